@@ -1,0 +1,149 @@
+package mesh
+
+import (
+	"google.golang.org/protobuf/proto"
+
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// Kind is the name of a kind, as in "type:" or "kind:" of a document.
+type Kind string
+
+// The kinds there are.
+const (
+	KindMesh                  Kind = "Mesh"
+	KindZone                  Kind = "Zone"
+	KindDataplane             Kind = "Dataplane"
+	KindDataplaneInsight      Kind = "DataplaneInsight"
+	KindZoneIngress           Kind = "ZoneIngress"
+	KindZoneIngressInsight    Kind = "ZoneIngressInsight"
+	KindMeshService           Kind = "MeshService"
+	KindMeshMultiZoneService  Kind = "MeshMultiZoneService"
+	KindVirtualAddress        Kind = "VirtualAddress"
+	KindHostnameGenerator     Kind = "HostnameGenerator"
+	KindSecret                Kind = "Secret"
+	KindGlobalSecret          Kind = "GlobalSecret"
+	KindMeshHTTPRoute         Kind = "MeshHTTPRoute"
+	KindMeshTimeout           Kind = "MeshTimeout"
+	KindMeshTrafficPermission Kind = "MeshTrafficPermission"
+)
+
+// Scope of a kind.
+type Scope int
+
+// Scopes.
+const (
+	ScopeGlobal Scope = iota
+	ScopeMesh
+)
+
+// Writers says where people may create a kind. A standalone zone may create whatever either role may.
+type Writers int
+
+// Writers.
+const (
+	// ReadOnly kinds are written by control planes alone.
+	ReadOnly Writers = iota
+	GlobalOnly
+	ZoneOnly
+	GlobalAndZone
+)
+
+// KindInfo is the row of a kind.
+type KindInfo struct {
+	Kind Kind
+	// Short name of the KRI; empty if the kind has none.
+	Short string
+	// Plural is the segment of REST paths.
+	Plural string
+	Scope  Scope
+	// Flat kinds have their spec's fields at the top of the Universal document instead of under "spec".
+	Flat    bool
+	Writers Writers
+
+	// SyncDown: global's resources go to every zone. SyncUp: a zone's resources go to global. SyncCross: global passes
+	// them on to the other zones.
+	SyncDown, SyncUp, SyncCross bool
+	// StatusDown, StatusUp: the status goes along, and is the sender's to write.
+	StatusDown, StatusUp bool
+
+	NewSpec func() proto.Message
+	// NewStatus is nil for kinds without status.
+	NewStatus func() proto.Message
+
+	// Policy is nil for kinds that are no targetRef policy.
+	Policy *PolicyInfo
+}
+
+// PolicyInfo is what sets policy kinds apart.
+type PolicyInfo struct {
+	HasTo, HasFrom, HasRules bool
+	// Order in which kinds edit a proxy's configuration (core-resources 7.4).
+	Order int
+}
+
+// Local says that the kind never leaves the control plane that wrote it.
+func (k *KindInfo) Local() bool { return !k.SyncDown && !k.SyncUp && !k.SyncCross }
+
+// Secret says that specs of the kind are encrypted before they reach a row and are never logged or listed without right.
+func (k *KindInfo) Secret() bool { return k.Kind == KindSecret || k.Kind == KindGlobalSecret }
+
+func newDelivery() proto.Message { return &meshv1.DeliveryStatus{} }
+
+// Kinds is the table of kinds, in the order in which documents of a folder are best applied.
+var Kinds = []*KindInfo{
+	{Kind: KindMesh, Short: "m", Plural: "meshes", Scope: ScopeGlobal, Flat: true, Writers: GlobalOnly, SyncDown: true,
+		NewSpec: func() proto.Message { return &meshv1.Mesh{} }, NewStatus: newDelivery},
+	{Kind: KindZone, Short: "z", Plural: "zones", Scope: ScopeGlobal, Flat: true, Writers: GlobalOnly,
+		NewSpec: func() proto.Message { return &meshv1.Zone{} }, NewStatus: func() proto.Message { return &meshv1.ZoneStatus{} }},
+	{Kind: KindGlobalSecret, Plural: "global-secrets", Scope: ScopeGlobal, Flat: true, Writers: GlobalAndZone, SyncDown: true,
+		NewSpec: func() proto.Message { return &meshv1.GlobalSecret{} }},
+	{Kind: KindSecret, Plural: "secrets", Scope: ScopeMesh, Flat: true, Writers: GlobalAndZone, SyncDown: true,
+		NewSpec: func() proto.Message { return &meshv1.Secret{} }},
+	{Kind: KindHostnameGenerator, Short: "hg", Plural: "hostnamegenerators", Scope: ScopeGlobal, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.HostnameGenerator{} }, NewStatus: newDelivery},
+	{Kind: KindDataplane, Short: "dp", Plural: "dataplanes", Scope: ScopeMesh, Flat: true, Writers: ZoneOnly,
+		NewSpec: func() proto.Message { return &meshv1.Dataplane{} }},
+	{Kind: KindDataplaneInsight, Plural: "dataplane-insights", Scope: ScopeMesh, Flat: true, Writers: ReadOnly,
+		NewSpec: func() proto.Message { return &meshv1.ProxyInsight{} }},
+	{Kind: KindZoneIngress, Short: "zi", Plural: "zoneingresses", Scope: ScopeGlobal, Flat: true, Writers: ZoneOnly, SyncUp: true, SyncCross: true,
+		NewSpec: func() proto.Message { return &meshv1.ZoneIngress{} }},
+	{Kind: KindZoneIngressInsight, Plural: "zone-ingress-insights", Scope: ScopeGlobal, Flat: true, Writers: ReadOnly, SyncUp: true, SyncCross: true,
+		NewSpec: func() proto.Message { return &meshv1.ProxyInsight{} }},
+	{Kind: KindMeshService, Short: "msvc", Plural: "meshservices", Scope: ScopeMesh, Writers: ZoneOnly, SyncUp: true, SyncCross: true, StatusUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshService{} }, NewStatus: func() proto.Message { return &meshv1.MeshServiceStatus{} }},
+	{Kind: KindMeshMultiZoneService, Short: "mzsvc", Plural: "meshmultizoneservices", Scope: ScopeMesh, Writers: GlobalOnly, SyncDown: true, StatusDown: true,
+		NewSpec:   func() proto.Message { return &meshv1.MeshMultiZoneService{} },
+		NewStatus: func() proto.Message { return &meshv1.MeshMultiZoneServiceStatus{} }},
+	{Kind: KindVirtualAddress, Plural: "virtualaddresses", Scope: ScopeMesh, Flat: true, Writers: ReadOnly,
+		NewSpec: func() proto.Message { return &meshv1.VirtualAddress{} }},
+	{Kind: KindMeshHTTPRoute, Short: "mhttpr", Plural: "meshhttproutes", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshHTTPRoute{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, Order: 100}},
+	{Kind: KindMeshTimeout, Short: "mt", Plural: "meshtimeouts", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshTimeout{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, HasFrom: true, HasRules: true, Order: 1000}},
+	{Kind: KindMeshTrafficPermission, Short: "mtp", Plural: "meshtrafficpermissions", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshTrafficPermission{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasFrom: true, HasRules: true, Order: 1100}},
+}
+
+// Lookup finds a kind's row.
+func Lookup(k Kind) (*KindInfo, bool) {
+	for _, info := range Kinds {
+		if info.Kind == k {
+			return info, true
+		}
+	}
+	return nil, false
+}
+
+// LookupPlural finds a kind by its REST path segment.
+func LookupPlural(plural string) (*KindInfo, bool) {
+	for _, info := range Kinds {
+		if info.Plural == plural {
+			return info, true
+		}
+	}
+	return nil, false
+}
