@@ -93,7 +93,7 @@ func schemaReason(v *protovalidate.Violation) string {
 	case "max_items":
 		return fmt.Sprintf("must have at most %s", plural(v.RuleValue.Uint(), "item"))
 	case "min_pairs":
-		return fmt.Sprintf("must have at least %s", plural(v.RuleValue.Uint(), "entry"))
+		return fmt.Sprintf("must have at least %s", plural(v.RuleValue.Uint(), "pair"))
 	case "unique":
 		return "must not repeat an item"
 	case "gte_lte":

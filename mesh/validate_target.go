@@ -122,7 +122,7 @@ func (c *check) match(path string, m *meshv1.Match) {
 	}
 	if id := m.GetSpiffeId(); id.GetValue() != "" {
 		value := id.GetValue()
-		if id.GetType() == "Prefix" {
+		if id.GetType() == "Prefix" && value != "spiffe://" {
 			value = strings.TrimSuffix(value, "/")
 		}
 		if reason := spiffeReason(value); reason != "" {
