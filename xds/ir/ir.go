@@ -269,7 +269,7 @@ type ValueMatch struct {
 
 // IdentityMatch compares the caller's URI SAN and the server name of the connection; what is given must hold.
 type IdentityMatch struct {
-	// SpiffeID with Prefix compares the beginning.
+	// SpiffeID with Prefix takes the identity itself and everything below it, segment by segment.
 	SpiffeID string
 	Prefix   bool
 	SNI      string
@@ -284,10 +284,16 @@ type Rule struct {
 	Deny bool
 }
 
-// Principal is a set of callers by the URI SANs they must and must not have.
+// URIMatch compares a URI SAN of the caller.
+type URIMatch struct {
+	URI    string
+	Prefix bool
+}
+
+// Principal is a set of callers: those that have all URIs of All and, of each element of Not, lack at least one.
 type Principal struct {
-	URIs []string
-	Not  []string
+	All []URIMatch
+	Not [][]URIMatch
 }
 
 // RBAC decides who may connect. Rules are read in order and the first match decides; no match denies. With Principals
