@@ -268,9 +268,7 @@ func (s *state) land(ts *typeState, r *response) {
 			it.flight = nil
 			ts.items[res.Name] = it
 		}
-		if r.typ == TypeEndpoint {
-			delete(s.warming, res.Name)
-		}
+		s.warmed(r.typ, res.Name)
 	}
 	for _, name := range r.removed {
 		if it, ok := ts.items[name]; ok && it.flight == r {
@@ -281,9 +279,17 @@ func (s *state) land(ts *typeState, r *response) {
 				ts.items[name] = it
 			}
 		}
-		if r.typ == TypeEndpoint {
-			delete(s.warming, name)
-		}
+		s.warmed(r.typ, name)
+	}
+}
+
+// warmed notes that endpoints were answered, unless they must go once more: then their cluster was sent after them.
+func (s *state) warmed(t Type, name string) {
+	if t != TypeEndpoint {
+		return
+	}
+	if _, waits := s.types[t].up[name]; !waits {
+		delete(s.warming, name)
 	}
 }
 
