@@ -222,10 +222,12 @@ func (x *ListResourcesRequest) GetAtLeast() uint64 {
 
 // ListResourcesResponse is one page, sorted by mesh, name, zone.
 type ListResourcesResponse struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Resources     []*v1alpha1.Resource   `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
-	Total         uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
-	Revision      uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Resources []*v1alpha1.Resource   `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
+	Total     uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	Revision  uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What is missing from the answer and why: zones that were away when global asked them for their Dataplanes.
+	Warnings      []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -279,6 +281,13 @@ func (x *ListResourcesResponse) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *ListResourcesResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
 }
 
 // PutResourceRequest creates or replaces a resource.
@@ -1801,11 +1810,12 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\bat_least\x18\a \x01(\x04R\aatLeast\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x89\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x01\n" +
 	"\x15ListResourcesResponse\x12>\n" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x04R\brevision\"\xa1\x01\n" +
+	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xa1\x01\n" +
 	"\x12PutResourceRequest\x12<\n" +
 	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\x12$\n" +
 	"\vif_revision\x18\x02 \x01(\x04H\x00R\n" +
