@@ -126,12 +126,8 @@ func (s *state) remove(k mesh.Key) {
 	s.plan.puts[k] = nil
 }
 
-// putStatus plans a status write, unless the resource itself is written in this round: then its own change brings the
-// service back into the next round.
+// putStatus plans a status write.
 func (s *state) putStatus(k mesh.Key, status proto.Message) {
-	if _, written := s.plan.puts[k]; written {
-		return
-	}
 	s.plan.statuses = append(s.plan.statuses, store.PutStatus{Key: k, Status: status})
 }
 
