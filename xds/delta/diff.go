@@ -38,7 +38,8 @@ func (t *Table) Diff(old *Table) *Step {
 	switch {
 	case len(gone) == 0 && len(come) == 0:
 		return &Step{}
-	case len(gone) == 1 && len(come) == 1 && len(after) == 1:
+	case len(gone) == 1 && len(come) == 1:
+		// The usual step. Nothing can have moved between segments, for no other one changed.
 		return come[0].diff(gone[0])
 	}
 	// What was left pairs up in order: a table keeps its segments' places. A resource that moved from one pair to another
@@ -58,17 +59,13 @@ func (t *Table) Diff(old *Table) *Step {
 	for typ := range numTypes {
 		for _, s := range steps {
 			for _, r := range s.Changed[typ] {
-				if t.Lookup(typ, r.Name) == r {
+				if before := old.Lookup(typ, r.Name); before == nil || before.Version != r.Version {
 					out.Changed[typ] = append(out.Changed[typ], r)
 				}
 			}
 			for _, name := range s.Removed[typ] {
-				switch now := t.Lookup(typ, name); {
-				case now == nil:
+				if t.Lookup(typ, name) == nil {
 					out.Removed[typ] = append(out.Removed[typ], name)
-				case !slices.Contains(out.Changed[typ], now):
-					// Another segment has it too, and it counts from now on.
-					out.Changed[typ] = append(out.Changed[typ], now)
 				}
 			}
 		}

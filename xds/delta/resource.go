@@ -70,6 +70,8 @@ type Resource struct {
 	Cause []mesh.Key
 
 	entry atomic.Pointer[[]byte]
+	// endpoints is the name of the ClusterLoadAssignment that a cluster waits for; empty for others.
+	endpoints string
 }
 
 // NewResource makes a resource of an encoded Envoy message; it computes the version and keeps body's content, not body.
@@ -79,7 +81,59 @@ func NewResource(t Type, name string, body []byte, cause ...mesh.Key) *Resource 
 	entry := encodeEntry(t, name, r.Version, body)
 	r.Body = entry[len(entry)-len(body):]
 	r.entry.Store(&entry)
+	if t == TypeCluster {
+		r.endpoints = endpointsOf(name, body)
+	}
 	return r
+}
+
+// endpointsOf reads the name of the endpoints that a cluster of type EDS takes.
+func endpointsOf(name string, cluster []byte) string {
+	const (
+		fieldType      protowire.Number = 2
+		fieldEDSConfig protowire.Number = 3
+		fieldService   protowire.Number = 2
+		typeEDS                         = 3
+	)
+	eds := false
+	for len(cluster) > 0 {
+		num, typ, n := protowire.ConsumeTag(cluster)
+		if n < 0 {
+			return ""
+		}
+		cluster = cluster[n:]
+		switch {
+		case num == fieldType && typ == protowire.VarintType:
+			v, _ := protowire.ConsumeVarint(cluster)
+			eds = v == typeEDS
+		case num == fieldEDSConfig && typ == protowire.BytesType:
+			config, _ := protowire.ConsumeBytes(cluster)
+			for len(config) > 0 {
+				num, typ, n := protowire.ConsumeTag(config)
+				if n < 0 {
+					return ""
+				}
+				config = config[n:]
+				if num == fieldService && typ == protowire.BytesType {
+					if v, _ := protowire.ConsumeBytes(config); len(v) > 0 {
+						name = string(v)
+					}
+				}
+				if n = protowire.ConsumeFieldValue(num, typ, config); n < 0 {
+					return ""
+				}
+				config = config[n:]
+			}
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, cluster); n < 0 {
+			return ""
+		}
+		cluster = cluster[n:]
+	}
+	if !eds {
+		return ""
+	}
+	return name
 }
 
 // bytes is the encoded field "resources" of a DeltaDiscoveryResponse that holds r.
@@ -94,11 +148,10 @@ func (r *Resource) bytes() []byte {
 
 // Field numbers of envoy.service.discovery.v3.
 const (
-	responseSystemVersion protowire.Number = 1
-	responseResources     protowire.Number = 2
-	responseTypeURL       protowire.Number = 4
-	responseNonce         protowire.Number = 5
-	responseRemoved       protowire.Number = 6
+	responseResources protowire.Number = 2
+	responseTypeURL   protowire.Number = 4
+	responseNonce     protowire.Number = 5
+	responseRemoved   protowire.Number = 6
 
 	resourceVersion protowire.Number = 1
 	resourceAny     protowire.Number = 2
@@ -178,8 +231,8 @@ func (s *Segment) Len() int {
 // All are the resources of a type in the order of names.
 func (s *Segment) All(t Type) iter.Seq[*Resource] { return slices.Values(s.byType[t]) }
 
-// Table is what one proxy should have: a few segments that do not overlap (if they do, the first one's resource counts).
-// It is immutable. A nil Table is empty.
+// Table is what one proxy should have: a few segments, of which no two have a resource of the same type and name. It is
+// immutable. A nil Table is empty.
 type Table struct{ Segments []*Segment }
 
 // Lookup finds a resource, or nil.
