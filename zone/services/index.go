@@ -247,7 +247,7 @@ func (s *state) addressChanged(c store.Change) {
 func bucketsOf(dp *mesh.Resource) map[bucket]struct{} {
 	m := dp.Key.Mesh
 	out := map[bucket]struct{}{
-		{mesh: m, kind: "all"}:                     {},
+		{mesh: m, kind: "all"}:                    {},
 		{mesh: m, kind: "name", key: dp.Key.Name}: {},
 	}
 	for k, v := range dp.Labels {
