@@ -17,8 +17,11 @@ import (
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
-// session is a launcher's.
-type session struct{}
+// uncleanGoodbye is how long a draining launcher whose session broke has to come back.
+const uncleanGoodbye = time.Second
+
+// session is a launcher's. It has a size, so that two never have one address.
+type session struct{ _ byte }
 
 // Register puts the DataplaneService on a server.
 func (r *Registry) Register(s grpc.ServiceRegistrar) {
@@ -152,8 +155,12 @@ func (r *Registry) endSession(p *proxy, mine *session, clean bool) {
 	r.mu.Lock()
 	if p.session == mine {
 		p.session = nil
-		if clean && p.draining {
+		if p.draining {
 			p.goodbye = time.Now()
+			if !clean {
+				// Cut off while it drained: it may come back to say that it still does.
+				p.goodbye = p.goodbye.Add(uncleanGoodbye)
+			}
 		}
 		if p.member == nil && !p.joined {
 			delete(r.proxies, p.key)
