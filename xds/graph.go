@@ -158,7 +158,9 @@ type PanicError struct {
 	Stack []byte
 }
 
-func (e *PanicError) Error() string { return fmt.Sprintf("computing %s panicked: %v", e.Query, e.Value) }
+func (e *PanicError) Error() string {
+	return fmt.Sprintf("computing %s panicked: %v", e.Query, e.Value)
+}
 
 func (g *graph) unlink(user, dep *node) {
 	delete(dep.users, user)

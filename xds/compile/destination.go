@@ -173,7 +173,7 @@ func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, z
 func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string) []mesh.Key {
 	var out []mesh.Key
 	if want := mesh.Spec[*meshv1.MeshMultiZoneService](r).GetSelector().GetMeshService().GetMatchLabels(); len(want) > 0 {
-		for _, k := range rd.Range(Index{Kind: mesh.KindMeshService, Mesh: r.Key.Mesh, By: ByLabel, Value: labelPair(want)}) {
+		for _, k := range rd.Range(Index{Kind: mesh.KindMeshService, Mesh: r.Key.Mesh, By: ByLabel, Value: LabelPair(want)}) {
 			if k.Zone == zone {
 				out = append(out, k)
 			}
@@ -188,8 +188,8 @@ func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneSer
 	return slices.Compact(out)
 }
 
-// labelPair picks the label to look destinations up by: a name rather than what many share.
-func labelPair(want map[string]string) string {
+// LabelPair picks the label to look destinations up by: a name rather than what many share.
+func LabelPair(want map[string]string) string {
 	if v, ok := want[mesh.LabelDisplayName]; ok {
 		return pair(mesh.LabelDisplayName, v)
 	}

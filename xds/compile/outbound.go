@@ -79,7 +79,7 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 	}
 	if len(labels) > 0 {
 		var best *mesh.Resource
-		for _, k := range rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByLabel, Value: labelPair(labels)}) {
+		for _, k := range rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByLabel, Value: LabelPair(labels)}) {
 			r := rd.Spec(k)
 			if r == nil || !hasAll(labelsOf(r), labels) {
 				continue
