@@ -1,0 +1,238 @@
+package policy
+
+import (
+	"cmp"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// Roles of a policy, label kuma.io/policy-role. An absent role is RoleSystem.
+const (
+	RoleSystem        = "system"
+	RoleProducer      = "producer"
+	RoleConsumer      = "consumer"
+	RoleWorkloadOwner = "workload-owner"
+)
+
+// Names of target kinds that are no kinds of resources.
+const (
+	targetMesh          = "Mesh"
+	targetDataplane     = "Dataplane"
+	targetSubset        = "MeshSubset"
+	targetGateway       = "MeshGateway"
+	targetService       = "MeshService"
+	targetExternal      = "MeshExternalService"
+	targetMultiZone     = "MeshMultiZoneService"
+	targetServiceSubset = "MeshServiceSubset"
+	targetHTTPRoute     = "MeshHTTPRoute"
+)
+
+// Head is what decides whom a policy selects and how it ranks. It is small; compare two with [Head.Equal].
+type Head struct {
+	Key mesh.Key
+	// Target is the top-level targetRef, never nil: an absent one is Mesh.
+	Target *meshv1.TargetRef
+	// Origin is "global" or "zone".
+	Origin string
+	// Role is never empty.
+	Role        string
+	DisplayName string
+	Zone        string
+	Namespace   string
+	// Shadow policies select nobody; they are shown by inspection only.
+	Shadow bool
+	// Default policies were made by the system and rank below all others.
+	Default bool
+}
+
+var wholeMesh = &meshv1.TargetRef{Kind: targetMesh}
+
+// HeadOf reads the head of a policy. The Target is shared with r.
+func HeadOf(r *mesh.Resource) Head {
+	h := Head{
+		Key: r.Key, Target: topTarget(r.Spec),
+		Origin:      cmp.Or(r.Labels[mesh.LabelOrigin], originOf(r.Key)),
+		Role:        cmp.Or(r.Labels[mesh.LabelPolicyRole], RoleSystem),
+		DisplayName: r.DisplayName(),
+		Zone:        cmp.Or(r.Key.Zone, r.Labels[mesh.LabelZone]),
+		Namespace:   cmp.Or(r.Key.Namespace, r.Labels[mesh.LabelNamespace]),
+		Shadow:      r.Labels[mesh.LabelEffect] == mesh.EffectShadow,
+		Default:     r.Labels[mesh.LabelManagedBy] == mesh.ManagedByDefaults,
+	}
+	if h.Namespace == mesh.SystemNamespace {
+		h.Namespace = ""
+	}
+	return h
+}
+
+func originOf(k mesh.Key) string {
+	if k.Zone == "" {
+		return mesh.OriginGlobal
+	}
+	return mesh.OriginZone
+}
+
+func topTarget(spec proto.Message) *meshv1.TargetRef {
+	if s, ok := spec.(interface{ GetTargetRef() *meshv1.TargetRef }); ok {
+		if t := s.GetTargetRef(); t != nil {
+			return t
+		}
+	}
+	return wholeMesh
+}
+
+// Equal says that a change from one to the other cannot change which proxies are selected, nor any order.
+func (h Head) Equal(o Head) bool {
+	ht, ot := h.Target, o.Target
+	h.Target, o.Target = nil, nil
+	return h == o && proto.Equal(ht, ot)
+}
+
+// kindRank orders target kinds ascending (traffic-policies 1.7 key 1).
+func kindRank(kind string) int {
+	switch kind {
+	case "", targetMesh:
+		return 0
+	case targetDataplane:
+		return 1
+	case targetSubset:
+		return 2
+	case targetGateway:
+		return 3
+	case targetService:
+		return 4
+	case targetExternal:
+		return 5
+	case targetMultiZone:
+		return 6
+	case targetServiceSubset:
+		return 7
+	case targetHTTPRoute:
+		return 8
+	}
+	return 9
+}
+
+func originRank(origin string) int {
+	switch origin {
+	case mesh.OriginGlobal:
+		return 0
+	case mesh.OriginZone:
+		return 2
+	}
+	return 1
+}
+
+func roleRank(role string) int {
+	switch role {
+	case RoleProducer:
+		return 1
+	case RoleConsumer:
+		return 2
+	case RoleWorkloadOwner:
+		return 3
+	}
+	return 0
+}
+
+// dataplaneRank ranks Dataplane targets. A target without name and labels takes no part (ok is false): it ties with all.
+func dataplaneRank(t *meshv1.TargetRef) (rank int, ok bool) {
+	if t.GetKind() != targetDataplane || t.GetName() == "" && len(t.GetLabels()) == 0 {
+		return 0, false
+	}
+	if t.GetName() != "" {
+		rank = 2
+	}
+	if t.GetSectionName() != "" {
+		rank++
+	}
+	return rank, true
+}
+
+func boolRank(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// compareRank is all of the order above the display name.
+func compareRank(a, b Head) int {
+	if c := cmp.Or(-cmp.Compare(boolRank(a.Default), boolRank(b.Default)),
+		cmp.Compare(kindRank(a.Target.GetKind()), kindRank(b.Target.GetKind()))); c != 0 {
+		return c
+	}
+	if ra, ok := dataplaneRank(a.Target); ok {
+		if rb, ok := dataplaneRank(b.Target); ok && ra != rb {
+			return cmp.Compare(ra, rb)
+		}
+	}
+	c := cmp.Compare(originRank(a.Origin), originRank(b.Origin))
+	if c == 0 && a.Target.GetKind() == targetGateway {
+		c = cmp.Compare(len(a.Target.GetTags()), len(b.Target.GetTags()))
+	}
+	return cmp.Or(c, cmp.Compare(roleRank(a.Role), roleRank(b.Role)))
+}
+
+// compareName is the rest: the smaller name ranks higher, and keys break the tie.
+func compareName(a, b Head) int {
+	return cmp.Or(-cmp.Compare(a.DisplayName, b.DisplayName), -a.Key.Compare(b.Key))
+}
+
+// Compare orders policies by ascending priority (traffic-policies 1.7, keys 1 to 5 and 7): a later one overrides an
+// earlier one. Defaults of the system come first.
+func Compare(a, b Head) int { return cmp.Or(compareRank(a, b), compareName(a, b)) }
+
+// Entry is one entry of "to", "from" or "rules".
+type Entry struct {
+	// Target is nil for rules.
+	Target *meshv1.TargetRef
+	// Conf is the entry's "default"; nil if absent or if the kind's entries have none.
+	Conf proto.Message
+	// Index in the list.
+	Index int
+
+	message protoreflect.Message
+}
+
+// ToEntries are the entries of "to" of a policy of any kind.
+func ToEntries(r *mesh.Resource) []Entry { return entries(r, "to") }
+
+// FromEntries are the entries of "from" of a policy of any kind.
+func FromEntries(r *mesh.Resource) []Entry { return entries(r, "from") }
+
+// RuleEntries are the entries of "rules" of a policy of any kind.
+func RuleEntries(r *mesh.Resource) []Entry { return entries(r, "rules") }
+
+func entries(r *mesh.Resource, list protoreflect.Name) []Entry {
+	if r.Spec == nil {
+		return nil
+	}
+	spec := r.Spec.ProtoReflect()
+	fd := spec.Descriptor().Fields().ByName(list)
+	if fd == nil || !fd.IsList() || fd.Message() == nil {
+		return nil
+	}
+	l := spec.Get(fd).List()
+	if l.Len() == 0 {
+		return nil
+	}
+	fields := fd.Message().Fields()
+	target, conf := fields.ByName("target_ref"), fields.ByName("default")
+	out := make([]Entry, l.Len())
+	for i := range out {
+		m := l.Get(i).Message()
+		out[i] = Entry{Index: i, message: m}
+		if target != nil && m.Has(target) {
+			out[i].Target, _ = m.Get(target).Message().Interface().(*meshv1.TargetRef)
+		}
+		if conf != nil && m.Has(conf) {
+			out[i].Conf = m.Get(conf).Message().Interface()
+		}
+	}
+	return out
+}
