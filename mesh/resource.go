@@ -187,6 +187,8 @@ type Violation struct {
 	Field string `json:"field"`
 	// Reason says what to change.
 	Reason string `json:"reason"`
+	// Line of the input, from 1; 0 if not known.
+	Line int `json:"line,omitempty"`
 }
 
 // ValidationError is every violation of one document.
@@ -197,7 +199,13 @@ type ValidationError struct {
 func (e *ValidationError) Error() string {
 	parts := make([]string, len(e.Violations))
 	for i, v := range e.Violations {
-		parts[i] = v.Field + ": " + v.Reason
+		parts[i] = v.Reason
+		if v.Field != "" {
+			parts[i] = v.Field + ": " + v.Reason
+		}
+		if v.Line > 0 {
+			parts[i] += fmt.Sprintf(" (line %d)", v.Line)
+		}
 	}
 	return strings.Join(parts, "; ")
 }

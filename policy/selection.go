@@ -40,7 +40,9 @@ type Selection struct {
 }
 
 // Has says that the inbound with that section name is selected.
-func (s Selection) Has(section string) bool { return s.AllInbounds || slices.Contains(s.Inbounds, section) }
+func (s Selection) Has(section string) bool {
+	return s.AllInbounds || slices.Contains(s.Inbounds, section)
+}
 
 // SectionName of an inbound is its name, else its port as text.
 func SectionName(in *meshv1.Dataplane_Inbound) string {
