@@ -103,10 +103,10 @@ func (p *Problem) write(w http.ResponseWriter) {
 		parameters = append(parameters, parameter{v.Field, v.Reason})
 	}
 	body := struct {
-		Type              string           `json:"type"`
-		Status            int              `json:"status"`
-		Title             string           `json:"title"`
-		Detail            string           `json:"detail"`
+		Type              string      `json:"type"`
+		Status            int         `json:"status"`
+		Title             string      `json:"title"`
+		Detail            string      `json:"detail"`
 		InvalidParameters []parameter `json:"invalid_parameters,omitempty"`
 	}{"/std-errors", p.Status, p.Title, p.Detail, parameters}
 	h := w.Header()
