@@ -1338,7 +1338,7 @@ var File_meridian_mesh_v1alpha1_dataplane_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_dataplane_proto_rawDesc = "" +
 	"\n" +
-	"&meridian/mesh/v1alpha1/dataplane.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\x85\x1d\n" +
+	"&meridian/mesh/v1alpha1/dataplane.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x1d\n" +
 	"\tDataplane\x12T\n" +
 	"\n" +
 	"networking\x18\x01 \x01(\v2,.meridian.mesh.v1alpha1.Dataplane.NetworkingB\x06\xbaH\x03\xc8\x01\x01R\n" +
@@ -1538,7 +1538,6 @@ func file_meridian_mesh_v1alpha1_dataplane_proto_init() {
 	if File_meridian_mesh_v1alpha1_dataplane_proto != nil {
 		return
 	}
-	file_meridian_mesh_v1alpha1_common_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Proves that the committed generated code is what `make generate` writes: generates into a folder beside and compares.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+make --no-print-directory -s proto-deps
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+# buf joins -o with each plugin's out, so the tree below $tmp/proto mirrors ours.
+go tool buf generate -o "$tmp"
+status=0
+while IFS= read -r file; do
+  if ! cmp -s "$file" "$tmp/$file"; then
+    echo "generated.sh: $file is not current; run 'make generate' and commit" >&2
+    status=1
+  fi
+done < <( { git ls-files 'proto/*.pb.go'; (cd "$tmp" && find proto -name '*.pb.go'); } | sort -u)
+exit $status
