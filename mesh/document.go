@@ -258,9 +258,7 @@ func (d *decoder) header(top []pair, want *KindInfo) (header, bool) {
 	}
 	info, ok := Lookup(Kind(name))
 	if !ok {
-		if name != "" {
-			d.add(kind, kindField, "%s", unknownKind(name))
-		}
+		d.add(kind, kindField, "%s", unknownKind(name))
 		return h, false
 	}
 	h.info = info
