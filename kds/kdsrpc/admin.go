@@ -89,6 +89,8 @@ func (s *Server) admin(st grpc.BidiStreamingServer[kdsv1.AdminFrame, kdsv1.Admin
 	case first = <-l.in:
 	case err := <-l.errs:
 		return err
+	case <-base.Done():
+		return context.Cause(base)
 	case <-time.After(s.cfg.Lease):
 		return status.Error(codes.DeadlineExceeded, "no Hello")
 	}

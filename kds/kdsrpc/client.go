@@ -37,12 +37,12 @@ type Client struct {
 	synced  chan struct{}
 	once    sync.Once
 
-	mu     sync.Mutex
-	state  GlobalState
+	mu          sync.Mutex
+	state       GlobalState
 	leaseLength time.Duration // as Welcome said
-	conn   *grpc.ClientConn
-	online map[string]bool // streams that are up
-	opened chan struct{}   // closed while conn is not nil
+	conn        *grpc.ClientConn
+	online      map[string]bool // streams that are up
+	opened      chan struct{}   // closed while conn is not nil
 }
 
 // NewClient makes a Client; it does nothing before Run.

@@ -62,6 +62,8 @@ func (s *Server) session(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], 
 	case first = <-l.in:
 	case err := <-l.errs:
 		return err
+	case <-base.Done():
+		return context.Cause(base)
 	case <-timeout.C:
 		return status.Error(codes.DeadlineExceeded, "no Hello")
 	}
