@@ -69,13 +69,14 @@ func (s *segment) equal(o *segment) bool {
 // keepSegment keeps the old segment if its resources are the same, and within a new one the old pointers of resources
 // that did not change.
 func keepSegment(old, now *segment) (*segment, bool) {
-	if old == nil || now == nil {
-		return now, old != now
+	if now == nil {
+		return nil, old != nil
+	}
+	if old == nil {
+		now.set = delta.NewSegment(now.list)
+		return now, true
 	}
 	for i, r := range now.list {
-		if r == nil {
-			continue
-		}
 		if was := old.set.Lookup(r.Type, r.Name); was != nil && was != r && sameResource(was, r) {
 			now.list[i] = was
 		}
@@ -87,7 +88,7 @@ func keepSegment(old, now *segment) (*segment, bool) {
 	return now, true
 }
 
+// newSegment is a segment whose set [keepSegment] makes.
 func newSegment(list []*delta.Resource) *segment {
-	list = slices.DeleteFunc(list, func(r *delta.Resource) bool { return r == nil })
-	return &segment{list: list, set: delta.NewSegment(list)}
+	return &segment{list: slices.DeleteFunc(list, func(r *delta.Resource) bool { return r == nil })}
 }

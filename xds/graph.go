@@ -1,9 +1,12 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
 )
 
 // node is one remembered value: an input, or the answer to a query for one key.
@@ -26,6 +29,9 @@ type node struct {
 	drop func()
 	// changed is the batch in which the value last changed.
 	changed uint64
+	// input is the key of an input; proxy that of a table.
+	input any
+	proxy mesh.Key
 	// onChange runs when a pinned value changed.
 	onChange func()
 }
@@ -58,7 +64,6 @@ type graph struct {
 	failed map[*node]struct{}
 	mark   uint64
 	batch  uint64
-	// running is the level being computed, to check that queries read lower levels alone.
 }
 
 func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
@@ -129,6 +134,9 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 	}
 	n.deps = slices.Clip(r.deps)
 	n.state = stateClean
+	if errors.Is(err, errGone) {
+		return false // an input says so, and will say when it is back
+	}
 	if err != nil {
 		n.kind.failures++
 		n.failure = err
@@ -203,7 +211,6 @@ func (g *graph) settle() {
 			}
 		}
 	}
-	// What failed is tried again with the next change.
 }
 
 // retryFailed marks failed nodes, at the begin of a batch.
@@ -250,7 +257,7 @@ func newInput[K comparable](g *graph, name string) *input[K] {
 func (in *input[K]) note(r *reader, k K) {
 	n := in.nodes[k]
 	if n == nil {
-		n = &node{kind: in.kind, state: stateClean, drop: func() { delete(in.nodes, k) }}
+		n = &node{kind: in.kind, input: k, state: stateClean, drop: func() { delete(in.nodes, k) }}
 		in.nodes[k] = n
 		in.kind.nodes++
 	}
@@ -312,13 +319,9 @@ func (q *query[K, V]) node(k K) *memo[V] {
 			if err != nil {
 				return false, err
 			}
-			if first {
-				m.value = v
-				return true, nil
-			}
 			var changed bool
 			m.value, changed = q.keep(m.value, v)
-			return changed, nil
+			return changed || first, nil
 		})
 	}
 	q.nodes[k] = m
