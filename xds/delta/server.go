@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/mesh"
 )
 
 // Config of a [Server].
@@ -38,6 +40,7 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	config  Config
 	metrics *metrics
+	debts   debts
 	running sync.WaitGroup
 }
 
@@ -52,7 +55,7 @@ func NewServer(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	return &Server{config: c, metrics: newMetrics(c.Registerer)}
+	return &Server{config: c, metrics: newMetrics(c.Registerer), debts: debts{of: map[mesh.Key]*debt{}}}
 }
 
 // Register adds the service to g, which must have been made with [ServerOptions].
@@ -118,6 +121,8 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	st.state.warming = s.debts.inherit(key)
+	defer func() { s.debts.settle(key, st.state.warming) }()
 	st.feed = s.config.Source.Open(key, revision)
 	defer st.feed.Close()
 	s.running.Go(func() { st.ended <- st.follow(ctx) })
