@@ -66,8 +66,8 @@ type Config struct {
 
 	// Instance and Version of this process.
 	Instance, Version string
-	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
-	LocalhostIsAdmin bool
+	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
+	DisableLocalhostAdmin bool
 	// SkipDefaultMesh leaves out the mesh "default" at the first start.
 	SkipDefaultMesh bool
 	// Lease is how long a zone may be silent; 0 means kdsrpc's default.
@@ -145,7 +145,7 @@ func New(cfg Config) (*Global, error) {
 	api, err := adminapi.New(adminapi.Config{
 		Role: adminapi.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
 		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: meshca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
-		LocalhostIsAdmin: cfg.LocalhostIsAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
+		LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package zone
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -207,6 +208,8 @@ func (z *Zone) observe(ctx context.Context) error {
 			open[len(open)-1].revision = b.View.Revision()
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case !errors.Is(err, context.Canceled):
+			return err
 		}
 	}
 }

@@ -80,8 +80,8 @@ type Config struct {
 
 	// Instance and Version of this process.
 	Instance, Version string
-	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
-	LocalhostIsAdmin bool
+	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
+	DisableLocalhostAdmin bool
 	// SkipDefaultMesh leaves out the mesh "default" at the first start of a standalone zone.
 	SkipDefaultMesh bool
 	// ProcessConfig is the process's configuration as JSON, without secrets; may be nil.
@@ -170,7 +170,7 @@ func New(cfg Config) (*Zone, error) {
 	api := adminapi.Config{
 		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
 		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, ProcessConfig: cfg.ProcessConfig,
-		LocalhostIsAdmin: cfg.LocalhostIsAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
+		LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
 	}
 	if z.federated() {
 		client, err := z.newClient()
