@@ -662,8 +662,11 @@ func (x *DegradedKind) GetReason() string {
 type Cursor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Id of the store; another id means that revisions do not compare.
-	StoreId       string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	Revision      uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	StoreId  string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Fingerprint of the kinds and schemas that both sides agreed on when this cursor was written; a cursor of another
+	// agreement cannot be resumed, for the sender may have withheld a kind then.
+	Schema        string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -710,6 +713,13 @@ func (x *Cursor) GetRevision() uint64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *Cursor) GetSchema() string {
+	if x != nil {
+		return x.Schema
+	}
+	return ""
 }
 
 // Reset begins a snapshot: what follows until the Bookmark replaces all state of the stream at once.
@@ -864,7 +874,9 @@ type Delta struct {
 	Upserts  []*Item                `protobuf:"bytes,3,rep,name=upserts,proto3" json:"upserts,omitempty"`
 	Deletes  []*v1alpha1.Key        `protobuf:"bytes,4,rep,name=deletes,proto3" json:"deletes,omitempty"`
 	// When the newest of the changes was committed at the sender.
-	Committed     *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=committed,proto3" json:"committed,omitempty"`
+	Committed *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=committed,proto3" json:"committed,omitempty"`
+	// Kinds of which upserts holds everything: what the receiver has of them beyond that goes. The answer to ResetKind.
+	CompleteKinds []string `protobuf:"bytes,6,rep,name=complete_kinds,json=completeKinds,proto3" json:"complete_kinds,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -934,8 +946,15 @@ func (x *Delta) GetCommitted() *timestamppb.Timestamp {
 	return nil
 }
 
-// Item is a resource and its version at the sender: the revision of its last change there. The envelope's own revision
-// fields are unset.
+func (x *Delta) GetCompleteKinds() []string {
+	if x != nil {
+		return x.CompleteKinds
+	}
+	return nil
+}
+
+// Item is a resource and its version at the sender: the revision of the last change of its spec or labels there. The
+// envelope's own revision fields are unset.
 type Item struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Resource      *v1alpha1.Resource     `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
@@ -1156,7 +1175,8 @@ func (x *Refusal) GetReason() string {
 	return ""
 }
 
-// Digest is the order-independent digest of (key, version) per kind at revision.
+// Digest is the order-independent digest of (key, version, status) per kind at revision. A Source sends it; a Sink that
+// has applied that revision answers with its own.
 type Digest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
@@ -1957,23 +1977,25 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\fR\x06digest\":\n" +
 	"\fDegradedKind\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"?\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"W\n" +
 	"\x06Cursor\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\":\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
+	"\x06schema\x18\x03 \x01(\tR\x06schema\":\n" +
 	"\x05Reset\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"4\n" +
 	"\x05Items\x12+\n" +
 	"\x05items\x18\x01 \x03(\v2\x15.meridian.kds.v1.ItemR\x05items\"&\n" +
 	"\bBookmark\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"\xd9\x01\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"\x80\x02\n" +
 	"\x05Delta\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\x04R\x04from\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12/\n" +
 	"\aupserts\x18\x03 \x03(\v2\x15.meridian.kds.v1.ItemR\aupserts\x125\n" +
 	"\adeletes\x18\x04 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\adeletes\x128\n" +
-	"\tcommitted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\"^\n" +
+	"\tcommitted\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x12%\n" +
+	"\x0ecomplete_kinds\x18\x06 \x03(\tR\rcompleteKinds\"^\n" +
 	"\x04Item\x12<\n" +
 	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"!\n" +

@@ -1,0 +1,72 @@
+package kdsrpc
+
+import (
+	"context"
+	"crypto/tls"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
+)
+
+// MaxMessage is the largest gRPC message either side takes, in bytes; servers and connections must be made with it.
+const MaxMessage = 64 << 20
+
+// DefaultLease is how long silence may last before a peer counts as gone.
+const DefaultLease = 6 * time.Second
+
+// ServerConfig configures a [Server].
+type ServerConfig struct {
+	Store store.Store
+	// Authenticate names the zone that a call's credentials prove; its error is sent as Unauthenticated unless it is a
+	// gRPC status already.
+	Authenticate func(ctx context.Context) (zone string, err error)
+	// Instance of this process, for people.
+	Instance string
+	// Sign signs a zone's intermediate authority for a mesh; nil refuses.
+	Sign func(ctx context.Context, zone, mesh string, csr []byte) (*kdsv1.IssueIntermediateResponse, error)
+	// OnHello is told of every new session, before anything flows; nil is allowed.
+	OnHello func(zone string, hello *kdsv1.Hello)
+	// Lease for zones; 0 means [DefaultLease].
+	Lease time.Duration
+	// DegradedAfter is how old the oldest unacked change of a zone may get while it is still Online; 0 means 5 s.
+	DegradedAfter time.Duration
+	// Snapshots sent at once; 0 means 4. Others wait and are kept alive.
+	Snapshots int
+	// Window of unacked bytes per stream; 0 means kds.DefaultWindow.
+	Window int
+
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// ClientConfig configures a [Client].
+type ClientConfig struct {
+	Zone     string
+	Instance string
+	// Version of the program, for people.
+	Version string
+	// Address of global, host:port.
+	Address string
+	// TLS must not be nil.
+	TLS *tls.Config
+	// Token is read for every connection attempt; nil sends none (a client certificate proves the zone).
+	Token func() (string, error)
+	Store store.Store
+	// Progress reads how far the proxies are; nil reports all as answered once applied.
+	Progress func() LocalProgress
+	// ProgressChanged is closed at the next change of Progress; take it before Progress.
+	ProgressChanged func() <-chan struct{}
+	// Admin serves global's calls; nil answers Unimplemented.
+	Admin func(ctx context.Context, method string, request []byte) ([]byte, error)
+	// CAPins of the zone's own certificate authorities, hex SHA-256.
+	CAPins []string
+	// Window of unacked bytes upward; 0 means kds.DefaultWindow.
+	Window int
+
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}

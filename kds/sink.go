@@ -1,0 +1,490 @@
+package kds
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sort"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
+)
+
+// ConfigCursor is the name of the meta value in which a zone keeps its place in global's log.
+const ConfigCursor = "kds/config/cursor"
+
+// StateCursor is the name of the meta value in which global keeps its place in a zone's log.
+func StateCursor(zone string) string { return "kds/state/" + zone + "/cursor" }
+
+// SinkConfig configures a [Sink].
+type SinkConfig struct {
+	Direction Direction
+	// Zone: down, the receiving zone; up, the sending one.
+	Zone string
+	// Actor of transactions, such as "kds:global" or "zone:east".
+	Actor string
+	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
+	Validate func(*mesh.Resource) error
+	// MaxQueue is how many frames may wait for a commit before the peer is in breach; 0 means 65536.
+	MaxQueue int
+}
+
+// Apply is work for the host: commit Txn, then call [Sink.Applied].
+type Apply struct {
+	Txn store.Txn
+	// Revision of the sender that is complete with it.
+	Revision uint64
+	// Committed is when the sender committed the oldest change in it; zero for snapshots.
+	Committed time.Time
+	// Snapshot says that it replaces everything; Reason why, Items how many resources.
+	Snapshot bool
+	Reason   string
+	Items    int
+	// Refused items, left out of Txn.
+	Refused []*kdsv1.Refusal
+}
+
+// Sink keeps copies of what a peer owns. It is used by one goroutine. The host calls [Sink.Recv] for every frame of the
+// peer, commits what [Sink.Next] returns and confirms it with [Sink.Applied], and sends [Sink.Frames].
+type Sink struct {
+	cfg      SinkConfig
+	schema   string
+	withheld func(mesh.Kind) bool
+
+	have    *ledger
+	refused map[mesh.Key]refusedItem
+	cursor  *kdsv1.Cursor // applied and, but for bookmarks, durable
+	durable uint64        // revision of the cursor as stored
+
+	queue      []*kdsv1.Frame
+	busy       *Apply
+	taken      bool
+	afterwards func()
+
+	collecting *kdsv1.Reset
+	collected  []*kdsv1.Item
+	out        []*kdsv1.Frame
+	equal      bool
+	asked      map[mesh.Kind]bool
+	mismatches uint64
+}
+
+type refusedItem struct {
+	Version uint64 `json:"version"`
+	Mark    mark   `json:"mark"`
+	Field   string `json:"field,omitempty"`
+	Reason  string `json:"reason"`
+}
+
+// stored is the form of a cursor's meta value.
+type stored struct {
+	StoreID  string                 `json:"store_id"`
+	Revision uint64                 `json:"revision"`
+	Schema   string                 `json:"schema"`
+	Refused  map[string]refusedItem `json:"refused,omitempty"`
+}
+
+// NewSink makes a Sink from what the local store holds: the cursor's meta value (nil if none) and its resources, of which
+// it picks those that the peer owns.
+func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) (*Sink, error) {
+	if cfg.MaxQueue == 0 {
+		cfg.MaxQueue = 65536
+	}
+	s := &Sink{cfg: cfg, have: newLedger(), refused: map[mesh.Key]refusedItem{}, equal: true, asked: map[mesh.Kind]bool{}}
+	for r := range resources {
+		if Exchanged(cfg.Direction, cfg.Zone, r.Key) {
+			s.have.set(r.Key, s.mark(r, r.OriginRevision))
+		}
+	}
+	if len(cursor) == 0 {
+		return s, nil
+	}
+	var st stored
+	if err := json.Unmarshal(cursor, &st); err != nil {
+		return nil, fmt.Errorf("cursor of %s is no valid JSON: %w", cfg.Actor, err)
+	}
+	s.cursor = &kdsv1.Cursor{StoreId: st.StoreID, Revision: st.Revision, Schema: st.Schema}
+	s.durable = st.Revision
+	for text, item := range st.Refused {
+		key, err := mesh.ParseKey(text)
+		if err != nil {
+			return nil, fmt.Errorf("cursor of %s: %w", cfg.Actor, err)
+		}
+		s.refused[key] = item
+		s.have.set(key, item.Mark)
+	}
+	return s, nil
+}
+
+func (s *Sink) mark(r *mesh.Resource, version uint64) mark {
+	info, ok := mesh.Lookup(r.Key.Kind)
+	if !ok || !carriesStatus(s.cfg.Direction, info, r.Key) {
+		return markOf(r.Key, version, nil)
+	}
+	return markOf(r.Key, version, r.Status)
+}
+
+// Cursor is where to resume; nil if nothing was ever applied.
+func (s *Sink) Cursor() *kdsv1.Cursor {
+	if s.cursor == nil {
+		return nil
+	}
+	return proto.Clone(s.cursor).(*kdsv1.Cursor)
+}
+
+// Agreed tells the Sink what was agreed; call it before the first Recv.
+func (s *Sink) Agreed(a Agreement) { s.schema, s.withheld = a.Schema, a.Withheld }
+
+// Recv takes a frame of the Source: Reset, Items, Bookmark, Delta or Digest. An error is a breach of protocol, after which
+// the stream must end; nothing is lost by that.
+func (s *Sink) Recv(f *kdsv1.Frame) error {
+	if len(s.queue) >= s.cfg.MaxQueue {
+		return fmt.Errorf("peer sent %d frames beyond its window", len(s.queue))
+	}
+	s.queue = append(s.queue, f)
+	return s.step()
+}
+
+func (s *Sink) step() error {
+	for s.busy == nil && len(s.queue) > 0 {
+		f := s.queue[0]
+		s.queue[0] = nil
+		s.queue = s.queue[1:]
+		if err := s.take(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Sink) take(f *kdsv1.Frame) error {
+	switch m := f.GetMessage().(type) {
+	case *kdsv1.Frame_Reset_:
+		if m.Reset_.GetStoreId() == "" {
+			return errors.New("reset without a store id")
+		}
+		s.collecting, s.collected = m.Reset_, nil
+	case *kdsv1.Frame_Items:
+		if s.collecting == nil {
+			return errors.New("items outside of a snapshot")
+		}
+		s.collected = append(s.collected, m.Items.GetItems()...)
+	case *kdsv1.Frame_Bookmark:
+		if s.collecting != nil {
+			s.replace(m.Bookmark.GetRevision())
+			return nil
+		}
+		return s.advance(m.Bookmark.GetRevision())
+	case *kdsv1.Frame_Delta:
+		return s.delta(m.Delta)
+	case *kdsv1.Frame_Digest:
+		s.compare(m.Digest)
+	default:
+		return fmt.Errorf("unexpected %T from a sender", m)
+	}
+	return nil
+}
+
+func (s *Sink) advance(revision uint64) error {
+	if s.cursor == nil {
+		return errors.New("bookmark before the first snapshot")
+	}
+	if revision > s.cursor.Revision {
+		s.cursor.Revision = revision
+	}
+	s.cursor.Schema = s.schema
+	s.ack(revision)
+	return nil
+}
+
+func (s *Sink) ack(revision uint64) {
+	s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Ack{Ack: &kdsv1.Ack{Revision: revision}}})
+}
+
+// txn collects operations and refusals of one apply.
+type txn struct {
+	ops     []store.Op
+	refused []*kdsv1.Refusal
+	marks   map[mesh.Key]mark
+}
+
+func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
+	key := mesh.KeyFromProto(item.GetResource().GetKey())
+	refuse := func(field, reason string) {
+		var status proto.Message
+		if info, ok := mesh.Lookup(key.Kind); ok && info.NewStatus != nil && item.GetResource().GetStatus() != nil {
+			st := info.NewStatus()
+			if item.GetResource().GetStatus().UnmarshalTo(st) == nil {
+				status = st
+			}
+		}
+		m := markOf(key, item.GetVersion(), status)
+		t.marks[key] = m
+		s.refused[key] = refusedItem{Version: item.GetVersion(), Mark: m, Field: field, Reason: reason}
+		t.refused = append(t.refused, &kdsv1.Refusal{Key: key.Proto(), Version: item.GetVersion(), Field: field, Reason: reason})
+	}
+	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
+		refuse("", s.foreign(key))
+		return
+	}
+	r, err := mesh.FromProto(item.GetResource())
+	if err != nil {
+		refuse("spec", err.Error())
+		return
+	}
+	if s.cfg.Validate != nil {
+		if err := s.cfg.Validate(r); err != nil {
+			field := ""
+			var v *mesh.ValidationError
+			if errors.As(err, &v) && len(v.Violations) > 0 {
+				field = v.Violations[0].Field
+			}
+			refuse(field, err.Error())
+			return
+		}
+	}
+	status := r.Status
+	r.Status, r.OriginRevision = nil, item.GetVersion()
+	delete(s.refused, key)
+	t.ops = append(t.ops, store.Put{Resource: r})
+	info, _ := mesh.Lookup(key.Kind)
+	if !carriesStatus(s.cfg.Direction, info, key) {
+		status = nil
+	} else {
+		t.ops = append(t.ops, store.PutStatus{Key: key, Status: status})
+	}
+	t.marks[key] = markOf(key, item.GetVersion(), status)
+}
+
+func (s *Sink) foreign(key mesh.Key) string {
+	owner := "global"
+	if key.Zone != "" {
+		owner = "zone " + key.Zone
+	}
+	if s.cfg.Direction == Up {
+		return fmt.Sprintf("%s of %s cannot come from zone %s: a zone may send resources of its own, of kinds that go up", key.Kind, owner, s.cfg.Zone)
+	}
+	return fmt.Sprintf("%s of %s cannot come from global to zone %s", key.Kind, owner, s.cfg.Zone)
+}
+
+// replace applies a snapshot.
+func (s *Sink) replace(revision uint64) {
+	t := &txn{marks: map[mesh.Key]mark{}}
+	reset, items := s.collecting, s.collected
+	s.collecting, s.collected = nil, nil
+	old := s.refused
+	s.refused = map[mesh.Key]refusedItem{}
+	sent := make(map[mesh.Key]bool, len(items))
+	for _, item := range items {
+		key := mesh.KeyFromProto(item.GetResource().GetKey())
+		if sent[key] {
+			continue
+		}
+		sent[key] = true
+		s.upsert(t, item)
+	}
+	gone := s.absent(sent, func(k mesh.Key) bool { return s.withheld == nil || !s.withheld(k.Kind) })
+	for _, key := range gone {
+		t.ops = append(t.ops, store.Delete{Key: key})
+	}
+	for key, item := range old {
+		if _, ok := s.refused[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
+			s.refused[key] = item
+		}
+	}
+	cursor := &kdsv1.Cursor{StoreId: reset.GetStoreId(), Revision: revision, Schema: s.schema}
+	s.begin(t, cursor, gone, Apply{Revision: revision, Snapshot: true, Reason: reset.GetReason(), Items: len(items)})
+}
+
+// absent lists what the Sink has and was not sent, of the keys that pick allows, in order.
+func (s *Sink) absent(sent map[mesh.Key]bool, pick func(mesh.Key) bool) []mesh.Key {
+	var gone []mesh.Key
+	for key := range s.have.marks {
+		if !sent[key] && pick(key) {
+			gone = append(gone, key)
+		}
+	}
+	sort.Slice(gone, func(i, j int) bool { return gone[i].Compare(gone[j]) < 0 })
+	return gone
+}
+
+func (s *Sink) delta(d *kdsv1.Delta) error {
+	switch {
+	case s.collecting != nil:
+		return errors.New("delta inside of a snapshot")
+	case s.cursor == nil:
+		return errors.New("delta before the first snapshot")
+	case d.GetFrom() > s.cursor.GetRevision():
+		return fmt.Errorf("gap: a delta from revision %d, but only %d is applied", d.GetFrom(), s.cursor.GetRevision())
+	case d.GetRevision() < d.GetFrom():
+		return fmt.Errorf("a delta that goes back, from revision %d to %d", d.GetFrom(), d.GetRevision())
+	case d.GetRevision() <= s.cursor.GetRevision() && len(d.GetCompleteKinds()) == 0 && d.GetFrom() < d.GetRevision():
+		s.ack(d.GetRevision()) // a repetition
+		return nil
+	}
+	t := &txn{marks: map[mesh.Key]mark{}}
+	sent := make(map[mesh.Key]bool, len(d.GetUpserts()))
+	for _, item := range d.GetUpserts() {
+		key := mesh.KeyFromProto(item.GetResource().GetKey())
+		if sent[key] {
+			return fmt.Errorf("a delta with two items of %s", key)
+		}
+		sent[key] = true
+		s.upsert(t, item)
+	}
+	var gone []mesh.Key
+	for _, p := range d.GetDeletes() {
+		key := mesh.KeyFromProto(p)
+		if sent[key] {
+			return fmt.Errorf("a delta that writes and deletes %s", key)
+		}
+		sent[key] = true
+		if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) && !s.have.has(key) {
+			t.refused = append(t.refused, &kdsv1.Refusal{Key: key.Proto(), Reason: s.foreign(key)})
+			continue
+		}
+		gone = append(gone, key)
+	}
+	if len(d.GetCompleteKinds()) > 0 {
+		gone = append(gone, s.absent(sent, func(k mesh.Key) bool { return slices.Contains(d.GetCompleteKinds(), string(k.Kind)) })...)
+		for _, kind := range d.GetCompleteKinds() {
+			delete(s.asked, mesh.Kind(kind))
+		}
+	}
+	for _, key := range gone {
+		delete(s.refused, key)
+		if Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
+			t.ops = append(t.ops, store.Delete{Key: key})
+		}
+	}
+	cursor := &kdsv1.Cursor{StoreId: s.cursor.GetStoreId(), Revision: d.GetRevision(), Schema: s.schema}
+	a := Apply{Revision: d.GetRevision(), Items: len(sent)}
+	if d.GetCommitted() != nil {
+		a.Committed = d.GetCommitted().AsTime()
+	}
+	s.begin(t, cursor, gone, a)
+	return nil
+}
+
+// begin makes t the transaction in progress; what it changes here happens when it is applied.
+func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
+	a.Refused = t.refused
+	a.Txn = store.Txn{Actor: s.cfg.Actor, Ops: append(t.ops, s.meta(cursor))}
+	s.busy, s.taken = &a, false
+	s.afterwards = func() {
+		for _, key := range gone {
+			s.have.remove(key)
+		}
+		for key, m := range t.marks {
+			s.have.set(key, m)
+		}
+		s.cursor, s.durable = cursor, cursor.GetRevision()
+		if len(t.refused) > 0 {
+			s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Nack{Nack: &kdsv1.Nack{Revision: a.Revision, Refusals: t.refused}}})
+		}
+		s.ack(a.Revision)
+	}
+}
+
+func (s *Sink) meta(cursor *kdsv1.Cursor) store.SetMeta {
+	st := stored{StoreID: cursor.GetStoreId(), Revision: cursor.GetRevision(), Schema: cursor.GetSchema()}
+	if len(s.refused) > 0 {
+		st.Refused = make(map[string]refusedItem, len(s.refused))
+		for key, item := range s.refused {
+			st.Refused[key.String()] = item
+		}
+	}
+	b, err := json.Marshal(st)
+	if err != nil {
+		panic(fmt.Sprintf("kds: marshal cursor: %v", err)) // strings and numbers alone
+	}
+	return store.SetMeta{Name: s.cursorName(), Value: b}
+}
+
+func (s *Sink) cursorName() string {
+	if s.cfg.Direction == Up {
+		return StateCursor(s.cfg.Zone)
+	}
+	return ConfigCursor
+}
+
+// Next returns the transaction to commit now, each once. There is one at a time.
+func (s *Sink) Next() (Apply, bool) {
+	if s.busy == nil || s.taken {
+		return Apply{}, false
+	}
+	s.taken = true
+	return *s.busy, true
+}
+
+// Applied says that the last transaction of Next is durable. The error is a breach of protocol in frames that waited.
+func (s *Sink) Applied() error {
+	if s.busy == nil || !s.taken {
+		panic("kds: Applied without a transaction in progress")
+	}
+	s.afterwards()
+	s.busy, s.afterwards = nil, nil
+	return s.step()
+}
+
+// Frames to send, in order; each is returned once.
+func (s *Sink) Frames() []*kdsv1.Frame {
+	out := s.out
+	s.out = nil
+	return out
+}
+
+// Flush is a transaction that makes a cursor durable that only bookmarks have moved; hosts commit it now and then, never
+// while one of Next is in progress. Nothing breaks without it: resuming would read a longer stretch of the log.
+func (s *Sink) Flush() (store.Txn, bool) {
+	if s.busy != nil || s.cursor == nil || s.cursor.GetRevision() == s.durable {
+		return store.Txn{}, false
+	}
+	s.durable = s.cursor.GetRevision()
+	return store.Txn{Actor: s.cfg.Actor, Ops: []store.Op{s.meta(s.cursor)}}, true
+}
+
+func (s *Sink) compare(theirs *kdsv1.Digest) {
+	if s.cursor == nil || theirs.GetRevision() != s.cursor.GetRevision() {
+		return
+	}
+	mine := s.have.digest(theirs.GetRevision())
+	if s.withheld != nil {
+		mine.Kinds = slices.DeleteFunc(mine.Kinds, func(d *kdsv1.KindDigest) bool { return s.withheld(mesh.Kind(d.GetKind())) })
+	}
+	s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: mine}})
+	kinds := differing(mine, theirs)
+	s.equal = len(kinds) == 0
+	for _, kind := range kinds {
+		s.mismatches++
+		if s.asked[kind] {
+			continue // on its way
+		}
+		s.asked[kind] = true
+		s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_ResetKind{ResetKind: &kdsv1.ResetKind{Kind: string(kind)}}})
+	}
+}
+
+// Revision of the peer up to which everything is applied.
+func (s *Sink) Revision() uint64 { return s.cursor.GetRevision() }
+
+// Equal is the outcome of the last comparison of digests; true before the first.
+func (s *Sink) Equal() bool { return s.equal }
+
+// Mismatches counts kinds found to differ.
+func (s *Sink) Mismatches() uint64 { return s.mismatches }
+
+// Refusals that stand: items of the peer that were left out.
+func (s *Sink) Refusals() []*kdsv1.Refusal {
+	m := make(map[mesh.Key]*kdsv1.Refusal, len(s.refused))
+	for key, r := range s.refused {
+		m[key] = &kdsv1.Refusal{Key: key.Proto(), Version: r.Version, Field: r.Field, Reason: r.Reason}
+	}
+	return sortedRefusals(m)
+}

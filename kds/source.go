@@ -1,0 +1,509 @@
+package kds
+
+import (
+	"fmt"
+	"iter"
+	"sort"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
+)
+
+// Defaults of SourceConfig, in bytes.
+const (
+	DefaultWindow   = 1 << 20
+	DefaultChunk    = 256 << 10
+	DefaultMaxDelta = 16 << 20
+)
+
+// Reasons of a Reset.
+const (
+	ResetFirst     = "first"
+	ResetCompacted = "compacted"
+	ResetStore     = "store changed"
+	ResetSchema    = "schema changed"
+	ResetTooLarge  = "change too large"
+)
+
+// State is an immutable copy of a store at a revision; a replica.View is one.
+type State interface {
+	Revision() uint64
+	Get(mesh.Key) (*mesh.Resource, bool)
+	All() iter.Seq[*mesh.Resource]
+}
+
+// SourceConfig configures a [Source].
+type SourceConfig struct {
+	// StoreID of the store whose changes are sent.
+	StoreID string
+	// Schema is the fingerprint of the agreement; see [Agree].
+	Schema string
+	View   *View
+	// Window is how many unacked bytes end sending; 0 means DefaultWindow. One frame may exceed it.
+	Window int
+	// Chunk is about how many bytes of a snapshot go in one frame; 0 means DefaultChunk.
+	Chunk int
+	// MaxDelta bytes; a larger change is sent as a snapshot. 0 means DefaultMaxDelta.
+	MaxDelta int
+}
+
+// Source sends one peer what it may see of a store. It is used by one goroutine. The host calls [Source.Resume] or
+// [Source.Reset] once, [Source.Advance] for every change of the store, [Source.Recv] for every frame of the peer, and
+// [Source.Next] whenever it can send.
+type Source struct {
+	cfg   SourceConfig
+	state State
+
+	peer    *ledger // what the peer has once it has applied all that was sent
+	sent    uint64  // revision that the peer was told of
+	acked   uint64
+	flights []flight
+	unacked int
+
+	pending  map[mesh.Key]bool
+	complete map[mesh.Kind]bool
+	oldest   time.Time // commit time of the oldest pending change
+
+	resetReason string // a Reset is due
+	snapshot    []*mesh.Resource
+	snapshotRev uint64
+	snapshotLen int // bytes sent of it
+	sending     bool
+
+	digestDue  bool
+	lastDigest *kdsv1.Digest
+	equal      bool
+	refusals   map[mesh.Key]*kdsv1.Refusal
+	stats      SourceStats
+}
+
+type flight struct {
+	revision  uint64
+	bytes     int
+	committed time.Time
+}
+
+// SourceStats counts what a Source did.
+type SourceStats struct {
+	Frames, Bytes, Deltas, Bookmarks uint64
+	// Items sent in deltas and snapshots, deletes included.
+	Items uint64
+	// Resets by reason; kind resets are under "kind".
+	Resets     map[string]uint64
+	Mismatches uint64
+}
+
+// NewSource makes a Source that waits for Resume or Reset.
+func NewSource(cfg SourceConfig) *Source {
+	if cfg.Window == 0 {
+		cfg.Window = DefaultWindow
+	}
+	if cfg.Chunk == 0 {
+		cfg.Chunk = DefaultChunk
+	}
+	if cfg.MaxDelta == 0 {
+		cfg.MaxDelta = DefaultMaxDelta
+	}
+	return &Source{cfg: cfg, peer: newLedger(), pending: map[mesh.Key]bool{}, complete: map[mesh.Kind]bool{}, equal: true,
+		refusals: map[mesh.Key]*kdsv1.Refusal{}, stats: SourceStats{Resets: map[string]uint64{}}}
+}
+
+// Resumable says whether cursor can be resumed as far as it tells; if not, the reason for a Reset.
+func (c SourceConfig) Resumable(cursor *kdsv1.Cursor) (reason string, ok bool) {
+	switch {
+	case cursor.GetStoreId() == "":
+		return ResetFirst, false
+	case cursor.GetStoreId() != c.StoreID:
+		return ResetStore, false
+	case cursor.GetSchema() != c.Schema:
+		return ResetSchema, false
+	}
+	return "", true
+}
+
+// Reset begins with a snapshot of state.
+func (s *Source) Reset(state State, reason string) {
+	s.state = state
+	s.noteZones()
+	s.resetReason = reason
+}
+
+// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge.
+func (s *Source) Resume(state State, cursor uint64, changes []store.Change) {
+	s.state, s.sent, s.acked = state, cursor, cursor
+	s.noteZones()
+	for r := range state.All() {
+		if seen := s.cfg.View.See(r); seen != nil {
+			s.peer.set(seen.Key, markOf(seen.Key, seen.Revision, seen.Status))
+		}
+	}
+	for _, c := range changes {
+		s.touch(c.Key)
+		if c.Key.Kind == mesh.KindZone {
+			s.touchZone(c.Key.Name)
+		}
+	}
+	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are sent, or deleted.
+	for key := range s.pending {
+		s.peer.set(s.cfg.View.SeenKey(key), 0)
+	}
+	s.digestDue = true
+}
+
+// Advance takes the next state and what changed since the last one; committed is when the oldest of it was.
+func (s *Source) Advance(state State, changes []store.Change, committed time.Time) {
+	s.state = state
+	for _, c := range changes {
+		s.touch(c.Key)
+		if c.Key.Kind == mesh.KindZone && s.cfg.View.NoteZone(c.Key.Name, c.Resource) {
+			s.touchZone(c.Key.Name)
+		}
+	}
+	if len(s.pending) > 0 && s.oldest.IsZero() {
+		s.oldest = committed
+	}
+}
+
+// Refresh looks at keys anew, because the View's answer for them changed; at is the time of that.
+func (s *Source) Refresh(at time.Time, keys ...mesh.Key) {
+	for _, k := range keys {
+		s.touch(k)
+	}
+	if len(s.pending) > 0 && s.oldest.IsZero() {
+		s.oldest = at
+	}
+}
+
+func (s *Source) touch(key mesh.Key) {
+	if Exchanged(s.cfg.View.Direction, s.cfg.View.Zone, s.cfg.View.SeenKey(key)) {
+		s.pending[key] = true
+	}
+}
+
+func (s *Source) touchZone(name string) {
+	for r := range s.state.All() {
+		if r.Key.Zone == name {
+			s.touch(r.Key)
+		}
+	}
+}
+
+func (s *Source) noteZones() {
+	for r := range s.state.All() {
+		if r.Key.Kind == mesh.KindZone {
+			s.cfg.View.NoteZone(r.Key.Name, r)
+		}
+	}
+}
+
+// WantsSnapshot says that the next frame would begin a snapshot; a host that limits snapshots asks before Next.
+func (s *Source) WantsSnapshot() bool { return s.resetReason != "" }
+
+// InSnapshot says that a snapshot has begun and its bookmark is not acked.
+func (s *Source) InSnapshot() bool {
+	return s.sending || (s.snapshotRev > 0 && s.acked < s.snapshotRev)
+}
+
+// Next returns the next frame to send, nil if there is none now: nothing changed, or the window is full.
+func (s *Source) Next() (*kdsv1.Frame, error) {
+	f, err := s.next()
+	if f != nil {
+		s.stats.Frames++
+		s.stats.Bytes += uint64(proto.Size(f))
+	}
+	return f, err
+}
+
+func (s *Source) next() (*kdsv1.Frame, error) {
+	switch {
+	case s.state == nil:
+		return nil, nil
+	case s.resetReason != "":
+		return s.begin(), nil
+	case s.sending:
+		return s.chunk()
+	case s.unacked >= s.cfg.Window:
+		return nil, nil
+	case len(s.pending) > 0 || len(s.complete) > 0:
+		f, err := s.delta()
+		if f != nil || err != nil {
+			return f, err
+		}
+		return s.next()
+	case s.state.Revision() > s.sent:
+		// One bookmark in flight is enough; the next covers all that came meanwhile.
+		if len(s.flights) > 0 {
+			return nil, nil
+		}
+		s.sent = s.state.Revision()
+		s.stats.Bookmarks++
+		return s.fly(&kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}, 0, time.Time{}), nil
+	case s.digestDue:
+		s.digestDue = false
+		s.lastDigest = s.peer.digest(s.sent)
+		return &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: s.lastDigest}}, nil
+	}
+	return nil, nil
+}
+
+func (s *Source) fly(f *kdsv1.Frame, more int, committed time.Time) *kdsv1.Frame {
+	n := proto.Size(f) + more
+	s.flights = append(s.flights, flight{revision: s.sent, bytes: n, committed: committed})
+	s.unacked += n
+	return f
+}
+
+func (s *Source) begin() *kdsv1.Frame {
+	reason := s.resetReason
+	s.resetReason, s.sending = "", true
+	s.stats.Resets[reason]++
+	s.peer, s.snapshot, s.snapshotLen = newLedger(), nil, 0
+	clear(s.pending)
+	clear(s.complete)
+	clear(s.refusals)
+	s.oldest = time.Time{}
+	s.flights, s.unacked = nil, 0
+	s.snapshotRev = s.state.Revision()
+	for r := range s.state.All() {
+		if seen := s.cfg.View.See(r); seen != nil {
+			s.snapshot = append(s.snapshot, seen)
+		}
+	}
+	return &kdsv1.Frame{Message: &kdsv1.Frame_Reset_{Reset_: &kdsv1.Reset{StoreId: s.cfg.StoreID, Reason: reason}}}
+}
+
+func (s *Source) chunk() (*kdsv1.Frame, error) {
+	if len(s.snapshot) == 0 {
+		s.sending, s.snapshot = false, nil
+		s.sent, s.digestDue = s.snapshotRev, true
+		f := &kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}
+		return s.fly(f, s.snapshotLen, time.Time{}), nil
+	}
+	items := &kdsv1.Items{}
+	size := 0
+	for len(s.snapshot) > 0 && size < s.cfg.Chunk {
+		r := s.snapshot[0]
+		item, err := encode(r)
+		if err != nil {
+			return nil, err
+		}
+		n := proto.Size(item)
+		if size > 0 && size+n > s.cfg.Chunk {
+			break
+		}
+		size += n
+		items.Items = append(items.Items, item)
+		s.peer.set(r.Key, markOf(r.Key, r.Revision, r.Status))
+		s.snapshot[0] = nil
+		s.snapshot = s.snapshot[1:]
+	}
+	s.stats.Items += uint64(len(items.Items))
+	s.snapshotLen += size
+	return &kdsv1.Frame{Message: &kdsv1.Frame_Items{Items: items}}, nil
+}
+
+// delta sends all pending changes, or nil if none of them concerns the peer.
+func (s *Source) delta() (*kdsv1.Frame, error) {
+	d := &kdsv1.Delta{From: s.sent, Revision: s.state.Revision()}
+	if !s.oldest.IsZero() {
+		d.Committed = timestamppb.New(s.oldest)
+	}
+	for kind := range s.complete {
+		d.CompleteKinds = append(d.CompleteKinds, string(kind))
+		s.stats.Resets["kind"]++
+	}
+	sort.Strings(d.CompleteKinds)
+	if len(s.complete) > 0 {
+		for key := range s.peer.marks {
+			if s.complete[key.Kind] {
+				s.peer.remove(key)
+			}
+		}
+		for r := range s.state.All() {
+			if s.complete[r.Key.Kind] {
+				s.pending[r.Key] = true
+			}
+		}
+	}
+	keys := make([]mesh.Key, 0, len(s.pending))
+	for key := range s.pending {
+		keys = append(keys, key)
+	}
+	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
+	size := 0
+	for _, key := range keys {
+		r, _ := s.state.Get(key)
+		var seen *mesh.Resource
+		if r != nil {
+			seen = s.cfg.View.See(r)
+		}
+		if seen == nil {
+			gone := s.cfg.View.SeenKey(key)
+			delete(s.refusals, gone)
+			if s.peer.has(gone) {
+				s.peer.remove(gone)
+				d.Deletes = append(d.Deletes, gone.Proto())
+				size += proto.Size(d.Deletes[len(d.Deletes)-1])
+			}
+			continue
+		}
+		m := markOf(seen.Key, seen.Revision, seen.Status)
+		if old, ok := s.peer.marks[seen.Key]; ok && old == m {
+			continue
+		}
+		item, err := encode(seen)
+		if err != nil {
+			return nil, err
+		}
+		s.peer.set(seen.Key, m)
+		delete(s.refusals, seen.Key)
+		d.Upserts = append(d.Upserts, item)
+		if size += proto.Size(item); size > s.cfg.MaxDelta {
+			s.resetReason = ResetTooLarge
+			return s.begin(), nil
+		}
+	}
+	committed := s.oldest
+	clear(s.pending)
+	clear(s.complete)
+	s.oldest = time.Time{}
+	if len(d.Upserts)+len(d.Deletes)+len(d.CompleteKinds) == 0 {
+		return nil, nil
+	}
+	if len(d.CompleteKinds) > 0 {
+		s.digestDue = true
+	}
+	s.sent = d.Revision
+	s.stats.Deltas++
+	s.stats.Items += uint64(len(d.Upserts) + len(d.Deletes))
+	return s.fly(&kdsv1.Frame{Message: &kdsv1.Frame_Delta{Delta: d}}, 0, committed), nil
+}
+
+func encode(r *mesh.Resource) (*kdsv1.Item, error) {
+	p, err := r.Proto()
+	if err != nil {
+		return nil, err
+	}
+	p.Revision, p.StatusRevision, p.OriginRevision, p.Generation, p.Modified = 0, 0, 0, 0, nil
+	return &kdsv1.Item{Resource: p, Version: r.Revision}, nil
+}
+
+// Answer is what a Sink's frame told a Source.
+type Answer struct {
+	// Acked are the commit times of changes that became durable with this frame, oldest first.
+	Acked []time.Time
+	// Refused are new refusals.
+	Refused []*kdsv1.Refusal
+	// Mismatch names the kinds of which the peer has something else; it asks for them itself.
+	Mismatch []mesh.Kind
+}
+
+// Recv takes a frame of the Sink: Ack, Nack, Digest or ResetKind. An error is a breach of protocol.
+func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
+	var a Answer
+	switch m := f.GetMessage().(type) {
+	case *kdsv1.Frame_Ack:
+		rev := m.Ack.GetRevision()
+		if rev > s.sent {
+			return a, fmt.Errorf("peer acked revision %d, but was only sent up to %d", rev, s.sent)
+		}
+		s.acked = max(s.acked, rev)
+		for len(s.flights) > 0 && s.flights[0].revision <= rev {
+			fl := s.flights[0]
+			s.flights = s.flights[1:]
+			s.unacked -= fl.bytes
+			if !fl.committed.IsZero() {
+				a.Acked = append(a.Acked, fl.committed)
+			}
+		}
+	case *kdsv1.Frame_Nack:
+		for _, r := range m.Nack.GetRefusals() {
+			s.refusals[mesh.KeyFromProto(r.GetKey())] = r
+			a.Refused = append(a.Refused, r)
+		}
+	case *kdsv1.Frame_Digest:
+		if s.lastDigest == nil || m.Digest.GetRevision() != s.lastDigest.GetRevision() {
+			break
+		}
+		a.Mismatch = differing(s.lastDigest, m.Digest)
+		s.equal = len(a.Mismatch) == 0
+		if !s.equal {
+			s.stats.Mismatches++
+		}
+	case *kdsv1.Frame_ResetKind:
+		kind := mesh.Kind(m.ResetKind.GetKind())
+		if _, ok := mesh.Lookup(kind); ok && (s.cfg.View.Withheld == nil || !s.cfg.View.Withheld(kind)) {
+			s.complete[kind] = true
+		}
+	default:
+		return a, fmt.Errorf("unexpected %T from a receiver", m)
+	}
+	return a, nil
+}
+
+// CheckDigest makes the next idle moment send a digest; hosts call it with every heartbeat.
+func (s *Source) CheckDigest() { s.digestDue = s.state != nil && s.resetReason == "" && !s.sending }
+
+// Sent and Acked are revisions of the Source's store.
+func (s *Source) Sent() uint64 { return s.sent }
+
+// Acked is the revision that is durable at the peer.
+func (s *Source) Acked() uint64 { return s.acked }
+
+// Revision up to which changes were read.
+func (s *Source) Revision() uint64 {
+	if s.state == nil {
+		return 0
+	}
+	return s.state.Revision()
+}
+
+// Equal is the outcome of the last comparison of digests; true before the first.
+func (s *Source) Equal() bool { return s.equal }
+
+// Unacked is the number of bytes in flight; Pending the number of keys that wait.
+func (s *Source) Unacked() int { return s.unacked }
+
+// Pending is the number of keys that wait to be sent.
+func (s *Source) Pending() int { return len(s.pending) }
+
+// Oldest is the commit time of the oldest change that the peer has not acked; zero if there is none.
+func (s *Source) Oldest() time.Time {
+	for _, f := range s.flights {
+		if !f.committed.IsZero() {
+			return f.committed
+		}
+	}
+	return s.oldest
+}
+
+// Stats returns a copy of the counts.
+func (s *Source) Stats() SourceStats {
+	c := s.stats
+	c.Resets = make(map[string]uint64, len(s.stats.Resets))
+	for k, v := range s.stats.Resets {
+		c.Resets[k] = v
+	}
+	return c
+}
+
+// Refusals that still stand, in the order of keys.
+func (s *Source) Refusals() []*kdsv1.Refusal { return sortedRefusals(s.refusals) }
+
+func sortedRefusals(m map[mesh.Key]*kdsv1.Refusal) []*kdsv1.Refusal {
+	keys := make([]mesh.Key, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
+	out := make([]*kdsv1.Refusal, len(keys))
+	for i, k := range keys {
+		out[i] = m[k]
+	}
+	return out
+}

@@ -1,0 +1,42 @@
+package compile
+
+import (
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
+// do not all have certificates yet.
+func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
+	ref := Ref{Key: d.Key, Section: p.Name}
+	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
+	if m.MTLS != "" && !plain {
+		c.TLS = &ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: SNI(ref), SANs: d.SANs}
+	}
+	if !p.Protocol.IsHTTP() && c.TLS == nil {
+		// Bytes pass as they are: HTTP options would mean nothing.
+		c.Upstream = ir.TCP
+	}
+	return c
+}
+
+// IngressCluster is the cluster of a zone ingress for a port: bytes pass untouched to this zone's instances. Its name
+// differs from the KRI, under which sidecars know all zones' endpoints.
+func IngressCluster(name string) ir.Cluster {
+	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
+		Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
+}
+
+// IngressName is the name of a zone ingress' cluster for a port.
+func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
+
+// IdentitySecret and CASecret are the names of a mesh's secrets.
+func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
+
+// CASecret is the name of the bundle that a mesh's proxies trust.
+func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
+
+// CAKey is where a mesh's bundle is kept.
+func CAKey(meshName, backend string) mesh.Key {
+	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Name: meshName + ".ca-builtin-cert-" + backend}
+}

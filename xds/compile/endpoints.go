@@ -1,0 +1,223 @@
+package compile
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Instance is a Dataplane as its callers see it. Compare two with [Instance.Equal].
+type Instance struct {
+	Key      mesh.Key
+	Labels   map[string]string
+	Inbounds []InstanceInbound
+}
+
+// InstanceInbound is one inbound of an Instance.
+type InstanceInbound struct {
+	Section string
+	Address string
+	Port    uint32
+	Tags    map[string]string
+	Health  ir.Health
+	// Ignored inbounds are nobody's endpoint.
+	Ignored bool
+}
+
+// Equal says that callers see no difference.
+func (i *Instance) Equal(o *Instance) bool {
+	if i == nil || o == nil {
+		return i == o
+	}
+	return i.Key == o.Key && maps.Equal(i.Labels, o.Labels) && slices.EqualFunc(i.Inbounds, o.Inbounds, func(a, b InstanceInbound) bool {
+		return a.Section == b.Section && a.Address == b.Address && a.Port == b.Port && a.Health == b.Health && a.Ignored == b.Ignored &&
+			maps.Equal(a.Tags, b.Tags)
+	})
+}
+
+// NewInstance reads a Dataplane and its insight, which may be nil: nothing is known against the proxy then.
+func NewInstance(r, insight *mesh.Resource) *Instance {
+	var seen *meshv1.ProxyInsight
+	if insight != nil {
+		seen = mesh.Spec[*meshv1.ProxyInsight](insight)
+	}
+	n := mesh.Spec[*meshv1.Dataplane](r).GetNetworking()
+	out := &Instance{Key: r.Key, Labels: labelsOf(r)}
+	for _, in := range n.GetInbound() {
+		i := InstanceInbound{Section: policy.SectionName(in), Port: in.GetPort(), Tags: in.GetTags(),
+			Address: cmp.Or(n.GetAdvertisedAddress(), in.GetAddress(), n.GetAddress()), Ignored: in.GetState() == "Ignored"}
+		if _, ok := i.Tags[mesh.TagZone]; !ok {
+			i.Tags = maps.Clone(i.Tags)
+			if i.Tags == nil {
+				i.Tags = map[string]string{}
+			}
+			i.Tags[mesh.TagZone] = r.Key.Zone
+		}
+		switch {
+		case seen.GetState() == "Draining":
+			i.Health = ir.Draining
+		case seen.GetState() == "Lost", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
+			slices.Contains(seen.GetNotReady(), i.Section):
+			i.Health = ir.Unhealthy
+		}
+		out.Inbounds = append(out.Inbounds, i)
+	}
+	return out
+}
+
+// Selected says whether a MeshService's selector picks the instance.
+func (i *Instance) Selected(s *meshv1.MeshService_Selector) bool {
+	switch {
+	case i == nil:
+		return false
+	case s.GetDataplaneRef() != nil:
+		return s.GetDataplaneRef().GetName() == i.Key.Name && len(i.Inbounds) > 0
+	case s.GetDataplaneLabels() != nil:
+		return hasAll(i.Labels, s.GetDataplaneLabels().GetMatchLabels())
+	case len(s.GetDataplaneTags()) > 0:
+		return slices.ContainsFunc(i.Inbounds, func(in InstanceInbound) bool { return hasAll(in.Tags, s.GetDataplaneTags()) })
+	}
+	return false
+}
+
+// Candidates are the Dataplanes among which a selector finds its members.
+func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []mesh.Key {
+	i := Index{Kind: mesh.KindDataplane, Mesh: service.Mesh}
+	switch {
+	case s.GetDataplaneRef() != nil:
+		return []mesh.Key{{Kind: mesh.KindDataplane, Mesh: service.Mesh, Zone: service.Zone, Namespace: service.Namespace, Name: s.GetDataplaneRef().GetName()}}
+	case s.GetDataplaneLabels() != nil:
+		if l := s.GetDataplaneLabels().GetMatchLabels(); len(l) > 0 {
+			i.By, i.Value = ByLabel, firstPair(l)
+		}
+	case len(s.GetDataplaneTags()) > 0:
+		i.By, i.Value = ByTag, firstPair(s.GetDataplaneTags())
+	default:
+		return nil
+	}
+	return rd.Range(i)
+}
+
+// ServicesOf are this zone's MeshServices that select an instance, in order. spec gives a MeshService.
+func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
+	var out []*mesh.Resource
+	look := func(value string) {
+		for _, k := range rd.Range(Index{Kind: mesh.KindMeshService, Mesh: i.Key.Mesh, By: BySelector, Value: value}) {
+			if k.Zone != i.Key.Zone {
+				continue
+			}
+			if r := rd.Spec(k); r != nil && i.Selected(mesh.Spec[*meshv1.MeshService](r).GetSelector()) {
+				out = append(out, r)
+			}
+		}
+	}
+	look("all")
+	look("name=" + i.Key.Name)
+	for _, k := range slices.Sorted(maps.Keys(i.Labels)) {
+		look("label " + pair(k, i.Labels[k]))
+	}
+	seen := map[string]bool{}
+	for _, in := range i.Inbounds {
+		for k, v := range in.Tags {
+			seen[pair(k, v)] = true
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(seen)) {
+		look("tag " + p)
+	}
+	slices.SortFunc(out, func(a, b *mesh.Resource) int { return a.Key.Compare(b.Key) })
+	return slices.CompactFunc(out, func(a, b *mesh.Resource) bool { return a.Key == b.Key })
+}
+
+// LocalEndpoints are those of one port of a MeshService of this zone: every matching inbound of every selected instance.
+func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instance) []ir.Endpoint {
+	var out []ir.Endpoint
+	for _, i := range instances {
+		if !i.Selected(s) {
+			continue
+		}
+		for _, in := range i.Inbounds {
+			if in.Ignored || p.TargetName != "" && in.Section != p.TargetName || p.TargetName == "" && in.Port != p.TargetNumber {
+				continue
+			}
+			out = append(out, ir.Endpoint{Address: in.Address, Port: in.Port, Health: in.Health, Weight: 1, Zone: i.Key.Zone})
+		}
+	}
+	return SortEndpoints(out)
+}
+
+// SortEndpoints orders endpoints and keeps one of each address: the healthiest.
+func SortEndpoints(list []ir.Endpoint) []ir.Endpoint {
+	slices.SortFunc(list, func(a, b ir.Endpoint) int {
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Address, b.Address),
+			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Health, b.Health))
+	})
+	return slices.CompactFunc(list, func(a, b ir.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port && a.Zone == b.Zone })
+}
+
+// IngressEndpoint is how other zones reach the zone of r; false if it advertises nothing.
+func IngressEndpoint(r, insight *mesh.Resource) (ir.Endpoint, bool) {
+	n := mesh.Spec[*meshv1.ZoneIngress](r).GetNetworking()
+	if n.GetAdvertisedAddress() == "" || n.GetAdvertisedPort() == 0 {
+		return ir.Endpoint{}, false
+	}
+	e := ir.Endpoint{Address: n.GetAdvertisedAddress(), Port: n.GetAdvertisedPort(), Weight: 1, Zone: zoneOf(r), Priority: 1}
+	if insight != nil {
+		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" {
+			e.Health = ir.Unhealthy
+		}
+	}
+	return e, true
+}
+
+// Remote is a zone that serves a destination, and with how many healthy instances.
+type Remote struct {
+	Zone      string
+	Healthy   uint32
+	Ingresses []ir.Endpoint
+}
+
+// Weigh turns remote zones into endpoints: a zone's ingress addresses share its weight, the number of its healthy
+// instances (design 9.7). Lost ingresses stay as a last resort and take no part in the sharing.
+func Weigh(remotes []Remote) []ir.Endpoint {
+	// Weights are integers: all are scaled by the least common multiple of the numbers of addresses.
+	scale := uint32(1)
+	usable := make([]uint32, len(remotes))
+	for i, r := range remotes {
+		for _, e := range r.Ingresses {
+			if e.Health == ir.Healthy {
+				usable[i]++
+			}
+		}
+		if usable[i] == 0 {
+			usable[i] = uint32(len(r.Ingresses))
+		}
+		if usable[i] > 0 {
+			scale = scale / gcd(scale, usable[i]) * usable[i]
+		}
+	}
+	var out []ir.Endpoint
+	for i, r := range remotes {
+		if r.Healthy == 0 || usable[i] == 0 {
+			continue
+		}
+		for _, e := range r.Ingresses {
+			e.Weight = max(1, r.Healthy*(scale/usable[i]))
+			e.Priority = 1
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
+func gcd(a, b uint32) uint32 {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}

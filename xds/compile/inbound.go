@@ -1,0 +1,138 @@
+package compile
+
+import (
+	"cmp"
+	"net/netip"
+	"time"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// serviceless is the port of a Dataplane that serves nothing; it has no listener.
+const serviceless = 49151
+
+// InboundStreamIdle is the connection manager's own limit; routes have their own.
+const InboundStreamIdle = time.Hour
+
+// Inbound is the policies of one inbound, each list ascending.
+type Inbound struct {
+	Timeouts, Permissions []*mesh.Resource
+}
+
+// Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of a section name.
+func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) Inbound) ([]ir.Listener, []ir.Cluster) {
+	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
+	redirected := n.GetTransparentProxying().GetRedirectPortInbound() != 0
+	var listeners []ir.Listener
+	var clusters []ir.Cluster
+	for _, in := range n.GetInbound() {
+		if in.GetPort() == serviceless {
+			continue
+		}
+		section := policy.SectionName(in)
+		name := "self_inbound_dp_" + section
+		address := cmp.Or(in.GetAddress(), n.GetAddress())
+		protocol := ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
+		p := policies(section)
+		conf := policy.ForInbound(p.Timeouts)
+		t := NewTimeouts(conf.CatchAll)
+
+		local := ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), address), Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
+		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, Timeouts: t.Cluster, Local: local}
+		if !protocol.IsHTTP() {
+			c.Upstream = ir.TCP
+		}
+		if a, err := netip.ParseAddr(local.Address); redirected && err == nil && !a.IsLoopback() {
+			c.SourceAddress = "127.0.0.6"
+			if a.Is6() {
+				c.SourceAddress = "::6"
+			}
+		}
+		clusters = append(clusters, c)
+
+		chain := ir.Chain{}
+		if protocol.IsHTTP() {
+			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, Timeouts: t.Route}
+			routes := []ir.Route{base}
+			if m.MTLS != "" {
+				routes = callerRoutes(base, conf)
+			}
+			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: t.RequestHeaders,
+				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1, Routes: &ir.RouteConfig{Name: name, Routes: routes}}
+		} else {
+			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: t.Cluster.Idle}
+		}
+		l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Unbound: redirected, Inbound: true, ReusePort: true}
+		secure(&l, chain, dp.Key.Mesh, m, p.Permissions)
+		listeners = append(listeners, l)
+	}
+	return listeners, clusters
+}
+
+// secure gives a listener its chains: who may connect, and whether in clear.
+func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permissions []*mesh.Resource) {
+	if m.MTLS == "" {
+		l.Chains = []ir.Chain{plain}
+		return
+	}
+	tls := plain
+	tls.TLS, tls.RBAC = meshName, Permission(meshName, policy.Permissions(permissions))
+	l.TLSInspector = needsSNI(tls.RBAC)
+	if m.MTLS != "PERMISSIVE" {
+		l.Chains = []ir.Chain{tls}
+		return
+	}
+	// In clear; the application's own TLS, untouched; and the mesh's, told apart by what a mesh client offers.
+	l.TLSInspector = true
+	clear := plain
+	clear.Transport = "raw_buffer"
+	if clear.HTTP != nil {
+		h := *clear.HTTP
+		h.Callers = false
+		if n := len(h.Routes.Routes); n > 1 {
+			rc := *h.Routes
+			rc.Routes = rc.Routes[n-1:]
+			h.Routes = &rc
+		}
+		clear.HTTP = &h
+	}
+	own := ir.Chain{Transport: "tls", TCP: plain.TCP}
+	if own.TCP == nil {
+		own.TCP = &ir.TCPProxy{StatPrefix: l.Name, Cluster: l.Name}
+	}
+	tls.Transport, tls.ALPN = "tls", []string{"kuma"}
+	l.Chains = []ir.Chain{clear, own, tls}
+}
+
+// Transparent are the listeners and clusters that catch redirected traffic; none if the Dataplane redirects nothing.
+func Transparent(dp *mesh.Resource, m MeshInfo) (listeners []ir.Listener, clusters []ir.Cluster) {
+	tp := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetTransparentProxying()
+	add := func(name, address, source string, port uint32, inbound, open bool) {
+		l := ir.Listener{Name: name, Address: address, Port: port, Inbound: inbound, OriginalDst: true,
+			Chains: []ir.Chain{{TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name}}}}
+		listeners = append(listeners, l)
+		if open {
+			clusters = append(clusters, ir.Cluster{Name: name, Type: ir.ClusterOriginal, Upstream: ir.TCP, Port: ir.TCP, SourceAddress: source,
+				Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}})
+		}
+	}
+	v6 := tp.GetIpFamilyMode() != "IPv4"
+	if port := tp.GetRedirectPortOutbound(); port != 0 {
+		add("self_transparentproxy_passthrough_outbound_ipv4", "0.0.0.0", "", port, false, m.Passthrough)
+		if v6 {
+			add("self_transparentproxy_passthrough_outbound_ipv6", "::", "", port, false, m.Passthrough)
+		}
+	}
+	if port := tp.GetRedirectPortInbound(); port != 0 {
+		// Undeclared ports are not reachable in clear where the mesh demands mTLS.
+		open := m.MTLS != "STRICT"
+		add("self_transparentproxy_passthrough_inbound_ipv4", "0.0.0.0", "127.0.0.6", port, true, open)
+		if v6 {
+			add("self_transparentproxy_passthrough_inbound_ipv6", "::", "::6", port, true, open)
+		}
+	}
+	return listeners, clusters
+}

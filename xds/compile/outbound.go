@@ -1,0 +1,216 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Outbound is where a proxy listens for a destination. It is comparable.
+type Outbound struct {
+	Name    string
+	Address string
+	Port    uint32
+	Unbound bool
+	Ref     Ref
+}
+
+// Lookup gives destinations by key, nil if there is none.
+type Lookup func(mesh.Key) *Destination
+
+// Redirects says that the proxy gets its outbounds by virtual addresses.
+func Redirects(dp *mesh.Resource) bool {
+	return mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetTransparentProxying().GetRedirectPortOutbound() != 0
+}
+
+// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is left out.
+func Listed(rd Reader, dp *mesh.Resource, find Lookup) []Outbound {
+	var out []Outbound
+	names := map[string]bool{}
+	taken := map[string]bool{}
+	for _, o := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetOutbound() {
+		ref, ok := resolveOutbound(rd, dp.Key, o, find)
+		if !ok {
+			continue
+		}
+		b := Outbound{Name: ref.KRI(), Address: cmp.Or(o.GetAddress(), "127.0.0.1"), Port: o.GetPort(), Ref: ref}
+		at := b.Address + ":" + strconv.FormatUint(uint64(b.Port), 10)
+		if taken[at] {
+			continue
+		}
+		taken[at] = true
+		if names[b.Name] {
+			b.Name += "@" + at
+		}
+		names[b.Name] = true
+		out = append(out, b)
+	}
+	return out
+}
+
+func resolveOutbound(rd Reader, dp mesh.Key, o *meshv1.Dataplane_Outbound, find Lookup) (Ref, bool) {
+	if b := o.GetBackendRef(); b != nil {
+		d := pick(rd, dp, mesh.Kind(b.GetKind()), b.GetName(), b.GetLabels(), find)
+		if p, ok := d.PortNumber(b.GetPort()); ok {
+			return Ref{Key: d.Key, Section: p.Name}, true
+		}
+		if d != nil && b.GetPort() == 0 && len(d.Ports) == 1 {
+			return Ref{Key: d.Key, Section: d.Ports[0].Name}, true
+		}
+		return Ref{}, false
+	}
+	// The older form names a service by its tag: the MeshService of that name here, by its first port.
+	d := find(mesh.Key{Kind: mesh.KindMeshService, Mesh: dp.Mesh, Zone: dp.Zone, Name: o.GetTags()[mesh.TagService]})
+	if d == nil || len(d.Ports) == 0 {
+		return Ref{}, false
+	}
+	return Ref{Key: d.Key, Section: d.Ports[0].Name}, true
+}
+
+// pick finds a destination by name, this zone's first, or by labels, the oldest.
+func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string]string, find Lookup) *Destination {
+	if kind != mesh.KindMeshService && kind != mesh.KindMeshMultiZoneService {
+		return nil
+	}
+	if len(labels) > 0 {
+		var best *mesh.Resource
+		for _, k := range rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByLabel, Value: LabelPair(labels)}) {
+			r := rd.Spec(k)
+			if r == nil || !hasAll(labelsOf(r), labels) {
+				continue
+			}
+			if best == nil || r.Created.Before(best.Created) {
+				best = r
+			}
+		}
+		if best == nil {
+			return nil
+		}
+		return find(best.Key)
+	}
+	keys := slices.Clone(rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByName, Value: name}))
+	rank := func(k mesh.Key) int {
+		switch {
+		case k.Zone == dp.Zone && k.Namespace == dp.Namespace:
+			return 0
+		case k.Zone == dp.Zone:
+			return 1
+		case k.Zone == "":
+			return 2
+		}
+		return 3
+	}
+	slices.SortFunc(keys, func(a, b mesh.Key) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Compare(b)) })
+	for _, k := range keys {
+		if kind == mesh.KindMeshService && rank(k) == 3 {
+			break // another zone's service is named by its labels
+		}
+		if d := find(k); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// Everything are the outbounds of all destinations of a mesh at their virtual addresses.
+func Everything(rd Reader, meshName string, find Lookup, vip func(mesh.Key) string) []Outbound {
+	var out []Outbound
+	for _, kind := range []mesh.Kind{mesh.KindMeshService, mesh.KindMeshMultiZoneService} {
+		for _, k := range rd.Range(Index{Kind: kind, Mesh: meshName}) {
+			ip := vip(k)
+			d := find(k)
+			if ip == "" || d == nil {
+				continue
+			}
+			for _, p := range d.Ports {
+				ref := Ref{Key: k, Section: p.Name}
+				out = append(out, Outbound{Name: ref.KRI(), Address: ip, Port: p.Number, Unbound: true, Ref: ref})
+			}
+		}
+	}
+	return out
+}
+
+// Reachable are the outbounds of all that the Dataplane says it reaches: by reachableBackends, else by the backends it
+// lists. limited is false if it says nothing.
+func Reachable(dp *mesh.Resource, all []Outbound, find Lookup) (out []Outbound, limited bool) {
+	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
+	tp := n.GetTransparentProxying()
+	refs := tp.GetReachableBackends().GetRefs()
+	limited = tp.GetReachableBackends() != nil
+	if !limited {
+		for _, o := range n.GetOutbound() {
+			if b := o.GetBackendRef(); b != nil {
+				limited = true
+				refs = append(refs[:len(refs):len(refs)], &meshv1.Dataplane_ReachableBackendRef{Kind: b.GetKind(), Name: b.GetName(), Labels: b.GetLabels(), Port: b.GetPort()})
+			}
+		}
+		if !limited && len(tp.GetReachableServices()) > 0 {
+			return nil, true
+		}
+	}
+	own := map[string]bool{}
+	for _, in := range n.GetInbound() {
+		own[cmp.Or(in.GetAddress(), n.GetAddress())+":"+strconv.FormatUint(uint64(in.GetPort()), 10)] = true
+	}
+	for _, o := range all {
+		if own[o.Address+":"+strconv.FormatUint(uint64(o.Port), 10)] {
+			limited = true
+			continue
+		}
+		if !limited || tp.GetReachableBackends() == nil && len(refs) == 0 {
+			out = append(out, o)
+			continue
+		}
+		d := find(o.Ref.Key)
+		if slices.ContainsFunc(refs, func(r *meshv1.Dataplane_ReachableBackendRef) bool { return reaches(r, dp.Key, d, o) }) {
+			out = append(out, o)
+		}
+	}
+	return out, limited
+}
+
+func reaches(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, d *Destination, o Outbound) bool {
+	if d == nil || string(d.Key.Kind) != r.GetKind() || r.GetPort() != 0 && r.GetPort() != o.Port {
+		return false
+	}
+	if len(r.GetLabels()) > 0 {
+		return hasAll(d.Labels, r.GetLabels())
+	}
+	return d.Key.Name == r.GetName() && (d.Key.Zone == dp.Zone || d.Key.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == d.Key.Namespace)
+}
+
+// ConnectAttempts is how many endpoints a connection of a TCP destination tries.
+const ConnectAttempts = 5
+
+// OutboundListener listens for a destination.
+func OutboundListener(o Outbound, p Port, requestHeaders, idle time.Duration) ir.Listener {
+	kri := o.Ref.KRI()
+	l := ir.Listener{Name: o.Name, Address: o.Address, Port: o.Port, Unbound: o.Unbound}
+	c := ir.Chain{}
+	if p.Protocol.IsHTTP() {
+		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: requestHeaders}
+	} else {
+		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: idle, ConnectAttempts: ConnectAttempts}
+	}
+	l.Chains = []ir.Chain{c}
+	return l
+}
+
+// IngressChain passes the traffic of one server name to this zone's instances.
+func IngressChain(ref Ref) ir.Chain {
+	name := IngressName(ref)
+	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: ConnectAttempts}}
+}
+
+// IngressListener is a zone ingress' one listener.
+func IngressListener(r *mesh.Resource, chains []ir.Chain) ir.Listener {
+	n := mesh.Spec[*meshv1.ZoneIngress](r).GetNetworking()
+	return ir.Listener{Name: "self_inbound_zi_" + strconv.FormatUint(uint64(n.GetPort()), 10), Address: cmp.Or(n.GetAddress(), "0.0.0.0"),
+		Port: n.GetPort(), Inbound: true, TLSInspector: true, ReusePort: true, Chains: chains}
+}

@@ -1,0 +1,80 @@
+package delta
+
+import (
+	"context"
+	"time"
+
+	"github.com/meridian-mesh/meridian/mesh"
+)
+
+// Update is what a proxy should have from now on.
+type Update struct {
+	// Table replaces the last one whole; never nil.
+	Table *Table
+	// Revision of the store that it reflects.
+	Revision uint64
+	// Committed is the time of the oldest commit that this update brings; zero for a first one.
+	Committed time.Time
+}
+
+// Source is the engine as the server sees it.
+type Source interface {
+	// Open starts to follow a proxy. The first update reflects at least minRevision. Open never blocks.
+	Open(proxy mesh.Key, minRevision uint64) Feed
+}
+
+// Feed is what one stream follows. Next is called by one goroutine, Answered and Close by another.
+type Feed interface {
+	// Next blocks until the proxy's table differs from the last one returned. A feed holds one pending update; what
+	// comes later replaces it. It fails with ctx's error, or with another when the engine ends.
+	Next(ctx context.Context) (Update, error)
+	// Answered says that the stream has acknowledged or refused everything up to revision (of an Update), and which
+	// refusals stand now. It is called when either changes, and does not block.
+	Answered(revision uint64, refusals []Refusal)
+	// Close ends the feed; it is idempotent.
+	Close()
+}
+
+// Refusal is a resource that the proxy refused and for which no newer content was accepted since.
+type Refusal struct {
+	Type     Type
+	Resource string
+	// Cause is the resource's.
+	Cause []mesh.Key
+	// Reason is the proxy's text.
+	Reason string
+	// Revision of the update that brought it.
+	Revision uint64
+}
+
+// Admission is the zone: it authenticates and registers proxies, and hears when they leave.
+type Admission interface {
+	// Join admits a stream, or fails with a gRPC status error that says why; the stream ends with it.
+	Join(ctx context.Context, j Join) (Member, error)
+}
+
+// Join is what a stream says about itself.
+type Join struct {
+	// NodeID is node.id, "<mesh>.<name>" by convention.
+	NodeID string
+	// ProxyType is node metadata dataplane.proxyType; empty if it is not given.
+	ProxyType string
+	// Token is the bare token, from the header authorization or node metadata dataplane.token; empty if there is none.
+	Token string
+	// Resource is node metadata dataplane.resource: a document, JSON or YAML; empty if there is none.
+	Resource string
+	// Peer is the address that the stream comes from; UserAgent is node.user_agent_name with its version.
+	Peer, UserAgent string
+	// Delta says that the stream is incremental.
+	Delta bool
+}
+
+// Member is an admitted stream.
+type Member interface {
+	// Proxy is the key of the proxy, and the revision at which its registration is in the store.
+	Proxy() (key mesh.Key, minRevision uint64)
+	// Superseded is closed when a newer stream of the proxy took over; the server then ends this one with codes.Aborted.
+	Superseded() <-chan struct{}
+	// Leave is called once when the stream has ended; cause is nil if the client closed it.
+	Leave(cause error)
+}

@@ -1,0 +1,35 @@
+// Package delta is the incremental ADS server of a zone: it brings to each proxy what the engine says it should have, in an
+// order that never breaks traffic, and tells the engine what the proxy answered.
+//
+// # Data
+//
+// A [Resource] is one Envoy message, encoded once and shared by pointer by every proxy that has it. A [Segment] is an
+// immutable set of them, shared by a group of proxies. A [Table], a few segments, is what one proxy should have. A new table
+// is compared with the last by segment pointers; the difference of a pair of segments is computed once and kept with the
+// newer one, so that a thousand proxies of a group that take the same step pay for one comparison. A response is put
+// together from bytes that are already encoded: what a stream costs is the copy into its connection.
+//
+// # One stream
+//
+// One goroutine owns a stream's state. Three others only carry: one receives, one sends, one waits for the engine's next
+// update. The owner never blocks on the client: while a send is under way, updates merge into what is pending, which is
+// bounded by the number of resources. A client that does not read costs its own stream and nothing else.
+//
+// Kept per type: the subscription, what the client was sent (by name), the responses that it has not answered yet, and what
+// it refused. "Sent" and "acknowledged" are never mixed up: the engine hears that a revision is answered when nothing of it
+// is unsent or unanswered.
+//
+// # Order
+//
+// Additions and changes go out as clusters, then endpoints, listeners, routes; each waits for the answer to the one before,
+// so that nothing refers to what the proxy does not have yet. Secrets go at once. The endpoints of a cluster that the proxy
+// has just subscribed to go at once too, for the cluster warms until it has them. Removals go in the reverse order after
+// everything else was answered: listeners and routes first, clusters and endpoints after the answer. A change of endpoints
+// alone waits for nothing.
+//
+// # Refusals
+//
+// A NACK is charged to the resources of the response it answers, narrowed to those whose names its text mentions. The proxy
+// keeps the last good ones; a refused resource is not sent again until its content changes. Later steps do not wait for what
+// was refused: one bad resource does not hold up the rest.
+package delta

@@ -1,0 +1,60 @@
+package delta
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+type metrics struct {
+	streams   prometheus.Gauge
+	refused   prometheus.Counter
+	pushes    *prometheus.CounterVec
+	bytes     *prometheus.CounterVec
+	resources *prometheus.CounterVec
+	nacks     *prometheus.CounterVec
+	ack       *prometheus.HistogramVec
+	commit    prometheus.Histogram
+}
+
+func newMetrics(r prometheus.Registerer) *metrics {
+	byType := []string{"type"}
+	m := &metrics{
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_delta_streams",
+			Help: "Admitted xDS streams. Below the number of proxies that run: some cannot reach this control plane or are refused."}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_delta_joins_refused_total",
+			Help: "Streams that were not admitted. Growth means proxies with a wrong token or resource; the log says why."}),
+		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_pushes_total",
+			Help: "Responses sent to proxies. Growth while nothing changes means that proxies reconnect or refuse."}, byType),
+		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_push_bytes_total",
+			Help: "Bytes of the responses sent to proxies. Growth out of proportion to changes means large shared resources."}, byType),
+		resources: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_push_resources_total",
+			Help: "Resources sent to proxies, removals included. Many per push at one small change mean that too much depends on it."}, byType),
+		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_nacks_total",
+			Help: "Responses that proxies refused. Any growth means configuration that a proxy does not take: see the status of policies."}, byType),
+		ack: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "meridian_delta_ack_seconds",
+			Help:    "Time from sending a response to its answer. High values (>1s) mean overloaded proxies or a slow network.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}, byType),
+		commit: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_delta_commit_to_ack_seconds",
+			Help:    "Time from the commit of a change in this zone's store to a proxy's answer. High values (>1s) mean that changes arrive late.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
+	}
+	if r != nil {
+		r.MustRegister(m.streams, m.refused, m.pushes, m.bytes, m.resources, m.nacks, m.ack, m.commit)
+	}
+	return m
+}
+
+func (m *metrics) push(r *response) {
+	t := r.typ.String()
+	m.pushes.WithLabelValues(t).Inc()
+	m.bytes.WithLabelValues(t).Add(float64(r.size()))
+	m.resources.WithLabelValues(t).Add(float64(len(r.resources) + len(r.removed)))
+}
+
+func (m *metrics) answer(r *response, now time.Time) {
+	m.ack.WithLabelValues(r.typ.String()).Observe(now.Sub(r.sent).Seconds())
+	if !r.committed.IsZero() {
+		m.commit.Observe(now.Sub(r.committed).Seconds())
+	}
+}

@@ -1,0 +1,305 @@
+package delta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/mesh"
+)
+
+// Config of a [Server].
+type Config struct {
+	Source    Source
+	Admission Admission
+	// MaxResponseBytes bounds one response; a larger resource goes alone. Default 2 MiB, for clients take 4 MiB.
+	MaxResponseBytes int
+	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
+	JoinTimeout time.Duration
+	Logger      *zap.Logger
+	Registerer  prometheus.Registerer
+}
+
+// Server is the ADS server of a zone. Its streams live as long as the grpc.Server it is registered on.
+type Server struct {
+	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
+	config  Config
+	metrics *metrics
+	debts   debts
+	running sync.WaitGroup
+}
+
+// NewServer makes a server; it starts nothing.
+func NewServer(c Config) *Server {
+	if c.MaxResponseBytes == 0 {
+		c.MaxResponseBytes = 2 << 20
+	}
+	if c.JoinTimeout == 0 {
+		c.JoinTimeout = 15 * time.Second
+	}
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	return &Server{config: c, metrics: newMetrics(c.Registerer), debts: debts{of: map[mesh.Key]*debt{}}}
+}
+
+// Register adds the service to g, which must have been made with [ServerOptions].
+func (s *Server) Register(g *grpc.Server) { discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, s) }
+
+// Wait blocks until the goroutines of all streams have ended: soon after the grpc.Server was stopped.
+func (s *Server) Wait() { s.running.Wait() }
+
+// ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded resources (and leaves
+// other services' messages alone), keepalive that finds a lost peer within 30 s, and buffers small enough for thousands of
+// connections.
+func ServerOptions() []grpc.ServerOption {
+	return []grpc.ServerOption{
+		grpc.ForceServerCodecV2(newCodec()),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(4 << 10),
+		grpc.MaxConcurrentStreams(100),
+	}
+}
+
+// StreamAggregatedResources is for state-of-the-world clients, which come later.
+func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return status.Error(codes.Unimplemented, "state-of-the-world ADS is not served yet: use incremental ADS (Envoy: api_type DELTA_GRPC)")
+}
+
+// DeltaAggregatedResources serves one stream.
+func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	ctx, cancel := context.WithCancel(g.Context())
+	defer cancel()
+	st := &stream{
+		server: s, grpc: g, state: newState(s.config.MaxResponseBytes),
+		requests: make(chan *discoveryv3.DeltaDiscoveryRequest), received: make(chan error, 1),
+		responses: make(chan *response), sent: make(chan error, 1),
+		updates: make(chan Update), ended: make(chan error, 1),
+	}
+	s.running.Go(func() { st.received <- st.receive(ctx) })
+
+	timeout := time.NewTimer(s.config.JoinTimeout)
+	defer timeout.Stop()
+	var first *discoveryv3.DeltaDiscoveryRequest
+	select {
+	case first = <-st.requests:
+	case err := <-st.received:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timeout.C:
+		return status.Errorf(codes.DeadlineExceeded, "no discovery request within %v of the stream's start", s.config.JoinTimeout)
+	}
+	join, err := joinOf(g.Context(), first.GetNode())
+	if err != nil {
+		return err
+	}
+	member, err := s.config.Admission.Join(ctx, join)
+	if err != nil {
+		s.metrics.refused.Inc()
+		s.config.Logger.Info("proxy refused", zap.String("node", join.NodeID), zap.String("peer", join.Peer), zap.Error(err))
+		return err
+	}
+	key, revision := member.Proxy()
+	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
+	s.metrics.streams.Inc()
+	defer s.metrics.streams.Dec()
+	st.state.warming = s.debts.inherit(key)
+	defer func() { s.debts.settle(key, st.state.warming) }()
+	st.feed = s.config.Source.Open(key, revision)
+	defer st.feed.Close()
+	s.running.Go(func() { st.ended <- st.follow(ctx) })
+	s.running.Go(func() { st.send(ctx) })
+	st.logger.Debug("proxy joined", zap.String("agent", join.UserAgent))
+	err = st.run(ctx, first, member.Superseded())
+	st.logger.Debug("proxy left", zap.Error(err))
+	member.Leave(err)
+	return err
+}
+
+// joinOf reads who the client says it is.
+func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
+	if node.GetId() == "" {
+		return Join{}, status.Error(codes.InvalidArgument, "the first request must carry node with an id, <mesh>.<dataplane name>")
+	}
+	field := func(name string) string { return node.GetMetadata().GetFields()[name].GetStringValue() }
+	j := Join{
+		NodeID: node.GetId(), ProxyType: field("dataplane.proxyType"), Resource: field("dataplane.resource"),
+		Token: field("dataplane.token"), UserAgent: node.GetUserAgentName(), Delta: true,
+	}
+	if md, ok := metadata.FromIncomingContext(ctx); ok {
+		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {
+			j.Token = h[0]
+		}
+	}
+	if scheme, rest, ok := strings.Cut(j.Token, " "); ok && strings.EqualFold(scheme, "bearer") {
+		j.Token = rest
+	}
+	j.Token = strings.TrimSpace(j.Token)
+	if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
+		j.UserAgent = fmt.Sprintf("%s/%d.%d.%d", j.UserAgent, v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+	} else if v := node.GetUserAgentVersion(); v != "" {
+		j.UserAgent += "/" + v
+	}
+	if p, ok := peer.FromContext(ctx); ok {
+		j.Peer = p.Addr.String()
+	}
+	return j, nil
+}
+
+// stream is one client. The goroutine of run owns state and feed.Answered; the channels connect the three that carry.
+type stream struct {
+	server *Server
+	grpc   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	logger *zap.Logger
+	feed   Feed
+	state  *state
+
+	requests  chan *discoveryv3.DeltaDiscoveryRequest
+	received  chan error
+	responses chan *response
+	sent      chan error
+	updates   chan Update
+	ended     chan error
+}
+
+// receive hands requests over; it returns nil when the client has closed its side.
+func (st *stream) receive(ctx context.Context) error {
+	for {
+		req, err := st.grpc.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case st.requests <- req:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow hands updates over.
+func (st *stream) follow(ctx context.Context) error {
+	for {
+		u, err := st.feed.Next(ctx)
+		if err != nil {
+			return err
+		}
+		select {
+		case st.updates <- u:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// send writes one response at a time. A client that does not read blocks it, and it alone.
+func (st *stream) send(ctx context.Context) {
+	for {
+		select {
+		case r := <-st.responses:
+			err := st.grpc.SendMsg(r)
+			st.sent <- err
+			if err != nil {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
+const settleTime = 200 * time.Millisecond
+
+// run owns the stream until it ends.
+func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, superseded <-chan struct{}) error {
+	var (
+		sending  bool
+		answered uint64
+		refusals int
+	)
+	grace := time.NewTimer(settleTime)
+	defer grace.Stop()
+	st.request(first)
+	for {
+		if !sending {
+			if r := st.state.next(time.Now()); r != nil {
+				select {
+				case st.responses <- r:
+					sending = true
+					st.server.metrics.push(r)
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
+			answered, refusals = max(answered, revision), st.state.refusals
+			st.feed.Answered(answered, st.state.standing())
+		}
+		select {
+		case req := <-st.requests:
+			st.request(req)
+		case u := <-st.updates:
+			st.state.update(u)
+		case err := <-st.sent:
+			if err != nil {
+				return err
+			}
+			sending = false
+		case <-grace.C:
+			st.state.settled = true
+		case err := <-st.received:
+			return err
+		case err := <-st.ended:
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return status.Errorf(codes.Unavailable, "the control plane stops serving this proxy: %v", err)
+		case <-superseded:
+			return status.Error(codes.Aborted, "a newer stream of this proxy took over")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// request takes one request.
+func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
+	t, ok := TypeOf(req.GetTypeUrl())
+	if !ok {
+		st.logger.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
+		return
+	}
+	r := st.state.request(t, req)
+	if r == nil {
+		return
+	}
+	m := st.server.metrics
+	m.answer(r, time.Now())
+	if d := req.GetErrorDetail(); d != nil {
+		m.nacks.WithLabelValues(t.String()).Inc()
+		st.logger.Warn("proxy refused a response", zap.Stringer("type", t), zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))
+	}
+}

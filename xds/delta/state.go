@@ -1,0 +1,580 @@
+package delta
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// absent stands for "the client was told that there is none".
+var absent = &Resource{}
+
+// item is a resource as one client knows it.
+type item struct {
+	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent, or the resource. Of what
+	// the client held before it connected only the version is known.
+	held *Resource
+	// named says that the client subscribed to this name, not only to all.
+	named bool
+	// flight is the response that brings it and that the client has not answered. A name is in one such at a time.
+	flight *response
+}
+
+// response is a message that was sent and not answered.
+type response struct {
+	typ       Type
+	nonce     string
+	resources []*Resource
+	// before is what the client held of each resource until then: what it goes on with if it refuses.
+	before  []*Resource
+	removed []string
+	// since is the revision of the oldest change it brings; revision is that of the table it was made from.
+	since, revision uint64
+	committed       time.Time
+	sent            time.Time
+}
+
+// typeState is what a stream knows of one type.
+type typeState struct {
+	asked, wildcard bool
+	items           map[string]item
+	// up are names whose content the client must get, or of which it must be told that there is none; down are names to
+	// take away. Each with the revision since which it waits.
+	up, down map[string]uint64
+	open     []*response
+	refused  map[string]refused
+	// limit bounds the resources of a response while it is being found out which one the client refuses; 0 is none.
+	limit int
+}
+
+type refused struct {
+	version string
+	Refusal
+}
+
+// state is the protocol of one stream, without I/O. It is fed with requests and updates; [state.next] says what to send.
+type state struct {
+	types    [numTypes]typeState
+	want     *Table
+	revision uint64
+	// committed is the time of the oldest commit that is not answered.
+	committed time.Time
+	// warming are the endpoints that clusters wait for which were just sent.
+	warming *debt
+	nonces  uint64
+	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
+	// away: a client that reconnects names its clusters before the routes that still use them.
+	settled bool
+	// maxBytes is what the resources of one response may amount to; a larger resource goes alone.
+	maxBytes int
+	// refusals counts changes to what is refused.
+	refusals int
+}
+
+// maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
+const maxOpen = 4
+
+func newState(maxBytes int) *state {
+	s := &state{maxBytes: maxBytes, warming: newDebt()}
+	for t := range s.types {
+		s.types[t] = typeState{items: map[string]item{}, up: map[string]uint64{}, down: map[string]uint64{}, refused: map[string]refused{}}
+	}
+	return s
+}
+
+// update takes a new table.
+func (s *state) update(u Update) {
+	first := s.want == nil
+	step := u.Table.Diff(s.want)
+	s.want, s.revision = u.Table, u.Revision
+	if s.committed.IsZero() {
+		s.committed = u.Committed
+	}
+	for t := range numTypes {
+		ts := &s.types[t]
+		if first {
+			// Names that the client asked for or holds may not be in the table at all.
+			for name := range ts.items {
+				s.mark(t, name)
+			}
+		}
+		for _, r := range step.Changed[t] {
+			s.mark(t, r.Name)
+		}
+		for _, name := range step.Removed[t] {
+			s.mark(t, name)
+		}
+	}
+}
+
+// mark compares what the client holds of a name with what it should, and notes what is to be done.
+func (s *state) mark(t Type, name string) {
+	if s.want == nil {
+		return
+	}
+	ts := &s.types[t]
+	it := ts.items[name]
+	since := s.revision
+	if v, ok := ts.up[name]; ok {
+		since = v
+	} else if v, ok := ts.down[name]; ok {
+		since = v
+	}
+	delete(ts.up, name)
+	delete(ts.down, name)
+	if !ts.wildcard && !it.named {
+		return
+	}
+	r := s.want.Lookup(t, name)
+	switch {
+	case r == nil:
+		s.forgive(ts, name)
+		switch {
+		case it.held == nil && it.named:
+			ts.up[name] = since
+		case it.held != nil && it.held != absent:
+			ts.down[name] = since
+		}
+	case it.held != nil && it.held.Version == r.Version && it.held != absent:
+		s.forgive(ts, name)
+		if it.held != r {
+			it.held = r
+			ts.items[r.Name] = it
+		}
+	case ts.refused[name].version == r.Version:
+	default:
+		ts.up[r.Name] = since
+	}
+}
+
+func (s *state) forgive(ts *typeState, name string) {
+	if _, ok := ts.refused[name]; ok {
+		delete(ts.refused, name)
+		s.refusals++
+	}
+}
+
+// request takes a request of a known type. It returns the response that the request answers, if any.
+func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
+	ts := &s.types[t]
+	answered := s.answer(ts, req)
+	first := !ts.asked
+	ts.asked = true
+	s.settled = s.settled || s.types[TypeListener].asked && s.types[TypeRoute].asked
+	if first {
+		for name, version := range req.GetInitialResourceVersions() {
+			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
+		}
+		if len(req.GetResourceNamesSubscribe()) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 && (t == TypeCluster || t == TypeListener) {
+			ts.wildcard = true
+		}
+	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		if name == "*" {
+			ts.wildcard = true
+			continue
+		}
+		it := ts.items[name]
+		it.named = true
+		if _, known := req.GetInitialResourceVersions()[name]; !first || !known || t == TypeEndpoint && s.warming.has(name) {
+			// A client may have dropped what it asks for: it gets it whatever it was sent before. And after a cut it may
+			// hold a cluster that waits for endpoints which it has of old.
+			it.held = nil
+			s.forgive(ts, name)
+		}
+		if r := s.want.Lookup(t, name); r != nil {
+			name = r.Name // one string for all streams
+		}
+		ts.items[name] = it
+		s.mark(t, name)
+	}
+	for _, name := range req.GetResourceNamesUnsubscribe() {
+		if name == "*" {
+			ts.wildcard = false
+			for name, it := range ts.items {
+				if !it.named {
+					s.drop(t, name)
+				}
+			}
+			continue
+		}
+		it, ok := ts.items[name]
+		switch {
+		case !ok:
+		case ts.wildcard:
+			// The client forgets it, yet wants all: it is told again.
+			it.named, it.held = false, nil
+			ts.items[name] = it
+			s.mark(t, name)
+		default:
+			s.drop(t, name)
+		}
+	}
+	if first {
+		for name := range ts.items {
+			s.mark(t, name)
+		}
+		if ts.wildcard {
+			for r := range s.want.All(t) {
+				s.mark(t, r.Name)
+			}
+		}
+	} else if slices.Contains(req.GetResourceNamesSubscribe(), "*") {
+		for r := range s.want.All(t) {
+			s.mark(t, r.Name)
+		}
+	}
+	return answered
+}
+
+func (s *state) drop(t Type, name string) {
+	ts := &s.types[t]
+	delete(ts.items, name)
+	delete(ts.up, name)
+	delete(ts.down, name)
+	s.forgive(ts, name)
+	if t == TypeEndpoint {
+		s.warming.remove(name)
+	}
+}
+
+// answer takes an ACK or NACK. A nonce that is not open is of an older stream or repeated, and says nothing.
+func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *response {
+	i := slices.IndexFunc(ts.open, func(r *response) bool { return r.nonce == req.GetResponseNonce() })
+	if i < 0 {
+		return nil
+	}
+	// A client works in order: one that answers only the last of several has taken those before.
+	for _, r := range ts.open[:i] {
+		s.accept(ts, r)
+	}
+	r := ts.open[i]
+	ts.open = slices.Delete(ts.open, 0, i+1)
+	if req.GetErrorDetail() == nil {
+		s.accept(ts, r)
+	} else {
+		s.refuse(ts, r, req.GetErrorDetail().GetMessage())
+	}
+	if len(ts.open) == 0 && len(ts.up) == 0 {
+		ts.limit = 0
+	}
+	return r
+}
+
+// land ends the flight of a response's resources.
+func (s *state) land(ts *typeState, r *response) {
+	for _, res := range r.resources {
+		if it, ok := ts.items[res.Name]; ok && it.flight == r {
+			it.flight = nil
+			ts.items[res.Name] = it
+		}
+		s.warmed(r.typ, res.Name)
+	}
+	for _, name := range r.removed {
+		if it, ok := ts.items[name]; ok && it.flight == r {
+			it.flight = nil
+			if !it.named && it.held == absent {
+				delete(ts.items, name)
+			} else {
+				ts.items[name] = it
+			}
+		}
+		s.warmed(r.typ, name)
+	}
+}
+
+// warmed notes that endpoints were answered, unless they must go once more: then their cluster was sent after them.
+func (s *state) warmed(t Type, name string) {
+	if t != TypeEndpoint {
+		return
+	}
+	if _, waits := s.types[t].up[name]; !waits {
+		s.warming.remove(name)
+	}
+}
+
+func (s *state) accept(ts *typeState, r *response) {
+	s.land(ts, r)
+	for _, res := range r.resources {
+		s.forgive(ts, res.Name)
+	}
+	ts.limit *= 2
+}
+
+// refuse charges the resources that the reason names. If it names none, the response is sent again in halves until the
+// culprit stands alone: a proxy rejects a whole response for one resource, without saying which.
+func (s *state) refuse(ts *typeState, r *response, reason string) {
+	s.land(ts, r)
+	var blamed []*Resource
+	for _, res := range r.resources {
+		if mentions(reason, res.Name) {
+			blamed = append(blamed, res)
+		}
+	}
+	if len(blamed) == 0 && len(r.resources) == 1 {
+		blamed = r.resources
+	}
+	if len(blamed) == 0 {
+		ts.limit = (len(r.resources) + 1) / 2
+	}
+	for i, res := range r.resources {
+		it, ok := ts.items[res.Name]
+		if !ok {
+			continue
+		}
+		if it.held == res {
+			it.held = r.before[i]
+			ts.items[res.Name] = it
+		}
+		if slices.Contains(blamed, res) {
+			ts.refused[res.Name] = refused{version: res.Version, Refusal: Refusal{Type: r.typ, Resource: res.Name, Cause: res.Cause,
+				Reason: reason, Revision: r.revision}}
+			s.refusals++
+		} else if _, waits := ts.up[res.Name]; !waits {
+			ts.up[res.Name] = r.since // mark keeps it
+		}
+		s.mark(r.typ, res.Name)
+	}
+}
+
+// mentions says whether text has name as a whole word.
+func mentions(text, name string) bool {
+	if name == "" {
+		return false
+	}
+	for rest, at := text, 0; ; {
+		i := strings.Index(rest, name)
+		if i < 0 {
+			return false
+		}
+		at += i
+		end := at + len(name)
+		if (at == 0 || !wordByte(text[at-1])) && (end == len(text) || !wordByte(text[end]) && !continues(text[end:])) {
+			return true
+		}
+		at++
+		rest = text[at:]
+	}
+}
+
+func continues(rest string) bool {
+	return len(rest) > 1 && (rest[0] == '.' || rest[0] == ':') && wordByte(rest[1])
+}
+
+func wordByte(b byte) bool {
+	return b == '_' || b == '-' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+}
+
+// next is the next response to send now, or nil. It counts as sent.
+func (s *state) next(now time.Time) *response {
+	if s.want == nil {
+		return nil
+	}
+	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint], &s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
+	if r := s.tell(TypeSecret, now, nil); r != nil {
+		return r
+	}
+	if r := s.tell(TypeCluster, now, nil); r != nil {
+		return r
+	}
+	// The endpoints of a cluster that is about to be sent go after it.
+	if r := s.tell(TypeEndpoint, now, func(name string) bool { _, waits := cluster.up[name]; return !waits }); r != nil {
+		return r
+	}
+	if !cluster.made() || !s.warm() {
+		return nil
+	}
+	if r := s.tell(TypeListener, now, nil); r != nil {
+		return r
+	}
+	// What a warming listener has just asked for does not wait for the listener's answer.
+	listeners := listener.made()
+	if r := s.tell(TypeRoute, now, func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
+		return r
+	}
+	if !s.settled || !listeners || !route.made() || !secret.made() {
+		return nil
+	}
+	if r := s.take(TypeListener, now); r != nil {
+		return r
+	}
+	if !listener.done() {
+		return nil
+	}
+	if r := s.take(TypeRoute, now); r != nil {
+		return r
+	}
+	if !route.done() {
+		return nil
+	}
+	if r := s.take(TypeCluster, now); r != nil {
+		return r
+	}
+	if !cluster.done() {
+		return nil
+	}
+	if r := s.take(TypeEndpoint, now); r != nil {
+		return r
+	}
+	if !endpoint.done() {
+		return nil
+	}
+	return s.take(TypeSecret, now)
+}
+
+// made says that everything to add or change was answered.
+func (ts *typeState) made() bool { return len(ts.up) == 0 && len(ts.open) == 0 }
+
+// done says that everything was answered.
+func (ts *typeState) done() bool { return ts.made() && len(ts.down) == 0 }
+
+// warm says that no cluster which was just sent waits for endpoints that the client asked for.
+func (s *state) warm() bool {
+	ts := &s.types[TypeEndpoint]
+	if ts.made() {
+		return true
+	}
+	return !s.warming.any(func(name string) bool {
+		_, waits := ts.up[name]
+		return waits || ts.items[name].flight != nil
+	})
+}
+
+// tell makes a response of what is up and may go.
+func (s *state) tell(t Type, now time.Time, may func(name string) bool) *response {
+	ts := &s.types[t]
+	if len(ts.up) == 0 || len(ts.open) >= maxOpen || ts.limit > 0 && len(ts.open) > 0 {
+		return nil
+	}
+	r := &response{typ: t}
+	size := 0
+	for _, name := range slices.Sorted(maps.Keys(ts.up)) {
+		it := ts.items[name]
+		if it.flight != nil || may != nil && !may(name) {
+			continue
+		}
+		res := s.want.Lookup(t, name)
+		if res == nil {
+			r.removed = append(r.removed, name)
+			it.held = absent
+		} else {
+			n := len(res.bytes())
+			if len(r.resources) > 0 && (size+n > s.maxBytes || len(r.resources) == ts.limit) {
+				break
+			}
+			size += n
+			r.resources = append(r.resources, res)
+			r.before = append(r.before, it.held)
+			it.held = res
+			name = res.Name
+		}
+		r.since = oldest(r.since, ts.up[name])
+		delete(ts.up, name)
+		it.flight = r
+		ts.items[name] = it
+	}
+	if len(r.resources) == 0 && len(r.removed) == 0 {
+		return nil
+	}
+	if t == TypeCluster {
+		for _, res := range r.resources {
+			s.warmUp(res.endpoints)
+		}
+	}
+	return s.send(ts, r, now)
+}
+
+// warmUp brings the endpoints of a cluster that was just sent once more: a proxy that replaces a cluster does not ask again
+// for endpoints that it already has, and the new cluster takes no traffic until it gets them.
+func (s *state) warmUp(name string) {
+	if name == "" {
+		return
+	}
+	s.warming.add(name)
+	ts := &s.types[TypeEndpoint]
+	if it, ok := ts.items[name]; ok && it.named {
+		it.held = nil
+		ts.items[name] = it
+		s.mark(TypeEndpoint, name)
+	}
+}
+
+// take makes a response of what is down.
+func (s *state) take(t Type, now time.Time) *response {
+	ts := &s.types[t]
+	r := &response{typ: t}
+	for _, name := range slices.Sorted(maps.Keys(ts.down)) {
+		it := ts.items[name]
+		if it.flight != nil {
+			continue
+		}
+		r.removed = append(r.removed, name)
+		r.since = oldest(r.since, ts.down[name])
+		delete(ts.down, name)
+		it.held, it.flight = absent, r
+		ts.items[name] = it
+		if t == TypeEndpoint {
+			s.warming.remove(name)
+		}
+	}
+	if len(r.removed) == 0 {
+		return nil
+	}
+	return s.send(ts, r, now)
+}
+
+func (s *state) send(ts *typeState, r *response, now time.Time) *response {
+	s.nonces++
+	r.nonce = strconv.FormatUint(s.nonces, 36)
+	r.revision, r.committed, r.sent = s.revision, s.committed, now
+	ts.open = append(ts.open, r)
+	return r
+}
+
+// oldest is the smaller of two revisions of which 0 is none.
+func oldest(a, b uint64) uint64 {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// answered is the revision up to which nothing is unsent or unanswered; ok is false while the client has asked for nothing.
+func (s *state) answered() (revision uint64, ok bool) {
+	revision = s.revision
+	for t := range s.types {
+		ts := &s.types[t]
+		ok = ok || ts.asked
+		for _, waiting := range []map[string]uint64{ts.up, ts.down} {
+			for _, since := range waiting {
+				revision = min(revision, since-min(since, 1))
+			}
+		}
+		for _, r := range ts.open {
+			revision = min(revision, r.since-min(r.since, 1))
+		}
+	}
+	if revision == s.revision {
+		s.committed = time.Time{}
+	}
+	return revision, ok && s.want != nil
+}
+
+// standing are all refusals that stand, in the order of types and names.
+func (s *state) standing() []Refusal {
+	var out []Refusal
+	for t := range s.types {
+		for _, r := range s.types[t].refused {
+			out = append(out, r.Refusal)
+		}
+	}
+	slices.SortFunc(out, func(a, b Refusal) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Resource, b.Resource))
+	})
+	return out
+}

@@ -1,0 +1,42 @@
+// Package xds is the engine that turns the state of a zone into what each of its proxies should have, at a cost that
+// follows the change and not the size of the mesh.
+//
+// # A graph with recorded reads
+//
+// Everything that is derived is a query: a remembered function of a key (graph.go, queries.go). A compute function reads
+// only through a recorder, which notes the inputs and the other queries it read; that record is the invalidation index.
+// Inputs are the spec of a resource, its status (apart, so that a status write wakes only who reads a status), a range of
+// an index, and the identity of a proxy.
+//
+// A batch of changes touches inputs; what read them is marked, and levels are settled from low to high, so that each value
+// is computed at most once per batch. A value that comes out equal stops there: a policy whose content changed still
+// selects the same proxies, so their matching is not done again; a dataplane whose labels changed has the same address, so
+// no endpoint moves. Levels are static and follow the order of declaration: a query reads only queries before it, so there
+// can be no cycle. What nobody reads any more is dropped at the end of the batch.
+//
+// Why not a pass over all proxies with caches: the cost of asking every cache for every proxy is what makes an endpoint
+// change on a mesh of thousands expensive, and a cache key that forgets an input is a bug that no test of one change
+// finds. Here the dependency is what was read.
+//
+// # Sharing
+//
+// Proxies with equal policies and equal outbounds meet in one group: the lists are interned and are the key. A group has
+// one [delta.Segment], which all its proxies point to; a proxy's own inbounds and its secrets are two more. Each resource
+// is encoded once; equal bytes keep the old pointer, so a push is a comparison of pointers.
+//
+// # Time
+//
+// One goroutine, [Engine.Run], owns the graph. There is no ticker and no debounce: the first change goes at once, and
+// what is written meanwhile merges in the subscription of the replica. A feed holds one pending table.
+//
+// # Failure
+//
+// An error or a panic in one compute function keeps that value's last good one, counts, is tried again with the next
+// change, and stands in [Progress] as a refusal by the control plane for each proxy whose table needs the value. A proxy
+// whose resource is gone keeps what it had until its stream ends.
+//
+// # Progress
+//
+// A feed that a batch does not wake has thereby answered it. The others owe an answer; [Engine.Progress] looks at those
+// alone.
+package xds

@@ -1,0 +1,261 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Config of an Engine.
+type Config struct {
+	// Zone is this control plane's zone: whose Dataplanes it serves.
+	Zone    string
+	Replica *replica.Replica
+	// Logger and Registerer may be nil.
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Engine derives proxies' tables; see the package comment. Its methods are safe for concurrent use.
+type Engine struct {
+	zone    string
+	replica *replica.Replica
+	log     *zap.Logger
+	metrics *metrics
+	ready   chan struct{}
+	wake    chan struct{} // one token: events is not empty
+
+	// The graph belongs to Run's goroutine.
+	g       *graph
+	s       *state
+	q       *queries
+	proxies map[mesh.Key]*proxy
+	// dirty are proxies whose table changed in this batch, joining feeds that wait for their first table.
+	dirty   []*proxy
+	joining map[*feed]struct{}
+
+	mu sync.Mutex
+	// Guarded by mu.
+	events      []func()
+	ended       bool
+	processed   uint64
+	feeds       map[*feed]struct{}
+	outstanding map[*feed]struct{}
+	refusing    map[*feed]struct{}
+	failures    []ProxyRefusal
+	tables      map[mesh.Key]*delta.Table
+	progress    chan struct{} // closed at the next change of Progress
+	watched     bool
+}
+
+// proxy is a followed proxy: its table is pinned in the graph. Run's goroutine owns it.
+type proxy struct {
+	key   mesh.Key
+	table *memo[*delta.Table]
+	feeds map[*feed]struct{}
+	dirty bool
+}
+
+// New makes an engine; [Engine.Run] runs it.
+func New(c Config) *Engine {
+	if c.Logger == nil {
+		c.Logger = zap.NewNop()
+	}
+	e := newEngine(c.Zone)
+	e.replica, e.log = c.Replica, c.Logger
+	e.metrics = newMetrics(e, c.Registerer)
+	return e
+}
+
+func newEngine(zone string) *Engine {
+	e := &Engine{zone: zone, log: zap.NewNop(), g: newGraph(), ready: make(chan struct{}), wake: make(chan struct{}, 1),
+		proxies: map[mesh.Key]*proxy{}, feeds: map[*feed]struct{}{}, outstanding: map[*feed]struct{}{}, refusing: map[*feed]struct{}{},
+		joining: map[*feed]struct{}{}, tables: map[mesh.Key]*delta.Table{}, progress: make(chan struct{})}
+	e.s = newState(e.g)
+	e.q = newQueries(e.g, e.s, zone)
+	return e
+}
+
+// Ready is closed once the first view of the replica was taken in.
+func (e *Engine) Ready() <-chan struct{} { return e.ready }
+
+// Run follows the replica until ctx ends, whose error it returns. Call it once. When it returns, all feeds have ended.
+func (e *Engine) Run(ctx context.Context) error {
+	sub := e.replica.Subscribe()
+	defer sub.Close()
+	defer e.end()
+	group, ctx := errgroup.WithContext(ctx)
+	want, got := make(chan struct{}), make(chan replica.Batch)
+	// The subscription is asked only when the graph is at rest: until then it merges.
+	group.Go(func() error {
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-want:
+			}
+			b, err := sub.Next(ctx)
+			if err != nil {
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case got <- b:
+			}
+		}
+	})
+	group.Go(func() error {
+		ask := want
+		for {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case ask <- struct{}{}:
+				ask = nil
+			case b := <-got:
+				e.process(b)
+				ask = want
+			case <-e.wake:
+				e.processEvents()
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// send queues an event for Run's goroutine.
+func (e *Engine) send(f func()) {
+	e.mu.Lock()
+	e.events = append(e.events, f)
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) takeEvents() []func() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	events := e.events
+	e.events = nil
+	return events
+}
+
+// process takes a batch of the replica in.
+func (e *Engine) process(b replica.Batch) {
+	start := time.Now()
+	changes := b.Changes
+	if b.Reset {
+		changes = difference(e.s.view, b.View)
+	}
+	e.g.batch++
+	e.g.retryFailed()
+	e.s.apply(b.View, changes)
+	for _, f := range e.takeEvents() {
+		f()
+	}
+	e.g.settle()
+	e.deliver(b.View.Revision(), b.Committed)
+	e.metrics.batch(start, len(changes))
+	select {
+	case <-e.ready:
+	default:
+		close(e.ready)
+	}
+}
+
+func (e *Engine) processEvents() {
+	events := e.takeEvents()
+	if len(events) == 0 {
+		return
+	}
+	e.g.batch++
+	for _, f := range events {
+		f()
+	}
+	e.g.settle()
+	e.mu.Lock()
+	revision := e.processed
+	e.mu.Unlock()
+	e.deliver(revision, time.Time{})
+	e.metrics.flush()
+}
+
+// deliver hands changed tables to their feeds and moves the processed revision on.
+func (e *Engine) deliver(revision uint64, committed time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	after := e.processed
+	e.processed = revision
+	changed := e.dirty
+	e.dirty = nil
+	for _, p := range changed {
+		p.dirty = false
+		table := p.table.value
+		if table == nil {
+			continue
+		}
+		e.tables[p.key] = table
+		for f := range p.feeds {
+			f.offer(table, after, revision, committed)
+		}
+	}
+	for f := range e.joining {
+		if f.begin(revision); !f.waiting {
+			delete(e.joining, f)
+		}
+	}
+	e.failures = e.failed()
+	e.changed()
+}
+
+func (e *Engine) markDirty(p *proxy) {
+	if !p.dirty {
+		p.dirty = true
+		e.dirty = append(e.dirty, p)
+	}
+}
+
+// SetIdentity gives a proxy its certificate; nil takes it away.
+func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
+	e.send(func() {
+		if id == nil {
+			delete(e.s.identities, key)
+		} else {
+			e.s.identities[key] = id
+		}
+		e.s.secrets.touch(key)
+	})
+}
+
+// Config is what the engine believes that a followed proxy should have; false if no feed was opened for it.
+func (e *Engine) Config(key mesh.Key) (*delta.Table, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	t, ok := e.tables[key]
+	return t, ok
+}
+
+var errEnded = errors.New("the xDS engine has ended")
+
+func (e *Engine) end() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ended = true
+	for f := range e.feeds {
+		f.signal()
+	}
+	e.changed()
+}

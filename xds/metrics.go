@@ -1,0 +1,70 @@
+package xds
+
+import (
+	"errors"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are updated by Run's goroutine after each batch.
+type metrics struct {
+	e        *Engine
+	computes *prometheus.CounterVec
+	failures *prometheus.CounterVec
+	nodes    *prometheus.GaugeVec
+	seconds  prometheus.Histogram
+	changes  prometheus.Counter
+	seen     map[*queryKind][2]uint64
+}
+
+func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
+	m := &metrics{e: e, seen: map[*queryKind][2]uint64{},
+		computes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_xds_compute_total",
+			Help: "Values computed, by query. A rate that grows with the number of proxies rather than with the changes means that something is not shared."}, []string{"query"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_xds_compute_failures_total",
+			Help: "Values that could not be computed, by query; proxies keep the last good one. Any increase is a bug or a broken resource: see the log."}, []string{"query"}),
+		nodes: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "meridian_xds_nodes",
+			Help: "Values remembered, by query. Growth without growth of the mesh is a leak."}, []string{"query"}),
+		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_xds_batch_seconds",
+			Help:    "Time to take a batch of changes in, from the replica to the feeds. High values (>0.1) delay every proxy.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
+		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_xds_changes_total",
+			Help: "Changes of resources taken in. Far more than people and proxies make means that somebody writes in a loop."}),
+	}
+	if reg != nil {
+		for _, c := range []prometheus.Collector{m.computes, m.failures, m.nodes, m.seconds, m.changes} {
+			var dup prometheus.AlreadyRegisteredError
+			if err := reg.Register(c); err != nil && !errors.As(err, &dup) {
+				e.log.Sugar().Warnf("cannot register a metric: %v", err)
+			}
+		}
+	}
+	return m
+}
+
+func (m *metrics) batch(start time.Time, changes int) {
+	if m == nil {
+		return
+	}
+	m.seconds.Observe(time.Since(start).Seconds())
+	m.changes.Add(float64(changes))
+	m.flush()
+}
+
+func (m *metrics) flush() {
+	if m == nil {
+		return
+	}
+	for _, k := range m.e.g.kinds {
+		was := m.seen[k]
+		if k.computes != was[0] {
+			m.computes.WithLabelValues(k.name).Add(float64(k.computes - was[0]))
+			m.nodes.WithLabelValues(k.name).Set(float64(k.nodes))
+		}
+		if k.failures != was[1] {
+			m.failures.WithLabelValues(k.name).Add(float64(k.failures - was[1]))
+		}
+		m.seen[k] = [2]uint64{k.computes, k.failures}
+	}
+}

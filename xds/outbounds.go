@@ -1,0 +1,258 @@
+package xds
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// policies are the resources of one kind in an interned list.
+func (q *queries) policies(r *reader, l keyList, kind mesh.Kind) []*mesh.Resource {
+	rd := q.reads(r)
+	var out []*mesh.Resource
+	for _, k := range q.set.get(r, l) {
+		if k.Kind != kind {
+			continue
+		}
+		if res := rd.Spec(k); res != nil {
+			out = append(out, res)
+		}
+	}
+	return out
+}
+
+func causes(origins []policy.Origin) keyList {
+	keys := make([]mesh.Key, len(origins))
+	for i, o := range origins {
+		keys[i] = o.Key
+	}
+	slices.SortFunc(keys, mesh.Key.Compare)
+	return internKeys(slices.Compact(keys))
+}
+
+func (q *queries) computeTimeouts(r *reader, k inSet) (confTimeouts, error) {
+	d := q.destination(r, k.ref.Key)
+	if d == nil {
+		return confTimeouts{Timeouts: compile.NewTimeouts(policy.Effective{}), causes: internKeys(nil)}, nil
+	}
+	e := policy.ForDestination(q.policies(r, k.set, mesh.KindMeshTimeout),
+		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
+	return confTimeouts{Timeouts: compile.NewTimeouts(e), causes: causes(e.Origins)}, nil
+}
+
+func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
+	return append(slices.Clone(q.set.get(r, l)), more...)
+}
+
+func (q *queries) computeCluster(r *reader, k clusterKey) (*delta.Resource, error) {
+	d := q.destination(r, k.ref.Key)
+	p, ok := d.Port(k.ref.Section)
+	if !ok {
+		return nil, nil
+	}
+	return encodeCluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.timeouts, q.plain.get(r, k.ref.Key)),
+		q.cause(r, k.causes, k.ref.Key)...)
+}
+
+func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
+	d := q.destination(r, k.ref.Key)
+	p, ok := d.Port(k.ref.Section)
+	if !ok || !p.Protocol.IsHTTP() {
+		return &routesOf{}, nil
+	}
+	rules := policy.HTTPRoutes(q.policies(r, k.set, mesh.KindMeshHTTPRoute), policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
+	t := q.timeouts.get(r, k)
+	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Timeouts: t.Route,
+		ForRoute: func(route mesh.Key) (ir.RouteTimeouts, bool) { return q.routeTimeouts(r, k.set, route) },
+		Resolve: func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
+			return q.resolve(r, ref, owner, p)
+		}})
+	cause := q.cause(r, t.causes, k.ref.Key)
+	for _, rule := range rules {
+		cause = append(cause, rule.Policy.Key)
+	}
+	slices.SortFunc(cause, mesh.Key.Compare)
+	res, err := encodeRoutes(config, slices.Compact(cause)...)
+	return &routesOf{resource: res, extra: extra}, err
+}
+
+// routeTimeouts are those that a MeshTimeout gives a MeshHTTPRoute itself; false if none is about it.
+func (q *queries) routeTimeouts(r *reader, set keyList, route mesh.Key) (ir.RouteTimeouts, bool) {
+	list := q.policies(r, set, mesh.KindMeshTimeout)
+	about := slices.ContainsFunc(list, func(p *mesh.Resource) bool {
+		return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool { return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) })
+	})
+	if !about {
+		return ir.RouteTimeouts{}, false
+	}
+	res := q.reads(r).Spec(route)
+	if res == nil {
+		return ir.RouteTimeouts{}, false
+	}
+	dest := policy.Destination{Key: route, Labels: res.Labels}
+	about = slices.ContainsFunc(list, func(p *mesh.Resource) bool {
+		return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
+			return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) && policy.ResolvesTo(e.Target, p.Key, dest)
+		})
+	})
+	if !about {
+		return ir.RouteTimeouts{}, false
+	}
+	return compile.NewTimeouts(policy.ForDestination(list, dest)).Route, true
+}
+
+// resolve finds the backend of a route's reference. Ports that do not speak HTTP cannot take requests.
+func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key, routed compile.Port) (compile.Ref, bool) {
+	rd := q.reads(r)
+	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh}
+	if ref.GetKind() == string(mesh.KindMeshMultiZoneService) {
+		i.Kind = mesh.KindMeshMultiZoneService
+	}
+	if len(ref.GetLabels()) > 0 {
+		i.By, i.Value = compile.ByLabel, compile.LabelPair(ref.GetLabels())
+	} else {
+		i.By, i.Value = compile.ByName, ref.GetName()
+	}
+	candidates := func(i compile.Index) (out []*mesh.Resource) {
+		for _, k := range rd.Range(i) {
+			if res := rd.Spec(k); res != nil {
+				out = append(out, res)
+			}
+		}
+		return out
+	}
+	list := candidates(i)
+	if parts := strings.Split(ref.GetName(), "_"); len(list) == 0 && len(parts) > 1 {
+		// The older spelling <service>_<namespace>_svc_<port>.
+		i.Value = parts[0]
+		list = candidates(i)
+	}
+	res, section, ok := policy.ResolveBackend(policy.BackendQuery{Ref: ref, Policy: owner, OwnZone: q.zone,
+		RoutedPort: routed.Number, RoutedSection: routed.Name}, list)
+	if !ok {
+		return compile.Ref{}, false
+	}
+	p, ok := q.destination(r, res.Key).Port(section)
+	if !ok || !p.Protocol.IsHTTP() {
+		return compile.Ref{}, false
+	}
+	return compile.Ref{Key: res.Key, Section: p.Name}, true
+}
+
+func (q *queries) keepRoutes(old, now *routesOf) (*routesOf, bool) {
+	if old == nil || now == nil {
+		return now, old != now
+	}
+	if sameResource(old.resource, now.resource) {
+		if slices.Equal(old.extra, now.extra) {
+			return old, false
+		}
+		now.resource = old.resource
+	}
+	return now, true
+}
+
+func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, error) {
+	p, ok := q.destination(r, k.outbound.Ref.Key).Port(k.outbound.Ref.Section)
+	if !ok {
+		return nil, nil
+	}
+	return encodeListener(compile.OutboundListener(k.outbound, p, k.timeouts.RequestHeaders, k.timeouts.Cluster.Idle),
+		q.cause(r, k.causes, k.outbound.Ref.Key)...)
+}
+
+func (q *queries) finder(r *reader) compile.Lookup {
+	return func(k mesh.Key) *compile.Destination { return q.destination(r, k) }
+}
+
+func (q *queries) computeEverything(r *reader, meshName string) (scope, error) {
+	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r), func(k mesh.Key) string { return q.vip.get(r, k) })), nil
+}
+
+func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
+	rd := q.reads(r)
+	dp := rd.Spec(k)
+	if dp == nil {
+		return internScope(nil), errGone
+	}
+	if !compile.Redirects(dp) {
+		return internScope(compile.Listed(rd, dp, q.finder(r))), nil
+	}
+	all := q.everything.get(r, k.Mesh)
+	list, err := computeOutbounds(r, all)
+	if err != nil {
+		return all, err
+	}
+	out, limited := compile.Reachable(dp, list, q.finder(r))
+	if !limited {
+		return all, nil
+	}
+	return internScope(out), nil
+}
+
+// computeOutbounds reads an interned scope.
+func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
+	var out []compile.Outbound
+	for line := range strings.SplitSeq(strings.TrimSuffix(s.Value(), "\n"), "\n") {
+		f := strings.Split(line, "\t")
+		if len(f) != 6 {
+			continue // the empty scope
+		}
+		port, err := strconv.ParseUint(f[2], 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		k, err := mesh.ParseKey(f[4])
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, compile.Outbound{Name: f[0], Address: f[1], Port: uint32(port), Unbound: f[3] == "true", Ref: compile.Ref{Key: k, Section: f[5]}})
+	}
+	return out, nil
+}
+
+// computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
+func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
+	var list []*delta.Resource
+	done := map[compile.Ref]bool{}
+	destination := func(ref compile.Ref) {
+		if done[ref] {
+			return
+		}
+		done[ref] = true
+		t := q.timeouts.get(r, inSet{k.set, ref})
+		if c := q.cluster.get(r, clusterKey{ref, t.Cluster, t.causes}); c != nil {
+			list = append(list, c, q.endpoints.get(r, ref))
+		}
+	}
+	for _, o := range q.outbounds.get(r, k.scope) {
+		in := inSet{k.set, o.Ref}
+		t := q.timeouts.get(r, in)
+		lt := compile.Timeouts{RequestHeaders: t.RequestHeaders}
+		causes := internKeys(nil)
+		routes := q.routes.get(r, in)
+		if routes == nil || routes.resource == nil {
+			lt.Cluster.Idle = t.Cluster.Idle
+		}
+		if lt != (compile.Timeouts{}) {
+			causes = t.causes
+		}
+		list = append(list, q.listener.get(r, listenerKey{o, lt, causes}))
+		first := !done[o.Ref]
+		destination(o.Ref)
+		if routes != nil && routes.resource != nil && first {
+			list = append(list, routes.resource)
+			for _, extra := range routes.extra {
+				destination(extra)
+			}
+		}
+	}
+	return newSegment(list), nil
+}

@@ -1,0 +1,174 @@
+package xds
+
+import (
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
+func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
+	dp := q.reads(r).Spec(k)
+	if dp == nil {
+		return nil, errGone
+	}
+	info := q.mesh.get(r, k.Mesh)
+	m := q.match.get(r, k)
+	causes := map[string][]mesh.Key{}
+	listeners, clusters := compile.Inbounds(dp, info, func(section string) compile.Inbound {
+		var in compile.Inbound
+		if m == nil {
+			return in
+		}
+		for _, s := range m.sections {
+			if s.section == section {
+				in.Timeouts = q.policies(r, s.timeouts, mesh.KindMeshTimeout)
+				in.Permissions = q.policies(r, s.permissions, mesh.KindMeshTrafficPermission)
+				causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+			}
+		}
+		return in
+	})
+	tl, tc := compile.Transparent(dp, info)
+	var list []*delta.Resource
+	for _, c := range append(clusters, tc...) {
+		res, err := encodeCluster(c, append(causes[c.Name], k)...)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, res)
+	}
+	for _, l := range append(listeners, tl...) {
+		res, err := encodeListener(l, append(causes[l.Name], k)...)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, res)
+	}
+	return newSegment(list), nil
+}
+
+func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error) {
+	info := q.mesh.get(r, meshName)
+	if info.MTLS == "" {
+		return nil, nil
+	}
+	key := compile.CAKey(meshName, info.Backend)
+	res := q.reads(r).Spec(key)
+	if res == nil {
+		return nil, nil
+	}
+	data := mesh.Spec[*meshv1.Secret](res).GetData()
+	if len(data) == 0 {
+		return nil, nil
+	}
+	return encodeSecret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
+}
+
+// computeSecrets is a proxy's certificate and the bundle it trusts.
+func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
+	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
+	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
+		res, err := encodeSecret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, res)
+	}
+	return newSegment(list), nil
+}
+
+// computeIngress is a zone ingress: a chain for every port of this zone's services and of the multi-zone services that
+// have members here, in every mesh with mTLS.
+func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
+	rd := q.reads(r)
+	res := rd.Spec(k)
+	if res == nil {
+		return nil, errGone
+	}
+	var chains []ir.Chain
+	var list []*delta.Resource
+	seen := map[string]bool{}
+	add := func(d *compile.Destination, p compile.Port) error {
+		ref := compile.Ref{Key: d.Key, Section: p.Name}
+		// Two destinations can spell the same server name (a name with dots); the first in order has it.
+		if seen[compile.SNI(ref)] {
+			return nil
+		}
+		seen[compile.SNI(ref)] = true
+		chains = append(chains, compile.IngressChain(ref))
+		c, err := encodeCluster(compile.IngressCluster(compile.IngressName(ref)), d.Key)
+		if err != nil {
+			return err
+		}
+		list = append(list, c, q.arrivals.get(r, ref))
+		return nil
+	}
+	for _, m := range rd.Range(compile.Index{Kind: mesh.KindMesh}) {
+		if q.mesh.get(r, m.Name).MTLS == "" {
+			continue
+		}
+		for _, s := range rd.Range(compile.Index{Kind: mesh.KindMeshService, Mesh: m.Name}) {
+			d := q.destination(r, s)
+			if d == nil || s.Zone != q.zone {
+				continue
+			}
+			for _, p := range d.Ports {
+				if err := add(d, p); err != nil {
+					return nil, err
+				}
+			}
+		}
+		for _, s := range rd.Range(compile.Index{Kind: mesh.KindMeshMultiZoneService, Mesh: m.Name}) {
+			d := q.destination(r, s)
+			if d == nil {
+				continue
+			}
+			for _, p := range d.Ports {
+				if !slices.ContainsFunc(d.Members, func(m compile.Member) bool { return m.Live && slices.Contains(m.Ports, p.Number) }) {
+					continue
+				}
+				if err := add(d, p); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	l, err := encodeListener(compile.IngressListener(res, chains), k)
+	if err != nil {
+		return nil, err
+	}
+	return newSegment(append(list, l)), nil
+}
+
+// computeTable is all of a proxy. Segments keep their places: the server compares them in order.
+func (q *queries) computeTable(r *reader, k mesh.Key) (*delta.Table, error) {
+	res := q.reads(r).Spec(k)
+	if res == nil {
+		return nil, errGone
+	}
+	if k.Kind == mesh.KindZoneIngress {
+		s := q.ingress.get(r, k)
+		if s == nil {
+			return nil, errGone
+		}
+		return &delta.Table{Segments: []*delta.Segment{s.set}}, nil
+	}
+	t := &delta.Table{}
+	if m := q.match.get(r, k); m != nil {
+		if s := q.group.get(r, groupKey{m.to, q.scope.get(r, k)}); s != nil {
+			t.Segments = append(t.Segments, s.set)
+		}
+	}
+	if s := q.inbound.get(r, k); s != nil {
+		t.Segments = append(t.Segments, s.set)
+	}
+	if s := q.secrets.get(r, k); s != nil {
+		t.Segments = append(t.Segments, s.set)
+	}
+	return t, nil
+}

@@ -1,0 +1,118 @@
+package xds
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/delta"
+)
+
+// ProxyRefusal is something that a proxy refused, or that the control plane could not make for it: Type and Resource are
+// then of no meaning and Resource names the computation.
+type ProxyRefusal struct {
+	Proxy mesh.Key
+	// ByControlPlane says that the proxy was never asked.
+	ByControlPlane bool
+	delta.Refusal
+}
+
+// Progress is how far the proxies are.
+type Progress struct {
+	// Revision of the replica that is fully processed.
+	Revision uint64
+	// Answered: every open feed has acknowledged or refused all of it up to here.
+	Answered uint64
+	// Online is the number of open feeds.
+	Online int
+	// Pending are proxies that owe an answer, at most maxPending of PendingCount.
+	Pending      []mesh.Key
+	PendingCount int
+	Refusals     []ProxyRefusal
+}
+
+const maxPending = 20
+
+// Progress is the state at the moment; its cost follows the number of proxies that owe an answer or refuse something.
+func (e *Engine) Progress() Progress {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := Progress{Revision: e.processed, Answered: e.processed, Online: len(e.feeds)}
+	seen := map[mesh.Key]bool{}
+	for f := range e.outstanding {
+		p.Answered = min(p.Answered, f.answered())
+		if !seen[f.key] {
+			seen[f.key] = true
+			p.PendingCount++
+			p.Pending = append(p.Pending, f.key)
+		}
+	}
+	slices.SortFunc(p.Pending, mesh.Key.Compare)
+	p.Pending = p.Pending[:min(len(p.Pending), maxPending)]
+	for f := range e.refusing {
+		for _, r := range f.refused {
+			p.Refusals = append(p.Refusals, ProxyRefusal{Proxy: f.key, Refusal: r})
+		}
+	}
+	p.Refusals = append(p.Refusals, e.failures...)
+	slices.SortStableFunc(p.Refusals, func(a, b ProxyRefusal) int { return a.Proxy.Compare(b.Proxy) })
+	return p
+}
+
+// ProgressChanged is closed at the next change of [Engine.Progress]; take it before reading that.
+func (e *Engine) ProgressChanged() <-chan struct{} {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watched = true
+	return e.progress
+}
+
+// changed tells whoever watches; mu is held.
+func (e *Engine) changed() {
+	if e.watched {
+		close(e.progress)
+		e.progress, e.watched = make(chan struct{}), false
+	}
+}
+
+// failed are the values that could not be computed, for each proxy whose table needs them. It runs in Run's goroutine.
+func (e *Engine) failed() []ProxyRefusal {
+	var out []ProxyRefusal
+	for n := range e.g.failed {
+		if errors.Is(n.failure, errGone) {
+			continue
+		}
+		seen := map[*node]bool{}
+		for todo := []*node{n}; len(todo) > 0; {
+			u := todo[len(todo)-1]
+			todo = todo[:len(todo)-1]
+			if seen[u] {
+				continue
+			}
+			seen[u] = true
+			for w := range u.users {
+				todo = append(todo, w)
+			}
+			if u.kind != e.q.table.kind || u.pins == 0 {
+				continue
+			}
+			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Refusal: delta.Refusal{
+				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: e.processed}})
+		}
+	}
+	return out
+}
+
+// causes are the policies that a failed node read.
+func (n *node) causes() []mesh.Key {
+	var out []mesh.Key
+	for _, d := range n.deps {
+		if k, ok := d.input.(mesh.Key); ok {
+			if info, ok := mesh.Lookup(k.Kind); ok && info.Policy != nil {
+				out = append(out, k)
+			}
+		}
+	}
+	slices.SortFunc(out, mesh.Key.Compare)
+	return slices.Compact(out)
+}

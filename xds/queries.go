@@ -1,0 +1,448 @@
+package xds
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unique"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// errGone says that a proxy's resource is not there (yet, or any more): what it had stays.
+var errGone = errors.New("resource is gone")
+
+// keyList is an interned list of keys: equal lists are the same value, so that proxies with equal policies meet in one
+// node. It is freed when nobody has it.
+type keyList = unique.Handle[string]
+
+func internKeys(keys []mesh.Key) keyList {
+	var b strings.Builder
+	for i, k := range keys {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(k.String())
+	}
+	return unique.Make(b.String())
+}
+
+// scope is an interned list of outbounds.
+type scope = unique.Handle[string]
+
+func internScope(list []compile.Outbound) scope {
+	var b strings.Builder
+	for _, o := range list {
+		fmt.Fprintf(&b, "%s\t%s\t%d\t%t\t%s\t%s\n", o.Name, o.Address, o.Port, o.Unbound, o.Ref.Key, o.Ref.Section)
+	}
+	return unique.Make(b.String())
+}
+
+type (
+	// inSet is a destination's port as a group of proxies with equal policies sees it.
+	inSet struct {
+		set keyList
+		ref compile.Ref
+	}
+	serviceRange struct {
+		service mesh.Key
+		port    uint32
+	}
+	clusterKey struct {
+		ref      compile.Ref
+		timeouts ir.ClusterTimeouts
+		causes   keyList
+	}
+	listenerKey struct {
+		outbound compile.Outbound
+		timeouts compile.Timeouts
+		causes   keyList
+	}
+	groupKey struct {
+		set   keyList
+		scope scope
+	}
+)
+
+// confTimeouts is what MeshTimeouts say and which of them said it. Comparable.
+type confTimeouts struct {
+	compile.Timeouts
+	causes keyList
+}
+
+// membership is the MeshServices that select a proxy.
+type membership struct {
+	services []mesh.Key
+	labels   map[mesh.Key]map[string]string
+}
+
+// match is the policies of a proxy.
+type match struct {
+	to       keyList
+	sections []sectionMatch
+}
+
+type sectionMatch struct {
+	section               string
+	timeouts, permissions keyList
+}
+
+func (m *match) equal(o *match) bool {
+	if m == nil || o == nil {
+		return m == o
+	}
+	return m.to == o.to && slices.Equal(m.sections, o.sections)
+}
+
+// routesOf are the routes of a destination, and the backends they need.
+type routesOf struct {
+	resource *delta.Resource
+	extra    []compile.Ref
+}
+
+// queries are all derived values, from low to high: each reads only those declared before it.
+type queries struct {
+	zone string
+	s    *state
+
+	head       *query[mesh.Key, policy.Head]
+	mesh       *query[string, compile.MeshInfo]
+	instance   *query[mesh.Key, *compile.Instance]
+	service    *query[mesh.Key, *compile.Destination]
+	multi      *query[mesh.Key, *compile.Destination]
+	plain      *query[mesh.Key, bool]
+	vip        *query[mesh.Key, string]
+	local      *query[serviceRange, []ir.Endpoint]
+	ingresses  *query[string, []ir.Endpoint]
+	endpoints  *query[compile.Ref, *delta.Resource]
+	arrivals   *query[compile.Ref, *delta.Resource]
+	membership *query[mesh.Key, *membership]
+	match      *query[mesh.Key, *match]
+	set        *query[keyList, []mesh.Key]
+	timeouts   *query[inSet, confTimeouts]
+	cluster    *query[clusterKey, *delta.Resource]
+	routes     *query[inSet, *routesOf]
+	listener   *query[listenerKey, *delta.Resource]
+	everything *query[string, scope]
+	scope      *query[mesh.Key, scope]
+	outbounds  *query[scope, []compile.Outbound]
+	group      *query[groupKey, *segment]
+	inbound    *query[mesh.Key, *segment]
+	ca         *query[string, *delta.Resource]
+	secrets    *query[mesh.Key, *segment]
+	ingress    *query[mesh.Key, *segment]
+	table      *query[mesh.Key, *delta.Table]
+}
+
+func newQueries(g *graph, s *state, zone string) *queries {
+	q := &queries{zone: zone, s: s}
+	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
+	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
+		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
+	})
+	q.instance = newQuery(g, "instance", sameBy((*compile.Instance).Equal), q.computeInstance)
+	q.service = newQuery(g, "service", sameBy((*compile.Destination).Equal), q.computeService)
+	q.multi = newQuery(g, "multizone", sameBy((*compile.Destination).Equal), q.computeMulti)
+	q.plain = newQuery(g, "plain", same[bool], q.computePlain)
+	q.vip = newQuery(g, "vip", same[string], q.computeVIP)
+	q.local = newQuery(g, "local_endpoints", sameBy(slices.Equal[[]ir.Endpoint]), q.computeLocal)
+	q.ingresses = newQuery(g, "ingresses", sameBy(slices.Equal[[]ir.Endpoint]), q.computeIngresses)
+	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
+	q.arrivals = newQuery(g, "ingress_endpoints", sameBy(sameResource), q.computeArrivals)
+	q.membership = newQuery(g, "membership", sameBy(func(a, b *membership) bool {
+		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
+	}), q.computeMembership)
+	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
+	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
+	q.timeouts = newQuery(g, "timeouts", same[confTimeouts], q.computeTimeouts)
+	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
+	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
+	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
+	q.everything = newQuery(g, "everything", same[scope], q.computeEverything)
+	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
+	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
+	q.group = newQuery(g, "group", keepSegment, q.computeGroup)
+	q.inbound = newQuery(g, "inbound", keepSegment, q.computeInbound)
+	q.ca = newQuery(g, "ca", sameBy(sameResource), q.computeCA)
+	q.secrets = newQuery(g, "secrets", keepSegment, q.computeSecrets)
+	q.ingress = newQuery(g, "ingress", keepSegment, q.computeIngress)
+	q.table = newQuery(g, "table", sameBy(func(a, b *delta.Table) bool {
+		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
+	}), q.computeTable)
+	return q
+}
+
+func (q *queries) reads(r *reader) reads { return reads{reader: r, s: q.s} }
+
+func equalLabels(a, b map[mesh.Key]map[string]string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, la := range a {
+		lb, ok := b[k]
+		if !ok || len(la) != len(lb) {
+			return false
+		}
+		for l, v := range la {
+			if w, ok := lb[l]; !ok || w != v {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (q *queries) computeHead(r *reader, k mesh.Key) (policy.Head, error) {
+	res := q.reads(r).Spec(k)
+	if res == nil {
+		return policy.Head{}, errGone
+	}
+	return policy.HeadOf(res), nil
+}
+
+func (q *queries) computeInstance(r *reader, k mesh.Key) (*compile.Instance, error) {
+	rd := q.reads(r)
+	res := rd.Spec(k)
+	if res == nil {
+		return nil, nil
+	}
+	return compile.NewInstance(res, rd.Spec(mesh.InsightKey(k))), nil
+}
+
+func (q *queries) computeService(r *reader, k mesh.Key) (*compile.Destination, error) {
+	res := q.reads(r).Spec(k)
+	if res == nil {
+		return nil, nil
+	}
+	return compile.NewService(res), nil
+}
+
+func (q *queries) computeMulti(r *reader, k mesh.Key) (*compile.Destination, error) {
+	rd := q.reads(r)
+	res := rd.Spec(k)
+	if res == nil {
+		return nil, nil
+	}
+	status := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](rd.status(k))
+	var live []*compile.Destination
+	for _, c := range compile.LiveCandidates(rd, res, status, q.zone) {
+		live = append(live, q.service.get(r, c))
+	}
+	return compile.NewMultiZone(res, status, q.zone, live), nil
+}
+
+// destination is nil if there is none.
+func (q *queries) destination(r *reader, k mesh.Key) *compile.Destination {
+	switch k.Kind {
+	case mesh.KindMeshService:
+		return q.service.get(r, k)
+	case mesh.KindMeshMultiZoneService:
+		return q.multi.get(r, k)
+	}
+	return nil
+}
+
+// computePlain says that callers of a local service must speak in clear: the mesh is PERMISSIVE and not all members have
+// certificates.
+func (q *queries) computePlain(r *reader, k mesh.Key) (bool, error) {
+	if k.Kind != mesh.KindMeshService || k.Zone != q.zone || q.mesh.get(r, k.Mesh).MTLS != "PERMISSIVE" {
+		return false, nil
+	}
+	res := q.reads(r).status(k)
+	if res == nil {
+		return false, nil
+	}
+	return mesh.Status[*meshv1.MeshServiceStatus](res).GetTls().GetStatus() != "Ready", nil
+}
+
+func (q *queries) computeVIP(r *reader, k mesh.Key) (string, error) {
+	res := q.reads(r).Spec(mesh.VirtualAddressKey(q.zone, k))
+	if res == nil {
+		return "", nil
+	}
+	v := mesh.Spec[*meshv1.VirtualAddress](res)
+	if v.GetReleased() != nil {
+		return "", nil
+	}
+	return v.GetIp(), nil
+}
+
+func (q *queries) computeLocal(r *reader, k serviceRange) ([]ir.Endpoint, error) {
+	rd := q.reads(r)
+	res := rd.Spec(k.service)
+	p, ok := q.service.get(r, k.service).PortNumber(k.port)
+	if res == nil || !ok {
+		return nil, nil
+	}
+	sel := mesh.Spec[*meshv1.MeshService](res).GetSelector()
+	var list []*compile.Instance
+	for _, c := range compile.Candidates(rd, k.service, sel) {
+		list = append(list, q.instance.get(r, c))
+	}
+	return compile.LocalEndpoints(sel, p, list), nil
+}
+
+func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error) {
+	rd := q.reads(r)
+	var out []ir.Endpoint
+	for _, k := range rd.Range(compile.Index{Kind: mesh.KindZoneIngress, By: compile.ByZone, Value: zone}) {
+		res := rd.Spec(k)
+		if res == nil {
+			continue
+		}
+		if e, ok := compile.IngressEndpoint(res, rd.Spec(mesh.InsightKey(k))); ok {
+			out = append(out, e)
+		}
+	}
+	return compile.SortEndpoints(out), nil
+}
+
+// localOf are the endpoints in this zone for a destination's port.
+func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port) []ir.Endpoint {
+	if d.Key.Kind == mesh.KindMeshService {
+		if d.Key.Zone != q.zone {
+			return nil
+		}
+		return q.local.get(r, serviceRange{d.Key, p.Number})
+	}
+	var out []ir.Endpoint
+	for _, m := range d.Members {
+		if m.Live && slices.Contains(m.Ports, p.Number) {
+			out = append(out, q.local.get(r, serviceRange{m.Key, p.Number})...)
+		}
+	}
+	return out
+}
+
+func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource, error) {
+	e := ir.Endpoints{Cluster: ref.KRI()}
+	d := q.destination(r, ref.Key)
+	if p, ok := d.Port(ref.Section); ok {
+		e.Endpoints = slices.Clone(q.localOf(r, d, p))
+		// Another zone is entered by the server name of mesh mTLS; without it there is no way.
+		if q.mesh.get(r, ref.Key.Mesh).MTLS != "" {
+			e.Endpoints = append(e.Endpoints, compile.Weigh(q.remotes(r, d, p))...)
+		}
+		e.Endpoints = compile.SortEndpoints(e.Endpoints)
+	}
+	return encodeEndpoints(e, ref.Key)
+}
+
+func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
+	if d.Key.Kind == mesh.KindMeshService {
+		if d.Key.Zone == q.zone {
+			return nil
+		}
+		return []compile.Remote{{Zone: d.Key.Zone, Healthy: 1, Ingresses: q.ingresses.get(r, d.Key.Zone)}}
+	}
+	var out []compile.Remote
+	for _, m := range d.Members {
+		if m.Live || m.Healthy == 0 || !slices.Contains(m.Ports, p.Number) {
+			continue
+		}
+		at := slices.IndexFunc(out, func(o compile.Remote) bool { return o.Zone == m.Key.Zone })
+		if at < 0 {
+			at, out = len(out), append(out, compile.Remote{Zone: m.Key.Zone, Ingresses: q.ingresses.get(r, m.Key.Zone)})
+		}
+		out[at].Healthy += m.Healthy
+	}
+	return out
+}
+
+func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, error) {
+	e := ir.Endpoints{Cluster: compile.IngressName(ref)}
+	d := q.destination(r, ref.Key)
+	if p, ok := d.Port(ref.Section); ok {
+		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p)))
+	}
+	return encodeEndpoints(e, ref.Key)
+}
+
+func (q *queries) computeMembership(r *reader, k mesh.Key) (*membership, error) {
+	out := &membership{labels: map[mesh.Key]map[string]string{}}
+	i := q.instance.get(r, k)
+	if i == nil {
+		return out, nil
+	}
+	for _, s := range compile.ServicesOf(q.reads(r), i) {
+		out.services = append(out.services, s.Key)
+		out.labels[s.Key] = s.Labels
+	}
+	return out, nil
+}
+
+func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
+	rd := q.reads(r)
+	dp := rd.Spec(k)
+	if dp == nil {
+		return nil, errGone
+	}
+	m := q.membership.get(r, k)
+	subject := policy.Subject{Dataplane: dp, Services: m.services, ServiceLabels: m.labels}
+	type selected struct {
+		head policy.Head
+		sel  policy.Selection
+	}
+	var all []selected
+	for _, b := range policy.Buckets(subject) {
+		for _, info := range mesh.Kinds {
+			if info.Policy == nil {
+				continue
+			}
+			for _, p := range rd.Range(compile.Index{Kind: info.Kind, Mesh: k.Mesh, By: compile.ByBucket, Value: string(b)}) {
+				h := q.head.get(r, p)
+				if h.Target == nil {
+					continue
+				}
+				if sel, ok := h.Select(subject); ok {
+					all = append(all, selected{h, sel})
+				}
+			}
+		}
+	}
+	slices.SortFunc(all, func(a, b selected) int { return policy.Compare(a.head, b.head) })
+	out := &match{}
+	var to []mesh.Key
+	for _, s := range all {
+		if s.head.Key.Kind != mesh.KindMeshTrafficPermission {
+			to = append(to, s.head.Key)
+		}
+	}
+	out.to = internKeys(to)
+	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
+		section := policy.SectionName(in)
+		var timeouts, permissions []mesh.Key
+		for _, s := range all {
+			switch {
+			case !s.sel.Has(section):
+			case s.head.Key.Kind == mesh.KindMeshTimeout:
+				timeouts = append(timeouts, s.head.Key)
+			case s.head.Key.Kind == mesh.KindMeshTrafficPermission:
+				permissions = append(permissions, s.head.Key)
+			}
+		}
+		out.sections = append(out.sections, sectionMatch{section, internKeys(timeouts), internKeys(permissions)})
+	}
+	return out, nil
+}
+
+func computeSet(_ *reader, l keyList) ([]mesh.Key, error) {
+	if l.Value() == "" {
+		return nil, nil
+	}
+	var out []mesh.Key
+	for line := range strings.SplitSeq(l.Value(), "\n") {
+		k, err := mesh.ParseKey(line)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, k)
+	}
+	return out, nil
+}

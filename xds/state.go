@@ -1,0 +1,125 @@
+package xds
+
+import (
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// state is the inputs of the graph: the view at hand, the ranges over it, and identities. Queries read it through a
+// reader alone.
+type state struct {
+	view       replica.View
+	ranges     map[compile.Index][]mesh.Key // sorted; absent if empty
+	identities map[mesh.Key]*ir.Identity
+
+	specs, statuses, secrets *input[mesh.Key]
+	indexes                  *input[compile.Index]
+}
+
+func newState(g *graph) *state {
+	return &state{ranges: map[compile.Index][]mesh.Key{}, identities: map[mesh.Key]*ir.Identity{},
+		specs: newInput[mesh.Key](g, "spec"), statuses: newInput[mesh.Key](g, "status"),
+		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index")}
+}
+
+// apply takes a batch in and touches the inputs that it changed.
+func (s *state) apply(view replica.View, changes []store.Change) {
+	s.view = view
+	for _, c := range changes {
+		old, now := c.Old, c.Resource
+		spec := old == nil || now == nil || c.Type != store.ChangeStatus
+		if spec {
+			s.reindex(old, now)
+			s.specs.touch(c.Key)
+		}
+		if old == nil || now == nil || old.StatusRevision != now.StatusRevision || old.Status != now.Status {
+			s.statuses.touch(c.Key)
+		}
+	}
+}
+
+// difference is the changes from one view to another, for a Reset.
+func difference(from, to replica.View) []store.Change {
+	var out []store.Change
+	for r := range to.All() {
+		old, ok := from.Get(r.Key)
+		switch {
+		case !ok:
+			out = append(out, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
+		case old != r:
+			out = append(out, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r, Old: old})
+		}
+	}
+	for r := range from.All() {
+		if _, ok := to.Get(r.Key); !ok {
+			out = append(out, store.Change{Type: store.ChangeDelete, Key: r.Key, Old: r})
+		}
+	}
+	return out
+}
+
+func (s *state) reindex(old, now *mesh.Resource) {
+	var before, after []compile.Index
+	if old != nil {
+		before = compile.Indexes(old)
+	}
+	if now != nil {
+		after = compile.Indexes(now)
+	}
+	for _, i := range before {
+		if !slices.Contains(after, i) {
+			keys := s.ranges[i]
+			if at, ok := slices.BinarySearchFunc(keys, old.Key, mesh.Key.Compare); ok {
+				keys = slices.Delete(keys, at, at+1)
+			}
+			if s.ranges[i] = keys; len(keys) == 0 {
+				delete(s.ranges, i)
+			}
+			s.indexes.touch(i)
+		}
+	}
+	for _, i := range after {
+		if !slices.Contains(before, i) {
+			keys := s.ranges[i]
+			if at, ok := slices.BinarySearchFunc(keys, now.Key, mesh.Key.Compare); !ok {
+				s.ranges[i] = slices.Insert(keys, at, now.Key)
+			}
+			s.indexes.touch(i)
+		}
+	}
+}
+
+// reads is a compile.Reader that records.
+type reads struct {
+	*reader
+	s *state
+}
+
+// Spec implements compile.Reader.
+func (r reads) Spec(key mesh.Key) *mesh.Resource {
+	r.s.specs.note(r.reader, key)
+	res, _ := r.s.view.Get(key)
+	return res
+}
+
+// Range implements compile.Reader.
+func (r reads) Range(i compile.Index) []mesh.Key {
+	r.s.indexes.note(r.reader, i)
+	return r.s.ranges[i]
+}
+
+func (r reads) status(key mesh.Key) *mesh.Resource {
+	r.s.statuses.note(r.reader, key)
+	res, _ := r.s.view.Get(key)
+	return res
+}
+
+func (r reads) identity(proxy mesh.Key) *ir.Identity {
+	r.s.secrets.note(r.reader, proxy)
+	return r.s.identities[proxy]
+}

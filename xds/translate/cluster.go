@@ -1,0 +1,192 @@
+package translate
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+var deterministic = proto.MarshalOptions{Deterministic: true}
+
+// Encode marshals a message so that equal messages are equal bytes.
+func Encode(m proto.Message) ([]byte, error) { return deterministic.Marshal(m) }
+
+func pack(m proto.Message) (*anypb.Any, error) {
+	a := &anypb.Any{}
+	if err := anypb.MarshalFrom(a, m, deterministic); err != nil {
+		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	}
+	return a, nil
+}
+
+// statName is a name as it may stand in a statistic.
+func statName(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '-':
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }
+
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+}
+
+// Bounds of what is in flight to one destination.
+const (
+	maxConnections = 1024
+	maxPending     = 1024
+	maxRequests    = 1024
+	maxRetries     = 1024
+)
+
+// Cluster is the Envoy cluster.
+func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
+	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: durationpb.New(c.Timeouts.Connect)}
+	if s := statName(c.Name); s != c.Name {
+		out.AltStatName = s
+	}
+	switch c.Type {
+	case ir.ClusterEDS:
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
+		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
+		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
+		out.IgnoreHealthOnHostRemoval = true
+	case ir.ClusterStatic:
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
+		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(ir.Endpoint{Address: c.Local.Address, Port: c.Local.Port})}}}}
+	case ir.ClusterOriginal:
+		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+		out.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
+	}
+	if c.SourceAddress != "" {
+		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{Address: c.SourceAddress,
+			PortSpecifier: &corev3.SocketAddress_PortValue{}}}
+	}
+	if c.Resilient {
+		out.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
+			MaxConnections: u32(maxConnections), MaxPendingRequests: u32(maxPending), MaxRequests: u32(maxRequests),
+			MaxRetries: u32(maxRetries), TrackRemaining: true}}}
+		out.OutlierDetection = outlier()
+		// A peer that vanished without a word, as when its machine dies, is found within half a minute.
+		out.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
+			KeepaliveProbes: u32(3), KeepaliveTime: u32(15), KeepaliveInterval: u32(5)}}
+	}
+	if err := addHTTP(out, c); err != nil {
+		return nil, err
+	}
+	if c.TLS != nil {
+		ts, err := upstreamTLS(c.TLS)
+		if err != nil {
+			return nil, err
+		}
+		out.TransportSocket = ts
+	}
+	return out, nil
+}
+
+func outlier() *clusterv3.OutlierDetection {
+	return &clusterv3.OutlierDetection{
+		Interval:                               durationpb.New(time.Second),
+		BaseEjectionTime:                       durationpb.New(5 * time.Second),
+		MaxEjectionTime:                        durationpb.New(30 * time.Second),
+		MaxEjectionPercent:                     u32(100),
+		SplitExternalLocalOriginErrors:         true,
+		ConsecutiveLocalOriginFailure:          u32(3),
+		EnforcingConsecutiveLocalOriginFailure: u32(100),
+		ConsecutiveGatewayFailure:              u32(3),
+		EnforcingConsecutiveGatewayFailure:     u32(100),
+		EnforcingConsecutive_5Xx:               u32(0),
+		EnforcingSuccessRate:                   u32(0),
+		EnforcingLocalOriginSuccessRate:        u32(0),
+	}
+}
+
+func addHTTP(out *clusterv3.Cluster, c ir.Cluster) error {
+	if !c.Upstream.IsHTTP() {
+		return nil
+	}
+	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
+	if c.Upstream == ir.HTTP1 {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
+	} else {
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
+	}
+	opts := &httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}}
+	if c.Port.IsHTTP() {
+		common := &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(c.Timeouts.Idle)}
+		if c.Timeouts.MaxStream > 0 {
+			common.MaxStreamDuration = durationpb.New(c.Timeouts.MaxStream)
+		}
+		if c.Timeouts.MaxConnection > 0 {
+			common.MaxConnectionDuration = durationpb.New(c.Timeouts.MaxConnection)
+		}
+		opts.CommonHttpProtocolOptions = common
+	}
+	a, err := pack(opts)
+	if err != nil {
+		return err
+	}
+	out.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": a}
+	return nil
+}
+
+func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
+	out := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(e.Address, e.Port)}}}
+	switch e.Health {
+	case ir.Unhealthy:
+		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
+	case ir.Draining:
+		out.HealthStatus = corev3.HealthStatus_DRAINING
+	}
+	if e.Weight > 0 {
+		out.LoadBalancingWeight = u32(e.Weight)
+	}
+	return out
+}
+
+func address(ip string, port uint32) *corev3.Address {
+	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: ip, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
+}
+
+// Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority and zone.
+func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
+	out := &endpointv3.ClusterLoadAssignment{ClusterName: e.Cluster}
+	// Priorities must have no gap: without endpoints of this zone the others are first.
+	next := map[uint32]uint32{}
+	var group *endpointv3.LocalityLbEndpoints
+	var last ir.Endpoint
+	for i, ep := range e.Endpoints {
+		p, ok := next[ep.Priority]
+		if !ok {
+			p = uint32(len(next))
+			next[ep.Priority] = p
+		}
+		if i == 0 || ep.Zone != last.Zone || ep.Priority != last.Priority {
+			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone}, Priority: p}
+			out.Endpoints = append(out.Endpoints, group)
+		}
+		last = ep
+		group.LbEndpoints = append(group.LbEndpoints, lbEndpoint(ep))
+	}
+	return out
+}

@@ -1,0 +1,197 @@
+package translate
+
+import (
+	"time"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// missingBackend is the name of a cluster that never exists: its share of a route answers 500.
+const missingBackend = "missing_backend"
+
+// RouteConfig is the route configuration.
+func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
+	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
+	if c.Retry {
+		p, err := defaultRetry()
+		if err != nil {
+			return nil, err
+		}
+		vh.RetryPolicy = p
+	}
+	for _, r := range c.Routes {
+		out, err := route(r)
+		if err != nil {
+			return nil, err
+		}
+		vh.Routes = append(vh.Routes, out)
+	}
+	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}, nil
+}
+
+func route(r ir.Route) (*routev3.Route, error) {
+	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match),
+		RequestHeadersToAdd: headers(r.RequestHeaders), RequestHeadersToRemove: r.RequestHeaders.Remove,
+		ResponseHeadersToAdd: headers(r.ResponseHeaders), ResponseHeadersToRemove: r.ResponseHeaders.Remove}
+	switch {
+	case r.Redirect != nil:
+		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
+	case len(r.Backends) == 0:
+		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: r.Status}}
+	default:
+		a, err := action(r)
+		if err != nil {
+			return nil, err
+		}
+		out.Action = &routev3.Route_Route{Route: a}
+	}
+	return out, nil
+}
+
+func redirect(r ir.Route) *routev3.RedirectAction {
+	codes := map[uint32]routev3.RedirectAction_RedirectResponseCode{301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND,
+		303: routev3.RedirectAction_SEE_OTHER, 307: routev3.RedirectAction_TEMPORARY_REDIRECT, 308: routev3.RedirectAction_PERMANENT_REDIRECT}
+	out := &routev3.RedirectAction{HostRedirect: r.Redirect.Host, PortRedirect: r.Redirect.Port, ResponseCode: codes[r.Redirect.Status]}
+	if r.Redirect.Scheme != "" {
+		out.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Redirect.Scheme}
+	}
+	switch {
+	case r.ReplacePath != nil:
+		out.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: wholePath(*r.ReplacePath)}
+	case r.ReplacePrefix != nil:
+		out.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: *r.ReplacePrefix}
+	}
+	return out
+}
+
+func wholePath(to string) *matcherv3.RegexMatchAndSubstitute {
+	return &matcherv3.RegexMatchAndSubstitute{Pattern: regex(".*"), Substitution: to}
+}
+
+func action(r ir.Route) (*routev3.RouteAction, error) {
+	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), IdleTimeout: durationpb.New(r.Timeouts.StreamIdle)}
+	missing := false
+	cluster := func(b ir.Backend) string {
+		if b.Cluster == "" {
+			missing = true
+			return missingBackend
+		}
+		return b.Cluster
+	}
+	if len(r.Backends) == 1 {
+		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster(r.Backends[0])}
+	} else {
+		w := &routev3.WeightedCluster{}
+		for _, b := range r.Backends {
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(b.Weight)})
+		}
+		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
+	}
+	if missing {
+		a.ClusterNotFoundResponseCode = routev3.RouteAction_INTERNAL_SERVER_ERROR
+	}
+	if r.HostRewrite != "" {
+		a.HostRewriteSpecifier = &routev3.RouteAction_HostRewriteLiteral{HostRewriteLiteral: r.HostRewrite}
+	}
+	switch {
+	case r.ReplacePath != nil:
+		a.RegexRewrite = wholePath(*r.ReplacePath)
+	case r.ReplacePrefix != nil:
+		a.PrefixRewrite = *r.ReplacePrefix
+	}
+	for _, m := range r.Mirrors {
+		p := &routev3.RouteAction_RequestMirrorPolicy{Cluster: m.Cluster}
+		if m.Millionths < 1_000_000 {
+			p.RuntimeFraction = &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{
+				Numerator: m.Millionths, Denominator: typev3.FractionalPercent_MILLION}}
+		}
+		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
+	}
+	return a, nil
+}
+
+// defaultRetry is explained in the package comment.
+func defaultRetry() (*routev3.RetryPolicy, error) {
+	hosts, err := pack(&hostsv3.PreviousHostsPredicate{})
+	if err != nil {
+		return nil, err
+	}
+	priorities, err := pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2})
+	if err != nil {
+		return nil, err
+	}
+	return &routev3.RetryPolicy{
+		RetryOn:    "gateway-error,connect-failure,refused-stream,reset-before-request",
+		NumRetries: u32(5),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: hosts}}},
+		HostSelectionRetryMaxAttempts: 5,
+		RetryPriority: &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: priorities}},
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(25 * time.Millisecond), MaxInterval: durationpb.New(250 * time.Millisecond)},
+	}, nil
+}
+
+func routeMatch(m ir.Match) *routev3.RouteMatch {
+	out := &routev3.RouteMatch{}
+	switch m.PathType {
+	case ir.PathExact:
+		out.PathSpecifier = &routev3.RouteMatch_Path{Path: m.Path}
+	case ir.PathRegex:
+		out.PathSpecifier = &routev3.RouteMatch_SafeRegex{SafeRegex: regex(m.Path)}
+	default:
+		out.PathSpecifier = &routev3.RouteMatch_Prefix{Prefix: m.Path}
+	}
+	if m.Method != "" {
+		out.Headers = append(out.Headers, &routev3.HeaderMatcher{Name: ":method",
+			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exact(m.Method)}})
+	}
+	for _, h := range m.Headers {
+		hm := &routev3.HeaderMatcher{Name: h.Name}
+		switch h.Kind {
+		case ir.ValuePresent, ir.ValueAbsent:
+			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{PresentMatch: h.Kind == ir.ValuePresent}
+		default:
+			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: value(h)}
+		}
+		out.Headers = append(out.Headers, hm)
+	}
+	for _, q := range m.Query {
+		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
+			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: value(q)}})
+	}
+	if m.Caller != nil {
+		out.FilterState = callerMatch(*m.Caller)
+	}
+	return out
+}
+
+func value(v ir.ValueMatch) *matcherv3.StringMatcher {
+	switch v.Kind {
+	case ir.ValueRegex:
+		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(v.Value)}}
+	case ir.ValuePrefix:
+		return prefix(v.Value)
+	}
+	return exact(v.Value)
+}
+
+func headers(e ir.HeaderEdit) []*corev3.HeaderValueOption {
+	var out []*corev3.HeaderValueOption
+	add := func(list []ir.Header, action corev3.HeaderValueOption_HeaderAppendAction) {
+		for _, h := range list {
+			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: h.Value}, AppendAction: action})
+		}
+	}
+	add(e.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
+	add(e.Add, corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD)
+	return out
+}
