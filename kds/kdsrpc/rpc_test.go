@@ -37,7 +37,9 @@ func TestPoliciesGoDownAndServicesUpAndAcross(t *testing.T) {
 
 	latest := g.replica.View().Revision()
 	for _, zone := range []string{"east", "west"} {
-		z := g.awaitZone(t, zone, "applied", func(z ZoneState) bool { return z.Applied >= latest && z.State == Online })
+		z := g.awaitZone(t, zone, "applied", func(z ZoneState) bool {
+			return z.Applied >= latest && z.State == Online && z.Progress.GetApplied() >= latest
+		})
 		if !z.DigestsEqual || z.LagRevisions != 0 {
 			t.Errorf("%+v", z)
 		}
