@@ -10,6 +10,12 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
+// computePoliced is what policies say about every inbound that they select.
+func (q *queries) computePoliced(r *reader, k inboundKey) (*compile.Inbound, error) {
+	return compile.NewInbound(k.mesh, q.policies(r, k.timeouts, mesh.KindMeshTimeout),
+		q.policies(r, k.permissions, mesh.KindMeshTrafficPermission)), nil
+}
+
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
 func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	dp := q.reads(r).Spec(k)
@@ -19,19 +25,17 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	info := q.mesh.get(r, k.Mesh)
 	m := q.match.get(r, k)
 	causes := map[string][]mesh.Key{}
-	listeners, clusters := compile.Inbounds(dp, info, func(section string) compile.Inbound {
-		var in compile.Inbound
-		if m == nil {
-			return in
-		}
-		for _, s := range m.sections {
-			if s.section == section {
-				in.Timeouts = q.policies(r, s.timeouts, mesh.KindMeshTimeout)
-				in.Permissions = q.policies(r, s.permissions, mesh.KindMeshTrafficPermission)
-				causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.Inbound {
+		lists := inboundKey{mesh: k.Mesh, timeouts: internKeys(nil), permissions: internKeys(nil)}
+		if m != nil {
+			for _, s := range m.sections {
+				if s.section == section {
+					lists.timeouts, lists.permissions = s.timeouts, s.permissions
+					causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+				}
 			}
 		}
-		return in
+		return q.policed.get(r, lists)
 	})
 	tl, tc := compile.Transparent(dp, info)
 	var list []*delta.Resource

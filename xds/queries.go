@@ -64,6 +64,10 @@ type (
 		timeouts compile.Timeouts
 		causes   keyList
 	}
+	inboundKey struct {
+		mesh                  string
+		timeouts, permissions keyList
+	}
 	groupKey struct {
 		set   keyList
 		scope scope
@@ -133,6 +137,7 @@ type queries struct {
 	scope      *query[mesh.Key, scope]
 	outbounds  *query[scope, []compile.Outbound]
 	group      *query[groupKey, *segment]
+	policed    *query[inboundKey, *compile.Inbound]
 	inbound    *query[mesh.Key, *segment]
 	ca         *query[string, *delta.Resource]
 	secrets    *query[mesh.Key, *segment]
@@ -168,6 +173,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = newQuery(g, "group", keepSegment, q.computeGroup)
+	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.Inbound).Equal), q.computePoliced)
 	q.inbound = newQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = newQuery(g, "ca", sameBy(sameResource), q.computeCA)
 	q.secrets = newQuery(g, "secrets", keepSegment, q.computeSecrets)
