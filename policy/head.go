@@ -139,18 +139,18 @@ func roleRank(role string) int {
 	return 0
 }
 
-// dataplaneRank ranks Dataplane targets. A target without name and labels takes no part (ok is false): it ties with all.
-func dataplaneRank(t *meshv1.TargetRef) (rank int, ok bool) {
-	if t.GetKind() != targetDataplane || t.GetName() == "" && len(t.GetLabels()) == 0 {
-		return 0, false
-	}
-	if t.GetName() != "" {
+// dataplaneRank ranks Dataplane targets: labels, then names, each without a section before with one.
+//
+// The peer leaves a target without name and labels unordered against both, which is no order at all: with labels "aaa",
+// plain "mmm" and name "zzz" each would override the next, in a circle, and the result would hang on the order of the
+// input. Here a plain target stands with the names. Of the peer's answers only one differs: a plain target overrides one
+// by labels also if its policy's name is the larger.
+func dataplaneRank(t *meshv1.TargetRef) int {
+	rank := 0
+	if len(t.GetLabels()) == 0 {
 		rank = 2
 	}
-	if t.GetSectionName() != "" {
-		rank++
-	}
-	return rank, true
+	return rank + boolRank(t.GetSectionName() != "")
 }
 
 func boolRank(b bool) int {
@@ -166,9 +166,9 @@ func compareRank(a, b Head) int {
 		cmp.Compare(kindRank(a.Target.GetKind()), kindRank(b.Target.GetKind()))); c != 0 {
 		return c
 	}
-	if ra, ok := dataplaneRank(a.Target); ok {
-		if rb, ok := dataplaneRank(b.Target); ok && ra != rb {
-			return cmp.Compare(ra, rb)
+	if a.Target.GetKind() == targetDataplane {
+		if c := cmp.Compare(dataplaneRank(a.Target), dataplaneRank(b.Target)); c != 0 {
+			return c
 		}
 	}
 	c := cmp.Compare(originRank(a.Origin), originRank(b.Origin))
