@@ -235,7 +235,9 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 	return kdsrpc.NewClient(kdsrpc.ClientConfig{
 		Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Address: address, TLS: conf, Token: z.token,
 		Store: z.cfg.Store, Replica: z.replica, Progress: z.progress, ProgressChanged: z.engine.ProgressChanged,
-		Admin:  func(ctx context.Context, method string, req []byte) ([]byte, error) { return z.api.Call(ctx, method, req) },
+		Admin: func(ctx context.Context, method string, req []byte) ([]byte, error) {
+			return z.api.Call(ctx, method, req)
+		},
 		CAPins: []string{z.cfg.Server.Pin}, Validate: validate, Logger: z.log.Named("kds"), Registerer: z.cfg.Registry,
 	}), nil
 }

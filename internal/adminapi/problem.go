@@ -94,13 +94,21 @@ func (a *API) asProblem(err error, title string) *Problem {
 
 // write answers with problem+json.
 func (p *Problem) write(w http.ResponseWriter) {
+	type parameter struct {
+		Field  string `json:"field"`
+		Reason string `json:"reason"`
+	}
+	var parameters []parameter
+	for _, v := range p.Violations {
+		parameters = append(parameters, parameter{v.Field, v.Reason})
+	}
 	body := struct {
-		Type              string           `json:"type"`
-		Status            int              `json:"status"`
-		Title             string           `json:"title"`
-		Detail            string           `json:"detail"`
-		InvalidParameters []mesh.Violation `json:"invalid_parameters,omitempty"`
-	}{"/std-errors", p.Status, p.Title, p.Detail, p.Violations}
+		Type              string      `json:"type"`
+		Status            int         `json:"status"`
+		Title             string      `json:"title"`
+		Detail            string      `json:"detail"`
+		InvalidParameters []parameter `json:"invalid_parameters,omitempty"`
+	}{"/std-errors", p.Status, p.Title, p.Detail, parameters}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Del("ETag")

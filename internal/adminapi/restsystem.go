@@ -198,7 +198,9 @@ func (a *API) tokenHandler(what string) handler {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if _, err := a.authorize(r.Context(), verbIssue, nil); err != nil {
+		// Rights come before the body.
+		if c, err := a.authorize(r.Context(), verbIssue, nil); err != nil {
+			a.auditIssue(c, what, nil, err)
 			return err
 		}
 		t, d, err := readTokenRequest(r)

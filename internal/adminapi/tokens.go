@@ -17,15 +17,7 @@ const titleTokenRequest = "Invalid request"
 // issued wraps one issuing: rights first, then the request, and a line of the audit log whatever comes of it.
 func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue func() (string, error)) (token string, err error) {
 	caller, err := a.authorize(ctx, verbIssue, nil)
-	defer func() {
-		fields = append([]zap.Field{zap.String("user", caller.Name), zap.Strings("groups", caller.Groups), zap.String("verb", "issue"),
-			zap.String("token", what)}, fields...)
-		if err != nil {
-			a.log.Warn("audit: refused", append(fields, zap.String("reason", a.asProblem(err, titleToken).Error()))...)
-			return
-		}
-		a.log.Info("audit", fields...)
-	}()
+	defer func() { a.auditIssue(caller, what, fields, err) }()
 	if err != nil {
 		return "", err
 	}
@@ -51,6 +43,17 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 		return "", problem(http.StatusNotFound, auth.ErrNoKey.Error(), "%s", hint)
 	}
 	return token, err
+}
+
+// auditIssue writes the line of an issuing, done or refused.
+func (a *API) auditIssue(c Caller, what string, fields []zap.Field, err error) {
+	fields = append([]zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups), zap.String("verb", "issue"),
+		zap.String("token", what)}, fields...)
+	if err != nil {
+		a.log.Warn("audit: refused", append(fields, zap.String("reason", a.asProblem(err, titleToken).Error()))...)
+		return
+	}
+	a.log.Info("audit", fields...)
 }
 
 func orDefault(d *time.Duration) time.Duration {
