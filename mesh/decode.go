@@ -150,8 +150,8 @@ func (d *decoder) text(n *yaml.Node, path string) string {
 		d.add(n, path, "must be text, not %s", describe(n))
 	case n.Tag == "!!int" || n.Tag == "!!float" || n.Tag == "!!bool":
 		d.add(n, path, "must be text: put %s in quotes", clip(n.Value))
-	case n.Tag == "!!binary":
-		d.add(n, path, "must be text without a tag")
+	case n.Tag != "!!str" && n.Tag != "!!timestamp":
+		d.add(n, path, "must be text without the tag %s", clip(n.Tag))
 	default:
 		return n.Value
 	}

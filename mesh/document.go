@@ -258,9 +258,7 @@ func (d *decoder) header(top []pair, want *KindInfo) (header, bool) {
 	}
 	info, ok := Lookup(Kind(name))
 	if !ok {
-		if name != "" {
-			d.add(kind, kindField, "%s", unknownKind(name))
-		}
+		d.add(kind, kindField, "%s", unknownKind(name))
 		return h, false
 	}
 	h.info = info
@@ -375,6 +373,8 @@ func (d *decoder) flat(top []pair, known []string, h header, r *Resource) {
 		case slices.Contains(known, p.key):
 		case fd != nil:
 			d.field(p, m, fd, p.key, 0)
+		case movedFields[h.info.Kind][p.key] != "":
+			d.add(p.node, p.key, "%s", movedFields[h.info.Kind][p.key])
 		case p.key == "spec":
 			d.add(p.node, "spec", "%s has its fields at the top of the document, beside type and name", h.info.Kind)
 		default:

@@ -1,4 +1,173 @@
 package mesh
 
-// Validate checks what the schema and the kind demand.
-func Validate(r *Resource) (warnings []string, err error) { return nil, nil }
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// Validate checks what the schema and the kind demand of names, labels and spec. err is a [*ValidationError] with
+// everything that is wrong; warnings name what works but should be written otherwise. It looks at nothing but r: what
+// depends on other resources or on the control plane is for who admits it.
+func Validate(r *Resource) (warnings []string, err error) {
+	c := &check{seen: map[string]bool{}}
+	info, ok := Lookup(r.Key.Kind)
+	if !ok {
+		c.add("type", "%s", unknownKind(string(r.Key.Kind)))
+		return nil, c.err.Err()
+	}
+	c.key(info, r)
+	prefix := "spec"
+	if info.Flat {
+		prefix = ""
+	}
+	if r.Spec == nil {
+		c.add("spec", "is required")
+		return nil, c.err.Err()
+	}
+	c.checkSchema(prefix, r.Spec)
+	switch spec := r.Spec.(type) {
+	case *meshv1.Mesh:
+		c.mesh(spec)
+	case *meshv1.Dataplane:
+		c.dataplane(spec)
+	case *meshv1.ZoneIngress:
+		c.zoneIngress(spec)
+	case *meshv1.MeshService:
+		c.meshService(spec)
+	case *meshv1.MeshMultiZoneService:
+		c.multiZoneService(spec)
+	case *meshv1.HostnameGenerator:
+		c.hostnameGenerator(spec)
+	case *meshv1.MeshTimeout:
+		c.timeout(spec)
+	case *meshv1.MeshTrafficPermission:
+		c.permission(spec)
+	case *meshv1.MeshHTTPRoute:
+		c.httpRoute(spec)
+	}
+	return c.warnings, c.err.Err()
+}
+
+// check collects violations, the first of each field, and warnings.
+type check struct {
+	err      ValidationError
+	warnings []string
+	seen     map[string]bool
+}
+
+func (c *check) add(field, reason string, args ...any) {
+	if !c.seen[field] {
+		c.seen[field] = true
+		c.err.Add(field, reason, args...)
+	}
+}
+
+func (c *check) warn(field, reason string, args ...any) {
+	w := field + ": " + fmt.Sprintf(reason, args...)
+	if !slices.Contains(c.warnings, w) {
+		c.warnings = append(c.warnings, w)
+	}
+}
+
+var (
+	subdomain  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`)
+	meshName   = regexp.MustCompile(`^[0-9a-z_.-]+$`)
+	targetName = regexp.MustCompile(`^[0-9a-z.\-_]+$`)
+	tagKey     = regexp.MustCompile(`^[a-zA-Z0-9.\-_:/]+$`)
+	tagValue   = regexp.MustCompile(`^[a-zA-Z0-9.\-_:]+$`)
+	labelName  = regexp.MustCompile(`^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$`)
+)
+
+func isSubdomain(s string) bool { return len(s) <= 253 && subdomain.MatchString(s) }
+
+// ValidLabelKey says whether a key may be one of a label: an optional DNS prefix and "/", then a name of up to 63.
+func ValidLabelKey(key string) bool {
+	if prefix, name, ok := strings.Cut(key, "/"); ok {
+		return isSubdomain(prefix) && len(name) <= 63 && labelName.MatchString(name)
+	}
+	return len(key) <= 63 && labelName.MatchString(key)
+}
+
+// ValidLabelValue says whether a value may be one of a label.
+func ValidLabelValue(value string) bool {
+	return value == "" || len(value) <= 63 && labelName.MatchString(value)
+}
+
+func (c *check) key(info *KindInfo, r *Resource) {
+	k := r.Key
+	limit := 253
+	switch info.Kind {
+	case KindMesh, KindMeshService, KindMeshMultiZoneService, KindZone:
+		limit = 63
+	}
+	switch {
+	case k.Name == "":
+		c.add("name", "is required")
+	case info.Kind == KindVirtualAddress:
+	case len(k.Name) > limit:
+		c.add("name", "must have at most %d characters, has %d", limit, len(k.Name))
+	case !subdomain.MatchString(k.Name):
+		c.add("name", "must be lower-case letters, digits, \"-\" and \".\", and begin and end with a letter or digit")
+	}
+	switch {
+	case info.Scope == ScopeGlobal:
+		if k.Mesh != "" {
+			c.add("mesh", "%s belongs to no mesh: remove the field", info.Kind)
+		}
+	case k.Mesh == "":
+		c.add("mesh", "is required")
+	case len(k.Mesh) > 63 || !meshName.MatchString(k.Mesh):
+		c.add("mesh", "is no name of a mesh: lower-case letters, digits, \"-\", \".\" and \"_\", at most 63")
+	}
+	if k.Namespace != "" && (len(k.Namespace) > 63 || !dnsLabel.MatchString(k.Namespace)) {
+		c.add("metadata.namespace", "is no name of a namespace")
+	}
+	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
+		value := r.Labels[key]
+		switch {
+		case !ValidLabelKey(key):
+			c.add(keyPath("labels", key), "is no key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an optional DNS name and \"/\"")
+		// A display name is a name, which may be longer than other labels.
+		case key == LabelDisplayName && isSubdomain(value):
+		case key == LabelGraceStarted: // a time, written by the control plane
+		case !ValidLabelValue(value):
+			c.add(keyPath("labels", key), "has a value that no label may have: up to 63 letters, digits, \"-\", \"_\" and \".\", beginning and ending with a letter or digit")
+		case key == LabelOrigin && value != OriginGlobal && value != OriginZone:
+			c.add(keyPath("labels", key), "must be %s or %s", OriginGlobal, OriginZone)
+		case key == LabelMesh && info.Scope == ScopeMesh && value != k.Mesh:
+			c.add(keyPath("labels", key), "must be the resource's mesh, %q", k.Mesh)
+		case key == LabelWorkload && !dnsLabel.MatchString(value):
+			c.add(keyPath("labels", key), "must be lower-case letters, digits and \"-\"")
+		}
+	}
+}
+
+// tags checks tags of an inbound or of a gateway, or a selector by tags.
+func (c *check) tags(path string, tags map[string]string, wildcard bool) {
+	for _, k := range slices.Sorted(maps.Keys(tags)) {
+		switch v := tags[k]; {
+		case !tagKey.MatchString(k):
+			c.add(keyPath(path, k), "is no name of a tag: letters, digits and . - _ : /")
+		case v == "":
+			c.add(keyPath(path, k), "must not be empty")
+		case !tagValue.MatchString(v) && !(wildcard && v == "*"):
+			c.add(keyPath(path, k), "has a value that no tag may have: letters, digits and . - _ :")
+		}
+	}
+}
+
+func (c *check) labelSelector(path string, labels map[string]string) {
+	for _, k := range slices.Sorted(maps.Keys(labels)) {
+		if !ValidLabelKey(k) {
+			c.add(keyPath(path, k), "is no key of a label")
+		} else if !ValidLabelValue(labels[k]) && !(k == LabelDisplayName && isSubdomain(labels[k])) {
+			c.add(keyPath(path, k), "has a value that no label may have")
+		}
+	}
+}

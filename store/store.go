@@ -18,7 +18,7 @@ type Store interface {
 	ID() string
 
 	// Commit applies txn. Errors: [*ConflictError] (a check failed), [*InvalidError] (the txn makes no sense: unknown
-	// kind, empty name, an op on a key twice), [ErrUnavailable].
+	// kind, empty name, two ops on a key other than one Put and one PutStatus), [ErrUnavailable].
 	Commit(ctx context.Context, txn Txn) (Result, error)
 
 	// Get reads one resource at the latest revision; [ErrNotFound] if there is none.
@@ -101,8 +101,9 @@ func (KindUnchanged) check() {}
 type Op interface{ op() }
 
 // Put creates or replaces spec and labels. The store fills Revision, Generation, Created and Modified of what it stores
-// (Created is kept from Resource if set, so that a copy keeps its owner's); Resource.Status is ignored. The store keeps
-// Resource: do not change it afterwards.
+// (Created is kept from Resource if set, so that a copy keeps its owner's); Resource.Status is ignored: add a PutStatus of
+// the same key to write both, which is one change. Another OriginRevision is a change too; Generation grows only if the
+// spec differs. The store keeps Resource: do not change it afterwards.
 type Put struct{ Resource *mesh.Resource }
 
 // PutStatus replaces the status of an existing resource; it is dropped in silence if the resource is gone.

@@ -82,7 +82,7 @@ func New(o Options) (*Client, error) {
 		if port == "" {
 			port = "5682"
 		}
-		conf, err := clientTLS(o, u.Hostname())
+		conf, err := clientTLS(o)
 		if err != nil {
 			return nil, err
 		}
@@ -93,7 +93,6 @@ func New(o Options) (*Client, error) {
 	address := net.JoinHostPort(u.Hostname(), port)
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(creds),
-		grpc.WithAuthority(address),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithUserAgent("meridian-adminclient"),
 	}
@@ -112,8 +111,8 @@ func New(o Options) (*Client, error) {
 	}, nil
 }
 
-func clientTLS(o Options, host string) (*tls.Config, error) {
-	co := pki.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify, ServerName: host}
+func clientTLS(o Options) (*tls.Config, error) {
+	co := pki.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify}
 	if o.CAFile == "" && o.Token != "" {
 		pins, err := pki.TokenPins(o.Token)
 		if err != nil {
@@ -184,9 +183,18 @@ func (c *Client) Put(ctx context.Context, r *mesh.Resource, o PutOptions) (PutRe
 }
 
 // Get reads one resource. An empty Key.Zone means the only one of that name: if zones have several, the error is code
-// FailedPrecondition and names the zones.
+// FailedPrecondition and names the zones; see GetExact.
 func (c *Client) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
 	resp, err := c.resources.GetResource(ctx, &adminv1.GetResourceRequest{Key: key.Proto()})
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return mesh.FromProto(resp.GetResource())
+}
+
+// GetExact reads the resource with exactly this key: an empty Key.Zone is global's own.
+func (c *Client) GetExact(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
+	resp, err := c.resources.GetResource(ctx, &adminv1.GetResourceRequest{Key: key.Proto(), Exact: true})
 	if err != nil {
 		return nil, c.fail(err)
 	}
@@ -202,6 +210,8 @@ type ListOptions struct {
 	Labels map[string]string
 	// Name is a substring of the name.
 	Name string
+	// Zone is the origin zone wanted (empty text: global); nil for all.
+	Zone *string
 	// Size of a page, at most 1000; 0 reads all pages.
 	Size uint32
 	// Offset of the page.
@@ -223,7 +233,7 @@ type Page struct {
 
 // List reads resources, sorted by mesh, name and zone.
 func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
-	req := &adminv1.ListResourcesRequest{Kind: string(o.Kind), Mesh: o.Mesh, Labels: o.Labels, Name: o.Name, Size: o.Size,
+	req := &adminv1.ListResourcesRequest{Kind: string(o.Kind), Mesh: o.Mesh, Labels: o.Labels, Name: o.Name, Zone: o.Zone, Size: o.Size,
 		Offset: o.Offset, AtLeast: o.AtLeast}
 	if o.Size == 0 {
 		req.Size = 1000
@@ -253,11 +263,13 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 type DeleteOptions struct {
 	// IfRevision is the resource's revision that must still stand; nil deletes any.
 	IfRevision *uint64
+	// DryRun checks all and deletes nothing.
+	DryRun bool
 }
 
 // Delete removes a resource and returns the store's revision after it.
 func (c *Client) Delete(ctx context.Context, key mesh.Key, o DeleteOptions) (uint64, error) {
-	resp, err := c.resources.DeleteResource(ctx, &adminv1.DeleteResourceRequest{Key: key.Proto(), IfRevision: o.IfRevision})
+	resp, err := c.resources.DeleteResource(ctx, &adminv1.DeleteResourceRequest{Key: key.Proto(), IfRevision: o.IfRevision, DryRun: o.DryRun})
 	if err != nil {
 		return 0, c.fail(err)
 	}

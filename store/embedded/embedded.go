@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"maps"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,16 +42,10 @@ type Store struct {
 	file    *file // nil if in memory
 	log     *zap.Logger
 	metrics metrics
-	closed  chan struct{}
+	queue   *txn.Queue
 
-	// writing is the write lock: it holds one token. Its holder alone replaces state.
-	writing chan struct{}
-	state   atomic.Pointer[state]
-	failed  error // set once if memory and file may differ; guarded by writing
-
-	mu      sync.Mutex
-	waiting []*request
-	ended   bool
+	state  atomic.Pointer[state] // replaced by the holder of the queue's write lock alone
+	failed error                 // set once if memory and file may differ; guarded by the write lock
 }
 
 var _ store.Store = (*Store)(nil)
@@ -78,7 +71,8 @@ type metrics struct {
 
 // Open opens or creates a store. Errors: [*store.CorruptError], [*store.WrongKeyError], and that another process has it.
 func Open(c Config) (*Store, error) {
-	s := &Store{log: c.Logger, closed: make(chan struct{}), writing: make(chan struct{}, 1)}
+	s := &Store{log: c.Logger}
+	s.queue = txn.NewQueue(maxGroup, s.write)
 	if s.log == nil {
 		s.log = zap.NewNop()
 	}
@@ -131,18 +125,9 @@ func Open(c Config) (*Store, error) {
 // ID implements [store.Store].
 func (s *Store) ID() string { return s.id }
 
-func (s *Store) check(ctx context.Context) error {
-	select {
-	case <-s.closed:
-		return store.ErrClosed
-	default:
-		return ctx.Err()
-	}
-}
-
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return nil, err
 	}
 	if r := s.state.Load().Resource(key); r != nil {
@@ -153,7 +138,7 @@ func (s *Store) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
 
 // Meta implements [store.Store].
 func (s *Store) Meta(ctx context.Context, name string) ([]byte, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return nil, err
 	}
 	return bytes.Clone(s.state.Load().meta[name]), nil
@@ -161,7 +146,7 @@ func (s *Store) Meta(ctx context.Context, name string) ([]byte, error) {
 
 // Revision implements [store.Store].
 func (s *Store) Revision(ctx context.Context) (uint64, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return 0, err
 	}
 	return s.state.Load().revision, nil
@@ -169,7 +154,7 @@ func (s *Store) Revision(ctx context.Context) (uint64, error) {
 
 // Snapshot implements [store.Store].
 func (s *Store) Snapshot(ctx context.Context) (store.Snapshot, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return store.Snapshot{}, err
 	}
 	st := s.state.Load()
@@ -183,7 +168,7 @@ func (s *Store) Snapshot(ctx context.Context) (store.Snapshot, error) {
 
 // History implements [store.Store].
 func (s *Store) History(ctx context.Context, key mesh.Key, limit int) ([]store.Commit, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return nil, err
 	}
 	if s.file != nil {
@@ -215,19 +200,19 @@ func only(c store.Commit, key mesh.Key) (store.Commit, bool) {
 
 // Compact implements [store.Store].
 func (s *Store) Compact(ctx context.Context, through uint64) error {
-	if err := s.lock(ctx); err != nil {
+	if err := s.queue.Lock(ctx); err != nil {
 		return err
 	}
 	st := *s.state.Load()
 	through = min(through, st.revision)
 	if through <= st.compacted {
-		s.unlock()
+		s.queue.Unlock()
 		return nil
 	}
 	st.compacted = through
 	if s.file != nil {
 		if err := s.file.compacted(through); err != nil {
-			s.unlock()
+			s.queue.Unlock()
 			return err
 		}
 	}
@@ -235,7 +220,7 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 		st.tail = st.tail[1:]
 	}
 	s.publish(&st)
-	s.unlock()
+	s.queue.Unlock()
 	if s.file == nil {
 		return nil
 	}
@@ -245,15 +230,9 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 
 // Close implements [store.Store].
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
+	if !s.queue.Close() {
 		return nil
 	}
-	s.ended = true
-	s.mu.Unlock()
-	s.writing <- struct{}{} // a group in flight ends first; the lock is never given back
-	close(s.closed)
 	if s.file == nil {
 		return nil
 	}

@@ -17,7 +17,7 @@ type watch struct {
 
 // Watch implements [store.Store].
 func (s *Store) Watch(ctx context.Context, after uint64) (store.Watch, error) {
-	if err := s.check(ctx); err != nil {
+	if err := s.queue.Check(ctx); err != nil {
 		return nil, err
 	}
 	st := s.state.Load()
@@ -33,7 +33,7 @@ func (s *Store) Watch(ctx context.Context, after uint64) (store.Watch, error) {
 // Next implements [store.Watch].
 func (w *watch) Next(ctx context.Context) (store.Commit, error) {
 	for {
-		if err := w.store.check(ctx); err != nil {
+		if err := w.store.queue.Check(ctx); err != nil {
 			return store.Commit{}, err
 		}
 		if isClosed(w.closed) {
@@ -58,7 +58,7 @@ func (w *watch) Next(ctx context.Context) (store.Commit, error) {
 		select {
 		case <-st.next:
 		case <-ctx.Done():
-		case <-w.store.closed:
+		case <-w.store.queue.Closed():
 		case <-w.closed:
 		}
 	}

@@ -1,4 +1,5 @@
-// Package txn is what both stores do with a transaction, as pure functions: no I/O, no clock, no lock.
+// Package txn is what both stores do with a transaction: pure functions without I/O and clock, and the queue that makes
+// groups of concurrent transactions.
 //
 // # Evaluation
 //

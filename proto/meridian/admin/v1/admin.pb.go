@@ -32,7 +32,9 @@ type GetResourceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Answer only from a state of at least this revision.
-	AtLeast       uint64 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	AtLeast uint64 `protobuf:"varint,2,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// The key's zone is meant as it is: an empty one is global's own resource.
+	Exact         bool `protobuf:"varint,3,opt,name=exact,proto3" json:"exact,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -79,6 +81,13 @@ func (x *GetResourceRequest) GetAtLeast() uint64 {
 		return x.AtLeast
 	}
 	return 0
+}
+
+func (x *GetResourceRequest) GetExact() bool {
+	if x != nil {
+		return x.Exact
+	}
+	return false
 }
 
 // GetResourceResponse is the resource.
@@ -133,10 +142,12 @@ type ListResourcesRequest struct {
 	Mesh   string                 `protobuf:"bytes,2,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Labels map[string]string      `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Substring of the name.
-	Name          string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
-	Size          uint32 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
-	Offset        uint32 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
-	AtLeast       uint64 `protobuf:"varint,7,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	Name    string `protobuf:"bytes,4,opt,name=name,proto3" json:"name,omitempty"`
+	Size    uint32 `protobuf:"varint,5,opt,name=size,proto3" json:"size,omitempty"`
+	Offset  uint32 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
+	AtLeast uint64 `protobuf:"varint,7,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
+	// Only resources of this origin zone; present and empty: of global.
+	Zone          *string `protobuf:"bytes,8,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +229,13 @@ func (x *ListResourcesRequest) GetAtLeast() uint64 {
 		return x.AtLeast
 	}
 	return 0
+}
+
+func (x *ListResourcesRequest) GetZone() string {
+	if x != nil && x.Zone != nil {
+		return *x.Zone
+	}
+	return ""
 }
 
 // ListResourcesResponse is one page, sorted by mesh, name, zone.
@@ -435,6 +453,7 @@ type DeleteResourceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	IfRevision    *uint64                `protobuf:"varint,2,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -481,6 +500,13 @@ func (x *DeleteResourceRequest) GetIfRevision() uint64 {
 		return *x.IfRevision
 	}
 	return 0
+}
+
+func (x *DeleteResourceRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
 }
 
 // DeleteResourceResponse of a delete.
@@ -1794,12 +1820,13 @@ var File_meridian_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19meridian/kds/v1/kds.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"^\n" +
+	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19meridian/kds/v1/kds.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"t\n" +
 	"\x12GetResourceRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x19\n" +
-	"\bat_least\x18\x02 \x01(\x04R\aatLeast\"S\n" +
+	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x14\n" +
+	"\x05exact\x18\x03 \x01(\bR\x05exact\"S\n" +
 	"\x13GetResourceResponse\x12<\n" +
-	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\xa1\x02\n" +
+	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\xc3\x02\n" +
 	"\x14ListResourcesRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12K\n" +
@@ -1807,10 +1834,12 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x04 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x05 \x01(\rR\x04size\x12\x16\n" +
 	"\x06offset\x18\x06 \x01(\rR\x06offset\x12\x19\n" +
-	"\bat_least\x18\a \x01(\x04R\aatLeast\x1a9\n" +
+	"\bat_least\x18\a \x01(\x04R\aatLeast\x12\x17\n" +
+	"\x04zone\x18\b \x01(\tH\x00R\x04zone\x88\x01\x01\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa5\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
+	"\x05_zone\"\xa5\x01\n" +
 	"\x15ListResourcesResponse\x12>\n" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x1a\n" +
@@ -1827,11 +1856,12 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12<\n" +
-	"\bresource\x18\x05 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"|\n" +
+	"\bresource\x18\x05 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\x95\x01\n" +
 	"\x15DeleteResourceRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12$\n" +
 	"\vif_revision\x18\x02 \x01(\x04H\x00R\n" +
-	"ifRevision\x88\x01\x01B\x0e\n" +
+	"ifRevision\x88\x01\x01\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRunB\x0e\n" +
 	"\f_if_revision\"4\n" +
 	"\x16DeleteResourceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"A\n" +
@@ -2051,6 +2081,7 @@ func file_meridian_admin_v1_admin_proto_init() {
 	if File_meridian_admin_v1_admin_proto != nil {
 		return
 	}
+	file_meridian_admin_v1_admin_proto_msgTypes[2].OneofWrappers = []any{}
 	file_meridian_admin_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
 	file_meridian_admin_v1_admin_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
