@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+)
+
+type applyOptions struct {
+	clientOptions
+	files   []string
+	mesh    string
+	wait    bool
+	dryRun  bool
+	timeout time.Duration
+}
+
+func newApply() *cobra.Command {
+	o := &applyOptions{}
+	cmd := &cobra.Command{
+		Use:   "apply -f FILE|FOLDER|URL|-",
+		Short: "Create or change resources, and say how far the change has got",
+		Long: `Create or change every resource of the given files.
+
+All documents are read and checked first: if one is wrong, nothing is sent. They are then written in an order in which each
+finds what it needs (a Mesh before its policies). With --wait the command returns when every online proxy that the change
+concerns has taken it, in every zone, and else says which have not and why, with exit code 1.`,
+		Example: `  meridian apply -f policies/                # every .yaml, .yml and .json of a folder
+  meridian apply -f route.yaml --wait        # until the last proxy has it
+  meridian apply -f https://example.com/mesh.yaml -f timeouts.yaml
+  cat route.yaml | meridian apply -f - --dry-run`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	f := cmd.Flags()
+	f.StringSliceVarP(&o.files, "file", "f", nil, "file, folder, URL, or - for standard input; may be given several times")
+	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
+	f.BoolVar(&o.wait, "wait", false, "return when every online proxy concerned has the change")
+	f.BoolVar(&o.dryRun, "dry-run", false, "let the control plane check everything and write nothing")
+	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "with --wait: how long to wait")
+	o.flags(cmd)
+	return cmd
+}
+
+func (o *applyOptions) run(cmd *cobra.Command) error {
+	if len(o.files) == 0 {
+		return errors.New("nothing to apply; give -f FILE, -f FOLDER, -f URL or -f -")
+	}
+	docs, err := o.read(cmd)
+	if err != nil {
+		return err
+	}
+	c, done, err := o.connect(cmd)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var revision uint64
+	var answered time.Time
+	for i, d := range docs {
+		ctx, cancel := o.call(cmd)
+		res, err := c.Put(ctx, d.Resource, adminclient.PutOptions{DryRun: o.dryRun})
+		cancel()
+		if err != nil {
+			if i > 0 && !o.dryRun {
+				return fmt.Errorf("%s: %w\n%d of %d documents were applied before it and stay", title(d.Resource.Key), err, i, len(docs))
+			}
+			return fmt.Errorf("%s: %w", title(d.Resource.Key), err)
+		}
+		answered = time.Now()
+		for _, w := range res.Warnings {
+			if !slices.Contains(d.Warnings, w) {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s: %s\n", title(d.Resource.Key), w)
+			}
+		}
+		if res.Changed {
+			revision = max(revision, res.Revision)
+		}
+		say(cmd, "%s %s\n", title(d.Resource.Key), outcome(res, o.dryRun, d.DerivedName))
+	}
+	if !o.wait || o.dryRun {
+		return nil
+	}
+	if revision == 0 {
+		// Nothing changed now, but an earlier change may still be on its way.
+		ctx, cancel := o.call(cmd)
+		s, err := c.Status(ctx)
+		cancel()
+		if err != nil {
+			return err
+		}
+		revision = s.GetRevision()
+	}
+	return waitFor(cmd, c, revision, o.timeout, answered)
+}
+
+func outcome(res adminclient.PutResult, dryRun, derived bool) string {
+	what := "unchanged"
+	switch {
+	case res.Created:
+		what = "created"
+	case res.Changed:
+		what = "configured"
+	}
+	name := ""
+	if derived {
+		name = ", name derived from the document"
+	}
+	if dryRun {
+		return what + " (dry run" + name + ")"
+	}
+	return fmt.Sprintf("%s (revision %d%s)", what, res.Revision, name)
+}
+
+// waitFor reports delivery, and is an error if it is not complete.
+func waitFor(cmd *cobra.Command, c *adminclient.Client, revision uint64, timeout time.Duration, answered time.Time) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), timeout+10*time.Second)
+	defer cancel()
+	resp, err := c.Wait(ctx, revision, timeout)
+	if err != nil {
+		return err
+	}
+	printDelivery(cmd, resp)
+	if !resp.GetComplete() {
+		return fmt.Errorf("revision %d has not reached every proxy after %s", revision, timeout)
+	}
+	say(cmd, "revision %d is with every proxy it concerns, %s after the control plane's answer\n", revision, took(time.Since(answered)))
+	return nil
+}
+
+func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
+	for _, z := range resp.GetZones() {
+		name := z.GetZone()
+		if name == "" {
+			name = "this zone"
+		}
+		switch {
+		case z.GetComplete() && len(z.GetRefusals()) == 0:
+			say(cmd, "  %s: every online proxy concerned has it\n", name)
+		default:
+			text := z.GetReason()
+			if text == "" && z.GetPendingCount() > 0 {
+				text = fmt.Sprintf("%d proxies have not answered yet", z.GetPendingCount())
+			}
+			if text == "" && len(z.GetRefusals()) > 0 {
+				text = fmt.Sprintf("%d refusals", len(z.GetRefusals()))
+			}
+			say(cmd, "  %s: %s\n", name, text)
+			for _, p := range z.GetPending() {
+				say(cmd, "    waiting for %s\n", p)
+			}
+			for _, r := range z.GetRefusals() {
+				say(cmd, "    %s refused %s: %s\n", r.GetProxy(), r.GetResource(), r.GetReason())
+			}
+		}
+	}
+}
+
+// read decodes and checks every document of every input; its error holds everything that is wrong.
+func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
+	var docs []mesh.Document
+	var errs []error
+	for _, name := range o.files {
+		inputs, err := readInput(cmd, name)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		for _, in := range inputs {
+			decoded, err := mesh.Decode(in.data)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", in.name, explain(err)))
+				continue
+			}
+			for _, d := range decoded {
+				if !d.MeshGiven && o.mesh != "" && d.Resource.Key.Mesh != "" {
+					d.Resource.Key.Mesh = o.mesh
+				}
+				warnings, err := mesh.Validate(d.Resource)
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s: document %d, %s: %w", in.name, d.Index+1, title(d.Resource.Key), explain(err)))
+					continue
+				}
+				d.Warnings = append(slices.Clone(d.Warnings), warnings...)
+				for _, w := range d.Warnings {
+					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s: %s: %s\n", in.name, title(d.Resource.Key), w)
+				}
+				docs = append(docs, d)
+			}
+		}
+	}
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("nothing was applied:\n%w", errors.Join(errs...))
+	}
+	if len(docs) == 0 {
+		return nil, errors.New("nothing to apply: there is no document in the input")
+	}
+	rank := map[mesh.Kind]int{}
+	for i, info := range mesh.Kinds {
+		rank[info.Kind] = i
+	}
+	slices.SortStableFunc(docs, func(a, b mesh.Document) int {
+		return rank[a.Resource.Key.Kind] - rank[b.Resource.Key.Kind]
+	})
+	return docs, nil
+}
+
+// explain puts each violation on a line of its own.
+func explain(err error) error {
+	var v *mesh.ValidationError
+	if !errors.As(err, &v) {
+		return err
+	}
+	var b strings.Builder
+	b.WriteString("the document is not valid")
+	for _, violation := range v.Violations {
+		fmt.Fprintf(&b, "\n  * %s: %s", violation.Field, violation.Reason)
+	}
+	return errors.New(b.String())
+}
+
+type input struct {
+	name string
+	data []byte
+}
+
+func readInput(cmd *cobra.Command, name string) ([]input, error) {
+	switch {
+	case name == "-":
+		data, err := io.ReadAll(cmd.InOrStdin())
+		return []input{{"standard input", data}}, err
+	case strings.HasPrefix(name, "http://"), strings.HasPrefix(name, "https://"):
+		data, err := fetch(cmd.Context(), name)
+		return []input{{name, data}}, err
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		data, err := os.ReadFile(name)
+		return []input{{name, data}}, err
+	}
+	entries, err := os.ReadDir(name) // sorted
+	if err != nil {
+		return nil, err
+	}
+	var out []input
+	for _, e := range entries {
+		if e.IsDir() || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(e.Name())) {
+			continue
+		}
+		path := filepath.Join(name, e.Name())
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, input{path, data})
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("%s: no .yaml, .yml or .json file in this folder", name)
+	}
+	return out, nil
+}
+
+// maxDocument bounds what a URL may answer, bytes.
+const maxDocument = 32 << 20
+
+func fetch(ctx context.Context, url string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxDocument+1))
+	if err == nil && len(data) > maxDocument {
+		err = fmt.Errorf("%s is larger than %d bytes", url, maxDocument)
+	}
+	return data, err
+}

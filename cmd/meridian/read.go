@@ -1,0 +1,398 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+
+	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// selection is the flags that name resources.
+type selection struct {
+	clientOptions
+	mesh, zone, namespace string
+}
+
+func (s *selection) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&s.mesh, "mesh", "m", mesh.DefaultMesh, "mesh of the resource")
+	f.StringVar(&s.zone, "zone", "", "zone that owns the resource, if several have one of that name")
+	f.StringVarP(&s.namespace, "namespace", "n", "", "namespace of the resource (Kubernetes zones)")
+	s.clientOptions.flags(cmd)
+}
+
+func (s *selection) key(info *mesh.KindInfo, name string) mesh.Key {
+	k := mesh.Key{Kind: info.Kind, Zone: s.zone, Namespace: s.namespace, Name: name}
+	if info.Scope == mesh.ScopeMesh {
+		k.Mesh = s.mesh
+	}
+	return k
+}
+
+func newGet() *cobra.Command {
+	s := &selection{}
+	var output, name string
+	var labels map[string]string
+	var allMeshes bool
+	cmd := &cobra.Command{
+		Use:   "get KIND [NAME]",
+		Short: "Show resources",
+		Example: `  meridian get meshes
+  meridian get meshservices
+  meridian get meshtimeout slow -o yaml
+  meridian get dataplanes -m payments -l kuma.io/zone=us-east`,
+		Args:              cobra.RangeArgs(1, 2),
+		ValidArgsFunction: kindWords,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			if !slices.Contains([]string{"table", "yaml", "json"}, output) {
+				return fmt.Errorf("-o %q: want table, yaml or json", output)
+			}
+			c, done, err := s.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := s.call(cmd)
+			defer cancel()
+			if len(args) == 2 {
+				r, err := c.Get(ctx, s.key(info, args[1]))
+				if err != nil {
+					return notThere(err, info, args[1], s)
+				}
+				return show(cmd, output, info, []*mesh.Resource{r}, true)
+			}
+			list := adminclient.ListOptions{Kind: info.Kind, Labels: labels, Name: name}
+			if info.Scope == mesh.ScopeMesh && !allMeshes {
+				list.Mesh = s.mesh
+			}
+			page, err := c.List(ctx, list)
+			if err != nil {
+				return err
+			}
+			for _, w := range page.Warnings {
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "Warning:", w)
+			}
+			rs := page.Resources
+			if s.zone != "" {
+				rs = slices.DeleteFunc(slices.Clone(rs), func(r *mesh.Resource) bool { return r.Key.Zone != s.zone })
+			}
+			return show(cmd, output, info, rs, false)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&output, "output", "o", "table", "table, yaml or json")
+	f.StringToStringVarP(&labels, "label", "l", nil, "only resources with this label, k=v; may be given several times")
+	f.StringVar(&name, "name", "", "only resources whose name contains this")
+	f.BoolVarP(&allMeshes, "all-meshes", "A", false, "of every mesh")
+	s.flags(cmd)
+	return cmd
+}
+
+func notThere(err error, info *mesh.KindInfo, name string, s *selection) error {
+	var e *adminclient.Error
+	if !errors.As(err, &e) || e.Code != codes.NotFound {
+		return err
+	}
+	where := ""
+	if info.Scope == mesh.ScopeMesh {
+		where = " in mesh " + s.mesh
+	}
+	if s.zone != "" {
+		where += " of zone " + s.zone
+	}
+	return fmt.Errorf("there is no %s %q%s", info.Kind, name, where)
+}
+
+func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Resource, single bool) error {
+	switch output {
+	case "yaml":
+		for i, r := range rs {
+			data, err := mesh.EncodeYAML(r)
+			if err != nil {
+				return err
+			}
+			if i > 0 {
+				say(cmd, "---\n")
+			}
+			say(cmd, "%s\n", strings.TrimRight(string(data), "\n"))
+		}
+		return nil
+	case "json":
+		var parts []string
+		for _, r := range rs {
+			data, err := mesh.EncodeJSON(r)
+			if err != nil {
+				return err
+			}
+			parts = append(parts, string(data))
+		}
+		if single {
+			say(cmd, "%s\n", parts[0])
+			return nil
+		}
+		say(cmd, "{\"total\":%d,\"items\":[%s]}\n", len(parts), strings.Join(parts, ","))
+		return nil
+	}
+	if len(rs) == 0 {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "there is no %s\n", info.Kind)
+		return nil
+	}
+	header := []string{"NAME", "ZONE", "AGE"}
+	if info.Scope == mesh.ScopeMesh {
+		header = append([]string{"MESH"}, header...)
+	}
+	extra, columns := extraColumns(info.Kind)
+	header = append(header, extra...)
+	var rows [][]string
+	for _, r := range rs {
+		zone := r.Key.Zone
+		if zone == "" {
+			zone = "-"
+		}
+		name := r.Key.Name
+		if r.Key.Namespace != "" {
+			name = r.Key.Namespace + "/" + name
+		}
+		row := []string{name, zone, age(r.Modified)}
+		if info.Scope == mesh.ScopeMesh {
+			row = append([]string{r.Key.Mesh}, row...)
+		}
+		if columns != nil {
+			row = append(row, columns(r)...)
+		}
+		rows = append(rows, row)
+	}
+	table(cmd, header, rows)
+	return nil
+}
+
+// extraColumns are what people look for first in a kind.
+func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
+	switch kind {
+	case mesh.KindMesh:
+		return []string{"MTLS", "MESHSERVICES"}, func(r *mesh.Resource) []string {
+			m := mesh.Spec[*meshv1.Mesh](r)
+			mtls := "off"
+			for _, b := range m.GetMtls().GetBackends() {
+				if b.GetName() == m.GetMtls().GetEnabledBackend() {
+					mtls = b.GetType() + "/" + b.GetName()
+				}
+			}
+			return []string{mtls, orDash(m.GetMeshServices().GetMode())}
+		}
+	case mesh.KindZone:
+		return []string{"STATE", "VERSION"}, func(r *mesh.Resource) []string {
+			s := mesh.Status[*meshv1.ZoneStatus](r)
+			return []string{orDash(s.GetState()), orDash(s.GetVersion())}
+		}
+	case mesh.KindDataplane:
+		return []string{"SERVICES", "ADDRESS"}, func(r *mesh.Resource) []string {
+			n := mesh.Spec[*meshv1.Dataplane](r).GetNetworking()
+			var services []string
+			for _, in := range n.GetInbound() {
+				if s := in.GetTags()[mesh.TagService]; s != "" && !slices.Contains(services, s) {
+					services = append(services, s)
+				}
+			}
+			return []string{orDash(strings.Join(services, ",")), orDash(n.GetAddress())}
+		}
+	case mesh.KindMeshService:
+		return []string{"HEALTHY", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
+			s := mesh.Status[*meshv1.MeshServiceStatus](r)
+			p := s.GetDataplaneProxies()
+			return []string{fmt.Sprintf("%d/%d", p.GetHealthy(), p.GetTotal()), vips(s.GetVips()), hostnames(s.GetAddresses())}
+		}
+	case mesh.KindMeshMultiZoneService:
+		return []string{"MEMBERS", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
+			s := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](r)
+			var members []string
+			for _, m := range s.GetMeshServices() {
+				members = append(members, fmt.Sprintf("%s(%d/%d)", m.GetZone(), m.GetHealthy(), m.GetTotal()))
+			}
+			return []string{orDash(strings.Join(members, ",")), vips(s.GetVips()), hostnames(s.GetAddresses())}
+		}
+	case mesh.KindDataplaneInsight, mesh.KindZoneIngressInsight:
+		return []string{"STATE", "NOT READY"}, func(r *mesh.Resource) []string {
+			s := mesh.Spec[*meshv1.ProxyInsight](r)
+			return []string{orDash(s.GetState()), orDash(strings.Join(s.GetNotReady(), ","))}
+		}
+	case mesh.KindZoneIngress:
+		return []string{"ADDRESS", "ADVERTISED"}, func(r *mesh.Resource) []string {
+			n := mesh.Spec[*meshv1.ZoneIngress](r).GetNetworking()
+			advertised := "-"
+			if n.GetAdvertisedAddress() != "" {
+				advertised = fmt.Sprintf("%s:%d", n.GetAdvertisedAddress(), n.GetAdvertisedPort())
+			}
+			return []string{fmt.Sprintf("%s:%d", n.GetAddress(), n.GetPort()), advertised}
+		}
+	}
+	return nil, nil
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func vips(vs []*meshv1.VIP) string {
+	var out []string
+	for _, v := range vs {
+		out = append(out, v.GetIp())
+	}
+	return orDash(strings.Join(out, ","))
+}
+
+func hostnames(as []*meshv1.HostnameAddress) string {
+	var out []string
+	for _, a := range as {
+		out = append(out, a.GetHostname())
+	}
+	return orDash(strings.Join(out, ","))
+}
+
+func newDescribe() *cobra.Command {
+	s := &selection{}
+	cmd := &cobra.Command{
+		Use:   "describe KIND NAME",
+		Short: "Show one resource, what became of it in every zone, and for proxies how they are",
+		Example: `  meridian describe meshhttproute canary
+  meridian describe dataplane web-1
+  meridian describe zone us-east`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: kindWords,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			c, done, err := s.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := s.call(cmd)
+			defer cancel()
+			r, err := c.Get(ctx, s.key(info, args[1]))
+			if err != nil {
+				return notThere(err, info, args[1], s)
+			}
+			say(cmd, "%s\n", title(r.Key))
+			if kri := r.Key.KRI(""); kri != "" {
+				say(cmd, "kri: %s\n", kri)
+			}
+			say(cmd, "revision: %d (status %d), generation %d, changed %s ago\n\n", r.Revision, r.StatusRevision, r.Generation, age(r.Modified))
+			data, err := mesh.EncodeYAML(r)
+			if err != nil {
+				return err
+			}
+			say(cmd, "%s\n", strings.TrimRight(string(data), "\n"))
+			describeDelivery(cmd, r)
+			if info.Kind == mesh.KindDataplane || info.Kind == mesh.KindZoneIngress {
+				insight, err := c.Get(ctx, mesh.InsightKey(r.Key))
+				if err != nil {
+					say(cmd, "\nInsight: none (%v)\n", err)
+					return nil
+				}
+				describeInsight(cmd, mesh.Spec[*meshv1.ProxyInsight](insight))
+			}
+			return nil
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}
+
+func describeDelivery(cmd *cobra.Command, r *mesh.Resource) {
+	var d *meshv1.DeliveryStatus
+	switch s := r.Status.(type) {
+	case *meshv1.DeliveryStatus:
+		d = s
+	case interface{ GetDelivery() *meshv1.DeliveryStatus }:
+		d = s.GetDelivery()
+	}
+	info, _ := mesh.Lookup(r.Key.Kind)
+	if d == nil && info.Policy == nil {
+		return
+	}
+	say(cmd, "\nDelivery:\n")
+	for _, c := range d.GetConditions() {
+		say(cmd, "  %s=%s %s %s\n", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
+	}
+	if len(d.GetZones()) == 0 {
+		say(cmd, "  no zone reports anything wrong with it\n")
+	}
+	for _, z := range d.GetZones() {
+		say(cmd, "  zone %s: %s", z.GetZone(), z.GetState())
+		if z.GetField() != "" {
+			say(cmd, " at %s", z.GetField())
+		}
+		say(cmd, ": %s\n", z.GetReason())
+		for _, p := range z.GetProxies() {
+			say(cmd, "    by %s\n", p)
+		}
+	}
+}
+
+func describeInsight(cmd *cobra.Command, p *meshv1.ProxyInsight) {
+	say(cmd, "\nInsight:\n  state: %s\n", p.GetState())
+	if p.GetConnected() != nil {
+		say(cmd, "  connected: %s ago, at control plane instance %s\n", age(p.GetConnected().AsTime()), orDash(p.GetInstance()))
+	}
+	if p.GetDisconnected() != nil && p.GetState() != "Online" {
+		say(cmd, "  disconnected: %s ago\n", age(p.GetDisconnected().AsTime()))
+	}
+	if p.GetLeaseEnd() != nil {
+		say(cmd, "  removed at: %s, unless it comes back\n", p.GetLeaseEnd().AsTime().Format("15:04:05"))
+	}
+	if len(p.GetNotReady()) > 0 {
+		say(cmd, "  inbounds whose application does not answer: %s\n", strings.Join(p.GetNotReady(), ", "))
+	}
+	say(cmd, "  launcher %s, Envoy %s\n", orDash(p.GetLauncherVersion()), orDash(p.GetEnvoyVersion()))
+}
+
+func newDelete() *cobra.Command {
+	s := &selection{}
+	cmd := &cobra.Command{
+		Use:   "delete KIND NAME",
+		Short: "Delete one resource",
+		Example: `  meridian delete meshtimeout slow
+  meridian delete meshhttproute canary -m payments`,
+		Args:              cobra.ExactArgs(2),
+		ValidArgsFunction: kindWords,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			info, err := kindOf(args[0])
+			if err != nil {
+				return err
+			}
+			c, done, err := s.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := s.call(cmd)
+			defer cancel()
+			key := s.key(info, args[1])
+			revision, err := c.Delete(ctx, key, adminclient.DeleteOptions{})
+			if err != nil {
+				return notThere(err, info, args[1], s)
+			}
+			say(cmd, "%s deleted (revision %d)\n", title(key), revision)
+			return nil
+		},
+	}
+	s.flags(cmd)
+	return cmd
+}

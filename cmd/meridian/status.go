@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meridian-mesh/meridian/internal/adminjson"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+)
+
+func newStatus() *cobra.Command {
+	o := &clientOptions{}
+	var output string
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the control plane, its zones and how far the last change has got",
+		Example: `  meridian status
+  meridian status -o json | jq '.zones[] | select(.lag.revisions > 0)'`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "table" && output != "json" {
+				return fmt.Errorf("-o %q: want table or json", output)
+			}
+			c, done, err := o.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := o.call(cmd)
+			defer cancel()
+			s, err := c.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if output == "table" {
+				printStatus(cmd, s)
+				return nil
+			}
+			data, err := adminjson.Marshal(s) // what GET /status answers
+			if err != nil {
+				return err
+			}
+			var b bytes.Buffer
+			if err := json.Indent(&b, data, "", "  "); err != nil {
+				return err
+			}
+			say(cmd, "%s\n", b.String())
+			return nil
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
+	o.flags(cmd)
+	return cmd
+}
+
+func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
+	what := "global"
+	if s.GetZone() != "" {
+		what = "zone " + s.GetZone()
+	}
+	say(cmd, "%s, revision %d, instance %s, version %s\n", what, s.GetRevision(), s.GetInstance(), s.GetVersion())
+	if st := s.GetStore(); st.GetAvailable() {
+		say(cmd, "store: %s\n", st.GetType())
+	} else {
+		say(cmd, "store: %s, AWAY: %s\n", orDash(st.GetType()), st.GetReason())
+	}
+	if g := s.GetGlobal(); g != nil {
+		say(cmd, "global: %s at %s, applied revision %d", g.GetState(), g.GetAddress(), s.GetGlobalRevision())
+		if g.GetReason() != "" {
+			say(cmd, " (%s)", g.GetReason())
+		}
+		say(cmd, "\n")
+	}
+	if p := s.GetProxies(); p != nil {
+		say(cmd, "proxies: %d of %d online, %d have the latest\n", p.GetOnline(), p.GetTotal(), p.GetAtRevision())
+	}
+	if what == "global" {
+		printZones(cmd, s.GetZones())
+	}
+	if len(s.GetRefusals()) > 0 {
+		say(cmd, "\nrefused by proxies, which keep what they had:\n")
+		for _, r := range s.GetRefusals() {
+			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", r.GetProxy(), r.GetResource(), orDash(causeText(r)), r.GetReason())
+		}
+	}
+}
+
+func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
+	say(cmd, "\n")
+	if len(zones) == 0 {
+		say(cmd, "no zone has joined yet; make a token with: meridian token zone --zone NAME\n")
+		return
+	}
+	var rows [][]string
+	for _, z := range zones {
+		digests := "equal"
+		if !z.GetDigestsEqual() {
+			digests = "DIFFERENT"
+		}
+		p := z.GetProxies()
+		rows = append(rows, []string{z.GetName(), z.GetState(), fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
+			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()), orDash(z.GetReason())})
+	}
+	table(cmd, []string{"ZONE", "STATE", "LAG", "DIGESTS", "ONLINE", "LATEST", "REASON"}, rows)
+}
+
+func causeText(r *kdsv1.ProxyRefusal) string {
+	k := r.GetCause()
+	if k == nil {
+		return ""
+	}
+	s := k.GetKind() + " "
+	if k.GetMesh() != "" {
+		s += k.GetMesh() + "/"
+	}
+	return s + k.GetName()
+}

@@ -1,0 +1,82 @@
+package launcher
+
+import (
+	"context"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Times of a drain.
+const (
+	// notTold is how long the drain waits for the zone's word that callers know; a zone that is away is not waited for
+	// any longer than callers need to notice "connection: close".
+	notTold = 5 * time.Second
+	// quiet is how long nothing may be in flight before Envoy is stopped.
+	quiet = 300 * time.Millisecond
+	// look is how often Envoy's counters are read meanwhile.
+	look = 50 * time.Millisecond
+)
+
+// drain takes a running proxy out of service: the zone is told, Envoy asks its clients to go elsewhere, and it is over
+// when callers no longer pick this proxy and nothing is in flight, or at the limit.
+type drain struct {
+	log     *zap.Logger
+	admin   admin
+	state   *state
+	drained <-chan struct{}
+	limit   time.Duration
+}
+
+func (d drain) run(ctx context.Context) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, d.limit)
+	defer cancel()
+	d.state.setDraining()
+	// Responses now carry "connection: close" or GOAWAY; listeners go on accepting, for some callers do not know yet.
+	for _, path := range []string{"/healthcheck/fail", "/drain_listeners?graceful&skip_exit"} {
+		if err := d.admin.post(ctx, path); err != nil {
+			d.log.Warn("Envoy did not take the drain request", zap.String("path", path), zap.Error(err))
+		}
+	}
+	told := true
+	select {
+	case <-d.drained:
+	case <-time.After(notTold):
+		told = false
+	case <-ctx.Done():
+		d.finish(began, "the time is up before the zone said that callers know")
+		return
+	}
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	since := time.Now()
+	for {
+		n, err := d.admin.inFlight(ctx)
+		switch {
+		case ctx.Err() != nil:
+			d.finish(began, "the time is up with requests in flight")
+			return
+		case err != nil:
+			d.finish(began, "Envoy no longer answers")
+			return
+		case n > 0:
+			since = time.Now()
+		case time.Since(since) >= quiet:
+			if told {
+				d.finish(began, "callers know and nothing is in flight")
+			} else {
+				d.finish(began, "nothing is in flight; the zone did not answer")
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		}
+	}
+}
+
+func (d drain) finish(began time.Time, why string) {
+	d.log.Info("drain is over", zap.String("why", why), zap.Duration("took", time.Since(began)))
+}
