@@ -229,6 +229,9 @@ func (st *stream) send(ctx context.Context) {
 	}
 }
 
+// settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
+const settleTime = 200 * time.Millisecond
+
 // run owns the stream until it ends.
 func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, superseded <-chan struct{}) error {
 	var (
@@ -236,6 +239,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		answered uint64
 		refusals int
 	)
+	grace := time.NewTimer(settleTime)
+	defer grace.Stop()
 	st.request(first)
 	for {
 		if !sending {
@@ -263,6 +268,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 				return err
 			}
 			sending = false
+		case <-grace.C:
+			st.state.settled = true
 		case err := <-st.received:
 			return err
 		case err := <-st.ended:

@@ -67,6 +67,9 @@ type state struct {
 	// warming are the endpoints that clusters wait for which were just sent.
 	warming *debt
 	nonces  uint64
+	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
+	// away: a client that reconnects names its clusters before the routes that still use them.
+	settled bool
 	// maxBytes is what the resources of one response may amount to; a larger resource goes alone.
 	maxBytes int
 	// refusals counts changes to what is refused.
@@ -162,6 +165,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 	answered := s.answer(ts, req)
 	first := !ts.asked
 	ts.asked = true
+	s.settled = s.settled || s.types[TypeListener].asked && s.types[TypeRoute].asked
 	if first {
 		for name, version := range req.GetInitialResourceVersions() {
 			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
@@ -393,7 +397,7 @@ func (s *state) next(now time.Time) *response {
 	if r := s.tell(TypeRoute, now, func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
 		return r
 	}
-	if !listeners || !route.made() || !secret.made() {
+	if !s.settled || !listeners || !route.made() || !secret.made() {
 		return nil
 	}
 	if r := s.take(TypeListener, now); r != nil {
