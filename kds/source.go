@@ -143,6 +143,11 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change) {
 		}
 	}
 	for _, c := range changes {
+		if c.Type == store.ChangeStatus {
+			if info, ok := mesh.Lookup(c.Key.Kind); !ok || !carriesStatus(s.cfg.View.Direction, info, c.Key) {
+				continue
+			}
+		}
 		s.touch(c.Key)
 		if c.Key.Kind == mesh.KindZone {
 			s.touchZone(c.Key.Name)

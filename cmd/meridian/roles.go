@@ -39,7 +39,7 @@ number of replicas may run on one database; they need the same encryption key.`,
 			g, err := global.New(global.Config{
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, KDSAddr: kdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				Logger: r.log, Level: r.level, Registry: r.registry,
+				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
 				return err
@@ -100,7 +100,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				Logger: r.log, Level: r.level, Registry: r.registry,
+				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
 				return err

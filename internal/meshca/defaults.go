@@ -60,9 +60,9 @@ func defaultPolicy(kind mesh.Kind, meshName, name string, spec *meshv1.MeshTimeo
 // operations that come with it, such as its token key.
 func EnsureDefaultMesh(extra ...store.Op) store.Txn {
 	m := &mesh.Resource{
-		Key:    mesh.Key{Kind: mesh.KindMesh, Name: mesh.DefaultMesh},
-		Labels: map[string]string{mesh.LabelOrigin: mesh.OriginGlobal},
-		Spec:   &meshv1.Mesh{},
+		// No origin label: a Mesh that a person writes has none either, and an update may not drop one.
+		Key:  mesh.Key{Kind: mesh.KindMesh, Name: mesh.DefaultMesh},
+		Spec: &meshv1.Mesh{},
 	}
 	return store.Txn{
 		Actor:  "system:defaults",

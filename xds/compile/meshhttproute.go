@@ -35,9 +35,9 @@ func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 	}
 	if !covered {
 		b.routes = append(b.routes, ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: in.Ref.KRI(), Weight: 1}},
-			Timeouts: in.Timeouts, Retry: true})
+			Timeouts: in.Timeouts})
 	}
-	return ir.RouteConfig{Name: in.Ref.KRI(), Routes: b.routes}, b.extra
+	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: true, Routes: b.routes}, b.extra
 }
 
 type routeBuilder struct {
@@ -57,7 +57,7 @@ func (b *routeBuilder) need(r Ref) string {
 
 func (b *routeBuilder) add(flat policy.FlatRoute) {
 	rule := flat.Rule
-	r := ir.Route{Name: rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)), Timeouts: b.in.Timeouts, Retry: true}
+	r := ir.Route{Name: rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)), Timeouts: b.in.Timeouts}
 	if t, ok := b.in.ForRoute(rule.Policy.Key); ok {
 		r.Timeouts = t
 	}

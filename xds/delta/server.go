@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/mesh"
 )
 
 // Config of a [Server].
@@ -38,6 +40,7 @@ type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
 	config  Config
 	metrics *metrics
+	debts   debts
 	running sync.WaitGroup
 }
 
@@ -52,7 +55,7 @@ func NewServer(c Config) *Server {
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	return &Server{config: c, metrics: newMetrics(c.Registerer)}
+	return &Server{config: c, metrics: newMetrics(c.Registerer), debts: debts{of: map[mesh.Key]*debt{}}}
 }
 
 // Register adds the service to g, which must have been made with [ServerOptions].
@@ -118,6 +121,8 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	st.state.warming = s.debts.inherit(key)
+	defer func() { s.debts.settle(key, st.state.warming) }()
 	st.feed = s.config.Source.Open(key, revision)
 	defer st.feed.Close()
 	s.running.Go(func() { st.ended <- st.follow(ctx) })
@@ -224,6 +229,9 @@ func (st *stream) send(ctx context.Context) {
 	}
 }
 
+// settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
+const settleTime = 200 * time.Millisecond
+
 // run owns the stream until it ends.
 func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, superseded <-chan struct{}) error {
 	var (
@@ -231,6 +239,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		answered uint64
 		refusals int
 	)
+	grace := time.NewTimer(settleTime)
+	defer grace.Stop()
 	st.request(first)
 	for {
 		if !sending {
@@ -258,6 +268,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 				return err
 			}
 			sending = false
+		case <-grace.C:
+			st.state.settled = true
 		case err := <-st.received:
 			return err
 		case err := <-st.ended:

@@ -65,8 +65,11 @@ type state struct {
 	// committed is the time of the oldest commit that is not answered.
 	committed time.Time
 	// warming are the endpoints that clusters wait for which were just sent.
-	warming map[string]struct{}
+	warming *debt
 	nonces  uint64
+	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
+	// away: a client that reconnects names its clusters before the routes that still use them.
+	settled bool
 	// maxBytes is what the resources of one response may amount to; a larger resource goes alone.
 	maxBytes int
 	// refusals counts changes to what is refused.
@@ -77,7 +80,7 @@ type state struct {
 const maxOpen = 4
 
 func newState(maxBytes int) *state {
-	s := &state{maxBytes: maxBytes, warming: map[string]struct{}{}}
+	s := &state{maxBytes: maxBytes, warming: newDebt()}
 	for t := range s.types {
 		s.types[t] = typeState{items: map[string]item{}, up: map[string]uint64{}, down: map[string]uint64{}, refused: map[string]refused{}}
 	}
@@ -162,6 +165,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 	answered := s.answer(ts, req)
 	first := !ts.asked
 	ts.asked = true
+	s.settled = s.settled || s.types[TypeListener].asked && s.types[TypeRoute].asked
 	if first {
 		for name, version := range req.GetInitialResourceVersions() {
 			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
@@ -177,8 +181,9 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		}
 		it := ts.items[name]
 		it.named = true
-		if _, known := req.GetInitialResourceVersions()[name]; !first || !known {
-			// A client may have dropped what it asks for: it gets it whatever it was sent before.
+		if _, known := req.GetInitialResourceVersions()[name]; !first || !known || t == TypeEndpoint && s.warming.has(name) {
+			// A client may have dropped what it asks for: it gets it whatever it was sent before. And after a cut it may
+			// hold a cluster that waits for endpoints which it has of old.
 			it.held = nil
 			s.forgive(ts, name)
 		}
@@ -234,7 +239,7 @@ func (s *state) drop(t Type, name string) {
 	delete(ts.down, name)
 	s.forgive(ts, name)
 	if t == TypeEndpoint {
-		delete(s.warming, name)
+		s.warming.remove(name)
 	}
 }
 
@@ -289,7 +294,7 @@ func (s *state) warmed(t Type, name string) {
 		return
 	}
 	if _, waits := s.types[t].up[name]; !waits {
-		delete(s.warming, name)
+		s.warming.remove(name)
 	}
 }
 
@@ -392,7 +397,7 @@ func (s *state) next(now time.Time) *response {
 	if r := s.tell(TypeRoute, now, func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
 		return r
 	}
-	if !listeners || !route.made() || !secret.made() {
+	if !s.settled || !listeners || !route.made() || !secret.made() {
 		return nil
 	}
 	if r := s.take(TypeListener, now); r != nil {
@@ -431,15 +436,13 @@ func (ts *typeState) done() bool { return ts.made() && len(ts.down) == 0 }
 // warm says that no cluster which was just sent waits for endpoints that the client asked for.
 func (s *state) warm() bool {
 	ts := &s.types[TypeEndpoint]
-	if len(s.warming) == 0 || ts.made() {
+	if ts.made() {
 		return true
 	}
-	for name := range s.warming {
-		if _, waits := ts.up[name]; waits || ts.items[name].flight != nil {
-			return false
-		}
-	}
-	return true
+	return !s.warming.any(func(name string) bool {
+		_, waits := ts.up[name]
+		return waits || ts.items[name].flight != nil
+	})
 }
 
 // tell makes a response of what is up and may go.
@@ -492,7 +495,7 @@ func (s *state) warmUp(name string) {
 	if name == "" {
 		return
 	}
-	s.warming[name] = struct{}{}
+	s.warming.add(name)
 	ts := &s.types[TypeEndpoint]
 	if it, ok := ts.items[name]; ok && it.named {
 		it.held = nil
@@ -516,7 +519,7 @@ func (s *state) take(t Type, now time.Time) *response {
 		it.held, it.flight = absent, r
 		ts.items[name] = it
 		if t == TypeEndpoint {
-			delete(s.warming, name)
+			s.warming.remove(name)
 		}
 	}
 	if len(r.removed) == 0 {

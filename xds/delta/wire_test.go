@@ -363,6 +363,12 @@ func (c *client) until(t testing.TB, f func(*xdstest.State) bool) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if err := c.Wait(ctx, f); err != nil {
+		c.View(func(s *xdstest.State) {
+			for typ, rs := range s.Resources {
+				t.Logf("%s: %v, wanted %v", typ, slices.Sorted(maps.Keys(rs)), s.Wanted[typ])
+			}
+			t.Logf("warming: %v", s.Warming)
+		})
 		t.Fatal(err)
 	}
 }

@@ -173,7 +173,9 @@ type TCPProxy struct {
 
 // RouteConfig is the routes of one destination, in order.
 type RouteConfig struct {
-	Name   string
+	Name string
+	// Retry requests by the default policy.
+	Retry  bool
 	Routes []Route
 }
 
@@ -186,9 +188,7 @@ type Route struct {
 	Redirect *Redirect
 	Status   uint32
 
-	Timeouts RouteTimeouts
-	// Retry by the default policy.
-	Retry           bool
+	Timeouts        RouteTimeouts
 	RequestHeaders  HeaderEdit
 	ResponseHeaders HeaderEdit
 	HostRewrite     string

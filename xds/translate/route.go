@@ -20,6 +20,13 @@ const missingBackend = "missing_backend"
 // RouteConfig is the route configuration.
 func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
+	if c.Retry {
+		p, err := defaultRetry()
+		if err != nil {
+			return nil, err
+		}
+		vh.RetryPolicy = p
+	}
 	for _, r := range c.Routes {
 		out, err := route(r)
 		if err != nil {
@@ -107,13 +114,6 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 				Numerator: m.Millionths, Denominator: typev3.FractionalPercent_MILLION}}
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
-	}
-	if r.Retry {
-		p, err := defaultRetry()
-		if err != nil {
-			return nil, err
-		}
-		a.RetryPolicy = p
 	}
 	return a, nil
 }

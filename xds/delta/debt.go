@@ -1,0 +1,81 @@
+package delta
+
+import (
+	"maps"
+	"sync"
+
+	"github.com/meridian-mesh/meridian/mesh"
+)
+
+// debt are the names of endpoints that one client's clusters wait for. It outlives the stream: a client that was cut off
+// between a cluster and its endpoints comes back with the cluster and with the endpoints of old, and nothing in what it says
+// tells that the cluster still waits.
+type debt struct {
+	mu    sync.Mutex
+	names map[string]struct{} // guarded by mu
+}
+
+func newDebt() *debt { return &debt{names: map[string]struct{}{}} }
+
+func (d *debt) add(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names[name] = struct{}{}
+}
+
+func (d *debt) remove(name string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.names, name)
+}
+
+func (d *debt) has(name string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, ok := d.names[name]
+	return ok
+}
+
+func (d *debt) any(f func(name string) bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name := range d.names {
+		if f(name) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d *debt) copy() *debt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return &debt{names: maps.Clone(d.names)}
+}
+
+// debts are those of all proxies.
+type debts struct {
+	mu sync.Mutex
+	of map[mesh.Key]*debt // guarded by mu
+}
+
+// inherit starts the debt of a new stream with that of the proxy's last one, which may still be running.
+func (d *debts) inherit(proxy mesh.Key) *debt {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	own := newDebt()
+	if last := d.of[proxy]; last != nil {
+		own = last.copy()
+	}
+	d.of[proxy] = own
+	return own
+}
+
+// settle forgets the debt of a stream that has ended, if there is none left or a newer stream has inherited it.
+func (d *debts) settle(proxy mesh.Key, own *debt) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.of[proxy] == own && !own.any(func(string) bool { return true }) {
+		delete(d.of, proxy)
+	}
+}
