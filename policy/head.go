@@ -2,6 +2,8 @@ package policy
 
 import (
 	"cmp"
+	"iter"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -200,39 +202,40 @@ type Entry struct {
 }
 
 // ToEntries are the entries of "to" of a policy of any kind.
-func ToEntries(r *mesh.Resource) []Entry { return entries(r, "to") }
+func ToEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "to")) }
 
 // FromEntries are the entries of "from" of a policy of any kind.
-func FromEntries(r *mesh.Resource) []Entry { return entries(r, "from") }
+func FromEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "from")) }
 
 // RuleEntries are the entries of "rules" of a policy of any kind.
-func RuleEntries(r *mesh.Resource) []Entry { return entries(r, "rules") }
+func RuleEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "rules")) }
 
-func entries(r *mesh.Resource, list protoreflect.Name) []Entry {
-	if r.Spec == nil {
-		return nil
-	}
-	spec := r.Spec.ProtoReflect()
-	fd := spec.Descriptor().Fields().ByName(list)
-	if fd == nil || !fd.IsList() || fd.Message() == nil {
-		return nil
-	}
-	l := spec.Get(fd).List()
-	if l.Len() == 0 {
-		return nil
-	}
-	fields := fd.Message().Fields()
-	target, conf := fields.ByName("target_ref"), fields.ByName("default")
-	out := make([]Entry, l.Len())
-	for i := range out {
-		m := l.Get(i).Message()
-		out[i] = Entry{Index: i, message: m}
-		if target != nil && m.Has(target) {
-			out[i].Target, _ = m.Get(target).Message().Interface().(*meshv1.TargetRef)
+// entries walks a list of a policy, by name, so that every kind's is the same to walk.
+func entries(r *mesh.Resource, list protoreflect.Name) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		if r.Spec == nil {
+			return
 		}
-		if conf != nil && m.Has(conf) {
-			out[i].Conf = m.Get(conf).Message().Interface()
+		spec := r.Spec.ProtoReflect()
+		fd := spec.Descriptor().Fields().ByName(list)
+		if fd == nil || !fd.IsList() || fd.Message() == nil || !spec.Has(fd) {
+			return
+		}
+		fields := fd.Message().Fields()
+		target, conf := fields.ByName("target_ref"), fields.ByName("default")
+		l := spec.Get(fd).List()
+		for i := range l.Len() {
+			m := l.Get(i).Message()
+			e := Entry{Index: i, message: m}
+			if target != nil && m.Has(target) {
+				e.Target, _ = m.Get(target).Message().Interface().(*meshv1.TargetRef)
+			}
+			if conf != nil && m.Has(conf) {
+				e.Conf = m.Get(conf).Message().Interface()
+			}
+			if !yield(e) {
+				return
+			}
 		}
 	}
-	return out
 }

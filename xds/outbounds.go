@@ -57,7 +57,7 @@ func (q *queries) computeCluster(r *reader, k clusterKey) (*delta.Resource, erro
 	if !ok {
 		return nil, nil
 	}
-	return encodeCluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.timeouts, q.plain.get(r, k.ref.Key)),
+	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.timeouts, q.plain.get(r, k.ref.Key)),
 		q.cause(r, k.causes, k.ref.Key)...)
 }
 
@@ -79,7 +79,7 @@ func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
 		cause = append(cause, rule.Policy.Key)
 	}
 	slices.SortFunc(cause, mesh.Key.Compare)
-	res, err := encodeRoutes(config, slices.Compact(cause)...)
+	res, err := q.pool.routes(config, slices.Compact(cause)...)
 	return &routesOf{resource: res, extra: extra}, err
 }
 
@@ -164,7 +164,7 @@ func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, er
 	if !ok {
 		return nil, nil
 	}
-	return encodeListener(compile.OutboundListener(k.outbound, p, k.timeouts.RequestHeaders, k.timeouts.Cluster.Idle),
+	return q.pool.listener(compile.OutboundListener(k.outbound, p, k.timeouts.RequestHeaders, k.timeouts.Cluster.Idle),
 		q.cause(r, k.causes, k.outbound.Ref.Key)...)
 }
 

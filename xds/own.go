@@ -40,14 +40,14 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	tl, tc := compile.Transparent(dp, info)
 	var list []*delta.Resource
 	for _, c := range append(clusters, tc...) {
-		res, err := encodeCluster(c, append(causes[c.Name], k)...)
+		res, err := q.pool.cluster(c, append(causes[c.Name], k)...)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, res)
 	}
 	for _, l := range append(listeners, tl...) {
-		res, err := encodeListener(l, append(causes[l.Name], k)...)
+		res, err := q.pool.listener(l, append(causes[l.Name], k)...)
 		if err != nil {
 			return nil, err
 		}
@@ -70,14 +70,14 @@ func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error)
 	if len(data) == 0 {
 		return nil, nil
 	}
-	return encodeSecret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
+	return q.pool.secret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
 }
 
 // computeSecrets is a proxy's certificate and the bundle it trusts.
 func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
 	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
-		res, err := encodeSecret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
+		res, err := q.pool.secret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
 		if err != nil {
 			return nil, err
 		}
@@ -105,7 +105,7 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 		}
 		seen[compile.SNI(ref)] = true
 		chains = append(chains, compile.IngressChain(ref))
-		c, err := encodeCluster(compile.IngressCluster(compile.IngressName(ref)), d.Key)
+		c, err := q.pool.cluster(compile.IngressCluster(compile.IngressName(ref)), d.Key)
 		if err != nil {
 			return err
 		}
@@ -142,7 +142,7 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 			}
 		}
 	}
-	l, err := encodeListener(compile.IngressListener(res, chains), k)
+	l, err := q.pool.listener(compile.IngressListener(res, chains), k)
 	if err != nil {
 		return nil, err
 	}

@@ -114,6 +114,7 @@ type routesOf struct {
 type queries struct {
 	zone string
 	s    *state
+	pool *pool
 
 	head       *query[mesh.Key, policy.Head]
 	mesh       *query[string, compile.MeshInfo]
@@ -146,7 +147,7 @@ type queries struct {
 }
 
 func newQueries(g *graph, s *state, zone string) *queries {
-	q := &queries{zone: zone, s: s}
+	q := &queries{zone: zone, s: s, pool: newPool()}
 	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
 	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
 		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
@@ -337,7 +338,7 @@ func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource,
 		}
 		e.Endpoints = compile.SortEndpoints(e.Endpoints)
 	}
-	return encodeEndpoints(e, ref.Key)
+	return q.pool.endpoints(e, ref.Key)
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
@@ -367,7 +368,7 @@ func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, 
 	if p, ok := d.Port(ref.Section); ok {
 		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p)))
 	}
-	return encodeEndpoints(e, ref.Key)
+	return q.pool.endpoints(e, ref.Key)
 }
 
 func (q *queries) computeMembership(r *reader, k mesh.Key) (*membership, error) {

@@ -357,9 +357,10 @@ func (z *Zone) serve(front *errgroup.Group, ctx context.Context) {
 		front.Go(func() error { return z.api.Serve(ctx, l, z.tls()) })
 	}
 	if l := z.listeners[XDS]; l != nil {
-		server := grpc.NewServer(grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage),
+			grpc.MaxSendMsgSize(maxMessage),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))...)
 		z.ads.Register(server)
 		z.registry.Register(server)
 		front.Go(func() error {

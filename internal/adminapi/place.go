@@ -2,7 +2,6 @@ package adminapi
 
 import (
 	"net/http"
-	"regexp"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -44,27 +43,17 @@ func (a *API) remote(info *mesh.KindInfo) bool {
 	return a.conf.Role == RoleGlobal && info.Local() && info.Writers != mesh.GlobalOnly
 }
 
-var dns1035 = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
-
 func labelField(key string) string { return `labels["` + key + `"]` }
 
 // checkLabels applies the label rules to what the user gave (rest-api 1.6) and returns the labels to store: the user's and
-// the computed ones. old is nil for a new resource; immutable are the violations that concern only an update.
+// the computed ones; what a label may be at all is mesh.Validate's. old is nil for a new resource; immutable are the violations that concern only an update.
 func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource, bad *mesh.ValidationError) (labels map[string]string, immutable *mesh.ValidationError) {
 	given := r.Labels
 	zoneOwned := r.Key.Zone != ""
-	want := func(key, value, why string, args ...any) {
-		if v, ok := given[key]; ok && v != value {
-			bad.Add(labelField(key), why, args...)
-		}
-	}
-	if info.Scope == mesh.ScopeMesh {
-		want(mesh.LabelMesh, r.Key.Mesh, "is %q, but the mesh is %q: leave the label out", given[mesh.LabelMesh], r.Key.Mesh)
-	}
 	origin, hasOrigin := given[mesh.LabelOrigin]
 	switch {
 	case hasOrigin && origin != mesh.OriginGlobal && origin != mesh.OriginZone:
-		bad.Add(labelField(mesh.LabelOrigin), "is %q, must be %q or %q", origin, mesh.OriginGlobal, mesh.OriginZone)
+		// mesh.Validate has said so
 	case a.conf.Role == RoleGlobal && hasOrigin && origin != mesh.OriginGlobal:
 		bad.Add(labelField(mesh.LabelOrigin), "is %q, must be %q on a global control plane: apply it at the zone if it is for one zone alone, "+
 			"or leave the label out", origin, mesh.OriginGlobal)
@@ -84,9 +73,6 @@ func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource, bad *mesh.
 	}
 	if role, ok := given[mesh.LabelPolicyRole]; ok && info.Policy != nil && role != "system" {
 		bad.Add(labelField(mesh.LabelPolicyRole), "is %q, must be %q: other roles exist on Kubernetes alone", role, "system")
-	}
-	if w, ok := given[mesh.LabelWorkload]; ok && info.Kind == mesh.KindDataplane && !dns1035.MatchString(w) {
-		bad.Add(labelField(mesh.LabelWorkload), "is %q, must be at most 63 lower-case letters, digits and '-', beginning with a letter", w)
 	}
 
 	labels = make(map[string]string, len(given)+4)

@@ -171,10 +171,56 @@ type cutListener struct {
 	conns []net.Conn
 }
 
+// frozenConn carries nothing more once thaw is set by freeze: a network that drops packets.
+type frozenConn struct {
+	net.Conn
+	mu   sync.Mutex
+	thaw chan struct{}
+}
+
+func (c *frozenConn) wait() {
+	c.mu.Lock()
+	thaw := c.thaw
+	c.mu.Unlock()
+	if thaw != nil {
+		<-thaw
+	}
+}
+
+func (c *frozenConn) Write(b []byte) (int, error) { c.wait(); return c.Conn.Write(b) }
+
+func (c *frozenConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.wait()
+	return n, err
+}
+
+// freeze stops all present connections without closing them; new ones work. The result ends them for good.
+func (l *cutListener) freeze() (end func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	thaw := make(chan struct{})
+	for _, c := range l.conns {
+		f := c.(*frozenConn)
+		f.mu.Lock()
+		f.thaw = thaw
+		f.mu.Unlock()
+	}
+	conns := l.conns
+	l.conns = nil
+	return func() {
+		for _, c := range conns {
+			_ = c.Close()
+		}
+		close(thaw)
+	}
+}
+
 func (l *cutListener) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err == nil {
 		l.mu.Lock()
+		c = &frozenConn{Conn: c}
 		l.conns = append(l.conns, c)
 		l.mu.Unlock()
 	}

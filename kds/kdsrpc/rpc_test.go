@@ -245,3 +245,51 @@ func TestIssueIntermediate(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestSilentConnectionIsReplaced(t *testing.T) {
+	g := startGlobal(t, globalOptions{edit: func(c *ServerConfig) { c.Lease = time.Second }})
+	east := newNode(t)
+	run(t, g.client("east", east, nil).Run)
+	g.awaitZone(t, "east", "online", func(z ZoneState) bool { return z.State == Online })
+	end := g.ln.freeze()
+	defer end()
+	g.awaitZone(t, "east", "silence", func(z ZoneState) bool { return z.State == Offline || z.State == Stale })
+	rev := g.commit(t, store.Put{Resource: timeout("default", "", "after", 1)})
+	g.awaitZone(t, "east", "a new connection", func(z ZoneState) bool { return z.State == Online && z.Applied >= rev })
+	east.awaitKey(t, timeout("default", "", "after", 1).Key)
+}
+
+func TestSnapshotsAreAdmittedInTurns(t *testing.T) {
+	g := startGlobal(t, globalOptions{edit: func(c *ServerConfig) { c.Snapshots = 1 }})
+	rev := g.commit(t, manyTimeouts(500)...)
+	for i := range 5 {
+		run(t, g.client(fmt.Sprintf("zone-%d", i), newNode(t), nil).Run)
+	}
+	for i := range 5 {
+		g.awaitZone(t, fmt.Sprintf("zone-%d", i), "applied", func(z ZoneState) bool { return z.Applied >= rev && z.State == Online })
+	}
+	if n := len(g.server.snapshots); n > 1 {
+		t.Errorf("%d tokens of 1 are taken", n)
+	}
+}
+
+func TestHistoryIsCompactedWhileAway(t *testing.T) {
+	g := startGlobal(t, globalOptions{})
+	g.commit(t, manyTimeouts(20)...)
+	east := newNode(t)
+	stop := run(t, g.client("east", east, nil).Run)
+	g.awaitZone(t, "east", "applied", func(z ZoneState) bool { return z.Applied == 1 })
+	stop()
+	rev := g.commit(t, store.Delete{Key: timeout("default", "", "policy-0003", 1).Key})
+	if err := g.store.Compact(t.Context(), rev); err != nil {
+		t.Fatal(err)
+	}
+	run(t, g.client("east", east, nil).Run)
+	z := g.awaitZone(t, "east", "applied", func(z ZoneState) bool { return z.Applied == rev })
+	if z.Resumed || z.ResetReason != "compacted" {
+		t.Errorf("%+v", z)
+	}
+	if _, ok := east.replica.View().Get(timeout("default", "", "policy-0003", 1).Key); ok {
+		t.Error("what was deleted meanwhile is still there")
+	}
+}
