@@ -274,7 +274,7 @@ func (w *World) Connect(x *Wire) error {
 		case err != nil:
 			return err
 		default:
-			src.Resume(x.from.View(), cursor.GetRevision(), changes)
+			src.Resume(x.from.View(), cursor.GetRevision(), changes, time.Unix(int64(at), 0).UTC())
 		}
 	}
 	if reason != "" {
