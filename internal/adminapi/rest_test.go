@@ -213,6 +213,7 @@ func TestLists(t *testing.T) {
 	p.want(p.do("GET", "/meshtimeouts", ""), 200, `"items": []`, `"next": null`, `"total": 0`)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 201)
 	p.want(p.do("PUT", "/meshes/default/meshtimeouts/t2", timeoutJSON("t2", `"labels":{"a":"2"},`)), 201)
+	p.want(p.do("GET", "/meshtimeouts?name=t2", "", "Accept", "application/yaml"), 200, "total: 1\n", "items:\n  - type: MeshTimeout\n", "a: \"2\"\n", "next: null\n")
 	gateway := dataplane("gw", "east")
 	gateway.Spec.(*meshv1.Dataplane).Networking = &meshv1.Dataplane_Networking{Address: "10.0.0.2",
 		Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"kuma.io/service": "edge"}}}
