@@ -70,14 +70,14 @@ func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error)
 	if len(data) == 0 {
 		return nil, nil
 	}
-	return q.pool.secret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
+	return q.pool.secret(ir.Secret{Name: ir.CASecret(meshName), Trust: data}, key)
 }
 
 // computeSecrets is a proxy's certificate and the bundle it trusts.
 func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
 	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
-		res, err := q.pool.secret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
+		res, err := q.pool.secret(ir.Secret{Name: ir.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
 		if err != nil {
 			return nil, err
 		}

@@ -30,12 +30,6 @@ func IngressCluster(name string) ir.Cluster {
 // IngressName is the name of a zone ingress' cluster for a port.
 func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
 
-// IdentitySecret and CASecret are the names of a mesh's secrets.
-func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
-
-// CASecret is the name of the bundle that a mesh's proxies trust.
-func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
-
 // CAKey is where a mesh's bundle is kept.
 func CAKey(meshName, backend string) mesh.Key {
 	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Name: meshName + ".ca-builtin-cert-" + backend}
