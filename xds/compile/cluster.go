@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -16,7 +17,8 @@ const remoteConnection = 300 * time.Millisecond
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
-	if len(d.Members) > 0 && t.MaxConnection == 0 {
+	remote := slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
+	if remote && t.MaxConnection == 0 {
 		c.Timeouts.MaxConnection = remoteConnection
 	}
 	if m.MTLS != "" && !plain {
