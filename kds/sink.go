@@ -7,7 +7,9 @@ import (
 	"iter"
 	"slices"
 	"sort"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -233,6 +235,10 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 		refuse("", s.foreign(key))
 		return
 	}
+	if reason := malformed(key); reason != "" {
+		refuse("name", reason)
+		return
+	}
 	r, err := mesh.FromProto(item.GetResource())
 	if err != nil {
 		refuse("spec", err.Error())
@@ -260,6 +266,25 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 		t.ops = append(t.ops, store.PutStatus{Key: key, Status: status})
 	}
 	t.marks[key] = markOf(key, item.GetVersion(), status)
+}
+
+// malformed says why a store would refuse the key, which would hold up all that came with it.
+func malformed(key mesh.Key) string {
+	info, ok := mesh.Lookup(key.Kind)
+	switch {
+	case !ok:
+		return "unknown kind"
+	case key.Name == "":
+		return "the name is empty"
+	case (info.Scope == mesh.ScopeMesh) != (key.Mesh != ""):
+		return fmt.Sprintf("kind %s and mesh %q do not go together", key.Kind, key.Mesh)
+	}
+	for _, part := range []string{key.Mesh, key.Zone, key.Namespace, key.Name} {
+		if strings.ContainsAny(part, "/\x00") || !utf8.ValidString(part) {
+			return fmt.Sprintf("%q has a slash, a zero byte or is not UTF-8", part)
+		}
+	}
+	return ""
 }
 
 func (s *Sink) foreign(key mesh.Key) string {
@@ -324,7 +349,8 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		return fmt.Errorf("gap: a delta from revision %d, but only %d is applied", d.GetFrom(), s.cursor.GetRevision())
 	case d.GetRevision() < d.GetFrom():
 		return fmt.Errorf("a delta that goes back, from revision %d to %d", d.GetFrom(), d.GetRevision())
-	case d.GetRevision() <= s.cursor.GetRevision() && len(d.GetCompleteKinds()) == 0 && d.GetFrom() < d.GetRevision():
+	case d.GetRevision() < s.cursor.GetRevision(),
+		d.GetRevision() == s.cursor.GetRevision() && d.GetFrom() < d.GetRevision() && len(d.GetCompleteKinds()) == 0:
 		s.ack(d.GetRevision()) // a repetition
 		return nil
 	}

@@ -236,6 +236,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no name", "type: MeshTimeout\nspec: {}", []string{"name: is required"}},
 		{"no spec", "type: MeshTimeout\nname: a", []string{"spec: is required"}},
 		{"flat with spec", "type: Mesh\nname: a\nspec: {}", []string{"spec: Mesh has its fields at the top of the document, beside type and name"}},
+		{"field of the peer", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}", []string{"metrics: is not a part of Dataplane here: remove it; MeshMetric, which replaces it, is not supported yet"}},
 		{"flat with unknown", "type: Mesh\nname: a\nmtsl: {}", []string{"mtsl: unknown field: did you mean mtls?"}},
 		{"two forms", "type: MeshTimeout\nkind: MeshTimeout\nname: a\nspec: {}", []string{"kind: give type (Universal) or apiVersion and kind (Kubernetes), not both"}},
 		{"mesh of a global kind", "type: Zone\nname: a\nmesh: b", []string{"mesh: Zone belongs to no mesh: remove the field"}},

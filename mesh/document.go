@@ -373,6 +373,8 @@ func (d *decoder) flat(top []pair, known []string, h header, r *Resource) {
 		case slices.Contains(known, p.key):
 		case fd != nil:
 			d.field(p, m, fd, p.key, 0)
+		case movedFields[h.info.Kind][p.key] != "":
+			d.add(p.node, p.key, "%s", movedFields[h.info.Kind][p.key])
 		case p.key == "spec":
 			d.add(p.node, "spec", "%s has its fields at the top of the document, beside type and name", h.info.Kind)
 		default:

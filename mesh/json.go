@@ -15,7 +15,7 @@ import (
 // YAML what is not JSON.
 func looksLikeJSON(data []byte) bool {
 	data = bytes.TrimLeft(data, " \t\r\n")
-	return len(data) > 0 && data[0] == '{' && json.Valid(firstValue(data))
+	return len(data) > 0 && data[0] == '{' && firstValue(data) != nil
 }
 
 // firstValue is the first JSON value of a stream, or nil.

@@ -30,6 +30,18 @@ var plannedKinds = []string{"MeshAccessLog", "MeshCircuitBreaker", "MeshExternal
 	"MeshProxyPatch", "MeshRateLimit", "MeshRetry", "MeshTCPRoute", "MeshTLS", "MeshTrace", "MeshTrust", "MeshZoneAddress",
 	"Workload", "ZoneEgress"}
 
+// movedFields are fields that a kind has elsewhere and not here, with what to do instead.
+var movedFields = map[Kind]map[string]string{
+	KindMesh: {
+		"tracing": "is not a part of Mesh here: remove it; MeshTrace, which replaces it, is not supported yet",
+		"logging": "is not a part of Mesh here: remove it; MeshAccessLog, which replaces it, is not supported yet",
+		"metrics": "is not a part of Mesh here: remove it; MeshMetric, which replaces it, is not supported yet",
+	},
+	KindDataplane: {
+		"metrics": "is not a part of Dataplane here: remove it; MeshMetric, which replaces it, is not supported yet",
+	},
+}
+
 func unknownKind(name string) string {
 	if by, ok := replacedKinds[name]; ok {
 		if _, ok := Lookup(Kind(by)); ok {

@@ -28,7 +28,7 @@ func entriesFor(policies []*mesh.Resource, d Destination) []ranked {
 	var out []ranked
 	for _, p := range policies {
 		var head Head
-		for _, e := range ToEntries(p) {
+		for e := range entries(p, "to") {
 			if head.Target == nil {
 				head = HeadOf(p)
 			}

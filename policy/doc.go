@@ -22,7 +22,8 @@
 // rank below all that people wrote. Then come the kind of the top-level target, name before labels for a Dataplane
 // target, origin, role, and the display name, where the smaller name has the higher rank. Keys break the last tie, so
 // the order is total and the result of a merge does not depend on the order of the input. Entries of "to" put their own
-// target's kind between role and display name.
+// target's kind between role and display name. In one point the order departs from the peer's, whose comparison runs in a
+// circle there: see dataplaneRank.
 //
 // # References
 //

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"cmp"
+	"iter"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -139,18 +141,18 @@ func roleRank(role string) int {
 	return 0
 }
 
-// dataplaneRank ranks Dataplane targets. A target without name and labels takes no part (ok is false): it ties with all.
-func dataplaneRank(t *meshv1.TargetRef) (rank int, ok bool) {
-	if t.GetKind() != targetDataplane || t.GetName() == "" && len(t.GetLabels()) == 0 {
-		return 0, false
-	}
-	if t.GetName() != "" {
+// dataplaneRank ranks Dataplane targets: labels, then names, each without a section before with one.
+//
+// The peer leaves a target without name and labels unordered against both, which is no order at all: with labels "aaa",
+// plain "mmm" and name "zzz" each would override the next, in a circle, and the result would hang on the order of the
+// input. Here a plain target stands with the names. Of the peer's answers only one differs: a plain target overrides one
+// by labels also if its policy's name is the larger.
+func dataplaneRank(t *meshv1.TargetRef) int {
+	rank := 0
+	if len(t.GetLabels()) == 0 {
 		rank = 2
 	}
-	if t.GetSectionName() != "" {
-		rank++
-	}
-	return rank, true
+	return rank + boolRank(t.GetSectionName() != "")
 }
 
 func boolRank(b bool) int {
@@ -166,9 +168,9 @@ func compareRank(a, b Head) int {
 		cmp.Compare(kindRank(a.Target.GetKind()), kindRank(b.Target.GetKind()))); c != 0 {
 		return c
 	}
-	if ra, ok := dataplaneRank(a.Target); ok {
-		if rb, ok := dataplaneRank(b.Target); ok && ra != rb {
-			return cmp.Compare(ra, rb)
+	if a.Target.GetKind() == targetDataplane {
+		if c := cmp.Compare(dataplaneRank(a.Target), dataplaneRank(b.Target)); c != 0 {
+			return c
 		}
 	}
 	c := cmp.Compare(originRank(a.Origin), originRank(b.Origin))
@@ -200,39 +202,40 @@ type Entry struct {
 }
 
 // ToEntries are the entries of "to" of a policy of any kind.
-func ToEntries(r *mesh.Resource) []Entry { return entries(r, "to") }
+func ToEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "to")) }
 
 // FromEntries are the entries of "from" of a policy of any kind.
-func FromEntries(r *mesh.Resource) []Entry { return entries(r, "from") }
+func FromEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "from")) }
 
 // RuleEntries are the entries of "rules" of a policy of any kind.
-func RuleEntries(r *mesh.Resource) []Entry { return entries(r, "rules") }
+func RuleEntries(r *mesh.Resource) []Entry { return slices.Collect(entries(r, "rules")) }
 
-func entries(r *mesh.Resource, list protoreflect.Name) []Entry {
-	if r.Spec == nil {
-		return nil
-	}
-	spec := r.Spec.ProtoReflect()
-	fd := spec.Descriptor().Fields().ByName(list)
-	if fd == nil || !fd.IsList() || fd.Message() == nil {
-		return nil
-	}
-	l := spec.Get(fd).List()
-	if l.Len() == 0 {
-		return nil
-	}
-	fields := fd.Message().Fields()
-	target, conf := fields.ByName("target_ref"), fields.ByName("default")
-	out := make([]Entry, l.Len())
-	for i := range out {
-		m := l.Get(i).Message()
-		out[i] = Entry{Index: i, message: m}
-		if target != nil && m.Has(target) {
-			out[i].Target, _ = m.Get(target).Message().Interface().(*meshv1.TargetRef)
+// entries walks a list of a policy, by name, so that every kind's is the same to walk.
+func entries(r *mesh.Resource, list protoreflect.Name) iter.Seq[Entry] {
+	return func(yield func(Entry) bool) {
+		if r.Spec == nil {
+			return
 		}
-		if conf != nil && m.Has(conf) {
-			out[i].Conf = m.Get(conf).Message().Interface()
+		spec := r.Spec.ProtoReflect()
+		fd := spec.Descriptor().Fields().ByName(list)
+		if fd == nil || !fd.IsList() || fd.Message() == nil || !spec.Has(fd) {
+			return
+		}
+		fields := fd.Message().Fields()
+		target, conf := fields.ByName("target_ref"), fields.ByName("default")
+		l := spec.Get(fd).List()
+		for i := range l.Len() {
+			m := l.Get(i).Message()
+			e := Entry{Index: i, message: m}
+			if target != nil && m.Has(target) {
+				e.Target, _ = m.Get(target).Message().Interface().(*meshv1.TargetRef)
+			}
+			if conf != nil && m.Has(conf) {
+				e.Conf = m.Get(conf).Message().Interface()
+			}
+			if !yield(e) {
+				return
+			}
 		}
 	}
-	return out
 }

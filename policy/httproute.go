@@ -18,12 +18,11 @@ type HTTPRule struct {
 	Origin Origin
 	// Index of the rule in that entry's rules.
 	Index int
-	// Policy is the resource of Origin; references in filters it contributed are resolved for it.
+	// Policy is the resource of Origin.
 	Policy *mesh.Resource
-	// Backends is the policy that contributed backendRefs; nil if none did.
-	Backends *mesh.Resource
-	// Filters is the policy that contributed filters; nil if none did.
-	Filters *mesh.Resource
+	// Backends and Filters are the policies whose backendRefs and filters Conf has, for which the references in them are to
+	// be resolved; nil if none has any.
+	Backends, Filters *mesh.Resource
 }
 
 // HTTPRoutes merges the rules of MeshHTTPRoutes for a destination (traffic-policies 2.7). The policies are those that

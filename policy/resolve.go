@@ -77,6 +77,9 @@ func eachLabel(key mesh.Key, labels map[string]string, f func(k, v string)) {
 
 // legacyName reads the older form <service>_<namespace>_svc[_<port>] of a name.
 func legacyName(name string) (service, namespace, port string, ok bool) {
+	if !strings.Contains(name, "_svc") {
+		return "", "", "", false
+	}
 	p := strings.Split(name, "_")
 	if len(p) < 3 || len(p) > 4 || p[2] != "svc" {
 		return "", "", "", false

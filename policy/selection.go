@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,7 +80,7 @@ func (h Head) Bucket() Bucket {
 		}
 		return bucketMesh
 	case targetService, targetServiceSubset:
-		if t.GetName() != "" {
+		if t.GetName() != "" && len(t.GetLabels()) == 0 {
 			return Bucket("service/" + t.GetName())
 		}
 		return bucketService
@@ -204,10 +205,9 @@ func (h Head) Select(s Subject) (Selection, bool) {
 	case targetService:
 		return h.selectService(s)
 	case targetServiceSubset:
-		tags := map[string]string{mesh.TagService: t.GetName()}
-		for k, v := range t.GetTags() {
-			tags[k] = v
-		}
+		tags := make(map[string]string, len(t.GetTags())+1)
+		maps.Copy(tags, t.GetTags())
+		tags[mesh.TagService] = t.GetName()
 		return selectTags(dp, tags)
 	}
 	return Selection{}, false

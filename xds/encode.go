@@ -2,6 +2,7 @@ package xds
 
 import (
 	"slices"
+	"weak"
 
 	"google.golang.org/protobuf/proto"
 
@@ -11,7 +12,39 @@ import (
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
-func encode(t delta.Type, name string, m proto.Message, err error, cause []mesh.Key) (*delta.Resource, error) {
+// pool keeps one copy of equal resources: what differs between groups of proxies in its inputs alone, as the routes of a
+// destination to which their policies say the same, is one resource for all of them. It holds them weakly.
+type pool struct {
+	items map[poolKey]weak.Pointer[delta.Resource]
+	limit int
+}
+
+type poolKey struct {
+	typ           delta.Type
+	name, version string
+	causes        keyList
+}
+
+func newPool() *pool { return &pool{items: map[poolKey]weak.Pointer[delta.Resource]{}, limit: 1024} }
+
+func (p *pool) intern(r *delta.Resource) *delta.Resource {
+	k := poolKey{r.Type, r.Name, r.Version, internKeys(r.Cause)}
+	if was := p.items[k].Value(); was != nil {
+		return was
+	}
+	if len(p.items) >= p.limit {
+		for k, w := range p.items {
+			if w.Value() == nil {
+				delete(p.items, k)
+			}
+		}
+		p.limit = max(1024, 2*len(p.items))
+	}
+	p.items[k] = weak.Make(r)
+	return r
+}
+
+func (p *pool) encode(t delta.Type, name string, m proto.Message, err error, cause []mesh.Key) (*delta.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -19,30 +52,30 @@ func encode(t delta.Type, name string, m proto.Message, err error, cause []mesh.
 	if err != nil {
 		return nil, err
 	}
-	return delta.NewResource(t, name, body, cause...), nil
+	return p.intern(delta.NewResource(t, name, body, cause...)), nil
 }
 
-func encodeCluster(c ir.Cluster, cause ...mesh.Key) (*delta.Resource, error) {
+func (p *pool) cluster(c ir.Cluster, cause ...mesh.Key) (*delta.Resource, error) {
 	m, err := translate.Cluster(c)
-	return encode(delta.TypeCluster, c.Name, m, err, cause)
+	return p.encode(delta.TypeCluster, c.Name, m, err, cause)
 }
 
-func encodeEndpoints(e ir.Endpoints, cause ...mesh.Key) (*delta.Resource, error) {
-	return encode(delta.TypeEndpoint, e.Cluster, translate.Endpoints(e), nil, cause)
+func (p *pool) endpoints(e ir.Endpoints, cause ...mesh.Key) (*delta.Resource, error) {
+	return p.encode(delta.TypeEndpoint, e.Cluster, translate.Endpoints(e), nil, cause)
 }
 
-func encodeListener(l ir.Listener, cause ...mesh.Key) (*delta.Resource, error) {
+func (p *pool) listener(l ir.Listener, cause ...mesh.Key) (*delta.Resource, error) {
 	m, err := translate.Listener(l)
-	return encode(delta.TypeListener, l.Name, m, err, cause)
+	return p.encode(delta.TypeListener, l.Name, m, err, cause)
 }
 
-func encodeRoutes(c ir.RouteConfig, cause ...mesh.Key) (*delta.Resource, error) {
+func (p *pool) routes(c ir.RouteConfig, cause ...mesh.Key) (*delta.Resource, error) {
 	m, err := translate.RouteConfig(c)
-	return encode(delta.TypeRoute, c.Name, m, err, cause)
+	return p.encode(delta.TypeRoute, c.Name, m, err, cause)
 }
 
-func encodeSecret(s ir.Secret, cause ...mesh.Key) (*delta.Resource, error) {
-	return encode(delta.TypeSecret, s.Name, translate.Secret(s), nil, cause)
+func (p *pool) secret(s ir.Secret, cause ...mesh.Key) (*delta.Resource, error) {
+	return p.encode(delta.TypeSecret, s.Name, translate.Secret(s), nil, cause)
 }
 
 // sameResource says that nobody needs to hear of the difference: equal bytes keep the old pointer.

@@ -2,9 +2,12 @@ package xds
 
 import (
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -123,17 +126,145 @@ func testDataplane(name, address, service string, port uint32, calls ...string) 
 	return resource(mesh.KindDataplane, testZone, name, &meshv1.Dataplane{Networking: n})
 }
 
-func TestSmoke(t *testing.T) {
+// TestCostFollowsChange counts calls of compute functions: a change must compute what depends on it and nothing else,
+// however many proxies there are.
+func TestCostFollowsChange(t *testing.T) {
+	const proxies = 40
 	w := newWorld(t)
-	w.put(testMesh("STRICT"), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.1", "api", 8080),
-		testDataplane("web-1", "10.0.0.2", "web", 8080, "api"))
-	f := w.open(resource(mesh.KindDataplane, testZone, "web-1", nil).Key)
-	table := w.table(f.key)
-	for _, typ := range delta.Types {
-		for r := range table.All(typ) {
-			fmt.Println(typ, r.Name, len(r.Body), r.Version, r.Cause)
+	rs := []*mesh.Resource{testMesh("STRICT")}
+	var calls []string
+	for i := range 10 {
+		name := fmt.Sprintf("svc-%d", i)
+		calls = append(calls, name)
+		rs = append(rs, testService(testZone, name, 8080))
+	}
+	for i := range proxies {
+		rs = append(rs, testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.0.0.%d", i+1), calls[i%10], 8080, calls...))
+	}
+	w.put(rs...)
+	feeds := make([]*feed, proxies)
+	for i := range proxies {
+		feeds[i] = w.open(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: fmt.Sprintf("dp-%d", i)})
+	}
+	timeout := func(name, service string, d time.Duration) *mesh.Resource {
+		target := &meshv1.TargetRef{Kind: "Mesh"}
+		if service != "" {
+			target = &meshv1.TargetRef{Kind: "MeshService", Name: service}
+		}
+		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{TargetRef: target,
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}}}}})
+	}
+	w.put(timeout("one", "svc-3", time.Second))
+	insight := func(name, state string) *mesh.Resource {
+		return resource(mesh.KindDataplaneInsight, testZone, name, &meshv1.ProxyInsight{State: state})
+	}
+	w.put(insight("dp-0", "Online"))
+
+	for _, tc := range []struct {
+		name   string
+		change func()
+		want   map[string]uint64
+	}{
+		{"a policy's content: no matching, one route", func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
+			map[string]uint64{"head": 1, "timeouts": 10, "routes": 10, "group": 1, "table": proxies, "inbound_policy": 1}},
+		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) }, map[string]uint64{"instance": 1}},
+		{"an endpoint's health", func() { w.put(insight("dp-0", "Lost")) },
+			map[string]uint64{"instance": 1, "local_endpoints": 1, "endpoints": 1, "group": 1, "table": proxies, "membership": 1}},
+		{"an identity", func() { w.e.SetIdentity(feeds[0].key, testIdentity); w.e.processEvents() }, map[string]uint64{"secrets": 1, "table": 1}},
+		{"a status that nobody reads", func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
+		{"an unrelated mesh", func() {
+			r := testService(testZone, "else", 8080)
+			r.Key.Mesh = "other"
+			w.put(r)
+		}, nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := w.computes(tc.change)
+			for q, n := range got {
+				if n > tc.want[q] {
+					t.Errorf("%s was computed %d times, want at most %d", q, n, tc.want[q])
+				}
+			}
+			for q := range tc.want {
+				if got[q] == 0 && q != "membership" {
+					t.Errorf("%s was not computed", q)
+				}
+			}
+		})
+	}
+
+	// A proxy's own inbound is its own affair.
+	dp := testDataplane("dp-7", "10.0.0.8", "svc-7", 8080, calls...)
+	dp.Spec.(*meshv1.Dataplane).Networking.Inbound[0].ServicePort = 9999
+	got := w.computes(func() { w.put(dp) })
+	for _, q := range []string{"inbound", "table", "scope", "match", "instance", "membership"} {
+		if got[q] > 1 {
+			t.Errorf("%s was computed %d times for one proxy's own inbound", q, got[q])
 		}
 	}
-	fmt.Println(w.e.Progress())
-	fmt.Println(w.computes(func() { w.put(testDataplane("api-2", "10.0.0.3", "api", 8080)) }))
+	for _, q := range []string{"group", "endpoints", "cluster", "routes", "listener"} {
+		if got[q] > 0 {
+			t.Errorf("%s was computed for one proxy's own inbound", q)
+		}
+	}
+	if got["inbound"] != 1 {
+		t.Errorf("its inbound was computed %d times", got["inbound"])
+	}
+}
+
+// TestNothingStays: when all feeds are closed, nothing is remembered.
+func TestNothingStays(t *testing.T) {
+	w := newWorld(t)
+	w.put(testMesh("STRICT"), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.1", "api", 8080, "api"))
+	f := w.open(testDataplane("api-1", "", "api", 1).Key)
+	g := w.open(f.key)
+	f.Close()
+	w.e.processEvents()
+	if _, ok := w.e.Config(f.key); !ok {
+		t.Error("the second feed lost its table")
+	}
+	g.Close()
+	w.e.processEvents()
+	for _, k := range w.e.g.kinds {
+		if k.nodes != 0 {
+			t.Errorf("%d nodes of %s stay", k.nodes, k.name)
+		}
+	}
+}
+
+// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is told, and heals.
+func TestFailureKeepsLastGood(t *testing.T) {
+	w := newWorld(t)
+	w.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("web-1", "10.0.0.1", "web", 8080, "api"))
+	f := w.open(testDataplane("web-1", "", "web", 1).Key)
+	before := w.table(f.key)
+	good := w.e.q.cluster.fn
+	w.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { panic("broken") }
+	w.put(testMesh("STRICT"))
+	p := w.e.Progress()
+	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != f.key || !p.Refusals[0].ByControlPlane || !strings.Contains(p.Refusals[0].Reason, "broken") {
+		t.Fatalf("refusals: %+v", p.Refusals)
+	}
+	name := "kri_msvc_default_east__api_http"
+	if w.table(f.key).Lookup(delta.TypeCluster, name) != before.Lookup(delta.TypeCluster, name) {
+		t.Error("the last good cluster is gone")
+	}
+	if w.table(f.key).Lookup(delta.TypeListener, "self_inbound_dp_http") == before.Lookup(delta.TypeListener, "self_inbound_dp_http") {
+		t.Error("the rest of the proxy's configuration did not move on")
+	}
+	w.e.q.cluster.fn = good
+	w.put(resource(mesh.KindMeshService, testZone, "unrelated", &meshv1.MeshService{}))
+	if p := w.e.Progress(); len(p.Refusals) != 0 {
+		t.Errorf("still refused: %+v", p.Refusals)
+	}
+	if w.table(f.key).Lookup(delta.TypeCluster, name) == before.Lookup(delta.TypeCluster, name) {
+		t.Error("the cluster was not computed again")
+	}
+
+	// A proxy that is gone keeps what it had, and nobody is to blame.
+	last := w.table(f.key)
+	w.remove(f.key)
+	if w.table(f.key) != last || len(w.e.Progress().Refusals) != 0 {
+		t.Error("a removed Dataplane took its proxy's configuration away")
+	}
 }

@@ -10,6 +10,12 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
+// computePoliced is what policies say about every inbound that they select.
+func (q *queries) computePoliced(r *reader, k inboundKey) (*compile.Inbound, error) {
+	return compile.NewInbound(k.mesh, q.policies(r, k.timeouts, mesh.KindMeshTimeout),
+		q.policies(r, k.permissions, mesh.KindMeshTrafficPermission)), nil
+}
+
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
 func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	dp := q.reads(r).Spec(k)
@@ -19,31 +25,29 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	info := q.mesh.get(r, k.Mesh)
 	m := q.match.get(r, k)
 	causes := map[string][]mesh.Key{}
-	listeners, clusters := compile.Inbounds(dp, info, func(section string) compile.Inbound {
-		var in compile.Inbound
-		if m == nil {
-			return in
-		}
-		for _, s := range m.sections {
-			if s.section == section {
-				in.Timeouts = q.policies(r, s.timeouts, mesh.KindMeshTimeout)
-				in.Permissions = q.policies(r, s.permissions, mesh.KindMeshTrafficPermission)
-				causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.Inbound {
+		lists := inboundKey{mesh: k.Mesh, timeouts: internKeys(nil), permissions: internKeys(nil)}
+		if m != nil {
+			for _, s := range m.sections {
+				if s.section == section {
+					lists.timeouts, lists.permissions = s.timeouts, s.permissions
+					causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+				}
 			}
 		}
-		return in
+		return q.policed.get(r, lists)
 	})
 	tl, tc := compile.Transparent(dp, info)
 	var list []*delta.Resource
 	for _, c := range append(clusters, tc...) {
-		res, err := encodeCluster(c, append(causes[c.Name], k)...)
+		res, err := q.pool.cluster(c, append(causes[c.Name], k)...)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, res)
 	}
 	for _, l := range append(listeners, tl...) {
-		res, err := encodeListener(l, append(causes[l.Name], k)...)
+		res, err := q.pool.listener(l, append(causes[l.Name], k)...)
 		if err != nil {
 			return nil, err
 		}
@@ -66,14 +70,14 @@ func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error)
 	if len(data) == 0 {
 		return nil, nil
 	}
-	return encodeSecret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
+	return q.pool.secret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
 }
 
 // computeSecrets is a proxy's certificate and the bundle it trusts.
 func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
 	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
-		res, err := encodeSecret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
+		res, err := q.pool.secret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
 		if err != nil {
 			return nil, err
 		}
@@ -101,7 +105,7 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 		}
 		seen[compile.SNI(ref)] = true
 		chains = append(chains, compile.IngressChain(ref))
-		c, err := encodeCluster(compile.IngressCluster(compile.IngressName(ref)), d.Key)
+		c, err := q.pool.cluster(compile.IngressCluster(compile.IngressName(ref)), d.Key)
 		if err != nil {
 			return err
 		}
@@ -138,7 +142,7 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 			}
 		}
 	}
-	l, err := encodeListener(compile.IngressListener(res, chains), k)
+	l, err := q.pool.listener(compile.IngressListener(res, chains), k)
 	if err != nil {
 		return nil, err
 	}

@@ -64,6 +64,15 @@ type (
 		timeouts compile.Timeouts
 		causes   keyList
 	}
+	// listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
+	listedKey struct {
+		at        mesh.Key
+		outbounds unique.Handle[string]
+	}
+	inboundKey struct {
+		mesh                  string
+		timeouts, permissions keyList
+	}
 	groupKey struct {
 		set   keyList
 		scope scope
@@ -110,6 +119,7 @@ type routesOf struct {
 type queries struct {
 	zone string
 	s    *state
+	pool *pool
 
 	head       *query[mesh.Key, policy.Head]
 	mesh       *query[string, compile.MeshInfo]
@@ -130,9 +140,11 @@ type queries struct {
 	routes     *query[inSet, *routesOf]
 	listener   *query[listenerKey, *delta.Resource]
 	everything *query[string, scope]
+	listed     *query[listedKey, scope]
 	scope      *query[mesh.Key, scope]
 	outbounds  *query[scope, []compile.Outbound]
 	group      *query[groupKey, *segment]
+	policed    *query[inboundKey, *compile.Inbound]
 	inbound    *query[mesh.Key, *segment]
 	ca         *query[string, *delta.Resource]
 	secrets    *query[mesh.Key, *segment]
@@ -141,7 +153,7 @@ type queries struct {
 }
 
 func newQueries(g *graph, s *state, zone string) *queries {
-	q := &queries{zone: zone, s: s}
+	q := &queries{zone: zone, s: s, pool: newPool()}
 	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
 	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
 		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
@@ -165,9 +177,11 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
 	q.everything = newQuery(g, "everything", same[scope], q.computeEverything)
+	q.listed = newQuery(g, "listed", same[scope], q.computeListed)
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = newQuery(g, "group", keepSegment, q.computeGroup)
+	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.Inbound).Equal), q.computePoliced)
 	q.inbound = newQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = newQuery(g, "ca", sameBy(sameResource), q.computeCA)
 	q.secrets = newQuery(g, "secrets", keepSegment, q.computeSecrets)
@@ -331,7 +345,7 @@ func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource,
 		}
 		e.Endpoints = compile.SortEndpoints(e.Endpoints)
 	}
-	return encodeEndpoints(e, ref.Key)
+	return q.pool.endpoints(e, ref.Key)
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
@@ -361,7 +375,7 @@ func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, 
 	if p, ok := d.Port(ref.Section); ok {
 		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p)))
 	}
-	return encodeEndpoints(e, ref.Key)
+	return q.pool.endpoints(e, ref.Key)
 }
 
 func (q *queries) computeMembership(r *reader, k mesh.Key) (*membership, error) {

@@ -2,6 +2,7 @@ package xds
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -165,7 +166,7 @@ func TestMergedUpdates(t *testing.T) {
 	base := r.until(func(p Progress) bool { return p.PendingCount == 0 }).Answered
 	var last uint64
 	for i := range 20 {
-		last = r.put(testDataplane("api-"+string(rune('a'+i)), "10.0.1."+string(rune('1'+i%9)), "api", 8080))
+		last = r.put(testDataplane(fmt.Sprintf("api-%d", i), fmt.Sprintf("10.0.1.%d", i), "api", 8080))
 	}
 	p := r.until(func(p Progress) bool { return p.Revision == last })
 	if p.Answered != base {
@@ -178,4 +179,3 @@ func TestMergedUpdates(t *testing.T) {
 	f.Answered(last, nil)
 	r.until(func(p Progress) bool { return p.Answered == last })
 }
-

@@ -36,7 +36,7 @@ type roleOptions struct {
 	logFormat, logLevel                  string
 	certFile, keyFileTLS                 string
 	caFile                               string
-	skipVerify                           bool
+	skipVerify, localhostIsAdmin         bool
 	addressFlags                         []string
 }
 
@@ -49,6 +49,7 @@ func (o *roleOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.keyFile, "encryption-key-file", "", "key that encrypts secrets at rest (default: encryption.key in the data directory, made once)")
 	f.StringVar(&o.certFile, "tls-cert-file", "", "server certificate with its chain, PEM (default: one of an own CA, made once)")
 	f.StringVar(&o.keyFileTLS, "tls-key-file", "", "key of --tls-cert-file")
+	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true, "callers on loopback need no token; turn it off where others use this host")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; PUT /logging on the diagnostics port changes it at run time")
 	o.address(f, &o.apiAddr, "api-addr", "127.0.0.1:5681", "address of the API without TLS; callers on this host are administrators")
@@ -188,7 +189,7 @@ func (o *roleOptions) openStore(ctx context.Context, r *role) (err error) {
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		s, err := postgres.Open(ctx, postgres.Config{URL: o.postgresURL, Sealer: sealer, MaxConns: int32(o.maxConns), Logger: r.log, Registerer: r.registry})
+		s, err := postgres.Open(ctx, postgres.Config{URL: o.postgresURL, Sealer: sealer, MaxConns: o.maxConns, Logger: r.log, Registerer: r.registry})
 		if err != nil {
 			if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
 				return fmt.Errorf("PostgreSQL at %s (--postgres-url) does not answer: %w\nStart it, or correct the URL; nothing was changed", withoutPassword(o.postgresURL), err)

@@ -7,7 +7,6 @@ import (
 	"regexp"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/zone"
@@ -39,7 +38,7 @@ number of replicas may run on one database; they need the same encryption key.`,
 			g, err := global.New(global.Config{
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, KDSAddr: kdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				Logger: r.log, Level: r.level, Registry: r.registry,
+				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
 				return err
@@ -95,12 +94,11 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 			if o.skipVerify {
 				r.log.Warn("global's certificate is not verified (--tls-skip-verify); anybody on the way can read the token")
 			}
-			r.log = r.log.With(zap.String("zone", name))
 			z, err := zone.New(zone.Config{
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				Logger: r.log, Level: r.level, Registry: r.registry,
+				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
 				return err

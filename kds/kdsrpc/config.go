@@ -8,8 +8,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // MaxMessage is the largest gRPC message either side takes, in bytes; servers and connections must be made with it.
@@ -20,7 +22,8 @@ const DefaultLease = 6 * time.Second
 
 // ServerConfig configures a [Server].
 type ServerConfig struct {
-	Store store.Store
+	Store   store.Store
+	Replica *replica.Replica
 	// Authenticate names the zone that a call's credentials prove; its error is sent as Unauthenticated unless it is a
 	// gRPC status already.
 	Authenticate func(ctx context.Context) (zone string, err error)
@@ -30,6 +33,9 @@ type ServerConfig struct {
 	Sign func(ctx context.Context, zone, mesh string, csr []byte) (*kdsv1.IssueIntermediateResponse, error)
 	// OnHello is told of every new session, before anything flows; nil is allowed.
 	OnHello func(zone string, hello *kdsv1.Hello)
+	// Hold shows a zone another form of a resource than the present one, or none (nil), while a staged rollout has not
+	// reached it; see kds.View. Nil shows all as it is.
+	Hold func(zone string, r *mesh.Resource) *mesh.Resource
 	// Lease for zones; 0 means [DefaultLease].
 	Lease time.Duration
 	// DegradedAfter is how old the oldest unacked change of a zone may get while it is still Online; 0 means 5 s.
@@ -38,6 +44,9 @@ type ServerConfig struct {
 	Snapshots int
 	// Window of unacked bytes per stream; 0 means kds.DefaultWindow.
 	Window int
+
+	// Validate refuses resources of the peer one by one, best with *mesh.ValidationError; nil accepts all.
+	Validate func(*mesh.Resource) error
 
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
@@ -54,8 +63,9 @@ type ClientConfig struct {
 	// TLS must not be nil.
 	TLS *tls.Config
 	// Token is read for every connection attempt; nil sends none (a client certificate proves the zone).
-	Token func() (string, error)
-	Store store.Store
+	Token   func() (string, error)
+	Store   store.Store
+	Replica *replica.Replica
 	// Progress reads how far the proxies are; nil reports all as answered once applied.
 	Progress func() LocalProgress
 	// ProgressChanged is closed at the next change of Progress; take it before Progress.
@@ -66,6 +76,9 @@ type ClientConfig struct {
 	CAPins []string
 	// Window of unacked bytes upward; 0 means kds.DefaultWindow.
 	Window int
+
+	// Validate refuses resources of the peer one by one, best with *mesh.ValidationError; nil accepts all.
+	Validate func(*mesh.Resource) error
 
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer

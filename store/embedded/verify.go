@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -72,7 +73,7 @@ func verifyPages(path string) error {
 		return fmt.Errorf("the file is cut off: it has %d bytes and should have at least %d", info.Size(), a.high*size)
 	}
 	p := &pages{r: f, size: size, high: a.high, used: map[uint64]bool{0: true, 1: true}}
-	return p.walk(a.root, 0)
+	return p.walk(a.root, 0, nil, nil)
 }
 
 type metaPage struct{ root, high, transaction uint64 }
@@ -92,8 +93,8 @@ func readMeta(b []byte, id uint64) (metaPage, error) {
 	}, nil
 }
 
-// walk checks the tree below a page.
-func (p *pages) walk(id uint64, depth int) error {
+// walk checks the tree below a page, whose keys must be at least low and below high; nil is no bound.
+func (p *pages) walk(id uint64, depth int, low, high []byte) error {
 	if depth > 64 {
 		return fmt.Errorf("page %d is too deep", id)
 	}
@@ -121,11 +122,11 @@ func (p *pages) walk(id uint64, depth int) error {
 	if binary.LittleEndian.Uint64(page) != id {
 		return fmt.Errorf("page %d says that it is another", id)
 	}
-	return p.elements(page, id, depth)
+	return p.elements(page, id, depth, low, high)
 }
 
 // elements checks a page's elements and walks what they lead to.
-func (p *pages) elements(page []byte, id uint64, depth int) error {
+func (p *pages) elements(page []byte, id uint64, depth int, low, high []byte) error {
 	flags, count := binary.LittleEndian.Uint16(page[8:]), uint64(binary.LittleEndian.Uint16(page[10:]))
 	if flags != flagBranch && flags != flagLeaf {
 		return fmt.Errorf("page %d has the unknown flags %#x", id, flags)
@@ -134,7 +135,7 @@ func (p *pages) elements(page []byte, id uint64, depth int) error {
 	if pageHeader+count*elementSize > length || (flags == flagBranch && count == 0) {
 		return fmt.Errorf("page %d has a wrong count", id)
 	}
-	var last []byte
+	keys := make([][]byte, count)
 	for i := range count {
 		at := pageHeader + i*elementSize
 		e := page[at : at+elementSize]
@@ -148,14 +149,11 @@ func (p *pages) elements(page []byte, id uint64, depth int) error {
 			return fmt.Errorf("element %d of page %d is beyond the page", i, id)
 		}
 		key := page[at+pos : at+pos+keySize]
-		if i > 0 && string(last) >= string(key) {
+		if (i > 0 && bytes.Compare(keys[i-1], key) >= 0) || (low != nil && bytes.Compare(key, low) < 0) || (high != nil && bytes.Compare(key, high) >= 0) {
 			return fmt.Errorf("page %d is out of order", id)
 		}
-		last = key
+		keys[i] = key
 		if flags == flagBranch {
-			if err := p.walk(binary.LittleEndian.Uint64(e[8:]), depth+1); err != nil {
-				return err
-			}
 			continue
 		}
 		switch kind := binary.LittleEndian.Uint32(e); kind {
@@ -169,6 +167,18 @@ func (p *pages) elements(page []byte, id uint64, depth int) error {
 			return fmt.Errorf("element %d of page %d has the unknown flags %#x", i, id, kind)
 		}
 	}
+	if flags == flagBranch {
+		for i := range count {
+			next := high
+			if i+1 < count {
+				next = keys[i+1]
+			}
+			child := binary.LittleEndian.Uint64(page[pageHeader+i*elementSize+8:])
+			if err := p.walk(child, depth+1, keys[i], next); err != nil {
+				return err
+			}
+		}
+	}
 	return nil
 }
 
@@ -178,11 +188,11 @@ func (p *pages) bucket(value []byte, id uint64, depth int) error {
 		return fmt.Errorf("a bucket of page %d is too short", id)
 	}
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
-		return p.walk(root, depth+1)
+		return p.walk(root, depth+1, nil, nil)
 	}
 	inline := value[16:]
 	if len(inline) < pageHeader || binary.LittleEndian.Uint16(inline[8:]) != flagLeaf {
 		return fmt.Errorf("an inline bucket of page %d is damaged", id)
 	}
-	return p.elements(inline, id, depth+1)
+	return p.elements(inline, id, depth+1, nil, nil)
 }

@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"net/netip"
+	"reflect"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -17,13 +18,26 @@ const serviceless = 49151
 // InboundStreamIdle is the connection manager's own limit; routes have their own.
 const InboundStreamIdle = time.Hour
 
-// Inbound is the policies of one inbound, each list ascending.
+// Inbound is what policies say about an inbound; the same for all inbounds that the same policies select. Compare two
+// with [Inbound.Equal].
 type Inbound struct {
-	Timeouts, Permissions []*mesh.Resource
+	Timeouts Timeouts
+	Callers  []Caller
+	RBAC     *ir.RBAC
 }
 
+// NewInbound merges the policies of an inbound, each list ascending.
+func NewInbound(meshName string, timeouts, permissions []*mesh.Resource) *Inbound {
+	conf := policy.ForInbound(timeouts)
+	t := NewTimeouts(conf.CatchAll)
+	return &Inbound{Timeouts: t, Callers: callers(t.Route, conf), RBAC: Permission(meshName, policy.Permissions(permissions))}
+}
+
+// Equal says that no listener differs.
+func (i *Inbound) Equal(o *Inbound) bool { return reflect.DeepEqual(i, o) }
+
 // Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of a section name.
-func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) Inbound) ([]ir.Listener, []ir.Cluster) {
+func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbound) ([]ir.Listener, []ir.Cluster) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	redirected := n.GetTransparentProxying().GetRedirectPortInbound() != 0
 	var listeners []ir.Listener
@@ -37,8 +51,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) Inbou
 		address := cmp.Or(in.GetAddress(), n.GetAddress())
 		protocol := ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
 		p := policies(section)
-		conf := policy.ForInbound(p.Timeouts)
-		t := NewTimeouts(conf.CatchAll)
+		t := p.Timeouts
 
 		local := ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), address), Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
 		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, Timeouts: t.Cluster, Local: local}
@@ -58,7 +71,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) Inbou
 			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, Timeouts: t.Route}
 			routes := []ir.Route{base}
 			if m.MTLS != "" {
-				routes = callerRoutes(base, conf)
+				routes = callerRoutes(base, p.Callers)
 			}
 			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: t.RequestHeaders,
 				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1, Routes: &ir.RouteConfig{Name: name, Routes: routes}}
@@ -66,20 +79,20 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) Inbou
 			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: t.Cluster.Idle}
 		}
 		l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Unbound: redirected, Inbound: true, ReusePort: true}
-		secure(&l, chain, dp.Key.Mesh, m, p.Permissions)
+		secure(&l, chain, dp.Key.Mesh, m, p.RBAC)
 		listeners = append(listeners, l)
 	}
 	return listeners, clusters
 }
 
 // secure gives a listener its chains: who may connect, and whether in clear.
-func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permissions []*mesh.Resource) {
+func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permissions *ir.RBAC) {
 	if m.MTLS == "" {
 		l.Chains = []ir.Chain{plain}
 		return
 	}
 	tls := plain
-	tls.TLS, tls.RBAC = meshName, Permission(meshName, policy.Permissions(permissions))
+	tls.TLS, tls.RBAC = meshName, permissions
 	l.TLSInspector = needsSNI(tls.RBAC)
 	if m.MTLS != "PERMISSIVE" {
 		l.Chains = []ir.Chain{tls}

@@ -56,16 +56,29 @@ func identityMatch(m *meshv1.Match) ir.IdentityMatch {
 	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
 }
 
-// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody. Rules without an
-// identity are about zone proxies and do nothing here.
-func callerRoutes(base ir.Route, in policy.Inbound) []ir.Route {
-	var out []ir.Route
+// Caller is the timeouts of requests by some callers.
+type Caller struct {
+	Match ir.IdentityMatch
+	Route ir.RouteTimeouts
+}
+
+// callers are the conditioned rules. Rules without an identity are about zone proxies and do nothing here.
+func callers(base ir.RouteTimeouts, in policy.Inbound) []Caller {
+	var out []Caller
 	for _, c := range in.Conditioned {
-		if c.Match.GetSpiffeId() == nil {
-			continue
+		if c.Match.GetSpiffeId() != nil {
+			out = append(out, Caller{identityMatch(c.Match), overlay(base, c.Effective)})
 		}
-		m, r := identityMatch(c.Match), base
-		r.Match.Caller, r.Timeouts = &m, overlay(base.Timeouts, c.Effective)
+	}
+	return out
+}
+
+// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody.
+func callerRoutes(base ir.Route, list []Caller) []ir.Route {
+	var out []ir.Route
+	for _, c := range list {
+		r := base
+		r.Match.Caller, r.Timeouts = &c.Match, c.Route
 		out = append(out, r)
 	}
 	return append(out, base)

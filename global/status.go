@@ -1,0 +1,166 @@
+package global
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/kds/kdsrpc"
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// zoneStates are the sessions, and an Offline entry for every Zone that has none.
+func (g *Global) zoneStates() []kdsrpc.ZoneState {
+	states := g.kds.Zones()
+	seen := map[string]bool{}
+	for _, s := range states {
+		seen[s.Name] = true
+	}
+	for r := range g.replica.View().List(mesh.KindZone, "") {
+		if seen[r.Key.Name] {
+			continue
+		}
+		known := mesh.Status[*meshv1.ZoneStatus](r)
+		states = append(states, kdsrpc.ZoneState{
+			Name: r.Key.Name, State: kdsrpc.Offline, Reason: "it has not connected since this control plane started", DigestsEqual: true,
+			Instance: known.GetInstance(), Version: known.GetVersion(), Epoch: known.GetEpoch(),
+		})
+	}
+	slices.SortFunc(states, func(a, b kdsrpc.ZoneState) int { return cmp.Compare(a.Name, b.Name) })
+	return states
+}
+
+// storeTimeout bounds the look at the store in a status.
+const storeTimeout = time.Second
+
+// Status is the status of this control plane and its zones.
+func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
+	revision := g.replica.View().Revision()
+	out := &adminv1.GetStatusResponse{
+		Role: adminapi.RoleGlobal, Instance: g.cfg.Instance, Version: g.cfg.Version, Revision: revision,
+		Store: &adminv1.StoreStatus{Type: cmp.Or(g.cfg.StoreType, "embedded"), Available: true},
+	}
+	look, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if _, err := g.cfg.Store.Revision(look); err != nil {
+		out.Store.Available, out.Store.Reason = false, err.Error()
+	}
+	for _, s := range g.zoneStates() {
+		p := s.Progress
+		peer := &adminv1.ZonePeer{
+			Name: s.Name, State: string(s.State), Instance: s.Instance, DigestsEqual: s.DigestsEqual, Reason: s.Reason,
+			ConfigBytes: s.ConfigBytes, Resumed: s.Resumed, Version: s.Version,
+			Lag:     &adminv1.Lag{Revisions: s.LagRevisions, Seconds: s.LagSeconds},
+			Proxies: &adminv1.ProxyRollup{Total: p.GetProxiesTotal(), Online: p.GetProxiesOnline()},
+		}
+		switch {
+		case s.Answered >= revision:
+			peer.Proxies.AtRevision = p.GetProxiesOnline()
+		case s.Applied >= revision:
+			peer.Proxies.AtRevision = p.GetProxiesOnline() - min(p.GetPendingCount(), p.GetProxiesOnline())
+		}
+		out.Zones = append(out.Zones, peer)
+		out.Refusals = append(out.Refusals, p.GetRefusals()...)
+		for _, r := range s.Refusals {
+			out.Refusals = append(out.Refusals, &kdsv1.ProxyRefusal{Proxy: "zone " + s.Name, Cause: r.GetKey(), Reason: reasonOf(r), Revision: r.GetVersion()})
+		}
+	}
+	return out
+}
+
+func reasonOf(r *kdsv1.Refusal) string {
+	if r.GetField() == "" {
+		return r.GetReason()
+	}
+	return r.GetField() + ": " + r.GetReason()
+}
+
+// returnTime is how long a zone that is away has to connect after a start before a wait goes on without it.
+const returnTime = 5 * time.Second
+
+// Wait returns when every online proxy of every zone has answered everything up to revision, or when ctx ends. Zones that
+// are offline do not hold it up: they are reported as not complete.
+func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
+	began := time.Now()
+	patience := time.NewTimer(time.Until(g.started.Add(returnTime)))
+	defer patience.Stop()
+	for {
+		changed := g.kds.Changed()
+		out, pending := g.delivered(revision)
+		if !pending || ctx.Err() != nil {
+			out.Took = durationpb.New(time.Since(began))
+			return out
+		}
+		select {
+		case <-changed:
+		case <-patience.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// delivered says how far a revision is, and whether waiting can help.
+func (g *Global) delivered(revision uint64) (out *adminv1.WaitRevisionResponse, pending bool) {
+	out = &adminv1.WaitRevisionResponse{Complete: true}
+	young := time.Since(g.started) < returnTime
+	for _, s := range g.zoneStates() {
+		if !g.enabled(s.Name) {
+			continue
+		}
+		d := &adminv1.ZoneDelivery{Zone: s.Name}
+		switch {
+		case s.State == kdsrpc.Offline:
+			d.Reason = "the zone is offline: " + cmp.Or(s.Reason, "not connected")
+			pending = pending || (young && s.LastSeen.IsZero())
+		case s.Progress == nil || s.Answered < revision:
+			pending = true
+			d.Pending, d.PendingCount = s.Progress.GetPending(), s.Progress.GetPendingCount()
+			switch {
+			case s.Applied < revision:
+				d.Reason = fmt.Sprintf("the zone has applied revision %d of %d", s.Applied, revision)
+			default:
+				d.Reason = fmt.Sprintf("%d proxies have not answered", d.PendingCount)
+			}
+		default:
+			d.Complete = true
+		}
+		g.refusals(s, revision, d)
+		out.Complete = out.Complete && d.Complete
+		out.Zones = append(out.Zones, d)
+	}
+	return out, pending
+}
+
+// refusals adds what the zone or its proxies refused of revision or later.
+func (g *Global) refusals(s kdsrpc.ZoneState, revision uint64, d *adminv1.ZoneDelivery) {
+	for _, r := range s.Refusals {
+		if r.GetVersion() >= revision {
+			d.Refusals = append(d.Refusals, &kdsv1.ProxyRefusal{Proxy: "zone " + s.Name, Cause: r.GetKey(), Reason: reasonOf(r), Revision: r.GetVersion()})
+		}
+	}
+	for _, r := range s.Progress.GetRefusals() {
+		if r.GetRevision() == 0 || r.GetRevision() >= revision {
+			d.Refusals = append(d.Refusals, r)
+		}
+	}
+	if len(d.Refusals) > 0 && d.Complete {
+		d.Complete, d.Reason = false, fmt.Sprintf("refused: %s", d.Refusals[0].GetReason())
+	}
+}
+
+func (g *Global) enabled(zone string) bool {
+	r, ok := g.replica.View().Get(mesh.Key{Kind: mesh.KindZone, Name: zone})
+	if !ok {
+		return true
+	}
+	e := mesh.Spec[*meshv1.Zone](r).Enabled
+	return e == nil || *e
+}

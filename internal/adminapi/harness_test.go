@@ -1,0 +1,243 @@
+package adminapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/replica"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// plane is a control plane's API on a real listener, with a store in memory.
+type plane struct {
+	t      *testing.T
+	api    *API
+	store  *flaky
+	tokens *auth.Tokens
+	url    string
+	client *http.Client
+	logs   *observer.ObservedLogs
+	stop   func()
+}
+
+// flaky is a store that can be away.
+type flaky struct {
+	store.Store
+	away func() error
+}
+
+func (f *flaky) Commit(ctx context.Context, txn store.Txn) (store.Result, error) {
+	if f.away != nil {
+		if err := f.away(); err != nil {
+			return store.Result{}, err
+		}
+	}
+	return f.Store.Commit(ctx, txn)
+}
+
+// newPlane starts a control plane; edit may change its configuration.
+func newPlane(t *testing.T, edit func(*Config)) *plane {
+	t.Helper()
+	inner, err := embedded.Open(embedded.Config{InMemory: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := &flaky{Store: inner}
+	core, logs := observer.New(zap.InfoLevel)
+	p := &plane{t: t, store: st, logs: logs}
+	rep := replica.New(replica.Config{Store: st})
+	conf := Config{Role: RoleZone, Zone: "east", Store: st, Replica: rep, Version: "0.1.0", Instance: "cp-1",
+		LocalhostIsAdmin: true, Logger: zap.New(core)}
+	if edit != nil {
+		edit(&conf)
+	}
+	p.tokens = auth.New(auth.Config{Store: st, View: rep.View, Zone: conf.Zone})
+	conf.Tokens = p.tokens
+	if p.api, err = New(conf); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.url = "http://" + l.Addr().String()
+	p.client = &http.Client{Transport: &http.Transport{}}
+	ctx, cancel := context.WithCancel(context.Background())
+	var g errgroup.Group
+	g.Go(func() error { return rep.Run(ctx) })
+	g.Go(func() error { return p.api.Serve(ctx, l, nil) })
+	stopped := false
+	p.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		p.client.CloseIdleConnections()
+		cancel()
+		if err := g.Wait(); err != nil && ctx.Err() == nil {
+			t.Error(err)
+		}
+		if err := inner.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(p.stop)
+	<-rep.Ready()
+	return p
+}
+
+// withMesh is a plane that has mesh default.
+func withMesh(t *testing.T, edit func(*Config)) *plane {
+	p := newPlane(t, edit)
+	p.seed(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{}})
+	return p
+}
+
+// seed writes past the API, as KDS and the control plane itself do.
+func (p *plane) seed(rs ...*mesh.Resource) uint64 {
+	p.t.Helper()
+	txn := store.Txn{Actor: "test"}
+	for _, r := range rs {
+		txn.Ops = append(txn.Ops, store.Put{Resource: r})
+		if r.Status != nil {
+			txn.Ops = append(txn.Ops, store.PutStatus{Key: r.Key, Status: r.Status})
+		}
+	}
+	res, err := p.store.Commit(p.t.Context(), txn)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := p.api.conf.Replica.Wait(p.t.Context(), res.Revision); err != nil {
+		p.t.Fatal(err)
+	}
+	return res.Revision
+}
+
+// got is an answer.
+type got struct {
+	status int
+	header http.Header
+	text   string
+	json   map[string]any
+}
+
+func (g got) fields() []string {
+	var out []string
+	list, _ := g.json["invalid_parameters"].([]any)
+	for _, v := range list {
+		out = append(out, v.(map[string]any)["field"].(string))
+	}
+	return out
+}
+
+// do sends a request; headers are pairs. A body of JSON or YAML gets its content type unless one is given.
+func (p *plane) do(method, path, body string, headers ...string) got {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), method, p.url+path, strings.NewReader(body))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+		if body[0] != '{' {
+			req.Header.Set("Content-Type", "application/yaml")
+		}
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		switch {
+		case headers[i] == "Host":
+			req.Host = headers[i+1]
+		case headers[i+1] == "":
+			req.Header.Del(headers[i])
+		default:
+			req.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(resp.Body)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	out := got{status: resp.StatusCode, header: resp.Header, text: string(data)}
+	if strings.HasSuffix(resp.Header.Get("Content-Type"), "json") {
+		if err := json.NewDecoder(bytes.NewReader(data)).Decode(&out.json); err != nil {
+			p.t.Fatalf("%s %s: the answer is no JSON: %v in %q", method, path, err, data)
+		}
+	}
+	return out
+}
+
+// anon are headers that make a loopback call anonymous.
+var anon = []string{"X-Forwarded-For", "1.2.3.4"}
+
+func bearer(token string) []string {
+	return append([]string{"Authorization", "Bearer " + token}, anon...)
+}
+
+func (p *plane) want(g got, status int, contains ...string) got {
+	p.t.Helper()
+	if g.status != status {
+		p.t.Fatalf("status %d, want %d: %s", g.status, status, g.text)
+	}
+	for _, c := range contains {
+		if !strings.Contains(g.text, c) {
+			p.t.Errorf("the answer lacks %q: %s", c, g.text)
+		}
+	}
+	return g
+}
+
+func (p *plane) grpc(token string) *adminclient.Client {
+	p.t.Helper()
+	c, err := adminclient.New(adminclient.Options{URL: p.url, Token: token})
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { c.Close() })
+	return c
+}
+
+const timeoutSpec = `"spec":{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":{"requestTimeout":"5s"}}}]}`
+
+func timeoutJSON(name string, extra string) string {
+	return `{"type":"MeshTimeout","mesh":"default","name":"` + name + `",` + extra + timeoutSpec + `}`
+}
+
+func timeoutResource(name, zone string) *mesh.Resource {
+	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: zone, Name: name}, Spec: &meshv1.MeshTimeout{}}
+}
+
+func dataplane(name, zone string) *mesh.Resource {
+	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: name},
+		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1",
+			Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{"kuma.io/service": "web"}}}}}}
+}
+
+func global(c *Config) { c.Role, c.Zone = RoleGlobal, "" }
+
+func federated(c *Config) { c.Federated = true }
+
+const wait = 10 * time.Second

@@ -1,0 +1,318 @@
+// Package members computes which MeshServices stand behind each MeshMultiZoneService: at global over all zones, at a
+// standalone zone over its own.
+//
+// # Model
+//
+// The aggregator follows the replica. MeshServices are indexed by each of their label pairs, MeshMultiZoneServices by one
+// pair of their selector, so that a change of a service finds the few multi-zone services it could belong to, and a
+// changed selector finds its services. What a batch touches is recomputed in one round, and statuses that differ are
+// written in one transaction. Only services of the same mesh count, and those of a disabled Zone are left out.
+//
+// # Concurrency and failure
+//
+// One goroutine, [Aggregator.Run], owns all state. Several replicas of global compute the same statuses, and a status that
+// says the same is no change. When the store is away the touched set stays and is retried with backoff.
+package members
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/replica"
+)
+
+// Config of an Aggregator. Store and Replica are required.
+type Config struct {
+	Store   store.Store
+	Replica *replica.Replica
+
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
+}
+
+// Aggregator writes the members of multi-zone services; see the package comment.
+type Aggregator struct {
+	cfg   Config
+	log   *zap.Logger
+	state *state
+
+	computed prometheus.Counter
+}
+
+// New makes an Aggregator; [Aggregator.Run] starts it.
+func New(cfg Config) *Aggregator {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	a := &Aggregator{cfg: cfg, log: cfg.Logger, state: newState()}
+	a.computed = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "meridian_members_computed_total",
+		Help: "Multi-zone services whose members were computed. A rate above that of changes of services is a defect.",
+	})
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(a.computed)
+	}
+	return a
+}
+
+// Bounds of the delay after a failed write.
+const (
+	minRetry = 20 * time.Millisecond
+	maxRetry = 5 * time.Second
+)
+
+// Run aggregates until ctx ends and returns its error, or that of a store that was closed.
+func (a *Aggregator) Run(ctx context.Context) error {
+	sub := a.cfg.Replica.Subscribe()
+	defer sub.Close()
+	var retry time.Duration
+	for {
+		batch, err := next(ctx, sub, retry)
+		switch {
+		case err == nil:
+			a.state.apply(batch)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, context.DeadlineExceeded):
+			return err
+		}
+		ops := a.state.round()
+		a.computed.Add(float64(len(a.state.touched)))
+		if len(ops) > 0 {
+			_, err = a.cfg.Store.Commit(ctx, store.Txn{Actor: "system:aggregate", Ops: ops})
+		} else {
+			err = nil
+		}
+		switch {
+		case err == nil:
+			retry = 0
+			clear(a.state.touched)
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, store.ErrClosed):
+			return err
+		default:
+			retry = min(max(retry*2, minRetry), maxRetry)
+			a.log.Warn("members of multi-zone services were not written, will try again", zap.Error(err), zap.Duration("in", retry))
+		}
+	}
+}
+
+// next waits for a batch, at most for retry unless that is 0.
+func next(ctx context.Context, sub *replica.Subscription, retry time.Duration) (replica.Batch, error) {
+	if retry > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, retry)
+		defer cancel()
+	}
+	return sub.Next(ctx)
+}
+
+// pair is a label of a service within a mesh.
+type pair struct{ mesh, key, value string }
+
+type keySet map[mesh.Key]struct{}
+
+type state struct {
+	view replica.View
+	// services by each label pair, multi by one pair of the selector.
+	services map[pair]keySet
+	multi    map[pair]keySet
+	touched  keySet
+}
+
+func newState() *state {
+	return &state{services: map[pair]keySet{}, multi: map[pair]keySet{}, touched: keySet{}}
+}
+
+func (s *state) apply(b replica.Batch) {
+	s.view = b.View
+	if b.Reset {
+		s.services, s.multi, s.touched = map[pair]keySet{}, map[pair]keySet{}, keySet{}
+		for r := range b.View.All() {
+			s.change(store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
+		}
+		return
+	}
+	for _, c := range b.Changes {
+		s.change(c)
+	}
+}
+
+func (s *state) change(c store.Change) {
+	switch c.Key.Kind {
+	case mesh.KindMeshService:
+		s.service(c.Old, false)
+		s.service(c.Resource, true)
+	case mesh.KindMeshMultiZoneService:
+		if c.Type == store.ChangeStatus {
+			return
+		}
+		if c.Old != nil {
+			update(s.multi, selectorPair(c.Old), c.Key, false)
+		}
+		if c.Resource != nil {
+			update(s.multi, selectorPair(c.Resource), c.Key, true)
+			s.touched[c.Key] = struct{}{}
+		}
+	case mesh.KindZone:
+		if c.Old == nil || c.Resource == nil || enabled(c.Old) != enabled(c.Resource) {
+			for r := range s.view.List(mesh.KindMeshMultiZoneService, "") {
+				s.touched[r.Key] = struct{}{}
+			}
+		}
+	}
+}
+
+// service takes one state of a service into or out of the index and touches what could select it.
+func (s *state) service(r *mesh.Resource, there bool) {
+	if r == nil {
+		return
+	}
+	for k, v := range labelsOf(r) {
+		p := pair{r.Key.Mesh, k, v}
+		update(s.services, p, r.Key, there)
+		for m := range s.multi[p] {
+			s.touched[m] = struct{}{}
+		}
+	}
+}
+
+func update(index map[pair]keySet, p pair, k mesh.Key, there bool) {
+	if there {
+		if index[p] == nil {
+			index[p] = keySet{}
+		}
+		index[p][k] = struct{}{}
+		return
+	}
+	delete(index[p], k)
+	if len(index[p]) == 0 {
+		delete(index, p)
+	}
+}
+
+// labelsOf are the labels that selectors see: those written and those that follow from the key.
+func labelsOf(r *mesh.Resource) map[string]string {
+	out := map[string]string{mesh.LabelDisplayName: r.DisplayName()}
+	maps.Copy(out, r.Labels)
+	out[mesh.LabelMesh] = r.Key.Mesh
+	if r.Key.Zone != "" {
+		out[mesh.LabelZone] = r.Key.Zone
+	}
+	return out
+}
+
+func selectorOf(multi *mesh.Resource) map[string]string {
+	return mesh.Spec[*meshv1.MeshMultiZoneService](multi).GetSelector().GetMeshService().GetMatchLabels()
+}
+
+// selectorPair is the pair under which a multi-zone service is found. The display name sets services apart best.
+func selectorPair(multi *mesh.Resource) pair {
+	labels := selectorOf(multi)
+	if v, ok := labels[mesh.LabelDisplayName]; ok {
+		return pair{multi.Key.Mesh, mesh.LabelDisplayName, v}
+	}
+	if len(labels) == 0 {
+		return pair{mesh: multi.Key.Mesh}
+	}
+	k := slices.Min(slices.Collect(maps.Keys(labels)))
+	return pair{multi.Key.Mesh, k, labels[k]}
+}
+
+// round is the statuses to write for all that is touched.
+func (s *state) round() []store.Op {
+	var ops []store.Op
+	for _, k := range slices.SortedFunc(maps.Keys(s.touched), mesh.Key.Compare) {
+		multi, ok := s.view.Get(k)
+		if !ok {
+			continue
+		}
+		old := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](multi)
+		next := &meshv1.MeshMultiZoneServiceStatus{}
+		if old != nil {
+			next = proto.Clone(old).(*meshv1.MeshMultiZoneServiceStatus)
+		}
+		next.MeshServices = s.members(multi)
+		setCondition(next, len(next.MeshServices))
+		if !proto.Equal(old, next) {
+			ops = append(ops, store.PutStatus{Key: k, Status: next})
+		}
+	}
+	return ops
+}
+
+// members of a multi-zone service, sorted by name, namespace, zone.
+func (s *state) members(multi *mesh.Resource) []*meshv1.MeshMultiZoneServiceStatus_Member {
+	var out []*meshv1.MeshMultiZoneServiceStatus_Member
+	want := selectorOf(multi)
+	if len(want) == 0 {
+		return nil
+	}
+	for k := range s.services[selectorPair(multi)] {
+		r, ok := s.view.Get(k)
+		if !ok || !subset(want, labelsOf(r)) || !s.zoneEnabled(k.Zone) {
+			continue
+		}
+		spec := mesh.Spec[*meshv1.MeshService](r)
+		counts := mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies()
+		m := &meshv1.MeshMultiZoneServiceStatus_Member{
+			Name: r.DisplayName(), Namespace: k.Namespace, Zone: k.Zone, Mesh: k.Mesh, Identities: spec.GetIdentities(),
+			Healthy: counts.GetHealthy(), Total: counts.GetTotal(), State: cmp.Or(spec.GetState(), "Unavailable"),
+		}
+		for _, p := range spec.GetPorts() {
+			m.Ports = append(m.Ports, p.GetPort())
+		}
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *meshv1.MeshMultiZoneServiceStatus_Member) int {
+		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetZone(), b.GetZone()))
+	})
+	return out
+}
+
+func (s *state) zoneEnabled(name string) bool {
+	r, ok := s.view.Get(mesh.Key{Kind: mesh.KindZone, Name: name})
+	return !ok || enabled(r)
+}
+
+func enabled(zone *mesh.Resource) bool {
+	e := mesh.Spec[*meshv1.Zone](zone).Enabled
+	return e == nil || *e
+}
+
+func subset(want, have map[string]string) bool {
+	for k, v := range want {
+		if got, ok := have[k]; !ok || got != v {
+			return false
+		}
+	}
+	return true
+}
+
+// setCondition notes whether anything matched.
+func setCondition(status *meshv1.MeshMultiZoneServiceStatus, n int) {
+	c := &meshv1.Condition{Type: "MeshServicesMatched", Status: "True", Reason: "MatchesFound", Message: fmt.Sprintf("%d MeshServices match", n)}
+	if n == 0 {
+		c.Status, c.Reason, c.Message = "False", "NoMatchesFound", "no MeshService matches the selector"
+	}
+	for i, old := range status.Conditions {
+		if old.GetType() == c.Type {
+			status.Conditions[i] = c
+			return
+		}
+	}
+	status.Conditions = append(status.Conditions, c)
+}

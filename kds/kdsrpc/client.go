@@ -1,0 +1,332 @@
+package kdsrpc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/kds"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
+)
+
+// epochMeta keeps the zone's last epoch, so that a clock set back does not fence the zone's own next start.
+const epochMeta = "kds/epoch"
+
+// Client is the zone's side; see the package comment.
+type Client struct {
+	cfg     ClientConfig
+	metrics *metrics
+	schemas []*kdsv1.KindSchema
+	epoch   uint64
+	tracker *tracker
+	synced  chan struct{}
+	once    sync.Once
+
+	mu          sync.Mutex
+	state       GlobalState
+	leaseLength time.Duration // as Welcome said
+	conn        *grpc.ClientConn
+	online      map[string]bool // streams that are up
+	opened      chan struct{}   // closed while conn is not nil
+}
+
+// NewClient makes a Client; it does nothing before Run.
+func NewClient(cfg ClientConfig) *Client {
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
+	}
+	return &Client{cfg: cfg, metrics: newMetrics(cfg.Registerer), schemas: kds.Schemas(), tracker: newTracker(), synced: make(chan struct{}),
+		state: GlobalState{State: Offline, Reason: "not connected yet", DigestsEqual: true}, leaseLength: DefaultLease,
+		online: map[string]bool{}, opened: make(chan struct{})}
+}
+
+// Synced is closed once the zone has had global's state at least once, be it before this start.
+func (c *Client) Synced() <-chan struct{} { return c.synced }
+
+// Applied is global's revision up to which everything is durable here.
+func (c *Client) Applied() uint64 { return c.tracker.revision() }
+
+// State is what the zone knows of global now.
+func (c *Client) State() GlobalState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := c.state
+	st.Revision = c.tracker.revision()
+	silent := time.Since(st.LastSeen)
+	switch up := c.online[streamConfig] && c.online[streamState]; {
+	case up && silent < c.leaseLength:
+		st.State, st.Reason, st.Permanent = Online, "", false
+		if len(st.Degraded) > 0 {
+			st.State = Degraded
+			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(), st.Degraded[0].GetReason())
+		}
+	case silent < c.leaseLength:
+		st.State = Stale
+	default:
+		st.State = Offline
+	}
+	return st
+}
+
+// Run keeps the three streams up until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	if err := c.start(ctx); err != nil {
+		return err
+	}
+	for {
+		err := c.connection(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.cfg.Logger.Info("dial global anew", zap.Error(err))
+		if err := pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)); err != nil {
+			return err
+		}
+	}
+}
+
+// start picks the epoch and finds the cursor.
+func (c *Client) start(ctx context.Context) error {
+	for {
+		last, err := c.cfg.Store.Meta(ctx, epochMeta)
+		if err == nil {
+			c.epoch = uint64(time.Now().UnixNano())
+			if len(last) == 8 {
+				c.epoch = max(c.epoch, binary.BigEndian.Uint64(last)+1)
+			}
+			value := binary.BigEndian.AppendUint64(nil, c.epoch)
+			_, err = c.cfg.Store.Commit(ctx, store.Txn{Actor: "system:kds", Ops: []store.Op{store.SetMeta{Name: epochMeta, Value: value}}})
+		}
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, store.ErrUnavailable) {
+			return fmt.Errorf("choose the epoch: %w", err)
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	sink, revision, err := openSink(ctx, c.cfg.Store, c.cfg.Replica, c.sinkConfig())
+	if err != nil {
+		return fmt.Errorf("read the place in global's log: %w", err)
+	}
+	if cursor := sink.Cursor(); cursor != nil {
+		c.tracker.apply(cursor.GetRevision(), revision, true)
+		c.once.Do(func() { close(c.synced) })
+	}
+	return nil
+}
+
+func (c *Client) sinkConfig() kds.SinkConfig {
+	return kds.SinkConfig{Direction: kds.Down, Zone: c.cfg.Zone, Actor: "kds:global", Validate: c.cfg.Validate}
+}
+
+func (c *Client) hello(cursor *kdsv1.Cursor) *kdsv1.Hello {
+	return &kdsv1.Hello{Zone: c.cfg.Zone, Instance: c.cfg.Instance, Epoch: c.epoch, Capability: kds.Capability, Schemas: c.schemas,
+		Cursor: cursor, CaPins: c.cfg.CAPins, Version: c.cfg.Version}
+}
+
+func (c *Client) lease() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leaseLength
+}
+
+// connection holds one gRPC connection, which reconnects by itself, until it has fallen silent.
+func (c *Client) connection(ctx context.Context) error {
+	opts := []grpc.DialOption{
+		grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.TLS)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
+			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 400 * time.Millisecond}}),
+		grpc.WithIdleTimeout(0),
+		grpc.WithDisableServiceConfig(),
+	}
+	if c.cfg.Token != nil {
+		opts = append(opts, grpc.WithPerRPCCredentials(token{c.cfg.Token}))
+	}
+	conn, err := grpc.NewClient("passthrough:///"+c.cfg.Address, opts...)
+	if err != nil {
+		return fmt.Errorf("address of global %q: %w", c.cfg.Address, err)
+	}
+	c.setConn(conn)
+	defer func() { c.setConn(nil); _ = conn.Close() }()
+	conn.Connect()
+	client := kdsv1.NewKdsServiceClient(conn)
+	g, ctx := errgroup.WithContext(ctx)
+	for name, run := range map[string]func(context.Context, kdsv1.KdsServiceClient, func()) error{
+		streamConfig: c.runConfig, streamState: c.runState, streamAdmin: c.serveAdmin,
+	} {
+		g.Go(func() error { return c.keep(ctx, name, client, run) })
+	}
+	return g.Wait()
+}
+
+func (c *Client) setConn(conn *grpc.ClientConn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.conn = conn
+	if conn == nil {
+		c.opened = make(chan struct{})
+	} else {
+		close(c.opened)
+	}
+}
+
+// keep runs one stream again and again. It returns when ctx ends or the connection has to be made anew.
+func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient, run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
+	wait := time.Duration(0)
+	for {
+		wasUp := false
+		err := run(ctx, client, func() {
+			wasUp = true
+			c.streamUp(name)
+		})
+		c.streamDown(name, wasUp, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, errLease) {
+			return err
+		}
+		if wasUp {
+			wait = 0
+		}
+		wait = retryAfter(err, wait)
+		if err := pause(ctx, wait/2+rand.N(wait)); err != nil {
+			return err
+		}
+	}
+}
+
+// retryAfter is the mean wait before the next try, given the last one.
+func retryAfter(err error, last time.Duration) time.Duration {
+	grow := func(from, limit time.Duration) time.Duration { return min(max(from, 2*last), limit) }
+	refusal := refusalOf(err)
+	switch {
+	case refusal != nil && refusal.GetRetryAfterMs() > 0:
+		return time.Duration(refusal.GetRetryAfterMs()) * time.Millisecond
+	case refusal != nil && refusal.GetPermanent():
+		return grow(500*time.Millisecond, 5*time.Second)
+	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled, status.Code(err) == codes.Aborted:
+		// No cost while global is away: gRPC paces the connecting itself.
+		return 50 * time.Millisecond
+	case status.Code(err) == codes.PermissionDenied:
+		return grow(500*time.Millisecond, 5*time.Second)
+	default:
+		return grow(100*time.Millisecond, 2*time.Second)
+	}
+}
+
+func refusalOf(err error) *kdsv1.Refuse {
+	var refused *kds.RefusedError
+	if errors.As(err, &refused) {
+		return refused.Refuse
+	}
+	st, _ := status.FromError(err)
+	for _, d := range st.Details() {
+		if r, ok := d.(*kdsv1.Refuse); ok {
+			return r
+		}
+	}
+	return nil
+}
+
+func (c *Client) streamUp(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.online[name] = true
+	c.state.LastSeen = time.Now()
+	if c.online[streamConfig] && c.online[streamState] && c.state.Reason != "" {
+		c.cfg.Logger.Info("connected to global", zap.String("instance", c.state.Instance))
+		c.state.Reason, c.state.Permanent, c.state.Connected = "", false, time.Now()
+	}
+}
+
+func (c *Client) streamDown(name string, wasUp bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.online[name] = false
+	if err == nil || errors.Is(err, context.Canceled) {
+		err = errors.New("the stream ended")
+	}
+	refusal := refusalOf(err)
+	reason := err.Error()
+	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
+		reason = strings.TrimPrefix(st.Message(), "connection error: ")
+		if refusal == nil && st.Code() != codes.Unavailable {
+			reason = st.Code().String() + ": " + reason
+		}
+	}
+	code := status.Code(err)
+	permanent := refusal.GetPermanent() || code == codes.PermissionDenied || code == codes.Unauthenticated
+	if name == streamAdmin && !permanent && c.online[streamConfig] {
+		return
+	}
+	if c.state.Reason != reason || wasUp {
+		c.cfg.Logger.Warn("stream to global is down", zap.String("stream", name), zap.String("reason", reason), zap.Bool("permanent", permanent))
+	}
+	c.state.Reason, c.state.Permanent = reason, permanent
+	result := "ended"
+	if permanent {
+		result = "refused"
+	}
+	c.metrics.connects.WithLabelValues(name, result).Inc()
+}
+
+func (c *Client) heard(change func(*GlobalState)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state.LastSeen = time.Now()
+	if change != nil {
+		change(&c.state)
+	}
+}
+
+// IssueIntermediate asks global to sign an intermediate authority; it waits for a connection as long as ctx allows.
+func (c *Client) IssueIntermediate(ctx context.Context, meshName string, csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
+	for {
+		c.mu.Lock()
+		conn, opened := c.conn, c.opened
+		c.mu.Unlock()
+		if conn == nil {
+			select {
+			case <-opened:
+				continue
+			case <-ctx.Done():
+				return nil, status.FromContextError(ctx.Err()).Err()
+			}
+		}
+		return kdsv1.NewKdsServiceClient(conn).IssueIntermediate(ctx, &kdsv1.IssueIntermediateRequest{Mesh: meshName, Csr: csr}, grpc.WaitForReady(true))
+	}
+}
+
+// token puts the zone token into every call's header.
+type token struct{ read func() (string, error) }
+
+func (t token) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
+	text, err := t.read()
+	if err != nil {
+		return nil, status.Errorf(codes.Unauthenticated, "read the zone token: %v", err)
+	}
+	return map[string]string{"authorization": "Bearer " + strings.TrimSpace(text)}, nil
+}
+
+func (t token) RequireTransportSecurity() bool { return true }

@@ -1,0 +1,240 @@
+package kdsrpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meridian-mesh/meridian/kds"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/replica"
+)
+
+// stream is either side of a gRPC stream of frames.
+type stream[F any] interface {
+	Send(*F) error
+	Recv() (*F, error)
+}
+
+// link is a stream's reader and sender: the owner of a stream talks to channels and never blocks on the network. Both
+// goroutines end when the stream does, which its owner brings about by cancelling its context (client) or returning from
+// the handler (server).
+type link[F any] struct {
+	in   chan *F
+	out  chan *F
+	errs chan error
+}
+
+func newLink[F any](ctx context.Context, s stream[F]) *link[F] {
+	l := &link[F]{in: make(chan *F), out: make(chan *F), errs: make(chan error, 2)}
+	go func() {
+		for {
+			f, err := s.Recv()
+			if err != nil {
+				l.errs <- err
+				return
+			}
+			select {
+			case l.in <- f:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	go func() {
+		for {
+			select {
+			case f := <-l.out:
+				if err := s.Send(f); err != nil {
+					l.errs <- err
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return l
+}
+
+// errLease says that the peer was silent for too long.
+var errLease = errors.New("no heartbeat for the whole lease")
+
+// openSource readies src at the peer's cursor: the log since then if it reaches back, else a snapshot. What follows comes
+// from the subscription.
+func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *kds.Source, cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, string, error) {
+	reason, ok := cfg.Resumable(cursor)
+	var watch store.Watch
+	if ok {
+		var err error
+		var invalid *store.InvalidError
+		watch, err = st.Watch(ctx, cursor.GetRevision())
+		switch {
+		case errors.Is(err, store.ErrCompacted):
+			reason = kds.ResetCompacted
+		case errors.As(err, &invalid):
+			reason = kds.ResetStore
+		case err != nil:
+			return nil, "", fmt.Errorf("watch the store after revision %d: %w", cursor.GetRevision(), err)
+		default:
+			defer watch.Close()
+		}
+	}
+	if watch != nil {
+		if _, err := rep.Wait(ctx, cursor.GetRevision()); err != nil {
+			return nil, "", err
+		}
+	}
+	sub := rep.Subscribe()
+	batch, err := sub.Next(ctx)
+	if err != nil {
+		sub.Close()
+		return nil, "", err
+	}
+	if watch != nil {
+		changes, committed, err := since(ctx, watch, cursor.GetRevision(), batch.View.Revision())
+		switch {
+		case errors.Is(err, store.ErrCompacted):
+			reason = kds.ResetCompacted
+		case err != nil:
+			sub.Close()
+			return nil, "", err
+		default:
+			src.Resume(batch.View, cursor.GetRevision(), changes, committed)
+			return sub, "", nil
+		}
+	}
+	src.Reset(batch.View, reason)
+	return sub, reason, nil
+}
+
+// since reads the changes of (after, through], and when the oldest of them was committed.
+func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.Change, time.Time, error) {
+	var changes []store.Change
+	var oldest time.Time
+	for after < through {
+		c, err := w.Next(ctx)
+		if errors.Is(err, store.ErrUnavailable) {
+			if err := pause(ctx, 200*time.Millisecond); err != nil {
+				return nil, oldest, err
+			}
+			continue
+		}
+		if err != nil {
+			return nil, oldest, err
+		}
+		if oldest.IsZero() {
+			oldest = c.Time
+		}
+		changes = append(changes, c.Changes...)
+		after = c.Revision
+	}
+	return changes, oldest, nil
+}
+
+// openSink readies a Sink with what the local store holds.
+func openSink(ctx context.Context, st store.Store, rep *replica.Replica, cfg kds.SinkConfig) (*kds.Sink, uint64, error) {
+	name := kds.ConfigCursor
+	if cfg.Direction == kds.Up {
+		name = kds.StateCursor(cfg.Zone)
+	}
+	cursor, err := st.Meta(ctx, name)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read %s: %w", name, err)
+	}
+	revision, err := st.Revision(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	view, err := rep.Wait(ctx, revision)
+	if err != nil {
+		return nil, 0, err
+	}
+	sink, err := kds.NewSink(cfg, cursor, view.All())
+	return sink, revision, err
+}
+
+// pause waits for d or ctx's end.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// follow hands a subscription's batches to the owner, one at a time, until ctx ends.
+func follow(ctx context.Context, sub *replica.Subscription) (<-chan replica.Batch, <-chan error) {
+	batches, errs := make(chan replica.Batch), make(chan error, 1)
+	go func() {
+		defer sub.Close()
+		for {
+			b, err := sub.Next(ctx)
+			if err != nil {
+				errs <- err
+				return
+			}
+			select {
+			case batches <- b:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return batches, errs
+}
+
+// applied is the outcome of a commit.
+type applied struct {
+	result store.Result
+	err    error
+}
+
+// commitGrace is how long a commit under way may still take when its stream ends.
+const commitGrace = 5 * time.Second
+
+// commit applies one transaction, again and again while the store is away. A commit under way is seen to its end when ctx
+// ends: if it happened after the next stream had read the cursor, it could put back what that stream has moved on from.
+func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
+	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })()
+	wait := 50 * time.Millisecond
+	for {
+		result, err := st.Commit(under, txn)
+		if err == nil || !errors.Is(err, store.ErrUnavailable) {
+			return applied{result, err}
+		}
+		if err := pause(ctx, wait); err != nil {
+			return applied{err: err}
+		}
+		wait = min(2*wait, 2*time.Second)
+	}
+}
+
+// committer applies transactions one at a time until ctx ends; done is closed after its last commit.
+func committer(ctx context.Context, st store.Store) (work chan<- store.Txn, results <-chan applied, done <-chan struct{}) {
+	w, r, d := make(chan store.Txn), make(chan applied), make(chan struct{})
+	go func() {
+		defer close(d)
+		for {
+			select {
+			case txn := <-w:
+				res := commit(ctx, st, txn)
+				select {
+				case r <- res:
+				case <-ctx.Done():
+					return
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return w, r, d
+}

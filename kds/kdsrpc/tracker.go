@@ -1,0 +1,92 @@
+package kdsrpc
+
+import (
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+)
+
+// tracker maps global's revisions to the zone's own: the Config stream's owner adds pairs, the State stream's owner turns
+// local progress into global's terms.
+type tracker struct {
+	mu       sync.Mutex
+	applied  uint64
+	answered uint64
+	pairs    []pair // ascending in both; those that are not answered yet
+	changed  chan struct{}
+}
+
+// pair says that all of global's revisions up to global are in the zone's store at revision local.
+type pair struct{ global, local uint64 }
+
+// maxPairs bounds what a zone remembers when proxies do not answer; beyond, neighbours are merged, which only makes
+// answered a little late.
+const maxPairs = 4096
+
+func newTracker() *tracker { return &tracker{changed: make(chan struct{})} }
+
+// apply notes that global's revision is in the local store at revision local. reset says that global's revisions begin
+// anew, for its store is another.
+func (t *tracker) apply(global, local uint64, reset bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if reset {
+		t.pairs, t.answered = nil, 0
+	}
+	t.applied = global
+	if n := len(t.pairs); n > 0 && t.pairs[n-1].local == local {
+		t.pairs[n-1].global = global
+	} else {
+		t.pairs = append(t.pairs, pair{global, local})
+	}
+	if len(t.pairs) > maxPairs {
+		kept := t.pairs[:0]
+		for i, p := range t.pairs {
+			if i%2 == 1 || i == len(t.pairs)-1 {
+				kept = append(kept, p)
+			}
+		}
+		t.pairs = kept
+	}
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// watch is closed at the next apply.
+func (t *tracker) watch() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.changed
+}
+
+func (t *tracker) revision() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.applied
+}
+
+// progress translates. A nil local counts everything applied as answered: the zone has nobody to tell.
+func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if local == nil {
+		t.answered, t.pairs = t.applied, nil
+		return &kdsv1.Progress{Applied: t.applied, Answered: t.answered}
+	}
+	for len(t.pairs) > 0 && t.pairs[0].local <= local.Answered {
+		t.answered = t.pairs[0].global
+		t.pairs = t.pairs[1:]
+	}
+	p := &kdsv1.Progress{Applied: t.applied, Answered: t.answered, ProxiesTotal: uint32(local.Total), ProxiesOnline: uint32(local.Online),
+		Pending: local.Pending, PendingCount: uint32(local.PendingCount), ZoneRevision: local.ZoneRevision}
+	for _, r := range local.Refusals {
+		r = proto.Clone(r).(*kdsv1.ProxyRefusal)
+		p.Refusals = append(p.Refusals, r)
+	}
+	if len(p.Pending) > 20 {
+		p.Pending = p.Pending[:20]
+	}
+	return p
+}

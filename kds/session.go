@@ -1,0 +1,118 @@
+package kds
+
+import (
+	"fmt"
+	"time"
+
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+)
+
+// Codes of a Refuse.
+const (
+	CodeFenced   = "fenced"
+	CodeVersion  = "version"
+	CodeZone     = "zone"
+	CodeProtocol = "protocol"
+	CodeBusy     = "busy"
+)
+
+// RefusedError is a Refuse frame as an error.
+type RefusedError struct{ Refuse *kdsv1.Refuse }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("refused (%s): %s", e.Refuse.GetCode(), e.Refuse.GetReason())
+}
+
+// CheckHello refuses a zone that says it is another than its credentials prove, or that is too old; nil is welcome.
+func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
+	switch {
+	case h.GetZone() != authenticated:
+		return &RefusedError{&kdsv1.Refuse{Code: CodeZone, Permanent: true, Reason: fmt.Sprintf(
+			"this control plane says it is zone %q, but its credentials are those of zone %q: start it with --name %s or give it a token of zone %s",
+			h.GetZone(), authenticated, authenticated, h.GetZone())}}
+	case h.GetCapability() < MinCapability:
+		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(
+			"zone %s runs version %q with capability %d, and this global needs at least %d: upgrade the zone",
+			h.GetZone(), h.GetVersion(), h.GetCapability(), MinCapability)}}
+	case h.GetEpoch() == 0:
+		return &RefusedError{&kdsv1.Refuse{Code: CodeProtocol, Permanent: true, Reason: "hello without an epoch"}}
+	}
+	return nil
+}
+
+// CheckWelcome is the zone's side of CheckHello.
+func CheckWelcome(w *kdsv1.Welcome) *RefusedError {
+	if w.GetCapability() < MinCapability {
+		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(
+			"global has capability %d, and this zone needs at least %d: upgrade global", w.GetCapability(), MinCapability)}}
+	}
+	return nil
+}
+
+// Fence admits one process per zone: that with the newest epoch. It is used under its owner's lock.
+type Fence struct{ holders map[string]Holder }
+
+// Holder is the process that holds a zone's name.
+type Holder struct {
+	Instance string
+	Epoch    uint64
+	// Since is when it was first admitted.
+	Since time.Time
+}
+
+// Holder of a zone's name, if there is one.
+func (f *Fence) Holder(zone string) (Holder, bool) {
+	h, ok := f.holders[zone]
+	return h, ok
+}
+
+// Admit decides on a process that says it is zone. gone says that the present holder's lease has run out, so that an
+// older process may come back. superseded says that the former holder must be ended, with the refusal of [Fenced].
+func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool, now time.Time) (superseded bool, refusal *RefusedError) {
+	h, taken := f.holders[zone]
+	switch {
+	case taken && h.Epoch == epoch && h.Instance == instance:
+		return false, nil
+	case taken && h.Epoch >= epoch && !gone:
+		return false, Fenced(zone, h)
+	}
+	if f.holders == nil {
+		f.holders = map[string]Holder{}
+	}
+	f.holders[zone] = Holder{Instance: instance, Epoch: epoch, Since: now}
+	return taken, nil
+}
+
+// Fenced is the refusal of a process that by has taken a zone's name from.
+func Fenced(zone string, by Holder) *RefusedError {
+	return &RefusedError{&kdsv1.Refuse{Code: CodeFenced, Permanent: true, Reason: fmt.Sprintf(
+		"zone name %q is held by instance %s, which started later (epoch %d): stop one of the two, or give this one another name and token",
+		zone, by.Instance, by.Epoch)}}
+}
+
+// Lease is one side's account of heartbeats: when to send one, and when the peer has been silent for too long.
+type Lease struct {
+	length time.Duration
+	heard  time.Time
+	sent   time.Time
+}
+
+// NewLease begins now, as if the peer had just been heard.
+func NewLease(length time.Duration, now time.Time) *Lease {
+	return &Lease{length: length, heard: now, sent: now}
+}
+
+// Heard notes a frame of the peer.
+func (l *Lease) Heard(now time.Time) { l.heard = now }
+
+// Due says whether a heartbeat should be sent now, and notes it as sent. Three fit in a lease.
+func (l *Lease) Due(now time.Time) bool {
+	if now.Sub(l.sent) < l.length/3 {
+		return false
+	}
+	l.sent = now
+	return true
+}
+
+// Expired says that the peer has been silent for the whole lease.
+func (l *Lease) Expired(now time.Time) bool { return now.Sub(l.heard) >= l.length }

@@ -1,0 +1,112 @@
+package kds_test
+
+import (
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meridian-mesh/meridian/kds"
+	"github.com/meridian-mesh/meridian/mesh"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+)
+
+func TestFenceLetsTheNewestEpochHoldAName(t *testing.T) {
+	now := time.Unix(0, 0)
+	var f kds.Fence
+	for i, step := range []struct {
+		instance   string
+		epoch      uint64
+		gone       bool
+		superseded bool
+		refusedBy  string
+	}{
+		{"a", 10, true, false, ""},
+		{"a", 10, false, false, ""},  // another stream of the same process
+		{"b", 9, false, false, "a"},  // started earlier
+		{"b", 10, false, false, "a"}, // as new, but another
+		{"b", 11, false, true, ""},   // newer
+		{"a", 10, false, false, "b"}, // the older comes back
+		{"a", 10, true, true, ""},    // the newer is gone for good
+		{"b", 11, false, true, ""},   // and back
+	} {
+		superseded, refused := f.Admit("east", step.instance, step.epoch, step.gone, now)
+		if superseded != step.superseded || (refused != nil) != (step.refusedBy != "") {
+			t.Fatalf("step %d: superseded %v, refused %v", i, superseded, refused)
+		}
+		if refused != nil {
+			r := refused.Refuse
+			if r.GetCode() != kds.CodeFenced || !r.GetPermanent() || !strings.Contains(r.GetReason(), "instance "+step.refusedBy) {
+				t.Errorf("step %d: %v", i, r)
+			}
+		}
+	}
+	if _, refused := f.Admit("west", "c", 1, true, now); refused != nil {
+		t.Errorf("another name: %v", refused)
+	}
+}
+
+func TestCheckHello(t *testing.T) {
+	good := func() *kdsv1.Hello { return &kdsv1.Hello{Zone: "east", Epoch: 1, Capability: kds.Capability} }
+	if refused := kds.CheckHello(good(), "east"); refused != nil {
+		t.Errorf("good: %v", refused)
+	}
+	for code, edit := range map[string]func(*kdsv1.Hello){
+		kds.CodeZone:     func(h *kdsv1.Hello) { h.Zone = "west" },
+		kds.CodeVersion:  func(h *kdsv1.Hello) { h.Capability = 0 },
+		kds.CodeProtocol: func(h *kdsv1.Hello) { h.Epoch = 0 },
+	} {
+		h := good()
+		edit(h)
+		if refused := kds.CheckHello(h, "east"); refused == nil || refused.Refuse.GetCode() != code {
+			t.Errorf("%s: %v", code, refused)
+		}
+	}
+	h := good()
+	h.Capability = kds.Capability + 5
+	if refused := kds.CheckHello(h, "east"); refused != nil {
+		t.Errorf("a newer peer must be welcome: %v", refused)
+	}
+}
+
+func TestAgreeNamesKindsThatDiffer(t *testing.T) {
+	ours := kds.Schemas()
+	if a := kds.Agree(ours, kds.Schemas()); len(a.Degraded) != 0 || a.Schema == "" {
+		t.Errorf("%+v", a)
+	}
+	theirs := kds.Schemas()
+	theirs[0].Digest = []byte("x")
+	theirs = append(theirs[:len(theirs)-1], &kdsv1.KindSchema{Kind: "New", Digest: []byte("y")})
+	a := kds.Agree(ours, theirs)
+	if len(a.Degraded) != 3 || !a.Withheld(mesh.Kind(ours[0].GetKind())) || a.Withheld(mesh.Kind(ours[1].GetKind())) {
+		t.Errorf("%+v", a)
+	}
+	if a.Schema == kds.Agree(ours, ours).Schema {
+		t.Error("another agreement has the same fingerprint")
+	}
+}
+
+func TestLeaseCountsSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := kds.NewLease(6*time.Second, time.Now())
+		beats := 0
+		for range 12 {
+			<-time.After(time.Second)
+			if l.Due(time.Now()) {
+				beats++
+			}
+			l.Heard(time.Now())
+		}
+		if beats != 6 || l.Expired(time.Now()) {
+			t.Errorf("%d beats in two leases, expired %v", beats, l.Expired(time.Now()))
+		}
+		<-time.After(5999 * time.Millisecond)
+		if l.Expired(time.Now()) {
+			t.Error("expired early")
+		}
+		<-time.After(time.Millisecond)
+		if !l.Expired(time.Now()) {
+			t.Error("not expired")
+		}
+	})
+}

@@ -1,0 +1,165 @@
+package services
+
+import (
+	"cmp"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.uber.org/zap"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+var dns1035 = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
+
+// generate makes, updates or removes the generated MeshService of one name (core-resources 11.3).
+func (s *state) generate(n serviceName) {
+	key := mesh.Key{Kind: mesh.KindMeshService, Mesh: n.mesh, Zone: s.cfg.Zone, Name: n.name}
+	existing := s.get(key)
+	delete(s.timed, key)
+	if existing != nil && existing.Labels[mesh.LabelManagedBy] != mesh.ManagedByServiceGenerator {
+		return
+	}
+	m := s.mesh(n.mesh)
+	if m == nil || m.GetMeshServices().GetMode() == "Disabled" {
+		if existing != nil {
+			s.removeService(key)
+		}
+		return
+	}
+	members := s.members(n)
+	if len(members) == 0 {
+		if existing != nil {
+			s.grace(existing)
+		}
+		return
+	}
+	if !dns1035.MatchString(n.name) {
+		s.log.Info("no MeshService is generated for a name that is no DNS label of at most 63 characters; rename the service "+
+			"or write a MeshService for it by hand", zap.String("mesh", n.mesh), zap.String("service", n.name))
+		return
+	}
+	next := &mesh.Resource{Key: key, Created: s.now, Spec: &meshv1.MeshService{}}
+	if existing != nil {
+		next = existing.Clone()
+	}
+	if next.Labels == nil {
+		next.Labels = map[string]string{}
+	}
+	delete(next.Labels, mesh.LabelGraceStarted)
+	maps.Copy(next.Labels, map[string]string{
+		mesh.LabelMesh: n.mesh, mesh.LabelDisplayName: n.name, mesh.LabelManagedBy: mesh.ManagedByServiceGenerator,
+		mesh.LabelEnv: "universal", mesh.LabelZone: s.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone,
+	})
+	spec := next.Spec.(*meshv1.MeshService)
+	spec.Selector = &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: n.name}}
+	spec.Ports = s.agreedPorts(n.name, spec.GetPorts(), members)
+	s.dirty.services.add(key)
+	s.putIfChanged(existing, next)
+}
+
+// putIfChanged plans next unless it says what existing says.
+func (s *state) putIfChanged(existing, next *mesh.Resource) {
+	if existing != nil && maps.Equal(existing.Labels, next.Labels) && proto.Equal(existing.Spec, next.Spec) {
+		return
+	}
+	s.put(next)
+	if next.Key.Kind == mesh.KindMeshService {
+		s.dirty.destinations.add(next.Key)
+	}
+}
+
+// removeService plans the delete of a service, and the release of its address with it.
+func (s *state) removeService(k mesh.Key) {
+	s.remove(k)
+	s.dirty.destinations.add(k)
+}
+
+// members are the Dataplanes with the service name, oldest first.
+func (s *state) members(n serviceName) []*mesh.Resource {
+	var out []*mesh.Resource
+	for k := range s.index.names[n] {
+		if dp, ok := s.view.Get(k); ok {
+			out = append(out, dp)
+		}
+	}
+	slices.SortFunc(out, olderFirst)
+	return out
+}
+
+// olderFirst orders by creation, then key.
+func olderFirst(a, b *mesh.Resource) int {
+	return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
+}
+
+// agreedPorts are the ports of the service: those there are if one member agrees with them, else the first member's.
+func (s *state) agreedPorts(name string, current []*meshv1.ServicePort, members []*mesh.Resource) []*meshv1.ServicePort {
+	var first []*meshv1.ServicePort
+	for i, dp := range members {
+		ports := portsOf(dp, name)
+		if equalPorts(ports, current) {
+			return current
+		}
+		if i == 0 {
+			first = ports
+		} else if !equalPorts(ports, first) {
+			s.log.Info("a Dataplane's ports differ from those of its service; it stays selected by tag, but only the ports of the "+
+				"oldest Dataplane are offered", zap.String("service", name), zap.Stringer("dataplane", dp.Key))
+		}
+	}
+	return first
+}
+
+func equalPorts(a, b []*meshv1.ServicePort) bool {
+	return slices.EqualFunc(a, b, func(x, y *meshv1.ServicePort) bool { return proto.Equal(x, y) })
+}
+
+// portsOf are the service ports that dp's inbounds of the name make.
+func portsOf(dp *mesh.Resource, name string) []*meshv1.ServicePort {
+	var out []*meshv1.ServicePort
+	seen := map[uint32]bool{}
+	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
+		if in.GetTags()[mesh.TagService] != name || in.GetState() == "Ignored" || seen[in.GetPort()] {
+			continue
+		}
+		seen[in.GetPort()] = true
+		out = append(out, &meshv1.ServicePort{
+			Port: in.GetPort(), Name: sectionName(in), AppProtocol: cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], "tcp"),
+			TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(in.GetPort())}},
+		})
+	}
+	slices.SortFunc(out, func(a, b *meshv1.ServicePort) int { return cmp.Compare(a.GetPort(), b.GetPort()) })
+	return out
+}
+
+// sectionName of an inbound: its name, else its port as text.
+func sectionName(in *meshv1.Dataplane_Inbound) string {
+	return cmp.Or(in.GetName(), strconv.Itoa(int(in.GetPort())))
+}
+
+// grace stamps a service without Dataplanes, and deletes it when the grace period is over.
+func (s *state) grace(existing *mesh.Resource) {
+	key := existing.Key
+	started, err := time.Parse(time.RFC3339, existing.Labels[mesh.LabelGraceStarted])
+	if err != nil {
+		next := existing.Clone()
+		if next.Labels == nil {
+			next.Labels = map[string]string{}
+		}
+		started = s.now.UTC().Truncate(time.Second)
+		next.Labels[mesh.LabelGraceStarted] = started.Format(time.RFC3339)
+		s.dirty.services.add(key)
+		s.put(next)
+	}
+	end := started.Add(s.cfg.DeletionGrace)
+	if !end.After(s.now) {
+		s.removeService(key)
+		return
+	}
+	s.timed[key] = timed{at: end, name: serviceName{key.Mesh, key.Name}}
+}

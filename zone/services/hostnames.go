@@ -1,0 +1,220 @@
+package services
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+var dns1123 = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
+
+// claim is what one generator makes of one destination.
+type claim struct {
+	generator mesh.Key
+	core      string
+	host      string
+	err       string
+}
+
+// loadGenerators reads all generators in their order: the zone's own first, then the oldest, then by name.
+func (s *state) loadGenerators() {
+	s.index.generators = nil
+	for r := range s.view.List(mesh.KindHostnameGenerator, "") {
+		if r.Key.Zone != "" && r.Key.Zone != s.cfg.Zone {
+			continue
+		}
+		g := generator{key: r.Key, resource: r}
+		g.template, g.err = parseTemplate(mesh.Spec[*meshv1.HostnameGenerator](r).GetTemplate())
+		s.index.generators = append(s.index.generators, g)
+	}
+	slices.SortFunc(s.index.generators, func(a, b generator) int {
+		own := func(g generator) int {
+			if g.key.Zone != "" {
+				return 0
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(own(a), own(b)), olderFirst(a.resource, b.resource))
+	})
+}
+
+// parseTemplate parses with a stand-in for the function label, which each execution replaces.
+func parseTemplate(text string) (*template.Template, error) {
+	return template.New("hostname").Option("missingkey=error").Funcs(template.FuncMap{
+		"label": func(string) (string, error) { return "", nil },
+	}).Parse(text)
+}
+
+// templateInput is what a template may name.
+type templateInput struct {
+	Name, DisplayName, Namespace, Mesh, Zone string
+}
+
+// reclaim computes anew what the generators make of a destination, and marks every destination that shares a hostname
+// with what it claimed or claims now.
+func (s *state) reclaim(k mesh.Key) {
+	for _, c := range s.index.claims[k] {
+		if c.host == "" {
+			continue
+		}
+		at := hostKey{k.Mesh, k.Kind, c.host}
+		s.index.claimants.remove(at, k)
+		s.touchClaimants(at)
+	}
+	delete(s.index.claims, k)
+	r := s.get(k)
+	if r == nil {
+		return
+	}
+	claims := s.claimsOf(r)
+	if len(claims) == 0 {
+		return
+	}
+	s.index.claims[k] = claims
+	for _, c := range claims {
+		if c.host == "" {
+			continue
+		}
+		at := hostKey{k.Mesh, k.Kind, c.host}
+		s.index.claimants.add(at, k)
+		s.touchClaimants(at)
+	}
+}
+
+func (s *state) touchClaimants(at hostKey) {
+	for other := range s.index.claimants[at] {
+		s.dirty.destinations.add(other)
+	}
+}
+
+// claimsOf is what every generator makes of r.
+func (s *state) claimsOf(r *mesh.Resource) []claim {
+	var out []claim
+	labels := s.labelsOf(r)
+	for _, g := range s.index.generators {
+		sel := mesh.Spec[*meshv1.HostnameGenerator](g.resource).GetSelector()
+		want := sel.GetMeshService()
+		if r.Key.Kind == mesh.KindMeshMultiZoneService {
+			want = sel.GetMeshMultiZoneService()
+		}
+		if want == nil || !subset(want.GetMatchLabels(), labels) {
+			continue
+		}
+		c := claim{generator: g.key, core: g.key.Name}
+		host, err := render(g, templateInput{
+			Name: r.Key.Name, DisplayName: r.DisplayName(), Namespace: r.Key.Namespace, Mesh: r.Key.Mesh,
+			Zone: cmp.Or(labels[mesh.LabelZone], s.cfg.Zone),
+		}, labels)
+		if err != nil {
+			c.err = err.Error()
+		} else {
+			c.host = host
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+// labelsOf are the labels that selectors and templates see: those written, and those that follow from the key as seen
+// from this zone (core-resources 3.1: what another control plane owns has origin global here).
+func (s *state) labelsOf(r *mesh.Resource) map[string]string {
+	out := map[string]string{mesh.LabelEnv: "universal", mesh.LabelDisplayName: r.DisplayName()}
+	for k, v := range r.Labels {
+		out[k] = v
+	}
+	out[mesh.LabelMesh] = r.Key.Mesh
+	out[mesh.LabelOrigin] = mesh.OriginGlobal
+	if r.Key.Zone == s.cfg.Zone {
+		out[mesh.LabelOrigin] = mesh.OriginZone
+	}
+	if r.Key.Zone != "" {
+		out[mesh.LabelZone] = r.Key.Zone
+	}
+	return out
+}
+
+func render(g generator, in templateInput, labels map[string]string) (string, error) {
+	if g.err != nil {
+		return "", g.err
+	}
+	t, err := g.template.Clone()
+	if err != nil {
+		return "", err
+	}
+	t.Funcs(template.FuncMap{"label": func(key string) (string, error) {
+		v, ok := labels[key]
+		if !ok {
+			return "", fmt.Errorf("label %s is missing", key)
+		}
+		return v, nil
+	}})
+	var b strings.Builder
+	if err := t.Execute(&b, in); err != nil {
+		return "", err
+	}
+	host := b.String()
+	if len(host) > 253 || !dns1123.MatchString(host) {
+		return "", fmt.Errorf("%q is no DNS name", host)
+	}
+	return host, nil
+}
+
+// owner is the destination that has a hostname: the oldest of those that claim it.
+func (s *state) owner(at hostKey) mesh.Key {
+	var first *mesh.Resource
+	for k := range s.index.claimants[at] {
+		if r := s.get(k); r != nil && (first == nil || olderFirst(r, first) < 0) {
+			first = r
+		}
+	}
+	if first == nil {
+		return mesh.Key{}
+	}
+	return first.Key
+}
+
+// hostnames that a destination has, sorted.
+func (s *state) hostnames(k mesh.Key) []string {
+	var out []string
+	for _, c := range s.index.claims[k] {
+		if c.host != "" && s.owner(hostKey{k.Mesh, k.Kind, c.host}) == k {
+			out = append(out, c.host)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// hostnameStatus is the same for people: addresses by generator, and how each generator fared.
+func (s *state) hostnameStatus(k mesh.Key) ([]*meshv1.HostnameAddress, []*meshv1.HostnameGeneratorStatus) {
+	var addresses []*meshv1.HostnameAddress
+	var statuses []*meshv1.HostnameGeneratorStatus
+	for _, c := range s.index.claims[k] {
+		ref := &meshv1.HostnameGeneratorRef{CoreName: c.core}
+		cond := &meshv1.Condition{Type: "Generated", Status: "False"}
+		owner := s.owner(hostKey{k.Mesh, k.Kind, c.host})
+		switch {
+		case c.err != "":
+			cond.Reason, cond.Message = "TemplateError", c.err
+		case owner != k:
+			cond.Reason, cond.Message = "Collision", fmt.Sprintf("hostname %s belongs to %s of zone %q", c.host, owner.Name, owner.Zone)
+		default:
+			cond.Status, cond.Reason = "True", "Generated"
+			addresses = append(addresses, &meshv1.HostnameAddress{Hostname: c.host, Origin: "HostnameGenerator", HostnameGeneratorRef: ref})
+		}
+		statuses = append(statuses, &meshv1.HostnameGeneratorStatus{HostnameGeneratorRef: ref, Conditions: []*meshv1.Condition{cond}})
+	}
+	slices.SortStableFunc(addresses, func(a, b *meshv1.HostnameAddress) int {
+		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(), b.GetHostnameGeneratorRef().GetCoreName())
+	})
+	slices.SortStableFunc(statuses, func(a, b *meshv1.HostnameGeneratorStatus) int {
+		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(), b.GetHostnameGeneratorRef().GetCoreName())
+	})
+	return addresses, statuses
+}

@@ -1,0 +1,170 @@
+package services
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// States of a ProxyInsight.
+const (
+	stateOnline   = "Online"
+	stateDraining = "Draining"
+)
+
+// computeSpec writes identities and state of a service of this zone (core-resources 11.5).
+func (s *state) computeSpec(k mesh.Key) {
+	service := s.get(k)
+	if service == nil {
+		return
+	}
+	spec := mesh.Spec[*meshv1.MeshService](service)
+	matched := s.matched(service)
+	var identities []*meshv1.MeshService_Identity
+	if len(matched) == 0 {
+		identities = spec.GetIdentities()
+	} else {
+		identities = identitiesOf(matched)
+	}
+	state := "Unavailable"
+	if s.counts(spec, matched).GetHealthy() > 0 {
+		state = "Available"
+	}
+	if state == spec.GetState() && slices.EqualFunc(identities, spec.GetIdentities(), func(a, b *meshv1.MeshService_Identity) bool {
+		return proto.Equal(a, b)
+	}) {
+		return
+	}
+	next := service.Clone()
+	spec = next.Spec.(*meshv1.MeshService)
+	spec.Identities, spec.State = identities, state
+	s.put(next)
+}
+
+// matched are the Dataplanes that a service selects, in the order of keys.
+func (s *state) matched(service *mesh.Resource) []*mesh.Resource {
+	b, ok := bucketOf(service)
+	if !ok {
+		return nil
+	}
+	sel := mesh.Spec[*meshv1.MeshService](service).GetSelector()
+	var out []*mesh.Resource
+	for _, k := range s.index.dataplanes[b].sorted() {
+		if dp, ok := s.view.Get(k); ok && selects(sel, dp) {
+			out = append(out, dp)
+		}
+	}
+	return out
+}
+
+// identitiesOf are the service tags that the members' certificates may carry, sorted.
+func identitiesOf(matched []*mesh.Resource) []*meshv1.MeshService_Identity {
+	values := map[string]struct{}{}
+	for _, dp := range matched {
+		tagged := false
+		net := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
+		for _, in := range net.GetInbound() {
+			if v := in.GetTags()[mesh.TagService]; v != "" {
+				values[v], tagged = struct{}{}, true
+			}
+		}
+		if w := dp.Labels[mesh.LabelWorkload]; !tagged && w != "" {
+			values[w] = struct{}{}
+		}
+	}
+	var out []*meshv1.MeshService_Identity
+	for _, v := range slices.Sorted(maps.Keys(values)) {
+		out = append(out, &meshv1.MeshService_Identity{Type: "ServiceTag", Value: v})
+	}
+	return out
+}
+
+// counts of the proxies behind a service. Healthy is a proxy that callers would pick for every port: each has a ready
+// inbound whose workload answers, and the proxy is neither lost nor draining. A Dataplane that no proxy ever joined
+// (written by hand) counts by its inbounds.
+func (s *state) counts(spec *meshv1.MeshService, matched []*mesh.Resource) *meshv1.ProxyCounts {
+	out := &meshv1.ProxyCounts{Total: uint32(len(matched))}
+	for _, dp := range matched {
+		var insight *meshv1.ProxyInsight
+		if r, ok := s.view.Get(mesh.InsightKey(dp.Key)); ok {
+			insight = mesh.Spec[*meshv1.ProxyInsight](r)
+		}
+		if insight.GetState() == stateOnline || insight.GetState() == stateDraining {
+			out.Connected++
+		}
+		if insight != nil && insight.GetState() != stateOnline {
+			continue
+		}
+		if everyPortReady(spec, dp, insight) {
+			out.Healthy++
+		}
+	}
+	return out
+}
+
+func everyPortReady(spec *meshv1.MeshService, dp *mesh.Resource, insight *meshv1.ProxyInsight) bool {
+	inbounds := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound()
+	for _, port := range spec.GetPorts() {
+		if !slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
+			return portMatches(port, in) && ready(in) && !slices.Contains(insight.GetNotReady(), sectionName(in))
+		}) {
+			return false
+		}
+	}
+	return true
+}
+
+func portMatches(port *meshv1.ServicePort, in *meshv1.Dataplane_Inbound) bool {
+	switch target := port.GetTargetPort().GetValue().(type) {
+	case *meshv1.IntOrString_IntValue:
+		return target.IntValue == int64(in.GetPort())
+	case *meshv1.IntOrString_StringValue:
+		return target.StringValue != "" && target.StringValue == in.GetName()
+	}
+	return false
+}
+
+// ready is core-resources 9.2: state Ready, and health absent or true.
+func ready(in *meshv1.Dataplane_Inbound) bool {
+	return (in.GetState() == "" || in.GetState() == "Ready") && (in.GetHealth() == nil || in.GetHealth().GetReady())
+}
+
+// computeStatus writes counts, TLS readiness and the copies of addresses of a service of this zone.
+func (s *state) computeStatus(k mesh.Key) {
+	service := s.get(k)
+	if service == nil {
+		return
+	}
+	spec := mesh.Spec[*meshv1.MeshService](service)
+	old := mesh.Status[*meshv1.MeshServiceStatus](service)
+	counts := s.counts(spec, s.matched(service))
+	next := &meshv1.MeshServiceStatus{
+		DataplaneProxies: counts, Delivery: old.GetDelivery(),
+		Tls: &meshv1.MeshServiceStatus_TlsStatus{Status: s.tlsStatus(k.Mesh, old, counts)},
+	}
+	if va := s.get(mesh.VirtualAddressKey(s.cfg.Zone, k)); va != nil {
+		if ip := mesh.Spec[*meshv1.VirtualAddress](va).GetIp(); ip != "" {
+			next.Vips = []*meshv1.VIP{{Ip: ip}}
+		}
+	}
+	next.Addresses, next.HostnameGenerators = s.hostnameStatus(k)
+	if !proto.Equal(old, next) {
+		s.putStatus(k, next)
+	}
+}
+
+// tlsStatus is core-resources 11.5: Ready stays Ready while mTLS is on, and is reached when every proxy is connected, for
+// a proxy has its certificate before its first configuration.
+func (s *state) tlsStatus(meshName string, old *meshv1.MeshServiceStatus, counts *meshv1.ProxyCounts) string {
+	if s.mesh(meshName).GetMtls().GetEnabledBackend() == "" {
+		return "NotReady"
+	}
+	if old.GetTls().GetStatus() == "Ready" || counts.GetConnected() == counts.GetTotal() {
+		return "Ready"
+	}
+	return "NotReady"
+}

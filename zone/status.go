@@ -1,0 +1,238 @@
+package zone
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/internal/delivery"
+	"github.com/meridian-mesh/meridian/kds/kdsrpc"
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/xds"
+)
+
+// refusalsOf is the wire form: one entry for each cause, or one without.
+func refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
+	var out []*kdsv1.ProxyRefusal
+	for _, r := range p.Refusals {
+		one := func(cause mesh.Key) {
+			pr := &kdsv1.ProxyRefusal{Proxy: r.Proxy.String(), Resource: r.Resource, Reason: r.Reason, Revision: r.Revision}
+			if cause != (mesh.Key{}) {
+				pr.Cause = cause.Proto()
+			}
+			out = append(out, pr)
+		}
+		for _, cause := range r.Cause {
+			one(cause)
+		}
+		if len(r.Cause) == 0 {
+			one(mesh.Key{})
+		}
+	}
+	return out
+}
+
+func names(keys []mesh.Key) []string {
+	out := make([]string, 0, len(keys))
+	for _, k := range keys {
+		if k.Mesh == "" {
+			out = append(out, k.Name)
+			continue
+		}
+		out = append(out, k.Mesh+"/"+k.Name)
+	}
+	return out
+}
+
+// localProgress is what global is told.
+func (z *Zone) localProgress() kdsrpc.LocalProgress {
+	p := z.progress.now()
+	total, _, _ := z.registry.Counts()
+	return kdsrpc.LocalProgress{
+		Answered: p.Answered, Total: max(total, p.Online), Online: p.Online, Pending: names(p.Pending), PendingCount: p.PendingCount,
+		Refusals: refusalsOf(p), ZoneRevision: p.Revision,
+	}
+}
+
+// delivered waits until every proxy has answered revision.
+func (z *Zone) delivered(ctx context.Context, revision uint64) error {
+	for {
+		p, changed := z.progress.read()
+		if p.Answered >= revision {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Wait returns when every online proxy has answered everything up to revision of this zone's store, or when ctx ends.
+func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
+	began := time.Now()
+	err := z.delivered(ctx, revision)
+	p := z.progress.now()
+	d := &adminv1.ZoneDelivery{Zone: z.cfg.Name, Complete: err == nil}
+	if err != nil {
+		d.Pending, d.PendingCount = names(p.Pending), uint32(p.PendingCount)
+		d.Reason = fmt.Sprintf("%d proxies have not answered", p.PendingCount)
+	}
+	for _, r := range refusalsOf(p) {
+		if r.GetRevision() == 0 || r.GetRevision() >= revision {
+			d.Refusals = append(d.Refusals, r)
+		}
+	}
+	if len(d.Refusals) > 0 && d.Complete {
+		d.Complete, d.Reason = false, "refused: "+d.Refusals[0].GetReason()
+	}
+	return &adminv1.WaitRevisionResponse{Complete: d.Complete, Zones: []*adminv1.ZoneDelivery{d}, Took: durationpb.New(time.Since(began))}
+}
+
+// storeTimeout bounds the look at the store in a status.
+const storeTimeout = time.Second
+
+// Status is the status of this zone.
+func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
+	p := z.progress.now()
+	total, _, _ := z.registry.Counts()
+	revision := z.replica.View().Revision()
+	out := &adminv1.GetStatusResponse{
+		Role: adminapi.RoleZone, Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Revision: revision,
+		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
+		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online)},
+		Refusals: refusalsOf(p),
+	}
+	if p.Answered >= revision {
+		out.Proxies.AtRevision = out.Proxies.Online
+	} else if p.Revision >= revision {
+		out.Proxies.AtRevision = uint32(max(0, p.Online-p.PendingCount))
+	}
+	look, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if _, err := z.cfg.Store.Revision(look); err != nil {
+		out.Store.Available, out.Store.Reason = false, err.Error()
+	}
+	if z.client == nil {
+		return out
+	}
+	s := z.client.State()
+	out.GlobalRevision = s.Revision
+	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed}
+	switch {
+	case s.Permanent:
+		peer.State = "Refused"
+	case s.State == kdsrpc.Offline || s.State == kdsrpc.Stale:
+		peer.State = string(kdsrpc.Offline)
+	}
+	since := s.Connected
+	if peer.State != string(kdsrpc.Online) {
+		since = s.LastSeen
+	}
+	if !since.IsZero() {
+		peer.Since = timestamppb.New(since)
+	}
+	out.Global = peer
+	return out
+}
+
+func newPropagation(reg prometheus.Registerer) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name:    "meridian_propagation_seconds",
+		Help:    "Time from a commit in this zone's store to the last proxy's answer. Seconds mean slow proxies or an overloaded control plane.",
+		Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+	})
+	reg.MustRegister(h)
+	return h
+}
+
+// maxUnanswered is how many batches are timed at once; beyond, batches are timed together with the one before.
+const maxUnanswered = 256
+
+// observe times every batch of changes until the last proxy has answered it.
+func (z *Zone) observe(ctx context.Context) error {
+	sub := z.replica.Subscribe()
+	defer sub.Close()
+	type unanswered struct {
+		revision  uint64
+		committed time.Time
+	}
+	var open []unanswered
+	for {
+		if len(open) == 0 {
+			b, err := sub.Next(ctx)
+			if err != nil {
+				return err
+			}
+			if b.Committed.IsZero() {
+				continue
+			}
+			open = append(open, unanswered{b.View.Revision(), b.Committed})
+		}
+		p, changed := z.progress.read()
+		for len(open) > 0 && open[0].revision <= p.Answered {
+			z.propagation.Observe(max(0, time.Since(open[0].committed).Seconds()))
+			open = open[1:]
+		}
+		if len(open) == 0 {
+			continue
+		}
+		// Wait for an answer, or take in what was committed meanwhile.
+		wait, cancel := context.WithCancel(ctx)
+		stop := make(chan struct{})
+		go func() {
+			select {
+			case <-changed:
+				cancel()
+			case <-stop:
+			}
+		}()
+		b, err := sub.Next(wait)
+		close(stop)
+		cancel()
+		switch {
+		case err == nil && !b.Committed.IsZero() && len(open) < maxUnanswered:
+			open = append(open, unanswered{b.View.Revision(), b.Committed})
+		case err == nil:
+			open[len(open)-1].revision = b.View.Revision()
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !errors.Is(err, context.Canceled):
+			return err
+		}
+	}
+}
+
+// reportRefusals keeps the delivery status of this zone's policies.
+func (z *Zone) reportRefusals(ctx context.Context) error {
+	select {
+	case <-z.engine.Ready():
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	for {
+		p, changed := z.progress.read()
+		problems := delivery.Problems{}
+		for _, r := range p.Refusals {
+			for _, cause := range r.Cause {
+				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)
+			}
+		}
+		z.delivery.Set(problems)
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
