@@ -1,15 +1,24 @@
 package compile
 
 import (
+	"time"
+
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
+
+// remoteConnection is how long callers keep a connection of a destination over several zones, unless a MeshTimeout says
+// otherwise. A zone's ingress passes connections, not requests: only a new connection can reach an instance that is new.
+const remoteConnection = 300 * time.Millisecond
 
 // Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
 // do not all have certificates yet.
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
+	if len(d.Members) > 0 && t.MaxConnection == 0 {
+		c.Timeouts.MaxConnection = remoteConnection
+	}
 	if m.MTLS != "" && !plain {
 		c.TLS = &ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: SNI(ref), SANs: d.SANs}
 	}
