@@ -118,6 +118,7 @@ type Zone struct {
 	roots   *meshca.Reconciler
 
 	progress    *progress
+	refusals    refusalLog
 	propagation prometheus.Histogram
 	ready       chan struct{}
 	keys        chan struct{}

@@ -2,6 +2,8 @@ package inprocess
 
 import (
 	"context"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,4 +145,44 @@ func TestOfflineZoneIsReported(t *testing.T) {
 			t.Errorf("%v", z)
 		}
 	}
+}
+
+// TestRefusalReachesThePolicy: a proxy's NACK fails the wait, is on the policy's status at global, and goes when the policy
+// is mended.
+func TestRefusalReachesThePolicy(t *testing.T) {
+	w := newWorld(t, "us-east")
+	var refuse atomic.Bool
+	c := w.config("us-east", "east", "web", "127.0.0.1")
+	c.Verdict = func(r xdstest.Response) xdstest.Verdict {
+		if refuse.Load() && len(r.Resources) > 0 {
+			return xdstest.Verdict{Refuse: "I do not like it"}
+		}
+		return xdstest.Verdict{}
+	}
+	p := w.start(c)
+	w.waitEndpoints(p, "kri_msvc_default_us-east__web_9001", "127.0.0.1:9001 0 healthy")
+	w.settled(w.apply(timeout(6 * time.Second)))
+	refuse.Store(true)
+	got := w.global.Wait(w.ctx, w.apply(timeout(7*time.Second)))
+	if got.GetComplete() || len(got.GetZones()[0].GetRefusals()) == 0 {
+		t.Fatalf("Wait = %v", got)
+	}
+	policy := timeout(0).Key
+	deliveries := func() []*meshv1.ZoneDelivery {
+		r, ok := w.global.Replica().View().Get(policy)
+		if !ok {
+			return nil
+		}
+		return mesh.Status[*meshv1.DeliveryStatus](r).GetZones()
+	}
+	w.eventually("the refusal on the policy", func() bool {
+		d := deliveries()
+		return len(d) == 1 && d[0].GetState() == "Nacked" && strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
+	})
+	if len(w.global.Status(w.ctx).GetRefusals()) == 0 {
+		t.Error("the refusal is not in the status")
+	}
+	refuse.Store(false)
+	w.settled(w.apply(timeout(8 * time.Second)))
+	w.eventually("the policy without refusal", func() bool { return len(deliveries()) == 0 })
 }

@@ -221,14 +221,20 @@ func (w *world) clientTLS(zoneName string) *tls.Config {
 // sidecar joins a Dataplane with a token that global issued.
 func (w *world) sidecar(zoneName, name, service, address string) *proxy {
 	w.t.Helper()
+	return w.start(w.config(zoneName, name, service, address))
+}
+
+// config of a sidecar's stand-in.
+func (w *world) config(zoneName, name, service, address string) xdstest.Config {
+	w.t.Helper()
 	token, err := w.global.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	doc := fmt.Sprintf(`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
 		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address, service)
-	return w.start(xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: token,
-		NodeID: "default." + name, Metadata: map[string]string{"dataplane.resource": doc}})
+	return xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: token,
+		NodeID: "default." + name, Metadata: map[string]string{"dataplane.resource": doc}}
 }
 
 // ingress joins a zone's ingress.
