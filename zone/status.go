@@ -53,9 +53,9 @@ func names(keys []mesh.Key) []string {
 	return out
 }
 
-// progress is what global is told.
-func (z *Zone) progress() kdsrpc.LocalProgress {
-	p := z.engine.Progress()
+// localProgress is what global is told.
+func (z *Zone) localProgress() kdsrpc.LocalProgress {
+	p := z.progress.now()
 	total, _, _ := z.registry.Counts()
 	return kdsrpc.LocalProgress{
 		Answered: p.Answered, Total: max(total, p.Online), Online: p.Online, Pending: names(p.Pending), PendingCount: p.PendingCount,
@@ -66,8 +66,8 @@ func (z *Zone) progress() kdsrpc.LocalProgress {
 // delivered waits until every proxy has answered revision.
 func (z *Zone) delivered(ctx context.Context, revision uint64) error {
 	for {
-		changed := z.engine.ProgressChanged()
-		if z.engine.Progress().Answered >= revision {
+		p, changed := z.progress.read()
+		if p.Answered >= revision {
 			return nil
 		}
 		select {
@@ -82,7 +82,7 @@ func (z *Zone) delivered(ctx context.Context, revision uint64) error {
 func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 	began := time.Now()
 	err := z.delivered(ctx, revision)
-	p := z.engine.Progress()
+	p := z.progress.now()
 	d := &adminv1.ZoneDelivery{Zone: z.cfg.Name, Complete: err == nil}
 	if err != nil {
 		d.Pending, d.PendingCount = names(p.Pending), uint32(p.PendingCount)
@@ -104,7 +104,7 @@ const storeTimeout = time.Second
 
 // Status is the status of this zone.
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
-	p := z.engine.Progress()
+	p := z.progress.now()
 	total, _, _ := z.registry.Counts()
 	revision := z.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
@@ -179,9 +179,8 @@ func (z *Zone) observe(ctx context.Context) error {
 			}
 			open = append(open, unanswered{b.View.Revision(), b.Committed})
 		}
-		changed := z.engine.ProgressChanged()
-		answered := z.engine.Progress().Answered
-		for len(open) > 0 && open[0].revision <= answered {
+		p, changed := z.progress.read()
+		for len(open) > 0 && open[0].revision <= p.Answered {
 			z.propagation.Observe(max(0, time.Since(open[0].committed).Seconds()))
 			open = open[1:]
 		}
@@ -222,9 +221,9 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 		return ctx.Err()
 	}
 	for {
-		changed := z.engine.ProgressChanged()
+		p, changed := z.progress.read()
 		problems := delivery.Problems{}
-		for _, r := range z.engine.Progress().Refusals {
+		for _, r := range p.Refusals {
 			for _, cause := range r.Cause {
 				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)
 			}

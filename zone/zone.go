@@ -117,6 +117,7 @@ type Zone struct {
 	members *members.Aggregator
 	roots   *meshca.Reconciler
 
+	progress    *progress
 	propagation prometheus.Histogram
 	ready       chan struct{}
 	keys        chan struct{}
@@ -156,6 +157,7 @@ func New(cfg Config) (*Zone, error) {
 	z.replica = replica.New(replica.Config{Store: cfg.Store, Logger: z.log.Named("replica"), Registerer: cfg.Registry})
 	z.tokens = auth.New(auth.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
 	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
+	z.progress = newProgress(z.engine)
 	z.issuer = identity.New(identity.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
 		Logger: z.log.Named("identity"), Registerer: cfg.Registry})
 	z.services = services.New(services.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, DeletionGrace: cfg.DeletionGrace,
@@ -234,7 +236,7 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 	}
 	return kdsrpc.NewClient(kdsrpc.ClientConfig{
 		Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Address: address, TLS: conf, Token: z.token,
-		Store: z.cfg.Store, Replica: z.replica, Progress: z.progress, ProgressChanged: z.engine.ProgressChanged,
+		Store: z.cfg.Store, Replica: z.replica, Progress: z.localProgress, ProgressChanged: z.progress.next,
 		Admin: func(ctx context.Context, method string, req []byte) ([]byte, error) {
 			return z.api.Call(ctx, method, req)
 		},
@@ -320,7 +322,7 @@ func (z *Zone) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	parts := []func(context.Context) error{
-		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady,
+		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady,
 	}
 	if z.client != nil {
 		parts = append(parts, z.runClient)

@@ -115,9 +115,11 @@ func run(ctx context.Context, c Config, p *plane) (*Report, error) {
 
 	b := &bench{Config: c, plane: p, child: child}
 	all := c.Sidecars
+	b.withFloor = true // in turn with what it is compared to, so that both see the same machine
 	if out.Every, err = b.measure(ctx, all, func(i int) store.Op { return put(timeout("every", meshRef(), meshRef(), i)) }); err != nil {
 		return nil, fmt.Errorf("a change for every destination: %w", err)
 	}
+	b.withFloor = false
 	if out.One, err = b.measure(ctx, all, func(i int) store.Op {
 		return put(timeout("one", meshRef(), &meshv1.TargetRef{Kind: "MeshService", Name: service(c.Services / 2)}, i))
 	}); err != nil {
@@ -137,21 +139,13 @@ func run(ctx context.Context, c Config, p *plane) (*Report, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("a change for one sidecar: %w", err)
 	}
-	out.UntouchedBytes = out.Sidecar.BytesOthers * float64(c.Rounds)
+	out.UntouchedBytes = math.Round(out.Sidecar.BytesOthers * float64(c.Rounds))
 	for _, q := range perProxy {
 		// One computation per round and query is the touched sidecar's own.
-		out.UntouchedComputes += max(0, out.Sidecar.Computes[q]-1) * float64(c.Rounds)
+		out.UntouchedComputes += max(0, math.Round(out.Sidecar.Computes[q]*float64(c.Rounds))-float64(c.Rounds))
 	}
 
-	var floors []time.Duration
-	for range c.Rounds {
-		d, err := p.floor.round(ctx, int(out.Every.BytesEach))
-		if err != nil {
-			return nil, fmt.Errorf("floor: %w", err)
-		}
-		floors = append(floors, d)
-	}
-	out.FloorP50, out.FloorP99 = quantile(floors, 0.5), quantile(floors, 0.99)
+	out.FloorP50, out.FloorP99 = quantile(b.floors, 0.5), quantile(b.floors, 0.99)
 	out.Ratio = out.Every.P50 / out.FloorP50
 
 	before := cpu()
@@ -210,50 +204,74 @@ type bench struct {
 	Config
 	plane *plane
 	child *child
+	// withFloor adds a round of the floor after each round.
+	withFloor bool
+	floors    []time.Duration
 }
 
-// measure commits one change per round and waits for the concerned sidecars. One round before is not counted.
+// measure commits one change per round and waits for the concerned sidecars. The first round is not counted.
 func (b *bench) measure(ctx context.Context, concerned int, change func(round int) store.Op) (Figure, error) {
 	f := Figure{Concerned: concerned, Computes: map[string]float64{}}
-	round := func(i int) (time.Duration, error) {
-		start := time.Now()
-		revision, err := b.plane.commit(ctx, change(i))
-		if err != nil {
-			return 0, err
-		}
-		err = b.plane.answers.wait(ctx, revision, concerned)
-		return time.Since(start), err
-	}
-	if _, err := round(0); err != nil {
-		return f, err
-	}
-	before, err := b.child.ask()
-	if err != nil {
-		return f, err
-	}
-	computes, err := b.plane.counters("meridian_xds_compute_total", "query")
-	if err != nil {
-		return f, err
-	}
-	used := cpu()
+	n := float64(b.Rounds)
 	var times []time.Duration
-	for i := range b.Rounds {
-		d, err := round(i + 1)
+	got := make([]float64, b.Sidecars)
+	for i := range b.Rounds + 1 {
+		before, err := b.child.ask()
 		if err != nil {
 			return f, err
 		}
-		times = append(times, d)
+		computes, err := b.plane.counters("meridian_xds_compute_total", "query")
+		if err != nil {
+			return f, err
+		}
+		used, start := cpu(), time.Now()
+		revision, err := b.plane.commit(ctx, change(i))
+		if err != nil {
+			return f, err
+		}
+		if err := b.plane.answers.wait(ctx, revision, concerned); err != nil {
+			return f, err
+		}
+		took := time.Since(start)
+		used = cpu() - used
+		after, err := b.child.ask()
+		if err != nil {
+			return f, err
+		}
+		now, err := b.plane.counters("meridian_xds_compute_total", "query")
+		if err != nil {
+			return f, err
+		}
+		size := 0
+		for s := range after.Bytes {
+			size = max(size, after.Bytes[s]-before.Bytes[s])
+		}
+		if b.withFloor {
+			d, err := b.plane.floor.round(ctx, size)
+			if err != nil {
+				return f, fmt.Errorf("floor: %w", err)
+			}
+			if i > 0 {
+				b.floors = append(b.floors, d)
+			}
+		}
+		if i == 0 {
+			continue
+		}
+		times = append(times, took)
+		f.CPU += used / n
+		f.SidecarsCPU += (after.CPU - before.CPU) / n
+		for s := range got {
+			got[s] += float64(after.Bytes[s]-before.Bytes[s]) / n
+		}
+		for q, v := range now {
+			if d := v - computes[q]; d > 0 {
+				f.Computes[q] += d
+			}
+		}
 	}
-	n := float64(b.Rounds)
-	f.CPU = (cpu() - used) / n
-	after, err := b.child.ask()
-	if err != nil {
-		return f, err
-	}
-	f.SidecarsCPU = (after.CPU - before.CPU) / n
-	got := make([]float64, len(after.Bytes))
-	for i := range got {
-		got[i] = float64(after.Bytes[i]-before.Bytes[i]) / n
+	for q := range f.Computes {
+		f.Computes[q] /= n
 	}
 	slices.Sort(got)
 	for i, v := range got {
@@ -261,15 +279,6 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 			f.BytesOthers += v
 		} else {
 			f.BytesEach += v / float64(concerned)
-		}
-	}
-	now, err := b.plane.counters("meridian_xds_compute_total", "query")
-	if err != nil {
-		return f, err
-	}
-	for q, v := range now {
-		if d := (v - computes[q]) / n; d > 0 {
-			f.Computes[q] = d
 		}
 	}
 	f.P50, f.P99 = quantile(times, 0.5), quantile(times, 0.99)

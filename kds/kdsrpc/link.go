@@ -195,11 +195,18 @@ type applied struct {
 	err    error
 }
 
-// commit applies one transaction, again and again while the store is away.
+// commitGrace is how long a commit under way may still take when its stream ends.
+const commitGrace = 5 * time.Second
+
+// commit applies one transaction, again and again while the store is away. A commit under way is seen to its end when ctx
+// ends: if it happened after the next stream had read the cursor, it could put back what that stream has moved on from.
 func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
+	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })()
 	wait := 50 * time.Millisecond
 	for {
-		result, err := st.Commit(ctx, txn)
+		result, err := st.Commit(under, txn)
 		if err == nil || !errors.Is(err, store.ErrUnavailable) {
 			return applied{result, err}
 		}
