@@ -90,7 +90,7 @@ func schemaReason(v *protovalidate.Violation) string {
 		if unset {
 			return "is required"
 		}
-		if v.FieldDescriptor != nil && v.FieldDescriptor.Kind() == protoreflect.BytesKind {
+		if v.RuleValue.IsValid() && v.RuleValue.Uint() == 1 {
 			return "must not be empty"
 		}
 	case "max_len":
