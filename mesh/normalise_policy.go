@@ -13,9 +13,14 @@ import (
 )
 
 // normalise puts what public guides write in place of what the schema says (traffic-policies 1.16), with a warning for
-// each. Nodes are shared by aliases and so never changed: a pair gets a new one.
+// each. Nodes are shared by aliases and so never changed: a pair gets a new one. It also refuses the lists that may be
+// left out and not be empty, which look the same once they are read.
 func (d *decoder) normalise(message protoreflect.FullName, pairs []pair, path string) []pair {
 	switch message {
+	case "meridian.mesh.v1alpha1.TargetRef":
+		d.refuseEmpty(pairs, path, "proxyTypes")
+	case "meridian.mesh.v1alpha1.MeshTCPRoute":
+		d.refuseEmpty(pairs, path, "to")
 	case "meridian.mesh.v1alpha1.MeshRateLimit.Rate":
 		d.rename(pairs, path, "num", "numRequests", "requests")
 	case "meridian.mesh.v1alpha1.MeshHealthCheck.Conf":
@@ -26,6 +31,12 @@ func (d *decoder) normalise(message protoreflect.FullName, pairs []pair, path st
 		d.spellings(pairs, path, grpcRetryOn)
 	}
 	return pairs
+}
+
+func (d *decoder) refuseEmpty(pairs []pair, path, field string) {
+	if n := lookup(pairs, field); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		d.add(n, join(path, field), "must not be empty: leave it out or give at least one item")
+	}
 }
 
 // warn notes what was read in spite of its form, as often as errors at most.
