@@ -72,7 +72,7 @@ func newPlane(parent context.Context) (*plane, error) {
 	adsServer := grpc.NewServer(append(delta.ServerOptions(), creds)...)
 	ads.Register(adsServer)
 	bareServer := grpc.NewServer(creds, grpc.ForceServerCodecV2(newRawCodec()), grpc.UnknownServiceHandler(p.floor.serve),
-		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(4<<10))
+		grpc.ReadBufferSize(4<<10))
 
 	ctx, cancel := context.WithCancel(parent)
 	group, ctx := errgroup.WithContext(ctx)

@@ -117,7 +117,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.config.Address, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(4<<20)),
-		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
+		grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
 	if err != nil {
 		return err
 	}
