@@ -143,12 +143,12 @@ const storeTimeout = time.Second
 // Status is the status of this zone.
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
-	total, _, _ := z.registry.Counts()
+	total, _, withheld := z.registry.Counts()
 	revision := z.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role: adminapi.RoleZone, Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Revision: revision,
 		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
-		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online)},
+		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online), Withheld: uint32(withheld)},
 		Refusals: z.refusalsOf(p),
 	}
 	if p.Answered >= revision {

@@ -196,3 +196,21 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	w.settled(w.apply(timeout(8 * time.Second)))
 	w.eventually("the policy without refusal", func() bool { return len(deliveries()) == 0 })
 }
+
+// TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get its endpoints after its
+// cluster, however many steps it is made in.
+func TestMultiZoneServiceArrivesLater(t *testing.T) {
+	w := newWorld(t, "us-east", "eu-west")
+	w.settled(w.apply(mtls()))
+	client := w.sidecar("us-east", "client", "client", "127.0.0.9")
+	w.sidecar("eu-west", "web-w", "web", "127.0.0.2")
+	w.ingress("eu-west", "127.0.0.3")
+	w.sidecar("us-east", "web-e", "web", "127.0.0.1")
+	w.waitEndpoints(client, "kri_msvc_default_us-east__web_9001", "127.0.0.1:9001 0 healthy")
+	w.waitEndpoints(client, "kri_msvc_default_eu-west__web_9001", "127.0.0.3:10001 0 healthy")
+	w.settled(w.apply(multiZone("global-web", "web")))
+	w.waitEndpoints(client, "kri_mzsvc_default___global-web_9001", "127.0.0.1:9001 0 healthy", "127.0.0.3:10001 1 healthy")
+	if err := client.Wait(w.ctx, func(s *xdstest.State) bool { return len(s.Warming) == 0 }); err != nil {
+		client.View(func(s *xdstest.State) { t.Fatalf("still warming: %v; log %v", s.Warming, s.Log) })
+	}
+}
