@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -16,7 +17,8 @@ const remoteConnection = 300 * time.Millisecond
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
-	if len(d.Members) > 0 && t.MaxConnection == 0 {
+	remote := slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
+	if remote && t.MaxConnection == 0 {
 		c.Timeouts.MaxConnection = remoteConnection
 	}
 	if m.MTLS != "" && !plain {
@@ -38,12 +40,6 @@ func IngressCluster(name string) ir.Cluster {
 
 // IngressName is the name of a zone ingress' cluster for a port.
 func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
-
-// IdentitySecret and CASecret are the names of a mesh's secrets.
-func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
-
-// CASecret is the name of the bundle that a mesh's proxies trust.
-func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
 
 // CAKey is where a mesh's bundle is kept.
 func CAKey(meshName, backend string) mesh.Key {

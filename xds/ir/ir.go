@@ -314,3 +314,9 @@ type Secret struct {
 	Chain, Key []byte
 	Trust      []byte
 }
+
+// IdentitySecret is the name under which a proxy finds its certificate of a mesh.
+func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
+
+// CASecret is the name of the bundle that a mesh's proxies trust.
+func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
