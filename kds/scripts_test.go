@@ -30,6 +30,8 @@ func TestScripts(t *testing.T) {
 					switch arg.Key {
 					case "zones":
 						cfg.Zones = arg.Vals
+					case "slow":
+						cfg.Slow = true
 					case "window":
 						cfg.Window, _ = strconv.Atoi(arg.Vals[0])
 					case "chunk":

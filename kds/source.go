@@ -133,8 +133,9 @@ func (s *Source) Reset(state State, reason string) {
 	s.resetReason = reason
 }
 
-// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge.
-func (s *Source) Resume(state State, cursor uint64, changes []store.Change) {
+// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge; committed is when the
+// oldest of them was.
+func (s *Source) Resume(state State, cursor uint64, changes []store.Change, committed time.Time) {
 	s.state, s.sent, s.acked = state, cursor, cursor
 	s.noteZones()
 	for r := range state.All() {
@@ -152,6 +153,9 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change) {
 		if c.Key.Kind == mesh.KindZone {
 			s.touchZone(c.Key.Name)
 		}
+	}
+	if len(s.pending) > 0 {
+		s.oldest = committed
 	}
 	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are sent, or deleted.
 	for key := range s.pending {

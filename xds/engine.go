@@ -137,6 +137,10 @@ func (e *Engine) Run(ctx context.Context) error {
 // send queues an event for Run's goroutine.
 func (e *Engine) send(f func()) {
 	e.mu.Lock()
+	if e.ended {
+		e.mu.Unlock()
+		return
+	}
 	e.events = append(e.events, f)
 	e.mu.Unlock()
 	select {

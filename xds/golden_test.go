@@ -175,7 +175,11 @@ func dump(t *testing.T, table *delta.Table) []byte {
 	all := map[string][]any{}
 	for _, typ := range delta.Types {
 		for r := range table.All(typ) {
-			j, err := protojson.Marshal(message(t, r))
+			m := message(t, r)
+			if s, ok := m.(*tlsv3.Secret); ok {
+				s.Type = nil // made anew for each run
+			}
+			j, err := protojson.Marshal(m)
 			if err != nil {
 				t.Fatal(err)
 			}

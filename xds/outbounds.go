@@ -4,6 +4,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unique"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
@@ -11,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
+	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
 // policies are the resources of one kind in an interned list.
@@ -176,6 +180,15 @@ func (q *queries) computeEverything(r *reader, meshName string) (scope, error) {
 	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r), func(k mesh.Key) string { return q.vip.get(r, k) })), nil
 }
 
+// computeListed resolves a list of outbounds, once for all proxies that have it.
+func (q *queries) computeListed(r *reader, k listedKey) (scope, error) {
+	var n meshv1.Dataplane_Networking
+	if err := proto.Unmarshal([]byte(k.outbounds.Value()), &n); err != nil {
+		return internScope(nil), err
+	}
+	return internScope(compile.Listed(q.reads(r), k.at, n.GetOutbound(), q.finder(r))), nil
+}
+
 func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
 	rd := q.reads(r)
 	dp := rd.Spec(k)
@@ -183,7 +196,13 @@ func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
 		return internScope(nil), errGone
 	}
 	if !compile.Redirects(dp) {
-		return internScope(compile.Listed(rd, dp, q.finder(r))), nil
+		n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
+		text, err := translate.Encode(&meshv1.Dataplane_Networking{Outbound: n.GetOutbound()})
+		if err != nil {
+			return internScope(nil), err
+		}
+		at := mesh.Key{Kind: k.Kind, Mesh: k.Mesh, Zone: k.Zone, Namespace: k.Namespace}
+		return q.listed.get(r, listedKey{at, unique.Make(string(text))}), nil
 	}
 	all := q.everything.get(r, k.Mesh)
 	list, err := computeOutbounds(r, all)

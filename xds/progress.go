@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -81,6 +83,15 @@ func (e *Engine) failed() []ProxyRefusal {
 	for n := range e.g.failed {
 		if errors.Is(n.failure, errGone) {
 			continue
+		}
+		if !n.told {
+			n.told = true
+			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", n.label()), zap.Error(n.failure)}
+			var p *PanicError
+			if errors.As(n.failure, &p) {
+				fields = append(fields, zap.ByteString("stack", p.Stack))
+			}
+			e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
 		}
 		seen := map[*node]bool{}
 		for todo := []*node{n}; len(todo) > 0; {

@@ -64,6 +64,11 @@ type (
 		timeouts compile.Timeouts
 		causes   keyList
 	}
+	// listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
+	listedKey struct {
+		at        mesh.Key
+		outbounds unique.Handle[string]
+	}
 	inboundKey struct {
 		mesh                  string
 		timeouts, permissions keyList
@@ -135,6 +140,7 @@ type queries struct {
 	routes     *query[inSet, *routesOf]
 	listener   *query[listenerKey, *delta.Resource]
 	everything *query[string, scope]
+	listed     *query[listedKey, scope]
 	scope      *query[mesh.Key, scope]
 	outbounds  *query[scope, []compile.Outbound]
 	group      *query[groupKey, *segment]
@@ -171,6 +177,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
 	q.everything = newQuery(g, "everything", same[scope], q.computeEverything)
+	q.listed = newQuery(g, "listed", same[scope], q.computeListed)
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = newQuery(g, "group", keepSegment, q.computeGroup)

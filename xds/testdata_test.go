@@ -1,27 +1,36 @@
 package xds
 
-import "github.com/meridian-mesh/meridian/xds/ir"
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
+	"net/url"
+	"time"
 
-// testIdentity is a real certificate with its key, made for tests and trusted by nobody.
-var testIdentity = &ir.Identity{Chain: []byte(testCert), Key: []byte(testKey)}
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
 
-const testCert = `-----BEGIN CERTIFICATE-----
-MIIBtTCCAVqgAwIBAgIULGq6FRTHvqGtdYA5aoXwcyB7yHEwCgYIKoZIzj0EAwIw
-DzENMAsGA1UEAwwEdGVzdDAgFw0yNjExMjEwMDQzNThaGA8yMTI2MTAyODAwNDM1
-OFowDzENMAsGA1UEAwwEdGVzdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABLnb
-UGW7udtqEL6sOvCRa59jy0kvAB7T3uXJENrQSO5Z7I+7YZKRHKFryvaOOnyC9EDm
-RzcvbyGDDbI9rJPsNiWjgZEwgY4wHQYDVR0OBBYEFCrj2gnVNX5qgYmgkPURnnJD
-MgKQMB8GA1UdIwQYMBaAFCrj2gnVNX5qgYmgkPURnnJDMgKQMA8GA1UdEwEB/wQF
-MAMBAf8wOwYDVR0RBDQwMoYUc3BpZmZlOi8vZGVmYXVsdC93ZWKGGmt1bWE6Ly9r
-dW1hLmlvL3NlcnZpY2Uvd2ViMAoGCCqGSM49BAMCA0kAMEYCIQDb6MNaA300SqDz
-1tAzmcIlLIWP7G+Ct6xyEz4gP4eYqQIhALkO0UmOZVB225ynBRIBVwyBqFCqvpT0
-mDAOQKar793H
------END CERTIFICATE-----
-`
+// testIdentity is a certificate with its key, made for this run and trusted by nobody; testCert is the certificate.
+var testIdentity, testCert = newTestIdentity()
 
-const testKey = `-----BEGIN EC PRIVATE KEY-----
-MHcCAQEEIJiAMOZKz10ajwUR3hjhJavsoPfMJnTx8ncP6Qw9DrRBoAoGCCqGSM49
-AwEHoUQDQgAEudtQZbu522oQvqw68JFrn2PLSS8AHtPe5ckQ2tBI7lnsj7thkpEc
-oWvK9o46fIL0QOZHNy9vIYMNsj2sk+w2JQ==
------END EC PRIVATE KEY-----
-`
+func newTestIdentity() (*ir.Identity, string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		URIs: []*url.URL{{Scheme: "spiffe", Host: "default", Path: "/web"}}}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	raw, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		panic(err)
+	}
+	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return &ir.Identity{Chain: chain, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})}, string(chain)
+}

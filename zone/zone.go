@@ -28,8 +28,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -117,6 +115,8 @@ type Zone struct {
 	members *members.Aggregator
 	roots   *meshca.Reconciler
 
+	progress    *progress
+	refusals    refusalLog
 	propagation prometheus.Histogram
 	ready       chan struct{}
 	keys        chan struct{}
@@ -156,6 +156,7 @@ func New(cfg Config) (*Zone, error) {
 	z.replica = replica.New(replica.Config{Store: cfg.Store, Logger: z.log.Named("replica"), Registerer: cfg.Registry})
 	z.tokens = auth.New(auth.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
 	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
+	z.progress = newProgress(z.engine)
 	z.issuer = identity.New(identity.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
 		Logger: z.log.Named("identity"), Registerer: cfg.Registry})
 	z.services = services.New(services.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, DeletionGrace: cfg.DeletionGrace,
@@ -215,26 +216,13 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 	if u.Port() == "" {
 		address = net.JoinHostPort(u.Hostname(), "5685")
 	}
-	token, err := z.token()
-	if err != nil {
-		return nil, err
-	}
-	options := pki.ClientOptions{CAFile: z.cfg.CAFile, SkipVerify: z.cfg.TLSSkipVerify, ServerName: u.Hostname()}
-	if options.CAFile == "" && !options.SkipVerify {
-		if options.Pins, err = auth.PinsOf(token); err != nil {
-			return nil, fmt.Errorf("--token-file %s: %w", z.cfg.TokenFile, err)
-		}
-	}
-	if options.SkipVerify {
-		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way can read and change what global says")
-	}
-	conf, err := pki.ClientTLS(options)
+	conf, err := z.globalTLS(u.Hostname())
 	if err != nil {
 		return nil, err
 	}
 	return kdsrpc.NewClient(kdsrpc.ClientConfig{
 		Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Address: address, TLS: conf, Token: z.token,
-		Store: z.cfg.Store, Replica: z.replica, Progress: z.progress, ProgressChanged: z.engine.ProgressChanged,
+		Store: z.cfg.Store, Replica: z.replica, Progress: z.localProgress, ProgressChanged: z.progress.next,
 		Admin: func(ctx context.Context, method string, req []byte) ([]byte, error) {
 			return z.api.Call(ctx, method, req)
 		},
@@ -245,18 +233,6 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 func validate(r *mesh.Resource) error {
 	_, err := mesh.Validate(r)
 	return err
-}
-
-// token reads the zone token.
-func (z *Zone) token() (string, error) {
-	if z.cfg.TokenFile == "" {
-		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token zone', and give it with --token-file")
-	}
-	data, err := os.ReadFile(z.cfg.TokenFile)
-	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
 }
 
 // Tokens issues and checks tokens, for the command that prints the first administrator's.
@@ -320,7 +296,7 @@ func (z *Zone) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	parts := []func(context.Context) error{
-		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady,
+		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady,
 	}
 	if z.client != nil {
 		parts = append(parts, z.runClient)
@@ -357,9 +333,10 @@ func (z *Zone) serve(front *errgroup.Group, ctx context.Context) {
 		front.Go(func() error { return z.api.Serve(ctx, l, z.tls()) })
 	}
 	if l := z.listeners[XDS]; l != nil {
-		server := grpc.NewServer(grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage),
+			grpc.MaxSendMsgSize(maxMessage),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))...)
 		z.ads.Register(server)
 		z.registry.Register(server)
 		front.Go(func() error {
@@ -391,7 +368,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return z.client.Run(ctx)
+	return meshca.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // bootstrap makes the first keys; it ends early.

@@ -7,7 +7,6 @@ import (
 	"regexp"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/zone"
@@ -95,7 +94,6 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 			if o.skipVerify {
 				r.log.Warn("global's certificate is not verified (--tls-skip-verify); anybody on the way can read the token")
 			}
-			r.log = r.log.With(zap.String("zone", name))
 			z, err := zone.New(zone.Config{
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,

@@ -142,7 +142,13 @@ func TestClientErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer gone.Close()
+	defer func() {
+		for range 2 {
+			if err := gone.Close(); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}
+	}()
 	_, err = gone.Status(ctx)
 	wantError(t, err, codes.Unavailable, "127.0.0.1:1")
 	for _, u := range []string{"", "localhost:5681", "ftp://x", "http://x/api"} {

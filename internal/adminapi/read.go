@@ -222,7 +222,7 @@ func (a *API) watch(ctx context.Context, kinds []mesh.Kind, matches func(*mesh.R
 			}
 			continue
 		}
-		if e, any := eventOf(batch.View.Revision(), batch.Changes, wanted, matches); any {
+		if e, some := eventOf(batch.View.Revision(), batch.Changes, wanted, matches); some {
 			if err := send(e); err != nil {
 				return err
 			}
@@ -259,7 +259,7 @@ func (a *API) watchSince(ctx context.Context, since uint64, kind *mesh.KindInfo,
 			}
 			return err
 		}
-		if e, any := eventOf(commit.Revision, commit.Changes, wanted, matches); any {
+		if e, some := eventOf(commit.Revision, commit.Changes, wanted, matches); some {
 			if err := send(e); err != nil {
 				return err
 			}

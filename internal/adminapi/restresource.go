@@ -80,10 +80,16 @@ func condition(r *http.Request) (revision *uint64, exists bool, err error) {
 	return &n, false, nil
 }
 
-func (i item) put(w http.ResponseWriter, r *http.Request) error {
+func (i item) put(w http.ResponseWriter, r *http.Request) (err error) {
+	handed := false // to the core, which audits
+	defer func() {
+		if err != nil && !handed {
+			c, _ := callerOf(r.Context())
+			i.api.audit(c, "put", i.key(), false, 0, false, err)
+		}
+	}()
 	// Rights and place come before the body, so that a refusal says nothing about what is there.
 	if _, err := i.api.authorize(r.Context(), verbWrite, i.info); err != nil {
-		i.auditRefusal(r.Context(), "put", err)
 		return err
 	}
 	if _, err := i.api.place(i.info); err != nil {
@@ -129,6 +135,7 @@ func (i item) put(w http.ResponseWriter, r *http.Request) error {
 		}
 		rev = &old.Revision
 	}
+	handed = true
 	got, err := i.api.put(r.Context(), put{resource: doc.Resource, path: i.key(), meshMissing: !doc.MeshGiven, warnings: doc.Warnings,
 		ifRevision: rev, dryRun: dryRun})
 	if err != nil {
@@ -149,11 +156,6 @@ func (i item) put(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.revision, 10))
 	return answerValue(w, r, status, out)
-}
-
-func (i item) auditRefusal(ctx context.Context, verb string, err error) {
-	c, _ := callerOf(ctx)
-	i.api.audit(ctx, c, verb, i.key(), false, 0, false, err)
 }
 
 // writeAnswer is the body of an answer to a write.

@@ -12,7 +12,10 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-const titleTokenRequest = "Invalid request"
+const (
+	titleTokenRequest = "Invalid request"
+	titleNoKey        = "Signing Key not found"
+)
 
 // issued wraps one issuing: rights first, then the request, and a line of the audit log whatever comes of it.
 func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue func() (string, error)) (token string, err error) {
@@ -22,7 +25,7 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 		return "", err
 	}
 	if a.conf.Tokens == nil {
-		return "", problem(http.StatusNotFound, auth.ErrNoKey.Error(), "this control plane issues no tokens")
+		return "", problem(http.StatusNotFound, titleNoKey, "this control plane issues no tokens")
 	}
 	token, err = issue()
 	var bad *mesh.ValidationError
@@ -40,7 +43,7 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 		if err.Error() != auth.ErrNoKey.Error() {
 			hint = err.Error()
 		}
-		return "", problem(http.StatusNotFound, auth.ErrNoKey.Error(), "%s", hint)
+		return "", problem(http.StatusNotFound, titleNoKey, "%s", hint)
 	}
 	return token, err
 }
@@ -50,7 +53,7 @@ func (a *API) auditIssue(c Caller, what string, fields []zap.Field, err error) {
 	fields = append([]zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups), zap.String("verb", "issue"),
 		zap.String("token", what)}, fields...)
 	if err != nil {
-		a.log.Warn("audit: refused", append(fields, zap.String("reason", a.asProblem(err, titleToken).Error()))...)
+		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)
 		return
 	}
 	a.log.Info("audit", fields...)

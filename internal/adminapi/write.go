@@ -59,7 +59,7 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 		return out, unknownKind(string(in.resource.Key.Kind))
 	}
 	caller, err := a.authorize(ctx, verbWrite, info)
-	defer func() { a.audit(ctx, caller, "put", in.resource.Key, in.dryRun, out.revision, out.changed, err) }()
+	defer func() { a.audit(caller, "put", in.resource.Key, in.dryRun, out.revision, out.changed, err) }()
 	if err != nil {
 		return out, err
 	}
@@ -268,7 +268,7 @@ func (a *API) remove(ctx context.Context, in remove) (revision uint64, err error
 	}
 	caller, err := a.authorize(ctx, verbDelete, info)
 	key := in.key
-	defer func() { a.audit(ctx, caller, "delete", key, in.dryRun, revision, err == nil && !in.dryRun, err) }()
+	defer func() { a.audit(caller, "delete", key, in.dryRun, revision, err == nil && !in.dryRun, err) }()
 	if err != nil {
 		return 0, err
 	}
@@ -353,11 +353,11 @@ func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller
 }
 
 // audit writes one line for every write, done or refused.
-func (a *API) audit(ctx context.Context, c Caller, verb string, key mesh.Key, dryRun bool, revision uint64, changed bool, err error) {
+func (a *API) audit(c Caller, verb string, key mesh.Key, dryRun bool, revision uint64, changed bool, err error) {
 	fields := []zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups), zap.String("verb", verb), zap.Stringer("key", key),
 		zap.Bool("dryRun", dryRun)}
 	if err != nil {
-		a.log.Warn("audit: refused", append(fields, zap.String("reason", a.asProblem(err, titlePut).Error()))...)
+		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)
 		return
 	}
 	a.log.Info("audit", append(fields, zap.Uint64("revision", revision), zap.Bool("changed", changed))...)

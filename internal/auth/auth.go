@@ -93,7 +93,7 @@ const (
 )
 
 // ErrNoKey says that there is no signing key.
-var ErrNoKey = errors.New("Signing Key not found")
+var ErrNoKey = errors.New("signing key not found")
 
 // Config of [Tokens].
 type Config struct {

@@ -32,8 +32,8 @@ func newClient() *http.Client {
 	}
 }
 
-func get(ctx context.Context, c *http.Client, url string, header ...string) result {
-	r := result{began: time.Now()}
+func get(ctx context.Context, c *http.Client, url string, header ...string) (r result) {
+	r.began = time.Now()
 	defer func() { r.ended = time.Now() }()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

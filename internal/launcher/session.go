@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -86,6 +87,8 @@ func (s *session) run(ctx context.Context) error {
 		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
 			BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 2 * time.Second}}),
+		// A zone that died without a word, or a broken network, is noticed within this time.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 		grpc.WithUserAgent("meridian-dp/"+s.hello.GetLauncherVersion()))
 	if err != nil {
 		return fmt.Errorf("--cp: %w", err)
@@ -102,6 +105,9 @@ func (s *session) run(ctx context.Context) error {
 		code := status.Code(err)
 		if permanent[code] && !(s.wasAccepted() && mayMend[code]) {
 			return &RefusedError{Code: code, Reason: status.Convert(err).Message()}
+		}
+		if foreign := s.trust.foreign(); foreign != nil && !s.wasAccepted() {
+			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
 		}
 		if time.Since(began) > lastPause {
 			pause = firstPause // it held for a while: begin anew

@@ -94,6 +94,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return ctx.Err()
 		}
 		c.cfg.Logger.Info("dial global anew", zap.Error(err))
+		if err := pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)); err != nil {
+			return err
+		}
 	}
 }
 

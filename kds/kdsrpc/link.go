@@ -94,7 +94,7 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 		return nil, "", err
 	}
 	if watch != nil {
-		changes, err := since(ctx, watch, cursor.GetRevision(), batch.View.Revision())
+		changes, committed, err := since(ctx, watch, cursor.GetRevision(), batch.View.Revision())
 		switch {
 		case errors.Is(err, store.ErrCompacted):
 			reason = kds.ResetCompacted
@@ -102,7 +102,7 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 			sub.Close()
 			return nil, "", err
 		default:
-			src.Resume(batch.View, cursor.GetRevision(), changes)
+			src.Resume(batch.View, cursor.GetRevision(), changes, committed)
 			return sub, "", nil
 		}
 	}
@@ -110,24 +110,28 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 	return sub, reason, nil
 }
 
-// since reads the changes of (after, through].
-func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.Change, error) {
+// since reads the changes of (after, through], and when the oldest of them was committed.
+func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.Change, time.Time, error) {
 	var changes []store.Change
+	var oldest time.Time
 	for after < through {
 		c, err := w.Next(ctx)
 		if errors.Is(err, store.ErrUnavailable) {
 			if err := pause(ctx, 200*time.Millisecond); err != nil {
-				return nil, err
+				return nil, oldest, err
 			}
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, oldest, err
+		}
+		if oldest.IsZero() {
+			oldest = c.Time
 		}
 		changes = append(changes, c.Changes...)
 		after = c.Revision
 	}
-	return changes, nil
+	return changes, oldest, nil
 }
 
 // openSink readies a Sink with what the local store holds.
@@ -191,11 +195,18 @@ type applied struct {
 	err    error
 }
 
-// commit applies one transaction, again and again while the store is away.
+// commitGrace is how long a commit under way may still take when its stream ends.
+const commitGrace = 5 * time.Second
+
+// commit applies one transaction, again and again while the store is away. A commit under way is seen to its end when ctx
+// ends: if it happened after the next stream had read the cursor, it could put back what that stream has moved on from.
 func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
+	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })()
 	wait := 50 * time.Millisecond
 	for {
-		result, err := st.Commit(ctx, txn)
+		result, err := st.Commit(under, txn)
 		if err == nil || !errors.Is(err, store.ErrUnavailable) {
 			return applied{result, err}
 		}

@@ -289,7 +289,8 @@ func TestHistoryIsCompactedWhileAway(t *testing.T) {
 	if z.Resumed || z.ResetReason != "compacted" {
 		t.Errorf("%+v", z)
 	}
-	if _, ok := east.replica.View().Get(timeout("default", "", "policy-0003", 1).Key); ok {
-		t.Error("what was deleted meanwhile is still there")
-	}
+	east.await(t, "deletion of what went meanwhile", func(v replica.View) bool {
+		_, ok := v.Get(timeout("default", "", "policy-0003", 1).Key)
+		return !ok
+	})
 }

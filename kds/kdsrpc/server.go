@@ -130,6 +130,9 @@ func (s *Server) judge(now time.Time) {
 		if st.Revision > st.Applied {
 			st.LagRevisions = st.Revision - st.Applied
 		}
+		if z.oldest.IsZero() && !config && st.Revision > st.Applied {
+			z.oldest = now // nobody reads the log for the zone; this is when it fell behind, nearly
+		}
 		if !z.oldest.IsZero() {
 			st.LagSeconds = max(0, now.Sub(z.oldest).Seconds())
 		}
@@ -203,7 +206,7 @@ func (s *Server) update(name string, heard time.Time, change func(*zone)) {
 	}
 }
 
-// identify authenticates a stream and reads its Hello.
+// authenticate names the zone that a call's credentials prove.
 func (s *Server) authenticate(ctx context.Context) (string, error) {
 	name, err := s.cfg.Authenticate(ctx)
 	if err == nil {
@@ -304,7 +307,7 @@ func (s *Server) attach(ctx context.Context, sort string, hello *kdsv1.Hello) (c
 	return ctx, release, nil
 }
 
-// greet reads and checks a Hello; first yields the stream's first frame's Hello, nil if it was something else.
+// greet checks a Hello, nil if the first frame was something else.
 func (s *Server) greet(ctx context.Context, name string, hello *kdsv1.Hello) (*kdsv1.Hello, kds.Agreement, error) {
 	if hello == nil {
 		return nil, kds.Agreement{}, status.Error(codes.InvalidArgument, "the first frame of a stream must be Hello")

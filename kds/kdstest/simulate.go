@@ -13,7 +13,7 @@ import (
 // come to rest and checks that all copies are what they should be. The same seed does the same.
 func Simulate(seed uint64, steps int) (err error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	cfg := Config{Zones: []string{"east", "west", "north"}, Window: []int{1, 300, 2000, 0}[r.IntN(4)], Chunk: []int{1, 200, 0}[r.IntN(3)]}
+	cfg := Config{Zones: []string{"east", "west", "north"}, Window: []int{1, 300, 2000, 0}[r.IntN(4)], Chunk: []int{1, 200, 0}[r.IntN(3)], Slow: r.IntN(2) == 0}
 	w := New(cfg)
 	defer w.Close()
 	defer func() {

@@ -75,6 +75,8 @@ type Config struct {
 	Zones []string
 	// Window and Chunk of Sources, 0 for the defaults.
 	Window, Chunk int
+	// Slow Sources are asked for a frame only when the wire is empty, so that changes arrive amid a snapshot and merge.
+	Slow bool
 	// Trace receives what happens; nil for nothing.
 	Trace io.Writer
 }
@@ -212,7 +214,15 @@ func (n *Node) changes(after, through uint64) ([]store.Change, error) {
 }
 
 func (w *World) send(x *Wire) error {
-	for {
+	if w.cfg.Slow {
+		return nil
+	}
+	return w.pull(x, -1)
+}
+
+// pull takes up to n frames from a Source; all that it has if n is negative.
+func (w *World) pull(x *Wire, n int) error {
+	for ; n != 0; n-- {
 		before := x.source.Unacked()
 		f, err := x.source.Next()
 		if err != nil {
@@ -230,6 +240,7 @@ func (w *World) send(x *Wire) error {
 		w.trace("%s sends %s", x, Describe(f))
 		x.forth = append(x.forth, f)
 	}
+	return nil
 }
 
 func (w *World) window() int {
@@ -274,7 +285,7 @@ func (w *World) Connect(x *Wire) error {
 		case err != nil:
 			return err
 		default:
-			src.Resume(x.from.View(), cursor.GetRevision(), changes)
+			src.Resume(x.from.View(), cursor.GetRevision(), changes, time.Unix(int64(at), 0).UTC())
 		}
 	}
 	if reason != "" {
@@ -356,6 +367,11 @@ func (w *World) Recreate(n *Node) error {
 // Deliver hands one frame of a wire to its receiver; forth says which way. It reports whether there was one.
 func (w *World) Deliver(x *Wire, forth bool) (bool, error) {
 	if forth {
+		if len(x.forth) == 0 && w.cfg.Slow && x.Connected() {
+			if err := w.pull(x, 1); err != nil {
+				return false, err
+			}
+		}
 		if len(x.forth) == 0 {
 			return false, nil
 		}

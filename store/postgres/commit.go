@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,10 +66,21 @@ func (s *Store) write(requests []*txn.Request) {
 	// Not the context of the one who leads: the group is not its own.
 	ctx, cancel := context.WithTimeout(s.ctx, writeTimeout)
 	defer cancel()
-	commits, err := s.writeGroup(ctx, requests)
-	if err != nil {
+	commits, err := 0, error(nil)
+	for try := 0; ; try++ {
+		var final bool
+		commits, final, err = s.writeGroup(ctx, requests)
+		if err == nil {
+			break
+		}
+		s.forget(err)
 		// The group's own deadline is the database's fault and nobody's choice.
 		err = classify(context.Background(), "commit to Postgres", err)
+		if final || try == 2 || ctx.Err() != nil || !errors.Is(err, store.ErrUnavailable) {
+			break
+		}
+	}
+	if err != nil {
 		s.metrics.unavailable.Inc()
 		s.log.Warn("a group of transactions failed", zap.Int("transactions", len(requests)), zap.Error(err))
 		for _, r := range requests {
@@ -81,30 +93,31 @@ func (s *Store) write(requests []*txn.Request) {
 	s.metrics.write.Observe(time.Since(start).Seconds())
 }
 
-func (s *Store) writeGroup(ctx context.Context, requests []*txn.Request) (commits int, err error) {
+// writeGroup tries once. final says that an error came when COMMIT may have been received: then nobody may try again.
+func (s *Store) writeGroup(ctx context.Context, requests []*txn.Request) (commits int, final bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	defer conn.Release() // a connection within a transaction is closed, which rolls it back
 
 	revision, state, err := s.begin(ctx, conn, requests)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	cols, err := s.evaluate(requests, revision, state)
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	if cols == nil {
 		_, err := conn.Exec(ctx, "ROLLBACK")
-		return 0, err
+		return 0, false, err
 	}
 	if err := s.finish(ctx, conn, cols); err != nil {
-		return 0, err
+		return 0, true, err
 	}
 	s.advance(cols.revision)
-	return int(cols.revision - revision), nil
+	return int(cols.revision - revision), false, nil
 }
 
 // begin locks the counter and reads what the group needs, in one round trip. Each statement sees what was committed when the
@@ -170,6 +183,7 @@ func (s *Store) evaluate(requests []*txn.Request, revision uint64, state rows) (
 	meta := map[string][]byte{}
 	at := time.Now().UTC().Truncate(time.Microsecond)
 	for _, r := range requests {
+		r.Result, r.Err = store.Result{}, nil // of a try before
 		changes, metas, err := txn.Evaluate(overlay, r.Txn, cols.revision+1, at)
 		if err != nil {
 			r.Err = err

@@ -216,12 +216,13 @@ func (s *Store) read(ctx context.Context, what string, limit time.Duration, do f
 			return err
 		}
 		err := s.once(ctx, limit, do)
-		if err == nil {
-			return nil
+		if err == nil || errors.Is(err, store.ErrNotFound) {
+			return err
 		}
 		if closed := s.queue.Check(ctx); closed != nil {
 			return closed
 		}
+		s.forget(err)
 		if err = classify(ctx, what, err); !errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
@@ -236,6 +237,14 @@ func (s *Store) read(ctx context.Context, what string, limit time.Duration, do f
 		case <-s.queue.Closed():
 		}
 		timer.Stop()
+	}
+}
+
+// forget closes idle connections after one of them broke: after a restart of the database all of them have.
+func (s *Store) forget(err error) {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) || strings.HasPrefix(pg.Code, "57P") {
+		s.pool.Reset()
 	}
 }
 

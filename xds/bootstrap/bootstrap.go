@@ -231,7 +231,6 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 		Name: ClusterADS, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
 		ConnectTimeout:  durationpb.New(time.Second),
 		DnsLookupFamily: clusterv3.Cluster_ALL,
-		DnsRefreshRate:  durationpb.New(5 * time.Second),
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
 			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(10), KeepaliveInterval: wrapperspb.UInt32(10)}},
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": p.pack(options)},

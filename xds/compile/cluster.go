@@ -1,6 +1,8 @@
 package compile
 
 import (
+	"slices"
+
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -10,6 +12,9 @@ import (
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
+	// A zone's ingress passes connections, not requests: an instance that joins another zone is reached by new
+	// connections alone.
+	c.Renew = slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
 	if m.MTLS != "" && !plain {
 		c.TLS = &ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: SNI(ref), SANs: d.SANs}
 	}
@@ -24,17 +29,11 @@ func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain boo
 // differs from the KRI, under which sidecars know all zones' endpoints.
 func IngressCluster(name string) ir.Cluster {
 	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
-		Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
+		Spread: true, Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
 }
 
 // IngressName is the name of a zone ingress' cluster for a port.
 func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
-
-// IdentitySecret and CASecret are the names of a mesh's secrets.
-func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
-
-// CASecret is the name of the bundle that a mesh's proxies trust.
-func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
 
 // CAKey is where a mesh's bundle is kept.
 func CAKey(meshName, backend string) mesh.Key {

@@ -28,17 +28,19 @@ func Redirects(dp *mesh.Resource) bool {
 	return mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetTransparentProxying().GetRedirectPortOutbound() != 0
 }
 
-// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is left out.
-func Listed(rd Reader, dp *mesh.Resource, find Lookup) []Outbound {
+// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is left out. Of dp only
+// mesh, zone and namespace count.
+func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Lookup) []Outbound {
 	var out []Outbound
 	names := map[string]bool{}
 	taken := map[string]bool{}
-	for _, o := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetOutbound() {
-		ref, ok := resolveOutbound(rd, dp.Key, o, find)
+	for _, o := range list {
+		ref, ok := resolveOutbound(rd, dp, o, find)
 		if !ok {
 			continue
 		}
-		b := Outbound{Name: ref.KRI(), Address: cmp.Or(o.GetAddress(), "127.0.0.1"), Port: o.GetPort(), Ref: ref}
+		b := Outbound{Name: ref.KRI(), Port: o.GetPort(), Ref: ref}
+		b.Address, _ = numeric(cmp.Or(o.GetAddress(), "127.0.0.1"))
 		at := b.Address + ":" + strconv.FormatUint(uint64(b.Port), 10)
 		if taken[at] {
 			continue

@@ -2,7 +2,6 @@ package delta
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -44,12 +43,20 @@ type typeState struct {
 	asked, wildcard bool
 	items           map[string]item
 	// up are names whose content the client must get, or of which it must be told that there is none; down are names to
-	// take away. Each with the revision since which it waits.
-	up, down map[string]uint64
+	// take away.
+	up, down map[string]wait
 	open     []*response
 	refused  map[string]refused
 	// limit bounds the resources of a response while it is being found out which one the client refuses; 0 is none.
 	limit int
+}
+
+// wait is what waits to be sent under a name.
+type wait struct {
+	// resource as the table has it now; nil if it has none.
+	resource *Resource
+	// since is the revision that began the wait.
+	since uint64
 }
 
 type refused struct {
@@ -82,7 +89,7 @@ const maxOpen = 4
 func newState(maxBytes int) *state {
 	s := &state{maxBytes: maxBytes, warming: newDebt()}
 	for t := range s.types {
-		s.types[t] = typeState{items: map[string]item{}, up: map[string]uint64{}, down: map[string]uint64{}, refused: map[string]refused{}}
+		s.types[t] = typeState{items: map[string]item{}, up: map[string]wait{}, down: map[string]wait{}, refused: map[string]refused{}}
 	}
 	return s
 }
@@ -104,7 +111,7 @@ func (s *state) update(u Update) {
 			}
 		}
 		for _, r := range step.Changed[t] {
-			s.mark(t, r.Name)
+			s.compare(t, r.Name, r)
 		}
 		for _, name := range step.Removed[t] {
 			s.mark(t, name)
@@ -114,31 +121,34 @@ func (s *state) update(u Update) {
 
 // mark compares what the client holds of a name with what it should, and notes what is to be done.
 func (s *state) mark(t Type, name string) {
-	if s.want == nil {
-		return
+	if s.want != nil {
+		s.compare(t, name, s.want.Lookup(t, name))
 	}
+}
+
+// compare is mark with the resource that the table has under the name.
+func (s *state) compare(t Type, name string, r *Resource) {
 	ts := &s.types[t]
 	it := ts.items[name]
 	since := s.revision
-	if v, ok := ts.up[name]; ok {
-		since = v
-	} else if v, ok := ts.down[name]; ok {
-		since = v
+	if w, ok := ts.up[name]; ok {
+		since = w.since
+		delete(ts.up, name)
+	} else if w, ok := ts.down[name]; ok {
+		since = w.since
+		delete(ts.down, name)
 	}
-	delete(ts.up, name)
-	delete(ts.down, name)
 	if !ts.wildcard && !it.named {
 		return
 	}
-	r := s.want.Lookup(t, name)
 	switch {
 	case r == nil:
 		s.forgive(ts, name)
 		switch {
 		case it.held == nil && it.named:
-			ts.up[name] = since
+			ts.up[name] = wait{since: since}
 		case it.held != nil && it.held != absent:
-			ts.down[name] = since
+			ts.down[name] = wait{since: since}
 		}
 	case it.held != nil && it.held.Version == r.Version && it.held != absent:
 		s.forgive(ts, name)
@@ -148,7 +158,7 @@ func (s *state) mark(t Type, name string) {
 		}
 	case ts.refused[name].version == r.Version:
 	default:
-		ts.up[r.Name] = since
+		ts.up[r.Name] = wait{resource: r, since: since}
 	}
 }
 
@@ -221,12 +231,12 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		}
 		if ts.wildcard {
 			for r := range s.want.All(t) {
-				s.mark(t, r.Name)
+				s.compare(t, r.Name, r)
 			}
 		}
 	} else if slices.Contains(req.GetResourceNamesSubscribe(), "*") {
 		for r := range s.want.All(t) {
-			s.mark(t, r.Name)
+			s.compare(t, r.Name, r)
 		}
 	}
 	return answered
@@ -336,7 +346,7 @@ func (s *state) refuse(ts *typeState, r *response, reason string) {
 				Reason: reason, Revision: r.revision}}
 			s.refusals++
 		} else if _, waits := ts.up[res.Name]; !waits {
-			ts.up[res.Name] = r.since // mark keeps it
+			ts.up[res.Name] = wait{since: r.since} // mark keeps it
 		}
 		s.mark(r.typ, res.Name)
 	}
@@ -382,8 +392,12 @@ func (s *state) next(now time.Time) *response {
 	if r := s.tell(TypeCluster, now, nil); r != nil {
 		return r
 	}
-	// The endpoints of a cluster that is about to be sent go after it.
-	if r := s.tell(TypeEndpoint, now, func(name string) bool { _, waits := cluster.up[name]; return !waits }); r != nil {
+	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is with the client, they
+	// go at once: Envoy does not answer for clusters before those have their endpoints.
+	if r := s.tell(TypeEndpoint, now, func(name string) bool {
+		_, waits := cluster.up[name]
+		return !waits || cluster.items[name].flight != nil
+	}); r != nil {
 		return r
 	}
 	if !cluster.made() || !s.warm() {
@@ -453,12 +467,12 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 	}
 	r := &response{typ: t}
 	size := 0
-	for _, name := range slices.Sorted(maps.Keys(ts.up)) {
+	for name, w := range ts.up {
 		it := ts.items[name]
 		if it.flight != nil || may != nil && !may(name) {
 			continue
 		}
-		res := s.want.Lookup(t, name)
+		res := w.resource
 		if res == nil {
 			r.removed = append(r.removed, name)
 			it.held = absent
@@ -473,7 +487,7 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 			it.held = res
 			name = res.Name
 		}
-		r.since = oldest(r.since, ts.up[name])
+		r.since = oldest(r.since, w.since)
 		delete(ts.up, name)
 		it.flight = r
 		ts.items[name] = it
@@ -508,13 +522,13 @@ func (s *state) warmUp(name string) {
 func (s *state) take(t Type, now time.Time) *response {
 	ts := &s.types[t]
 	r := &response{typ: t}
-	for _, name := range slices.Sorted(maps.Keys(ts.down)) {
+	for name, w := range ts.down {
 		it := ts.items[name]
 		if it.flight != nil {
 			continue
 		}
 		r.removed = append(r.removed, name)
-		r.since = oldest(r.since, ts.down[name])
+		r.since = oldest(r.since, w.since)
 		delete(ts.down, name)
 		it.held, it.flight = absent, r
 		ts.items[name] = it
@@ -550,10 +564,11 @@ func (s *state) answered() (revision uint64, ok bool) {
 	for t := range s.types {
 		ts := &s.types[t]
 		ok = ok || ts.asked
-		for _, waiting := range []map[string]uint64{ts.up, ts.down} {
-			for _, since := range waiting {
-				revision = min(revision, since-min(since, 1))
-			}
+		for _, w := range ts.up {
+			revision = min(revision, w.since-min(w.since, 1))
+		}
+		for _, w := range ts.down {
+			revision = min(revision, w.since-min(w.since, 1))
 		}
 		for _, r := range ts.open {
 			revision = min(revision, r.since-min(r.since, 1))

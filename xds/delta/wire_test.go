@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"math/big"
@@ -272,6 +273,7 @@ type rig struct {
 	registry *prometheus.Registry
 	address  string
 	roots    *x509.CertPool
+	ca       []byte
 }
 
 func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
@@ -292,6 +294,7 @@ func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
 		t.Fatal(err)
 	}
 	r.roots.AddCert(leaf)
+	r.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

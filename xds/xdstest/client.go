@@ -80,7 +80,16 @@ type State struct {
 	Connected int
 
 	refs map[string]map[string]*refs
+	// turned is, for the response at hand, by type and name: 1 if the name came to be wanted, -1 if it ceased to be, 0 if
+	// it did both.
+	turned map[string]map[string]int
+	// odd counts clusters that were ever held whose endpoints have another name than they: while there are none, warming
+	// is looked up instead of searched.
+	odd int
 }
+
+// interests are the types that others refer to.
+var interests = []string{Endpoint, Route, Secret}
 
 // Counter counts what came in of one type.
 type Counter struct{ Responses, Resources, Removed, Bytes int }
@@ -91,10 +100,10 @@ func New(c Config) *Client {
 		c.References = &References{}
 	}
 	s := State{Resources: map[string]map[string]Resource{}, Wanted: map[string]map[string]int{}, Absent: map[string]map[string]bool{},
-		Warming: map[string]bool{}, refs: map[string]map[string]*refs{}}
+		Warming: map[string]bool{}, refs: map[string]map[string]*refs{}, turned: map[string]map[string]int{}}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
 		s.Resources[t], s.Wanted[t] = map[string]Resource{}, map[string]int{}
-		s.Absent[t], s.refs[t] = map[string]bool{}, map[string]*refs{}
+		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*refs{}, map[string]int{}
 	}
 	return &Client{config: c, state: s, changed: make(chan struct{}), counts: map[string]Counter{}}
 }
@@ -108,7 +117,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.config.Address, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(4<<20)),
-		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
+		grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
 	if err != nil {
 		return err
 	}
@@ -310,30 +319,23 @@ func (c *Client) handle(r Response) ([]*discoveryv3.DeltaDiscoveryRequest, error
 	if !c.config.Light {
 		c.state.note(r, v)
 	}
-	var follow []string
-	if r.Type == Cluster || r.Type == Listener {
-		follow = []string{Endpoint, Route, Secret} // only these two refer to others
-	}
-	before := map[string]map[string]bool{}
-	for _, t := range follow {
-		before[t] = map[string]bool{}
-		for name := range c.state.Wanted[t] {
-			before[t][name] = true
-		}
+	for _, t := range interests {
+		clear(c.state.turned[t])
 	}
 	if err := c.apply(r, v); err != nil {
 		return nil, err
 	}
 	var out []*discoveryv3.DeltaDiscoveryRequest
-	for _, t := range follow {
-		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: t}
-		for _, name := range slices.Sorted(maps.Keys(c.state.Wanted[t])) {
-			if !before[t][name] {
-				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)
-			}
+	for _, t := range interests {
+		if len(c.state.turned[t]) == 0 {
+			continue
 		}
-		for _, name := range slices.Sorted(maps.Keys(before[t])) {
-			if _, ok := c.state.Wanted[t][name]; !ok {
+		req := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: t}
+		for _, name := range slices.Sorted(maps.Keys(c.state.turned[t])) {
+			switch c.state.turned[t][name] {
+			case 1:
+				req.ResourceNamesSubscribe = append(req.ResourceNamesSubscribe, name)
+			case -1:
 				req.ResourceNamesUnsubscribe = append(req.ResourceNamesUnsubscribe, name)
 				delete(c.state.Resources[t], name)
 				delete(c.state.Absent[t], name)
@@ -367,6 +369,9 @@ func (c *Client) apply(r Response, v Verdict) error {
 		old, had := s.Resources[r.Type][res.Name]
 		if r.Type == Cluster && (!had || old.Version != res.Version) && len(found.subscribe[Endpoint]) > 0 {
 			s.Warming[res.Name] = true
+			if found.subscribe[Endpoint][0] != res.Name {
+				s.odd++
+			}
 		}
 		if c.config.Light {
 			res.Body = nil
@@ -417,6 +422,10 @@ func (c *Client) apply(r Response, v Verdict) error {
 
 // warm ends the warming of the clusters that wait for endpoints of a name.
 func (s *State) warm(endpoints string) {
+	if s.odd == 0 {
+		delete(s.Warming, endpoints)
+		return
+	}
 	for cluster := range s.Warming {
 		if r := s.refs[Cluster][cluster]; r != nil && slices.Contains(r.subscribe[Endpoint], endpoints) {
 			delete(s.Warming, cluster)
@@ -431,7 +440,9 @@ func (s *State) refer(t, name string, now *refs) {
 		s.refs[t][name] = now
 		for typ, names := range now.subscribe {
 			for _, n := range names {
-				s.Wanted[typ][n]++
+				if s.Wanted[typ][n]++; s.Wanted[typ][n] == 1 {
+					s.turned[typ][n]++
+				}
 			}
 		}
 	} else {
@@ -442,6 +453,7 @@ func (s *State) refer(t, name string, now *refs) {
 			for _, n := range names {
 				if s.Wanted[typ][n]--; s.Wanted[typ][n] == 0 {
 					delete(s.Wanted[typ], n)
+					s.turned[typ][n]--
 				}
 			}
 		}
@@ -462,10 +474,15 @@ const logLength = 256
 
 func (s *State) note(r Response, v Verdict) {
 	b := bytes.NewBufferString(short[r.Type])
-	for _, res := range r.Resources {
-		b.WriteString("+" + res.Name)
+	names := make([]string, len(r.Resources))
+	for i, res := range r.Resources {
+		names[i] = res.Name
 	}
-	for _, name := range r.Removed {
+	slices.Sort(names) // the server's order within a response says nothing
+	for _, name := range names {
+		b.WriteString("+" + name)
+	}
+	for _, name := range slices.Sorted(slices.Values(r.Removed)) {
 		b.WriteString("-" + name)
 	}
 	if v.Refuse != "" {

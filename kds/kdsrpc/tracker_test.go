@@ -1,0 +1,70 @@
+package kdsrpc
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/kds"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+)
+
+func TestTrackerMapsLocalToGlobalRevisions(t *testing.T) {
+	tr := newTracker()
+	tr.apply(10, 3, true)
+	tr.apply(11, 4, false)
+	tr.apply(15, 4, false) // a bookmark: nothing here up to 15
+	tr.apply(16, 7, false)
+	for _, step := range []struct{ local, answered uint64 }{{0, 0}, {2, 0}, {3, 10}, {4, 15}, {6, 15}, {7, 16}, {9, 16}} {
+		p := tr.progress(&LocalProgress{Answered: step.local})
+		if p.GetApplied() != 16 || p.GetAnswered() != step.answered {
+			t.Errorf("local %d: applied %d, answered %d, want 16, %d", step.local, p.GetApplied(), p.GetAnswered(), step.answered)
+		}
+	}
+	tr.apply(2, 8, true) // another store of global
+	if p := tr.progress(&LocalProgress{Answered: 7}); p.GetApplied() != 2 || p.GetAnswered() != 0 {
+		t.Errorf("after a new store: %v", p)
+	}
+}
+
+func TestTrackerIsBoundedAndNeverAhead(t *testing.T) {
+	tr := newTracker()
+	const last = 3*maxPairs + 1
+	for i := uint64(1); i <= last; i++ {
+		tr.apply(i, i, false)
+	}
+	if len(tr.pairs) > maxPairs {
+		t.Errorf("%d pairs", len(tr.pairs))
+	}
+	for _, local := range []uint64{1, 5, last / 2, last - 1} {
+		if p := tr.progress(&LocalProgress{Answered: local}); p.GetAnswered() > local {
+			t.Errorf("answered %d with local %d", p.GetAnswered(), local)
+		}
+	}
+	if p := tr.progress(&LocalProgress{Answered: last}); p.GetAnswered() != last {
+		t.Errorf("answered %d at the end, want %d", p.GetAnswered(), last)
+	}
+}
+
+func TestRetryWaits(t *testing.T) {
+	away := status.Error(codes.Unavailable, "away")
+	fenced := &kds.RefusedError{Refuse: &kdsv1.Refuse{Code: kds.CodeFenced, Permanent: true}}
+	for _, tt := range []struct {
+		name       string
+		err        error
+		last, want time.Duration
+	}{
+		{"global is away", away, 0, 50 * time.Millisecond},
+		{"global is still away", away, 5 * time.Second, 50 * time.Millisecond},
+		{"refused for good", fenced, 0, 500 * time.Millisecond},
+		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
+		{"busy", &kds.RefusedError{Refuse: &kdsv1.Refuse{Code: kds.CodeBusy, RetryAfterMs: 700}}, 0, 700 * time.Millisecond},
+		{"unknown token", status.Error(codes.Unauthenticated, "x"), 0, 100 * time.Millisecond},
+	} {
+		if got := retryAfter(tt.err, tt.last); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
