@@ -2,8 +2,8 @@ package mesh
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -144,17 +144,12 @@ func (d *decoder) spellings(pairs []pair, path string, known []string) {
 
 // isStatus says that s is a registered status code of HTTP.
 func isStatus(s string) bool {
-	if len(s) != 3 {
+	code, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || len(s) != 3 {
 		return false
 	}
-	code := 0
-	for _, r := range s {
-		if r < '0' || r > '9' {
-			return false
-		}
-		code = 10*code + int(r-'0')
-	}
-	return http.StatusText(code) != ""
+	return slices.ContainsFunc([][2]uint64{{100, 103}, {200, 208}, {226, 226}, {300, 305}, {307, 308}, {400, 418}, {421, 426}, {428, 429},
+		{431, 431}, {451, 451}, {500, 508}, {510, 511}}, func(r [2]uint64) bool { return r[0] <= code && code <= r[1] })
 }
 
 // sidecarsOnly gives a rate limit with "from" that does not say which proxies it means the only ones that "from" can be

@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -478,6 +480,19 @@ func TestDecodePolicyGuides(t *testing.T) {
 		again := decodeOne(t, string(text))
 		if diff := cmp.Diff(doc.Resource, again.Resource, protocmp.Transform()); diff != "" || len(again.Warnings) != 0 {
 			t.Errorf("%s again: %q\n%s", name, again.Warnings, diff)
+		}
+	}
+}
+
+func TestStatusCodes(t *testing.T) {
+	for code := range 1000 {
+		if got, want := isStatus(fmt.Sprintf("%03d", code)), http.StatusText(code) != ""; got != want {
+			t.Errorf("%d: %v", code, got)
+		}
+	}
+	for _, s := range []string{"", "5xx", "0503", "+50", "50"} {
+		if isStatus(s) {
+			t.Errorf("%q accepted", s)
 		}
 	}
 }
