@@ -11,7 +11,7 @@ import (
 // do not all have certificates yet.
 func Cluster(d *Destination, p Port, m MeshInfo, conf ir.ClusterPolicy, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
-	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, ClusterPolicy: conf, Resilient: true}
+	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, ClusterPolicy: conf, Keepalive: true}
 	// A zone's ingress passes connections, not requests: an instance that joins another zone is reached by new
 	// connections alone.
 	c.Renew = slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
@@ -28,8 +28,9 @@ func Cluster(d *Destination, p Port, m MeshInfo, conf ir.ClusterPolicy, plain bo
 // IngressCluster is the cluster of a zone ingress for a port: bytes pass untouched to this zone's instances. Its name
 // differs from the KRI, under which sidecars know all zones' endpoints.
 func IngressCluster(name string) ir.Cluster {
-	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
-		Spread: true, ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}}
+	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Keepalive: true,
+		Spread: true, ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect},
+			Limits: defaultLimits, Outlier: defaultOutlier, Panic: defaultPanic}}
 }
 
 // IngressName is the name of a zone ingress' cluster for a port.

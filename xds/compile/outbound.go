@@ -186,9 +186,6 @@ func reaches(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, d *Destinatio
 	return d.Key.Name == r.GetName() && (d.Key.Zone == dp.Zone || d.Key.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == d.Key.Namespace)
 }
 
-// ConnectAttempts is how many endpoints a connection of a TCP destination tries.
-const ConnectAttempts = 5
-
 // OutboundListener listens for a destination.
 func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	kri := o.Ref.KRI()
@@ -197,7 +194,7 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	if p.Protocol.IsHTTP() {
 		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: conf.RequestHeaders}
 	} else {
-		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: ConnectAttempts}
+		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: conf.ConnectAttempts}
 	}
 	l.Chains = []ir.Chain{c}
 	return l
@@ -206,7 +203,7 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 // IngressChain passes the traffic of one server name to this zone's instances.
 func IngressChain(ref Ref) ir.Chain {
 	name := IngressName(ref)
-	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: ConnectAttempts}}
+	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: connectAttempts}}
 }
 
 // IngressListener is a zone ingress' one listener.

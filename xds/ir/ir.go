@@ -99,8 +99,8 @@ type Cluster struct {
 	Port Protocol
 	ClusterPolicy
 	TLS *UpstreamTLS
-	// Resilient clusters eject failing endpoints and bound what is in flight.
-	Resilient bool
+	// Keepalive finds endpoints that vanished without a word.
+	Keepalive bool
 	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
 	Renew bool
 	// Spread gives a new connection to the endpoint that has the fewest.
@@ -180,8 +180,8 @@ type TCPProxy struct {
 // RouteConfig is the routes of one destination, in order.
 type RouteConfig struct {
 	Name string
-	// Retry requests by the default policy.
-	Retry  bool
+	// Retry holds for routes whose own is the same; the others carry theirs.
+	Retry  Shared[Retry]
 	Routes []Route
 }
 
