@@ -241,6 +241,10 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	var list []*delta.Resource
 	done := map[compile.Ref]bool{}
+	caller, failed := k.tags.caller()
+	if failed != nil {
+		return nil, failed
+	}
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
@@ -248,7 +252,12 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 		done[ref] = true
 		t := q.timeouts.get(r, inSet{k.set, ref})
 		if c := q.cluster.get(r, clusterKey{ref, t.Cluster, t.causes}); c != nil {
-			list = append(list, c, q.endpoints.get(r, ref))
+			e, err := q.endpointsFor(ref, q.balancing.get(r, inSet{k.set, ref}), caller)
+			if err != nil {
+				failed = err
+				return
+			}
+			list = append(list, c, q.endpoints.get(r, e))
 		}
 	}
 	for _, o := range q.outbounds.get(r, k.scope) {
@@ -273,5 +282,5 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 			}
 		}
 	}
-	return newSegment(list), nil
+	return newSegment(list), failed
 }

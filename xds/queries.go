@@ -53,6 +53,8 @@ type (
 	serviceRange struct {
 		service mesh.Key
 		port    uint32
+		// near is the part of a locality that places instances of this zone, as text.
+		near string
 	}
 	clusterKey struct {
 		ref      compile.Ref
@@ -76,6 +78,7 @@ type (
 	groupKey struct {
 		set   keyList
 		scope scope
+		tags  callerTags
 	}
 )
 
@@ -130,12 +133,15 @@ type queries struct {
 	vip        *query[mesh.Key, string]
 	local      *query[serviceRange, []ir.Endpoint]
 	ingresses  *query[string, []ir.Endpoint]
-	endpoints  *query[compile.Ref, *delta.Resource]
+	endpoints  *query[endpointsKey, *delta.Resource]
 	arrivals   *query[compile.Ref, *delta.Resource]
 	membership *query[mesh.Key, *membership]
 	match      *query[mesh.Key, *match]
 	set        *query[keyList, []mesh.Key]
+	namedTags  *query[keyList, string]
+	callerTags *query[mesh.Key, callerTags]
 	timeouts   *query[inSet, confTimeouts]
+	balancing  *query[inSet, confBalancing]
 	cluster    *query[clusterKey, *delta.Resource]
 	routes     *query[inSet, *routesOf]
 	listener   *query[listenerKey, *delta.Resource]
@@ -165,14 +171,17 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.vip = newQuery(g, "vip", same[string], q.computeVIP)
 	q.local = newQuery(g, "local_endpoints", sameBy(slices.Equal[[]ir.Endpoint]), q.computeLocal)
 	q.ingresses = newQuery(g, "ingresses", sameBy(slices.Equal[[]ir.Endpoint]), q.computeIngresses)
-	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
 	q.arrivals = newQuery(g, "ingress_endpoints", sameBy(sameResource), q.computeArrivals)
 	q.membership = newQuery(g, "membership", sameBy(func(a, b *membership) bool {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
 	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
+	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
+	q.namedTags = newQuery(g, "named_tags", same[string], q.computeNamedTags)
+	q.callerTags = newQuery(g, "caller_tags", same[callerTags], q.computeCallerTags)
 	q.timeouts = newQuery(g, "timeouts", same[confTimeouts], q.computeTimeouts)
+	q.balancing = newQuery(g, "balancing", sameBy(confBalancing.equal), q.computeBalancing)
 	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
@@ -299,7 +308,11 @@ func (q *queries) computeLocal(r *reader, k serviceRange) ([]ir.Endpoint, error)
 	for _, c := range compile.Candidates(rd, k.service, sel) {
 		list = append(list, q.instance.get(r, c))
 	}
-	return compile.LocalEndpoints(sel, p, list), nil
+	near, err := compile.ParseLocality(k.near)
+	if err != nil {
+		return nil, err
+	}
+	return compile.LocalEndpoints(sel, p, list, near), nil
 }
 
 func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error) {
@@ -318,34 +331,43 @@ func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error
 }
 
 // localOf are the endpoints in this zone for a destination's port.
-func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port) []ir.Endpoint {
+func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, near string) []ir.Endpoint {
 	if d.Key.Kind == mesh.KindMeshService {
 		if d.Key.Zone != q.zone {
 			return nil
 		}
-		return q.local.get(r, serviceRange{d.Key, p.Number})
+		return q.local.get(r, serviceRange{d.Key, p.Number, near})
 	}
 	var out []ir.Endpoint
 	for _, m := range d.Members {
 		if m.Live && slices.Contains(m.Ports, p.Number) {
-			out = append(out, q.local.get(r, serviceRange{m.Key, p.Number})...)
+			out = append(out, q.local.get(r, serviceRange{m.Key, p.Number, near})...)
 		}
 	}
 	return out
 }
 
-func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource, error) {
-	e := ir.Endpoints{Cluster: ref.KRI()}
-	d := q.destination(r, ref.Key)
-	if p, ok := d.Port(ref.Section); ok {
-		e.Endpoints = slices.Clone(q.localOf(r, d, p))
-		// Another zone is entered by the server name of mesh mTLS; without it there is no way.
-		if q.mesh.get(r, ref.Key.Mesh).MTLS != "" {
-			e.Endpoints = append(e.Endpoints, compile.Weigh(q.remotes(r, d, p))...)
-		}
-		e.Endpoints = compile.SortEndpoints(e.Endpoints)
+func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
+	l, err := compile.ParseLocality(k.locality)
+	if err != nil {
+		return nil, err
 	}
-	return q.pool.endpoints(e, ref.Key)
+	near, err := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity}.Key()
+	if err != nil {
+		return nil, err
+	}
+	e := ir.Endpoints{Cluster: k.ref.KRI(), Overprovisioning: l.Overprovisioning}
+	d := q.destination(r, k.ref.Key)
+	if p, ok := d.Port(k.ref.Section); ok {
+		var remotes []compile.Remote
+		// Another zone is entered by the server name of mesh mTLS; without it there is no way.
+		if q.mesh.get(r, k.ref.Key.Mesh).MTLS != "" {
+			remotes = q.remotes(r, d, p)
+		}
+		own := d.Key.Kind != mesh.KindMeshService || d.Key.Zone == q.zone
+		e.Endpoints = compile.Assemble(q.localOf(r, d, p, near), remotes, l, own)
+	}
+	return q.pool.endpoints(e, q.cause(r, k.causes, k.ref.Key)...)
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
@@ -373,7 +395,7 @@ func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, 
 	e := ir.Endpoints{Cluster: compile.IngressName(ref)}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
-		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p)))
+		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p, "")))
 	}
 	return q.pool.endpoints(e, ref.Key)
 }

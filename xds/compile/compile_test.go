@@ -74,9 +74,6 @@ func TestRewriteSlashes(t *testing.T) {
 }
 
 func TestMillionths(t *testing.T) {
-	text := func(s string) *meshv1.IntOrString {
-		return &meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: s}}
-	}
 	for _, tc := range []struct {
 		in   *meshv1.IntOrString
 		want uint32

@@ -69,6 +69,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
 		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
 		out.IgnoreHealthOnHostRemoval = true
+		balance(out, c)
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
@@ -168,9 +169,12 @@ func address(ip string, port uint32) *corev3.Address {
 		Address: ip, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
 }
 
-// Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority and zone.
+// Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority, zone and sub-zone.
 func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: e.Cluster}
+	if e.Overprovisioning > 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: u32(e.Overprovisioning)}
+	}
 	// Priorities must have no gap: without endpoints of this zone the others are first.
 	next := map[uint32]uint32{}
 	var group *endpointv3.LocalityLbEndpoints
@@ -181,8 +185,11 @@ func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 			p = uint32(len(next))
 			next[ep.Priority] = p
 		}
-		if i == 0 || ep.Zone != last.Zone || ep.Priority != last.Priority {
-			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone}, Priority: p}
+		if i == 0 || ep.Zone != last.Zone || ep.SubZone != last.SubZone || ep.Priority != last.Priority {
+			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone, SubZone: ep.SubZone}, Priority: p}
+			if ep.LocalityWeight > 0 {
+				group.LoadBalancingWeight = u32(ep.LocalityWeight)
+			}
 			out.Endpoints = append(out.Endpoints, group)
 		}
 		last = ep

@@ -14,7 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// missingBackend is the name of a cluster that never exists: its share of a route answers 500.
+// missingBackend is the name of a cluster that never exists: its share of a route answers 500, its connections are closed.
 const missingBackend = "missing_backend"
 
 // RouteConfig is the route configuration.
@@ -115,6 +115,7 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
 	}
+	a.HashPolicy = hashPolicies(r.Hash)
 	return a, nil
 }
 
