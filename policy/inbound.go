@@ -27,8 +27,9 @@ type Conditioned struct {
 }
 
 // ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies 1.10). The policies are
-// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read.
-func ForInbound(policies []*mesh.Resource) Inbound {
+// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read. Conditioned has the
+// matches given, in the same order whatever the policies are if they are all that there are, and those of the policies.
+func ForInbound(policies []*mesh.Resource, matches ...*meshv1.Match) Inbound {
 	type conditioned struct {
 		match  *meshv1.Match
 		conf   proto.Message
@@ -56,13 +57,16 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 		}
 	}
 	for _, c := range all {
-		if slices.ContainsFunc(in.Conditioned, func(o Conditioned) bool { return proto.Equal(o.Match, c.match) }) {
+		matches = append(matches[:len(matches):len(matches)], c.match)
+	}
+	for _, m := range matches {
+		if slices.ContainsFunc(in.Conditioned, func(o Conditioned) bool { return proto.Equal(o.Match, m) }) {
 			continue
 		}
 		under := slices.Clone(all)
-		under = slices.DeleteFunc(under, func(o conditioned) bool { return !subsumes(o.match, c.match) })
+		under = slices.DeleteFunc(under, func(o conditioned) bool { return !subsumes(o.match, m) })
 		slices.SortStableFunc(under, func(a, b conditioned) int { return -compareMatches(a.match, b.match) })
-		out := Conditioned{Match: c.match}
+		out := Conditioned{Match: m}
 		for _, u := range under {
 			if n := len(out.Origins); n == 0 || out.Origins[n-1] != u.origin {
 				out.add(u.conf, u.origin)
@@ -72,6 +76,17 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 	}
 	slices.SortStableFunc(in.Conditioned, func(a, b Conditioned) int { return compareMatches(a.Match, b.Match) })
 	return in
+}
+
+// Matches are the conditions of all rules of the policies.
+func Matches(policies []*mesh.Resource) []*meshv1.Match {
+	var out []*meshv1.Match
+	for _, p := range policies {
+		for _, e := range RuleEntries(p) {
+			out = append(out, matchesOf(e)...)
+		}
+	}
+	return out
 }
 
 func matchesOf(e Entry) []*meshv1.Match {

@@ -304,6 +304,8 @@ func describe(k any) string {
 		return k.ref.KRI()
 	case endpointsKey:
 		return k.ref.KRI()
+	case routesKey:
+		return k.ref.KRI()
 	case listenerKey:
 		return k.outbound.Name
 	case serviceRange:

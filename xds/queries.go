@@ -53,17 +53,30 @@ type (
 	serviceRange struct {
 		service mesh.Key
 		port    uint32
-		// near is the part of a locality that places instances of this zone, as text.
-		near string
+		// near is the part of a locality that places instances of this zone.
+		near ir.Shared[compile.Locality]
 	}
 	clusterKey struct {
+		ref    compile.Ref
+		conf   ir.ClusterPolicy
+		causes keyList
+	}
+	// endpointsKey is a destination's port for callers with the same locality; causes are the policies that made it.
+	endpointsKey struct {
 		ref      compile.Ref
-		timeouts ir.ClusterTimeouts
+		locality ir.Shared[compile.Locality]
 		causes   keyList
+	}
+	routesKey struct {
+		inSet
+		conf   ir.RoutePolicy
+		causes keyList
 	}
 	listenerKey struct {
 		outbound compile.Outbound
-		timeouts compile.Timeouts
+		conf     ir.ListenerPolicy
+		// backends of a MeshTCPRoute, if one takes the connections.
+		backends ir.Shared[[]ir.Backend]
 		causes   keyList
 	}
 	// listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
@@ -72,8 +85,8 @@ type (
 		outbounds unique.Handle[string]
 	}
 	inboundKey struct {
-		mesh                  string
-		timeouts, permissions keyList
+		mesh string
+		set  keyList
 	}
 	groupKey struct {
 		set   keyList
@@ -82,10 +95,10 @@ type (
 	}
 )
 
-// confTimeouts is what MeshTimeouts say and which of them said it. Comparable.
-type confTimeouts struct {
-	compile.Timeouts
-	causes keyList
+// confs is what policies say about a port of a destination, and which of them said it of each part. Comparable.
+type confs struct {
+	compile.OutboundConf
+	cluster, endpoints, route, listener keyList
 }
 
 // membership is the MeshServices that select a proxy.
@@ -101,8 +114,8 @@ type match struct {
 }
 
 type sectionMatch struct {
-	section               string
-	timeouts, permissions keyList
+	section string
+	set     keyList
 }
 
 func (m *match) equal(o *match) bool {
@@ -124,42 +137,44 @@ type queries struct {
 	s    *state
 	pool *pool
 
-	head       *query[mesh.Key, policy.Head]
-	mesh       *query[string, compile.MeshInfo]
-	instance   *query[mesh.Key, *compile.Instance]
-	service    *query[mesh.Key, *compile.Destination]
-	multi      *query[mesh.Key, *compile.Destination]
-	plain      *query[mesh.Key, bool]
-	vip        *query[mesh.Key, string]
-	local      *query[serviceRange, []ir.Endpoint]
-	ingresses  *query[string, []ir.Endpoint]
-	endpoints  *query[endpointsKey, *delta.Resource]
-	arrivals   *query[compile.Ref, *delta.Resource]
-	membership *query[mesh.Key, *membership]
-	match      *query[mesh.Key, *match]
-	set        *query[keyList, []mesh.Key]
-	namedTags  *query[keyList, string]
-	callerTags *query[mesh.Key, callerTags]
-	timeouts   *query[inSet, confTimeouts]
-	balancing  *query[inSet, confBalancing]
-	cluster    *query[clusterKey, *delta.Resource]
-	routes     *query[inSet, *routesOf]
-	listener   *query[listenerKey, *delta.Resource]
-	everything *query[string, scope]
-	listed     *query[listedKey, scope]
-	scope      *query[mesh.Key, scope]
-	outbounds  *query[scope, []compile.Outbound]
-	group      *query[groupKey, *segment]
-	policed    *query[inboundKey, *compile.Inbound]
-	inbound    *query[mesh.Key, *segment]
-	ca         *query[string, *delta.Resource]
-	secrets    *query[mesh.Key, *segment]
-	ingress    *query[mesh.Key, *segment]
-	table      *query[mesh.Key, *delta.Table]
+	set         *query[keyList, []mesh.Key]
+	head        *query[mesh.Key, policy.Head]
+	mesh        *query[string, compile.MeshInfo]
+	instance    *query[mesh.Key, *compile.Instance]
+	service     *query[mesh.Key, *compile.Destination]
+	multi       *query[mesh.Key, *compile.Destination]
+	plain       *query[mesh.Key, bool]
+	vip         *query[mesh.Key, string]
+	local       *query[serviceRange, []ir.Endpoint]
+	ingresses   *query[string, []ir.Endpoint]
+	endpoints   *query[endpointsKey, *delta.Resource]
+	arrivals    *query[compile.Ref, *delta.Resource]
+	membership  *query[mesh.Key, *membership]
+	match       *query[mesh.Key, *match]
+	namedTags   *query[keyList, []string]
+	callerTags  *query[mesh.Key, callerTags]
+	confs       *query[inSet, confs]
+	attached    *query[keyList, bool]
+	connections *query[inSet, *connectionsOf]
+	cluster     *query[clusterKey, *delta.Resource]
+	routes      *query[routesKey, *routesOf]
+	listener    *query[listenerKey, *delta.Resource]
+	everything  *query[string, scope]
+	listed      *query[listedKey, scope]
+	scope       *query[mesh.Key, scope]
+	outbounds   *query[scope, []compile.Outbound]
+	group       *query[groupKey, *segment]
+	policed     *query[inboundKey, *compile.InboundConf]
+	inbound     *query[mesh.Key, *segment]
+	ca          *query[string, *delta.Resource]
+	secrets     *query[mesh.Key, *segment]
+	ingress     *query[mesh.Key, *segment]
+	table       *query[mesh.Key, *delta.Table]
 }
 
 func newQueries(g *graph, s *state, zone string) *queries {
 	q := &queries{zone: zone, s: s, pool: newPool()}
+	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
 	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
 	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
 		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
@@ -176,12 +191,12 @@ func newQueries(g *graph, s *state, zone string) *queries {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
-	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
 	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
-	q.namedTags = newQuery(g, "named_tags", same[string], q.computeNamedTags)
+	q.namedTags = newQuery(g, "named_tags", sameBy(slices.Equal[[]string]), q.computeNamedTags)
 	q.callerTags = newQuery(g, "caller_tags", same[callerTags], q.computeCallerTags)
-	q.timeouts = newQuery(g, "timeouts", same[confTimeouts], q.computeTimeouts)
-	q.balancing = newQuery(g, "balancing", sameBy(confBalancing.equal), q.computeBalancing)
+	q.confs = newQuery(g, "confs", same[confs], q.computeConfs)
+	q.attached = newQuery(g, "attached", same[bool], q.computeAttached)
+	q.connections = newQuery(g, "connections", sameBy((*connectionsOf).equal), q.computeConnections)
 	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
@@ -190,7 +205,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = newQuery(g, "group", keepSegment, q.computeGroup)
-	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.Inbound).Equal), q.computePoliced)
+	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.InboundConf).Equal), q.computePoliced)
 	q.inbound = newQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = newQuery(g, "ca", sameBy(sameResource), q.computeCA)
 	q.secrets = newQuery(g, "secrets", keepSegment, q.computeSecrets)
@@ -308,10 +323,7 @@ func (q *queries) computeLocal(r *reader, k serviceRange) ([]ir.Endpoint, error)
 	for _, c := range compile.Candidates(rd, k.service, sel) {
 		list = append(list, q.instance.get(r, c))
 	}
-	near, err := compile.ParseLocality(k.near)
-	if err != nil {
-		return nil, err
-	}
+	near, _ := k.near.Get()
 	return compile.LocalEndpoints(sel, p, list, near), nil
 }
 
@@ -331,7 +343,7 @@ func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error
 }
 
 // localOf are the endpoints in this zone for a destination's port.
-func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, near string) []ir.Endpoint {
+func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, near ir.Shared[compile.Locality]) []ir.Endpoint {
 	if d.Key.Kind == mesh.KindMeshService {
 		if d.Key.Zone != q.zone {
 			return nil
@@ -348,14 +360,8 @@ func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, nea
 }
 
 func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
-	l, err := compile.ParseLocality(k.locality)
-	if err != nil {
-		return nil, err
-	}
-	near, err := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity}.Key()
-	if err != nil {
-		return nil, err
-	}
+	l, _ := k.locality.Get()
+	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity}.Share()
 	e := ir.Endpoints{Cluster: k.ref.KRI(), Overprovisioning: l.Overprovisioning}
 	d := q.destination(r, k.ref.Key)
 	if p, ok := d.Port(k.ref.Section); ok {
@@ -395,7 +401,7 @@ func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, 
 	e := ir.Endpoints{Cluster: compile.IngressName(ref)}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
-		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p, "")))
+		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p, ir.Shared[compile.Locality]{})))
 	}
 	return q.pool.endpoints(e, ref.Key)
 }
@@ -446,24 +452,20 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	out := &match{}
 	var to []mesh.Key
 	for _, s := range all {
-		if s.head.Key.Kind != mesh.KindMeshTrafficPermission {
+		if info, _ := mesh.Lookup(s.head.Key.Kind); info.Policy.HasTo {
 			to = append(to, s.head.Key)
 		}
 	}
 	out.to = internKeys(to)
 	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
 		section := policy.SectionName(in)
-		var timeouts, permissions []mesh.Key
+		var in []mesh.Key
 		for _, s := range all {
-			switch {
-			case !s.sel.Has(section):
-			case s.head.Key.Kind == mesh.KindMeshTimeout:
-				timeouts = append(timeouts, s.head.Key)
-			case s.head.Key.Kind == mesh.KindMeshTrafficPermission:
-				permissions = append(permissions, s.head.Key)
+			if s.sel.Has(section) && compile.IsInboundConf(s.head.Key.Kind) {
+				in = append(in, s.head.Key)
 			}
 		}
-		out.sections = append(out.sections, sectionMatch{section, internKeys(timeouts), internKeys(permissions)})
+		out.sections = append(out.sections, sectionMatch{section, internKeys(in)})
 	}
 	return out, nil
 }

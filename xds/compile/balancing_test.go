@@ -75,7 +75,7 @@ func TestHashPolicies(t *testing.T) {
 		{Source: ir.HashQuery, Name: "q"}, {Source: ir.HashFilterState, Name: "k"},
 	}
 	in := func(conf *meshv1.MeshLoadBalancingStrategy_Conf) []ir.HashPolicy {
-		return HashPolicies(policy.Effective{Conf: conf})
+		return hashPolicies(conf)
 	}
 	if diff := cmp.Diff(want, in(&meshv1.MeshLoadBalancingStrategy_Conf{HashPolicies: all})); diff != "" {
 		t.Error(diff)
@@ -88,62 +88,52 @@ func TestHashPolicies(t *testing.T) {
 	if diff := cmp.Diff([]ir.HashPolicy{{Name: "new"}}, in(&meshv1.MeshLoadBalancingStrategy_Conf{LoadBalancer: old, HashPolicies: []*hash{header("new")}})); diff != "" {
 		t.Error(diff)
 	}
-	if got := HashPolicies(policy.Effective{}); got != nil {
+	if got := hashPolicies(nil); got != nil {
 		t.Errorf("nothing said: %v", got)
 	}
 }
 
 type (
-	awareness = meshv1.MeshLoadBalancingStrategy_LocalityAwareness
-	localZone = meshv1.MeshLoadBalancingStrategy_LocalZone
-	affinity  = meshv1.MeshLoadBalancingStrategy_AffinityTag
-	crossZone = meshv1.MeshLoadBalancingStrategy_CrossZone
-	failover  = meshv1.MeshLoadBalancingStrategy_Failover
-	from      = meshv1.MeshLoadBalancingStrategy_FailoverFrom
-	target    = meshv1.MeshLoadBalancingStrategy_FailoverTo
-	threshold = meshv1.MeshLoadBalancingStrategy_FailoverThreshold
+	localities = meshv1.MeshLoadBalancingStrategy_LocalityAwareness
+	localZone  = meshv1.MeshLoadBalancingStrategy_LocalZone
+	affinity   = meshv1.MeshLoadBalancingStrategy_AffinityTag
+	crossZone  = meshv1.MeshLoadBalancingStrategy_CrossZone
+	failover   = meshv1.MeshLoadBalancingStrategy_Failover
+	from       = meshv1.MeshLoadBalancingStrategy_FailoverFrom
+	target     = meshv1.MeshLoadBalancingStrategy_FailoverTo
+	threshold  = meshv1.MeshLoadBalancingStrategy_FailoverThreshold
 )
 
-func locality(t *testing.T, c *awareness, tags map[string]string) Locality {
+func locality(t *testing.T, c *localities, tags map[string]string) Locality {
 	t.Helper()
-	l := NewLocality(c, "east", func(k string) (string, bool) {
-		v, ok := tags[k]
-		return v, ok
-	})
-	key, err := l.Key()
-	if err != nil {
-		t.Fatal(err)
-	}
-	back, err := ParseLocality(key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := NewLocality(awareness(c), "east", tags)
+	back, _ := l.Share().Get()
 	if diff := cmp.Diff(l, back); diff != "" {
-		t.Fatalf("the key loses something:\n%s", diff)
+		t.Fatalf("sharing loses something:\n%s", diff)
 	}
 	return l
 }
 
 func TestLocality(t *testing.T) {
-	if key, _ := (Locality{}).Key(); key != "" {
-		t.Errorf("the key of nothing said is %q", key)
+	if (Locality{}).Share() != (ir.Shared[Locality]{}) {
+		t.Error("nothing said is something")
 	}
 	tags := map[string]string{"node": "n1", "rack": "r1"}
 	three := &localZone{AffinityTags: []*affinity{{Key: "node"}, {Key: "lacking"}, {Key: "rack"}}}
 	for _, tc := range []struct {
 		name string
-		in   *awareness
+		in   *localities
 		want Locality
 	}{
 		{"nothing said", nil, Locality{}},
-		{"an empty one", &awareness{}, Locality{}},
-		{"disabled", &awareness{Disabled: new(true)}, Locality{Spread: true}},
-		{"rules override disabled", &awareness{Disabled: new(true), LocalZone: &localZone{}}, Locality{Chosen: true, Overprovisioning: 200}},
-		{"tags that the caller has", &awareness{LocalZone: three}, Locality{Chosen: true, Weighted: true, Overprovisioning: 200,
+		{"an empty one", &localities{}, Locality{}},
+		{"disabled", &localities{Disabled: new(true)}, Locality{Spread: true}},
+		{"rules override disabled", &localities{Disabled: new(true), LocalZone: &localZone{}}, Locality{Chosen: true, Overprovisioning: 200}},
+		{"tags that the caller has", &localities{LocalZone: three}, Locality{Chosen: true, Weighted: true, Overprovisioning: 200,
 			Affinity: []Affinity{{"node", "n1", 900}, {"rack", "r1", 9}}}},
-		{"weights", &awareness{LocalZone: &localZone{AffinityTags: []*affinity{{Key: "node", Weight: new(uint32(5))}}}},
+		{"weights", &localities{LocalZone: &localZone{AffinityTags: []*affinity{{Key: "node", Weight: new(uint32(5))}}}},
 			Locality{Chosen: true, Weighted: true, Overprovisioning: 200, Affinity: []Affinity{{"node", "n1", 5}}}},
-		{"steps", &awareness{CrossZone: &crossZone{Failover: []*failover{
+		{"steps", &localities{CrossZone: &crossZone{Failover: []*failover{
 			{From: &from{Zones: []string{"west"}}, To: &target{Type: "Any"}},
 			{To: &target{Type: "None"}},
 			{From: &from{Zones: []string{"west", "east"}}, To: &target{Type: "Only", Zones: []string{"north"}}},
@@ -151,15 +141,15 @@ func TestLocality(t *testing.T) {
 			{To: &target{Type: "Any"}},
 		}}}, Locality{Chosen: true, Overprovisioning: 200, Failover: []Failover{
 			{Priority: 3, Zones: []string{"north"}}, {Priority: 4, Except: true, Zones: []string{"south"}}, {Priority: 5, Except: true}}}},
-		{"vector 32, with decision 12.15", &awareness{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(70)}}}, Locality{Chosen: true, Overprovisioning: 143}},
-		{"threshold 100", &awareness{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(100)}}}, Locality{Chosen: true, Overprovisioning: 100}},
-		{"threshold 0.5", &awareness{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: text("0.5")}}}, Locality{Chosen: true, Overprovisioning: 20000}},
+		{"vector 32, with decision 12.15", &localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(70)}}}, Locality{Chosen: true, Overprovisioning: 143}},
+		{"threshold 100", &localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(100)}}}, Locality{Chosen: true, Overprovisioning: 100}},
+		{"threshold 0.5", &localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: text("0.5")}}}, Locality{Chosen: true, Overprovisioning: 20000}},
 	} {
 		if diff := cmp.Diff(tc.want, locality(t, tc.in, tags)); diff != "" {
 			t.Errorf("%s:\n%s", tc.name, diff)
 		}
 	}
-	steps := locality(t, &awareness{CrossZone: &crossZone{Failover: []*failover{
+	steps := locality(t, &localities{CrossZone: &crossZone{Failover: []*failover{
 		{To: &target{Type: "Only", Zones: []string{"north"}}}, {To: &target{Type: "None"}}, {To: &target{Type: "AnyExcept", Zones: []string{"south"}}}}}}, nil)
 	for zone, want := range map[string]uint32{"north": 1, "west": 3, "south": 0} {
 		if p, ok := steps.far(zone); p != want || ok != (want > 0) {
@@ -200,15 +190,15 @@ func TestAssemble(t *testing.T) {
 			far("north", "192.0.2.3", 1, 4, 0), far("west", "192.0.2.1", 1, 3, 0), far("west", "192.0.2.2", 1, 3, 0)}},
 		{"disabled: an instance is an instance", Locality{Spread: true}, false, []ir.Endpoint{near("10.0.0.1", "", 2, 0), near("10.0.0.2", "", 2, 0), near("10.0.0.3", "", 2, 0),
 			far("north", "192.0.2.3", 0, 4, 0), far("west", "192.0.2.1", 0, 3, 0), far("west", "192.0.2.2", 0, 3, 0)}},
-		{"tags alone: no other zone", locality(t, &awareness{LocalZone: tags}, map[string]string{"node": "n1", "rack": "r1"}), false,
+		{"tags alone: no other zone", locality(t, &localities{LocalZone: tags}, map[string]string{"node": "n1", "rack": "r1"}), false,
 			[]ir.Endpoint{near("10.0.0.3", "", 1, 1), near("10.0.0.1", "node=n1", 1, 90), near("10.0.0.2", "rack=r1", 1, 9)}},
-		{"a caller without the tags: weights all the same", locality(t, &awareness{LocalZone: tags}, nil), false,
+		{"a caller without the tags: weights all the same", locality(t, &localities{LocalZone: tags}, nil), false,
 			[]ir.Endpoint{near("10.0.0.1", "", 1, 1), near("10.0.0.2", "", 1, 1), near("10.0.0.3", "", 1, 1)}},
-		{"tags and zones", locality(t, &awareness{LocalZone: tags, CrossZone: &crossZone{Failover: []*failover{
+		{"tags and zones", locality(t, &localities{LocalZone: tags, CrossZone: &crossZone{Failover: []*failover{
 			{To: &target{Type: "Only", Zones: []string{"west"}}}, {To: &target{Type: "Any"}}}}}, map[string]string{"rack": "r1"}), false,
 			[]ir.Endpoint{near("10.0.0.3", "", 1, 1), near("10.0.0.1", "rack=r1", 1, 9), near("10.0.0.2", "rack=r1", 1, 9),
 				far("west", "192.0.2.1", 1, 3, 3), far("west", "192.0.2.2", 1, 3, 3), far("north", "192.0.2.3", 2, 4, 2)}},
-		{"a service of another zone has no choice of zones", locality(t, &awareness{LocalZone: tags}, nil), true,
+		{"a service of another zone has no choice of zones", locality(t, &localities{LocalZone: tags}, nil), true,
 			[]ir.Endpoint{far("north", "192.0.2.3", 1, 4, 2), far("west", "192.0.2.1", 1, 3, 3), far("west", "192.0.2.2", 1, 3, 3)}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -234,7 +224,9 @@ func TestFitWeights(t *testing.T) {
 }
 
 func TestTCPBackends(t *testing.T) {
-	key := func(name string) mesh.Key { return mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Zone: "east", Name: name} }
+	key := func(name string) mesh.Key {
+		return mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Zone: "east", Name: name}
+	}
 	self := Ref{Key: key("self"), Section: "tcp"}
 	owner := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTCPRoute, Mesh: "m", Name: "r"}}
 	resolve := func(b *meshv1.BackendRef, _ mesh.Key) (Ref, bool) {

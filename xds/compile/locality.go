@@ -2,8 +2,6 @@ package compile
 
 import (
 	"cmp"
-	"encoding/json"
-	"math"
 	"math/bits"
 	"slices"
 
@@ -18,15 +16,15 @@ import (
 // healthy instances.
 type Locality struct {
 	// Spread puts other zones beside this one.
-	Spread bool `json:",omitempty"`
+	Spread bool
 	// Chosen says that a policy chooses which zones follow (Failover); one that is not chosen is left out.
-	Chosen   bool       `json:",omitempty"`
-	Failover []Failover `json:",omitempty"`
+	Chosen   bool
+	Failover []Failover
 	// Weighted localities: those of this zone by Affinity, others by healthy instances.
-	Weighted bool       `json:",omitempty"`
-	Affinity []Affinity `json:",omitempty"`
+	Weighted bool
+	Affinity []Affinity
 	// Overprovisioning is as in [ir.Endpoints].
-	Overprovisioning uint32 `json:",omitempty"`
+	Overprovisioning uint32
 }
 
 // Affinity is the weight of the instances that share a tag with the caller.
@@ -40,84 +38,32 @@ type Failover struct {
 	// Priority of the zones that it accepts.
 	Priority uint32
 	// Except accepts all zones but those in Zones, else those alone are accepted.
-	Except bool     `json:",omitempty"`
-	Zones  []string `json:",omitempty"`
+	Except bool
+	Zones  []string
 }
 
-// Key is the locality as text: equal localities have equal keys, and that of the zero Locality is empty.
-func (l Locality) Key() (string, error) {
-	b, err := json.Marshal(l)
-	if err != nil || string(b) == "{}" {
-		return "", err
+// Share makes the locality comparable; that of the zero Locality is the zero value.
+func (l Locality) Share() ir.Shared[Locality] {
+	if !l.Spread && !l.Chosen && !l.Weighted {
+		return ir.Shared[Locality]{}
 	}
-	return string(b), nil
+	return ir.Share(l)
 }
 
-// ParseLocality reads what [Locality.Key] gives.
-func ParseLocality(key string) (l Locality, err error) {
-	if key != "" {
-		err = json.Unmarshal([]byte(key), &l)
-	}
-	return l, err
-}
-
-// defaultOverprovisioning is that of a chosen order without a threshold: half of a priority's endpoints carry all of it.
-const defaultOverprovisioning = 200
-
-// NewLocality reads what is said of locality for callers in a zone. value gives a caller's value of a tag.
-func NewLocality(c *meshv1.MeshLoadBalancingStrategy_LocalityAwareness, zone string, value func(tag string) (string, bool)) Locality {
-	if c.GetLocalZone() == nil && c.GetCrossZone() == nil {
-		return Locality{Spread: c.GetDisabled()}
-	}
-	l := Locality{Chosen: true, Overprovisioning: overprovisioning(c.GetCrossZone().GetFailoverThreshold().GetPercentage())}
-	tags := c.GetLocalZone().GetAffinityTags()
-	l.Weighted = len(tags) > 0
-	for i, t := range tags {
-		if v, ok := value(t.GetKey()); ok {
-			l.Affinity = append(l.Affinity, Affinity{Key: t.GetKey(), Value: v, Weight: affinityWeight(t, i, len(tags))})
+// NewLocality is what is said of locality for callers in a zone with these values of tags.
+func NewLocality(a ir.Awareness, zone string, tags map[string]string) Locality {
+	l := Locality{Spread: a.Spread, Chosen: a.Chosen, Weighted: len(a.Affinity) > 0, Overprovisioning: a.Overprovisioning}
+	for _, t := range a.Affinity {
+		if v, ok := tags[t.Tag]; ok {
+			l.Affinity = append(l.Affinity, Affinity{Key: t.Tag, Value: v, Weight: t.Weight})
 		}
 	}
-	for i, f := range c.GetCrossZone().GetFailover() {
-		if from := f.GetFrom(); from != nil && !slices.Contains(from.GetZones(), zone) {
-			continue
+	for i, s := range a.Steps {
+		if (s.Everywhere || slices.Contains(s.From, zone)) && (s.Except || len(s.Zones) > 0) {
+			l.Failover = append(l.Failover, Failover{Priority: uint32(i) + 1, Except: s.Except, Zones: s.Zones})
 		}
-		step := Failover{Priority: uint32(i) + 1}
-		switch f.GetTo().GetType() {
-		case "Any":
-			step.Except = true
-		case "AnyExcept":
-			step.Except, step.Zones = true, f.GetTo().GetZones()
-		case "Only":
-			step.Zones = f.GetTo().GetZones()
-		default:
-			continue // None accepts nothing, and does not stop those that follow
-		}
-		l.Failover = append(l.Failover, step)
 	}
 	return l
-}
-
-// affinityWeight: if none are given, the first tag gets about nine tenths, the next about nine tenths of the rest, and so
-// on. The last steps of a long list are equal, for weights end somewhere.
-func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) uint32 {
-	if t.GetWeight() > 0 {
-		return t.GetWeight()
-	}
-	w := uint32(9)
-	for range min(n-1-i, 7) {
-		w *= 10
-	}
-	return w
-}
-
-// overprovisioning: a priority carries all of its traffic while its healthy share times the factor is at least 1, so a
-// threshold of t percent is a factor of 100/t (traffic-policies 12.15).
-func overprovisioning(percentage *meshv1.IntOrString) uint32 {
-	t, ok := decimal(percentage)
-	if !ok || t <= 0 || t > 100 {
-		return defaultOverprovisioning
-	}
-	return uint32(math.Round(min(100*100/t, 1_000_000)))
 }
 
 // AffinityTags are the tags of callers that MeshLoadBalancingStrategies name, sorted.

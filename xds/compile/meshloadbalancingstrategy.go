@@ -6,33 +6,24 @@ import (
 	"strconv"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Balancing is what MeshLoadBalancingStrategies say of a destination: how its cluster chooses, and how its endpoints are
-// ranked. The zero value is what holds without a policy. What is hashed belongs to routes: see [HashPolicies].
-type Balancing struct {
-	LB ir.LoadBalancer
-	// Weighted says that the cluster weights localities.
-	Weighted bool
-	// Awareness is nil if nothing is said of it.
-	Awareness *meshv1.MeshLoadBalancingStrategy_LocalityAwareness
-}
-
-// Equal says that neither cluster nor endpoints differ.
-func (b Balancing) Equal(o Balancing) bool {
-	return b.LB == o.LB && b.Weighted == o.Weighted && proto.Equal(b.Awareness, o.Awareness)
-}
-
-// NewBalancing reads the effective configuration of a destination.
-func NewBalancing(e policy.Effective) Balancing {
+// balancingTo: how a cluster chooses, how its endpoints are ranked, and what of requests is hashed.
+func balancingTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
-	return Balancing{LB: balancer(conf.GetLoadBalancer()), Awareness: conf.GetLocalityAwareness(),
-		Weighted: len(conf.GetLocalityAwareness().GetLocalZone().GetAffinityTags()) > 0}
+	a := awareness(conf.GetLocalityAwareness())
+	out.Cluster.Balancer, out.Cluster.LocalityWeighted = balancer(conf.GetLoadBalancer()), len(a.Affinity) > 0
+	out.Endpoints.Awareness = ir.Shared[ir.Awareness]{}
+	if a.Spread || a.Chosen {
+		out.Endpoints.Awareness = ir.Share(a)
+	}
+	out.Route.Hash = ir.Shared[[]ir.HashPolicy]{}
+	if list := hashPolicies(conf); len(list) > 0 && p.Protocol.IsHTTP() {
+		out.Route.Hash = ir.Share(list)
+	}
 }
 
 // Bounds of Envoy on rings and tables.
@@ -104,10 +95,8 @@ func decimal(v *meshv1.IntOrString) (float64, bool) {
 	return 0, false
 }
 
-// HashPolicies are what is hashed of requests to a destination, or by a route if the effective configuration is that of a
-// route. The list beside the load balancer wins over the deprecated one in it.
-func HashPolicies(e policy.Effective) []ir.HashPolicy {
-	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
+// hashPolicies are what is hashed of requests. The list beside the load balancer wins over the deprecated one in it.
+func hashPolicies(conf *meshv1.MeshLoadBalancingStrategy_Conf) []ir.HashPolicy {
 	list := conf.GetHashPolicies()
 	if lb := conf.GetLoadBalancer(); len(list) == 0 {
 		switch lb.GetType() {
@@ -149,4 +138,56 @@ func HashPolicies(e policy.Effective) []ir.HashPolicy {
 		out = append(out, h)
 	}
 	return out
+}
+
+// awareness is what is said of localities, of which only zone and tags of the caller are missing.
+func awareness(c *meshv1.MeshLoadBalancingStrategy_LocalityAwareness) ir.Awareness {
+	if c.GetLocalZone() == nil && c.GetCrossZone() == nil {
+		return ir.Awareness{Spread: c.GetDisabled()}
+	}
+	a := ir.Awareness{Chosen: true, Overprovisioning: overprovisioning(c.GetCrossZone().GetFailoverThreshold().GetPercentage())}
+	tags := c.GetLocalZone().GetAffinityTags()
+	for i, t := range tags {
+		a.Affinity = append(a.Affinity, ir.AffinityTag{Tag: t.GetKey(), Weight: affinityWeight(t, i, len(tags))})
+	}
+	for _, f := range c.GetCrossZone().GetFailover() {
+		step := ir.FailoverStep{Everywhere: f.GetFrom() == nil, From: f.GetFrom().GetZones()}
+		switch f.GetTo().GetType() {
+		case "Any":
+			step.Except = true
+		case "AnyExcept":
+			step.Except, step.Zones = true, f.GetTo().GetZones()
+		case "Only":
+			step.Zones = f.GetTo().GetZones()
+		default: // None accepts nothing, and does not stop the steps that follow
+		}
+		a.Steps = append(a.Steps, step)
+	}
+	return a
+}
+
+// defaultOverprovisioning is that of a chosen order without a threshold: half of a priority's endpoints carry all of it.
+const defaultOverprovisioning = 200
+
+// affinityWeight: if none are given, the first tag gets about nine tenths, the next about nine tenths of the rest, and so
+// on. The last steps of a long list are equal, for weights end somewhere.
+func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) uint32 {
+	if t.GetWeight() > 0 {
+		return t.GetWeight()
+	}
+	w := uint32(9)
+	for range min(n-1-i, 7) {
+		w *= 10
+	}
+	return w
+}
+
+// overprovisioning: a priority carries all of its traffic while its healthy share times the factor is at least 1, so a
+// threshold of t percent is a factor of 100/t (traffic-policies 12.15).
+func overprovisioning(percentage *meshv1.IntOrString) uint32 {
+	t, ok := decimal(percentage)
+	if !ok || t <= 0 || t > 100 {
+		return defaultOverprovisioning
+	}
+	return uint32(math.Round(min(100*100/t, 1_000_000)))
 }

@@ -46,3 +46,21 @@ func TCPBackends(ref Ref, rule policy.TCPRule, resolve func(*meshv1.BackendRef, 
 	}
 	return out, extra
 }
+
+// TCPListener listens for a destination and passes connections on to backends; without any it closes them.
+func TCPListener(o Outbound, p Port, conf ir.ListenerPolicy, backends []ir.Backend) ir.Listener {
+	if p.Protocol.IsHTTP() {
+		p.Protocol = ir.TCP
+	}
+	l := OutboundListener(o, p, conf)
+	c := &l.Chains[0]
+	switch len(backends) {
+	case 0:
+		c.TCP = nil
+	case 1:
+		c.TCP.Cluster = backends[0].Cluster
+	default:
+		c.TCP.Cluster, c.TCP.Backends = "", backends
+	}
+	return l
+}

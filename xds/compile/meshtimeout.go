@@ -18,23 +18,40 @@ const (
 	DefaultStreamIdle = 30 * time.Minute
 )
 
-// Timeouts of one destination, or of one inbound. It is comparable.
-type Timeouts struct {
-	Cluster        ir.ClusterTimeouts
-	Route          ir.RouteTimeouts
-	RequestHeaders time.Duration
+func timeoutCluster(conf *meshv1.MeshTimeout_Conf) ir.ClusterTimeouts {
+	return ir.ClusterTimeouts{Connect: or(conf.GetConnectionTimeout(), DefaultConnect), Idle: or(conf.GetIdleTimeout(), DefaultIdle),
+		MaxStream: or(conf.GetHttp().GetMaxStreamDuration(), 0), MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0)}
 }
 
-// NewTimeouts fills in the defaults, field by field.
-func NewTimeouts(e policy.Effective) Timeouts {
+func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
+	return ir.RouteTimeouts{Request: or(conf.GetHttp().GetRequestTimeout(), DefaultRequest),
+		StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)}
+}
+
+// timeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being idle: those to the
+// destination do.
+func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
-	return Timeouts{
-		Cluster: ir.ClusterTimeouts{Connect: or(conf.GetConnectionTimeout(), DefaultConnect), Idle: or(conf.GetIdleTimeout(), DefaultIdle),
-			MaxStream: or(conf.GetHttp().GetMaxStreamDuration(), 0), MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0)},
-		Route: ir.RouteTimeouts{Request: or(conf.GetHttp().GetRequestTimeout(), DefaultRequest),
-			StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)},
-		RequestHeaders: or(conf.GetHttp().GetRequestHeadersTimeout(), 0),
+	out.Cluster.Timeouts = timeoutCluster(conf)
+	if p.Protocol.IsHTTP() {
+		out.Route.Timeouts = timeoutRoute(conf)
+		out.Listener.RequestHeaders = or(conf.GetHttp().GetRequestHeadersTimeout(), 0)
+	} else {
+		out.Listener.Idle = out.Cluster.Timeouts.Idle
 	}
+}
+
+func timeoutInbound(c InboundContext, out *InboundConf) {
+	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
+	out.Cluster.Timeouts, out.Route.Timeouts = timeoutCluster(conf), timeoutRoute(conf)
+	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0), out.Cluster.Timeouts.Idle
+}
+
+// timeoutCaller changes only what concerns a request (traffic-policies 9.1).
+func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) {
+	conf, _ := c.Conf.(*meshv1.MeshTimeout_Conf)
+	route.Timeouts.Request = or(conf.GetHttp().GetRequestTimeout(), route.Timeouts.Request)
+	route.Timeouts.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), route.Timeouts.StreamIdle)
 }
 
 func or(d *durationpb.Duration, def time.Duration) time.Duration {
@@ -42,44 +59,4 @@ func or(d *durationpb.Duration, def time.Duration) time.Duration {
 		return def
 	}
 	return d.AsDuration()
-}
-
-// overlay is base with what a conditioned rule says: only what concerns a request (traffic-policies 9.1).
-func overlay(base ir.RouteTimeouts, e policy.Effective) ir.RouteTimeouts {
-	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
-	base.Request = or(conf.GetHttp().GetRequestTimeout(), base.Request)
-	base.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), base.StreamIdle)
-	return base
-}
-
-func identityMatch(m *meshv1.Match) ir.IdentityMatch {
-	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
-}
-
-// Caller is the timeouts of requests by some callers.
-type Caller struct {
-	Match ir.IdentityMatch
-	Route ir.RouteTimeouts
-}
-
-// callers are the conditioned rules. Rules without an identity are about zone proxies and do nothing here.
-func callers(base ir.RouteTimeouts, in policy.Inbound) []Caller {
-	var out []Caller
-	for _, c := range in.Conditioned {
-		if c.Match.GetSpiffeId() != nil {
-			out = append(out, Caller{identityMatch(c.Match), overlay(base, c.Effective)})
-		}
-	}
-	return out
-}
-
-// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody.
-func callerRoutes(base ir.Route, list []Caller) []ir.Route {
-	var out []ir.Route
-	for _, c := range list {
-		r := base
-		r.Match.Caller, r.Timeouts = &c.Match, c.Route
-		out = append(out, r)
-	}
-	return append(out, base)
 }

@@ -5,6 +5,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
+func permissionInbound(c InboundContext, out *InboundConf) {
+	out.RBAC = Permission(c.Mesh, policy.Permissions(c.Policies))
+}
+
 // Permission turns what MeshTrafficPermissions say about one inbound into a table of callers. Nothing said denies all.
 func Permission(meshName string, p policy.Permission) *ir.RBAC {
 	out := &ir.RBAC{ByRules: p.HasRules}

@@ -53,3 +53,31 @@ type HashPolicy struct {
 	// Terminal ends the list if this part gave a hash.
 	Terminal bool
 }
+
+// Awareness is what policies say of localities, the same for all callers.
+type Awareness struct {
+	// Spread puts other zones beside the caller's.
+	Spread bool
+	// Chosen says that only the zones of Steps follow the caller's.
+	Chosen   bool
+	Affinity []AffinityTag
+	Steps    []FailoverStep
+	// Overprovisioning is as in [Endpoints].
+	Overprovisioning uint32
+}
+
+// AffinityTag weights the instances of the caller's zone that share a tag with the caller.
+type AffinityTag struct {
+	Tag    string
+	Weight uint32
+}
+
+// FailoverStep is one step from the caller's zone to others.
+type FailoverStep struct {
+	// Everywhere is a step of callers in all zones, else of those in From.
+	Everywhere bool
+	From       []string
+	// Except accepts all zones but those in Zones, else those alone are accepted.
+	Except bool
+	Zones  []string
+}

@@ -101,14 +101,11 @@ type Cluster struct {
 	// Upstream is the protocol spoken to the endpoints; TCP adds no HTTP options.
 	Upstream Protocol
 	// Port is the protocol of the port itself: it decides where idle timeouts are written.
-	Port     Protocol
-	Timeouts ClusterTimeouts
-	TLS      *UpstreamTLS
+	Port Protocol
+	ClusterPolicy
+	TLS *UpstreamTLS
 	// Resilient clusters eject failing endpoints and bound what is in flight.
 	Resilient bool
-	Balancer  LoadBalancer
-	// LocalityWeighted clusters share traffic between localities by the weights that the endpoints bring.
-	LocalityWeighted bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint
 	// SourceAddress to dial from; empty leaves it to the system.
@@ -201,15 +198,13 @@ type Route struct {
 	Redirect *Redirect
 	Status   uint32
 
-	Timeouts        RouteTimeouts
+	RoutePolicy
 	RequestHeaders  HeaderEdit
 	ResponseHeaders HeaderEdit
 	HostRewrite     string
 	// ReplacePath replaces the whole path; ReplacePrefix the matched prefix.
 	ReplacePath, ReplacePrefix *string
 	Mirrors                    []Mirror
-	// Hash is what is hashed to choose an endpoint, in order.
-	Hash []HashPolicy
 }
 
 // Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it are answered 500, and

@@ -115,7 +115,9 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
 	}
-	a.HashPolicy = hashPolicies(r.Hash)
+	if list, ok := r.Hash.Get(); ok {
+		a.HashPolicy = hashPolicies(list)
+	}
 	return a, nil
 }
 

@@ -1,0 +1,241 @@
+package compile
+
+import (
+	"reflect"
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// OutboundConf is what all policies together say about a port of a destination, by the part of the output that they
+// change. It is comparable: proxies to which different policies say the same share the result.
+type OutboundConf struct {
+	Cluster   ir.ClusterPolicy
+	Endpoints ir.EndpointPolicy
+	Route     ir.RoutePolicy
+	Listener  ir.ListenerPolicy
+}
+
+// Causes are the policies that made a part other than the default, sorted.
+type Causes struct {
+	Cluster, Endpoints, Route, Listener []mesh.Key
+}
+
+// toKind is a kind of policy with entries of "to".
+type toKind struct {
+	kind mesh.Kind
+	// apply writes all fields that are this kind's, and no others, from the merged entries; with a zero Effective it
+	// writes what holds without a policy. It keeps no state and changes nothing in place.
+	apply func(e policy.Effective, p Port, out *OutboundConf)
+}
+
+// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the later wins.
+var toKinds = []toKind{
+	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
+	{mesh.KindMeshTimeout, timeoutTo},
+}
+
+// inboundKind is a kind of policy with "from" or "rules".
+type inboundKind struct {
+	kind mesh.Kind
+	// merged kinds are merged in order of priority, and apply gets the result; the others' policies all count.
+	merged bool
+	// apply writes what holds for all callers, also if no policy of the kind selects the inbound.
+	apply func(c InboundContext, out *InboundConf)
+	// caller writes, over what holds for all callers, what holds for the callers of one match; nil if the kind knows no
+	// difference, as all that are not merged. c.Conf is nil if the match comes from another kind and no rule of this one covers it.
+	caller func(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy)
+}
+
+// InboundContext is what else a kind may look at.
+type InboundContext struct {
+	Mesh string
+	// Policies are those of the kind that select the inbound, ascending.
+	Policies []*mesh.Resource
+	// Merged is what they say together, for kinds that are merged.
+	Merged policy.Inbound
+}
+
+// inboundKinds are in the order of mesh.PolicyInfo.Order.
+var inboundKinds = []inboundKind{
+	{kind: mesh.KindMeshTimeout, merged: true, apply: timeoutInbound, caller: timeoutCaller},
+	{kind: mesh.KindMeshTrafficPermission, apply: permissionInbound},
+}
+
+// IsOutboundConf says that policies of the kind have a part in an [OutboundConf].
+func IsOutboundConf(k mesh.Kind) bool {
+	return slices.ContainsFunc(toKinds, func(t toKind) bool { return t.kind == k })
+}
+
+// IsInboundConf says that policies of the kind have a part in an [InboundConf].
+func IsInboundConf(k mesh.Kind) bool {
+	return slices.ContainsFunc(inboundKinds, func(t inboundKind) bool { return t.kind == k })
+}
+
+func ofKind(policies []*mesh.Resource, k mesh.Kind) []*mesh.Resource {
+	var out []*mesh.Resource
+	for _, p := range policies {
+		if p.Key.Kind == k {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func addCauses(keys []mesh.Key, origins []policy.Origin) []mesh.Key {
+	for _, o := range origins {
+		keys = append(keys, o.Key)
+	}
+	slices.SortFunc(keys, mesh.Key.Compare)
+	return slices.Compact(keys)
+}
+
+// NewOutboundConf merges the policies that select a proxy, ascending and of any kinds, for a port of a destination.
+func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (OutboundConf, Causes) {
+	var out OutboundConf
+	var why Causes
+	for _, k := range toKinds {
+		k.apply(policy.Effective{}, p, &out)
+	}
+	for _, k := range toKinds {
+		list := ofKind(policies, k.kind)
+		if len(list) == 0 {
+			continue
+		}
+		e := policy.ForDestination(list, d)
+		if len(e.Origins) == 0 {
+			continue
+		}
+		before := out
+		k.apply(e, p, &out)
+		if out.Cluster != before.Cluster {
+			why.Cluster = addCauses(why.Cluster, e.Origins)
+		}
+		if out.Endpoints != before.Endpoints {
+			why.Endpoints = addCauses(why.Endpoints, e.Origins)
+		}
+		if out.Route != before.Route {
+			why.Route = addCauses(why.Route, e.Origins)
+		}
+		if out.Listener != before.Listener {
+			why.Listener = addCauses(why.Listener, e.Origins)
+		}
+	}
+	return out, why
+}
+
+// Attached says that a policy has an entry about MeshHTTPRoutes.
+func Attached(p *mesh.Resource) bool {
+	return IsOutboundConf(p.Key.Kind) && slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
+		return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute)
+	})
+}
+
+// RouteConf is base with what policies say about a MeshHTTPRoute itself, of whose destination base is. A kind that has an
+// entry about the route speaks for it alone: what it says of the destination does not count (traffic-policies 1.9).
+func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port, base ir.RoutePolicy) (ir.RoutePolicy, []mesh.Key) {
+	dest := policy.Destination{Key: route.Key, Labels: route.Labels}
+	out := OutboundConf{Route: base}
+	var why []mesh.Key
+	for _, k := range toKinds {
+		list := ofKind(policies, k.kind)
+		about := slices.ContainsFunc(list, func(p *mesh.Resource) bool {
+			return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
+				return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) && policy.ResolvesTo(e.Target, p.Key, dest)
+			})
+		})
+		if !about {
+			continue
+		}
+		e := policy.ForDestination(list, dest)
+		k.apply(e, p, &out)
+		why = addCauses(why, e.Origins)
+	}
+	return out.Route, why
+}
+
+// InboundConf is what policies say about an inbound; the same for all inbounds that the same policies select. Compare two
+// with [InboundConf.Equal].
+type InboundConf struct {
+	// Cluster is the local workload's.
+	Cluster  ir.ClusterPolicy
+	Listener ir.ListenerPolicy
+	// Route holds for every caller but those of Callers.
+	Route   ir.RoutePolicy
+	Callers []Caller
+	RBAC    *ir.RBAC
+	// Causes are the policies that say something.
+	Causes []mesh.Key
+}
+
+// Caller is what holds for requests of some callers. The first that matches counts.
+type Caller struct {
+	Match ir.IdentityMatch
+	Route ir.RoutePolicy
+}
+
+// NewInboundConf merges the policies that select an inbound, ascending and of any kinds.
+func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
+	out := &InboundConf{}
+	var speaking []*mesh.Resource
+	for _, p := range policies {
+		if len(policy.RuleEntries(p)) > 0 || len(policy.FromEntries(p)) > 0 {
+			speaking = append(speaking, p)
+			out.Causes = append(out.Causes, p.Key)
+		}
+	}
+	// A caller meets one route, so every kind must say what holds for each match of any.
+	var matches []*meshv1.Match
+	for _, k := range inboundKinds {
+		if k.caller == nil {
+			continue
+		}
+		for _, m := range policy.Matches(ofKind(speaking, k.kind)) {
+			if m.GetSpiffeId() != nil { // without an identity it is about zone proxies
+				matches = append(matches, m)
+			}
+		}
+	}
+	merged := make([]policy.Inbound, len(inboundKinds))
+	for i, k := range inboundKinds {
+		list := ofKind(speaking, k.kind)
+		if k.merged {
+			merged[i] = policy.ForInbound(list, matches...)
+			merged[i].Conditioned = slices.DeleteFunc(merged[i].Conditioned, func(c policy.Conditioned) bool { return c.Match.GetSpiffeId() == nil })
+		}
+		k.apply(InboundContext{Mesh: meshName, Policies: list, Merged: merged[i]}, out)
+	}
+	for i, k := range inboundKinds {
+		if k.caller == nil {
+			continue
+		}
+		for j, c := range merged[i].Conditioned {
+			if j == len(out.Callers) {
+				out.Callers = append(out.Callers, Caller{Match: identityMatch(c.Match), Route: out.Route})
+			}
+			k.caller(merged[i], c, &out.Callers[j].Route)
+		}
+	}
+	return out
+}
+
+// Equal says that nothing differs.
+func (i *InboundConf) Equal(o *InboundConf) bool { return reflect.DeepEqual(i, o) }
+
+func identityMatch(m *meshv1.Match) ir.IdentityMatch {
+	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
+}
+
+// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody.
+func callerRoutes(base ir.Route, list []Caller) []ir.Route {
+	var out []ir.Route
+	for _, c := range list {
+		r := base
+		r.Match.Caller, r.RoutePolicy = &c.Match, c.Route
+		out = append(out, r)
+	}
+	return append(out, base)
+}
