@@ -236,7 +236,11 @@ func (d *dice) smallest() (mesh.Key, bool) {
 }
 
 func (d *dice) resource() *mesh.Resource {
-	switch d.IntN(12) {
+	switch d.IntN(14) {
+	case 12:
+		return d.balancing()
+	case 13:
+		return d.tcpRoute()
 	case 0:
 		return testMesh(d.of("", "STRICT", "STRICT", "PERMISSIVE"))
 	case 1:
@@ -305,6 +309,9 @@ func (d *dice) dataplane() *mesh.Resource {
 		n.Outbound = nil
 	}
 	n.Inbound[0].State = d.of("", "", "NotReady", "Ignored")
+	if d.half() {
+		n.Inbound[0].Tags["node"] = d.of("n1", "n2")
+	}
 	return dp
 }
 
