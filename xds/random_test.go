@@ -73,7 +73,10 @@ func sequence(t *testing.T, seed uint64) {
 			t.Fatalf("after %s: the control plane refuses %+v", what, p.Refusals)
 		}
 	}
-	for _, f := range followed {
+	for k, f := range followed {
+		if table, ok := w.e.Config(k); ok {
+			checkReferences(t, table)
+		}
 		f.Close()
 	}
 	w.e.processEvents()
