@@ -229,7 +229,9 @@ func TestAffinityShares(t *testing.T) {
 
 	// An endpoint's change computes its endpoints once for each value, and moves nothing but endpoints.
 	clusters := cluster(0, "api")
-	got := w.computes(func() { w.put(resource(mesh.KindDataplaneInsight, testZone, "api-0", &meshv1.ProxyInsight{State: "Lost"})) })
+	got := w.computes(func() {
+		w.put(resource(mesh.KindDataplaneInsight, testZone, "api-0", &meshv1.ProxyInsight{State: "Lost"}))
+	})
 	for q, most := range map[string]uint64{"local_endpoints": 2, "endpoints": 2, "group": 2, "cluster": 0, "listener": 0, "routes": 0, "confs": 0, "caller_tags": 0} {
 		if got[q] > most {
 			t.Errorf("an endpoint's health: %s was computed %d times, want at most %d", q, got[q], most)

@@ -177,7 +177,8 @@ func TestAssemble(t *testing.T) {
 		return ir.Endpoint{Address: address, Port: 80, Weight: weight, Zone: "east", SubZone: sub, LocalityWeight: locality}
 	}
 	far := func(zone, address string, priority, weight, locality uint32) ir.Endpoint {
-		return ir.Endpoint{Address: address, Port: 1, Weight: weight, Zone: zone, Priority: priority, LocalityWeight: locality}
+		return ir.Endpoint{Address: address, Port: 1, Weight: weight, Zone: zone, Priority: priority, LocalityWeight: locality,
+			Behind: map[string]uint32{"west": 3, "north": 2}[zone]}
 	}
 	tags := &localZone{AffinityTags: []*affinity{{Key: "node"}, {Key: "rack"}}}
 	for _, tc := range []struct {

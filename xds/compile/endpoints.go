@@ -225,6 +225,7 @@ func weigh(remotes []Remote) ([]ir.Endpoint, uint32) {
 		for _, e := range r.Ingresses {
 			e.Weight = max(1, r.Healthy*(scale/usable[i]))
 			e.Priority = 1
+			e.Behind = r.Healthy
 			out = append(out, e)
 		}
 	}

@@ -155,8 +155,7 @@ func Assemble(local []ir.Endpoint, remotes []Remote, l Locality, own bool) []ir.
 	for _, e := range far {
 		e.Priority = priority[e.Zone]
 		if l.Weighted {
-			i := slices.IndexFunc(chosen, func(r Remote) bool { return r.Zone == e.Zone })
-			e.LocalityWeight = max(1, chosen[i].Healthy)
+			e.LocalityWeight = max(1, e.Behind)
 		}
 		list = append(list, e)
 	}

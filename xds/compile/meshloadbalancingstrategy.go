@@ -3,7 +3,6 @@ package compile
 import (
 	"math"
 	"math/big"
-	"strconv"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/policy"
@@ -44,10 +43,8 @@ func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer 
 		if n := c.GetLeastRequest().GetChoiceCount(); n > 0 {
 			lb.Choices = max(n, 2)
 		}
-		if b := c.GetLeastRequest().GetActiveRequestBias(); b != nil {
-			if f, ok := decimal(b); ok && f >= 0 {
-				lb.Bias, lb.HasBias = f, true
-			}
+		if f := decimal(c.GetLeastRequest().GetActiveRequestBias(), -1); f >= 0 && !math.IsInf(f, 0) {
+			lb.Bias, lb.HasBias = f, true
 		}
 		return lb
 	case "Random":
@@ -81,18 +78,6 @@ func nextPrime(n uint64) uint64 {
 			return p
 		}
 	}
-}
-
-// decimal reads an integer, or a decimal as text.
-func decimal(v *meshv1.IntOrString) (float64, bool) {
-	switch v := v.GetValue().(type) {
-	case *meshv1.IntOrString_IntValue:
-		return float64(v.IntValue), true
-	case *meshv1.IntOrString_StringValue:
-		f, err := strconv.ParseFloat(v.StringValue, 64)
-		return f, err == nil && !math.IsNaN(f) && !math.IsInf(f, 0)
-	}
-	return 0, false
 }
 
 // hashPolicies are what is hashed of requests. The list beside the load balancer wins over the deprecated one in it.
@@ -185,9 +170,8 @@ func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) u
 // overprovisioning: a priority carries all of its traffic while its healthy share times the factor is at least 1, so a
 // threshold of t percent is a factor of 100/t (traffic-policies 12.15).
 func overprovisioning(percentage *meshv1.IntOrString) uint32 {
-	t, ok := decimal(percentage)
-	if !ok || t <= 0 || t > 100 {
-		return defaultOverprovisioning
+	if t := decimal(percentage, 0); t > 0 && t <= 100 {
+		return uint32(math.Round(min(100*100/t, 1_000_000)))
 	}
-	return uint32(math.Round(min(100*100/t, 1_000_000)))
+	return defaultOverprovisioning
 }

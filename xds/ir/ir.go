@@ -60,6 +60,8 @@ type Endpoint struct {
 	Priority uint32
 	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if localities have no weights.
 	LocalityWeight uint32
+	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
+	Behind uint32
 }
 
 // Endpoints of one cluster, sorted by priority, zone, sub-zone, address, port.
@@ -104,8 +106,12 @@ type Cluster struct {
 	Port Protocol
 	ClusterPolicy
 	TLS *UpstreamTLS
-	// Resilient clusters eject failing endpoints and bound what is in flight.
-	Resilient bool
+	// Keepalive finds endpoints that vanished without a word.
+	Keepalive bool
+	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
+	Renew bool
+	// Spread gives a new connection to the endpoint that has the fewest.
+	Spread bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint
 	// SourceAddress to dial from; empty leaves it to the system.
@@ -184,8 +190,8 @@ type TCPProxy struct {
 // RouteConfig is the routes of one destination, in order.
 type RouteConfig struct {
 	Name string
-	// Retry requests by the default policy.
-	Retry  bool
+	// Retry holds for routes whose own is the same; the others carry theirs.
+	Retry  Shared[Retry]
 	Routes []Route
 }
 

@@ -14,7 +14,13 @@ import (
 // ClusterPolicy is what policies say about a cluster. Comparable.
 type ClusterPolicy struct {
 	Timeouts ClusterTimeouts
-	Balancer LoadBalancer
+	Limits   Limits
+	Outlier  Outlier
+	Panic    Panic
+	// FailOnPanic answers 503 instead of using unhealthy endpoints.
+	FailOnPanic bool
+	HealthCheck Shared[HealthCheck]
+	Balancer    LoadBalancer
 	// LocalityWeighted clusters share traffic between localities by the weights that the endpoints bring.
 	LocalityWeighted bool
 }
@@ -27,6 +33,8 @@ type EndpointPolicy struct {
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
 	Timeouts RouteTimeouts
+	// Retry of failed requests; none if there is no value.
+	Retry Shared[Retry]
 	// Hash is what is hashed to choose an endpoint, in order.
 	Hash Shared[[]HashPolicy]
 }
@@ -37,6 +45,8 @@ type ListenerPolicy struct {
 	RequestHeaders time.Duration
 	// Idle of TCP connections.
 	Idle time.Duration
+	// ConnectAttempts is how many endpoints a TCP connection tries; 0 is one.
+	ConnectAttempts uint32
 }
 
 // Shared is an immutable value that compares by content: two are == if their values are equal. The zero Shared is no

@@ -50,10 +50,7 @@ func balance(out *clusterv3.Cluster, c ir.Cluster) {
 		}
 	}
 	if c.LocalityWeighted {
-		if out.CommonLbConfig == nil {
-			out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
-		}
-		out.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+		common(out).LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}
 }

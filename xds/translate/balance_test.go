@@ -18,6 +18,8 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -34,6 +36,13 @@ func newSite(t *testing.T) *site {
 	s := &site{t: t, ports: map[string]int{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second}}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
+}
+
+// in is the site as a subtest sees it.
+func (s *site) in(t *testing.T) *site {
+	c := *s
+	c.t = t
+	return &c
 }
 
 // workload answers every request with its name, after enter returns.
@@ -59,7 +68,9 @@ func workload(t *testing.T, name string, enter func()) (ir.Endpoint, *http.Serve
 // cluster adds a cluster; http adds a listener that sends to it.
 func (s *site) cluster(c ir.Cluster, e ir.Endpoints) {
 	s.t.Helper()
-	c.Type, c.Resilient, c.Timeouts = ir.ClusterEDS, true, ir.ClusterTimeouts{Connect: 5 * time.Second, Idle: time.Hour}
+	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: c.Port})
+	conf.Cluster.Balancer, conf.Cluster.LocalityWeighted = c.Balancer, c.LocalityWeighted
+	c.Type, c.Keepalive, c.ClusterPolicy = ir.ClusterEDS, true, conf.Cluster
 	out, err := Cluster(c)
 	if err != nil {
 		s.t.Fatal(err)
@@ -72,12 +83,12 @@ func (s *site) cluster(c ir.Cluster, e ir.Endpoints) {
 func (s *site) http(p ir.ClusterPolicy, e ir.Endpoints, name string, hash ...ir.HashPolicy) {
 	s.t.Helper()
 	s.cluster(ir.Cluster{Name: name, Upstream: ir.HTTP2, Port: ir.HTTP1, ClusterPolicy: p}, e)
-	route := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}}
-	route.Timeouts.Request = 15 * time.Second
+	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
+	route := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: conf.Route}
 	if len(hash) > 0 {
 		route.Hash = ir.Share(hash)
 	}
-	s.listen(name, ir.Chain{HTTP: &ir.HTTP{StatPrefix: name, Routes: &ir.RouteConfig{Name: name, Retry: true, Routes: []ir.Route{route}}}})
+	s.listen(name, ir.Chain{HTTP: &ir.HTTP{StatPrefix: name, Routes: &ir.RouteConfig{Name: name, Retry: conf.Route.Retry, Routes: []ir.Route{route}}}})
 }
 
 func (s *site) listen(name string, c ir.Chain) {
@@ -129,23 +140,31 @@ func (s *site) address(name string) string { return fmt.Sprintf("127.0.0.1:%d", 
 // ask is the name of who answers; user goes into the header x-user.
 func (s *site) ask(name, user string) string {
 	s.t.Helper()
-	req, err := http.NewRequest("GET", "http://"+s.address(name)+"/", nil)
+	body, err := s.try(name, user)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	return body
+}
+
+func (s *site) try(name, user string) (string, error) {
+	req, err := http.NewRequest("GET", "http://"+s.address(name)+"/", nil)
+	if err != nil {
+		return "", err
 	}
 	if user != "" {
 		req.Header.Set("x-user", user)
 	}
 	res, err := s.client.Do(req)
 	if err != nil {
-		s.t.Fatal(err)
+		return "", err
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
-	if err != nil || res.StatusCode != 200 {
-		s.t.Fatalf("%s: status %d, %s, %v", name, res.StatusCode, body, err)
+	if err == nil && res.StatusCode != 200 {
+		err = fmt.Errorf("%s: status %d, %s", name, res.StatusCode, body)
 	}
-	return string(body)
+	return string(body), err
 }
 
 // counts of n requests by who answered.
@@ -195,7 +214,9 @@ func TestBalancers(t *testing.T) {
 		e, server := workload(t, n, nil)
 		three.Endpoints, servers = append(three.Endpoints, e), append(servers, server)
 	}
-	lb := func(a ir.Algorithm) ir.ClusterPolicy { return ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: a}} }
+	lb := func(a ir.Algorithm) ir.ClusterPolicy {
+		return ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: a}}
+	}
 	s.http(lb(ir.RoundRobin), three, "robin")
 	s.http(lb(ir.Random), three, "random")
 	byUser := ir.HashPolicy{Name: "x-user"}
@@ -210,10 +231,11 @@ func TestBalancers(t *testing.T) {
 		<-release
 	})
 	free, _ := workload(t, "free", nil)
-	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: 10}}, ir.Endpoints{Endpoints: []ir.Endpoint{stuck, free}}, "least")
+	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: 50}}, ir.Endpoints{Endpoints: []ir.Endpoint{stuck, free}}, "least")
 	s.start(envoy)
 
 	t.Run("round robin", func(t *testing.T) {
+		s := s.in(t)
 		got := s.counts("robin", 300)
 		for _, n := range []string{"a", "b", "c"} {
 			if got[n] < 99 || got[n] > 101 {
@@ -222,16 +244,18 @@ func TestBalancers(t *testing.T) {
 		}
 	})
 	t.Run("random", func(t *testing.T) {
+		s := s.in(t)
 		shares(t, s.counts("random", 1500), map[string]float64{"a": 1, "b": 1, "c": 1})
 	})
 	t.Run("least request", func(t *testing.T) {
+		s := s.in(t)
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		done := make(chan struct{})
 		go func() { // until one of them meets the stuck one
 			defer close(done)
 			for ctx.Err() == nil {
-				if s.ask("least", "") == "stuck" {
+				if got, err := s.try("least", ""); err != nil || got == "stuck" {
 					return
 				}
 			}
@@ -248,6 +272,7 @@ func TestBalancers(t *testing.T) {
 		<-done
 	})
 	t.Run("cookie", func(t *testing.T) {
+		s := s.in(t)
 		res, err := s.client.Get("http://" + s.address("cookie") + "/")
 		if err != nil {
 			t.Fatal(err)
@@ -272,6 +297,7 @@ func TestBalancers(t *testing.T) {
 		}
 	})
 	t.Run("hashes", func(t *testing.T) {
+		s := s.in(t)
 		const users = 90
 		home := map[string]map[int]string{}
 		for _, name := range []string{"ring", "maglev"} {
