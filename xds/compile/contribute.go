@@ -34,6 +34,7 @@ type toKind struct {
 
 // toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the later wins.
 var toKinds = []toKind{
+	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
 	{mesh.KindMeshTimeout, timeoutTo},
 	{mesh.KindMeshHealthCheck, healthTo},
 	{mesh.KindMeshCircuitBreaker, breakerTo},

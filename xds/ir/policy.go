@@ -20,16 +20,23 @@ type ClusterPolicy struct {
 	// FailOnPanic answers 503 instead of using unhealthy endpoints.
 	FailOnPanic bool
 	HealthCheck Shared[HealthCheck]
+	Balancer    LoadBalancer
+	// LocalityWeighted clusters share traffic between localities by the weights that the endpoints bring.
+	LocalityWeighted bool
 }
 
 // EndpointPolicy is what policies say about the endpoints of a cluster. Comparable.
-type EndpointPolicy struct{}
+type EndpointPolicy struct {
+	Awareness Shared[Awareness]
+}
 
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
 	Timeouts RouteTimeouts
 	// Retry of failed requests; none if there is no value.
 	Retry Shared[Retry]
+	// Hash is what is hashed to choose an endpoint, in order.
+	Hash Shared[[]HashPolicy]
 }
 
 // ListenerPolicy is what policies say about connections of callers. Comparable.

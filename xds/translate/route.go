@@ -10,7 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// missingBackend is the name of a cluster that never exists: its share of a route answers 500.
+// missingBackend is the name of a cluster that never exists: its share of a route answers 500, its connections are closed.
 const missingBackend = "missing_backend"
 
 // RouteConfig is the route configuration.
@@ -115,6 +115,9 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 				Numerator: m.Millionths, Denominator: typev3.FractionalPercent_MILLION}}
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
+	}
+	if list, ok := r.Hash.Get(); ok {
+		a.HashPolicy = hashPolicies(list)
 	}
 	return a, nil
 }
