@@ -58,6 +58,8 @@ type Endpoint struct {
 	SubZone string
 	// Priority 0 is tried first.
 	Priority uint32
+	// Tags are those by which a policy tells endpoints apart, if one does.
+	Tags Shared[map[string]string]
 	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if localities have no weights.
 	LocalityWeight uint32
 	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.

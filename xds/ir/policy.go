@@ -62,6 +62,9 @@ func Share[T any](v T) Shared[T] {
 	return Shared[T]{unique.Make(string(text))}
 }
 
+// Equal is ==, for those who look for a method.
+func (s Shared[T]) Equal(o Shared[T]) bool { return s == o }
+
 // Get is a copy of the value; false if there is none.
 func (s Shared[T]) Get() (v T, ok bool) {
 	if s == (Shared[T]{}) {
