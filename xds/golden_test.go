@@ -85,14 +85,15 @@ func compileFile(t *testing.T, path string) *delta.Table {
 	return compileText(t, data)
 }
 
-func compileText(t *testing.T, data []byte) *delta.Table {
+// compileText is what the proxy named in the text has; more are resources that text does not hold.
+func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table {
 	t.Helper()
 	docs, err := mesh.Decode(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWorld(t)
-	var rs []*mesh.Resource
+	rs := more
 	for _, d := range docs {
 		r := d.Resource
 		info, _ := mesh.Lookup(r.Key.Kind)

@@ -28,9 +28,14 @@ var (
 	httpConditions = []string{"gateway-error", "connect-failure", "refused-stream", "reset-before-request"}
 	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset", "resource-exhausted",
 		"unavailable", "reset-before-request"}
-	defaultRetry = ir.Share(ir.Retry{On: httpConditions, Count: 5, Base: retryBase, Max: 10 * retryBase,
-		OtherHosts: true, OtherPriorities: retryPriorities, Selections: retrySelections})
+	httpDefault, grpcDefault = defaultRetry(httpConditions), defaultRetry(grpcConditions)
 )
+
+func defaultRetry(on []string) ir.Shared[ir.Retry] {
+	r := ir.Retry{On: on, Count: 5, Base: retryBase, Max: 10 * retryBase}
+	elsewhere(&r)
+	return ir.Share(r)
+}
 
 // httpRetryOn are the items of retryOn that are conditions (traffic-policies 8.3).
 var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset", "Retriable4xx": "retriable-4xx",
@@ -47,12 +52,12 @@ func retryTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	switch {
 	case p.Protocol == ir.GRPC:
-		out.Route.Retry = defaultRetry
+		out.Route.Retry = grpcDefault
 		if conf.GetGrpc() != nil {
 			out.Route.Retry = grpcRetry(conf.GetGrpc())
 		}
 	case p.Protocol.IsHTTP():
-		out.Route.Retry = defaultRetry
+		out.Route.Retry = httpDefault
 		if conf.GetHttp() != nil {
 			out.Route.Retry = httpRetry(conf.GetHttp())
 		}
