@@ -39,7 +39,7 @@ func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
 
 // endpointsFor is the node of a port's endpoints for callers with these tags.
 func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string) endpointsKey {
-	k := endpointsKey{ref: ref, causes: internKeys(nil)}
+	k := endpointsKey{ref: ref, causes: noKeys}
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {
 		k.locality, k.causes = compile.NewLocality(a, q.zone, tags).Share(), conf.endpoints
 	}
