@@ -257,3 +257,32 @@ func TestAffinityShares(t *testing.T) {
 		t.Error("without the policy the callers do not share again")
 	}
 }
+
+// TestExtremes: what is valid but makes no sense, alone or after a merge, is still a configuration that a proxy takes.
+func TestExtremes(t *testing.T) {
+	const most = "4294967295"
+	strategy := func(name, conf string) string {
+		return "type: MeshLoadBalancingStrategy\nmesh: default\nname: " + name + "\nspec: {to: [{targetRef: {kind: Mesh}, default: " + conf + "}]}\n---\n"
+	}
+	route := func(kind, rule string) string {
+		return "type: " + kind + "\nmesh: default\nname: r\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [{" + rule +
+			"default: {backendRefs: [{kind: MeshService, name: backend, port: 3001, weight: " + most + "}, {kind: MeshService, name: backend, port: 3001, weight: " + most + "}]}}]}]}\n---\n"
+	}
+	for _, tc := range []struct{ name, policies string }{
+		{"choices and bias", strategy("a", "{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: "+most+", activeRequestBias: 1000000}}}")},
+		{"a ring of one", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 1}}}")},
+		{"the largest ring", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {minRingSize: 8000000, maxRingSize: 8000000}}}")},
+		{"rings that cross in the merge", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {minRingSize: 5000}}}") +
+			strategy("b", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 100}}}")},
+		{"a table of two", strategy("a", "{loadBalancer: {type: Maglev, maglev: {tableSize: 2}}}")},
+		{"locality weights", strategy("a", "{localityAwareness: {localZone: {affinityTags: [{key: node, weight: "+most+"}, {key: rack, weight: "+most+"}]}}}")},
+		{"many tags", strategy("a", "{localityAwareness: {localZone: {affinityTags: ["+strings.TrimSuffix(strings.Repeat("{key: none}, ", 30), ", ")+", {key: node}]}}}")},
+		{"a threshold of nearly nothing", strategy("a", "{localityAwareness: {crossZone: {failoverThreshold: {percentage: \"0.0001\"}}}}")},
+		{"weights of requests", route("MeshHTTPRoute", "matches: [{path: {type: PathPrefix, value: /}}], ")},
+		{"weights of connections", route("MeshTCPRoute", "")},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			validate(t, compileText(t, []byte(vectorBase+strings.TrimSuffix(tc.policies, "---\n"))))
+		})
+	}
+}

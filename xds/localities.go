@@ -39,7 +39,7 @@ func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
 
 // endpointsFor is the node of a port's endpoints for callers with these tags, who must see the tags shown.
 func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string, shown []string) endpointsKey {
-	k := endpointsKey{ref: ref, causes: internKeys(nil)}
+	k := endpointsKey{ref: ref, causes: noKeys}
 	var l compile.Locality
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {
 		l, k.causes = compile.NewLocality(a, q.zone, tags), conf.endpoints

@@ -22,6 +22,8 @@ var errGone = errors.New("resource is gone")
 // node. It is freed when nobody has it.
 type keyList = unique.Handle[string]
 
+var noKeys = internKeys(nil)
+
 func internKeys(keys []mesh.Key) keyList {
 	var b strings.Builder
 	for i, k := range keys {

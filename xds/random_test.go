@@ -76,6 +76,9 @@ func sequence(t *testing.T, seed uint64) {
 	for k, f := range followed {
 		if table, ok := w.e.Config(k); ok {
 			checkReferences(t, table)
+			if seed%25 == 0 {
+				validate(t, table)
+			}
 		}
 		f.Close()
 	}

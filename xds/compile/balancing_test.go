@@ -34,6 +34,8 @@ func TestBalancer(t *testing.T) {
 		{"random", &lb{Type: "Random"}, ir.LoadBalancer{Algorithm: ir.Random}},
 		{"least request", &lb{Type: "LeastRequest", LeastRequest: &meshv1.MeshLoadBalancingStrategy_LeastRequest{ChoiceCount: new(uint32(4)), ActiveRequestBias: text("1.5")}},
 			ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: 4, Bias: 1.5, HasBias: true}},
+		{"choices without end", &lb{Type: "LeastRequest", LeastRequest: &meshv1.MeshLoadBalancingStrategy_LeastRequest{ChoiceCount: new(uint32(math.MaxUint32))}},
+			ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: maxChoices}},
 		{"a bias of nothing", &lb{Type: "LeastRequest", LeastRequest: &meshv1.MeshLoadBalancingStrategy_LeastRequest{ActiveRequestBias: number(0)}},
 			ir.LoadBalancer{Algorithm: ir.LeastRequest, HasBias: true}},
 		{"a body that the type does not name", &lb{Type: "RoundRobin", RingHash: &meshv1.MeshLoadBalancingStrategy_RingHash{MinRingSize: new(uint32(7))}}, ir.LoadBalancer{}},
@@ -43,7 +45,7 @@ func TestBalancer(t *testing.T) {
 			ir.LoadBalancer{Algorithm: ir.RingHash, MinRing: 9, MaxRing: 9}},
 		{"a ring smaller than the smallest by default", &lb{Type: "RingHash", RingHash: &meshv1.MeshLoadBalancingStrategy_RingHash{MaxRingSize: new(uint32(9))}},
 			ir.LoadBalancer{Algorithm: ir.RingHash, MinRing: 9, MaxRing: 9}},
-		{"maglev", &lb{Type: "Maglev", Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{TableSize: new(uint32(defaultTable))}}, ir.LoadBalancer{Algorithm: ir.Maglev, Table: 65537}},
+		{"maglev", &lb{Type: "Maglev", Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{TableSize: new(uint32(65537))}}, ir.LoadBalancer{Algorithm: ir.Maglev, Table: 65537}},
 		{"a table of no prime", &lb{Type: "Maglev", Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{TableSize: new(uint32(1000))}}, ir.LoadBalancer{Algorithm: ir.Maglev, Table: 1009}},
 		{"the largest table", &lb{Type: "Maglev", Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{TableSize: new(uint32(maxTable))}}, ir.LoadBalancer{Algorithm: ir.Maglev, Table: maxTable}},
 	} {

@@ -25,12 +25,13 @@ func balancingTo(e policy.Effective, p Port, out *OutboundConf) {
 	}
 }
 
-// Bounds of Envoy on rings and tables.
+// Bounds of Envoy on rings and tables, and one on choices.
 const (
 	defaultMinRing = 1024
 	maxRing        = 8_000_000
-	defaultTable   = 65_537
 	maxTable       = 5_000_011
+	// maxChoices is ours: a proxy draws that often for each request, and more draws find no other endpoint.
+	maxChoices = 1024
 )
 
 // balancer reads the body that the type names; others are inert. Policies are merged field by field, so bounds that each
@@ -41,7 +42,7 @@ func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer 
 	case "LeastRequest":
 		lb := ir.LoadBalancer{Algorithm: ir.LeastRequest}
 		if n := c.GetLeastRequest().GetChoiceCount(); n > 0 {
-			lb.Choices = max(n, 2)
+			lb.Choices = min(max(n, 2), maxChoices)
 		}
 		if f := decimal(c.GetLeastRequest().GetActiveRequestBias(), -1); f >= 0 && !math.IsInf(f, 0) {
 			lb.Bias, lb.HasBias = f, true

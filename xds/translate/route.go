@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"math"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -91,8 +93,16 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster(r.Backends[0])}
 	} else {
 		w := &routev3.WeightedCluster{}
+		var sum uint64
 		for _, b := range r.Backends {
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(b.Weight)})
+			sum += uint64(b.Weight)
+		}
+		for _, b := range r.Backends {
+			weight := b.Weight
+			if sum > math.MaxUint32 { // Envoy refuses the routes
+				weight = max(1, uint32(uint64(weight)*(math.MaxUint32>>8)/sum))
+			}
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(weight)})
 		}
 		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
 	}
