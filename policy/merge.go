@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"maps"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -92,4 +94,19 @@ func (e *Effective) add(conf proto.Message, origin Origin) {
 	}
 	e.Origins = append(e.Origins, origin)
 	merge(e.Conf.ProtoReflect(), conf.ProtoReflect(), "", func(path string) { e.Fields[path] = origin })
+}
+
+// Over is e merged over what holds for everybody, for kinds whose conditioned rules say only what differs.
+func (e Effective) Over(under Effective) Effective {
+	if e.Conf == nil || under.Conf == nil {
+		if e.Conf == nil {
+			return under
+		}
+		return e
+	}
+	out := Effective{Conf: e.Conf.ProtoReflect().New().Interface(), Origins: slices.Concat(under.Origins, e.Origins), Fields: maps.Clone(under.Fields)}
+	Merge(out.Conf, under.Conf)
+	Merge(out.Conf, e.Conf)
+	maps.Copy(out.Fields, e.Fields)
+	return out
 }

@@ -30,7 +30,7 @@ type Inbound struct {
 func NewInbound(meshName string, timeouts, permissions []*mesh.Resource) *Inbound {
 	conf := policy.ForInbound(timeouts)
 	t := NewTimeouts(conf.CatchAll)
-	return &Inbound{Timeouts: t, Callers: callers(t.Route, conf), RBAC: Permission(meshName, policy.Permissions(permissions))}
+	return &Inbound{Timeouts: t, Callers: NewCallers(t.Route, timeoutsByCaller(t.Route, conf), nil), RBAC: Permission(meshName, policy.Permissions(permissions))}
 }
 
 // Equal says that no listener differs.

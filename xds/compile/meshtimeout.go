@@ -52,34 +52,19 @@ func overlay(base ir.RouteTimeouts, e policy.Effective) ir.RouteTimeouts {
 	return base
 }
 
-func identityMatch(m *meshv1.Match) ir.IdentityMatch {
-	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
-}
-
-// Caller is the timeouts of requests by some callers.
-type Caller struct {
+// CallerTimeouts are the timeouts of requests by some callers.
+type CallerTimeouts struct {
 	Match ir.IdentityMatch
 	Route ir.RouteTimeouts
 }
 
-// callers are the conditioned rules. Rules without an identity are about zone proxies and do nothing here.
-func callers(base ir.RouteTimeouts, in policy.Inbound) []Caller {
-	var out []Caller
+// timeoutsByCaller are the conditioned rules. Rules without an identity are about zone proxies and do nothing here.
+func timeoutsByCaller(base ir.RouteTimeouts, in policy.Inbound) []CallerTimeouts {
+	var out []CallerTimeouts
 	for _, c := range in.Conditioned {
 		if c.Match.GetSpiffeId() != nil {
-			out = append(out, Caller{identityMatch(c.Match), overlay(base, c.Effective)})
+			out = append(out, CallerTimeouts{identityMatch(c.Match), overlay(base, c.Effective)})
 		}
 	}
 	return out
-}
-
-// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody.
-func callerRoutes(base ir.Route, list []Caller) []ir.Route {
-	var out []ir.Route
-	for _, c := range list {
-		r := base
-		r.Match.Caller, r.Timeouts = &c.Match, c.Route
-		out = append(out, r)
-	}
-	return append(out, base)
 }

@@ -139,6 +139,8 @@ type Chain struct {
 	// TLS terminates mesh mTLS of the mesh named; empty does not.
 	TLS  string
 	RBAC *RBAC
+	// Connections is how many may be opened; nil does not limit. Chains of one listener share it.
+	Connections *Rate
 	// Exactly one of HTTP and TCP.
 	HTTP *HTTP
 	TCP  *TCPProxy
@@ -158,8 +160,10 @@ type HTTP struct {
 	StreamIdle time.Duration
 	// Idle of downstream connections.
 	Idle time.Duration
-	// Callers puts the caller's URI SAN where routes with Match.Caller find it.
+	// Callers puts the caller's URI SAN where routes with Match.Callers find it.
 	Callers bool
+	// Faults are injected one after the other, before limits count the request.
+	Faults []Fault
 }
 
 // TCPProxy passes bytes on.
@@ -175,7 +179,9 @@ type TCPProxy struct {
 type RouteConfig struct {
 	Name string
 	// Retry requests by the default policy.
-	Retry  bool
+	Retry bool
+	// Limit is of all routes together that have none of their own; nil does not limit.
+	Limit  *RequestLimit
 	Routes []Route
 }
 
@@ -195,6 +201,40 @@ type Route struct {
 	// ReplacePath replaces the whole path; ReplacePrefix the matched prefix.
 	ReplacePath, ReplacePrefix *string
 	Mirrors                    []Mirror
+	// Limit is this route's own; nil is that of the RouteConfig, and one of no requests lifts it.
+	Limit *RequestLimit
+}
+
+// Rate is a token bucket of Num tokens that is filled up each Interval. Comparable.
+type Rate struct {
+	Num      uint32
+	Interval time.Duration
+}
+
+// RequestLimit is how many requests are let through, and the answer to the others. A Rate of zero lets all through.
+type RequestLimit struct {
+	Rate
+	// Status 0 is 429.
+	Status  uint32
+	Headers HeaderEdit
+}
+
+// Fault is what is done to a share of the requests of some callers.
+type Fault struct {
+	// Name of the policy that says so.
+	Name string
+	// Callers of whom one must fit; none is everybody.
+	Callers []IdentityMatch
+	// Principal is the older form of Callers; nil is everybody.
+	Principal *Principal
+	// Shares are millionths of the requests. A part whose share is 0 is left out.
+	Abort, Delay, Slow uint32
+	// AbortStatus is 200 to 599.
+	AbortStatus uint32
+	// DelayBy is more than 0.
+	DelayBy time.Duration
+	// SlowTo is KiB a second of the answer, at least 1.
+	SlowTo uint64
 }
 
 // Backend is a cluster and its share. An empty Cluster is a share without a backend: it answers 500.
@@ -244,8 +284,8 @@ type Match struct {
 	Method   string
 	Headers  []ValueMatch
 	Query    []ValueMatch
-	// Caller restricts by the caller's identity.
-	Caller *IdentityMatch
+	// Callers restrict by the caller's identity; all of them must fit.
+	Callers []IdentityMatch
 }
 
 // ValueKind says how a header or a query parameter is compared.

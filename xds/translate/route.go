@@ -27,6 +27,11 @@ func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 		}
 		vh.RetryPolicy = p
 	}
+	limit, err := perRoute(c.Limit)
+	if err != nil {
+		return nil, err
+	}
+	vh.TypedPerFilterConfig = limit
 	for _, r := range c.Routes {
 		out, err := route(r)
 		if err != nil {
@@ -41,6 +46,10 @@ func route(r ir.Route) (*routev3.Route, error) {
 	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match),
 		RequestHeadersToAdd: headers(r.RequestHeaders), RequestHeadersToRemove: r.RequestHeaders.Remove,
 		ResponseHeadersToAdd: headers(r.ResponseHeaders), ResponseHeadersToRemove: r.ResponseHeaders.Remove}
+	var err error
+	if out.TypedPerFilterConfig, err = perRoute(r.Limit); err != nil {
+		return nil, err
+	}
 	switch {
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
@@ -168,8 +177,8 @@ func routeMatch(m ir.Match) *routev3.RouteMatch {
 		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
 			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: value(q)}})
 	}
-	if m.Caller != nil {
-		out.FilterState = callerMatch(*m.Caller)
+	for _, c := range m.Callers {
+		out.FilterState = append(out.FilterState, callerMatch(c)...)
 	}
 	return out
 }
