@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"strings"
 	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -193,11 +194,12 @@ func value(v ir.ValueMatch) *matcherv3.StringMatcher {
 	return exact(v.Value)
 }
 
+// headers are values as they are: a percent sign would begin a command of Envoy's, and an unknown one has it refuse all.
 func headers(e ir.HeaderEdit) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	add := func(list []ir.Header, action corev3.HeaderValueOption_HeaderAppendAction) {
 		for _, h := range list {
-			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: h.Value}, AppendAction: action})
+			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")}, AppendAction: action})
 		}
 	}
 	add(e.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
