@@ -302,6 +302,10 @@ func describe(k any) string {
 		return k.ref.KRI()
 	case clusterKey:
 		return k.ref.KRI()
+	case endpointsKey:
+		return k.ref.KRI()
+	case routesKey:
+		return k.ref.KRI()
 	case listenerKey:
 		return k.outbound.Name
 	case serviceRange:

@@ -17,12 +17,12 @@ import (
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
-// policies are the resources of one kind in an interned list.
-func (q *queries) policies(r *reader, l keyList, kind mesh.Kind) []*mesh.Resource {
+// policies are the resources in an interned list whose kind is wanted, in the order of the list.
+func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
 	for _, k := range q.set.get(r, l) {
-		if k.Kind != kind {
+		if !want(k.Kind) {
 			continue
 		}
 		if res := rd.Spec(k); res != nil {
@@ -32,23 +32,22 @@ func (q *queries) policies(r *reader, l keyList, kind mesh.Kind) []*mesh.Resourc
 	return out
 }
 
-func causes(origins []policy.Origin) keyList {
-	keys := make([]mesh.Key, len(origins))
-	for i, o := range origins {
-		keys[i] = o.Key
+func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
+	d := q.destination(r, k.ref.Key)
+	p, ok := d.Port(k.ref.Section)
+	if !ok {
+		none := internKeys(nil)
+		return confs{compile.OutboundConf{}, none, none, none, none}, nil
 	}
-	slices.SortFunc(keys, mesh.Key.Compare)
-	return internKeys(slices.Compact(keys))
+	conf, why := compile.NewOutboundConf(q.policies(r, k.set, compile.IsOutboundConf),
+		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
+	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
 }
 
-func (q *queries) computeTimeouts(r *reader, k inSet) (confTimeouts, error) {
-	d := q.destination(r, k.ref.Key)
-	if d == nil {
-		return confTimeouts{Timeouts: compile.NewTimeouts(policy.Effective{}), causes: internKeys(nil)}, nil
-	}
-	e := policy.ForDestination(q.policies(r, k.set, mesh.KindMeshTimeout),
-		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
-	return confTimeouts{Timeouts: compile.NewTimeouts(e), causes: causes(e.Origins)}, nil
+// computeAttached says that a policy of the set is about MeshHTTPRoutes. Most sets have none, and then routes need not
+// look at other policies.
+func (q *queries) computeAttached(r *reader, l keyList) (bool, error) {
+	return slices.ContainsFunc(q.policies(r, l, compile.IsOutboundConf), compile.Attached), nil
 }
 
 func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
@@ -61,24 +60,28 @@ func (q *queries) computeCluster(r *reader, k clusterKey) (*delta.Resource, erro
 	if !ok {
 		return nil, nil
 	}
-	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.timeouts, q.plain.get(r, k.ref.Key)),
+	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.conf, q.plain.get(r, k.ref.Key)),
 		q.cause(r, k.causes, k.ref.Key)...)
 }
 
-func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
+func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok || !p.Protocol.IsHTTP() {
 		return &routesOf{}, nil
 	}
-	rules := policy.HTTPRoutes(q.policies(r, k.set, mesh.KindMeshHTTPRoute), policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
-	t := q.timeouts.get(r, k)
-	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Timeouts: t.Route,
-		ForRoute: func(route mesh.Key) (ir.RouteTimeouts, bool) { return q.routeTimeouts(r, k.set, route) },
+	rules := policy.HTTPRoutes(q.policies(r, k.set, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
+		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
+	cause := q.cause(r, k.causes, k.ref.Key)
+	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Policy: k.conf,
+		ForRoute: func(route mesh.Key) ir.RoutePolicy {
+			conf, why := q.routeConf(r, k, route, p)
+			cause = append(cause, why...)
+			return conf
+		},
 		Resolve: func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
 			return q.resolve(r, ref, owner, p)
 		}})
-	cause := q.cause(r, t.causes, k.ref.Key)
 	for _, rule := range rules {
 		cause = append(cause, rule.Policy.Key)
 	}
@@ -87,29 +90,16 @@ func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
 	return &routesOf{resource: res, extra: extra}, err
 }
 
-// routeTimeouts are those that a MeshTimeout gives a MeshHTTPRoute itself; false if none is about it.
-func (q *queries) routeTimeouts(r *reader, set keyList, route mesh.Key) (ir.RouteTimeouts, bool) {
-	list := q.policies(r, set, mesh.KindMeshTimeout)
-	about := slices.ContainsFunc(list, func(p *mesh.Resource) bool {
-		return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool { return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) })
-	})
-	if !about {
-		return ir.RouteTimeouts{}, false
+// routeConf is what policies say about a MeshHTTPRoute to the destination of k.
+func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Port) (ir.RoutePolicy, []mesh.Key) {
+	if !q.attached.get(r, k.set) {
+		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
 	if res == nil {
-		return ir.RouteTimeouts{}, false
+		return k.conf, nil
 	}
-	dest := policy.Destination{Key: route, Labels: res.Labels}
-	about = slices.ContainsFunc(list, func(p *mesh.Resource) bool {
-		return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
-			return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) && policy.ResolvesTo(e.Target, p.Key, dest)
-		})
-	})
-	if !about {
-		return ir.RouteTimeouts{}, false
-	}
-	return compile.NewTimeouts(policy.ForDestination(list, dest)).Route, true
+	return compile.RouteConf(q.policies(r, k.set, compile.IsOutboundConf), res, p, k.conf)
 }
 
 // resolve finds the backend of a route's reference. Ports that do not speak HTTP cannot take requests.
@@ -168,7 +158,7 @@ func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, er
 	if !ok {
 		return nil, nil
 	}
-	return q.pool.listener(compile.OutboundListener(k.outbound, p, k.timeouts.RequestHeaders, k.timeouts.Cluster.Idle),
+	return q.pool.listener(compile.OutboundListener(k.outbound, p, k.conf),
 		q.cause(r, k.causes, k.outbound.Ref.Key)...)
 }
 
@@ -246,27 +236,20 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 			return
 		}
 		done[ref] = true
-		t := q.timeouts.get(r, inSet{k.set, ref})
-		if c := q.cluster.get(r, clusterKey{ref, t.Cluster, t.causes}); c != nil {
-			list = append(list, c, q.endpoints.get(r, ref))
+		conf := q.confs.get(r, inSet{k.set, ref})
+		if c := q.cluster.get(r, clusterKey{ref, conf.Cluster, conf.cluster}); c != nil {
+			list = append(list, c, q.endpoints.get(r, endpointsKey{ref, conf.Endpoints, conf.endpoints}))
 		}
 	}
 	for _, o := range q.outbounds.get(r, k.scope) {
 		in := inSet{k.set, o.Ref}
-		t := q.timeouts.get(r, in)
-		lt := compile.Timeouts{RequestHeaders: t.RequestHeaders}
-		causes := internKeys(nil)
-		routes := q.routes.get(r, in)
-		if routes == nil || routes.resource == nil {
-			lt.Cluster.Idle = t.Cluster.Idle
+		conf := q.confs.get(r, in)
+		list = append(list, q.listener.get(r, listenerKey{o, conf.Listener, conf.listener}))
+		if done[o.Ref] {
+			continue
 		}
-		if lt != (compile.Timeouts{}) {
-			causes = t.causes
-		}
-		list = append(list, q.listener.get(r, listenerKey{o, lt, causes}))
-		first := !done[o.Ref]
 		destination(o.Ref)
-		if routes != nil && routes.resource != nil && first {
+		if routes := q.routes.get(r, routesKey{in, conf.Route, conf.route}); routes != nil && routes.resource != nil {
 			list = append(list, routes.resource)
 			for _, extra := range routes.extra {
 				destination(extra)

@@ -11,9 +11,8 @@ import (
 )
 
 // computePoliced is what policies say about every inbound that they select.
-func (q *queries) computePoliced(r *reader, k inboundKey) (*compile.Inbound, error) {
-	return compile.NewInbound(k.mesh, q.policies(r, k.timeouts, mesh.KindMeshTimeout),
-		q.policies(r, k.permissions, mesh.KindMeshTrafficPermission)), nil
+func (q *queries) computePoliced(r *reader, k inboundKey) (*compile.InboundConf, error) {
+	return compile.NewInboundConf(k.mesh, q.policies(r, k.set, compile.IsInboundConf)), nil
 }
 
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
@@ -25,29 +24,30 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	info := q.mesh.get(r, k.Mesh)
 	m := q.match.get(r, k)
 	causes := map[string][]mesh.Key{}
-	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.Inbound {
-		lists := inboundKey{mesh: k.Mesh, timeouts: internKeys(nil), permissions: internKeys(nil)}
+	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConf {
+		set := internKeys(nil)
 		if m != nil {
 			for _, s := range m.sections {
 				if s.section == section {
-					lists.timeouts, lists.permissions = s.timeouts, s.permissions
-					causes["self_inbound_dp_"+section] = append(slices.Clone(q.set.get(r, s.timeouts)), q.set.get(r, s.permissions)...)
+					set = s.set
 				}
 			}
 		}
-		return q.policed.get(r, lists)
+		conf := q.policed.get(r, inboundKey{k.Mesh, set})
+		causes["self_inbound_dp_"+section] = conf.Causes
+		return conf
 	})
 	tl, tc := compile.Transparent(dp, info)
 	var list []*delta.Resource
 	for _, c := range append(clusters, tc...) {
-		res, err := q.pool.cluster(c, append(causes[c.Name], k)...)
+		res, err := q.pool.cluster(c, append(slices.Clone(causes[c.Name]), k)...)
 		if err != nil {
 			return nil, err
 		}
 		list = append(list, res)
 	}
 	for _, l := range append(listeners, tl...) {
-		res, err := q.pool.listener(l, append(causes[l.Name], k)...)
+		res, err := q.pool.listener(l, append(slices.Clone(causes[l.Name]), k)...)
 		if err != nil {
 			return nil, err
 		}

@@ -55,13 +55,23 @@ type (
 		port    uint32
 	}
 	clusterKey struct {
-		ref      compile.Ref
-		timeouts ir.ClusterTimeouts
-		causes   keyList
+		ref    compile.Ref
+		conf   ir.ClusterPolicy
+		causes keyList
+	}
+	endpointsKey struct {
+		ref    compile.Ref
+		conf   ir.EndpointPolicy
+		causes keyList
+	}
+	routesKey struct {
+		inSet
+		conf   ir.RoutePolicy
+		causes keyList
 	}
 	listenerKey struct {
 		outbound compile.Outbound
-		timeouts compile.Timeouts
+		conf     ir.ListenerPolicy
 		causes   keyList
 	}
 	// listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
@@ -70,8 +80,8 @@ type (
 		outbounds unique.Handle[string]
 	}
 	inboundKey struct {
-		mesh                  string
-		timeouts, permissions keyList
+		mesh string
+		set  keyList
 	}
 	groupKey struct {
 		set   keyList
@@ -79,10 +89,10 @@ type (
 	}
 )
 
-// confTimeouts is what MeshTimeouts say and which of them said it. Comparable.
-type confTimeouts struct {
-	compile.Timeouts
-	causes keyList
+// confs is what policies say about a port of a destination, and which of them said it of each part. Comparable.
+type confs struct {
+	compile.OutboundConf
+	cluster, endpoints, route, listener keyList
 }
 
 // membership is the MeshServices that select a proxy.
@@ -98,8 +108,8 @@ type match struct {
 }
 
 type sectionMatch struct {
-	section               string
-	timeouts, permissions keyList
+	section string
+	set     keyList
 }
 
 func (m *match) equal(o *match) bool {
@@ -121,6 +131,7 @@ type queries struct {
 	s    *state
 	pool *pool
 
+	set        *query[keyList, []mesh.Key]
 	head       *query[mesh.Key, policy.Head]
 	mesh       *query[string, compile.MeshInfo]
 	instance   *query[mesh.Key, *compile.Instance]
@@ -130,21 +141,21 @@ type queries struct {
 	vip        *query[mesh.Key, string]
 	local      *query[serviceRange, []ir.Endpoint]
 	ingresses  *query[string, []ir.Endpoint]
-	endpoints  *query[compile.Ref, *delta.Resource]
+	endpoints  *query[endpointsKey, *delta.Resource]
 	arrivals   *query[compile.Ref, *delta.Resource]
 	membership *query[mesh.Key, *membership]
 	match      *query[mesh.Key, *match]
-	set        *query[keyList, []mesh.Key]
-	timeouts   *query[inSet, confTimeouts]
+	confs      *query[inSet, confs]
+	attached   *query[keyList, bool]
 	cluster    *query[clusterKey, *delta.Resource]
-	routes     *query[inSet, *routesOf]
+	routes     *query[routesKey, *routesOf]
 	listener   *query[listenerKey, *delta.Resource]
 	everything *query[string, scope]
 	listed     *query[listedKey, scope]
 	scope      *query[mesh.Key, scope]
 	outbounds  *query[scope, []compile.Outbound]
 	group      *query[groupKey, *segment]
-	policed    *query[inboundKey, *compile.Inbound]
+	policed    *query[inboundKey, *compile.InboundConf]
 	inbound    *query[mesh.Key, *segment]
 	ca         *query[string, *delta.Resource]
 	secrets    *query[mesh.Key, *segment]
@@ -154,6 +165,7 @@ type queries struct {
 
 func newQueries(g *graph, s *state, zone string) *queries {
 	q := &queries{zone: zone, s: s, pool: newPool()}
+	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
 	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
 	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
 		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
@@ -171,8 +183,8 @@ func newQueries(g *graph, s *state, zone string) *queries {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
-	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
-	q.timeouts = newQuery(g, "timeouts", same[confTimeouts], q.computeTimeouts)
+	q.confs = newQuery(g, "confs", same[confs], q.computeConfs)
+	q.attached = newQuery(g, "attached", same[bool], q.computeAttached)
 	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
@@ -181,7 +193,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = newQuery(g, "group", keepSegment, q.computeGroup)
-	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.Inbound).Equal), q.computePoliced)
+	q.policed = newQuery(g, "inbound_policy", sameBy((*compile.InboundConf).Equal), q.computePoliced)
 	q.inbound = newQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = newQuery(g, "ca", sameBy(sameResource), q.computeCA)
 	q.secrets = newQuery(g, "secrets", keepSegment, q.computeSecrets)
@@ -334,7 +346,8 @@ func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port) []i
 	return out
 }
 
-func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource, error) {
+func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
+	ref := k.ref
 	e := ir.Endpoints{Cluster: ref.KRI()}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
@@ -345,7 +358,7 @@ func (q *queries) computeEndpoints(r *reader, ref compile.Ref) (*delta.Resource,
 		}
 		e.Endpoints = compile.SortEndpoints(e.Endpoints)
 	}
-	return q.pool.endpoints(e, ref.Key)
+	return q.pool.endpoints(e, q.cause(r, k.causes, ref.Key)...)
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
@@ -424,24 +437,20 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	out := &match{}
 	var to []mesh.Key
 	for _, s := range all {
-		if s.head.Key.Kind != mesh.KindMeshTrafficPermission {
+		if compile.ConcernsCalls(s.head.Key.Kind) {
 			to = append(to, s.head.Key)
 		}
 	}
 	out.to = internKeys(to)
 	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
 		section := policy.SectionName(in)
-		var timeouts, permissions []mesh.Key
+		var in []mesh.Key
 		for _, s := range all {
-			switch {
-			case !s.sel.Has(section):
-			case s.head.Key.Kind == mesh.KindMeshTimeout:
-				timeouts = append(timeouts, s.head.Key)
-			case s.head.Key.Kind == mesh.KindMeshTrafficPermission:
-				permissions = append(permissions, s.head.Key)
+			if s.sel.Has(section) && compile.IsInboundConf(s.head.Key.Kind) {
+				in = append(in, s.head.Key)
 			}
 		}
-		out.sections = append(out.sections, sectionMatch{section, internKeys(timeouts), internKeys(permissions)})
+		out.sections = append(out.sections, sectionMatch{section, internKeys(in)})
 	}
 	return out, nil
 }

@@ -16,36 +16,32 @@ func identityMatch(m *meshv1.Match) ir.IdentityMatch {
 	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
 }
 
-// Caller is what holds for requests by callers that fit all of Matches.
+// Caller is what holds for requests by callers that fit all of Matches. The first that fits counts.
 type Caller struct {
 	Matches []ir.IdentityMatch
-	Route   ir.RouteTimeouts
-	// Limit as in [ir.Route].
-	Limit *ir.RequestLimit
+	Route   ir.RoutePolicy
 }
 
-// NewCallers crosses the lists. The first Caller that fits has what the first that fits of each list says, and base or
-// the limit of the inbound if none of a list fits. A combination that an earlier one covers is left out: with one list
-// empty there is no more than the other, and conditions that contain one another add none.
-func NewCallers(base ir.RouteTimeouts, timeouts []CallerTimeouts, limits []CallerLimit) []Caller {
+// callerRule is one condition of one kind, and what the kind says of callers that fit.
+type callerRule struct {
+	match ir.IdentityMatch
+	apply func(route *ir.RoutePolicy)
+}
+
+// crossCallers crosses the list with the rules of one more kind. The first Caller that fits has what the first that fits
+// of each list says. The last Caller of both the list and the result has no conditions. A combination that an earlier
+// one covers is left out: conditions that contain one another add none.
+func crossCallers(list []Caller, rules []callerRule) []Caller {
 	var out []Caller
-	add := func(c Caller) {
-		if len(c.Matches) == 0 || slices.ContainsFunc(out, func(o Caller) bool { return covers(o.Matches, c.Matches) }) {
-			return
-		}
-		out = append(out, c)
-	}
-	for i := range len(timeouts) + 1 {
-		for j := range len(limits) + 1 {
-			c := Caller{Route: base}
-			if i < len(timeouts) {
-				c.Matches, c.Route = []ir.IdentityMatch{timeouts[i].Match}, timeouts[i].Route
+	for _, c := range list {
+		for _, r := range append(rules[:len(rules):len(rules)], callerRule{}) {
+			n := c
+			if r.apply != nil {
+				n.Matches = both(c.Matches, r.match)
+				r.apply(&n.Route)
 			}
-			if j < len(limits) {
-				c.Matches, c.Limit = both(c.Matches, limits[j].Match), limits[j].Limit
-			}
-			if meets(c.Matches) {
-				add(c)
+			if meets(n.Matches) && !slices.ContainsFunc(out, func(o Caller) bool { return covers(o.Matches, n.Matches) }) {
+				out = append(out, n)
 			}
 		}
 	}
@@ -98,8 +94,27 @@ func callerRoutes(base ir.Route, list []Caller) []ir.Route {
 	var out []ir.Route
 	for _, c := range list {
 		r := base
-		r.Match.Callers, r.Timeouts, r.Limit = c.Matches, c.Route, c.Limit
+		r.Match.Callers, r.RoutePolicy = c.Matches, c.Route
 		out = append(out, r)
 	}
 	return append(out, base)
+}
+
+// needsSNI says that a chain asks for the server name, which a listener must then read.
+func needsSNI(c ir.Chain) bool {
+	var all []ir.IdentityMatch
+	if c.RBAC != nil {
+		for _, r := range slices.Concat(c.RBAC.Rules, c.RBAC.Shadow) {
+			all = append(all, r.Match)
+		}
+	}
+	if c.HTTP != nil {
+		for _, r := range c.HTTP.Routes.Routes {
+			all = append(all, r.Match.Callers...)
+		}
+		for _, f := range c.HTTP.Faults {
+			all = append(all, f.Callers...)
+		}
+	}
+	return slices.ContainsFunc(all, func(m ir.IdentityMatch) bool { return m.SNI != "" })
 }

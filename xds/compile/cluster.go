@@ -14,11 +14,11 @@ const remoteConnection = 300 * time.Millisecond
 
 // Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
 // do not all have certificates yet.
-func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
+func Cluster(d *Destination, p Port, m MeshInfo, conf ir.ClusterPolicy, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
-	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
+	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, ClusterPolicy: conf, Resilient: true}
 	remote := slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
-	if remote && t.MaxConnection == 0 {
+	if remote && conf.Timeouts.MaxConnection == 0 {
 		c.Timeouts.MaxConnection = remoteConnection
 	}
 	if m.MTLS != "" && !plain {
@@ -35,7 +35,7 @@ func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain boo
 // differs from the KRI, under which sidecars know all zones' endpoints.
 func IngressCluster(name string) ir.Cluster {
 	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
-		Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
+		ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}}
 }
 
 // IngressName is the name of a zone ingress' cluster for a port.

@@ -9,6 +9,28 @@
 // [NewService] and [NewMultiZone] for destinations, [LocalEndpoints] and [Endpoints], [Cluster], [Outbounds] for what a
 // proxy may dial, and a file for each policy: meshtimeout.go, meshtrafficpermission.go, meshhttproute.go.
 //
+// # How a policy contributes
+//
+// A kind of policy is one file here with one row in contribute.go. Its functions turn what the policies of the kind say
+// together (a policy.Effective) into fields of the ir; the engine has no query for a kind, and a new one adds none.
+//
+//   - What is said of a destination ("to") is an [OutboundConf] of four parts: cluster, endpoints, route, listener. A kind
+//     writes its own fields, in whichever parts, and all of them each time: defaults without a policy, and what stands
+//     for an unset field, are the kind's own affair. Later rows win.
+//   - The parts are comparable structs (xds/ir, policy.go), and each part is half of the key of what is made of it. So the
+//     engine makes a cluster anew only if the cluster's part differs, and groups of proxies whose policies come out the
+//     same share it. What is no scalar goes into an ir.Shared, which compares by content.
+//   - Who is to blame is found by comparison, part by part: a policy is a cause of a cluster if the cluster's part differs
+//     from what it would be without the kind's policies.
+//   - An entry for a MeshHTTPRoute is applied over the route part of the destination ([RouteConf]), by the same function.
+//   - What is said of inbounds ("from", "rules") is an [InboundConf], with a row and two functions: one for all callers,
+//     and one for the callers that rules with matches tell apart. A caller meets one route, so for every match of any kind
+//     each kind is asked what holds for it.
+//
+// So a kind touches: its row in package mesh (and its spec and validator there), its file and row here, its fields in
+// xds/ir, and their translation in xds/translate. MeshHTTPRoute is not of this form: it makes routes instead of changing
+// them, and reads other resources; see [Routes].
+//
 // # What fails
 //
 // A reference that finds nothing is no error: the thing it would give is left out, or for the backend of a route

@@ -3,7 +3,6 @@ package compile
 import (
 	"cmp"
 	"net/netip"
-	"reflect"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -18,26 +17,8 @@ const serviceless = 49151
 // InboundStreamIdle is the connection manager's own limit; routes have their own.
 const InboundStreamIdle = time.Hour
 
-// Inbound is what policies say about an inbound; the same for all inbounds that the same policies select. Compare two
-// with [Inbound.Equal].
-type Inbound struct {
-	Timeouts Timeouts
-	Callers  []Caller
-	RBAC     *ir.RBAC
-}
-
-// NewInbound merges the policies of an inbound, each list ascending.
-func NewInbound(meshName string, timeouts, permissions []*mesh.Resource) *Inbound {
-	conf := policy.ForInbound(timeouts)
-	t := NewTimeouts(conf.CatchAll)
-	return &Inbound{Timeouts: t, Callers: NewCallers(t.Route, timeoutsByCaller(t.Route, conf), nil), RBAC: Permission(meshName, policy.Permissions(permissions))}
-}
-
-// Equal says that no listener differs.
-func (i *Inbound) Equal(o *Inbound) bool { return reflect.DeepEqual(i, o) }
-
 // Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of a section name.
-func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbound) ([]ir.Listener, []ir.Cluster) {
+func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *InboundConf) ([]ir.Listener, []ir.Cluster) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	redirected := n.GetTransparentProxying().GetRedirectPortInbound() != 0
 	var listeners []ir.Listener
@@ -51,10 +32,9 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		address := cmp.Or(in.GetAddress(), n.GetAddress())
 		protocol := ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
 		p := policies(section)
-		t := p.Timeouts
 
 		local := ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), address), Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
-		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, Timeouts: t.Cluster, Local: local}
+		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, ClusterPolicy: p.Cluster, Local: local}
 		if !protocol.IsHTTP() {
 			c.Upstream = ir.TCP
 		}
@@ -66,17 +46,18 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		}
 		clusters = append(clusters, c)
 
-		chain := ir.Chain{}
+		chain := ir.Chain{Connections: p.Limits.Connections}
 		if protocol.IsHTTP() {
-			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, Timeouts: t.Route}
+			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: p.Route}
 			routes := []ir.Route{base}
 			if m.MTLS != "" {
 				routes = callerRoutes(base, p.Callers)
 			}
-			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: t.RequestHeaders,
-				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1, Routes: &ir.RouteConfig{Name: name, Routes: routes}}
+			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: p.Listener.RequestHeaders,
+				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1,
+				Routes: &ir.RouteConfig{Name: name, Limit: p.Limits.Requests, Routes: routes}, Faults: p.Faults}
 		} else {
-			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: t.Cluster.Idle}
+			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: p.Listener.Idle}
 		}
 		l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Unbound: redirected, Inbound: true, ReusePort: true}
 		secure(&l, chain, dp.Key.Mesh, m, p.RBAC)
@@ -93,7 +74,7 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 	}
 	tls := plain
 	tls.TLS, tls.RBAC = meshName, permissions
-	l.TLSInspector = needsSNI(tls.RBAC)
+	l.TLSInspector = needsSNI(tls)
 	if m.MTLS != "PERMISSIVE" {
 		l.Chains = []ir.Chain{tls}
 		return
@@ -112,7 +93,7 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 		}
 		clear.HTTP = &h
 	}
-	own := ir.Chain{Transport: "tls", TCP: plain.TCP}
+	own := ir.Chain{Transport: "tls", Connections: plain.Connections, TCP: plain.TCP}
 	if own.TCP == nil {
 		own.TCP = &ir.TCPProxy{StatPrefix: l.Name, Cluster: l.Name}
 	}
@@ -129,7 +110,7 @@ func Transparent(dp *mesh.Resource, m MeshInfo) (listeners []ir.Listener, cluste
 		listeners = append(listeners, l)
 		if open {
 			clusters = append(clusters, ir.Cluster{Name: name, Type: ir.ClusterOriginal, Upstream: ir.TCP, Port: ir.TCP, SourceAddress: source,
-				Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}})
+				ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}})
 		}
 	}
 	v6 := tp.GetIpFamilyMode() != "IPv4"

@@ -6,20 +6,19 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Faults is what MeshFaultInjections say about an inbound (traffic-policies 10), in the order in which requests meet
-// them. Rules are not merged: one fault for each element of each rule's list.
+// faultInbound is what MeshFaultInjections say about an inbound (traffic-policies 10), in the order in which requests
+// meet them. Rules are not merged: one fault for each element of each rule's list.
 //
 // Callers of the older form are told by their certificate, not by a header that anybody can write; a caller without one
 // has no tags.
-func Faults(meshName string, policies []*mesh.Resource) []ir.Fault {
-	var out []ir.Fault
-	for _, f := range policy.Faults(policies) {
+func faultInbound(c InboundContext, out *InboundConf) {
+	for _, f := range policy.Faults(c.Policies) {
 		common := ir.Fault{Name: f.Origin.Key.KRI("")}
 		for _, m := range f.Matches {
 			common.Callers = append(common.Callers, identityMatch(m))
 		}
 		if f.Principal != nil && len(f.Principal.All)+len(f.Principal.Not) > 0 {
-			common.Principal = &principals(meshName, []policy.Principal{*f.Principal})[0]
+			common.Principal = &principals(c.Mesh, []policy.Principal{*f.Principal})[0]
 		}
 		for _, h := range f.Faults {
 			one := common
@@ -34,9 +33,8 @@ func Faults(meshName string, policies []*mesh.Resource) []ir.Fault {
 				one.SlowTo, one.Slow = kib, millionths(h.GetResponseBandwidth().GetPercentage())
 			}
 			if one.Abort+one.Delay+one.Slow > 0 {
-				out = append(out, one)
+				out.Faults = append(out.Faults, one)
 			}
 		}
 	}
-	return out
 }

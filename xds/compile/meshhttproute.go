@@ -17,9 +17,9 @@ type RouteInput struct {
 	Port Port
 	// Rules as policy.HTTPRoutes gives them.
 	Rules []policy.HTTPRule
-	// Timeouts of the destination, and those of a route if a policy is about it.
-	Timeouts ir.RouteTimeouts
-	ForRoute func(route mesh.Key) (ir.RouteTimeouts, bool)
+	// Policy of the destination, and of a MeshHTTPRoute to it.
+	Policy   ir.RoutePolicy
+	ForRoute func(route mesh.Key) ir.RoutePolicy
 	// Resolve finds the backend of a reference in a policy; false if there is none that requests can be sent to.
 	Resolve func(ref *meshv1.BackendRef, policy mesh.Key) (Ref, bool)
 }
@@ -35,7 +35,7 @@ func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 	}
 	if !covered {
 		b.routes = append(b.routes, ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: in.Ref.KRI(), Weight: 1}},
-			Timeouts: in.Timeouts})
+			RoutePolicy: in.Policy})
 	}
 	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: true, Routes: b.routes}, b.extra
 }
@@ -57,10 +57,7 @@ func (b *routeBuilder) need(r Ref) string {
 
 func (b *routeBuilder) add(flat policy.FlatRoute) {
 	rule := flat.Rule
-	r := ir.Route{Name: rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)), Timeouts: b.in.Timeouts}
-	if t, ok := b.in.ForRoute(rule.Policy.Key); ok {
-		r.Timeouts = t
-	}
+	r := ir.Route{Name: rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)), RoutePolicy: b.in.ForRoute(rule.Policy.Key)}
 	b.backends(&r, rule)
 	var rewrite *meshv1.MeshHTTPRoute_PathRewrite
 	for _, f := range rule.Conf.GetFilters() {

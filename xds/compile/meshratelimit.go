@@ -1,46 +1,38 @@
 package compile
 
 import (
-	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Limits is what MeshRateLimits say about an inbound (traffic-policies 5). Each proxy counts for itself.
+// Limits is what MeshRateLimits say about all callers of an inbound (traffic-policies 5). Each proxy counts for itself.
 type Limits struct {
 	// Connections of all callers together; nil does not limit.
 	Connections *ir.Rate
-	// Requests of all callers together that no condition fits; nil does not limit.
+	// Requests of all callers together but those with a limit of their own; nil does not limit.
 	Requests *ir.RequestLimit
-	Callers  []CallerLimit
 }
 
-// CallerLimit is the limit of requests by callers that fit, all together. It is never nil: an exemption has rate 0.
-type CallerLimit struct {
-	Match ir.IdentityMatch
-	Limit *ir.RequestLimit
-}
-
-// NewLimits merges the MeshRateLimits that select an inbound, ascending. A conditioned rule says only what differs from
-// the limit of everybody, and has a bucket of its own even if nothing differs.
-func NewLimits(policies []*mesh.Resource) Limits {
-	in := policy.ForInbound(policies)
-	local := rateLimit(in.CatchAll)
-	var out Limits
+func limitInbound(c InboundContext, out *InboundConf) {
+	local := rateLimit(c.Merged.CatchAll)
 	if t := local.GetTcp(); !t.GetDisabled() && t.GetConnectionRate() != nil {
-		out.Connections = rate(t.GetConnectionRate())
+		r := rate(t.GetConnectionRate())
+		out.Limits.Connections = &r
 	}
 	if l := requestLimit(local.GetHttp()); l.Num > 0 {
-		out.Requests = l
+		out.Limits.Requests = &l
 	}
-	for _, c := range in.Conditioned {
-		// A rule about server names alone is for zone proxies, and one about connections cannot depend on the caller.
-		if c.Match.GetSpiffeId() != nil && rateLimit(c.Effective).GetHttp() != nil {
-			out.Callers = append(out.Callers, CallerLimit{identityMatch(c.Match), requestLimit(rateLimit(c.Over(in.CatchAll)).GetHttp())})
-		}
+}
+
+// limitCaller is a bucket of its own, even if it differs in nothing from that of everybody, over which the rule says only
+// what differs; or none, for an exempt caller.
+func limitCaller(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
+	if rateLimit(c.Effective).GetHttp() == nil {
+		return false // connections do not depend on the caller
 	}
-	return out
+	route.Limit = ir.Share(requestLimit(rateLimit(c.Over(in.CatchAll)).GetHttp()))
+	return true
 }
 
 func rateLimit(e policy.Effective) *meshv1.MeshRateLimit_Local {
@@ -48,15 +40,15 @@ func rateLimit(e policy.Effective) *meshv1.MeshRateLimit_Local {
 	return conf.GetLocal()
 }
 
-func rate(r *meshv1.MeshRateLimit_Rate) *ir.Rate {
-	return &ir.Rate{Num: r.GetNum(), Interval: r.GetInterval().AsDuration()}
+func rate(r *meshv1.MeshRateLimit_Rate) ir.Rate {
+	return ir.Rate{Num: r.GetNum(), Interval: r.GetInterval().AsDuration()}
 }
 
-func requestLimit(h *meshv1.MeshRateLimit_Http) *ir.RequestLimit {
+func requestLimit(h *meshv1.MeshRateLimit_Http) ir.RequestLimit {
 	if h.GetDisabled() || h.GetRequestRate() == nil {
-		return &ir.RequestLimit{}
+		return ir.RequestLimit{}
 	}
-	out := &ir.RequestLimit{Rate: *rate(h.GetRequestRate()), Status: h.GetOnRateLimit().GetStatus()}
+	out := ir.RequestLimit{Rate: rate(h.GetRequestRate()), Status: h.GetOnRateLimit().GetStatus()}
 	for _, s := range h.GetOnRateLimit().GetHeaders().GetSet() {
 		out.Headers.Set = append(out.Headers.Set, ir.Header{Name: s.GetName(), Value: s.GetValue()})
 	}

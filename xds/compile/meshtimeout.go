@@ -18,23 +18,41 @@ const (
 	DefaultStreamIdle = 30 * time.Minute
 )
 
-// Timeouts of one destination, or of one inbound. It is comparable.
-type Timeouts struct {
-	Cluster        ir.ClusterTimeouts
-	Route          ir.RouteTimeouts
-	RequestHeaders time.Duration
+func timeoutCluster(conf *meshv1.MeshTimeout_Conf) ir.ClusterTimeouts {
+	return ir.ClusterTimeouts{Connect: or(conf.GetConnectionTimeout(), DefaultConnect), Idle: or(conf.GetIdleTimeout(), DefaultIdle),
+		MaxStream: or(conf.GetHttp().GetMaxStreamDuration(), 0), MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0)}
 }
 
-// NewTimeouts fills in the defaults, field by field.
-func NewTimeouts(e policy.Effective) Timeouts {
+func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
+	return ir.RouteTimeouts{Request: or(conf.GetHttp().GetRequestTimeout(), DefaultRequest),
+		StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)}
+}
+
+// timeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being idle: those to the
+// destination do.
+func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
-	return Timeouts{
-		Cluster: ir.ClusterTimeouts{Connect: or(conf.GetConnectionTimeout(), DefaultConnect), Idle: or(conf.GetIdleTimeout(), DefaultIdle),
-			MaxStream: or(conf.GetHttp().GetMaxStreamDuration(), 0), MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0)},
-		Route: ir.RouteTimeouts{Request: or(conf.GetHttp().GetRequestTimeout(), DefaultRequest),
-			StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)},
-		RequestHeaders: or(conf.GetHttp().GetRequestHeadersTimeout(), 0),
+	out.Cluster.Timeouts = timeoutCluster(conf)
+	if p.Protocol.IsHTTP() {
+		out.Route.Timeouts = timeoutRoute(conf)
+		out.Listener.RequestHeaders = or(conf.GetHttp().GetRequestHeadersTimeout(), 0)
+	} else {
+		out.Listener.Idle = out.Cluster.Timeouts.Idle
 	}
+}
+
+func timeoutInbound(c InboundContext, out *InboundConf) {
+	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
+	out.Cluster.Timeouts, out.Route.Timeouts = timeoutCluster(conf), timeoutRoute(conf)
+	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0), out.Cluster.Timeouts.Idle
+}
+
+// timeoutCaller changes only what concerns a request (traffic-policies 9.1).
+func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
+	conf, _ := c.Conf.(*meshv1.MeshTimeout_Conf)
+	route.Timeouts.Request = or(conf.GetHttp().GetRequestTimeout(), route.Timeouts.Request)
+	route.Timeouts.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), route.Timeouts.StreamIdle)
+	return true
 }
 
 func or(d *durationpb.Duration, def time.Duration) time.Duration {
@@ -42,29 +60,4 @@ func or(d *durationpb.Duration, def time.Duration) time.Duration {
 		return def
 	}
 	return d.AsDuration()
-}
-
-// overlay is base with what a conditioned rule says: only what concerns a request (traffic-policies 9.1).
-func overlay(base ir.RouteTimeouts, e policy.Effective) ir.RouteTimeouts {
-	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
-	base.Request = or(conf.GetHttp().GetRequestTimeout(), base.Request)
-	base.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), base.StreamIdle)
-	return base
-}
-
-// CallerTimeouts are the timeouts of requests by some callers.
-type CallerTimeouts struct {
-	Match ir.IdentityMatch
-	Route ir.RouteTimeouts
-}
-
-// timeoutsByCaller are the conditioned rules. Rules without an identity are about zone proxies and do nothing here.
-func timeoutsByCaller(base ir.RouteTimeouts, in policy.Inbound) []CallerTimeouts {
-	var out []CallerTimeouts
-	for _, c := range in.Conditioned {
-		if c.Match.GetSpiffeId() != nil {
-			out = append(out, CallerTimeouts{identityMatch(c.Match), overlay(base, c.Effective)})
-		}
-	}
-	return out
 }

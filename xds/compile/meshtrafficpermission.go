@@ -5,6 +5,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
+func permissionInbound(c InboundContext, out *InboundConf) {
+	out.RBAC = Permission(c.Mesh, policy.Permissions(c.Policies))
+}
+
 // Permission turns what MeshTrafficPermissions say about one inbound into a table of callers. Nothing said denies all.
 func Permission(meshName string, p policy.Permission) *ir.RBAC {
 	out := &ir.RBAC{ByRules: p.HasRules}
@@ -44,19 +48,4 @@ func uriMatches(meshName string, tags []policy.Tag) []ir.URIMatch {
 		out = append(out, ir.URIMatch{URI: uri, Prefix: prefix})
 	}
 	return out
-}
-
-// needsSNI says that a rule asks for the server name, which a listener must then read.
-func needsSNI(r *ir.RBAC) bool {
-	if r == nil {
-		return false
-	}
-	for _, list := range [][]ir.Rule{r.Rules, r.Shadow} {
-		for _, rule := range list {
-			if rule.Match.SNI != "" {
-				return true
-			}
-		}
-	}
-	return false
 }

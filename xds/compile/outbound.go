@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -190,14 +189,14 @@ func reaches(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, d *Destinatio
 const ConnectAttempts = 5
 
 // OutboundListener listens for a destination.
-func OutboundListener(o Outbound, p Port, requestHeaders, idle time.Duration) ir.Listener {
+func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	kri := o.Ref.KRI()
 	l := ir.Listener{Name: o.Name, Address: o.Address, Port: o.Port, Unbound: o.Unbound}
 	c := ir.Chain{}
 	if p.Protocol.IsHTTP() {
-		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: requestHeaders}
+		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: conf.RequestHeaders}
 	} else {
-		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: idle, ConnectAttempts: ConnectAttempts}
+		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: ConnectAttempts}
 	}
 	l.Chains = []ir.Chain{c}
 	return l

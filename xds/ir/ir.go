@@ -94,9 +94,9 @@ type Cluster struct {
 	// Upstream is the protocol spoken to the endpoints; TCP adds no HTTP options.
 	Upstream Protocol
 	// Port is the protocol of the port itself: it decides where idle timeouts are written.
-	Port     Protocol
-	Timeouts ClusterTimeouts
-	TLS      *UpstreamTLS
+	Port Protocol
+	ClusterPolicy
+	TLS *UpstreamTLS
 	// Resilient clusters eject failing endpoints and bound what is in flight.
 	Resilient bool
 	// Local is the workload's address of a static cluster.
@@ -194,15 +194,13 @@ type Route struct {
 	Redirect *Redirect
 	Status   uint32
 
-	Timeouts        RouteTimeouts
+	RoutePolicy
 	RequestHeaders  HeaderEdit
 	ResponseHeaders HeaderEdit
 	HostRewrite     string
 	// ReplacePath replaces the whole path; ReplacePrefix the matched prefix.
 	ReplacePath, ReplacePrefix *string
 	Mirrors                    []Mirror
-	// Limit is this route's own; nil is that of the RouteConfig, and one of no requests lifts it.
-	Limit *RequestLimit
 }
 
 // Rate is a token bucket of Num tokens that is filled up each Interval. Comparable.

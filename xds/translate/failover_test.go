@@ -170,7 +170,7 @@ func until(ctx context.Context, t *testing.T, ok func() bool) {
 func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	t.Helper()
 	c, err := Cluster(ir.Cluster{Name: e.Cluster, Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: ir.HTTP1, Resilient: true,
-		Timeouts: ir.ClusterTimeouts{Connect: 5 * time.Second, Idle: time.Hour}})
+		ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: 5 * time.Second, Idle: time.Hour}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	c.LoadAssignment = Endpoints(e)
 	l, err := Listener(ir.Listener{Name: "out", Address: "127.0.0.1", Port: uint32(port), Chains: []ir.Chain{{HTTP: &ir.HTTP{StatPrefix: "out",
 		Routes: &ir.RouteConfig{Name: "out", Retry: true, Routes: []ir.Route{{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}},
-			Timeouts: ir.RouteTimeouts{Request: 15 * time.Second}}}}}}}})
+			RoutePolicy: ir.RoutePolicy{Timeouts: ir.RouteTimeouts{Request: 15 * time.Second}}}}}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ type authority struct {
 
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
-	a := &authority{t: t, key: newKey(t), cert: &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true,
+	a := &authority{t: t, key: newKey(t), cert: &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "mesh"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}}
 	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, &a.key.PublicKey, a.key)
 	if err != nil {
@@ -103,7 +104,7 @@ func newInbounds(t *testing.T) *inbounds {
 	t.Cleanup(app.Close)
 	addr := app.Listener.Addr().(*net.TCPAddr)
 	c, err := Cluster(ir.Cluster{Name: "app", Type: ir.ClusterStatic, Upstream: ir.HTTP1, Port: ir.HTTP1, Local: ir.Endpoint{Address: "127.0.0.1", Port: uint32(addr.Port), Weight: 1},
-		Timeouts: ir.ClusterTimeouts{Connect: 5 * time.Second}})
+		ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: 5 * time.Second}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +170,9 @@ func served(rc ir.RouteConfig, faults ...ir.Fault) ir.Chain {
 
 func toApp(limit *ir.RequestLimit, callers ...ir.IdentityMatch) ir.Route {
 	r := ir.Route{Match: ir.Match{Path: "/", Callers: callers}, Backends: []ir.Backend{{Cluster: "app", Weight: 1}}}
-	setLimit(&r, limit)
+	if limit != nil {
+		r.Limit = ir.Share(*limit)
+	}
 	return r
 }
 
@@ -271,7 +274,7 @@ func TestLimitsAndFaults(t *testing.T) {
 	}
 
 	start := time.Now()
-	if got := answers(t, in.caller("", "spiffe://default/other"), late, 1); got[200] != 1 || time.Since(start) < 300*time.Millisecond {
+	if got := answers(t, in.caller("", "spiffe://default/other"), late, 1); got[200] != 1 || time.Since(start) < 290*time.Millisecond {
 		t.Errorf("a delayed request: %v after %v", got, time.Since(start))
 	}
 
@@ -292,5 +295,3 @@ func TestLimitsAndFaults(t *testing.T) {
 		t.Errorf("%d connections were let through, want 3", open)
 	}
 }
-
-func setLimit(r *ir.Route, l *ir.RequestLimit) { r.Limit = l }

@@ -28,7 +28,7 @@ func limits(c *ir.RouteConfig) bool {
 		return c != nil
 	}
 	for _, r := range c.Routes {
-		if r.Limit != nil {
+		if _, ok := r.Limit.Get(); ok {
 			return true
 		}
 	}

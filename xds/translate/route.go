@@ -47,9 +47,11 @@ func route(r ir.Route) (*routev3.Route, error) {
 	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match),
 		RequestHeadersToAdd: headers(r.RequestHeaders), RequestHeadersToRemove: r.RequestHeaders.Remove,
 		ResponseHeadersToAdd: headers(r.ResponseHeaders), ResponseHeadersToRemove: r.ResponseHeaders.Remove}
-	var err error
-	if out.TypedPerFilterConfig, err = perRoute(r.Limit); err != nil {
-		return nil, err
+	if l, ok := r.Limit.Get(); ok {
+		var err error
+		if out.TypedPerFilterConfig, err = perRoute(&l); err != nil {
+			return nil, err
+		}
 	}
 	switch {
 	case r.Redirect != nil:

@@ -1,0 +1,59 @@
+package ir
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+	"unique"
+)
+
+// What policies say is grouped by the part of the output that it changes, so that a policy makes anew only what it is
+// about. All four groups are comparable: equal ones share one cluster, one listener or one set of routes. A kind of policy
+// whose say is more than scalars puts it in a [Shared].
+
+// ClusterPolicy is what policies say about a cluster. Comparable.
+type ClusterPolicy struct {
+	Timeouts ClusterTimeouts
+}
+
+// EndpointPolicy is what policies say about the endpoints of a cluster. Comparable.
+type EndpointPolicy struct{}
+
+// RoutePolicy is what policies say about requests. Comparable.
+type RoutePolicy struct {
+	Timeouts RouteTimeouts
+	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one of rate 0 lifts it.
+	Limit Shared[RequestLimit]
+}
+
+// ListenerPolicy is what policies say about connections of callers. Comparable.
+type ListenerPolicy struct {
+	// RequestHeaders is how long a caller may take for the headers of a request.
+	RequestHeaders time.Duration
+	// Idle of TCP connections.
+	Idle time.Duration
+}
+
+// Shared is an immutable value that compares by content: two are == if their values are equal. The zero Shared is no
+// value. T is data that survives JSON: exported fields, no cycles, no maps with other keys than strings.
+type Shared[T any] struct{ text unique.Handle[string] }
+
+// Share makes a value comparable.
+func Share[T any](v T) Shared[T] {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("a %T cannot be shared: %v", v, err)) // a T that is no data: a bug that every use shows
+	}
+	return Shared[T]{unique.Make(string(text))}
+}
+
+// Get is a copy of the value; false if there is none.
+func (s Shared[T]) Get() (v T, ok bool) {
+	if s == (Shared[T]{}) {
+		return v, false
+	}
+	if err := json.Unmarshal([]byte(s.text.Value()), &v); err != nil {
+		panic(fmt.Sprintf("a shared %T: %v", v, err))
+	}
+	return v, true
+}
