@@ -2,8 +2,8 @@ package mesh
 
 import (
 	"fmt"
-	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -13,9 +13,14 @@ import (
 )
 
 // normalise puts what public guides write in place of what the schema says (traffic-policies 1.16), with a warning for
-// each. Nodes are shared by aliases and so never changed: a pair gets a new one.
+// each. Nodes are shared by aliases and so never changed: a pair gets a new one. It also refuses the lists that may be
+// left out and not be empty, which look the same once they are read.
 func (d *decoder) normalise(message protoreflect.FullName, pairs []pair, path string) []pair {
 	switch message {
+	case "meridian.mesh.v1alpha1.TargetRef":
+		d.refuseEmpty(pairs, path, "proxyTypes")
+	case "meridian.mesh.v1alpha1.MeshTCPRoute":
+		d.refuseEmpty(pairs, path, "to")
 	case "meridian.mesh.v1alpha1.MeshRateLimit.Rate":
 		d.rename(pairs, path, "num", "numRequests", "requests")
 	case "meridian.mesh.v1alpha1.MeshHealthCheck.Conf":
@@ -26,6 +31,12 @@ func (d *decoder) normalise(message protoreflect.FullName, pairs []pair, path st
 		d.spellings(pairs, path, grpcRetryOn)
 	}
 	return pairs
+}
+
+func (d *decoder) refuseEmpty(pairs []pair, path, field string) {
+	if n := lookup(pairs, field); n != nil && n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		d.add(n, join(path, field), "must not be empty: leave it out or give at least one item")
+	}
 }
 
 // warn notes what was read in spite of its form, as often as errors at most.
@@ -133,17 +144,12 @@ func (d *decoder) spellings(pairs []pair, path string, known []string) {
 
 // isStatus says that s is a registered status code of HTTP.
 func isStatus(s string) bool {
-	if len(s) != 3 {
+	code, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || len(s) != 3 {
 		return false
 	}
-	code := 0
-	for _, r := range s {
-		if r < '0' || r > '9' {
-			return false
-		}
-		code = 10*code + int(r-'0')
-	}
-	return http.StatusText(code) != ""
+	return slices.ContainsFunc([][2]uint64{{100, 103}, {200, 208}, {226, 226}, {300, 305}, {307, 308}, {400, 418}, {421, 426}, {428, 429},
+		{431, 431}, {451, 451}, {500, 508}, {510, 511}}, func(r [2]uint64) bool { return r[0] <= code && code <= r[1] })
 }
 
 // sidecarsOnly gives a rate limit with "from" that does not say which proxies it means the only ones that "from" can be

@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -419,6 +421,8 @@ func TestDecodeRefusesConfs(t *testing.T) {
 		policyDoc(KindMeshRetry, "to: [{targetRef: {kind: Mesh}, default: {http: {retryOn: 503}}}]"):                                                  c + "http.retryOn: must be a list, not the number 503",
 		policyDoc(KindMeshTCPRoute, "to: [{targetRef: {kind: MeshService, name: a}, rules: [{matches: []}]}]"):                                        "spec.to[0].rules[0].matches: unknown field: known are default",
 		policyDoc(KindMeshCircuitBreaker, "rules: [{matches: []}]"):                                                                                   "spec.rules[0].matches: unknown field: known are default",
+		policyDoc(KindMeshTCPRoute, "to: []"):                                                                                                         "spec.to: must not be empty: leave it out or give at least one item",
+		policyDoc(KindMeshRetry, "targetRef: {kind: Mesh, proxyTypes: []}"):                                                                           "spec.targetRef.proxyTypes: must not be empty: leave it out or give at least one item",
 		policyDoc(KindMeshHealthCheck, "rules: []"):                                                                                                   "spec.rules: unknown field: known are targetRef, to",
 		policyDoc(KindMeshTCPRoute, "to: [{targetRef: {kind: Mesh}, rules: [{default: {backendRefs: [{kind: MeshService, name: a, weight: -1}]}}]}]"): "spec.to[0].rules[0].default.backendRefs[0].weight: must be a decimal integer from 0 to 4294967295",
 		policyDoc(KindMeshRateLimit, "from: [{targetRef: {kind: Mesh}, default: {local: {http: {requestRate: {num: 1, numRequests: 2}}}}}]"):          "spec.from[0].default.local.http.requestRate.numRequests: unknown field: known are interval, num",
@@ -476,6 +480,19 @@ func TestDecodePolicyGuides(t *testing.T) {
 		again := decodeOne(t, string(text))
 		if diff := cmp.Diff(doc.Resource, again.Resource, protocmp.Transform()); diff != "" || len(again.Warnings) != 0 {
 			t.Errorf("%s again: %q\n%s", name, again.Warnings, diff)
+		}
+	}
+}
+
+func TestStatusCodes(t *testing.T) {
+	for code := range 1000 {
+		if got, want := isStatus(fmt.Sprintf("%03d", code)), http.StatusText(code) != ""; got != want {
+			t.Errorf("%d: %v", code, got)
+		}
+	}
+	for _, s := range []string{"", "5xx", "0503", "+50", "50"} {
+		if isStatus(s) {
+			t.Errorf("%q accepted", s)
 		}
 	}
 }

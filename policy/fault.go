@@ -1,79 +1,122 @@
 package policy
 
 import (
-	"cmp"
 	"slices"
-	"strconv"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Fault is a list of faults and the callers that meet them. Faults of different elements are independent: a request can
-// meet several.
-type Fault struct {
-	// Matches of which one must fit, each with at least one field; none fits every caller.
-	Matches []*meshv1.Match
-	// Principal of the older form, which tells callers by their tags; nil else.
-	Principal *Principal
-	Faults    []*meshv1.MeshFaultInjection_Fault
-	Origin    Origin
+// FaultSet is what the MeshFaultInjections of one inbound say. If HasRules, Rules hold and the from form is ignored.
+type FaultSet struct {
+	HasRules bool
+	// Rules in the order in which a request meets them: specific callers first, then by ascending priority. They are
+	// not merged: each that fits acts on its own.
+	Rules []FaultRule
+	// From: at most one fits a caller.
+	From []CallerFaults
 }
 
-// Faults collects the MeshFaultInjections of one inbound (traffic-policies 10), in the order in which requests meet
-// them. The policies are those that select the inbound, ascending by [Compare].
-//
-// Rules are never merged: each that fits counts. A rule counts once for a caller, however many of its matches fit; its
-// place is that of its most specific match. "from" counts only if no policy has rules; of its entries the last that fits
-// a caller holds, and what earlier ones say is nothing to that caller.
-func Faults(policies []*mesh.Resource) []Fault {
-	var rules, from []Fault
-	var entries []fromEntry
+// FaultRule is the faults for callers that match.
+type FaultRule struct {
+	// Match is nil for every caller.
+	Match  *meshv1.Match
+	Conf   *meshv1.MeshFaultInjection_Conf
+	Origin Origin
+}
+
+// CallerFaults is the faults for callers with some tags. Principal.Origin is the entry that says so.
+type CallerFaults struct {
+	Principal
+	Conf *meshv1.MeshFaultInjection_Conf
+}
+
+// Faults collects the MeshFaultInjections of one inbound (traffic-policies 10.2 to 10.4). The policies are those that
+// select the inbound, ascending by [Compare]. Matches of one rule are alternatives: one that another of the same rule
+// covers is left out, so that the rule does not act twice on a caller that fits both.
+func Faults(policies []*mesh.Resource) FaultSet {
+	var out FaultSet
+	var from []fromFaults
 	for _, p := range policies {
-		for _, e := range RuleEntries(p) {
-			conf, _ := e.Conf.(*meshv1.MeshFaultInjection_Conf)
-			f := Fault{Faults: conf.GetHttp(), Origin: Origin{Key: p.Key, Rule: e.Index}}
-			for _, m := range matchesOf(e) {
-				if m.GetSpiffeId() == nil && m.GetSni() == nil {
-					f.Matches = nil // everybody
-					break
-				}
-				f.Matches = append(f.Matches, m)
-			}
-			slices.SortStableFunc(f.Matches, compareMatches)
-			rules = append(rules, f)
+		spec, ok := p.Spec.(*meshv1.MeshFaultInjection)
+		if !ok {
+			continue
 		}
-		for _, e := range FromEntries(p) {
-			conf, _ := e.Conf.(*meshv1.MeshFaultInjection_Conf)
-			tags, ok := callerTags(e.Target)
-			if !ok || len(conf.GetHttp()) == 0 {
-				continue // an empty list is no list, and replaces none
+		for i, r := range spec.GetRules() {
+			out.HasRules = true
+			for _, m := range widest(r.GetMatches()) {
+				out.Rules = append(out.Rules, FaultRule{Match: m, Conf: r.GetDefault(), Origin: Origin{Key: p.Key, Rule: i}})
 			}
-			entries = append(entries, fromEntry{tags: tags, action: strconv.Itoa(len(entries)), origin: Origin{Key: p.Key, Rule: e.Index}})
-			from = append(from, Fault{Faults: conf.GetHttp()})
+		}
+		if len(spec.GetRules()) > 0 {
+			continue
+		}
+		for i, f := range spec.GetFrom() {
+			// A list that is not given replaces none.
+			if tags, ok := callerTags(f.GetTargetRef()); ok && len(f.GetDefault().GetHttp()) > 0 {
+				from = append(from, fromFaults{tags: tags, conf: f.GetDefault(), origin: Origin{Key: p.Key, Rule: i}})
+			}
 		}
 	}
-	if len(rules) > 0 {
-		rules = slices.DeleteFunc(rules, func(f Fault) bool { return len(f.Faults) == 0 })
-		slices.SortStableFunc(rules, func(a, b Fault) int { return cmp.Compare(matchRank(first(a.Matches)), matchRank(first(b.Matches))) })
-		return rules
+	slices.SortStableFunc(out.Rules, func(a, b FaultRule) int { return compareMatches(a.Match, b.Match) })
+	if !out.HasRules {
+		out.From = callerFaults(from)
 	}
-	var out []Fault
-	for i, f := range from {
-		// This entry's callers, without those of later entries.
-		list := principals(entries[i:], func(action string) bool { return action == entries[i].action })
-		if len(list) == 1 {
-			f.Principal, f.Origin = &list[0], entries[i].origin
-			out = append(out, f)
+	return out
+}
+
+// widest are the matches that no other match covers, each once; nil stands for everybody.
+func widest(matches []*meshv1.Match) []*meshv1.Match {
+	everybody := func(m *meshv1.Match) bool { return m.GetSpiffeId() == nil && m.GetSni() == nil }
+	if len(matches) == 0 || slices.ContainsFunc(matches, everybody) {
+		return []*meshv1.Match{nil}
+	}
+	var out []*meshv1.Match
+	for i, m := range matches {
+		covered := false
+		for j, o := range matches {
+			if i != j && subsumes(o, m) && (!subsumes(m, o) || j < i) {
+				covered = true
+			}
+		}
+		if !covered {
+			out = append(out, m)
 		}
 	}
 	return out
 }
 
-// first is the most specific of sorted matches; nil, which is the least specific, if there is none.
-func first(list []*meshv1.Match) *meshv1.Match {
-	if len(list) == 0 {
-		return nil
+type fromFaults struct {
+	tags   []Tag
+	conf   *meshv1.MeshFaultInjection_Conf
+	origin Origin
+}
+
+// callerFaults turns a list in which the last fitting entry decides, because its list replaces those before, into a set
+// of which at most one fits.
+func callerFaults(list []fromFaults) []CallerFaults {
+	var out []CallerFaults
+	for i, e := range list {
+		c := CallerFaults{Principal: Principal{All: e.tags, Origin: e.origin}, Conf: e.conf}
+		covered := false
+		for _, later := range list[i+1:] {
+			if covered = subset(later.tags, e.tags); covered {
+				break
+			}
+			c.Not = append(c.Not, later.tags)
+		}
+		if !covered {
+			out = append(out, c)
+		}
 	}
-	return list[0]
+	return out
+}
+
+// replacesDefaults says that a person's conf takes the place of what the defaults of the system say, instead of being
+// merged over it: with detectors of their own, people do not expect those of the default to eject too (design 9.9).
+func replacesDefaults(conf proto.Message) bool {
+	b, ok := conf.(*meshv1.MeshCircuitBreaker_Conf)
+	return ok && b.GetOutlierDetection() != nil
 }

@@ -1,8 +1,6 @@
 package policy
 
 import (
-	"maps"
-	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -96,17 +94,16 @@ func (e *Effective) add(conf proto.Message, origin Origin) {
 	merge(e.Conf.ProtoReflect(), conf.ProtoReflect(), "", func(path string) { e.Fields[path] = origin })
 }
 
-// Over is e merged over what holds for everybody, for kinds whose conditioned rules say only what differs.
-func (e Effective) Over(under Effective) Effective {
-	if e.Conf == nil || under.Conf == nil {
-		if e.Conf == nil {
-			return under
-		}
-		return e
+// clear unsets a field of the merged conf, with all below it, as if nobody had set it.
+func (e *Effective) clear(field string) {
+	if e.Conf == nil {
+		return
 	}
-	out := Effective{Conf: e.Conf.ProtoReflect().New().Interface(), Origins: slices.Concat(under.Origins, e.Origins), Fields: maps.Clone(under.Fields)}
-	Merge(out.Conf, under.Conf)
-	Merge(out.Conf, e.Conf)
-	maps.Copy(out.Fields, e.Fields)
-	return out
+	m := e.Conf.ProtoReflect()
+	m.Clear(m.Descriptor().Fields().ByJSONName(field))
+	for path := range e.Fields {
+		if path == field || strings.HasPrefix(path, field+".") {
+			delete(e.Fields, path)
+		}
+	}
 }

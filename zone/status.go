@@ -134,18 +134,21 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 	return &adminv1.WaitRevisionResponse{Complete: d.Complete, Zones: []*adminv1.ZoneDelivery{d}, Took: durationpb.New(time.Since(began))}
 }
 
+// refused is the state of a global that does not want this zone.
+const refused = "Refused"
+
 // storeTimeout bounds the look at the store in a status.
 const storeTimeout = time.Second
 
 // Status is the status of this zone.
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
-	total, _, _ := z.registry.Counts()
+	total, _, withheld := z.registry.Counts()
 	revision := z.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role: adminapi.RoleZone, Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Revision: revision,
 		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
-		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online)},
+		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online), Withheld: uint32(withheld)},
 		Refusals: z.refusalsOf(p),
 	}
 	if p.Answered >= revision {
@@ -166,9 +169,12 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed}
 	switch {
 	case s.Permanent:
-		peer.State = "Refused"
+		peer.State = refused
 	case s.State == kdsrpc.Offline || s.State == kdsrpc.Stale:
 		peer.State = string(kdsrpc.Offline)
+		if _, err := z.pins(); err != nil && z.cfg.CAFile == "" && !z.cfg.TLSSkipVerify {
+			peer.State, peer.Reason = refused, err.Error()
+		}
 	}
 	since := s.Connected
 	if peer.State != string(kdsrpc.Online) {

@@ -150,7 +150,8 @@ func (w *world) zoneToken(name string) string {
 	return token
 }
 
-func (w *world) startZone(name, token string) {
+// startZone starts a zone with a token, and returns the token's file.
+func (w *world) startZone(name, token string) string {
 	w.t.Helper()
 	file := filepath.Join(w.t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
@@ -165,6 +166,26 @@ func (w *world) startZone(name, token string) {
 	}
 	w.running[name] = z
 	p.run(w.t, w.ctx, z)
+	return file
+}
+
+// with is the world in a subtest.
+func (w *world) with(t *testing.T) *world {
+	c := *w
+	c.t = t
+	return &c
+}
+
+// poll waits for something that nothing announces.
+func (w *world) poll(what string, f func() bool) {
+	w.t.Helper()
+	for !f() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-w.ctx.Done():
+			w.t.Fatalf("not %s in time", what)
+		}
+	}
 }
 
 func (w *world) apply(rs ...*mesh.Resource) uint64 {

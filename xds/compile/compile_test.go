@@ -93,6 +93,23 @@ func TestMillionths(t *testing.T) {
 	}
 }
 
+// TestNames: one address that is no IP is nobody's endpoint, and the others stay.
+func TestNames(t *testing.T) {
+	dp := func(address string) *Instance {
+		return NewInstance(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "z", Name: address}, Spec: &meshv1.Dataplane{
+			Networking: &meshv1.Dataplane_Networking{Address: address, Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{mesh.TagService: "s"}}}}}}, nil)
+	}
+	got := LocalEndpoints(&meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: "s"}}, Port{Number: 80, TargetNumber: 80},
+		[]*Instance{dp("host.example"), dp("localhost"), dp("::1"), dp("10.0.0.1")})
+	var addresses []string
+	for _, e := range got {
+		addresses = append(addresses, e.Address)
+	}
+	if diff := cmp.Diff([]string{"10.0.0.1", "127.0.0.1", "::1"}, addresses); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // TestSelectorFindsItsOwn: whatever a selector asks for, the range that a proxy is looked up by and the range that the
 // proxies are looked up by are two ends of the same pair.
 func TestSelectorFindsItsOwn(t *testing.T) {

@@ -34,6 +34,9 @@ type toKind struct {
 // toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the later wins.
 var toKinds = []toKind{
 	{mesh.KindMeshTimeout, timeoutTo},
+	{mesh.KindMeshHealthCheck, healthTo},
+	{mesh.KindMeshCircuitBreaker, breakerTo},
+	{mesh.KindMeshRetry, retryTo},
 }
 
 // inboundKind is a kind of policy with "from" or "rules".
@@ -63,6 +66,7 @@ var inboundKinds = []inboundKind{
 	{kind: mesh.KindMeshRateLimit, merged: true, apply: limitInbound, caller: limitCaller},
 	{kind: mesh.KindMeshTimeout, merged: true, apply: timeoutInbound, caller: timeoutCaller},
 	{kind: mesh.KindMeshTrafficPermission, apply: permissionInbound},
+	{kind: mesh.KindMeshCircuitBreaker, merged: true, apply: breakerInbound},
 }
 
 // IsOutboundConf says that policies of the kind have a part in an [OutboundConf].
@@ -148,18 +152,10 @@ func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port, base ir.
 	out := OutboundConf{Route: base}
 	var why []mesh.Key
 	for _, k := range toKinds {
-		list := ofKind(policies, k.kind)
-		about := slices.ContainsFunc(list, func(p *mesh.Resource) bool {
-			return slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
-				return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) && policy.ResolvesTo(e.Target, p.Key, dest)
-			})
-		})
-		if !about {
-			continue
+		if e, about := policy.ForRoute(ofKind(policies, k.kind), dest); about {
+			k.apply(e, p, &out)
+			why = addCauses(why, e.Origins)
 		}
-		e := policy.ForDestination(list, dest)
-		k.apply(e, p, &out)
-		why = addCauses(why, e.Origins)
 	}
 	return out.Route, why
 }

@@ -225,6 +225,7 @@ func Weigh(remotes []Remote) []ir.Endpoint {
 		for _, e := range r.Ingresses {
 			e.Weight = max(1, r.Healthy*(scale/usable[i]))
 			e.Priority = 1
+			e.Behind = r.Healthy
 			out = append(out, e)
 		}
 	}

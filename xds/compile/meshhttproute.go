@@ -37,7 +37,7 @@ func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 		b.routes = append(b.routes, ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: in.Ref.KRI(), Weight: 1}},
 			RoutePolicy: in.Policy})
 	}
-	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: true, Routes: b.routes}, b.extra
+	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: in.Policy.Retry, Routes: b.routes}, b.extra
 }
 
 type routeBuilder struct {

@@ -26,13 +26,11 @@ func limitInbound(c InboundContext, out *InboundConf) {
 }
 
 // limitCaller is a bucket of its own, even if it differs in nothing from that of everybody, over which the rule says only
-// what differs; or none, for an exempt caller.
-func limitCaller(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
-	if rateLimit(c.Effective).GetHttp() == nil {
-		return false // connections do not depend on the caller
-	}
-	route.Limit = ir.Share(requestLimit(rateLimit(c.Over(in.CatchAll)).GetHttp()))
-	return true
+// what differs; or none, for an exempt caller. Routes have buckets: where rules of another kind split these callers, each
+// part has its own.
+func limitCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
+	route.Limit = ir.Share(requestLimit(rateLimit(c.Effective).GetHttp()))
+	return true // a rule with an identity is about requests: connections do not depend on the caller
 }
 
 func rateLimit(e policy.Effective) *meshv1.MeshRateLimit_Local {

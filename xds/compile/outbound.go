@@ -38,7 +38,8 @@ func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Look
 		if !ok {
 			continue
 		}
-		b := Outbound{Name: ref.KRI(), Address: cmp.Or(o.GetAddress(), "127.0.0.1"), Port: o.GetPort(), Ref: ref}
+		b := Outbound{Name: ref.KRI(), Port: o.GetPort(), Ref: ref}
+		b.Address, _ = numeric(cmp.Or(o.GetAddress(), "127.0.0.1"))
 		at := b.Address + ":" + strconv.FormatUint(uint64(b.Port), 10)
 		if taken[at] {
 			continue
@@ -185,9 +186,6 @@ func reaches(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, d *Destinatio
 	return d.Key.Name == r.GetName() && (d.Key.Zone == dp.Zone || d.Key.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == d.Key.Namespace)
 }
 
-// ConnectAttempts is how many endpoints a connection of a TCP destination tries.
-const ConnectAttempts = 5
-
 // OutboundListener listens for a destination.
 func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	kri := o.Ref.KRI()
@@ -196,7 +194,7 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	if p.Protocol.IsHTTP() {
 		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: conf.RequestHeaders}
 	} else {
-		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: ConnectAttempts}
+		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: conf.ConnectAttempts}
 	}
 	l.Chains = []ir.Chain{c}
 	return l
@@ -205,7 +203,7 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 // IngressChain passes the traffic of one server name to this zone's instances.
 func IngressChain(ref Ref) ir.Chain {
 	name := IngressName(ref)
-	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: ConnectAttempts}}
+	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: connectAttempts}}
 }
 
 // IngressListener is a zone ingress' one listener.

@@ -56,6 +56,8 @@ type Endpoint struct {
 	Zone   string
 	// Priority 0 is tried first.
 	Priority uint32
+	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
+	Behind uint32
 }
 
 // Endpoints of one cluster, sorted by priority, zone, address, port.
@@ -97,8 +99,12 @@ type Cluster struct {
 	Port Protocol
 	ClusterPolicy
 	TLS *UpstreamTLS
-	// Resilient clusters eject failing endpoints and bound what is in flight.
-	Resilient bool
+	// Keepalive finds endpoints that vanished without a word.
+	Keepalive bool
+	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
+	Renew bool
+	// Spread gives a new connection to the endpoint that has the fewest.
+	Spread bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint
 	// SourceAddress to dial from; empty leaves it to the system.
@@ -178,8 +184,8 @@ type TCPProxy struct {
 // RouteConfig is the routes of one destination, in order.
 type RouteConfig struct {
 	Name string
-	// Retry requests by the default policy.
-	Retry bool
+	// Retry holds for routes whose own is the same; the others carry theirs.
+	Retry Shared[Retry]
 	// Limit is of all routes together that have none of their own; nil does not limit.
 	Limit  *RequestLimit
 	Routes []Route

@@ -14,6 +14,12 @@ import (
 // ClusterPolicy is what policies say about a cluster. Comparable.
 type ClusterPolicy struct {
 	Timeouts ClusterTimeouts
+	Limits   Limits
+	Outlier  Outlier
+	Panic    Panic
+	// FailOnPanic answers 503 instead of using unhealthy endpoints.
+	FailOnPanic bool
+	HealthCheck Shared[HealthCheck]
 }
 
 // EndpointPolicy is what policies say about the endpoints of a cluster. Comparable.
@@ -24,6 +30,8 @@ type RoutePolicy struct {
 	Timeouts RouteTimeouts
 	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one of rate 0 lifts it.
 	Limit Shared[RequestLimit]
+	// Retry of failed requests; none if there is no value.
+	Retry Shared[Retry]
 }
 
 // ListenerPolicy is what policies say about connections of callers. Comparable.
@@ -32,6 +40,8 @@ type ListenerPolicy struct {
 	RequestHeaders time.Duration
 	// Idle of TCP connections.
 	Idle time.Duration
+	// ConnectAttempts is how many endpoints a TCP connection tries; 0 is one.
+	ConnectAttempts uint32
 }
 
 // Shared is an immutable value that compares by content: two are == if their values are equal. The zero Shared is no

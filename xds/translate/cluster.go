@@ -3,7 +3,6 @@ package translate
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -13,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -49,13 +49,8 @@ func ads() *corev3.ConfigSource {
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
-// Bounds of what is in flight to one destination.
-const (
-	maxConnections = 1024
-	maxPending     = 1024
-	maxRequests    = 1024
-	maxRetries     = 1024
-)
+// spreadChoices is how many endpoints are compared for the one with the fewest connections.
+const spreadChoices = 16
 
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
@@ -67,8 +62,14 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	case ir.ClusterEDS:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}
 		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
-		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
+		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
 		out.IgnoreHealthOnHostRemoval = true
+		out.CommonLbConfig.CloseConnectionsOnHostSetChange = c.Renew
+		if c.Spread {
+			// Enough choices that an endpoint without connections, which has just joined, is among them.
+			out.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: u32(spreadChoices)}}
+		}
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
@@ -81,11 +82,22 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{Address: c.SourceAddress,
 			PortSpecifier: &corev3.SocketAddress_PortValue{}}}
 	}
-	if c.Resilient {
-		out.CircuitBreakers = &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{
-			MaxConnections: u32(maxConnections), MaxPendingRequests: u32(maxPending), MaxRequests: u32(maxRequests),
-			MaxRetries: u32(maxRetries), TrackRemaining: true}}}
-		out.OutlierDetection = outlier()
+	out.CircuitBreakers, out.OutlierDetection = thresholds(c.Limits), outlier(c.Outlier)
+	if c.Panic.Set {
+		common(out).HealthyPanicThreshold = &typev3.Percent{Value: min(max(c.Panic.Percent, 0), 100)}
+	}
+	if c.FailOnPanic {
+		common(out).LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
+			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true}}
+	}
+	if h, ok := c.HealthCheck.Get(); ok {
+		check, err := healthCheck(h)
+		if err != nil {
+			return nil, err
+		}
+		out.HealthChecks = []*corev3.HealthCheck{check}
+	}
+	if c.Keepalive {
 		// A peer that vanished without a word, as when its machine dies, is found within half a minute.
 		out.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
 			KeepaliveProbes: u32(3), KeepaliveTime: u32(15), KeepaliveInterval: u32(5)}}
@@ -103,21 +115,11 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	return out, nil
 }
 
-func outlier() *clusterv3.OutlierDetection {
-	return &clusterv3.OutlierDetection{
-		Interval:                               durationpb.New(time.Second),
-		BaseEjectionTime:                       durationpb.New(5 * time.Second),
-		MaxEjectionTime:                        durationpb.New(30 * time.Second),
-		MaxEjectionPercent:                     u32(100),
-		SplitExternalLocalOriginErrors:         true,
-		ConsecutiveLocalOriginFailure:          u32(3),
-		EnforcingConsecutiveLocalOriginFailure: u32(100),
-		ConsecutiveGatewayFailure:              u32(3),
-		EnforcingConsecutiveGatewayFailure:     u32(100),
-		EnforcingConsecutive_5Xx:               u32(0),
-		EnforcingSuccessRate:                   u32(0),
-		EnforcingLocalOriginSuccessRate:        u32(0),
+func common(c *clusterv3.Cluster) *clusterv3.Cluster_CommonLbConfig {
+	if c.CommonLbConfig == nil {
+		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
 	}
+	return c.CommonLbConfig
 }
 
 func addHTTP(out *clusterv3.Cluster, c ir.Cluster) error {
@@ -159,6 +161,11 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 	}
 	if e.Weight > 0 {
 		out.LoadBalancingWeight = u32(e.Weight)
+	}
+	if e.Behind > 0 {
+		// Envoy takes a change of weight alone for no change of its hosts; one of metadata makes it renew connections.
+		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"io.meridian.zone": {
+			Fields: map[string]*structpb.Value{"healthy": structpb.NewNumberValue(float64(e.Behind))}}}}
 	}
 	return out
 }

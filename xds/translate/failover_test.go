@@ -20,6 +20,8 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 
+	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -169,8 +171,8 @@ func until(ctx context.Context, t *testing.T, ok func() bool) {
 // startEnvoy serves the endpoints on port through our cluster and routes, and gives the URL.
 func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	t.Helper()
-	c, err := Cluster(ir.Cluster{Name: e.Cluster, Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: ir.HTTP1, Resilient: true,
-		ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: 5 * time.Second, Idle: time.Hour}}})
+	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
+	c, err := Cluster(ir.Cluster{Name: e.Cluster, Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: ir.HTTP1, Keepalive: true, ClusterPolicy: conf.Cluster})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,8 +180,8 @@ func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = Endpoints(e)
 	l, err := Listener(ir.Listener{Name: "out", Address: "127.0.0.1", Port: uint32(port), Chains: []ir.Chain{{HTTP: &ir.HTTP{StatPrefix: "out",
-		Routes: &ir.RouteConfig{Name: "out", Retry: true, Routes: []ir.Route{{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}},
-			RoutePolicy: ir.RoutePolicy{Timeouts: ir.RouteTimeouts{Request: 15 * time.Second}}}}}}}}})
+		Routes: &ir.RouteConfig{Name: "out", Retry: conf.Route.Retry, Routes: []ir.Route{{Match: ir.Match{Path: "/"},
+			Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}}, RoutePolicy: conf.Route}}}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}

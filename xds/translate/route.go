@@ -2,12 +2,9 @@ package translate
 
 import (
 	"strings"
-	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	hostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
-	prioritiesv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/priority/previous_priorities/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,22 +18,25 @@ const missingBackend = "missing_backend"
 // RouteConfig is the route configuration.
 func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
-	if c.Retry {
-		p, err := defaultRetry()
-		if err != nil {
-			return nil, err
-		}
-		vh.RetryPolicy = p
-	}
-	limit, err := perRoute(c.Limit)
-	if err != nil {
+	var err error
+	if vh.RetryPolicy, err = retryPolicy(c.Retry); err != nil {
 		return nil, err
 	}
-	vh.TypedPerFilterConfig = limit
+	if vh.TypedPerFilterConfig, err = perRoute(c.Limit); err != nil {
+		return nil, err
+	}
 	for _, r := range c.Routes {
 		out, err := route(r)
 		if err != nil {
 			return nil, err
+		}
+		if a := out.GetRoute(); a != nil && r.Retry != c.Retry {
+			if a.RetryPolicy, err = retryPolicy(r.Retry); err != nil {
+				return nil, err
+			}
+			if a.RetryPolicy == nil {
+				a.RetryPolicy = &routev3.RetryPolicy{NumRetries: u32(0)} // or the virtual host's would hold
+			}
 		}
 		vh.Routes = append(vh.Routes, out)
 	}
@@ -130,28 +130,6 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 	return a, nil
 }
 
-// defaultRetry is explained in the package comment.
-func defaultRetry() (*routev3.RetryPolicy, error) {
-	hosts, err := pack(&hostsv3.PreviousHostsPredicate{})
-	if err != nil {
-		return nil, err
-	}
-	priorities, err := pack(&prioritiesv3.PreviousPrioritiesConfig{UpdateFrequency: 2})
-	if err != nil {
-		return nil, err
-	}
-	return &routev3.RetryPolicy{
-		RetryOn:    "gateway-error,connect-failure,refused-stream,reset-before-request",
-		NumRetries: u32(5),
-		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: hosts}}},
-		HostSelectionRetryMaxAttempts: 5,
-		RetryPriority: &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
-			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: priorities}},
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(25 * time.Millisecond), MaxInterval: durationpb.New(250 * time.Millisecond)},
-	}, nil
-}
-
 func routeMatch(m ir.Match) *routev3.RouteMatch {
 	out := &routev3.RouteMatch{}
 	switch m.PathType {
@@ -166,7 +144,20 @@ func routeMatch(m ir.Match) *routev3.RouteMatch {
 		out.Headers = append(out.Headers, &routev3.HeaderMatcher{Name: ":method",
 			HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: exact(m.Method)}})
 	}
-	for _, h := range m.Headers {
+	out.Headers = append(out.Headers, headerMatchers(m.Headers)...)
+	for _, q := range m.Query {
+		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
+			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: value(q)}})
+	}
+	for _, c := range m.Callers {
+		out.FilterState = append(out.FilterState, callerMatch(c)...)
+	}
+	return out
+}
+
+func headerMatchers(list []ir.ValueMatch) []*routev3.HeaderMatcher {
+	var out []*routev3.HeaderMatcher
+	for _, h := range list {
 		hm := &routev3.HeaderMatcher{Name: h.Name}
 		switch h.Kind {
 		case ir.ValuePresent, ir.ValueAbsent:
@@ -174,14 +165,7 @@ func routeMatch(m ir.Match) *routev3.RouteMatch {
 		default:
 			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: value(h)}
 		}
-		out.Headers = append(out.Headers, hm)
-	}
-	for _, q := range m.Query {
-		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
-			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: value(q)}})
-	}
-	for _, c := range m.Callers {
-		out.FilterState = append(out.FilterState, callerMatch(c)...)
+		out = append(out, hm)
 	}
 	return out
 }

@@ -85,7 +85,7 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 		p.connected = time.Now()
 	}
 	p.member = m
-	p.absent, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, false
+	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
 	if p.session == nil {
 		// No launcher speaks for it: what a former one said does not hold any more.
 		p.draining, p.notReady = false, nil

@@ -1,0 +1,86 @@
+package compile
+
+import (
+	"time"
+
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Checks when a MeshHealthCheck leaves a field out (traffic-policies 6.1).
+const (
+	checkInterval  = time.Minute
+	checkTimeout   = 15 * time.Second
+	checkUnhealthy = 5
+	checkHealthy   = 1
+)
+
+// healthTo writes the one check that the port's protocol calls for.
+func healthTo(e policy.Effective, p Port, out *OutboundConf) {
+	conf, _ := e.Conf.(*meshv1.MeshHealthCheck_Conf)
+	out.Cluster.HealthCheck, out.Cluster.Panic = ir.Shared[ir.HealthCheck]{}, defaultPanic
+	out.Cluster.FailOnPanic = conf.GetFailTrafficOnPanic()
+	if conf.GetHealthyPanicThreshold() != nil {
+		out.Cluster.Panic.Percent = decimal(conf.GetHealthyPanicThreshold(), 0)
+	}
+	protocol := checkProtocol(conf, p.Protocol)
+	if protocol == "" {
+		return
+	}
+	c := ir.HealthCheck{Protocol: protocol, Interval: or(conf.GetInterval(), checkInterval), Timeout: or(conf.GetTimeout(), checkTimeout),
+		Unhealthy: orUint(conf.UnhealthyThreshold, checkUnhealthy), Healthy: orUint(conf.HealthyThreshold, checkHealthy),
+		InitialJitter: or(conf.GetInitialJitter(), 0), IntervalJitter: or(conf.GetIntervalJitter(), 0),
+		IntervalJitterPercent: conf.GetIntervalJitterPercent(), OneShot: conf.ReuseConnection != nil && !conf.GetReuseConnection(),
+		LogPath: conf.GetEventLogPath(), LogAlways: conf.GetAlwaysLogHealthCheckFailures()}
+	// Envoy's own default checks a cluster that has had no request yet once a minute: the first requests would meet dead
+	// instances although the policy says every five seconds.
+	c.NoTraffic = or(conf.GetNoTrafficInterval(), c.Interval)
+	switch protocol {
+	case ir.TCP:
+		c.Send, c.Receive = conf.GetTcp().GetSend(), conf.GetTcp().GetReceive()
+	case ir.GRPC:
+		c.Service, c.Authority = conf.GetGrpc().GetServiceName(), conf.GetGrpc().GetAuthority()
+	default:
+		c.Path = "/"
+		if conf.GetHttp().Path != nil {
+			c.Path = conf.GetHttp().GetPath()
+		}
+		c.Expected = conf.GetHttp().GetExpectedStatuses()
+		c.Headers = additions(conf.GetHttp().GetRequestHeadersToAdd())
+	}
+	out.Cluster.HealthCheck = ir.Share(c)
+}
+
+// checkProtocol is traffic-policies 6.2: TCP stands in only for a section that is there and disabled. Empty: no check.
+func checkProtocol(conf *meshv1.MeshHealthCheck_Conf, port ir.Protocol) ir.Protocol {
+	tcp := conf.GetTcp() != nil && !conf.GetTcp().GetDisabled()
+	own, disabled := false, false
+	switch port {
+	case ir.HTTP1, ir.HTTP2:
+		own, disabled = conf.GetHttp() != nil, conf.GetHttp().GetDisabled()
+	case ir.GRPC:
+		own, disabled = conf.GetGrpc() != nil, conf.GetGrpc().GetDisabled()
+	case ir.TCP:
+		own, disabled = conf.GetTcp() != nil, conf.GetTcp().GetDisabled()
+	}
+	switch {
+	case own && !disabled:
+		return port
+	case own && tcp:
+		return ir.TCP
+	}
+	return ""
+}
+
+// additions does not split values at commas (traffic-policies 12.18).
+func additions(h *meshv1.HeaderAdditions) ir.HeaderEdit {
+	var out ir.HeaderEdit
+	for _, s := range h.GetSet() {
+		out.Set = append(out.Set, ir.Header{Name: s.GetName(), Value: s.GetValue()})
+	}
+	for _, a := range h.GetAdd() {
+		out.Add = append(out.Add, ir.Header{Name: a.GetName(), Value: a.GetValue()})
+	}
+	return out
+}

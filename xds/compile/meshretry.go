@@ -1,0 +1,147 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Retries without a policy, and what stands for fields that a policy leaves out. Retries go where the request has not
+// been yet, unless the policy says where they go (design 9.9).
+const (
+	connectAttempts = 5
+	retryCount      = 1
+	retryBase       = 25 * time.Millisecond
+	retrySelections = 5
+	retryPriorities = 2
+)
+
+var (
+	// Conditions of HTTP without a condition in retryOn. A reset before the request was sent harms nobody, and is what a
+	// connection that has just died looks like.
+	httpConditions = []string{"gateway-error", "connect-failure", "refused-stream", "reset-before-request"}
+	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset", "resource-exhausted",
+		"unavailable", "reset-before-request"}
+	defaultRetry = ir.Share(ir.Retry{On: httpConditions, Count: 5, Base: retryBase, Max: 10 * retryBase,
+		OtherHosts: true, OtherPriorities: retryPriorities, Selections: retrySelections})
+)
+
+// httpRetryOn are the items of retryOn that are conditions (traffic-policies 8.3).
+var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset", "Retriable4xx": "retriable-4xx",
+	"ConnectFailure": "connect-failure", "EnvoyRatelimited": "envoy-ratelimited", "RefusedStream": "refused-stream",
+	"Http3PostConnectFailure": "http3-post-connect-failure"}
+
+// grpcRetryOn: Envoy spells cancelled with two l (12.11).
+var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded": "deadline-exceeded", "Internal": "internal",
+	"ResourceExhausted": "resource-exhausted", "Unavailable": "unavailable"}
+
+// retryTo reads the section of the port's protocol: http also for http2 (12.10). A port whose section is absent keeps the
+// default.
+func retryTo(e policy.Effective, p Port, out *OutboundConf) {
+	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
+	switch {
+	case p.Protocol == ir.GRPC:
+		out.Route.Retry = defaultRetry
+		if conf.GetGrpc() != nil {
+			out.Route.Retry = grpcRetry(conf.GetGrpc())
+		}
+	case p.Protocol.IsHTTP():
+		out.Route.Retry = defaultRetry
+		if conf.GetHttp() != nil {
+			out.Route.Retry = httpRetry(conf.GetHttp())
+		}
+	default:
+		out.Listener.ConnectAttempts = connectAttempts
+		if t := conf.GetTcp(); t != nil && t.MaxConnectAttempt != nil && p.Protocol == ir.TCP {
+			out.Listener.ConnectAttempts = t.GetMaxConnectAttempt()
+		}
+	}
+}
+
+func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
+	r := ir.Retry{Count: orUint(c.NumRetries, retryCount), PerTry: or(c.GetPerTryTimeout(), 0)}
+	if r.Count == 0 {
+		return ir.Shared[ir.Retry]{}
+	}
+	pauses(&r, c.GetBackOff(), c.GetRateLimitedBackOff())
+	for _, item := range c.GetRetryOn() {
+		if on, ok := httpRetryOn[item]; ok {
+			r.On = append(r.On, on)
+		} else if method, ok := strings.CutPrefix(item, "HttpMethod"); ok {
+			r.Requests = append(r.Requests, ir.ValueMatch{Name: ":method", Value: strings.ToUpper(method)})
+		} else if code, err := strconv.ParseUint(item, 10, 32); err == nil {
+			r.Codes = append(r.Codes, uint32(code))
+		}
+	}
+	if len(r.On) == 0 { // codes and methods alone are no conditions
+		r.On = slices.Clone(httpConditions)
+	}
+	if len(r.Codes) > 0 {
+		r.On = append(r.On, "retriable-status-codes")
+	}
+	for _, h := range c.GetRetriableRequestHeaders() {
+		r.Requests = append(r.Requests, headerMatch(h))
+	}
+	for _, h := range c.GetRetriableResponseHeaders() {
+		r.Answers = append(r.Answers, headerMatch(h))
+	}
+	if len(r.Answers) > 0 {
+		r.On = append(r.On, "retriable-headers")
+	}
+	elsewhere(&r)
+	if len(c.GetHostSelection()) > 0 {
+		r.OtherHosts, r.OtherPriorities = false, 0
+	}
+	for _, s := range c.GetHostSelection() {
+		switch s.GetPredicate() {
+		case "OmitPreviousHosts":
+			r.OtherHosts = true
+		case "OmitPreviousPriorities":
+			r.OtherPriorities = cmp.Or(s.GetUpdateFrequency(), retryPriorities)
+		case "OmitHostsWithTags":
+			r.OmitTags = append(r.OmitTags, s.GetTags())
+		}
+	}
+	if c.HostSelectionMaxAttempts != nil {
+		r.Selections = int64(c.GetHostSelectionMaxAttempts())
+	}
+	return ir.Share(r)
+}
+
+func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {
+	r := ir.Retry{Count: orUint(c.NumRetries, retryCount), PerTry: or(c.GetPerTryTimeout(), 0)}
+	if r.Count == 0 {
+		return ir.Shared[ir.Retry]{}
+	}
+	pauses(&r, c.GetBackOff(), c.GetRateLimitedBackOff())
+	for _, item := range c.GetRetryOn() {
+		r.On = append(r.On, grpcRetryOn[item])
+	}
+	if len(r.On) == 0 {
+		r.On = grpcConditions
+	}
+	elsewhere(&r)
+	return ir.Share(r)
+}
+
+// elsewhere sends retries to instances, and in the end to a priority, that the request has not met.
+func elsewhere(r *ir.Retry) {
+	r.OtherHosts, r.OtherPriorities, r.Selections = true, retryPriorities, retrySelections
+}
+
+// pauses keeps what Envoy refuses out: a pause without length, and a longest one below the shortest.
+func pauses(r *ir.Retry, b *meshv1.MeshRetry_BackOff, l *meshv1.MeshRetry_RateLimitedBackOff) {
+	r.PerTry = max(r.PerTry, 0)
+	r.Base = max(or(b.GetBaseInterval(), retryBase), time.Millisecond)
+	r.Max = max(or(b.GetMaxInterval(), 10*r.Base), r.Base)
+	for _, h := range l.GetResetHeaders() {
+		r.Reset = append(r.Reset, ir.ResetHeader{Name: h.GetName(), Unix: h.GetFormat() == "UnixTimestamp"})
+	}
+	r.MaxReset = or(l.GetMaxInterval(), 0)
+}
