@@ -230,7 +230,7 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 // computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
 func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	var list []*delta.Resource
-	done := map[compile.Ref]bool{}
+	done, routed := map[compile.Ref]bool{}, map[compile.Ref]bool{}
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
@@ -245,10 +245,11 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 		in := inSet{k.set, o.Ref}
 		conf := q.confs.get(r, in)
 		list = append(list, q.listener.get(r, listenerKey{o, conf.Listener, conf.listener}))
-		if done[o.Ref] {
+		destination(o.Ref)
+		if routed[o.Ref] { // not done: the routes of another may have brought its cluster
 			continue
 		}
-		destination(o.Ref)
+		routed[o.Ref] = true
 		if routes := q.routes.get(r, routesKey{in, conf.Route, conf.route}); routes != nil && routes.resource != nil {
 			list = append(list, routes.resource)
 			for _, extra := range routes.extra {
