@@ -452,7 +452,7 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	out := &match{}
 	var to []mesh.Key
 	for _, s := range all {
-		if info, _ := mesh.Lookup(s.head.Key.Kind); info.Policy.HasTo {
+		if compile.ConcernsCalls(s.head.Key.Kind) {
 			to = append(to, s.head.Key)
 		}
 	}

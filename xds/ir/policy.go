@@ -33,6 +33,8 @@ type EndpointPolicy struct {
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
 	Timeouts RouteTimeouts
+	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one of rate 0 lifts it.
+	Limit Shared[RequestLimit]
 	// Retry of failed requests; none if there is no value.
 	Retry Shared[Retry]
 	// Hash is what is hashed to choose an endpoint, in order.
