@@ -40,7 +40,8 @@ func (a anybody) Leave(error)                                            {}
 // live is a running engine with a real Envoy that follows it.
 type live struct {
 	*running
-	client *http.Client
+	// client keeps its connections, fresh does not.
+	client, fresh *http.Client
 }
 
 func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
@@ -49,7 +50,8 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 	if envoy == "" {
 		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
 	}
-	l := &live{running: start(t), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second}}
+	l := &live{running: start(t), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second},
+		fresh: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}}
 	t.Cleanup(l.client.CloseIdleConnections)
 	l.put(rs...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,8 +126,11 @@ func (l *live) ask(port int, user string, fresh bool) (who string, http1 bool, e
 		return "", false, err
 	}
 	req.Header.Set("x-user", user)
-	req.Close = fresh
-	res, err := l.client.Do(req)
+	client := l.client
+	if fresh {
+		client = l.fresh
+	}
+	res, err := client.Do(req)
 	if err != nil {
 		return "", false, err
 	}
