@@ -30,6 +30,9 @@ func Validate(r *Resource) (warnings []string, err error) {
 		return nil, c.err.Err()
 	}
 	c.checkSchema(prefix, r.Spec)
+	if info.Policy != nil {
+		c.durations(prefix, r.Spec.ProtoReflect())
+	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Mesh:
 		c.mesh(spec)

@@ -221,6 +221,9 @@ func (c *check) routeMatch(path string, m *meshv1.MeshHTTPRoute_RouteMatch) {
 			c.add(at+".name", "is given twice in one match")
 		}
 		names[q.GetName()] = true
+		if len(q.GetName()) > 1024 { // Envoy takes no more
+			c.add(at+".name", "must have at most 1024 bytes")
+		}
 		if q.GetType() == "RegularExpression" {
 			c.expression(at+".value", q.GetValue())
 		}

@@ -233,6 +233,18 @@ func TestValidateLoadBalancing(t *testing.T) {
 	}
 }
 
+func TestValidateLongDurations(t *testing.T) {
+	rule := func(d string) string {
+		return policyDoc(KindMeshTimeout, "rules: [{default: {idleTimeout: 1s}}, {default: {http: {requestTimeout: "+d+"}}}]")
+	}
+	for _, tt := range []refused{
+		{"ten years", rule("87600h"), nil},
+		{"longer", rule("87600h1s"), []string{"spec.rules[1].default.http.requestTimeout: must be at most 87600h"}},
+	} {
+		tt.run(t)
+	}
+}
+
 func TestValidateRateLimit(t *testing.T) {
 	rule := func(match, local string) string {
 		return policyDoc(KindMeshRateLimit, "targetRef: {kind: Dataplane}, rules: [{matches: ["+match+"], default: {local: {"+local+"}}}]")

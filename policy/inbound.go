@@ -27,10 +27,9 @@ type Conditioned struct {
 }
 
 // ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies 1.10). The policies are
-// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read. Conditioned has the
-// matches given, in the same order whatever the policies are if they are all that there are, and those of the policies.
+// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read.
 // MeshFaultInjection is another matter: see [Faults].
-func ForInbound(policies []*mesh.Resource, matches ...*meshv1.Match) Inbound {
+func ForInbound(policies []*mesh.Resource) Inbound {
 	type conditioned struct {
 		match  *meshv1.Match
 		conf   proto.Message
@@ -66,9 +65,7 @@ func ForInbound(policies []*mesh.Resource, matches ...*meshv1.Match) Inbound {
 		}
 	}
 	for _, c := range all {
-		matches = append(matches[:len(matches):len(matches)], c.match)
-	}
-	for _, m := range matches {
+		m := c.match
 		if slices.ContainsFunc(in.Conditioned, func(o Conditioned) bool { return proto.Equal(o.Match, m) }) {
 			continue
 		}
@@ -85,17 +82,6 @@ func ForInbound(policies []*mesh.Resource, matches ...*meshv1.Match) Inbound {
 	}
 	slices.SortStableFunc(in.Conditioned, func(a, b Conditioned) int { return compareMatches(a.Match, b.Match) })
 	return in
-}
-
-// Matches are the conditions of all rules of the policies.
-func Matches(policies []*mesh.Resource) []*meshv1.Match {
-	var out []*meshv1.Match
-	for _, p := range policies {
-		for _, e := range RuleEntries(p) {
-			out = append(out, matchesOf(e)...)
-		}
-	}
-	return out
 }
 
 func matchesOf(e Entry) []*meshv1.Match {

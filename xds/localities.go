@@ -13,9 +13,9 @@ import (
 // callerTags are the values of a caller's tags that its policies name; the zero value if they name none.
 type callerTags = ir.Shared[map[string]string]
 
-// computeNamedTags are the tags of callers that a list of policies names.
-func (q *queries) computeNamedTags(r *reader, l keyList) ([]string, error) {
-	return compile.AffinityTags(q.policies(r, l, func(k mesh.Kind) bool { return k == mesh.KindMeshLoadBalancingStrategy })), nil
+// computeSurvey is what a list of policies says beyond one destination.
+func (q *queries) computeSurvey(r *reader, l keyList) (compile.Survey, error) {
+	return compile.NewSurvey(q.policies(r, l, compile.IsOutboundConf)), nil
 }
 
 func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
@@ -23,7 +23,7 @@ func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
 	if m == nil {
 		return callerTags{}, nil
 	}
-	named := q.namedTags.get(r, m.to)
+	named := q.survey.get(r, m.to).CallerTags
 	if len(named) == 0 {
 		return callerTags{}, nil
 	}
@@ -37,11 +37,14 @@ func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
 	return ir.Share(values), nil
 }
 
-// endpointsFor is the node of a port's endpoints for callers with these tags.
-func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string) endpointsKey {
+// endpointsFor is the node of a port's endpoints for callers with these tags, who must see the tags shown.
+func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string, shown []string) endpointsKey {
 	k := endpointsKey{ref: ref, causes: noKeys}
+	var l compile.Locality
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {
-		k.locality, k.causes = compile.NewLocality(a, q.zone, tags).Share(), conf.endpoints
+		l, k.causes = compile.NewLocality(a, q.zone, tags), conf.endpoints
 	}
+	l.Shown = shown
+	k.locality = l.Share()
 	return k
 }

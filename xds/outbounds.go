@@ -44,12 +44,6 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
 }
 
-// computeAttached says that a policy of the set is about MeshHTTPRoutes. Most sets have none, and then routes need not
-// look at other policies.
-func (q *queries) computeAttached(r *reader, l keyList) (bool, error) {
-	return slices.ContainsFunc(q.policies(r, l, compile.IsOutboundConf), compile.Attached), nil
-}
-
 func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
 	return append(slices.Clone(q.set.get(r, l)), more...)
 }
@@ -92,7 +86,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
 func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Port) (ir.RoutePolicy, []mesh.Key) {
-	if !q.attached.get(r, k.set) {
+	if !q.survey.get(r, k.set).Attached {
 		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
@@ -239,6 +233,7 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	var list []*delta.Resource
 	done := map[compile.Ref]bool{}
 	caller, _ := k.tags.Get()
+	shown := q.survey.get(r, k.set).ShownTags
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
@@ -246,7 +241,7 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 		done[ref] = true
 		conf := q.confs.get(r, inSet{k.set, ref})
 		if c := q.cluster.get(r, clusterKey{ref, conf.Cluster, conf.cluster}); c != nil {
-			list = append(list, c, q.endpoints.get(r, q.endpointsFor(ref, conf, caller)))
+			list = append(list, c, q.endpoints.get(r, q.endpointsFor(ref, conf, caller, shown)))
 		}
 	}
 	tcp := q.hasTCPRoutes(r, k.set)

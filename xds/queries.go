@@ -153,10 +153,9 @@ type queries struct {
 	arrivals    *query[compile.Ref, *delta.Resource]
 	membership  *query[mesh.Key, *membership]
 	match       *query[mesh.Key, *match]
-	namedTags   *query[keyList, []string]
+	survey      *query[keyList, compile.Survey]
 	callerTags  *query[mesh.Key, callerTags]
 	confs       *query[inSet, confs]
-	attached    *query[keyList, bool]
 	connections *query[inSet, *connectionsOf]
 	cluster     *query[clusterKey, *delta.Resource]
 	routes      *query[routesKey, *routesOf]
@@ -194,10 +193,9 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	}), q.computeMembership)
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
 	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
-	q.namedTags = newQuery(g, "named_tags", sameBy(slices.Equal[[]string]), q.computeNamedTags)
+	q.survey = newQuery(g, "survey", sameBy(compile.Survey.Equal), q.computeSurvey)
 	q.callerTags = newQuery(g, "caller_tags", same[callerTags], q.computeCallerTags)
 	q.confs = newQuery(g, "confs", same[confs], q.computeConfs)
-	q.attached = newQuery(g, "attached", same[bool], q.computeAttached)
 	q.connections = newQuery(g, "connections", sameBy((*connectionsOf).equal), q.computeConnections)
 	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
@@ -363,7 +361,7 @@ func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, nea
 
 func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
 	l, _ := k.locality.Get()
-	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity}.Share()
+	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity, Shown: l.Shown}.Share()
 	e := ir.Endpoints{Cluster: k.ref.KRI(), Overprovisioning: l.Overprovisioning}
 	d := q.destination(r, k.ref.Key)
 	if p, ok := d.Port(k.ref.Section); ok {
@@ -454,7 +452,7 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	out := &match{}
 	var to []mesh.Key
 	for _, s := range all {
-		if info, _ := mesh.Lookup(s.head.Key.Kind); info.Policy.HasTo {
+		if compile.ConcernsCalls(s.head.Key.Kind) {
 			to = append(to, s.head.Key)
 		}
 	}

@@ -242,7 +242,9 @@ func (d *dice) smallest() (mesh.Key, bool) {
 }
 
 func (d *dice) resource() *mesh.Resource {
-	switch d.IntN(14) {
+	switch d.IntN(15) {
+	case 14:
+		return d.resilience()
 	case 12:
 		return d.balancing()
 	case 13:

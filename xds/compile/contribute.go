@@ -6,7 +6,6 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -48,9 +47,9 @@ type inboundKind struct {
 	merged bool
 	// apply writes what holds for all callers, also if no policy of the kind selects the inbound.
 	apply func(c InboundContext, out *InboundConf)
-	// caller writes, over what holds for all callers, what holds for the callers of one match; nil if the kind knows no
-	// difference, as all that are not merged. c.Conf is nil if the match comes from another kind and no rule of this one covers it.
-	caller func(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy)
+	// caller writes, over what holds for all callers, what holds for the callers of one match; false if the rule says
+	// nothing that depends on them. It is nil if the kind knows no difference, as all that are not merged.
+	caller func(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool
 }
 
 // InboundContext is what else a kind may look at.
@@ -64,6 +63,8 @@ type InboundContext struct {
 
 // inboundKinds are in the order of mesh.PolicyInfo.Order.
 var inboundKinds = []inboundKind{
+	{kind: mesh.KindMeshFaultInjection, apply: faultInbound},
+	{kind: mesh.KindMeshRateLimit, merged: true, apply: limitInbound, caller: limitCaller},
 	{kind: mesh.KindMeshTimeout, merged: true, apply: timeoutInbound, caller: timeoutCaller},
 	{kind: mesh.KindMeshTrafficPermission, apply: permissionInbound},
 	{kind: mesh.KindMeshCircuitBreaker, merged: true, apply: breakerInbound},
@@ -72,6 +73,13 @@ var inboundKinds = []inboundKind{
 // IsOutboundConf says that policies of the kind have a part in an [OutboundConf].
 func IsOutboundConf(k mesh.Kind) bool {
 	return slices.ContainsFunc(toKinds, func(t toKind) bool { return t.kind == k })
+}
+
+// ConcernsCalls says that policies of the kind can change what a proxy does with requests that it sends. Some have "to"
+// for builtin gateways alone.
+func ConcernsCalls(k mesh.Kind) bool {
+	info, ok := mesh.Lookup(k)
+	return ok && info.Policy != nil && info.Policy.HasTo && (IsOutboundConf(k) || !IsInboundConf(k))
 }
 
 // IsInboundConf says that policies of the kind have a part in an [InboundConf].
@@ -131,8 +139,25 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 	return out, why
 }
 
-// Attached says that a policy has an entry about MeshHTTPRoutes.
-func Attached(p *mesh.Resource) bool {
+// Survey is what a set of policies says beyond one destination.
+type Survey struct {
+	// Attached says that some are about MeshHTTPRoutes. Mostly none is, and then routes need not look at other policies.
+	Attached bool
+	// CallerTags are the tags of callers that decide where they go, ShownTags those of endpoints that decide so. Sorted.
+	CallerTags, ShownTags []string
+}
+
+// NewSurvey reads the policies of a proxy.
+func NewSurvey(policies []*mesh.Resource) Survey {
+	return Survey{Attached: slices.ContainsFunc(policies, attached), CallerTags: AffinityTags(policies), ShownTags: omittedTags(policies)}
+}
+
+// Equal says that nothing differs.
+func (s Survey) Equal(o Survey) bool {
+	return s.Attached == o.Attached && slices.Equal(s.CallerTags, o.CallerTags) && slices.Equal(s.ShownTags, o.ShownTags)
+}
+
+func attached(p *mesh.Resource) bool {
 	return IsOutboundConf(p.Key.Kind) && slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
 		return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute)
 	})
@@ -163,14 +188,10 @@ type InboundConf struct {
 	Route   ir.RoutePolicy
 	Callers []Caller
 	RBAC    *ir.RBAC
+	Limits  Limits
+	Faults  []ir.Fault
 	// Causes are the policies that say something.
 	Causes []mesh.Key
-}
-
-// Caller is what holds for requests of some callers. The first that matches counts.
-type Caller struct {
-	Match ir.IdentityMatch
-	Route ir.RoutePolicy
 }
 
 // NewInboundConf merges the policies that select an inbound, ascending and of any kinds.
@@ -183,55 +204,31 @@ func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
 			out.Causes = append(out.Causes, p.Key)
 		}
 	}
-	// A caller meets one route, so every kind must say what holds for each match of any.
-	var matches []*meshv1.Match
-	for _, k := range inboundKinds {
-		if k.caller == nil {
-			continue
-		}
-		for _, m := range policy.Matches(ofKind(speaking, k.kind)) {
-			if m.GetSpiffeId() != nil { // without an identity it is about zone proxies
-				matches = append(matches, m)
-			}
-		}
-	}
 	merged := make([]policy.Inbound, len(inboundKinds))
 	for i, k := range inboundKinds {
 		list := ofKind(speaking, k.kind)
 		if k.merged {
-			merged[i] = policy.ForInbound(list, matches...)
-			merged[i].Conditioned = slices.DeleteFunc(merged[i].Conditioned, func(c policy.Conditioned) bool { return c.Match.GetSpiffeId() == nil })
+			merged[i] = policy.ForInbound(list)
 		}
 		k.apply(InboundContext{Mesh: meshName, Policies: list, Merged: merged[i]}, out)
 	}
+	out.Callers = []Caller{{Route: out.Route}}
 	for i, k := range inboundKinds {
 		if k.caller == nil {
 			continue
 		}
-		for j, c := range merged[i].Conditioned {
-			if j == len(out.Callers) {
-				out.Callers = append(out.Callers, Caller{Match: identityMatch(c.Match), Route: out.Route})
+		var rules []callerRule
+		for _, c := range merged[i].Conditioned {
+			// Without an identity it is about zone proxies.
+			if probe := out.Route; c.Match.GetSpiffeId() != nil && k.caller(merged[i], c, &probe) {
+				rules = append(rules, callerRule{identityMatch(c.Match), func(route *ir.RoutePolicy) { k.caller(merged[i], c, route) }})
 			}
-			k.caller(merged[i], c, &out.Callers[j].Route)
 		}
+		out.Callers = crossCallers(out.Callers, rules)
 	}
+	out.Callers = out.Callers[:len(out.Callers)-1] // the last is everybody
 	return out
 }
 
 // Equal says that nothing differs.
 func (i *InboundConf) Equal(o *InboundConf) bool { return reflect.DeepEqual(i, o) }
-
-func identityMatch(m *meshv1.Match) ir.IdentityMatch {
-	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
-}
-
-// callerRoutes are the routes for callers of conditioned rules, in front of the route for everybody.
-func callerRoutes(base ir.Route, list []Caller) []ir.Route {
-	var out []ir.Route
-	for _, c := range list {
-		r := base
-		r.Match.Caller, r.RoutePolicy = &c.Match, c.Route
-		out = append(out, r)
-	}
-	return append(out, base)
-}

@@ -48,7 +48,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		}
 		clusters = append(clusters, c)
 
-		chain := ir.Chain{}
+		chain := ir.Chain{Connections: p.Limits.Connections}
 		if protocol.IsHTTP() {
 			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: p.Route}
 			routes := []ir.Route{base}
@@ -56,7 +56,8 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 				routes = callerRoutes(base, p.Callers)
 			}
 			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: p.Listener.RequestHeaders,
-				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1, Routes: &ir.RouteConfig{Name: name, Routes: routes}}
+				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1,
+				Routes: &ir.RouteConfig{Name: name, Limit: p.Limits.Requests, Routes: routes}, Faults: p.Faults}
 		} else {
 			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: p.Listener.Idle}
 		}
@@ -75,7 +76,7 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 	}
 	tls := plain
 	tls.TLS, tls.RBAC = meshName, permissions
-	l.TLSInspector = needsSNI(tls.RBAC)
+	l.TLSInspector = needsSNI(tls)
 	if m.MTLS != "PERMISSIVE" {
 		l.Chains = []ir.Chain{tls}
 		return
@@ -94,7 +95,7 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 		}
 		clear.HTTP = &h
 	}
-	own := ir.Chain{Transport: "tls", TCP: plain.TCP}
+	own := ir.Chain{Transport: "tls", Connections: plain.Connections, TCP: plain.TCP}
 	if own.TCP == nil {
 		own.TCP = &ir.TCPProxy{StatPrefix: l.Name, Cluster: l.Name}
 	}

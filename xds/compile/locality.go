@@ -25,6 +25,8 @@ type Locality struct {
 	Affinity []Affinity
 	// Overprovisioning is as in [ir.Endpoints].
 	Overprovisioning uint32
+	// Shown are the tags that endpoints of this zone show, so that retries can tell them apart.
+	Shown []string
 }
 
 // Affinity is the weight of the instances that share a tag with the caller.
@@ -44,7 +46,7 @@ type Failover struct {
 
 // Share makes the locality comparable; that of the zero Locality is the zero value.
 func (l Locality) Share() ir.Shared[Locality] {
-	if !l.Spread && !l.Chosen && !l.Weighted {
+	if !l.Spread && !l.Chosen && !l.Weighted && len(l.Shown) == 0 {
 		return ir.Shared[Locality]{}
 	}
 	return ir.Share(l)
@@ -97,20 +99,36 @@ func (i *Instance) Value(tag string) (string, bool) {
 
 // near gives an endpoint of this zone its place by the first tag that it shares with the caller.
 func (l Locality) near(i *Instance, in InstanceInbound, e *ir.Endpoint) {
+	if len(l.Shown) > 0 {
+		shown := map[string]string{}
+		for _, tag := range l.Shown {
+			if v, ok := in.tag(i, tag); ok {
+				shown[tag] = v
+			}
+		}
+		if len(shown) > 0 {
+			e.Tags = ir.Share(shown)
+		}
+	}
 	if !l.Weighted {
 		return
 	}
 	e.LocalityWeight = 1
 	for _, a := range l.Affinity {
-		v, ok := in.Tags[a.Key]
-		if !ok {
-			v, ok = i.Labels[a.Key]
-		}
-		if ok && v == a.Value {
+		if v, ok := in.tag(i, a.Key); ok && v == a.Value {
 			e.SubZone, e.LocalityWeight = a.Key+"="+a.Value, a.Weight
 			return
 		}
 	}
+}
+
+// tag is the inbound's value of a tag, else that of its Dataplane's label.
+func (in InstanceInbound) tag(i *Instance, name string) (string, bool) {
+	v, ok := in.Tags[name]
+	if !ok {
+		v, ok = i.Labels[name]
+	}
+	return v, ok
 }
 
 // far is the priority of another zone; false if it gets no traffic.

@@ -2,11 +2,13 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -117,6 +119,21 @@ func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
 		r.Selections = int64(c.GetHostSelectionMaxAttempts())
 	}
 	return ir.Share(r)
+}
+
+// omittedTags are the tags by which retries omit instances.
+func omittedTags(policies []*mesh.Resource) []string {
+	var out []string
+	for _, p := range policies {
+		for _, e := range policy.ToEntries(p) {
+			c, _ := e.Conf.(*meshv1.MeshRetry_Conf)
+			for _, s := range c.GetHttp().GetHostSelection() {
+				out = slices.AppendSeq(out, maps.Keys(s.GetTags()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {

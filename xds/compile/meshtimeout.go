@@ -48,10 +48,11 @@ func timeoutInbound(c InboundContext, out *InboundConf) {
 }
 
 // timeoutCaller changes only what concerns a request (traffic-policies 9.1).
-func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) {
+func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
 	conf, _ := c.Conf.(*meshv1.MeshTimeout_Conf)
 	route.Timeouts.Request = or(conf.GetHttp().GetRequestTimeout(), route.Timeouts.Request)
 	route.Timeouts.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), route.Timeouts.StreamIdle)
+	return true
 }
 
 func or(d *durationpb.Duration, def time.Duration) time.Duration {

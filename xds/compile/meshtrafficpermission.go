@@ -49,18 +49,3 @@ func uriMatches(meshName string, tags []policy.Tag) []ir.URIMatch {
 	}
 	return out
 }
-
-// needsSNI says that a rule asks for the server name, which a listener must then read.
-func needsSNI(r *ir.RBAC) bool {
-	if r == nil {
-		return false
-	}
-	for _, list := range [][]ir.Rule{r.Rules, r.Shadow} {
-		for _, rule := range list {
-			if rule.Match.SNI != "" {
-				return true
-			}
-		}
-	}
-	return false
-}

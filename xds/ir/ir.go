@@ -58,6 +58,8 @@ type Endpoint struct {
 	SubZone string
 	// Priority 0 is tried first.
 	Priority uint32
+	// Tags are those by which a policy tells endpoints apart, if one does.
+	Tags Shared[map[string]string]
 	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if localities have no weights.
 	LocalityWeight uint32
 	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
@@ -152,6 +154,8 @@ type Chain struct {
 	// TLS terminates mesh mTLS of the mesh named; empty does not.
 	TLS  string
 	RBAC *RBAC
+	// Connections is how many may be opened; nil does not limit. Chains of one listener share it.
+	Connections *Rate
 	// At most one of HTTP and TCP; with neither, connections are closed.
 	HTTP *HTTP
 	TCP  *TCPProxy
@@ -171,8 +175,10 @@ type HTTP struct {
 	StreamIdle time.Duration
 	// Idle of downstream connections.
 	Idle time.Duration
-	// Callers puts the caller's URI SAN where routes with Match.Caller find it.
+	// Callers puts the caller's URI SAN where routes with Match.Callers find it.
 	Callers bool
+	// Faults are injected one after the other, before limits count the request.
+	Faults []Fault
 }
 
 // TCPProxy passes bytes on.
@@ -191,7 +197,9 @@ type TCPProxy struct {
 type RouteConfig struct {
 	Name string
 	// Retry holds for routes whose own is the same; the others carry theirs.
-	Retry  Shared[Retry]
+	Retry Shared[Retry]
+	// Limit is of all routes together that have none of their own; nil does not limit.
+	Limit  *RequestLimit
 	Routes []Route
 }
 
@@ -211,6 +219,38 @@ type Route struct {
 	// ReplacePath replaces the whole path; ReplacePrefix the matched prefix.
 	ReplacePath, ReplacePrefix *string
 	Mirrors                    []Mirror
+}
+
+// Rate is a token bucket of Num tokens that is filled up each Interval. Comparable.
+type Rate struct {
+	Num      uint32
+	Interval time.Duration
+}
+
+// RequestLimit is how many requests are let through, and the answer to the others. A Rate of zero lets all through.
+type RequestLimit struct {
+	Rate
+	// Status 0 is 429.
+	Status  uint32
+	Headers HeaderEdit
+}
+
+// Fault is what is done to a share of the requests of some callers.
+type Fault struct {
+	// Name of the policy that says so.
+	Name string
+	// Callers of whom one must fit; none is everybody.
+	Callers []IdentityMatch
+	// Principal is the older form of Callers; nil is everybody.
+	Principal *Principal
+	// Shares are millionths of the requests. A part whose share is 0 is left out.
+	Abort, Delay, Slow uint32
+	// AbortStatus is 200 to 599.
+	AbortStatus uint32
+	// DelayBy is more than 0.
+	DelayBy time.Duration
+	// SlowTo is KiB a second of the answer, at least 1.
+	SlowTo uint64
 }
 
 // Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it are answered 500, and
@@ -261,8 +301,8 @@ type Match struct {
 	Method   string
 	Headers  []ValueMatch
 	Query    []ValueMatch
-	// Caller restricts by the caller's identity.
-	Caller *IdentityMatch
+	// Callers restrict by the caller's identity; all of them must fit.
+	Callers []IdentityMatch
 }
 
 // ValueKind says how a header or a query parameter is compared.

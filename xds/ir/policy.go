@@ -33,6 +33,8 @@ type EndpointPolicy struct {
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
 	Timeouts RouteTimeouts
+	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one of rate 0 lifts it.
+	Limit Shared[RequestLimit]
 	// Retry of failed requests; none if there is no value.
 	Retry Shared[Retry]
 	// Hash is what is hashed to choose an endpoint, in order.
@@ -61,6 +63,9 @@ func Share[T any](v T) Shared[T] {
 	}
 	return Shared[T]{unique.Make(string(text))}
 }
+
+// Equal is ==, for those who look for a method.
+func (s Shared[T]) Equal(o Shared[T]) bool { return s == o }
 
 // Get is a copy of the value; false if there is none.
 func (s Shared[T]) Get() (v T, ok bool) {

@@ -168,6 +168,9 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"io.meridian.zone": {
 			Fields: map[string]*structpb.Value{"healthy": structpb.NewNumberValue(float64(e.Behind))}}}}
 	}
+	if tags, ok := e.Tags.Get(); ok {
+		out.Metadata = tagMetadata(tags)
+	}
 	return out
 }
 

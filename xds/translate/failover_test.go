@@ -185,9 +185,14 @@ func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-		Clusters: []*clusterv3.Cluster{c}, Listeners: []*listenerv3.Listener{l}}}
-	j, err := protojson.Marshal(b)
+	runEnvoy(t, envoy, &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{c}, Listeners: []*listenerv3.Listener{l}})
+	return fmt.Sprintf("http://127.0.0.1:%d/", port)
+}
+
+// runEnvoy starts an Envoy that the test stops.
+func runEnvoy(t *testing.T, envoy string, resources *bootstrapv3.Bootstrap_StaticResources) {
+	t.Helper()
+	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: resources})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,5 +209,4 @@ func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return fmt.Sprintf("http://127.0.0.1:%d/", port)
 }

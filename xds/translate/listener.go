@@ -7,6 +7,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	httplimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
@@ -87,6 +88,11 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 			out.Filters = append(out.Filters, f)
 		}
 		return err
+	}
+	if c.Connections != nil {
+		if err := add("envoy.filters.network.local_ratelimit", connectionLimit(l.Name, *c.Connections)); err != nil {
+			return nil, err
+		}
 	}
 	if c.HTTP != nil {
 		if c.HTTP.Callers {
@@ -173,6 +179,20 @@ func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 	}
 	if h.GRPC {
 		if err := add("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{EmitFilterState: true}); err != nil {
+			return nil, err
+		}
+	}
+	for _, f := range h.Faults {
+		cfg, err := fault(f)
+		if err != nil {
+			return nil, err
+		}
+		if err := add(f.Name, cfg); err != nil {
+			return nil, err
+		}
+	}
+	if limits(h.Routes) {
+		if err := add(limitFilter, &httplimitv3.LocalRateLimit{StatPrefix: "rate_limit"}); err != nil {
 			return nil, err
 		}
 	}

@@ -2,7 +2,6 @@ package translate
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -163,11 +162,7 @@ func callerMatch(m ir.IdentityMatch) []*matcherv3.FilterStateMatcher {
 	}
 	var out []*matcherv3.FilterStateMatcher
 	if m.SpiffeID != "" {
-		id := regexp.QuoteMeta(strings.TrimSuffix(m.SpiffeID, "/"))
-		if m.Prefix {
-			id += "(/[^,]*)?"
-		}
-		out = append(out, state(callerKey, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex("(.*,)?" + id + "(,.*)?")}}))
+		out = append(out, state(callerKey, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(callerPattern(m))}}))
 	}
 	if m.SNI != "" {
 		out = append(out, state(callerNameKey, exact(m.SNI)))

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"math"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -20,6 +21,9 @@ func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
 	var err error
 	if vh.RetryPolicy, err = retryPolicy(c.Retry); err != nil {
+		return nil, err
+	}
+	if vh.TypedPerFilterConfig, err = perRoute(c.Limit); err != nil {
 		return nil, err
 	}
 	for _, r := range c.Routes {
@@ -44,6 +48,12 @@ func route(r ir.Route) (*routev3.Route, error) {
 	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match),
 		RequestHeadersToAdd: headers(r.RequestHeaders), RequestHeadersToRemove: r.RequestHeaders.Remove,
 		ResponseHeadersToAdd: headers(r.ResponseHeaders), ResponseHeadersToRemove: r.ResponseHeaders.Remove}
+	if l, ok := r.Limit.Get(); ok {
+		var err error
+		if out.TypedPerFilterConfig, err = perRoute(&l); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
@@ -151,8 +161,8 @@ func routeMatch(m ir.Match) *routev3.RouteMatch {
 		out.QueryParameters = append(out.QueryParameters, &routev3.QueryParameterMatcher{Name: q.Name,
 			QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: value(q)}})
 	}
-	if m.Caller != nil {
-		out.FilterState = callerMatch(*m.Caller)
+	for _, c := range m.Callers {
+		out.FilterState = append(out.FilterState, callerMatch(c)...)
 	}
 	return out
 }
@@ -182,11 +192,12 @@ func value(v ir.ValueMatch) *matcherv3.StringMatcher {
 	return exact(v.Value)
 }
 
+// headers are values as they are: a percent sign would begin a command of Envoy's, and an unknown one has it refuse all.
 func headers(e ir.HeaderEdit) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	add := func(list []ir.Header, action corev3.HeaderValueOption_HeaderAppendAction) {
 		for _, h := range list {
-			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: h.Value}, AppendAction: action})
+			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")}, AppendAction: action})
 		}
 	}
 	add(e.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)

@@ -1,6 +1,8 @@
 package translate
 
 import (
+	"cmp"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -17,7 +19,8 @@ func prefix(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s}}
 }
 
-func regex(s string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: s} }
+// regex matches the whole text. Envoy takes no empty expression.
+func regex(s string) *matcherv3.RegexMatcher { return &matcherv3.RegexMatcher{Regex: cmp.Or(s, "()")} }
 
 func commonTLS(meshName string, sans []string, alpn ...string) *tlsv3.CommonTlsContext {
 	validation := &tlsv3.CertificateValidationContext{}
