@@ -2,10 +2,15 @@ package compile
 
 import (
 	"slices"
+	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
+
+// remoteConnection is how long callers keep a connection of a destination that other zones serve too, unless a MeshTimeout
+// says otherwise.
+const remoteConnection = 300 * time.Millisecond
 
 // Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
 // do not all have certificates yet.
@@ -15,6 +20,10 @@ func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain boo
 	// A zone's ingress passes connections, not requests: an instance that joins another zone is reached by new
 	// connections alone.
 	c.Renew = slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
+	if c.Renew && t.MaxConnection == 0 {
+		// The ingress stays the same host when its zone gets an instance more, so a changed set of hosts does not tell.
+		c.Timeouts.MaxConnection = remoteConnection
+	}
 	if m.MTLS != "" && !plain {
 		c.TLS = &ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: SNI(ref), SANs: d.SANs}
 	}
