@@ -57,28 +57,6 @@ func TestParseLifetime(t *testing.T) {
 	}
 }
 
-func TestDefaults(t *testing.T) {
-	ops := Defaults(&mesh.Resource{Key: meshKey("shop"), Spec: &meshv1.Mesh{}})
-	if len(ops) != 2 {
-		t.Fatalf("%d defaults, want 2", len(ops))
-	}
-	for _, op := range ops {
-		r := op.(store.Put).Resource
-		if _, err := mesh.Validate(r); err != nil {
-			t.Errorf("%s is not valid: %v", r.Key, err)
-		}
-		if r.Labels[mesh.LabelManagedBy] != mesh.ManagedByDefaults || r.Key.Mesh != "shop" {
-			t.Errorf("%s: labels %v", r.Key, r.Labels)
-		}
-	}
-	for _, skip := range []string{"*", "MeshTimeout"} {
-		m := &mesh.Resource{Key: meshKey("shop"), Spec: &meshv1.Mesh{SkipCreatingInitialPolicies: []string{skip}}}
-		if ops := Defaults(m); len(ops) != 0 {
-			t.Errorf("skip %q leaves %d", skip, len(ops))
-		}
-	}
-}
-
 // keys makes secrets without the cost of real ones.
 type keys struct{ ensured int }
 

@@ -580,6 +580,12 @@ func (s *state) answered() (revision uint64, ok bool) {
 	return revision, ok && s.want != nil
 }
 
+// configured says that the client has asked for listeners and has answered everything there is.
+func (s *state) configured() bool {
+	revision, ok := s.answered()
+	return ok && revision == s.revision && s.types[TypeListener].asked
+}
+
 // standing are all refusals that stand, in the order of types and names.
 func (s *state) standing() []Refusal {
 	var out []Refusal
