@@ -36,6 +36,7 @@ func (a anybody) Join(context.Context, delta.Join) (delta.Member, error) { retur
 func (a anybody) Proxy() (mesh.Key, uint64)                              { return a.key, 0 }
 func (a anybody) Superseded() <-chan struct{}                            { return nil }
 func (a anybody) Leave(error)                                            {}
+func (a anybody) Configured()                                            {}
 
 // live is a running engine with a real Envoy that follows it.
 type live struct {
