@@ -24,6 +24,11 @@
 // one [delta.Segment], which all its proxies point to; a proxy's own inbounds and its secrets are two more. Each resource
 // is encoded once; equal bytes keep the old pointer, so a push is a comparison of pointers.
 //
+// A MeshLoadBalancingStrategy can make a service's endpoints differ between callers: instances that share a tag with the
+// caller weigh more. The values of those tags that the caller's policies name, and of no others, are then part of its
+// group's key, and what they come to is part of the key of the endpoints (localities.go). Where no such policy speaks of a
+// service its endpoints are one resource for all, and a change of them is a change of endpoints alone everywhere.
+//
 // # Time
 //
 // One goroutine, [Engine.Run], owns the graph. There is no ticker and no debounce: the first change goes at once, and

@@ -18,6 +18,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v3"
@@ -81,12 +82,18 @@ func compileFile(t *testing.T, path string) *delta.Table {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return compileText(t, data)
+}
+
+// compileText is what the proxy named in the text has; more are resources that text does not hold.
+func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table {
+	t.Helper()
 	docs, err := mesh.Decode(data)
 	if err != nil {
 		t.Fatal(err)
 	}
 	w := newWorld(t)
-	var rs []*mesh.Resource
+	rs := more
 	for _, d := range docs {
 		r := d.Resource
 		info, _ := mesh.Lookup(r.Key.Kind)
@@ -234,6 +241,7 @@ func validate(t *testing.T, table *delta.Table) {
 				m.ClusterName = "check_" + m.ClusterName
 				b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster(m.ClusterName, m))
 			case *listenerv3.Listener:
+				checkConnections(t, table, m)
 				inlineRoutes(t, m, table)
 				b.StaticResources.Listeners = append(b.StaticResources.Listeners, m)
 			case *tlsv3.Secret:
@@ -290,6 +298,44 @@ func inlineRoutes(t *testing.T, l *listenerv3.Listener, table *delta.Table) {
 				t.Fatal(err)
 			}
 			f.ConfigType = &listenerv3.Filter_TypedConfig{TypedConfig: a}
+		}
+	}
+}
+
+// checkReferences fails if a listener asks for routes, or connections or requests go to a cluster, that are not there.
+func checkReferences(t *testing.T, table *delta.Table) {
+	t.Helper()
+	for r := range table.All(delta.TypeListener) {
+		l := message(t, r).(*listenerv3.Listener)
+		checkConnections(t, table, l)
+		inlineRoutes(t, l, table)
+	}
+}
+
+// checkConnections is [checkCluster] for connections.
+func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) {
+	t.Helper()
+	if strings.HasPrefix(l.Name, "self_transparentproxy_") {
+		return // without passthrough its cluster is missing on purpose
+	}
+	for _, c := range l.FilterChains {
+		for _, f := range c.Filters {
+			p := &tcpv3.TcpProxy{}
+			if !f.GetTypedConfig().MessageIs(p) {
+				continue
+			}
+			if err := f.GetTypedConfig().UnmarshalTo(p); err != nil {
+				t.Fatal(err)
+			}
+			names := []string{p.GetCluster()}
+			for _, w := range p.GetWeightedClusters().GetClusters() {
+				names = append(names, w.GetName())
+			}
+			for _, n := range names {
+				if n != "" && n != "missing_backend" && table.Lookup(delta.TypeCluster, n) == nil {
+					t.Errorf("connections of %s go to %s, which is no cluster", l.Name, n)
+				}
+			}
 		}
 	}
 }

@@ -211,7 +211,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				what, conf string
 				want       map[string]uint64
 			}{
-				{"a new policy", kind.conf, map[string]uint64{"head": 1, "match": 2, "set": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
+				{"a new policy", kind.conf, map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
 				{"its content", kind.other, map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
 				{"nothing", kind.other, map[string]uint64{"head": 1, "inbound_policy": 1}},
 			} {

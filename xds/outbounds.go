@@ -44,12 +44,6 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
 }
 
-// computeAttached says that a policy of the set is about MeshHTTPRoutes. Most sets have none, and then routes need not
-// look at other policies.
-func (q *queries) computeAttached(r *reader, l keyList) (bool, error) {
-	return slices.ContainsFunc(q.policies(r, l, compile.IsOutboundConf), compile.Attached), nil
-}
-
 func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
 	return append(slices.Clone(q.set.get(r, l)), more...)
 }
@@ -92,7 +86,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
 func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Port) (ir.RoutePolicy, []mesh.Key) {
-	if !q.attached.get(r, k.set) {
+	if !q.survey.get(r, k.set).Attached {
 		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
@@ -102,8 +96,14 @@ func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Po
 	return compile.RouteConf(q.policies(r, k.set, compile.IsOutboundConf), res, p, k.conf)
 }
 
-// resolve finds the backend of a route's reference. Ports that do not speak HTTP cannot take requests.
+// resolve finds the backend of a reference for requests. Ports that do not speak HTTP cannot take them.
 func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key, routed compile.Port) (compile.Ref, bool) {
+	found, p, ok := q.backend(r, ref, owner, routed)
+	return found, ok && p.Protocol.IsHTTP()
+}
+
+// backend finds the destination's port that a reference in a route means.
+func (q *queries) backend(r *reader, ref *meshv1.BackendRef, owner mesh.Key, routed compile.Port) (compile.Ref, compile.Port, bool) {
 	rd := q.reads(r)
 	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh}
 	if ref.GetKind() == string(mesh.KindMeshMultiZoneService) {
@@ -131,13 +131,10 @@ func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key, rou
 	res, section, ok := policy.ResolveBackend(policy.BackendQuery{Ref: ref, Policy: owner, OwnZone: q.zone,
 		RoutedPort: routed.Number, RoutedSection: routed.Name}, list)
 	if !ok {
-		return compile.Ref{}, false
+		return compile.Ref{}, compile.Port{}, false
 	}
 	p, ok := q.destination(r, res.Key).Port(section)
-	if !ok || !p.Protocol.IsHTTP() {
-		return compile.Ref{}, false
-	}
-	return compile.Ref{Key: res.Key, Section: p.Name}, true
+	return compile.Ref{Key: res.Key, Section: p.Name}, p, ok
 }
 
 func (q *queries) keepRoutes(old, now *routesOf) (*routesOf, bool) {
@@ -158,7 +155,11 @@ func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, er
 	if !ok {
 		return nil, nil
 	}
-	return q.pool.listener(compile.OutboundListener(k.outbound, p, k.conf),
+	l := compile.OutboundListener(k.outbound, p, k.conf)
+	if backends, ok := k.backends.Get(); ok {
+		l = compile.TCPListener(k.outbound, p, k.conf, backends)
+	}
+	return q.pool.listener(l,
 		q.cause(r, k.causes, k.outbound.Ref.Key)...)
 }
 
@@ -230,7 +231,9 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 // computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
 func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	var list []*delta.Resource
-	done, routed := map[compile.Ref]bool{}, map[compile.Ref]bool{}
+	done := map[compile.Ref]bool{}
+	caller, _ := k.tags.Get()
+	shown := q.survey.get(r, k.set).ShownTags
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
@@ -238,15 +241,27 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 		done[ref] = true
 		conf := q.confs.get(r, inSet{k.set, ref})
 		if c := q.cluster.get(r, clusterKey{ref, conf.Cluster, conf.cluster}); c != nil {
-			list = append(list, c, q.endpoints.get(r, endpointsKey{ref, conf.Endpoints, conf.endpoints}))
+			list = append(list, c, q.endpoints.get(r, q.endpointsFor(ref, conf, caller, shown)))
 		}
 	}
+	tcp := q.hasTCPRoutes(r, k.set)
+	routed := map[compile.Ref]bool{}
 	for _, o := range q.outbounds.get(r, k.scope) {
 		in := inSet{k.set, o.Ref}
 		conf := q.confs.get(r, in)
-		list = append(list, q.listener.get(r, listenerKey{o, conf.Listener, conf.listener}))
 		destination(o.Ref)
-		if routed[o.Ref] { // not done: the routes of another may have brought its cluster
+		if tcp {
+			if c := q.connections.get(r, in); c != nil && c.backends != (ir.Shared[[]ir.Backend]{}) {
+				list = append(list, q.listener.get(r, listenerKey{o, c.conf, c.backends, c.causes}))
+				for _, extra := range c.extra {
+					destination(extra)
+				}
+				continue
+			}
+		}
+		list = append(list, q.listener.get(r, listenerKey{outbound: o, conf: conf.Listener, causes: conf.listener}))
+		// A destination may be here already as the backend of another; its routes are not.
+		if routed[o.Ref] {
 			continue
 		}
 		routed[o.Ref] = true

@@ -167,7 +167,7 @@ func (q *queries) computeTable(r *reader, k mesh.Key) (*delta.Table, error) {
 	}
 	t := &delta.Table{}
 	if m := q.match.get(r, k); m != nil {
-		if s := q.group.get(r, groupKey{m.to, q.scope.get(r, k)}); s != nil {
+		if s := q.group.get(r, groupKey{m.to, q.scope.get(r, k), q.callerTags.get(r, k)}); s != nil {
 			t.Segments = append(t.Segments, s.set)
 		}
 	}

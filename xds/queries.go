@@ -22,6 +22,8 @@ var errGone = errors.New("resource is gone")
 // node. It is freed when nobody has it.
 type keyList = unique.Handle[string]
 
+var noKeys = internKeys(nil)
+
 func internKeys(keys []mesh.Key) keyList {
 	var b strings.Builder
 	for i, k := range keys {
@@ -53,16 +55,19 @@ type (
 	serviceRange struct {
 		service mesh.Key
 		port    uint32
+		// near is the part of a locality that places instances of this zone.
+		near ir.Shared[compile.Locality]
 	}
 	clusterKey struct {
 		ref    compile.Ref
 		conf   ir.ClusterPolicy
 		causes keyList
 	}
+	// endpointsKey is a destination's port for callers with the same locality; causes are the policies that made it.
 	endpointsKey struct {
-		ref    compile.Ref
-		conf   ir.EndpointPolicy
-		causes keyList
+		ref      compile.Ref
+		locality ir.Shared[compile.Locality]
+		causes   keyList
 	}
 	routesKey struct {
 		inSet
@@ -72,6 +77,8 @@ type (
 	listenerKey struct {
 		outbound compile.Outbound
 		conf     ir.ListenerPolicy
+		// backends of a MeshTCPRoute, if one takes the connections.
+		backends ir.Shared[[]ir.Backend]
 		causes   keyList
 	}
 	// listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
@@ -86,6 +93,7 @@ type (
 	groupKey struct {
 		set   keyList
 		scope scope
+		tags  callerTags
 	}
 )
 
@@ -131,36 +139,38 @@ type queries struct {
 	s    *state
 	pool *pool
 
-	set        *query[keyList, []mesh.Key]
-	head       *query[mesh.Key, policy.Head]
-	mesh       *query[string, compile.MeshInfo]
-	instance   *query[mesh.Key, *compile.Instance]
-	service    *query[mesh.Key, *compile.Destination]
-	multi      *query[mesh.Key, *compile.Destination]
-	plain      *query[mesh.Key, bool]
-	vip        *query[mesh.Key, string]
-	local      *query[serviceRange, []ir.Endpoint]
-	ingresses  *query[string, []ir.Endpoint]
-	endpoints  *query[endpointsKey, *delta.Resource]
-	arrivals   *query[compile.Ref, *delta.Resource]
-	membership *query[mesh.Key, *membership]
-	match      *query[mesh.Key, *match]
-	confs      *query[inSet, confs]
-	attached   *query[keyList, bool]
-	cluster    *query[clusterKey, *delta.Resource]
-	routes     *query[routesKey, *routesOf]
-	listener   *query[listenerKey, *delta.Resource]
-	everything *query[string, scope]
-	listed     *query[listedKey, scope]
-	scope      *query[mesh.Key, scope]
-	outbounds  *query[scope, []compile.Outbound]
-	group      *query[groupKey, *segment]
-	policed    *query[inboundKey, *compile.InboundConf]
-	inbound    *query[mesh.Key, *segment]
-	ca         *query[string, *delta.Resource]
-	secrets    *query[mesh.Key, *segment]
-	ingress    *query[mesh.Key, *segment]
-	table      *query[mesh.Key, *delta.Table]
+	set         *query[keyList, []mesh.Key]
+	head        *query[mesh.Key, policy.Head]
+	mesh        *query[string, compile.MeshInfo]
+	instance    *query[mesh.Key, *compile.Instance]
+	service     *query[mesh.Key, *compile.Destination]
+	multi       *query[mesh.Key, *compile.Destination]
+	plain       *query[mesh.Key, bool]
+	vip         *query[mesh.Key, string]
+	local       *query[serviceRange, []ir.Endpoint]
+	ingresses   *query[string, []ir.Endpoint]
+	endpoints   *query[endpointsKey, *delta.Resource]
+	arrivals    *query[compile.Ref, *delta.Resource]
+	membership  *query[mesh.Key, *membership]
+	match       *query[mesh.Key, *match]
+	survey      *query[keyList, compile.Survey]
+	callerTags  *query[mesh.Key, callerTags]
+	confs       *query[inSet, confs]
+	connections *query[inSet, *connectionsOf]
+	cluster     *query[clusterKey, *delta.Resource]
+	routes      *query[routesKey, *routesOf]
+	listener    *query[listenerKey, *delta.Resource]
+	everything  *query[string, scope]
+	listed      *query[listedKey, scope]
+	scope       *query[mesh.Key, scope]
+	outbounds   *query[scope, []compile.Outbound]
+	group       *query[groupKey, *segment]
+	policed     *query[inboundKey, *compile.InboundConf]
+	inbound     *query[mesh.Key, *segment]
+	ca          *query[string, *delta.Resource]
+	secrets     *query[mesh.Key, *segment]
+	ingress     *query[mesh.Key, *segment]
+	table       *query[mesh.Key, *delta.Table]
 }
 
 func newQueries(g *graph, s *state, zone string) *queries {
@@ -177,14 +187,16 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.vip = newQuery(g, "vip", same[string], q.computeVIP)
 	q.local = newQuery(g, "local_endpoints", sameBy(slices.Equal[[]ir.Endpoint]), q.computeLocal)
 	q.ingresses = newQuery(g, "ingresses", sameBy(slices.Equal[[]ir.Endpoint]), q.computeIngresses)
-	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
 	q.arrivals = newQuery(g, "ingress_endpoints", sameBy(sameResource), q.computeArrivals)
 	q.membership = newQuery(g, "membership", sameBy(func(a, b *membership) bool {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
+	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
+	q.survey = newQuery(g, "survey", sameBy(compile.Survey.Equal), q.computeSurvey)
+	q.callerTags = newQuery(g, "caller_tags", same[callerTags], q.computeCallerTags)
 	q.confs = newQuery(g, "confs", same[confs], q.computeConfs)
-	q.attached = newQuery(g, "attached", same[bool], q.computeAttached)
+	q.connections = newQuery(g, "connections", sameBy((*connectionsOf).equal), q.computeConnections)
 	q.cluster = newQuery(g, "cluster", sameBy(sameResource), q.computeCluster)
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
@@ -311,7 +323,8 @@ func (q *queries) computeLocal(r *reader, k serviceRange) ([]ir.Endpoint, error)
 	for _, c := range compile.Candidates(rd, k.service, sel) {
 		list = append(list, q.instance.get(r, c))
 	}
-	return compile.LocalEndpoints(sel, p, list), nil
+	near, _ := k.near.Get()
+	return compile.LocalEndpoints(sel, p, list, near), nil
 }
 
 func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error) {
@@ -330,35 +343,37 @@ func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error
 }
 
 // localOf are the endpoints in this zone for a destination's port.
-func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port) []ir.Endpoint {
+func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, near ir.Shared[compile.Locality]) []ir.Endpoint {
 	if d.Key.Kind == mesh.KindMeshService {
 		if d.Key.Zone != q.zone {
 			return nil
 		}
-		return q.local.get(r, serviceRange{d.Key, p.Number})
+		return q.local.get(r, serviceRange{d.Key, p.Number, near})
 	}
 	var out []ir.Endpoint
 	for _, m := range d.Members {
 		if m.Live && slices.Contains(m.Ports, p.Number) {
-			out = append(out, q.local.get(r, serviceRange{m.Key, p.Number})...)
+			out = append(out, q.local.get(r, serviceRange{m.Key, p.Number, near})...)
 		}
 	}
 	return out
 }
 
 func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
-	ref := k.ref
-	e := ir.Endpoints{Cluster: ref.KRI()}
-	d := q.destination(r, ref.Key)
-	if p, ok := d.Port(ref.Section); ok {
-		e.Endpoints = slices.Clone(q.localOf(r, d, p))
+	l, _ := k.locality.Get()
+	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity, Shown: l.Shown}.Share()
+	e := ir.Endpoints{Cluster: k.ref.KRI(), Overprovisioning: l.Overprovisioning}
+	d := q.destination(r, k.ref.Key)
+	if p, ok := d.Port(k.ref.Section); ok {
+		var remotes []compile.Remote
 		// Another zone is entered by the server name of mesh mTLS; without it there is no way.
-		if q.mesh.get(r, ref.Key.Mesh).MTLS != "" {
-			e.Endpoints = append(e.Endpoints, compile.Weigh(q.remotes(r, d, p))...)
+		if q.mesh.get(r, k.ref.Key.Mesh).MTLS != "" {
+			remotes = q.remotes(r, d, p)
 		}
-		e.Endpoints = compile.SortEndpoints(e.Endpoints)
+		own := d.Key.Kind != mesh.KindMeshService || d.Key.Zone == q.zone
+		e.Endpoints = compile.Assemble(q.localOf(r, d, p, near), remotes, l, own)
 	}
-	return q.pool.endpoints(e, q.cause(r, k.causes, ref.Key)...)
+	return q.pool.endpoints(e, q.cause(r, k.causes, k.ref.Key)...)
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {
@@ -386,7 +401,7 @@ func (q *queries) computeArrivals(r *reader, ref compile.Ref) (*delta.Resource, 
 	e := ir.Endpoints{Cluster: compile.IngressName(ref)}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
-		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p)))
+		e.Endpoints = compile.SortEndpoints(slices.Clone(q.localOf(r, d, p, ir.Shared[compile.Locality]{})))
 	}
 	return q.pool.endpoints(e, ref.Key)
 }

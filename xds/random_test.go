@@ -73,7 +73,13 @@ func sequence(t *testing.T, seed uint64) {
 			t.Fatalf("after %s: the control plane refuses %+v", what, p.Refusals)
 		}
 	}
-	for _, f := range followed {
+	for k, f := range followed {
+		if table, ok := w.e.Config(k); ok {
+			checkReferences(t, table)
+			if seed%25 == 0 {
+				validate(t, table)
+			}
+		}
 		f.Close()
 	}
 	w.e.processEvents()
@@ -236,7 +242,13 @@ func (d *dice) smallest() (mesh.Key, bool) {
 }
 
 func (d *dice) resource() *mesh.Resource {
-	switch d.IntN(12) {
+	switch d.IntN(15) {
+	case 14:
+		return d.resilience()
+	case 12:
+		return d.balancing()
+	case 13:
+		return d.tcpRoute()
 	case 0:
 		return testMesh(d.of("", "STRICT", "STRICT", "PERMISSIVE"))
 	case 1:
@@ -305,6 +317,9 @@ func (d *dice) dataplane() *mesh.Resource {
 		n.Outbound = nil
 	}
 	n.Inbound[0].State = d.of("", "", "NotReady", "Ignored")
+	if d.half() {
+		n.Inbound[0].Tags["node"] = d.of("n1", "n2")
+	}
 	return dp
 }
 

@@ -70,18 +70,20 @@ func breaker() *meshv1.MeshCircuitBreaker_Conf {
 	}
 }
 
-// retry is the peer's, and avoids what has failed the request: first the host, then its priority.
+// retry says what routes do without any policy: as the peer's, and avoiding what has failed the request, first the host,
+// then its priority. The peer's perTryTimeout of 16s is left out: it is longer than the default requestTimeout, so it
+// would act only where a MeshTimeout allows more, and there end long answers and streams that nobody asked to end.
 func retry() *meshv1.MeshRetry_Conf {
 	backOff := func() *meshv1.MeshRetry_BackOff {
 		return &meshv1.MeshRetry_BackOff{BaseInterval: d(25 * time.Millisecond), MaxInterval: d(250 * time.Millisecond)}
 	}
 	return &meshv1.MeshRetry_Conf{
 		Tcp: &meshv1.MeshRetry_Tcp{MaxConnectAttempt: proto.Uint32(5)},
-		Http: &meshv1.MeshRetry_Http{NumRetries: proto.Uint32(5), PerTryTimeout: d(16 * time.Second), BackOff: backOff(),
+		Http: &meshv1.MeshRetry_Http{NumRetries: proto.Uint32(5), BackOff: backOff(),
 			HostSelection: []*meshv1.MeshRetry_HostSelection{{Predicate: "OmitPreviousHosts"},
 				{Predicate: "OmitPreviousPriorities", UpdateFrequency: proto.Uint32(2)}},
 			HostSelectionMaxAttempts: proto.Uint32(5)},
-		Grpc: &meshv1.MeshRetry_Grpc{NumRetries: proto.Uint32(5), PerTryTimeout: d(16 * time.Second), BackOff: backOff()},
+		Grpc: &meshv1.MeshRetry_Grpc{NumRetries: proto.Uint32(5), BackOff: backOff()},
 	}
 }
 

@@ -26,9 +26,9 @@ func TestDefaults(t *testing.T) {
 			`"outlierDetection":{"interval":"1s","baseEjectionTime":"5s","maxEjectionPercent":100,"splitExternalAndLocalErrors":true,` +
 			`"detectors":{"gatewayFailures":{"consecutive":3},"localOriginFailures":{"consecutive":3}}}}}]}`,
 		"MeshRetry mesh-retry-all-shop": `{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"tcp":{"maxConnectAttempt":5},` +
-			`"http":{"numRetries":5,"perTryTimeout":"16s","backOff":{"baseInterval":"25ms","maxInterval":"250ms"},` +
+			`"http":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"},` +
 			`"hostSelection":[{"predicate":"OmitPreviousHosts"},{"predicate":"OmitPreviousPriorities","updateFrequency":2}],"hostSelectionMaxAttempts":5},` +
-			`"grpc":{"numRetries":5,"perTryTimeout":"16s","backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
+			`"grpc":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
 	}
 	of := func(skip ...string) []*mesh.Resource {
 		var out []*mesh.Resource

@@ -74,9 +74,6 @@ func TestRewriteSlashes(t *testing.T) {
 }
 
 func TestMillionths(t *testing.T) {
-	text := func(s string) *meshv1.IntOrString {
-		return &meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: s}}
-	}
 	for _, tc := range []struct {
 		in   *meshv1.IntOrString
 		want uint32
@@ -100,7 +97,7 @@ func TestNames(t *testing.T) {
 			Networking: &meshv1.Dataplane_Networking{Address: address, Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{mesh.TagService: "s"}}}}}}, nil)
 	}
 	got := LocalEndpoints(&meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: "s"}}, Port{Number: 80, TargetNumber: 80},
-		[]*Instance{dp("host.example"), dp("localhost"), dp("::1"), dp("10.0.0.1")})
+		[]*Instance{dp("host.example"), dp("localhost"), dp("::1"), dp("10.0.0.1")}, Locality{})
 	var addresses []string
 	for _, e := range got {
 		addresses = append(addresses, e.Address)

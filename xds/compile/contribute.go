@@ -33,6 +33,7 @@ type toKind struct {
 
 // toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the later wins.
 var toKinds = []toKind{
+	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
 	{mesh.KindMeshTimeout, timeoutTo},
 	{mesh.KindMeshHealthCheck, healthTo},
 	{mesh.KindMeshCircuitBreaker, breakerTo},
@@ -138,8 +139,25 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 	return out, why
 }
 
-// Attached says that a policy has an entry about MeshHTTPRoutes.
-func Attached(p *mesh.Resource) bool {
+// Survey is what a set of policies says beyond one destination.
+type Survey struct {
+	// Attached says that some are about MeshHTTPRoutes. Mostly none is, and then routes need not look at other policies.
+	Attached bool
+	// CallerTags are the tags of callers that decide where they go, ShownTags those of endpoints that decide so. Sorted.
+	CallerTags, ShownTags []string
+}
+
+// NewSurvey reads the policies of a proxy.
+func NewSurvey(policies []*mesh.Resource) Survey {
+	return Survey{Attached: slices.ContainsFunc(policies, attached), CallerTags: AffinityTags(policies), ShownTags: omittedTags(policies)}
+}
+
+// Equal says that nothing differs.
+func (s Survey) Equal(o Survey) bool {
+	return s.Attached == o.Attached && slices.Equal(s.CallerTags, o.CallerTags) && slices.Equal(s.ShownTags, o.ShownTags)
+}
+
+func attached(p *mesh.Resource) bool {
 	return IsOutboundConf(p.Key.Kind) && slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
 		return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute)
 	})

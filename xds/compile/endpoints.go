@@ -149,8 +149,9 @@ func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	return slices.CompactFunc(out, func(a, b *mesh.Resource) bool { return a.Key == b.Key })
 }
 
-// LocalEndpoints are those of one port of a MeshService of this zone: every matching inbound of every selected instance.
-func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instance) []ir.Endpoint {
+// LocalEndpoints are those of one port of a MeshService of this zone: every matching inbound of every selected instance,
+// with its place in l.
+func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instance, l Locality) []ir.Endpoint {
 	var out []ir.Endpoint
 	for _, i := range instances {
 		if !i.Selected(s) {
@@ -160,19 +161,12 @@ func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instanc
 			if in.Ignored || p.TargetName != "" && in.Section != p.TargetName || p.TargetName == "" && in.Port != p.TargetNumber {
 				continue
 			}
-			out = append(out, ir.Endpoint{Address: in.Address, Port: in.Port, Health: in.Health, Weight: 1, Zone: i.Key.Zone})
+			e := ir.Endpoint{Address: in.Address, Port: in.Port, Health: in.Health, Weight: 1, Zone: i.Key.Zone}
+			l.near(i, in, &e)
+			out = append(out, e)
 		}
 	}
 	return SortEndpoints(out)
-}
-
-// SortEndpoints orders endpoints and keeps one of each address: the healthiest.
-func SortEndpoints(list []ir.Endpoint) []ir.Endpoint {
-	slices.SortFunc(list, func(a, b ir.Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Address, b.Address),
-			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Health, b.Health))
-	})
-	return slices.CompactFunc(list, func(a, b ir.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port && a.Zone == b.Zone })
 }
 
 // IngressEndpoint is how other zones reach the zone of r; false if it advertises nothing.
@@ -201,6 +195,12 @@ type Remote struct {
 // Weigh turns remote zones into endpoints: a zone's ingress addresses share its weight, the number of its healthy
 // instances (design 9.7). Lost ingresses stay as a last resort and take no part in the sharing.
 func Weigh(remotes []Remote) []ir.Endpoint {
+	out, _ := weigh(remotes)
+	return out
+}
+
+// weigh also gives the weight of one instance.
+func weigh(remotes []Remote) ([]ir.Endpoint, uint32) {
 	// Weights are integers: all are scaled by the least common multiple of the numbers of addresses.
 	scale := uint32(1)
 	usable := make([]uint32, len(remotes))
@@ -229,7 +229,7 @@ func Weigh(remotes []Remote) []ir.Endpoint {
 			out = append(out, e)
 		}
 	}
-	return out
+	return out, scale
 }
 
 func gcd(a, b uint32) uint32 {

@@ -2,11 +2,13 @@ package compile
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -28,9 +30,14 @@ var (
 	httpConditions = []string{"gateway-error", "connect-failure", "refused-stream", "reset-before-request"}
 	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset", "resource-exhausted",
 		"unavailable", "reset-before-request"}
-	defaultRetry = ir.Share(ir.Retry{On: httpConditions, Count: 5, Base: retryBase, Max: 10 * retryBase,
-		OtherHosts: true, OtherPriorities: retryPriorities, Selections: retrySelections})
+	httpDefault, grpcDefault = defaultRetry(httpConditions), defaultRetry(grpcConditions)
 )
+
+func defaultRetry(on []string) ir.Shared[ir.Retry] {
+	r := ir.Retry{On: on, Count: 5, Base: retryBase, Max: 10 * retryBase}
+	elsewhere(&r)
+	return ir.Share(r)
+}
 
 // httpRetryOn are the items of retryOn that are conditions (traffic-policies 8.3).
 var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset", "Retriable4xx": "retriable-4xx",
@@ -47,12 +54,12 @@ func retryTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	switch {
 	case p.Protocol == ir.GRPC:
-		out.Route.Retry = defaultRetry
+		out.Route.Retry = grpcDefault
 		if conf.GetGrpc() != nil {
 			out.Route.Retry = grpcRetry(conf.GetGrpc())
 		}
 	case p.Protocol.IsHTTP():
-		out.Route.Retry = defaultRetry
+		out.Route.Retry = httpDefault
 		if conf.GetHttp() != nil {
 			out.Route.Retry = httpRetry(conf.GetHttp())
 		}
@@ -112,6 +119,21 @@ func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
 		r.Selections = int64(c.GetHostSelectionMaxAttempts())
 	}
 	return ir.Share(r)
+}
+
+// omittedTags are the tags by which retries omit instances.
+func omittedTags(policies []*mesh.Resource) []string {
+	var out []string
+	for _, p := range policies {
+		for _, e := range policy.ToEntries(p) {
+			c, _ := e.Conf.(*meshv1.MeshRetry_Conf)
+			for _, s := range c.GetHttp().GetHostSelection() {
+				out = slices.AppendSeq(out, maps.Keys(s.GetTags()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {

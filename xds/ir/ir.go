@@ -54,16 +54,25 @@ type Endpoint struct {
 	// Weight relative to the others of the same priority; at least 1.
 	Weight uint32
 	Zone   string
+	// SubZone parts a zone by what an endpoint shares with its callers.
+	SubZone string
 	// Priority 0 is tried first.
 	Priority uint32
+	// Tags are those by which a policy tells endpoints apart, if one does.
+	Tags Shared[map[string]string]
+	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if localities have no weights.
+	LocalityWeight uint32
 	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
 	Behind uint32
 }
 
-// Endpoints of one cluster, sorted by priority, zone, address, port.
+// Endpoints of one cluster, sorted by priority, zone, sub-zone, address, port.
 type Endpoints struct {
 	Cluster   string
 	Endpoints []Endpoint
+	// Overprovisioning is 100 times the factor by which the healthy share of a priority counts before traffic spills over to
+	// the next; 0 leaves Envoy's 140.
+	Overprovisioning uint32
 }
 
 // ClusterTimeouts are the timeouts that belong to the connection pool of a destination. Comparable.
@@ -147,7 +156,7 @@ type Chain struct {
 	RBAC *RBAC
 	// Connections is how many may be opened; nil does not limit. Chains of one listener share it.
 	Connections *Rate
-	// Exactly one of HTTP and TCP.
+	// At most one of HTTP and TCP; with neither, connections are closed.
 	HTTP *HTTP
 	TCP  *TCPProxy
 }
@@ -176,7 +185,10 @@ type HTTP struct {
 type TCPProxy struct {
 	StatPrefix string
 	Cluster    string
-	Idle       time.Duration
+	// Backends share the connections if there is more than one; Cluster is empty then. A share whose cluster is empty is
+	// closed.
+	Backends []Backend
+	Idle     time.Duration
 	// ConnectAttempts is how many endpoints are tried before the connection fails; 0 is one.
 	ConnectAttempts uint32
 }
@@ -241,7 +253,8 @@ type Fault struct {
 	SlowTo uint64
 }
 
-// Backend is a cluster and its share. An empty Cluster is a share without a backend: it answers 500.
+// Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it are answered 500, and
+// connections of it closed.
 type Backend struct {
 	Cluster string
 	Weight  uint32

@@ -20,10 +20,15 @@ type ClusterPolicy struct {
 	// FailOnPanic answers 503 instead of using unhealthy endpoints.
 	FailOnPanic bool
 	HealthCheck Shared[HealthCheck]
+	Balancer    LoadBalancer
+	// LocalityWeighted clusters share traffic between localities by the weights that the endpoints bring.
+	LocalityWeighted bool
 }
 
 // EndpointPolicy is what policies say about the endpoints of a cluster. Comparable.
-type EndpointPolicy struct{}
+type EndpointPolicy struct {
+	Awareness Shared[Awareness]
+}
 
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
@@ -32,6 +37,8 @@ type RoutePolicy struct {
 	Limit Shared[RequestLimit]
 	// Retry of failed requests; none if there is no value.
 	Retry Shared[Retry]
+	// Hash is what is hashed to choose an endpoint, in order.
+	Hash Shared[[]HashPolicy]
 }
 
 // ListenerPolicy is what policies say about connections of callers. Comparable.
@@ -56,6 +63,9 @@ func Share[T any](v T) Shared[T] {
 	}
 	return Shared[T]{unique.Make(string(text))}
 }
+
+// Equal is ==, for those who look for a method.
+func (s Shared[T]) Equal(o Shared[T]) bool { return s == o }
 
 // Get is a copy of the value; false if there is none.
 func (s Shared[T]) Get() (v T, ok bool) {

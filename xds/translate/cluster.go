@@ -70,6 +70,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 			out.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
 			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: u32(spreadChoices)}}
 		}
+		balance(out, c)
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
@@ -86,7 +87,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	if c.Panic.Set {
 		common(out).HealthyPanicThreshold = &typev3.Percent{Value: min(max(c.Panic.Percent, 0), 100)}
 	}
-	if c.FailOnPanic {
+	if c.FailOnPanic && !c.LocalityWeighted { // Envoy has room for one of the two
 		common(out).LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
 			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true}}
 	}
@@ -167,6 +168,9 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"io.meridian.zone": {
 			Fields: map[string]*structpb.Value{"healthy": structpb.NewNumberValue(float64(e.Behind))}}}}
 	}
+	if tags, ok := e.Tags.Get(); ok {
+		out.Metadata = tagMetadata(tags)
+	}
 	return out
 }
 
@@ -175,9 +179,12 @@ func address(ip string, port uint32) *corev3.Address {
 		Address: ip, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
 }
 
-// Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority and zone.
+// Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority, zone and sub-zone.
 func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: e.Cluster}
+	if e.Overprovisioning > 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: u32(e.Overprovisioning)}
+	}
 	// Priorities must have no gap: without endpoints of this zone the others are first.
 	next := map[uint32]uint32{}
 	var group *endpointv3.LocalityLbEndpoints
@@ -188,8 +195,11 @@ func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 			p = uint32(len(next))
 			next[ep.Priority] = p
 		}
-		if i == 0 || ep.Zone != last.Zone || ep.Priority != last.Priority {
-			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone}, Priority: p}
+		if i == 0 || ep.Zone != last.Zone || ep.SubZone != last.SubZone || ep.Priority != last.Priority {
+			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone, SubZone: ep.SubZone}, Priority: p}
+			if ep.LocalityWeight > 0 {
+				group.LoadBalancingWeight = u32(ep.LocalityWeight)
+			}
 			out.Endpoints = append(out.Endpoints, group)
 		}
 		last = ep

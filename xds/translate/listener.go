@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"fmt"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -112,7 +113,17 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 			}
 		}
 	}
+	if c.TCP == nil {
+		return out, nil // a chain without filters closes its connections
+	}
 	t := &tcpv3.TcpProxy{StatPrefix: statName(c.TCP.StatPrefix), ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: c.TCP.Cluster}}
+	if len(c.TCP.Backends) > 0 {
+		w := &tcpv3.TcpProxy_WeightedCluster{}
+		for _, b := range c.TCP.Backends {
+			w.Clusters = append(w.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: cmp.Or(b.Cluster, missingBackend), Weight: b.Weight})
+		}
+		t.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: w}
+	}
 	if c.TCP.Idle > 0 {
 		t.IdleTimeout = durationpb.New(c.TCP.Idle)
 	}

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"math"
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -12,7 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// missingBackend is the name of a cluster that never exists: its share of a route answers 500.
+// missingBackend is the name of a cluster that never exists: its share of a route answers 500, its connections are closed.
 const missingBackend = "missing_backend"
 
 // RouteConfig is the route configuration.
@@ -102,8 +103,16 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster(r.Backends[0])}
 	} else {
 		w := &routev3.WeightedCluster{}
+		var sum uint64
 		for _, b := range r.Backends {
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(b.Weight)})
+			sum += uint64(b.Weight)
+		}
+		for _, b := range r.Backends {
+			weight := b.Weight
+			if sum > math.MaxUint32 { // Envoy refuses the routes
+				weight = max(1, uint32(uint64(weight)*(math.MaxUint32>>8)/sum))
+			}
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(weight)})
 		}
 		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
 	}
@@ -126,6 +135,9 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 				Numerator: m.Millionths, Denominator: typev3.FractionalPercent_MILLION}}
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
+	}
+	if list, ok := r.Hash.Get(); ok {
+		a.HashPolicy = hashPolicies(list)
 	}
 	return a, nil
 }

@@ -88,6 +88,8 @@ func (r *refs) walk(m protoreflect.Message) {
 		}
 	case *routev3.WeightedCluster_ClusterWeight:
 		r.clusters = append(r.clusters, v.GetName())
+	case *tcpv3.TcpProxy_WeightedCluster_ClusterWeight:
+		r.clusters = append(r.clusters, v.GetName())
 	case *tcpv3.TcpProxy:
 		if v.GetCluster() != "" {
 			r.clusters = append(r.clusters, v.GetCluster())
