@@ -21,10 +21,19 @@ type Config struct {
 	// Zone is this control plane's zone: whose Dataplanes it serves.
 	Zone    string
 	Replica *replica.Replica
+	// TestHooks lets a MeshHTTPRoute labelled [LabelTestHook] = [HookRejected] become something that Envoy refuses: no policy
+	// that can be stored does, and what happens then has to be shown and tested.
+	TestHooks bool
 	// Logger and Registerer may be nil.
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 }
+
+// The label of test hooks and its value; see [Config.TestHooks].
+const (
+	LabelTestHook = "meridian.io/test-hook"
+	HookRejected  = "envoy-rejects"
+)
 
 // Engine derives proxies' tables; see the package comment. Its methods are safe for concurrent use.
 type Engine struct {
@@ -72,7 +81,7 @@ func New(c Config) *Engine {
 		c.Logger = zap.NewNop()
 	}
 	e := newEngine(c.Zone)
-	e.replica, e.log = c.Replica, c.Logger
+	e.replica, e.log, e.q.hooks = c.Replica, c.Logger, c.TestHooks
 	e.metrics = newMetrics(e, c.Registerer)
 	return e
 }

@@ -78,6 +78,10 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 		}})
 	for _, rule := range rules {
 		cause = append(cause, rule.Policy.Key)
+		if q.hooks && rule.Policy.Labels[LabelTestHook] == HookRejected {
+			// Envoy keeps the host header to itself.
+			config.Routes[0].RequestHeaders.Remove = append(slices.Clone(config.Routes[0].RequestHeaders.Remove), "host")
+		}
 	}
 	slices.SortFunc(cause, mesh.Key.Compare)
 	res, err := q.pool.routes(config, slices.Compact(cause)...)

@@ -136,8 +136,10 @@ type routesOf struct {
 // queries are all derived values, from low to high: each reads only those declared before it.
 type queries struct {
 	zone string
-	s    *state
-	pool *pool
+	// hooks is Config.TestHooks.
+	hooks bool
+	s     *state
+	pool  *pool
 
 	set         *query[keyList, []mesh.Key]
 	head        *query[mesh.Key, policy.Head]

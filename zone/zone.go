@@ -80,6 +80,8 @@ type Config struct {
 	Instance, Version string
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
+	// TestHooks is that of package xds: for demonstrations and tests.
+	TestHooks bool
 	// SkipDefaultMesh leaves out the mesh "default" at the first start of a standalone zone.
 	SkipDefaultMesh bool
 	// ProcessConfig is the process's configuration as JSON, without secrets; may be nil.
@@ -155,7 +157,7 @@ func New(cfg Config) (*Zone, error) {
 	z := &Zone{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), keys: make(chan struct{}), listeners: map[string]net.Listener{}}
 	z.replica = replica.New(replica.Config{Store: cfg.Store, Logger: z.log.Named("replica"), Registerer: cfg.Registry})
 	z.tokens = auth.New(auth.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
-	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
+	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, TestHooks: cfg.TestHooks, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
 	z.progress = newProgress(z.engine)
 	z.issuer = identity.New(identity.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
 		Logger: z.log.Named("identity"), Registerer: cfg.Registry})

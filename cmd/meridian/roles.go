@@ -57,6 +57,7 @@ var zoneName = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$`)
 func newZone() *cobra.Command {
 	o := &roleOptions{}
 	var name, globalURL, tokenFile, xdsAddr string
+	var testHooks bool
 	cmd := &cobra.Command{
 		Use:   "zone",
 		Short: "Run a zone control plane",
@@ -98,7 +99,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
+				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
 			})
 			if err != nil {
 				return err
@@ -113,6 +114,8 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 	f.StringVar(&tokenFile, "token-file", "", "file with the zone token")
 	f.StringVar(&o.caFile, "ca-file", "", "PEM file to trust global by, instead of the token's pins; \"system\" is the system's roots")
 	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "trust any global; for trying out")
+	f.BoolVar(&testHooks, "test-hooks", false, "let labelled policies break on purpose; for the demo and for tests")
+	_ = f.MarkHidden("test-hooks")
 	o.address(f, &xdsAddr, "xds-addr", "127.0.0.1:5678", "address that proxies connect to (TLS)")
 	return cmd
 }

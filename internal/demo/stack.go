@@ -231,7 +231,7 @@ func (s *Stack) newControlPlane(name, address string) *controlPlane {
 	args := []string{s.cfg.Meridian, "global", "--kds-addr", at(5685)}
 	if name != "global" {
 		args = []string{s.cfg.Meridian, "zone", "--name", name, "--global", "grpcs://" + net.JoinHostPort(s.global.address, "5685"),
-			"--token-file", s.tokens["zone-"+name], "--xds-addr", at(5678)}
+			"--token-file", s.tokens["zone-"+name], "--xds-addr", at(5678), "--test-hooks"}
 	}
 	args = append(args, "--data-dir", filepath.Join(s.dir, "data", name), "--api-addr", at(5681), "--api-tls-addr", at(5682),
 		"--diagnostics-addr", at(5680), "--store", s.cfg.Store)
