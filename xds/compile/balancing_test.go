@@ -82,7 +82,9 @@ func TestHashPolicies(t *testing.T) {
 	if diff := cmp.Diff(want, in(&meshv1.MeshLoadBalancingStrategy_Conf{HashPolicies: all})); diff != "" {
 		t.Error(diff)
 	}
+	//lint:ignore SA1019 users write the old fields, so they have to work
 	old := &meshv1.MeshLoadBalancingStrategy_LoadBalancer{Type: "Maglev", Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{HashPolicies: []*hash{header("old")}},
+		//lint:ignore SA1019 as above
 		RingHash: &meshv1.MeshLoadBalancingStrategy_RingHash{HashPolicies: []*hash{header("inert")}}}
 	if diff := cmp.Diff([]ir.HashPolicy{{Name: "old"}}, in(&meshv1.MeshLoadBalancingStrategy_Conf{LoadBalancer: old})); diff != "" {
 		t.Error(diff)

@@ -8,28 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/policy"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
-
-// read decodes policies and sorts them, refusing bad ones.
-func read(t testing.TB, text string) []*mesh.Resource {
-	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
-	if err != nil {
-		t.Fatalf("%s\n%v", text, err)
-	}
-	var out []*mesh.Resource
-	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
-			t.Fatalf("%s\n%v", text, err)
-		}
-		out = append(out, d.Resource)
-	}
-	slices.SortFunc(out, func(a, b *mesh.Resource) int { return policy.Compare(policy.HeadOf(a), policy.HeadOf(b)) })
-	return out
-}
 
 func exactly(id string) ir.IdentityMatch { return ir.IdentityMatch{SpiffeID: id} }
 func below(id string) ir.IdentityMatch   { return ir.IdentityMatch{SpiffeID: id, Prefix: true} }
