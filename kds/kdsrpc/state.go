@@ -79,7 +79,9 @@ type GlobalState struct {
 	LastSeen     time.Time
 	Connected    time.Time
 	Resumed      bool
-	Refusals     []*kdsv1.Refusal
+	// ConfigBytes received on the present or last Config stream, heartbeats left out.
+	ConfigBytes uint64
+	Refusals    []*kdsv1.Refusal
 	Degraded     []*kdsv1.DegradedKind
 }
 
