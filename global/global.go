@@ -46,6 +46,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/meshca"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/internal/retention"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -72,6 +73,9 @@ type Config struct {
 	SkipDefaultMesh bool
 	// Lease is how long a zone may be silent; 0 means kdsrpc's default.
 	Lease time.Duration
+	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are kept; 0 is without bound.
+	HistoryAge       time.Duration
+	HistoryRevisions uint64
 	// ProcessConfig is the process's configuration as JSON, without secrets; may be nil.
 	ProcessConfig func() ([]byte, error)
 
@@ -94,6 +98,7 @@ type Global struct {
 	roots   *meshca.Reconciler
 	zones   *aggregate.Zones
 	deliver *delivery.Writer
+	history *retention.Keeper
 
 	started time.Time
 	ready   chan struct{}
@@ -142,6 +147,8 @@ func New(cfg Config) (*Global, error) {
 	g.deliver = delivery.New(delivery.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("delivery"),
 		Owns: func(k mesh.Key) bool { return k.Zone == "" }})
 	g.zones = aggregate.NewZones(aggregate.Config{Store: cfg.Store, Replica: g.replica, Sessions: g.kds, Delivery: g.deliver, Logger: log.Named("zones")})
+	g.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return g.replica.View().Revision() },
+		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: log.Named("history"), Registerer: cfg.Registry})
 	api, err := adminapi.New(adminapi.Config{
 		Role: adminapi.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
 		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: meshca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
@@ -272,7 +279,7 @@ func (g *Global) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	for _, run := range []func(context.Context) error{
-		g.replica.Run, g.members.Run, g.roots.Run, g.zones.Run, g.deliver.Run, g.bootstrap,
+		g.replica.Run, g.members.Run, g.roots.Run, g.zones.Run, g.deliver.Run, g.history.Run, g.bootstrap,
 	} {
 		core.Go(func() error { return run(coreCtx) })
 	}

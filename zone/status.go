@@ -166,7 +166,7 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	}
 	s := z.client.State()
 	out.GlobalRevision = s.Revision
-	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed}
+	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed, ConfigBytes: s.ConfigBytes}
 	switch {
 	case s.Permanent:
 		peer.State = refused

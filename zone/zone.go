@@ -46,6 +46,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/meshca"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/internal/retention"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
@@ -89,6 +90,9 @@ type Config struct {
 
 	// Grace, Lease, ReturnTime, GoodbyeDelay of proxies; 0 means the defaults of package universal.
 	Grace, Lease, ReturnTime, GoodbyeDelay time.Duration
+	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are kept; 0 is without bound.
+	HistoryAge       time.Duration
+	HistoryRevisions uint64
 	// DeletionGrace of generated services without Dataplanes; 0 means the default of package services.
 	DeletionGrace time.Duration
 
@@ -112,6 +116,7 @@ type Zone struct {
 	services *services.Reconciler
 	api      *adminapi.API
 	delivery *delivery.Writer
+	history  *retention.Keeper
 	// client is nil in a standalone zone; members and roots are nil in any other.
 	client  *kdsrpc.Client
 	members *members.Aggregator
@@ -169,6 +174,8 @@ func New(cfg Config) (*Zone, error) {
 		GoodbyeDelay: cfg.GoodbyeDelay, Logger: z.log.Named("universal"), Registerer: cfg.Registry,
 	}
 	z.delivery = delivery.New(delivery.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("delivery"), Owns: z.owns})
+	z.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return z.replica.View().Revision() },
+		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: z.log.Named("history"), Registerer: cfg.Registry})
 	z.propagation = newPropagation(cfg.Registry)
 	api := adminapi.Config{
 		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
@@ -298,7 +305,7 @@ func (z *Zone) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	parts := []func(context.Context) error{
-		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady,
+		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady, z.history.Run,
 	}
 	if z.client != nil {
 		parts = append(parts, z.runClient)

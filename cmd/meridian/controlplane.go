@@ -22,6 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/internal/retention"
 	"github.com/meridian-mesh/meridian/internal/seal"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -37,6 +38,8 @@ type roleOptions struct {
 	certFile, keyFileTLS                 string
 	caFile                               string
 	skipVerify, localhostIsAdmin         bool
+	historyAge                           time.Duration
+	historyRevisions                     uint64
 	addressFlags                         []string
 }
 
@@ -47,6 +50,8 @@ func (o *roleOptions) flags(cmd *cobra.Command) {
 	f.IntVar(&o.maxConns, "postgres-max-conns", 0, "with --store postgres: most connections at once; 0 is the store's own default")
 	f.StringVar(&o.dataDir, "data-dir", "", "directory for the store, keys and certificates (default: below ~/.meridian)")
 	f.StringVar(&o.keyFile, "encryption-key-file", "", "key that encrypts secrets at rest (default: encryption.key in the data directory, made once)")
+	f.DurationVar(&o.historyAge, "history-age", retention.DefaultAge, "how long the change log, which is the history, is kept; 0 keeps it for ever")
+	f.Uint64Var(&o.historyRevisions, "history-revisions", retention.DefaultRevisions, "how many revisions of it are kept at most; 0 is without bound")
 	f.StringVar(&o.certFile, "tls-cert-file", "", "server certificate with its chain, PEM (default: one of an own CA, made once)")
 	f.StringVar(&o.keyFileTLS, "tls-key-file", "", "key of --tls-cert-file")
 	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true, "callers on loopback need no token; turn it off where others use this host")
@@ -63,8 +68,8 @@ func (o *roleOptions) address(f *pflag.FlagSet, value *string, name, def, help s
 	o.addressFlags = append(o.addressFlags, name)
 }
 
-// checkAddresses finds mistakes before anything is opened.
-func (o *roleOptions) checkAddresses(f *pflag.FlagSet) error {
+// check finds mistakes before anything is opened.
+func (o *roleOptions) check(f *pflag.FlagSet) error {
 	var errs []error
 	for _, name := range o.addressFlags {
 		value := f.Lookup(name).Value.String()
@@ -72,6 +77,7 @@ func (o *roleOptions) checkAddresses(f *pflag.FlagSet) error {
 			errs = append(errs, fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:5681 or :5681", name, value))
 		}
 	}
+	errs = append(errs, retention.Check(o.historyAge, o.historyRevisions))
 	return errors.Join(errs...)
 }
 

@@ -27,7 +27,7 @@ number of replicas may run on one database; they need the same encryption key.`,
   MERIDIAN_POSTGRES_URL=postgres://meridian@db/meridian meridian global --store postgres --encryption-key-file key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := o.checkAddresses(cmd.Flags()); err != nil {
+			if err := o.check(cmd.Flags()); err != nil {
 				return err
 			}
 			r, err := o.open(cmd.Context(), "global")
@@ -38,6 +38,7 @@ number of replicas may run on one database; they need the same encryption key.`,
 			g, err := global.New(global.Config{
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, KDSAddr: kdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
+				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions,
 				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
@@ -84,7 +85,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 					return fmt.Errorf("--token-file: %w", err)
 				}
 			}
-			if err := o.checkAddresses(cmd.Flags()); err != nil {
+			if err := o.check(cmd.Flags()); err != nil {
 				return err
 			}
 			r, err := o.open(cmd.Context(), "zone-"+name)
@@ -99,6 +100,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
+				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions,
 				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
 			})
 			if err != nil {

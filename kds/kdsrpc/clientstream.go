@@ -76,7 +76,7 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	sink.Agreed(agreed)
 	up()
 	c.heard(func(st *GlobalState) {
-		st.Resumed, st.DigestsEqual, st.Refusals = sink.Cursor() != nil, true, sink.Refusals()
+		st.Resumed, st.DigestsEqual, st.Refusals, st.ConfigBytes = sink.Cursor() != nil, true, sink.Refusals(), 0
 	})
 	ticker := time.NewTicker(c.lease() / 6)
 	defer ticker.Stop()
@@ -136,7 +136,9 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 			c.advance(sink, local, todo.Snapshot && todo.Reason != kds.ResetCompacted)
 		case f := <-l.in:
 			lease.Heard(time.Now())
+			received := 0
 			if f.GetHeartbeat() == nil {
+				received = proto.Size(f)
 				if r := f.GetRefuse(); r != nil {
 					return &kds.RefusedError{Refuse: r}
 				}
@@ -147,7 +149,10 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 					c.advance(sink, local, false)
 				}
 			}
-			c.heard(func(st *GlobalState) { st.DigestsEqual = sink.Equal() })
+			c.heard(func(st *GlobalState) {
+				st.DigestsEqual = sink.Equal()
+				st.ConfigBytes += uint64(received)
+			})
 		case now := <-ticker.C:
 			if lease.Expired(now) {
 				return errLease

@@ -79,8 +79,10 @@ type GlobalState struct {
 	LastSeen     time.Time
 	Connected    time.Time
 	Resumed      bool
-	Refusals     []*kdsv1.Refusal
-	Degraded     []*kdsv1.DegradedKind
+	// ConfigBytes received on the present or last Config stream, heartbeats left out.
+	ConfigBytes uint64
+	Refusals    []*kdsv1.Refusal
+	Degraded    []*kdsv1.DegradedKind
 }
 
 // LocalProgress is how far the zone's own proxies are, in revisions of the zone's store.
