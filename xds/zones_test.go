@@ -55,7 +55,9 @@ type testMember mesh.Key
 
 func (m testMember) Proxy() (mesh.Key, uint64) { return mesh.Key(m), 0 }
 func (testMember) Superseded() <-chan struct{} { return nil }
-func (testMember) Leave(error)                 {}
+func (testMember) Configured()                 {}
+
+func (testMember) Leave(error) {}
 
 func newTestPlane(ctx context.Context, t *testing.T, zone string) *testPlane {
 	t.Helper()

@@ -167,6 +167,7 @@ type resident mesh.Key
 
 func (r resident) Proxy() (mesh.Key, uint64) { return mesh.Key(r), 0 }
 func (resident) Superseded() <-chan struct{} { return nil }
+func (resident) Configured()                 {}
 func (resident) Leave(error)                 {}
 
 // answers stands between the server and the engine and counts who has answered what.

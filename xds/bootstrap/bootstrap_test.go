@@ -124,8 +124,10 @@ func (s *server) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	s.joins <- j
 	return s, nil
 }
-func (*server) Proxy() (mesh.Key, uint64)        { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
-func (*server) Superseded() <-chan struct{}      { return nil }
+func (*server) Proxy() (mesh.Key, uint64)   { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
+func (*server) Superseded() <-chan struct{} { return nil }
+func (*server) Configured()                 {}
+
 func (*server) Leave(error)                      {}
 func (*server) Open(mesh.Key, uint64) delta.Feed { return &feed{} }
 

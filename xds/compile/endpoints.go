@@ -66,7 +66,7 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 		switch {
 		case seen.GetState() == "Draining":
 			i.Health = ir.Draining
-		case seen.GetState() == "Lost", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
+		case seen.GetState() == "Lost", seen.GetState() == "Joining", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
 			slices.Contains(seen.GetNotReady(), i.Section):
 			i.Health = ir.Unhealthy
 		}
@@ -178,7 +178,7 @@ func IngressEndpoint(r, insight *mesh.Resource) (ir.Endpoint, bool) {
 	}
 	e := ir.Endpoint{Address: address, Port: n.GetAdvertisedPort(), Weight: 1, Zone: zoneOf(r), Priority: 1}
 	if insight != nil {
-		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" {
+		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" || s == "Joining" {
 			e.Health = ir.Unhealthy
 		}
 	}

@@ -127,7 +127,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	s.running.Go(func() { st.ended <- st.follow(ctx) })
 	s.running.Go(func() { st.send(ctx) })
 	st.logger.Debug("proxy joined", zap.String("agent", join.UserAgent))
-	err = st.run(ctx, first, member.Superseded())
+	err = st.run(ctx, first, member)
 	st.logger.Debug("proxy left", zap.Error(err))
 	member.Leave(err)
 	return err
@@ -232,12 +232,14 @@ func (st *stream) send(ctx context.Context) {
 const settleTime = 200 * time.Millisecond
 
 // run owns the stream until it ends.
-func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, superseded <-chan struct{}) error {
+func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, member Member) error {
 	var (
-		sending  bool
-		answered uint64
-		refusals int
+		sending    bool
+		configured bool
+		answered   uint64
+		refusals   int
 	)
+	superseded := member.Superseded()
 	grace := time.NewTimer(settleTime)
 	defer grace.Stop()
 	st.request(first)
@@ -256,6 +258,10 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
 			answered, refusals = max(answered, revision), st.state.refusals
 			st.feed.Answered(answered, st.state.standing())
+		}
+		if !configured && st.state.configured() {
+			configured = true
+			member.Configured()
 		}
 		select {
 		case req := <-st.requests:

@@ -49,9 +49,6 @@ func ads() *corev3.ConfigSource {
 		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 }
 
-// spreadChoices is how many endpoints are compared for the one with the fewest connections.
-const spreadChoices = 16
-
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: durationpb.New(c.Timeouts.Connect)}
@@ -65,11 +62,6 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
 		out.IgnoreHealthOnHostRemoval = true
 		out.CommonLbConfig.CloseConnectionsOnHostSetChange = c.Renew
-		if c.Spread {
-			// Enough choices that an endpoint without connections, which has just joined, is among them.
-			out.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
-			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: u32(spreadChoices)}}
-		}
 		balance(out, c)
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}

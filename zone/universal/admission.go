@@ -38,6 +38,21 @@ func (m *member) Proxy() (mesh.Key, uint64) { return m.proxy.key, m.revision }
 // Superseded implements delta.Member.
 func (m *member) Superseded() <-chan struct{} { return m.superseded }
 
+// Configured implements delta.Member: callers may use the proxy from now on. Run writes it.
+func (m *member) Configured() {
+	r := m.registry
+	r.mu.Lock()
+	p := m.proxy
+	news := p.member == m && !p.configured
+	if news {
+		p.configured, p.confirm = true, true
+	}
+	r.mu.Unlock()
+	if news {
+		r.poke()
+	}
+}
+
 // Leave implements delta.Member.
 func (m *member) Leave(cause error) {
 	r := m.registry
@@ -81,8 +96,9 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 	if p.member != nil {
 		close(p.member.superseded)
 	}
-	if !p.joined || p.lost {
-		p.connected = time.Now()
+	if !p.joined || p.lost || p.draining {
+		// A proxy that starts: it is not to be called before it has its configuration. One that merely reconnects serves.
+		p.connected, p.configured, p.confirm = time.Now(), false, false
 	}
 	p.member = m
 	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
