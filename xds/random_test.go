@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -242,7 +243,11 @@ func (d *dice) smallest() (mesh.Key, bool) {
 }
 
 func (d *dice) resource() *mesh.Resource {
-	switch d.IntN(15) {
+	switch d.IntN(17) {
+	case 15:
+		return d.limit()
+	case 16:
+		return d.fault()
 	case 14:
 		return d.resilience()
 	case 12:
@@ -370,6 +375,54 @@ func (d *dice) timeout() *mesh.Resource {
 		spec.To = []*meshv1.MeshTimeout_To{{TargetRef: d.to(), Default: conf()}, {TargetRef: d.to(), Default: conf()}}
 	}
 	return resource(mesh.KindMeshTimeout, "", d.of("t1", "t2", "t3"), spec)
+}
+
+// section is a top-level target of some inbounds.
+func (d *dice) section() *meshv1.TargetRef {
+	t := d.top()
+	if t.GetKind() == "Dataplane" && d.half() {
+		t.SectionName = d.of("http", "other")
+	}
+	return t
+}
+
+func (d *dice) match() []*meshv1.Match {
+	return []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{Type: d.of("Exact", "Prefix"), Value: "spiffe://default/" + d.of("a", "b")}}}
+}
+
+func (d *dice) limit() *mesh.Resource {
+	conf := func() *meshv1.MeshRateLimit_Conf {
+		l := &meshv1.MeshRateLimit_Local{}
+		if d.half() {
+			l.Tcp = &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: d.duration()}}
+		} else if l.Http = (&meshv1.MeshRateLimit_Http{Disabled: proto.Bool(d.half())}); d.half() {
+			l.Http.RequestRate = &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: d.duration()}
+		}
+		return &meshv1.MeshRateLimit_Conf{Local: l}
+	}
+	spec := &meshv1.MeshRateLimit{TargetRef: d.section()}
+	if d.half() {
+		spec.From = []*meshv1.MeshRateLimit_From{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: conf()}}
+	} else {
+		spec.Rules = []*meshv1.MeshRateLimit_Rule{{Default: conf()}, {Matches: d.match(), Default: &meshv1.MeshRateLimit_Conf{
+			Local: &meshv1.MeshRateLimit_Local{Http: &meshv1.MeshRateLimit_Http{Disabled: proto.Bool(d.half())}}}}}
+	}
+	return resource(mesh.KindMeshRateLimit, "", d.of("l1", "l2"), spec)
+}
+
+func (d *dice) fault() *mesh.Resource {
+	conf := &meshv1.MeshFaultInjection_Conf{Http: []*meshv1.MeshFaultInjection_Fault{{Delay: &meshv1.MeshFaultInjection_Delay{Value: d.duration(),
+		Percentage: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(d.IntN(3))}}}}}}
+	spec := &meshv1.MeshFaultInjection{TargetRef: d.section()}
+	switch d.IntN(3) {
+	case 0:
+		spec.From = []*meshv1.MeshFaultInjection_From{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()}, Default: conf}}
+	case 1:
+		spec.Rules = []*meshv1.MeshFaultInjection_Rule{{Matches: d.match(), Default: conf}}
+	default:
+		spec.Rules = []*meshv1.MeshFaultInjection_Rule{{Default: conf}}
+	}
+	return resource(mesh.KindMeshFaultInjection, "", d.of("f1", "f2"), spec)
 }
 
 func (d *dice) permission() *mesh.Resource {

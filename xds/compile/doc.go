@@ -25,8 +25,9 @@
 //   - What a set of policies says beyond one destination, such as tags to look at, is its [Survey].
 //   - An entry for a MeshHTTPRoute is applied over the route part of the destination ([RouteConf]), by the same function.
 //   - What is said of inbounds ("from", "rules") is an [InboundConf], with a row and two functions: one for all callers,
-//     and one for the callers that rules with matches tell apart. A caller meets one route, so for every match of any kind
-//     each kind is asked what holds for it.
+//     and one for the callers that rules with matches tell apart. A request takes one route, so the conditions of the
+//     kinds are crossed (callers.go): a caller meets, of each kind, the first condition that it fits. A kind of which
+//     every rule counts, MeshFaultInjection, is not merged and adds filters instead of routes.
 //
 // So a kind touches: its row in package mesh (and its spec and validator there), its file and row here, its fields in
 // xds/ir, and their translation in xds/translate. MeshHTTPRoute is not of this form: it makes routes instead of changing
