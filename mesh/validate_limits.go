@@ -109,11 +109,11 @@ func (c *check) rate(path string, r *meshv1.MeshRateLimit_Rate) {
 // headerAdditions checks what goes into headers of proxies' own messages.
 func (c *check) headerAdditions(path string, h *meshv1.HeaderAdditions) {
 	for i, set := range h.GetSet() {
-		c.headerName(fmt.Sprintf("%s.set[%d].name", path, i), set.GetName())
+		c.changedHeader(fmt.Sprintf("%s.set[%d].name", path, i), set.GetName())
 		c.printable(fmt.Sprintf("%s.set[%d].value", path, i), set.GetValue())
 	}
 	for i, add := range h.GetAdd() {
-		c.headerName(fmt.Sprintf("%s.add[%d].name", path, i), add.GetName())
+		c.changedHeader(fmt.Sprintf("%s.add[%d].name", path, i), add.GetName())
 		c.printable(fmt.Sprintf("%s.add[%d].value", path, i), add.GetValue())
 	}
 }

@@ -306,6 +306,14 @@ func (c *check) pathRewrite(path string, p *meshv1.MeshHTTPRoute_PathRewrite, pr
 	}
 }
 
+// changedHeader is the name of a header that a policy adds, sets or removes. Envoy keeps the host to itself.
+func (c *check) changedHeader(path, name string) {
+	c.headerName(path, name)
+	if name == "host" {
+		c.add(path, "must not be host, which Envoy sets itself; filters of type URLRewrite have hostname")
+	}
+}
+
 func (c *check) headerModifier(path string, m *meshv1.MeshHTTPRoute_HeaderModifier) {
 	if m == nil {
 		return
@@ -315,7 +323,7 @@ func (c *check) headerModifier(path string, m *meshv1.MeshHTTPRoute_HeaderModifi
 	}
 	seen := map[string]bool{}
 	name := func(at, name string) {
-		c.headerName(at, name)
+		c.changedHeader(at, name)
 		if name != "" && seen[name] {
 			c.add(at, "is given twice: a header is set, added to or removed once")
 		}

@@ -30,7 +30,7 @@ func (c *check) healthCheck(s *meshv1.MeshHealthCheck) {
 			c.warn(path+".healthyPanicThreshold", "is deprecated here: use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker")
 		}
 		c.percentage(path+".healthyPanicThreshold", conf.GetHealthyPanicThreshold())
-		if p := conf.GetEventLogPath(); conf != nil && conf.EventLogPath != nil && (!strings.HasPrefix(p, "/") || strings.ContainsFunc(p, isControl)) {
+		if p := conf.GetEventLogPath(); conf != nil && conf.EventLogPath != nil && (!strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ContainsFunc(p, isControl)) {
 			c.add(path+".eventLogPath", "must be the path of a file, such as /dev/stdout")
 		}
 		c.printable(path+".http.path", conf.GetHttp().GetPath())

@@ -141,6 +141,9 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 	c.target(path, &meshv1.TargetRef{Kind: kind, Name: b.GetName(), Namespace: b.GetNamespace(), Labels: b.GetLabels(),
 		SectionName: b.GetSectionName(), Tags: b.GetTags()},
 		level{kinds: []string{"MeshService", "MeshServiceSubset", "MeshExternalService", "MeshMultiZoneService"}})
+	if b.GetWeight() > maxWeight {
+		c.add(path+".weight", "must be at most 1000000")
+	}
 	if kind == "MeshMultiZoneService" && b.Port == nil && b.GetSectionName() == "" {
 		c.add(path+".port", "is required for a MeshMultiZoneService, or sectionName")
 	}
@@ -152,6 +155,9 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 		}
 	}
 }
+
+// maxWeight is that of the Gateway API. Envoy adds the weights of a route up in 32 bits.
+const maxWeight = 1_000_000
 
 // match checks a condition on the caller (traffic-policies 1.10, decision 12.23: a prefix may end in a slash).
 func (c *check) match(path string, m *meshv1.Match) {

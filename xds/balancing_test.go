@@ -266,7 +266,7 @@ func TestExtremes(t *testing.T) {
 	}
 	route := func(kind, rule string) string {
 		return "type: " + kind + "\nmesh: default\nname: r\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [{" + rule +
-			"default: {backendRefs: [{kind: MeshService, name: backend, port: 3001, weight: " + most + "}, {kind: MeshService, name: backend, port: 3001, weight: " + most + "}]}}]}]}\n---\n"
+			"default: {backendRefs: [{kind: MeshService, name: backend, port: 3001, weight: 1000000}, {kind: MeshService, name: backend, port: 3001, weight: 1000000}]}}]}]}\n---\n"
 	}
 	for _, tc := range []struct{ name, policies string }{
 		{"choices and bias", strategy("a", "{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: "+most+", activeRequestBias: 1000000}}}")},

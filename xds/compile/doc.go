@@ -7,7 +7,7 @@
 // [Indexes] is the one list of index values under which a resource is found; the engine maintains the ranges. Every
 // other function is one step that the engine remembers by its arguments: [NewInstance] for a Dataplane,
 // [NewService] and [NewMultiZone] for destinations, [LocalEndpoints] and [Endpoints], [Cluster], [Outbounds] for what a
-// proxy may dial, and a file for each policy: meshtimeout.go, meshtrafficpermission.go, meshhttproute.go.
+// proxy may dial, and a file for each policy, by its name in lower case.
 //
 // # How a policy contributes
 //
@@ -22,6 +22,7 @@
 //     same share it. What is no scalar goes into an ir.Shared, which compares by content.
 //   - Who is to blame is found by comparison, part by part: a policy is a cause of a cluster if the cluster's part differs
 //     from what it would be without the kind's policies.
+//   - What a set of policies says beyond one destination, such as tags to look at, is its [Survey].
 //   - An entry for a MeshHTTPRoute is applied over the route part of the destination ([RouteConf]), by the same function.
 //   - What is said of inbounds ("from", "rules") is an [InboundConf], with a row and two functions: one for all callers,
 //     and one for the callers that rules with matches tell apart. A caller meets one route, so for every match of any kind

@@ -92,7 +92,7 @@ func outlier(o *meshv1.MeshCircuitBreaker_OutlierDetection) ir.Outlier {
 	out.MaxEjection = max(out.BaseEjection, min(outlierLongest, outlierLongestTimes*out.BaseEjection))
 	if s := d.GetSuccessRate(); s != nil {
 		out.SuccessRate = ir.SuccessRate{Enabled: true, MinHosts: orUint(s.MinimumHosts, 5), MinVolume: orUint(s.RequestVolume, 100),
-			Factor: uint32(decimal(s.GetStandardDeviationFactor(), 1.9)*1000 + 1e-6)}
+			Factor: uint32(min(decimal(s.GetStandardDeviationFactor(), 1.9)*1000+1e-6, math.MaxUint32))}
 	}
 	if f := d.GetFailurePercentage(); f != nil {
 		out.FailurePercentage = ir.FailurePercentage{Enabled: true, MinHosts: orUint(f.MinimumHosts, 5), MinVolume: orUint(f.RequestVolume, 50),

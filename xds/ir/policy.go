@@ -1,11 +1,6 @@
 package ir
 
-import (
-	"encoding/json"
-	"fmt"
-	"time"
-	"unique"
-)
+import "time"
 
 // What policies say is grouped by the part of the output that it changes, so that a policy makes anew only what it is
 // about. All four groups are comparable: equal ones share one cluster, one listener or one set of routes. A kind of policy
@@ -49,31 +44,4 @@ type ListenerPolicy struct {
 	Idle time.Duration
 	// ConnectAttempts is how many endpoints a TCP connection tries; 0 is one.
 	ConnectAttempts uint32
-}
-
-// Shared is an immutable value that compares by content: two are == if their values are equal. The zero Shared is no
-// value. T is data that survives JSON: exported fields, no cycles, no maps with other keys than strings.
-type Shared[T any] struct{ text unique.Handle[string] }
-
-// Share makes a value comparable.
-func Share[T any](v T) Shared[T] {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("a %T cannot be shared: %v", v, err)) // a T that is no data: a bug that every use shows
-	}
-	return Shared[T]{unique.Make(string(text))}
-}
-
-// Equal is ==, for those who look for a method.
-func (s Shared[T]) Equal(o Shared[T]) bool { return s == o }
-
-// Get is a copy of the value; false if there is none.
-func (s Shared[T]) Get() (v T, ok bool) {
-	if s == (Shared[T]{}) {
-		return v, false
-	}
-	if err := json.Unmarshal([]byte(s.text.Value()), &v); err != nil {
-		panic(fmt.Sprintf("a shared %T: %v", v, err))
-	}
-	return v, true
 }

@@ -70,7 +70,14 @@ func (s *site) cluster(c ir.Cluster, e ir.Endpoints) {
 	s.t.Helper()
 	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: c.Port})
 	conf.Cluster.Balancer, conf.Cluster.LocalityWeighted = c.Balancer, c.LocalityWeighted
-	c.Type, c.Keepalive, c.ClusterPolicy = ir.ClusterEDS, true, conf.Cluster
+	c.ClusterPolicy = conf.Cluster
+	s.add(c, e)
+}
+
+// add adds a cluster as it is.
+func (s *site) add(c ir.Cluster, e ir.Endpoints) {
+	s.t.Helper()
+	c.Type, c.Keepalive = ir.ClusterEDS, true
 	out, err := Cluster(c)
 	if err != nil {
 		s.t.Fatal(err)

@@ -4,7 +4,8 @@
 // # Requests must not fail because a host did
 //
 // A sidecar, its workload or a whole zone may die at any moment, and design 9.9 promises failover without a policy. Four
-// settings together make it so:
+// settings together make it so. They are what xds/compile says where no policy does (meshretry.go, meshcircuitbreaker.go,
+// meshhealthcheck.go), and what the default policies of a new Mesh spell out:
 //
 //   - Retries (routes): five, on gateway errors, refused connections and streams, and resets before an answer began. Each
 //     avoids hosts that failed this request, and after two attempts its priority too, so that one request can leave a
@@ -16,6 +17,15 @@
 //   - Bounds (clusters): as the peer's, except retries. The peer allows three retries at a time per cluster; under load
 //     the fourth concurrent request that meets a dead host would fail although others are alive. Ours allows as many
 //     retries as requests; the number per request bounds the amplification, and ejection ends it within milliseconds.
+//
+// # Few instances
+//
+// Policies do what their author meant with two instances too. An ejection takes at least one host, although ten percent
+// of two is none (always_eject_one_host), unless the policy says 0 percent. Retries under a person's MeshRetry avoid what
+// the request has met, unless the policy has a hostSelection. An active check keeps its interval before the first request
+// (no_traffic_interval), where Envoy would wait a minute. An ejection grows to six times its base, at most to five
+// minutes. Panic stays at one percent unless a policy says otherwise, where Envoy has fifty: of two instances of which one
+// is out, the other serves alone.
 //
 // # Determinism
 //
