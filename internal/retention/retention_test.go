@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,11 +134,11 @@ func TestCount(t *testing.T) {
 // away is a store that fails.
 type away struct {
 	*embedded.Store
-	fails *bool
+	fails *atomic.Bool
 }
 
 func (a away) Compact(ctx context.Context, through uint64) error {
-	if *a.fails {
+	if a.fails.Load() {
 		return store.ErrUnavailable
 	}
 	return a.Store.Compact(ctx, through)
@@ -146,12 +147,13 @@ func (a away) Compact(ctx context.Context, through uint64) error {
 // TestStoreAway: a store that is away is tried again.
 func TestStoreAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, fails := open(t), true
+		s, fails := open(t), new(atomic.Bool)
+		fails.Store(true)
 		last := write(t, s, 1100)
-		stop := run(t, New(Config{Store: away{s, &fails}, Head: head(t, s), Revisions: 1000}))
+		stop := run(t, New(Config{Store: away{s, fails}, Head: head(t, s), Revisions: 1000}))
 		<-time.After(3 * time.Minute)
 		synctest.Wait()
-		fails = false
+		fails.Store(false)
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
 		if reaches(t, s, last-1001) {
