@@ -47,6 +47,7 @@ const (
 
 // queryKind is what all nodes of one query share.
 type queryKind struct {
+	g     *graph
 	name  string
 	level int
 	// computes counts calls of the compute function, failures those that did not give a value.
@@ -70,7 +71,7 @@ func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
 
 // newKind adds a query; its level is one above the ones added before, since a query can only read earlier ones.
 func (g *graph) newKind(name string) *queryKind {
-	k := &queryKind{name: name, level: len(g.kinds)}
+	k := &queryKind{g: g, name: name, level: len(g.kinds)}
 	g.kinds = append(g.kinds, k)
 	g.dirty = append(g.dirty, nil)
 	return k
@@ -332,11 +333,16 @@ func (q *query[K, V]) node(k K) *memo[V] {
 // fresh gives the node of k, computed.
 func (q *query[K, V]) fresh(k K) *memo[V] {
 	m := q.node(k)
+	m.refresh()
+	return m
+}
+
+// refresh computes the value if it never was.
+func (m *memo[V]) refresh() {
 	if m.state == stateNew {
-		m.changed = q.g.batch
+		m.changed = m.kind.g.batch
 		m.compute(&m.node)
 	}
-	return m
 }
 
 // get reads the value for k within a compute function.

@@ -71,6 +71,13 @@ func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
 	if !ok || !p.Protocol.IsHTTP() {
 		return &routesOf{}, nil
 	}
+	config, extra, cause := q.routing(r, k, d, p)
+	res, err := q.pool.routes(config, cause...)
+	return &routesOf{resource: res, extra: extra}, err
+}
+
+// routing is what policies make of requests to an HTTP port, the other backends that it needs, and where it came from.
+func (q *queries) routing(r *reader, k inSet, d *compile.Destination, p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
 	rules := policy.HTTPRoutes(q.policies(r, k.set, mesh.KindMeshHTTPRoute), policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
 	t := q.timeouts.get(r, k)
 	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Timeouts: t.Route,
@@ -83,8 +90,7 @@ func (q *queries) computeRoutes(r *reader, k inSet) (*routesOf, error) {
 		cause = append(cause, rule.Policy.Key)
 	}
 	slices.SortFunc(cause, mesh.Key.Compare)
-	res, err := q.pool.routes(config, slices.Compact(cause)...)
-	return &routesOf{resource: res, extra: extra}, err
+	return config, extra, slices.Compact(cause)
 }
 
 // routeTimeouts are those that a MeshTimeout gives a MeshHTTPRoute itself; false if none is about it.

@@ -93,7 +93,7 @@ func (e *Engine) failed() []ProxyRefusal {
 			for w := range u.users {
 				todo = append(todo, w)
 			}
-			if u.kind != e.q.table.kind || u.pins == 0 {
+			if u.kind != e.q.table.kind && u.kind != e.q.callTable.kind || u.pins == 0 {
 				continue
 			}
 			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Refusal: delta.Refusal{

@@ -118,6 +118,13 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 	return a, nil
 }
 
+// The default retry policy.
+const (
+	retries   = 5
+	retryBase = 25 * time.Millisecond
+	retryMax  = 250 * time.Millisecond
+)
+
 // defaultRetry is explained in the package comment.
 func defaultRetry() (*routev3.RetryPolicy, error) {
 	hosts, err := pack(&hostsv3.PreviousHostsPredicate{})
@@ -130,13 +137,13 @@ func defaultRetry() (*routev3.RetryPolicy, error) {
 	}
 	return &routev3.RetryPolicy{
 		RetryOn:    "gateway-error,connect-failure,refused-stream,reset-before-request",
-		NumRetries: u32(5),
+		NumRetries: u32(retries),
 		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
 			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: hosts}}},
 		HostSelectionRetryMaxAttempts: 5,
 		RetryPriority: &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
 			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: priorities}},
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(25 * time.Millisecond), MaxInterval: durationpb.New(250 * time.Millisecond)},
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(retryBase), MaxInterval: durationpb.New(retryMax)},
 	}, nil
 }
 
