@@ -194,13 +194,14 @@ func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
 		q.keyless.get(r, k.proxy.Mesh)
 	}
 	t := &delta.Table{}
-	m := q.match.get(r, k.proxy)
-	names := rd.wanted(k)
-	if m == nil || names == (nameList{}) {
-		return t, nil
+	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) {
+		at := mesh.Key{Kind: k.proxy.Kind, Mesh: k.proxy.Mesh, Zone: k.proxy.Zone, Namespace: k.proxy.Namespace}
+		if s := q.calls.get(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
+			t.Segments = append(t.Segments, s.set)
+		}
 	}
-	at := mesh.Key{Kind: k.proxy.Kind, Mesh: k.proxy.Mesh, Zone: k.proxy.Zone, Namespace: k.proxy.Namespace}
-	if s := q.calls.get(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
+	// gRPC reads certificates from files and never asks for these; what writes the files for it does.
+	if s := q.secrets.get(r, k.proxy); s != nil {
 		t.Segments = append(t.Segments, s.set)
 	}
 	return t, nil

@@ -128,6 +128,7 @@ func callAction(r ir.Route) *routev3.RouteAction {
 	switch len(r.Backends) {
 	case 0:
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: missingBackend}
+		a.RetryPolicy = &routev3.RetryPolicy{NumRetries: u32(1)} // on nothing
 	case 1:
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster(r.Backends[0])}
 	default:
