@@ -190,11 +190,11 @@ func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
 	if rd.Spec(k.proxy) == nil || k.proxy.Kind != mesh.KindDataplane {
 		return nil, errGone
 	}
-	if k.client.CertificateProvider == "" {
-		q.keyless.get(r, k.proxy.Mesh)
-	}
 	t := &delta.Table{}
-	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) {
+	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) && names.Value() != "" {
+		if k.client.CertificateProvider == "" {
+			q.keyless.get(r, k.proxy.Mesh)
+		}
 		at := mesh.Key{Kind: k.proxy.Kind, Mesh: k.proxy.Mesh, Zone: k.proxy.Zone, Namespace: k.proxy.Namespace}
 		if s := q.calls.get(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
 			t.Segments = append(t.Segments, s.set)

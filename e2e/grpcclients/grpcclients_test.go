@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -49,8 +50,10 @@ func (s *story) eventually(what string, cmd command, ok func(map[string]int) boo
 		cmd.Timeout = 10
 	}
 	var got map[string]int
+	began := time.Now()
 	for s.ctx.Err() == nil {
 		if got = s.client.call(cmd); ok(got) {
+			s.t.Logf("%s: %v, after %v", what, got, time.Since(began).Round(time.Millisecond))
 			return
 		}
 	}

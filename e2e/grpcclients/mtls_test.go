@@ -40,9 +40,12 @@ func (w *world) certificates(name, text string) string {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	defer conn.Close()
-	ctx, cancel := context.WithCancel(w.ctx)
-	defer cancel()
+	// The stream stays: it is what says that the instance is there.
+	ctx, cancel := context.WithCancel(context.Background())
+	w.t.Cleanup(func() {
+		cancel()
+		_ = conn.Close()
+	})
 	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 	if err != nil {
 		w.t.Fatal(err)

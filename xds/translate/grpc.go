@@ -103,8 +103,9 @@ func CallEndpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
 	if c.Retry {
-		// gRPC knows its own conditions alone. A host that cannot be reached or goes away is UNAVAILABLE to it.
-		vh.RetryPolicy = &routev3.RetryPolicy{RetryOn: "unavailable", NumRetries: u32(retries),
+		// gRPC knows its own conditions alone. A host that cannot be reached or goes away is UNAVAILABLE to it. It attempts a
+		// call five times at most.
+		vh.RetryPolicy = &routev3.RetryPolicy{RetryOn: "unavailable", NumRetries: u32(min(retries, 4)),
 			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(retryBase), MaxInterval: durationpb.New(retryMax)}}
 	}
 	for _, r := range c.Routes {
