@@ -12,7 +12,7 @@ help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## build bin/meridian and bin/meridian-dp
-	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/meridian ./cmd/meridian-dp
+	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/meridian ./cmd/meridian-dp
 
 # buf/validate/validate.proto comes from its Go module; it is an input of generation, not ours to keep.
 proto-deps:

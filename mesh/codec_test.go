@@ -131,6 +131,9 @@ func TestRoundTrip(t *testing.T) {
 						want.Labels[LabelMesh] = "prod"
 					}
 					fill(rnd, want.Spec.ProtoReflect(), 0)
+					if s, ok := want.Spec.(*meshv1.MeshRateLimit); ok {
+						sidecarsOnly(s) // what is stored has gone through this
+					}
 					with := want.Clone()
 					if info.NewStatus != nil {
 						with.Status = info.NewStatus()
@@ -231,7 +234,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"unknown kind", "type: MeshTimeuot\nname: a\nspec: {}", []string{`type: unknown kind "MeshTimeuot": did you mean MeshTimeout?`}},
 		{"replaced kind", "type: TrafficPermission\nname: a", []string{"type: TrafficPermission is of the older policy model and not supported yet: use MeshTrafficPermission"}},
 		{"replaced by a kind to come", "type: TrafficLog\nname: a", []string{"type: TrafficLog is of the older policy model: it is replaced by MeshAccessLog"}},
-		{"kind to come", "type: MeshRetry\nname: a\nspec: {}", []string{"type: MeshRetry is not supported yet"}},
+		{"kind to come", "type: MeshTrace\nname: a\nspec: {}", []string{"type: MeshTrace is not supported yet"}},
 		{"no kind", "name: a\nspec: {}", []string{"type: is required: the kind of the resource, such as MeshTimeout"}},
 		{"no name", "type: MeshTimeout\nspec: {}", []string{"name: is required"}},
 		{"no spec", "type: MeshTimeout\nname: a", []string{"spec: is required"}},

@@ -25,8 +25,10 @@ const (
 
 // decoder walks the nodes of one document beside the descriptor of its message and notes every violation.
 type decoder struct {
-	err    ValidationError
-	budget int
+	err ValidationError
+	// warnings name what was read although it is written otherwise.
+	warnings []string
+	budget   int
 }
 
 // pair is one entry of a mapping. node is the key's, for its line.
@@ -203,7 +205,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, dep
 		return
 	}
 	md := m.Descriptor()
-	for _, p := range d.pairs(n, path) {
+	for _, p := range d.normalise(md.FullName(), d.pairs(n, path), path) {
 		fd := fieldByName(md, p.key)
 		if fd == nil {
 			d.add(p.node, join(path, p.key), "%s", unknownField(p.key, fieldNames(md)))

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // APIVersion of documents in Kubernetes form.
@@ -194,6 +196,10 @@ func decodeDocument(root *yaml.Node, want *KindInfo) (Document, error) {
 	if h.info.Kind == KindMeshMultiZoneService && specNode != nil {
 		doc.Warnings = append(doc.Warnings, dropTargetPorts(r)...)
 	}
+	if spec, ok := r.Spec.(*meshv1.MeshRateLimit); ok && sidecarsOnly(spec) {
+		doc.Warnings = append(doc.Warnings, "spec.targetRef: from is about sidecars, so this is read as kind Mesh with proxyTypes [Sidecar]")
+	}
+	doc.Warnings = append(doc.Warnings, d.warnings...)
 	if err := d.err.Err(); err != nil {
 		return Document{}, err
 	}

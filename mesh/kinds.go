@@ -24,8 +24,16 @@ const (
 	KindSecret                Kind = "Secret"
 	KindGlobalSecret          Kind = "GlobalSecret"
 	KindMeshHTTPRoute         Kind = "MeshHTTPRoute"
+	KindMeshTCPRoute          Kind = "MeshTCPRoute"
 	KindMeshTimeout           Kind = "MeshTimeout"
 	KindMeshTrafficPermission Kind = "MeshTrafficPermission"
+	KindMeshFaultInjection    Kind = "MeshFaultInjection"
+	KindMeshRateLimit         Kind = "MeshRateLimit"
+	KindMeshHealthCheck       Kind = "MeshHealthCheck"
+	KindMeshCircuitBreaker    Kind = "MeshCircuitBreaker"
+	KindMeshRetry             Kind = "MeshRetry"
+
+	KindMeshLoadBalancingStrategy Kind = "MeshLoadBalancingStrategy"
 )
 
 // Scope of a kind.
@@ -120,12 +128,33 @@ var Kinds = []*KindInfo{
 	{Kind: KindMeshHTTPRoute, Short: "mhttpr", Plural: "meshhttproutes", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
 		NewSpec: func() proto.Message { return &meshv1.MeshHTTPRoute{} }, NewStatus: newDelivery,
 		Policy: &PolicyInfo{HasTo: true, Order: 100}},
+	{Kind: KindMeshTCPRoute, Short: "mtcpr", Plural: "meshtcproutes", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshTCPRoute{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, Order: 200}},
+	{Kind: KindMeshLoadBalancingStrategy, Short: "mlbs", Plural: "meshloadbalancingstrategies", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshLoadBalancingStrategy{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, Order: 400}},
+	{Kind: KindMeshFaultInjection, Short: "mfi", Plural: "meshfaultinjections", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshFaultInjection{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, HasFrom: true, HasRules: true, Order: 800}},
+	{Kind: KindMeshRateLimit, Short: "mrl", Plural: "meshratelimits", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshRateLimit{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, HasFrom: true, HasRules: true, Order: 900}},
 	{Kind: KindMeshTimeout, Short: "mt", Plural: "meshtimeouts", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
 		NewSpec: func() proto.Message { return &meshv1.MeshTimeout{} }, NewStatus: newDelivery,
 		Policy: &PolicyInfo{HasTo: true, HasFrom: true, HasRules: true, Order: 1000}},
 	{Kind: KindMeshTrafficPermission, Short: "mtp", Plural: "meshtrafficpermissions", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
 		NewSpec: func() proto.Message { return &meshv1.MeshTrafficPermission{} }, NewStatus: newDelivery,
 		Policy: &PolicyInfo{HasFrom: true, HasRules: true, Order: 1100}},
+	{Kind: KindMeshHealthCheck, Short: "mhc", Plural: "meshhealthchecks", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshHealthCheck{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, Order: 1200}},
+	{Kind: KindMeshCircuitBreaker, Short: "mcb", Plural: "meshcircuitbreakers", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshCircuitBreaker{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, HasFrom: true, HasRules: true, Order: 1300}},
+	{Kind: KindMeshRetry, Short: "mr", Plural: "meshretries", Scope: ScopeMesh, Writers: GlobalAndZone, SyncDown: true, SyncUp: true,
+		NewSpec: func() proto.Message { return &meshv1.MeshRetry{} }, NewStatus: newDelivery,
+		Policy: &PolicyInfo{HasTo: true, Order: 1400}},
 }
 
 // Lookup finds a kind's row.

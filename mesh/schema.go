@@ -3,6 +3,7 @@ package mesh
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -32,6 +33,9 @@ func (c *check) checkSchema(prefix string, m proto.Message) {
 		c.add(join(prefix, schemaPath(m.ProtoReflect().Descriptor(), violation)), "%s", schemaReason(violation))
 	}
 }
+
+// integers are the bounds in protovalidate's words.
+var integers = regexp.MustCompile(`[0-9]+`)
 
 func schemaPath(md protoreflect.MessageDescriptor, v *protovalidate.Violation) string {
 	var path string
@@ -86,6 +90,9 @@ func schemaReason(v *protovalidate.Violation) string {
 		if unset {
 			return "is required"
 		}
+		if v.RuleValue.IsValid() && v.RuleValue.Uint() == 1 {
+			return "must not be empty"
+		}
 	case "max_len":
 		return fmt.Sprintf("must have at most %s characters", v.RuleValue)
 	case "min_items":
@@ -97,9 +104,11 @@ func schemaReason(v *protovalidate.Violation) string {
 	case "unique":
 		return "must not repeat an item"
 	case "gte_lte":
-		if number := v.FieldValue; number.IsValid() {
-			return "must be a number from 1 to 65535"
+		if bounds := integers.FindAllString(v.Proto.GetMessage(), -1); len(bounds) == 2 {
+			return fmt.Sprintf("must be a number from %s to %s", bounds[0], bounds[1])
 		}
+	case "gte":
+		return fmt.Sprintf("must be at least %s", v.RuleValue)
 	case "lte":
 		return fmt.Sprintf("must be at most %s", v.RuleValue)
 	}

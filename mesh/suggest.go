@@ -25,9 +25,9 @@ var replacedKinds = map[string]string{
 }
 
 // plannedKinds exist in the world that users come from and not here yet.
-var plannedKinds = []string{"MeshAccessLog", "MeshCircuitBreaker", "MeshExternalService", "MeshFaultInjection", "MeshGateway",
-	"MeshHealthCheck", "MeshIdentity", "MeshLoadBalancingStrategy", "MeshMetric", "MeshOpenTelemetryBackend", "MeshPassthrough",
-	"MeshProxyPatch", "MeshRateLimit", "MeshRetry", "MeshTCPRoute", "MeshTLS", "MeshTrace", "MeshTrust", "MeshZoneAddress",
+var plannedKinds = []string{"MeshAccessLog", "MeshExternalService", "MeshGateway",
+	"MeshIdentity", "MeshMetric", "MeshOpenTelemetryBackend", "MeshPassthrough",
+	"MeshProxyPatch", "MeshTLS", "MeshTrace", "MeshTrust", "MeshZoneAddress",
 	"Workload", "ZoneEgress"}
 
 // movedFields are fields that a kind has elsewhere and not here, with what to do instead.

@@ -14,7 +14,7 @@ import (
 // everything that is wrong; warnings name what works but should be written otherwise. It looks at nothing but r: what
 // depends on other resources or on the control plane is for who admits it.
 func Validate(r *Resource) (warnings []string, err error) {
-	c := &check{seen: map[string]bool{}}
+	c := &check{seen: map[string]bool{}, namespaced: r.Key.Namespace != "" && r.Key.Namespace != SystemNamespace}
 	info, ok := Lookup(r.Key.Kind)
 	if !ok {
 		c.add("type", "%s", unknownKind(string(r.Key.Kind)))
@@ -49,6 +49,20 @@ func Validate(r *Resource) (warnings []string, err error) {
 		c.permission(spec)
 	case *meshv1.MeshHTTPRoute:
 		c.httpRoute(spec)
+	case *meshv1.MeshTCPRoute:
+		c.tcpRoute(spec)
+	case *meshv1.MeshLoadBalancingStrategy:
+		c.loadBalancing(spec)
+	case *meshv1.MeshRateLimit:
+		c.rateLimit(spec)
+	case *meshv1.MeshFaultInjection:
+		c.faultInjection(spec)
+	case *meshv1.MeshHealthCheck:
+		c.healthCheck(spec)
+	case *meshv1.MeshCircuitBreaker:
+		c.circuitBreaker(spec)
+	case *meshv1.MeshRetry:
+		c.retry(spec)
 	}
 	return c.warnings, c.err.Err()
 }
@@ -58,6 +72,8 @@ type check struct {
 	err      ValidationError
 	warnings []string
 	seen     map[string]bool
+	// namespaced resources are no system's: some kinds of targets are not for them.
+	namespaced bool
 }
 
 func (c *check) add(field, reason string, args ...any) {

@@ -28,8 +28,7 @@ func (c *check) notNegative(path string, d *durationpb.Duration) {
 // timeout: traffic-policies 9.1, with decision 12.19 (requestHeadersTimeout may stand alone) and natural paths (12.21).
 func (c *check) timeout(s *meshv1.MeshTimeout) {
 	top := s.GetTargetRef().GetKind()
-	c.target("spec.targetRef", s.GetTargetRef(), level{top: true, sections: len(s.GetFrom())+len(s.GetRules()) > 0,
-		kinds: []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset", "MeshGateway", "MeshHTTPRoute"}})
+	c.top(KindMeshTimeout, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
 	if len(s.GetTo())+len(s.GetFrom())+len(s.GetRules()) == 0 {
 		c.add("spec", "needs at least one of to, rules and from")
 	}
@@ -126,8 +125,7 @@ func (c *check) inertTimeouts(path string, conf *meshv1.MeshTimeout_Conf) {
 
 // permission: security reference 4.1.
 func (c *check) permission(s *meshv1.MeshTrafficPermission) {
-	c.target("spec.targetRef", s.GetTargetRef(), level{top: true, sections: true,
-		kinds: []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}})
+	c.top(KindMeshTrafficPermission, s.GetTargetRef(), true)
 	switch {
 	case len(s.GetFrom()) == 0 && len(s.GetRules()) == 0:
 		c.add("spec", "needs rules or from")
@@ -138,11 +136,7 @@ func (c *check) permission(s *meshv1.MeshTrafficPermission) {
 		c.warn("spec.from", "is deprecated: use rules")
 	}
 	for i, f := range s.GetFrom() {
-		c.target(fmt.Sprintf("spec.from[%d].targetRef", i), f.GetTargetRef(),
-			level{kinds: []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}})
-		if t := f.GetTargetRef(); t.GetKind() == "MeshService" && t.GetName() == "" {
-			c.add(fmt.Sprintf("spec.from[%d].targetRef.name", i), "is required: callers are told apart by their tag %s", TagService)
-		}
+		c.callerTarget(fmt.Sprintf("spec.from[%d].targetRef", i), f.GetTargetRef())
 	}
 	for i, r := range s.GetRules() {
 		path, d := fmt.Sprintf("spec.rules[%d].default", i), r.GetDefault()
@@ -163,8 +157,7 @@ func (c *check) permission(s *meshv1.MeshTrafficPermission) {
 // httpRoute: traffic-policies 2.2 and 2.3 with decisions 12.3, 12.4 and 12.25.
 func (c *check) httpRoute(s *meshv1.MeshHTTPRoute) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
-	c.target("spec.targetRef", s.GetTargetRef(), level{top: true,
-		kinds: []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset", "MeshGateway"}})
+	c.top(KindMeshHTTPRoute, s.GetTargetRef(), false)
 	kinds := []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
 	if gateway {
 		kinds = []string{"Mesh"}
@@ -219,16 +212,7 @@ func (c *check) routeMatch(path string, m *meshv1.MeshHTTPRoute_RouteMatch) {
 		}
 	}
 	for i, h := range m.GetHeaders() {
-		at := fmt.Sprintf("%s.headers[%d]", path, i)
-		c.headerName(at+".name", h.GetName())
-		switch h.GetType() {
-		case "Present", "Absent":
-			if h.GetValue() != "" {
-				c.add(at+".value", "must not be given with type %s", h.GetType())
-			}
-		case "RegularExpression":
-			c.expression(at+".value", h.GetValue())
-		}
+		c.headerMatch(fmt.Sprintf("%s.headers[%d]", path, i), h)
 	}
 	names := map[string]bool{}
 	for i, q := range m.GetQueryParams() {
@@ -240,6 +224,18 @@ func (c *check) routeMatch(path string, m *meshv1.MeshHTTPRoute_RouteMatch) {
 		if q.GetType() == "RegularExpression" {
 			c.expression(at+".value", q.GetValue())
 		}
+	}
+}
+
+func (c *check) headerMatch(path string, h *meshv1.MeshHTTPRoute_HeaderMatch) {
+	c.headerName(path+".name", h.GetName())
+	switch h.GetType() {
+	case "Present", "Absent":
+		if h.GetValue() != "" {
+			c.add(path+".value", "must not be given with type %s", h.GetType())
+		}
+	case "RegularExpression":
+		c.expression(path+".value", h.GetValue())
 	}
 }
 
@@ -324,9 +320,11 @@ func (c *check) headerModifier(path string, m *meshv1.MeshHTTPRoute_HeaderModifi
 	}
 	for i, h := range m.GetSet() {
 		name(fmt.Sprintf("%s.set[%d].name", path, i), h.GetName())
+		c.printable(fmt.Sprintf("%s.set[%d].value", path, i), h.GetValue())
 	}
 	for i, h := range m.GetAdd() {
 		name(fmt.Sprintf("%s.add[%d].name", path, i), h.GetName())
+		c.printable(fmt.Sprintf("%s.add[%d].value", path, i), h.GetValue())
 	}
 	for i, h := range m.GetRemove() {
 		at := fmt.Sprintf("%s.remove[%d]", path, i)
@@ -337,21 +335,43 @@ func (c *check) headerModifier(path string, m *meshv1.MeshHTTPRoute_HeaderModifi
 	}
 }
 
-// percentage is an integer or a decimal as text, 0 to 100.
-func (c *check) percentage(path string, p *meshv1.IntOrString) {
+// number reads an integer or a decimal as text; it is not ok if there is none, or text that is no number.
+func (c *check) number(path string, p *meshv1.IntOrString) (float64, bool) {
 	if p == nil {
-		return
+		return 0, false
 	}
-	v := float64(p.GetIntValue())
-	if s, ok := p.GetValue().(*meshv1.IntOrString_StringValue); ok {
-		if !decimal.MatchString(s.StringValue) {
-			c.add(path, "must be a number, such as 5 or \"2.5\"")
-			return
-		}
-		v, _ = strconv.ParseFloat(s.StringValue, 64)
+	v, ok := Number(p)
+	if !ok {
+		c.add(path, "must be a number, such as 5 or \"2.5\"")
 	}
-	if v < 0 || v > 100 {
+	return v, ok
+}
+
+// Number is the value of an integer or of a decimal as text. It is not ok if there is none.
+func Number(p *meshv1.IntOrString) (float64, bool) {
+	switch v := p.GetValue().(type) {
+	case *meshv1.IntOrString_IntValue:
+		return float64(v.IntValue), true
+	case *meshv1.IntOrString_StringValue:
+		f, err := strconv.ParseFloat(v.StringValue, 64)
+		return f, err == nil && decimal.MatchString(v.StringValue)
+	}
+	return 0, false
+}
+
+// percentage is a number from 0 to 100.
+func (c *check) percentage(path string, p *meshv1.IntOrString) {
+	if v, ok := c.number(path, p); ok && (v < 0 || v > 100) {
 		c.add(path, "must be from 0 to 100")
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// printable is text that goes into a header: proxies refuse line ends and zero bytes there.
+func (c *check) printable(path, s string) {
+	if strings.ContainsFunc(s, func(r rune) bool { return isControl(r) && r != '\t' }) {
+		c.add(path, "must not contain line ends or other control characters")
 	}
 }
 

@@ -18,6 +18,44 @@ type level struct {
 	top bool
 }
 
+// topKinds are the kinds of the top-level targetRef of each policy (traffic-policies 1.5): everywhere, and only in
+// policies of the system, which are those without a namespace.
+var topKinds = map[Kind]struct{ anywhere, system []string }{
+	KindMeshHTTPRoute:             {anyProxies, gateways},
+	KindMeshTCPRoute:              {anyProxies, gateways},
+	KindMeshLoadBalancingStrategy: {slices.Concat(anyProxies, gateways), nil},
+	KindMeshRateLimit:             {anyProxies, gatewaysAndRoutes},
+	KindMeshHealthCheck:           {slices.Concat(anyProxies, gateways), nil},
+	KindMeshCircuitBreaker:        {slices.Concat(anyProxies, gateways), nil},
+	KindMeshRetry:                 {anyProxies, gatewaysAndRoutes},
+	KindMeshTimeout:               {anyProxies, gatewaysAndRoutes},
+	KindMeshFaultInjection:        {anyProxies, gateways},
+	KindMeshTrafficPermission:     {anyProxies, nil},
+}
+
+var (
+	anyProxies        = []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}
+	gateways          = []string{"MeshGateway"}
+	gatewaysAndRoutes = []string{"MeshGateway", "MeshHTTPRoute"}
+)
+
+// top checks the top-level targetRef; sections says that it may select one inbound.
+func (c *check) top(kind Kind, t *meshv1.TargetRef, sections bool) {
+	kinds := topKinds[kind].anywhere
+	if !c.namespaced {
+		kinds = slices.Concat(kinds, topKinds[kind].system)
+	}
+	c.target("spec.targetRef", t, level{top: true, sections: sections, kinds: kinds})
+}
+
+// callerTarget checks a targetRef that tells callers by their tags.
+func (c *check) callerTarget(path string, t *meshv1.TargetRef) {
+	c.target(path, t, level{kinds: []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}})
+	if t.GetKind() == "MeshService" && t.GetName() == "" {
+		c.add(path+".name", "is required: callers are told apart by their tag %s", TagService)
+	}
+}
+
 // target checks a targetRef (traffic-policies 1.4 and 1.5). Nil is fine: it is for the caller to demand one.
 func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 	if t == nil || t.GetKind() == "" {

@@ -39,6 +39,18 @@
 // Results share leaves with the policies they came from and must not be changed. Each leaf keeps who set it
 // ([Effective.Fields]), which is how a person learns why a timeout is what it is.
 //
+// Three kinds need more. What a person says of outlier detection in a MeshCircuitBreaker replaces what the defaults of the
+// system say, since their detectors would go on ejecting beside the person's. A MeshTCPRoute's conf is that of its one
+// rule. A policy about a MeshHTTPRoute holds for that route as a whole: what is said of the whole mesh lies under it, what
+// is said of the service does not ([ForRoute]).
+//
+// # Inbound
+//
+// [ForInbound] gives one conf for every caller and one for each condition on callers, in the order in which they must be
+// tried. In a MeshRateLimit the former lies under the latter; in a MeshTimeout it does not, for the route of such callers
+// is a copy of the common one that has it already. Rules of MeshFaultInjection are not merged at all: each that fits
+// acts, and [Faults] gives them in order. Its older form, "from", is a list in which the last entry that fits decides.
+//
 // # Permissions
 //
 // Rules of MeshTrafficPermission accumulate: what any policy denies is denied, else what any allows is allowed.

@@ -193,7 +193,8 @@ func Compare(a, b Head) int { return cmp.Or(compareRank(a, b), compareName(a, b)
 type Entry struct {
 	// Target is nil for rules.
 	Target *meshv1.TargetRef
-	// Conf is the entry's "default"; nil if absent or if the kind's entries have none.
+	// Conf is the entry's "default"; nil if absent or if the kind's entries have none. For MeshTCPRoute it is that of the
+	// one rule, and never nil.
 	Conf proto.Message
 	// Index in the list.
 	Index int
@@ -233,9 +234,22 @@ func entries(r *mesh.Resource, list protoreflect.Name) iter.Seq[Entry] {
 			if conf != nil && m.Has(conf) {
 				e.Conf = m.Get(conf).Message().Interface()
 			}
+			if to, ok := m.Interface().(*meshv1.MeshTCPRoute_To); ok {
+				e.Conf = tcpConf(to)
+			}
 			if !yield(e) {
 				return
 			}
 		}
 	}
+}
+
+// tcpConf is the one rule of a MeshTCPRoute; without a rule, connections go to the destination itself.
+func tcpConf(to *meshv1.MeshTCPRoute_To) proto.Message {
+	for _, r := range to.GetRules() {
+		if r.GetDefault() != nil {
+			return r.GetDefault()
+		}
+	}
+	return &meshv1.MeshTCPRoute_Conf{}
 }

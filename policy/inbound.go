@@ -15,8 +15,8 @@ import (
 type Inbound struct {
 	// CatchAll is about every caller: rules without matches and "from" entries.
 	CatchAll Effective
-	// Conditioned are about some callers, most specific match first: the first that fits a caller holds. They do not
-	// include the CatchAll.
+	// Conditioned are about some callers, most specific match first: the first that fits a caller holds. Those of a
+	// MeshRateLimit include the CatchAll, others do not.
 	Conditioned []Conditioned
 }
 
@@ -27,7 +27,8 @@ type Conditioned struct {
 }
 
 // ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies 1.10). The policies are
-// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read.
+// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read. MeshFaultInjection
+// is another matter: see [Faults].
 func ForInbound(policies []*mesh.Resource) Inbound {
 	type conditioned struct {
 		match  *meshv1.Match
@@ -35,12 +36,17 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 		origin Origin
 	}
 	var in Inbound
-	var all []conditioned
+	var all, under []conditioned
 	for _, p := range policies {
 		rules := RuleEntries(p)
+		below := p.Key.Kind == mesh.KindMeshRateLimit
 		if len(rules) == 0 {
 			for _, e := range FromEntries(p) {
-				in.CatchAll.add(e.Conf, Origin{Key: p.Key, Rule: e.Index})
+				origin := Origin{Key: p.Key, Rule: e.Index}
+				in.CatchAll.add(e.Conf, origin)
+				if below {
+					under = append(under, conditioned{conf: e.Conf, origin: origin})
+				}
 			}
 			continue
 		}
@@ -49,6 +55,9 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 			matches := matchesOf(e)
 			if len(matches) == 0 {
 				in.CatchAll.add(e.Conf, origin)
+				if below {
+					under = append(under, conditioned{conf: e.Conf, origin: origin})
+				}
 			}
 			for _, m := range matches {
 				all = append(all, conditioned{match: m, conf: e.Conf, origin: origin})
@@ -59,11 +68,11 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 		if slices.ContainsFunc(in.Conditioned, func(o Conditioned) bool { return proto.Equal(o.Match, c.match) }) {
 			continue
 		}
-		under := slices.Clone(all)
-		under = slices.DeleteFunc(under, func(o conditioned) bool { return !subsumes(o.match, c.match) })
-		slices.SortStableFunc(under, func(a, b conditioned) int { return -compareMatches(a.match, b.match) })
+		over := slices.Clone(all)
+		over = slices.DeleteFunc(over, func(o conditioned) bool { return !subsumes(o.match, c.match) })
+		slices.SortStableFunc(over, func(a, b conditioned) int { return -compareMatches(a.match, b.match) })
 		out := Conditioned{Match: c.match}
-		for _, u := range under {
+		for _, u := range slices.Concat(under, over) {
 			if n := len(out.Origins); n == 0 || out.Origins[n-1] != u.origin {
 				out.add(u.conf, u.origin)
 			}

@@ -93,3 +93,17 @@ func (e *Effective) add(conf proto.Message, origin Origin) {
 	e.Origins = append(e.Origins, origin)
 	merge(e.Conf.ProtoReflect(), conf.ProtoReflect(), "", func(path string) { e.Fields[path] = origin })
 }
+
+// clear unsets a field of the merged conf, with all below it, as if nobody had set it.
+func (e *Effective) clear(field string) {
+	if e.Conf == nil {
+		return
+	}
+	m := e.Conf.ProtoReflect()
+	m.Clear(m.Descriptor().Fields().ByJSONName(field))
+	for path := range e.Fields {
+		if path == field || strings.HasPrefix(path, field+".") {
+			delete(e.Fields, path)
+		}
+	}
+}

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"errors"
 	"slices"
 	"strings"
 	"unique"
@@ -174,7 +173,13 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 	return newSegment(list), nil
 }
 
-var errKeyless = errors.New("the mesh demands mTLS and this gRPC client has no certificate: name a certificate provider of its bootstrap " +
+// conditionError is no failure to compute a value but a condition that a person has to see to: it concerns the change that
+// brought it about, and none after that.
+type conditionError string
+
+func (e conditionError) Error() string { return string(e) }
+
+const errKeyless = conditionError("the mesh demands mTLS and this gRPC client has no certificate: name a certificate provider of its bootstrap " +
 	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; until then its calls fail")
 
 // computeKeyless fails where a client without a certificate can reach nobody, which is how [Progress] gets to say so.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -266,5 +267,42 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	w.remove(f.key)
 	if w.table(f.key) != last || len(w.e.Progress().Refusals) != 0 {
 		t.Error("a removed Dataplane took its proxy's configuration away")
+	}
+}
+
+// TestTrust: proxies trust the bundle of the backend in use, wherever it is kept, and hear when it changes.
+func TestTrust(t *testing.T) {
+	provided := func(cert *meshv1.DataSource) *mesh.Resource {
+		m := testMesh("STRICT")
+		b := m.Spec.(*meshv1.Mesh).Mtls.Backends[0]
+		b.Type, b.Conf = "provided", &meshv1.Mesh_Conf{Cert: cert}
+		return m
+	}
+	secret := func(name, data string) *mesh.Resource {
+		return resource(mesh.KindSecret, "", name, &meshv1.Secret{Data: []byte(data)})
+	}
+	w := newWorld(t)
+	w.put(testDataplane("web-1", "10.0.0.1", "web", 8080))
+	f := w.open(testDataplane("web-1", "", "web", 1).Key)
+	for _, tc := range []struct {
+		name   string
+		change []*mesh.Resource
+		want   string
+	}{
+		{"no mTLS", []*mesh.Resource{testMesh("")}, ""},
+		{"builtin without its Secret yet", []*mesh.Resource{testMesh("STRICT")}, ""},
+		{"builtin", []*mesh.Resource{secret("default.ca-builtin-cert-ca-1", "one")}, "one"},
+		{"another root", []*mesh.Resource{secret("default.ca-builtin-cert-ca-1", "two")}, "two"},
+		{"provided inline", []*mesh.Resource{provided(&meshv1.DataSource{InlineString: "three"})}, "three"},
+		{"provided by a Secret", []*mesh.Resource{provided(&meshv1.DataSource{Secret: "my-ca"}), secret("my-ca", "four")}, "four"},
+	} {
+		w.put(tc.change...)
+		got := ""
+		if r := w.table(f.key).Lookup(delta.TypeSecret, "system_mtls_ca_default"); r != nil {
+			got = string(message(t, r).(*tlsv3.Secret).GetValidationContext().GetTrustedCa().GetInlineBytes())
+		}
+		if got != tc.want {
+			t.Errorf("%s: trusts %q, want %q", tc.name, got, tc.want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/compile"
 )
 
 // node is one remembered value: an input, or the answer to a query for one key.
@@ -21,8 +22,11 @@ type node struct {
 	state nodeState
 	// seen is the mark of the last recorder that noted this node.
 	seen uint64
-	// failure of the last compute; the value is that of the last good one.
+	// failure of the last compute; the value is that of the last good one. told says that it was logged.
 	failure error
+	// since is, for a failure that is a [conditionError], the revision at which it was first told; 0 before.
+	since uint64
+	told  bool
 	// compute brings the value up to date and says whether it changed; nil for inputs.
 	compute func(n *node) bool
 	// drop forgets the node in its table.
@@ -145,7 +149,7 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 		return false
 	}
 	if n.failure != nil {
-		n.failure = nil
+		n.failure, n.told, n.since = nil, false, 0
 		delete(g.failed, n)
 	}
 	return changed
@@ -292,6 +296,29 @@ func newQuery[K comparable, V any](g *graph, name string, keep func(old, new V) 
 	return &query[K, V]{g: g, kind: g.newKind(name), fn: fn, keep: keep, nodes: map[K]*memo[V]{}}
 }
 
+// describe names a query's key for people.
+func describe(k any) string {
+	switch k := k.(type) {
+	case compile.Ref:
+		return k.KRI()
+	case inSet:
+		return k.ref.KRI()
+	case clusterKey:
+		return k.ref.KRI()
+	case listenerKey:
+		return k.outbound.Name
+	case serviceRange:
+		return fmt.Sprintf("%s port %d", k.service, k.port)
+	case listedKey:
+		return "outbounds listed in mesh " + k.at.Mesh
+	case inboundKey:
+		return "inbounds of mesh " + k.mesh
+	case groupKey, keyList:
+		return "of a group of proxies"
+	}
+	return fmt.Sprint(k)
+}
+
 func same[V comparable](old, new V) (V, bool) { return new, old != new }
 
 // sameBy keeps the old value if equal says so.
@@ -311,7 +338,7 @@ func (q *query[K, V]) node(k K) *memo[V] {
 	}
 	m = &memo[V]{}
 	m.kind = q.kind
-	m.label = func() string { return fmt.Sprintf("%v", k) }
+	m.label = func() string { return describe(k) }
 	m.drop = func() { delete(q.nodes, k) }
 	m.compute = func(n *node) bool {
 		first := n.state == stateNew

@@ -61,23 +61,26 @@ func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error)
 	if info.MTLS == "" {
 		return nil, nil
 	}
-	key := compile.CAKey(meshName, info.Backend)
-	res := q.reads(r).Spec(key)
-	if res == nil {
-		return nil, nil
+	data, cause := []byte(info.CAText), mesh.Key{Kind: mesh.KindMesh, Name: meshName}
+	if info.CA != (mesh.Key{}) {
+		cause = info.CA
+		res := q.reads(r).Spec(info.CA)
+		if res == nil {
+			return nil, nil
+		}
+		data = mesh.Spec[*meshv1.Secret](res).GetData()
 	}
-	data := mesh.Spec[*meshv1.Secret](res).GetData()
 	if len(data) == 0 {
 		return nil, nil
 	}
-	return q.pool.secret(ir.Secret{Name: compile.CASecret(meshName), Trust: data}, key)
+	return q.pool.secret(ir.Secret{Name: ir.CASecret(meshName), Trust: data}, cause)
 }
 
 // computeSecrets is a proxy's certificate and the bundle it trusts.
 func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
 	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
-		res, err := q.pool.secret(ir.Secret{Name: compile.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
+		res, err := q.pool.secret(ir.Secret{Name: ir.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
 		if err != nil {
 			return nil, err
 		}

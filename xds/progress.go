@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -82,6 +84,27 @@ func (e *Engine) failed() []ProxyRefusal {
 		if errors.Is(n.failure, errGone) {
 			continue
 		}
+		if !n.told {
+			n.told = true
+			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", n.label()), zap.Error(n.failure)}
+			var p *PanicError
+			if errors.As(n.failure, &p) {
+				fields = append(fields, zap.ByteString("stack", p.Stack))
+			}
+			if _, ok := n.failure.(conditionError); ok {
+				e.log.Warn("a proxy lacks what its mesh demands", fields...)
+			} else {
+				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
+			}
+		}
+		revision := e.processed
+		var c conditionError
+		if errors.As(n.failure, &c) {
+			if n.since == 0 {
+				n.since = revision
+			}
+			revision = n.since
+		}
 		seen := map[*node]bool{}
 		for todo := []*node{n}; len(todo) > 0; {
 			u := todo[len(todo)-1]
@@ -97,7 +120,7 @@ func (e *Engine) failed() []ProxyRefusal {
 				continue
 			}
 			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Refusal: delta.Refusal{
-				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: e.processed}})
+				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: revision}})
 		}
 	}
 	return out

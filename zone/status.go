@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,14 +21,19 @@ import (
 	"github.com/meridian-mesh/meridian/xds"
 )
 
-// refusalsOf is the wire form: one entry for each cause, or one without.
-func refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
+// refusalsOf is the wire form: one entry for each cause, or one without. What the control plane could not make is computed
+// anew all the time, so its revision is that of the cause.
+func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
+	view := z.replica.View()
 	for _, r := range p.Refusals {
 		one := func(cause mesh.Key) {
 			pr := &kdsv1.ProxyRefusal{Proxy: r.Proxy.String(), Resource: r.Resource, Reason: r.Reason, Revision: r.Revision}
 			if cause != (mesh.Key{}) {
 				pr.Cause = cause.Proto()
+				if at, ok := view.Get(cause); ok && r.ByControlPlane {
+					pr.Revision = at.Revision
+				}
 			}
 			out = append(out, pr)
 		}
@@ -59,8 +65,37 @@ func (z *Zone) localProgress() kdsrpc.LocalProgress {
 	total, _, _ := z.registry.Counts()
 	return kdsrpc.LocalProgress{
 		Answered: p.Answered, Total: max(total, p.Online), Online: p.Online, Pending: names(p.Pending), PendingCount: p.PendingCount,
-		Refusals: refusalsOf(p), ZoneRevision: p.Revision,
+		Refusals: z.refusals.global(z.refusalsOf(p), z.client.Applied()), ZoneRevision: p.Revision,
 	}
+}
+
+// refusalLog remembers which of global's revisions this zone had applied when it first saw a refusal. Proxies refuse what
+// they got after it was applied, so it is at least the revision that led to the refusal.
+type refusalLog struct {
+	mu   sync.Mutex
+	seen map[refusalID]uint64
+}
+
+type refusalID struct {
+	proxy, resource, cause, reason string
+	revision                       uint64
+}
+
+// global returns the refusals with global's revisions in place of the zone's own.
+func (l *refusalLog) global(refusals []*kdsv1.ProxyRefusal, applied uint64) []*kdsv1.ProxyRefusal {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seen := make(map[refusalID]uint64, len(refusals))
+	for _, r := range refusals {
+		id := refusalID{r.GetProxy(), r.GetResource(), mesh.KeyFromProto(r.GetCause()).String(), r.GetReason(), r.GetRevision()}
+		at, ok := l.seen[id]
+		if !ok {
+			at = applied
+		}
+		seen[id], r.Revision = at, at
+	}
+	l.seen = seen
+	return refusals
 }
 
 // delivered waits until every proxy has answered revision.
@@ -88,7 +123,7 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 		d.Pending, d.PendingCount = names(p.Pending), uint32(p.PendingCount)
 		d.Reason = fmt.Sprintf("%d proxies have not answered", p.PendingCount)
 	}
-	for _, r := range refusalsOf(p) {
+	for _, r := range z.refusalsOf(p) {
 		if r.GetRevision() == 0 || r.GetRevision() >= revision {
 			d.Refusals = append(d.Refusals, r)
 		}
@@ -99,19 +134,22 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 	return &adminv1.WaitRevisionResponse{Complete: d.Complete, Zones: []*adminv1.ZoneDelivery{d}, Took: durationpb.New(time.Since(began))}
 }
 
+// refused is the state of a global that does not want this zone.
+const refused = "Refused"
+
 // storeTimeout bounds the look at the store in a status.
 const storeTimeout = time.Second
 
 // Status is the status of this zone.
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
-	total, _, _ := z.registry.Counts()
+	total, _, withheld := z.registry.Counts()
 	revision := z.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role: adminapi.RoleZone, Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Revision: revision,
 		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
-		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online)},
-		Refusals: refusalsOf(p),
+		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online), Withheld: uint32(withheld)},
+		Refusals: z.refusalsOf(p),
 	}
 	if p.Answered >= revision {
 		out.Proxies.AtRevision = out.Proxies.Online
@@ -131,9 +169,12 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed}
 	switch {
 	case s.Permanent:
-		peer.State = "Refused"
+		peer.State = refused
 	case s.State == kdsrpc.Offline || s.State == kdsrpc.Stale:
 		peer.State = string(kdsrpc.Offline)
+		if _, err := z.pins(); err != nil && z.cfg.CAFile == "" && !z.cfg.TLSSkipVerify {
+			peer.State, peer.Reason = refused, err.Error()
+		}
 	}
 	since := s.Connected
 	if peer.State != string(kdsrpc.Online) {

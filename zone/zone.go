@@ -28,8 +28,6 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -118,6 +116,7 @@ type Zone struct {
 	roots   *meshca.Reconciler
 
 	progress    *progress
+	refusals    refusalLog
 	propagation prometheus.Histogram
 	ready       chan struct{}
 	keys        chan struct{}
@@ -217,20 +216,7 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 	if u.Port() == "" {
 		address = net.JoinHostPort(u.Hostname(), "5685")
 	}
-	token, err := z.token()
-	if err != nil {
-		return nil, err
-	}
-	options := pki.ClientOptions{CAFile: z.cfg.CAFile, SkipVerify: z.cfg.TLSSkipVerify, ServerName: u.Hostname()}
-	if options.CAFile == "" && !options.SkipVerify {
-		if options.Pins, err = auth.PinsOf(token); err != nil {
-			return nil, fmt.Errorf("--token-file %s: %w", z.cfg.TokenFile, err)
-		}
-	}
-	if options.SkipVerify {
-		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way can read and change what global says")
-	}
-	conf, err := pki.ClientTLS(options)
+	conf, err := z.globalTLS(u.Hostname())
 	if err != nil {
 		return nil, err
 	}
@@ -247,18 +233,6 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 func validate(r *mesh.Resource) error {
 	_, err := mesh.Validate(r)
 	return err
-}
-
-// token reads the zone token.
-func (z *Zone) token() (string, error) {
-	if z.cfg.TokenFile == "" {
-		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token zone', and give it with --token-file")
-	}
-	data, err := os.ReadFile(z.cfg.TokenFile)
-	if err != nil {
-		return "", fmt.Errorf("--token-file: %w", err)
-	}
-	return strings.TrimSpace(string(data)), nil
 }
 
 // Tokens issues and checks tokens, for the command that prints the first administrator's.
@@ -394,7 +368,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return z.client.Run(ctx)
+	return meshca.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // bootstrap makes the first keys; it ends early.

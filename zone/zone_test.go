@@ -250,6 +250,41 @@ func TestRestartServesAndMarksNobody(t *testing.T) {
 	}
 }
 
+// TestMassLossWithholds: when most proxies vanish at once their endpoints stay as they are, and the status says so.
+func TestMassLossWithholds(t *testing.T) {
+	w := newWorld(t)
+	client := w.join("client", "client", "127.0.0.9")
+	var all []*proxy
+	want := map[string]string{}
+	for i := range 4 {
+		address := fmt.Sprintf("127.0.0.%d", i+1)
+		all = append(all, w.join(fmt.Sprintf("web-%d", i), "web", address))
+		want[address+":9001"] = "HEALTHY"
+	}
+	w.waitEndpoints(client, clusterOf("web"), want)
+	for _, p := range all {
+		p.cut()
+	}
+	for w.zone.Status(w.ctx).GetProxies().GetWithheld() != 4 {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-w.ctx.Done():
+			t.Fatalf("status %v", w.zone.Status(w.ctx))
+		}
+	}
+	client.View(func(s *xdstest.State) {
+		if got := endpoints(s, clusterOf("web")); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("endpoints %v, want %v", got, want)
+		}
+	})
+	// They return but for one, which counts by itself then.
+	for _, p := range all[1:] {
+		p.run(w)
+	}
+	want["127.0.0.1:9001"] = "UNHEALTHY"
+	w.waitEndpoints(client, clusterOf("web"), want)
+}
+
 func TestIdentityBeforeConfiguration(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.store.Commit(w.ctx, store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{

@@ -77,6 +77,9 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	}
 	if p := s.GetProxies(); p != nil {
 		say(cmd, "proxies: %d of %d online, %d have the latest\n", p.GetOnline(), p.GetTotal(), p.GetAtRevision())
+		if p.GetWithheld() > 0 {
+			say(cmd, "         %d vanished at once and stay endpoints until they return: is this control plane cut off?\n", p.GetWithheld())
+		}
 	}
 	if what == "global" {
 		printZones(cmd, s.GetZones())

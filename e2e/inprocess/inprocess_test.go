@@ -2,11 +2,15 @@ package inprocess
 
 import (
 	"context"
+	"os"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/meridian-mesh/meridian/internal/auth"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -104,25 +108,33 @@ func TestGlobalRestart(t *testing.T) {
 	}
 }
 
-// TestForeignToken: a zone with a token of another zone or of nobody keeps running, and says why it is refused.
-func TestForeignToken(t *testing.T) {
+// TestBadToken: a zone with a token of another zone, of no use or out of date keeps running, says why it is refused, and
+// joins once it has a good one, without a restart.
+func TestBadToken(t *testing.T) {
 	w := newWorld(t)
-	w.zones["us-east"] = newPart(t)
-	w.startZone("us-east", w.zoneToken("eu-west"))
-	z := w.running["us-east"]
-	for {
-		s := z.Status(w.ctx).GetGlobal()
-		if s.GetState() == "Refused" {
-			if s.GetReason() == "" {
-				t.Error("refused without a reason")
+	foreign := w.zoneToken("eu-west")
+	late, err := w.global.Tokens().IssueZone(w.ctx, auth.ZoneClaims{Zone: "us-east", Scope: []string{"cp"}}, time.Nanosecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ token, reason string }{
+		"foreign": {foreign, "eu-west"}, "garbage": {"garbage", "--token-file"}, "expired": {late, "expired"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.with(t)
+			w.zones["us-east"] = newPart(t)
+			file := w.startZone("us-east", c.token)
+			z := w.running["us-east"]
+			w.poll("refused", func() bool {
+				s := z.Status(w.ctx).GetGlobal()
+				return s.GetState() == "Refused" && strings.Contains(s.GetReason(), c.reason)
+			})
+			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
+				t.Fatal(err)
 			}
-			return
-		}
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-w.ctx.Done():
-			t.Fatalf("the zone is not refused: %v", s)
-		}
+			w.ready(z)
+			w.zones["us-east"].stop()
+		})
 	}
 }
 
@@ -142,5 +154,63 @@ func TestOfflineZoneIsReported(t *testing.T) {
 		if z.GetComplete() != (z.GetZone() == "us-east") {
 			t.Errorf("%v", z)
 		}
+	}
+}
+
+// TestRefusalReachesThePolicy: a proxy's NACK fails the wait, is on the policy's status at global, and goes when the policy
+// is mended.
+func TestRefusalReachesThePolicy(t *testing.T) {
+	w := newWorld(t, "us-east")
+	var refuse atomic.Bool
+	c := w.config("us-east", "east", "web", "127.0.0.1")
+	c.Verdict = func(r xdstest.Response) xdstest.Verdict {
+		if refuse.Load() && len(r.Resources) > 0 {
+			return xdstest.Verdict{Refuse: "I do not like it"}
+		}
+		return xdstest.Verdict{}
+	}
+	p := w.start(c)
+	w.waitEndpoints(p, "kri_msvc_default_us-east__web_9001", "127.0.0.1:9001 0 healthy")
+	w.settled(w.apply(timeout(6 * time.Second)))
+	refuse.Store(true)
+	got := w.global.Wait(w.ctx, w.apply(timeout(7*time.Second)))
+	if got.GetComplete() || len(got.GetZones()[0].GetRefusals()) == 0 {
+		t.Fatalf("Wait = %v", got)
+	}
+	policy := timeout(0).Key
+	deliveries := func() []*meshv1.ZoneDelivery {
+		r, ok := w.global.Replica().View().Get(policy)
+		if !ok {
+			return nil
+		}
+		return mesh.Status[*meshv1.DeliveryStatus](r).GetZones()
+	}
+	w.eventually("the refusal on the policy", func() bool {
+		d := deliveries()
+		return len(d) == 1 && d[0].GetState() == "Nacked" && strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
+	})
+	if len(w.global.Status(w.ctx).GetRefusals()) == 0 {
+		t.Error("the refusal is not in the status")
+	}
+	refuse.Store(false)
+	w.settled(w.apply(timeout(8 * time.Second)))
+	w.eventually("the policy without refusal", func() bool { return len(deliveries()) == 0 })
+}
+
+// TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get its endpoints after its
+// cluster, however many steps it is made in.
+func TestMultiZoneServiceArrivesLater(t *testing.T) {
+	w := newWorld(t, "us-east", "eu-west")
+	w.settled(w.apply(mtls()))
+	client := w.sidecar("us-east", "client", "client", "127.0.0.9")
+	w.sidecar("eu-west", "web-w", "web", "127.0.0.2")
+	w.ingress("eu-west", "127.0.0.3")
+	w.sidecar("us-east", "web-e", "web", "127.0.0.1")
+	w.waitEndpoints(client, "kri_msvc_default_us-east__web_9001", "127.0.0.1:9001 0 healthy")
+	w.waitEndpoints(client, "kri_msvc_default_eu-west__web_9001", "127.0.0.3:10001 0 healthy")
+	w.settled(w.apply(multiZone("global-web", "web")))
+	w.waitEndpoints(client, "kri_mzsvc_default___global-web_9001", "127.0.0.1:9001 0 healthy", "127.0.0.3:10001 1 healthy")
+	if err := client.Wait(w.ctx, func(s *xdstest.State) bool { return len(s.Warming) == 0 }); err != nil {
+		client.View(func(s *xdstest.State) { t.Fatalf("still warming: %v; log %v", s.Warming, s.Log) })
 	}
 }

@@ -150,7 +150,8 @@ func (w *world) zoneToken(name string) string {
 	return token
 }
 
-func (w *world) startZone(name, token string) {
+// startZone starts a zone with a token, and returns the token's file.
+func (w *world) startZone(name, token string) string {
 	w.t.Helper()
 	file := filepath.Join(w.t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
@@ -165,6 +166,26 @@ func (w *world) startZone(name, token string) {
 	}
 	w.running[name] = z
 	p.run(w.t, w.ctx, z)
+	return file
+}
+
+// with is the world in a subtest.
+func (w *world) with(t *testing.T) *world {
+	c := *w
+	c.t = t
+	return &c
+}
+
+// poll waits for something that nothing announces.
+func (w *world) poll(what string, f func() bool) {
+	w.t.Helper()
+	for !f() {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-w.ctx.Done():
+			w.t.Fatalf("not %s in time", what)
+		}
+	}
 }
 
 func (w *world) apply(rs ...*mesh.Resource) uint64 {
@@ -221,14 +242,20 @@ func (w *world) clientTLS(zoneName string) *tls.Config {
 // sidecar joins a Dataplane with a token that global issued.
 func (w *world) sidecar(zoneName, name, service, address string) *proxy {
 	w.t.Helper()
+	return w.start(w.config(zoneName, name, service, address))
+}
+
+// config of a sidecar's stand-in.
+func (w *world) config(zoneName, name, service, address string) xdstest.Config {
+	w.t.Helper()
 	token, err := w.global.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	doc := fmt.Sprintf(`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
 		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address, service)
-	return w.start(xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: token,
-		NodeID: "default." + name, Metadata: map[string]string{"dataplane.resource": doc}})
+	return xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: token,
+		NodeID: "default." + name, Metadata: map[string]string{"dataplane.resource": doc}}
 }
 
 // ingress joins a zone's ingress.

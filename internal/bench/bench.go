@@ -220,7 +220,7 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 		if err != nil {
 			return f, err
 		}
-		computes, err := b.plane.counters("meridian_xds_compute_total", "query")
+		computes, err := b.plane.computes(ctx)
 		if err != nil {
 			return f, err
 		}
@@ -238,7 +238,7 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 		if err != nil {
 			return f, err
 		}
-		now, err := b.plane.counters("meridian_xds_compute_total", "query")
+		now, err := b.plane.computes(ctx)
 		if err != nil {
 			return f, err
 		}

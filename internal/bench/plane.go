@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -23,6 +24,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -47,6 +49,7 @@ type plane struct {
 	address  string // of ADS
 	bare     string // of the floor
 	stop     func() error
+	neutral  int // neutral changes written
 }
 
 // newPlane starts everything; stop ends it.
@@ -69,7 +72,7 @@ func newPlane(parent context.Context) (*plane, error) {
 	adsServer := grpc.NewServer(append(delta.ServerOptions(), creds)...)
 	ads.Register(adsServer)
 	bareServer := grpc.NewServer(creds, grpc.ForceServerCodecV2(newRawCodec()), grpc.UnknownServiceHandler(p.floor.serve),
-		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(4<<10))
+		grpc.ReadBufferSize(4<<10))
 
 	ctx, cancel := context.WithCancel(parent)
 	group, ctx := errgroup.WithContext(ctx)
@@ -107,6 +110,28 @@ func (p *plane) commit(ctx context.Context, ops ...store.Op) (uint64, error) {
 	return r.Revision, err
 }
 
+// computes are the engine's computations until now, by query. The engine counts a batch after it has handed out the tables;
+// so a change that concerns nothing goes through it first, and everything before that is counted.
+func (p *plane) computes(ctx context.Context) (map[string]float64, error) {
+	p.neutral++
+	revision, err := p.commit(ctx, put(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindHostnameGenerator, Name: "neutral"},
+		Labels: map[string]string{"round": strconv.Itoa(p.neutral)}, Spec: &meshv1.HostnameGenerator{}}))
+	if err != nil {
+		return nil, err
+	}
+	for {
+		changed := p.engine.ProgressChanged()
+		if p.engine.Progress().Revision >= revision {
+			return p.counters("meridian_xds_compute_total", "query")
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
 // counters sums a counter by the value of a label ("" sums all).
 func (p *plane) counters(name, label string) (map[string]float64, error) {
 	families, err := p.registry.Gather()
@@ -142,6 +167,7 @@ type resident mesh.Key
 
 func (r resident) Proxy() (mesh.Key, uint64) { return mesh.Key(r), 0 }
 func (resident) Superseded() <-chan struct{} { return nil }
+func (resident) Configured()                 {}
 func (resident) Leave(error)                 {}
 
 // answers stands between the server and the engine and counts who has answered what.

@@ -93,7 +93,7 @@ func Sidecars(ctx context.Context, in io.Reader, out io.Writer) error {
 // bare is one stream of the floor: it answers each message with a small one.
 func bare(ctx context.Context, address string, t *tls.Config) error {
 	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(t)), grpc.WithNoProxy(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec())), grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(4<<10))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec())), grpc.WithReadBufferSize(4<<10))
 	if err != nil {
 		return err
 	}

@@ -15,7 +15,6 @@ type values struct {
 	wait    time.Duration
 	verbose bool
 	hosts   []string
-	file    string
 }
 
 func flagSet(v *values) *pflag.FlagSet {

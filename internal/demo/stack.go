@@ -242,7 +242,16 @@ func (s *Stack) newControlPlane(name, address string) *controlPlane {
 // startControlPlane starts it the first time, with a database of its own if need be, and waits until it is ready.
 func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 	if s.cfg.Store == "postgres" && cp.process.env == nil {
-		url, stop, err := pgtest.Start(filepath.Join(s.dir, "postgres-"+cp.name))
+		// Not below the demo's folder: the server runs as the user postgres if we are root, and must be able to get there.
+		dir, err := os.MkdirTemp("", "meridian-demo-postgres-")
+		if err != nil {
+			return err
+		}
+		s.stops = append(s.stops, func() { _ = os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return err
+		}
+		url, stop, err := pgtest.Start(filepath.Join(dir, "cluster"))
 		if err != nil {
 			return fmt.Errorf("start PostgreSQL for %s: %w", cp.name, err)
 		}

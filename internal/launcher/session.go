@@ -106,6 +106,9 @@ func (s *session) run(ctx context.Context) error {
 		if permanent[code] && !(s.wasAccepted() && mayMend[code]) {
 			return &RefusedError{Code: code, Reason: status.Convert(err).Message()}
 		}
+		if foreign := s.trust.foreign(); foreign != nil && !s.wasAccepted() {
+			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
+		}
 		if time.Since(began) > lastPause {
 			pause = firstPause // it held for a while: begin anew
 		}

@@ -21,8 +21,9 @@ type trust struct {
 	pins   map[string]bool
 	conf   *tls.Config
 
-	mu sync.Mutex
-	ca []byte // PEM, of the last handshake that held
+	mu       sync.Mutex
+	ca       []byte // PEM, of the last handshake that held
+	mismatch error  // of the last handshake: the server is not the token's control plane
 }
 
 func (t *trust) setPins(pins []string) {
@@ -38,7 +39,11 @@ func (t *trust) wrap(conf *tls.Config) {
 	verify := conf.VerifyConnection
 	t.conf.VerifyConnection = func(cs tls.ConnectionState) error {
 		if verify != nil {
-			if err := verify(cs); err != nil {
+			err := verify(cs)
+			t.mu.Lock()
+			t.mismatch = err
+			t.mu.Unlock()
+			if err != nil {
 				return err
 			}
 		}
@@ -55,6 +60,13 @@ func (t *trust) wrap(conf *tls.Config) {
 		}
 		return nil
 	}
+}
+
+// foreign is why the server that answered is not the control plane that the token is of, or nil.
+func (t *trust) foreign() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.mismatch
 }
 
 // systemRoots are where distributions keep their bundle.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -15,32 +16,72 @@ import (
 // A standalone zone owns its meshes and their defaults, under the keys that global would use.
 func Defaults(m *mesh.Resource) []store.Op {
 	skip := mesh.Spec[*meshv1.Mesh](m).GetSkipCreatingInitialPolicies()
-	if slices.Contains(skip, "*") || slices.Contains(skip, string(mesh.KindMeshTimeout)) {
-		return nil
-	}
 	name := m.Key.Name
-	return []store.Op{
-		defaultPolicy(mesh.KindMeshTimeout, name, "mesh-timeout-all-"+name, &meshv1.MeshTimeout{
-			TargetRef: &meshv1.TargetRef{Kind: "Mesh", ProxyTypes: []string{"Sidecar"}},
-			From: []*meshv1.MeshTimeout_From{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
-				ConnectionTimeout: d(10 * time.Second), IdleTimeout: d(2 * time.Hour),
-				Http: &meshv1.MeshTimeout_Http{RequestTimeout: d(0), StreamIdleTimeout: d(time.Hour), MaxStreamDuration: d(0)},
-			}}},
-			To: []*meshv1.MeshTimeout_To{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
-				ConnectionTimeout: d(5 * time.Second), IdleTimeout: d(time.Hour),
-				Http: &meshv1.MeshTimeout_Http{RequestTimeout: d(15 * time.Second), StreamIdleTimeout: d(30 * time.Minute)},
-			}}},
-		}),
-		defaultPolicy(mesh.KindMeshTimeout, name, "mesh-gateways-timeout-all-"+name, &meshv1.MeshTimeout{
-			TargetRef: &meshv1.TargetRef{Kind: "Mesh", ProxyTypes: []string{"Gateway"}},
-			From: []*meshv1.MeshTimeout_From{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
-				IdleTimeout: d(5 * time.Minute),
-				Http:        &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second), RequestHeadersTimeout: d(500 * time.Millisecond)},
-			}}},
-			To: []*meshv1.MeshTimeout_To{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
-				IdleTimeout: d(time.Hour), Http: &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second)},
-			}}},
-		}),
+	var ops []store.Op
+	add := func(kind mesh.Kind, prefix string, spec proto.Message) {
+		if !slices.Contains(skip, "*") && !slices.Contains(skip, string(kind)) {
+			ops = append(ops, defaultPolicy(kind, name, prefix+"-all-"+name, spec))
+		}
+	}
+	add(mesh.KindMeshTimeout, "mesh-timeout", &meshv1.MeshTimeout{
+		TargetRef: &meshv1.TargetRef{Kind: "Mesh", ProxyTypes: []string{"Sidecar"}},
+		From: []*meshv1.MeshTimeout_From{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
+			ConnectionTimeout: d(10 * time.Second), IdleTimeout: d(2 * time.Hour),
+			Http: &meshv1.MeshTimeout_Http{RequestTimeout: d(0), StreamIdleTimeout: d(time.Hour), MaxStreamDuration: d(0)},
+		}}},
+		To: []*meshv1.MeshTimeout_To{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
+			ConnectionTimeout: d(5 * time.Second), IdleTimeout: d(time.Hour),
+			Http: &meshv1.MeshTimeout_Http{RequestTimeout: d(15 * time.Second), StreamIdleTimeout: d(30 * time.Minute)},
+		}}},
+	})
+	add(mesh.KindMeshTimeout, "mesh-gateways-timeout", &meshv1.MeshTimeout{
+		TargetRef: &meshv1.TargetRef{Kind: "Mesh", ProxyTypes: []string{"Gateway"}},
+		From: []*meshv1.MeshTimeout_From{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
+			IdleTimeout: d(5 * time.Minute),
+			Http:        &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second), RequestHeadersTimeout: d(500 * time.Millisecond)},
+		}}},
+		To: []*meshv1.MeshTimeout_To{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
+			IdleTimeout: d(time.Hour), Http: &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second)},
+		}}},
+	})
+	add(mesh.KindMeshCircuitBreaker, "mesh-circuit-breaker", &meshv1.MeshCircuitBreaker{
+		TargetRef: all(), To: []*meshv1.MeshCircuitBreaker_To{{TargetRef: all(), Default: breaker()}}})
+	add(mesh.KindMeshRetry, "mesh-retry", &meshv1.MeshRetry{
+		TargetRef: all(), To: []*meshv1.MeshRetry_To{{TargetRef: all(), Default: retry()}}})
+	return ops
+}
+
+// breaker says what clusters do without any policy, so that a person can read and replace it: an instance that cannot be
+// reached or answers as a gateway that lost its server is out after three failures in a row, however few there are
+// (design 9.9). Retries are bounded per request, by [retry], and not to the peer's three at a time: under load the fourth
+// request that meets a dead instance would fail although others live.
+func breaker() *meshv1.MeshCircuitBreaker_Conf {
+	three := func() *meshv1.MeshCircuitBreaker_Consecutive {
+		return &meshv1.MeshCircuitBreaker_Consecutive{Consecutive: proto.Uint32(3)}
+	}
+	return &meshv1.MeshCircuitBreaker_Conf{
+		ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxConnections: proto.Uint32(1024),
+			MaxPendingRequests: proto.Uint32(1024), MaxRequests: proto.Uint32(1024), MaxRetries: proto.Uint32(1024)},
+		OutlierDetection: &meshv1.MeshCircuitBreaker_OutlierDetection{
+			Interval: d(time.Second), BaseEjectionTime: d(5 * time.Second), MaxEjectionPercent: proto.Uint32(100),
+			SplitExternalAndLocalErrors: proto.Bool(true),
+			Detectors:                   &meshv1.MeshCircuitBreaker_Detectors{GatewayFailures: three(), LocalOriginFailures: three()},
+		},
+	}
+}
+
+// retry is the peer's, and avoids what has failed the request: first the host, then its priority.
+func retry() *meshv1.MeshRetry_Conf {
+	backOff := func() *meshv1.MeshRetry_BackOff {
+		return &meshv1.MeshRetry_BackOff{BaseInterval: d(25 * time.Millisecond), MaxInterval: d(250 * time.Millisecond)}
+	}
+	return &meshv1.MeshRetry_Conf{
+		Tcp: &meshv1.MeshRetry_Tcp{MaxConnectAttempt: proto.Uint32(5)},
+		Http: &meshv1.MeshRetry_Http{NumRetries: proto.Uint32(5), PerTryTimeout: d(16 * time.Second), BackOff: backOff(),
+			HostSelection: []*meshv1.MeshRetry_HostSelection{{Predicate: "OmitPreviousHosts"},
+				{Predicate: "OmitPreviousPriorities", UpdateFrequency: proto.Uint32(2)}},
+			HostSelectionMaxAttempts: proto.Uint32(5)},
+		Grpc: &meshv1.MeshRetry_Grpc{NumRetries: proto.Uint32(5), PerTryTimeout: d(16 * time.Second), BackOff: backOff()},
 	}
 }
 
@@ -48,7 +89,7 @@ func all() *meshv1.TargetRef { return &meshv1.TargetRef{Kind: "Mesh"} }
 
 func d(v time.Duration) *durationpb.Duration { return durationpb.New(v) }
 
-func defaultPolicy(kind mesh.Kind, meshName, name string, spec *meshv1.MeshTimeout) store.Op {
+func defaultPolicy(kind mesh.Kind, meshName, name string, spec proto.Message) store.Op {
 	return store.Put{Resource: &mesh.Resource{
 		Key:    mesh.Key{Kind: kind, Mesh: meshName, Name: name},
 		Labels: map[string]string{mesh.LabelMesh: meshName, mesh.LabelOrigin: mesh.OriginGlobal, mesh.LabelManagedBy: mesh.ManagedByDefaults},

@@ -369,3 +369,20 @@ func TestTailAndFile(t *testing.T) {
 		}
 	}
 }
+
+// A state that a reader holds does not change under later commits.
+func TestStatesAreImmutable(t *testing.T) {
+	s := open(t, Config{InMemory: true})
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 1), put("b", 1), store.SetMeta{Name: "m", Value: []byte("1")}}}); err != nil {
+		t.Fatal(err)
+	}
+	held := s.state.Load()
+	a := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Delete{Key: a}, put("b", 2), put("c", 1), store.SetMeta{Name: "m", Value: []byte("2")}}}); err != nil {
+		t.Fatal(err)
+	}
+	if held.Resource(a) == nil || held.resources.Len() != 2 || held.KindRevision(mesh.KindMeshTimeout, "default") != 1 ||
+		string(held.meta["m"]) != "1" || len(held.tail) != 1 {
+		t.Errorf("a held state changed: %+v", held)
+	}
+}

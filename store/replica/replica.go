@@ -46,7 +46,7 @@ type Replica struct {
 // state is a view and what announces its successor.
 type state struct {
 	view View
-	// oldest is kept by subscriptions; next is closed when this state is replaced.
+	// next is closed when this state is replaced.
 	next chan struct{}
 }
 

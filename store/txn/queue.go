@@ -2,6 +2,7 @@ package txn
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"sync"
 
@@ -91,6 +92,7 @@ func (q *Queue) lead(own *Request) {
 			return
 		default:
 		}
+		q.gather()
 		q.mu.Lock()
 		n := min(len(q.waiting), q.max)
 		group := slices.Clone(q.waiting[:n])
@@ -100,6 +102,21 @@ func (q *Queue) lead(own *Request) {
 		for _, r := range group {
 			close(r.done)
 		}
+	}
+}
+
+// gather lets writers that were answered by the last group come back before the next one starts: without it, one early
+// bird would get a flush of its own, and all the others would wait for that. It ends as soon as nobody new comes.
+func (q *Queue) gather() {
+	for last := -1; ; {
+		q.mu.Lock()
+		n := len(q.waiting)
+		q.mu.Unlock()
+		if n == last || n >= q.max {
+			return
+		}
+		last = n
+		runtime.Gosched()
 	}
 }
 

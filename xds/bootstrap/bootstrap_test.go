@@ -126,6 +126,7 @@ func (s *server) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 }
 func (*server) Proxy() (mesh.Key, uint64)     { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
 func (*server) Superseded() <-chan struct{}   { return nil }
+func (*server) Configured()                   {}
 func (*server) Leave(error)                   {}
 func (*server) Open(delta.Opening) delta.Feed { return &feed{} }
 

@@ -1,14 +1,15 @@
 package compile
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// remoteConnection is how long callers keep a connection of a destination over several zones, unless a MeshTimeout says
-// otherwise. A zone's ingress passes connections, not requests: only a new connection can reach an instance that is new.
+// remoteConnection is how long callers keep a connection of a destination that other zones serve too, unless a MeshTimeout
+// says otherwise.
 const remoteConnection = 300 * time.Millisecond
 
 // Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
@@ -16,7 +17,11 @@ const remoteConnection = 300 * time.Millisecond
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
-	if len(d.Members) > 0 && t.MaxConnection == 0 {
+	// A zone's ingress passes connections, not requests: an instance that joins another zone is reached by new
+	// connections alone.
+	c.Renew = slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
+	if c.Renew && t.MaxConnection == 0 {
+		// The ingress stays the same host when its zone gets an instance more, so a changed set of hosts does not tell.
 		c.Timeouts.MaxConnection = remoteConnection
 	}
 	if m.MTLS != "" && !plain {
@@ -33,17 +38,11 @@ func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain boo
 // differs from the KRI, under which sidecars know all zones' endpoints.
 func IngressCluster(name string) ir.Cluster {
 	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
-		Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
+		Spread: true, Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
 }
 
 // IngressName is the name of a zone ingress' cluster for a port.
 func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
-
-// IdentitySecret and CASecret are the names of a mesh's secrets.
-func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
-
-// CASecret is the name of the bundle that a mesh's proxies trust.
-func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }
 
 // CAKey is where a mesh's bundle is kept.
 func CAKey(meshName, backend string) mesh.Key {

@@ -224,6 +224,9 @@ type MeshInfo struct {
 	Passthrough bool
 	// Backend is the name of the certificate authority in use.
 	Backend string
+	// CA is the Secret with the bundle to trust; with a zero key CAText is the bundle itself.
+	CA     mesh.Key
+	CAText string
 }
 
 // NewMeshInfo reads a Mesh; nil gives the zero MeshInfo.
@@ -237,10 +240,22 @@ func NewMeshInfo(r *mesh.Resource) MeshInfo {
 		info.Passthrough = o.GetPassthrough()
 	}
 	if info.Backend != "" {
-		info.MTLS = "STRICT"
+		info.MTLS, info.CA = "STRICT", CAKey(r.Key.Name, info.Backend)
 		for _, b := range spec.GetMtls().GetBackends() {
-			if b.GetName() == info.Backend && b.GetMode() != "" {
-				info.MTLS = b.GetMode()
+			if b.GetName() != info.Backend {
+				continue
+			}
+			info.MTLS = cmp.Or(b.GetMode(), info.MTLS)
+			if b.GetType() == "provided" {
+				info.CA = mesh.Key{}
+				switch c := b.GetConf().GetCert(); {
+				case c.GetSecret() != "":
+					info.CA = mesh.Key{Kind: mesh.KindSecret, Mesh: r.Key.Name, Name: c.GetSecret()}
+				case len(c.GetInline()) > 0:
+					info.CAText = string(c.GetInline())
+				default:
+					info.CAText = c.GetInlineString()
+				}
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package compile
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -50,7 +51,11 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 	out := &Instance{Key: r.Key, Labels: labelsOf(r)}
 	for _, in := range n.GetInbound() {
 		i := InstanceInbound{Section: policy.SectionName(in), Port: in.GetPort(), Tags: in.GetTags(),
-			Address: cmp.Or(n.GetAdvertisedAddress(), in.GetAddress(), n.GetAddress()), Ignored: in.GetState() == "Ignored"}
+			Ignored: in.GetState() == "Ignored"}
+		var ok bool
+		if i.Address, ok = numeric(cmp.Or(n.GetAdvertisedAddress(), in.GetAddress(), n.GetAddress())); !ok {
+			i.Ignored = true
+		}
 		if _, ok := i.Tags[mesh.TagZone]; !ok {
 			i.Tags = maps.Clone(i.Tags)
 			if i.Tags == nil {
@@ -61,13 +66,23 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 		switch {
 		case seen.GetState() == "Draining":
 			i.Health = ir.Draining
-		case seen.GetState() == "Lost", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
+		case seen.GetState() == "Lost", seen.GetState() == "Joining", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
 			slices.Contains(seen.GetNotReady(), i.Section):
 			i.Health = ir.Unhealthy
 		}
 		out.Inbounds = append(out.Inbounds, i)
 	}
 	return out
+}
+
+// numeric is an address as endpoints need it. A name is none: a proxy refuses all endpoints of a service for the sake of
+// one, so whoever registers an address resolves it first.
+func numeric(address string) (string, bool) {
+	if address == "localhost" {
+		return "127.0.0.1", true
+	}
+	_, err := netip.ParseAddr(address)
+	return address, err == nil
 }
 
 // Selected says whether a MeshService's selector picks the instance.
@@ -163,12 +178,13 @@ func SortEndpoints(list []ir.Endpoint) []ir.Endpoint {
 // IngressEndpoint is how other zones reach the zone of r; false if it advertises nothing.
 func IngressEndpoint(r, insight *mesh.Resource) (ir.Endpoint, bool) {
 	n := mesh.Spec[*meshv1.ZoneIngress](r).GetNetworking()
-	if n.GetAdvertisedAddress() == "" || n.GetAdvertisedPort() == 0 {
+	address, ok := numeric(n.GetAdvertisedAddress())
+	if !ok || n.GetAdvertisedPort() == 0 {
 		return ir.Endpoint{}, false
 	}
-	e := ir.Endpoint{Address: n.GetAdvertisedAddress(), Port: n.GetAdvertisedPort(), Weight: 1, Zone: zoneOf(r), Priority: 1}
+	e := ir.Endpoint{Address: address, Port: n.GetAdvertisedPort(), Weight: 1, Zone: zoneOf(r), Priority: 1}
 	if insight != nil {
-		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" {
+		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" || s == "Joining" {
 			e.Health = ir.Unhealthy
 		}
 	}
@@ -209,6 +225,7 @@ func Weigh(remotes []Remote) []ir.Endpoint {
 		for _, e := range r.Ingresses {
 			e.Weight = max(1, r.Healthy*(scale/usable[i]))
 			e.Priority = 1
+			e.Behind = r.Healthy
 			out = append(out, e)
 		}
 	}

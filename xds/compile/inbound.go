@@ -48,12 +48,14 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		}
 		section := policy.SectionName(in)
 		name := "self_inbound_dp_" + section
-		address := cmp.Or(in.GetAddress(), n.GetAddress())
+		// A name that is left here is refused by the proxy, which then says so for this listener alone.
+		address, _ := numeric(cmp.Or(in.GetAddress(), n.GetAddress()))
+		service, _ := numeric(cmp.Or(in.GetServiceAddress(), address))
 		protocol := ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
 		p := policies(section)
 		t := p.Timeouts
 
-		local := ir.Endpoint{Address: cmp.Or(in.GetServiceAddress(), address), Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
+		local := ir.Endpoint{Address: service, Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
 		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, Timeouts: t.Cluster, Local: local}
 		if !protocol.IsHTTP() {
 			c.Upstream = ir.TCP

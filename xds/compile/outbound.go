@@ -39,7 +39,8 @@ func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Look
 		if !ok {
 			continue
 		}
-		b := Outbound{Name: ref.KRI(), Address: cmp.Or(o.GetAddress(), "127.0.0.1"), Port: o.GetPort(), Ref: ref}
+		b := Outbound{Name: ref.KRI(), Port: o.GetPort(), Ref: ref}
+		b.Address, _ = numeric(cmp.Or(o.GetAddress(), "127.0.0.1"))
 		at := b.Address + ":" + strconv.FormatUint(uint64(b.Port), 10)
 		if taken[at] {
 			continue

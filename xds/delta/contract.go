@@ -109,6 +109,9 @@ type Member interface {
 	Proxy() (key mesh.Key, minRevision uint64)
 	// Superseded is closed when a newer stream of the proxy took over; the server then ends this one with codes.Aborted.
 	Superseded() <-chan struct{}
+	// Configured is called once, when the client has answered everything of a table it was given: from then on it serves.
+	// It does not block.
+	Configured()
 	// Leave is called once when the stream has ended; cause is nil if the client closed it.
 	Leave(cause error)
 }

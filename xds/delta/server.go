@@ -72,7 +72,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.SharedWriteBuffer(true),
 		grpc.ReadBufferSize(4 << 10),
 		grpc.MaxConcurrentStreams(100),
 	}
@@ -144,7 +143,7 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	s.running.Go(func() { st.ended <- st.follow(ctx) })
 	s.running.Go(func() { st.send(ctx) })
 	st.logger.Debug("proxy joined", zap.String("agent", join.UserAgent))
-	err = st.run(ctx, first, member.Superseded())
+	err = st.run(ctx, first, member)
 	st.logger.Debug("proxy left", zap.Error(err))
 	member.Leave(err)
 	return err
@@ -260,12 +259,14 @@ func (st *stream) send(ctx context.Context) {
 const settleTime = 200 * time.Millisecond
 
 // run owns the stream until it ends.
-func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, superseded <-chan struct{}) error {
+func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, member Member) error {
 	var (
-		sending  bool
-		answered uint64
-		refusals int
+		sending    bool
+		configured bool
+		answered   uint64
+		refusals   int
 	)
+	superseded := member.Superseded()
 	grace := time.NewTimer(settleTime)
 	defer grace.Stop()
 	st.request(first)
@@ -284,6 +285,10 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
 			answered, refusals = max(answered, revision), st.state.refusals
 			st.feed.Answered(answered, st.state.standing())
+		}
+		if !configured && st.configured() {
+			configured = true
+			member.Configured()
 		}
 		select {
 		case req := <-st.requests:
@@ -310,6 +315,16 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 			return ctx.Err()
 		}
 	}
+}
+
+// configured says that the client has what it needs before others call it. A gRPC client may ask for as little as its
+// certificate.
+func (st *stream) configured() bool {
+	if st.client.Kind == ClientGRPC {
+		revision, ok := st.state.answered()
+		return ok && revision == st.state.revision
+	}
+	return st.state.configured()
 }
 
 // next is the next response to send now, or nil.

@@ -394,8 +394,12 @@ func (s *state) next(now time.Time) *response {
 	if r := s.tell(TypeCluster, now, nil); r != nil {
 		return r
 	}
-	// The endpoints of a cluster that is about to be sent go after it.
-	if r := s.tell(TypeEndpoint, now, func(name string) bool { _, waits := cluster.up[name]; return !waits }); r != nil {
+	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is with the client, they
+	// go at once: Envoy does not answer for clusters before those have their endpoints.
+	if r := s.tell(TypeEndpoint, now, func(name string) bool {
+		_, waits := cluster.up[name]
+		return !waits || cluster.items[name].flight != nil
+	}); r != nil {
 		return r
 	}
 	if !cluster.made() || !s.warm() {
@@ -576,6 +580,12 @@ func (s *state) answered() (revision uint64, ok bool) {
 		s.committed = time.Time{}
 	}
 	return revision, ok && s.want != nil
+}
+
+// configured says that the client has asked for listeners and has answered everything there is.
+func (s *state) configured() bool {
+	revision, ok := s.answered()
+	return ok && revision == s.revision && s.types[TypeListener].asked
 }
 
 // standing are all refusals that stand, in the order of types and names.

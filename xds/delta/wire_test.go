@@ -313,6 +313,7 @@ func (m *member) Proxy() (mesh.Key, uint64) {
 	return mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"}, 0
 }
 func (m *member) Superseded() <-chan struct{} { return m.superseded }
+func (m *member) Configured()                 {}
 func (m *member) Leave(cause error)           { m.gate.left <- cause }
 
 // rig is a server on a real socket over TLS.

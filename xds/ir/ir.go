@@ -56,6 +56,8 @@ type Endpoint struct {
 	Zone   string
 	// Priority 0 is tried first.
 	Priority uint32
+	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
+	Behind uint32
 }
 
 // Endpoints of one cluster, sorted by priority, zone, address, port.
@@ -99,6 +101,10 @@ type Cluster struct {
 	TLS      *UpstreamTLS
 	// Resilient clusters eject failing endpoints and bound what is in flight.
 	Resilient bool
+	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
+	Renew bool
+	// Spread gives a new connection to the endpoint that has the fewest.
+	Spread bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint
 	// SourceAddress to dial from; empty leaves it to the system.
@@ -314,3 +320,9 @@ type Secret struct {
 	Chain, Key []byte
 	Trust      []byte
 }
+
+// IdentitySecret is the name under which a proxy finds its certificate of a mesh.
+func IdentitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
+
+// CASecret is the name of the bundle that a mesh's proxies trust.
+func CASecret(meshName string) string { return "system_mtls_ca_" + meshName }

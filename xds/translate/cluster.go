@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -57,6 +58,9 @@ const (
 	maxRetries     = 1024
 )
 
+// spreadChoices is how many endpoints are compared for the one with the fewest connections.
+const spreadChoices = 16
+
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: durationpb.New(c.Timeouts.Connect)}
@@ -69,6 +73,12 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.EdsClusterConfig = &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads()}
 		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
 		out.IgnoreHealthOnHostRemoval = true
+		out.CommonLbConfig.CloseConnectionsOnHostSetChange = c.Renew
+		if c.Spread {
+			// Enough choices that an endpoint without connections, which has just joined, is among them.
+			out.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
+			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: u32(spreadChoices)}}
+		}
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
@@ -159,6 +169,11 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 	}
 	if e.Weight > 0 {
 		out.LoadBalancingWeight = u32(e.Weight)
+	}
+	if e.Behind > 0 {
+		// Envoy takes a change of weight alone for no change of its hosts; one of metadata makes it renew connections.
+		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"io.meridian.zone": {
+			Fields: map[string]*structpb.Value{"healthy": structpb.NewNumberValue(float64(e.Behind))}}}}
 	}
 	return out
 }

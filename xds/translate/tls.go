@@ -9,10 +9,6 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Names of a mesh's secrets, as xds/compile has them.
-func identitySecret(meshName string) string { return "system_mtls_identity_" + meshName }
-func caSecret(meshName string) string       { return "system_mtls_ca_" + meshName }
-
 func exact(s string) *matcherv3.StringMatcher {
 	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}
 }
@@ -37,10 +33,10 @@ func commonTLS(meshName string, sans []string, alpn ...string) *tlsv3.CommonTlsC
 	}
 	return &tlsv3.CommonTlsContext{
 		AlpnProtocols:                  alpn,
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: identitySecret(meshName), SdsConfig: ads()}},
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: ir.IdentitySecret(meshName), SdsConfig: ads()}},
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
 			DefaultValidationContext:         validation,
-			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: caSecret(meshName), SdsConfig: ads()},
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: ir.CASecret(meshName), SdsConfig: ads()},
 		}},
 	}
 }

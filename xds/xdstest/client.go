@@ -83,6 +83,9 @@ type State struct {
 	// turned is, for the response at hand, by type and name: 1 if the name came to be wanted, -1 if it ceased to be, 0 if
 	// it did both.
 	turned map[string]map[string]int
+	// odd counts clusters that were ever held whose endpoints have another name than they: while there are none, warming
+	// is looked up instead of searched.
+	odd int
 }
 
 // interests are the types that others refer to.
@@ -114,7 +117,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.config.Address, grpc.WithTransportCredentials(creds),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(4<<20)),
-		grpc.WithSharedWriteBuffer(true), grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
+		grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
 	if err != nil {
 		return err
 	}
@@ -366,6 +369,9 @@ func (c *Client) apply(r Response, v Verdict) error {
 		old, had := s.Resources[r.Type][res.Name]
 		if r.Type == Cluster && (!had || old.Version != res.Version) && len(found.subscribe[Endpoint]) > 0 {
 			s.Warming[res.Name] = true
+			if found.subscribe[Endpoint][0] != res.Name {
+				s.odd++
+			}
 		}
 		if c.config.Light {
 			res.Body = nil
@@ -416,6 +422,10 @@ func (c *Client) apply(r Response, v Verdict) error {
 
 // warm ends the warming of the clusters that wait for endpoints of a name.
 func (s *State) warm(endpoints string) {
+	if s.odd == 0 {
+		delete(s.Warming, endpoints)
+		return
+	}
 	for cluster := range s.Warming {
 		if r := s.refs[Cluster][cluster]; r != nil && slices.Contains(r.subscribe[Endpoint], endpoints) {
 			delete(s.Warming, cluster)

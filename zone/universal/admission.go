@@ -40,6 +40,22 @@ func (m *member) Proxy() (mesh.Key, uint64) { return m.proxy.key, m.revision }
 // Superseded implements delta.Member.
 func (m *member) Superseded() <-chan struct{} { return m.superseded }
 
+// Configured implements delta.Member: callers may use the proxy from now on. Run writes it.
+func (m *member) Configured() {
+	r := m.registry
+	r.mu.Lock()
+	p := m.proxy
+	_, other := p.others[m]
+	news := (p.member == m || other) && !p.configured
+	if news {
+		p.configured, p.confirm = true, true
+	}
+	r.mu.Unlock()
+	if news {
+		r.poke()
+	}
+}
+
 // Leave implements delta.Member.
 func (m *member) Leave(cause error) {
 	r := m.registry
@@ -112,11 +128,12 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
 	m := &member{registry: r, proxy: p, superseded: make(chan struct{}), shared: j.Client.Kind == delta.ClientGRPC}
-	if !p.joined || p.lost {
-		p.connected = time.Now()
+	if !p.joined || p.lost || p.draining {
+		// A proxy that starts: it is not to be called before it has its configuration. One that merely reconnects serves.
+		p.connected, p.configured, p.confirm = time.Now(), false, false
 	}
 	p.enter(m)
-	p.absent, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, false
+	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
 	if p.session == nil {
 		// No launcher speaks for it: what a former one said does not hold any more.
 		p.draining, p.notReady = false, nil

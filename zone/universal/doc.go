@@ -13,6 +13,9 @@
 //
 // # Liveness
 //
+// A proxy that starts is Joining until its stream has answered everything it was given: callers that meet it before would
+// meet a closed port. One that reconnects while it is Online stays so.
+//
 //	          stream lost            grace over             lease over
 //	Online ───────────────▶ absent ───────────▶ Lost ─────────────────▶ deleted
 //	   ▲                      │                  │

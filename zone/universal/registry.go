@@ -97,6 +97,8 @@ type proxy struct {
 	session *session
 	// joined says that a Dataplane and an insight are in the store.
 	joined bool
+	// configured says that the proxy has its configuration; confirm that the insight does not say so yet.
+	configured, confirm bool
 	// absent is since when no stream is there; zero while one is. Nothing is done before hold.
 	absent, hold time.Time
 	// lost says that the grace is over; leaseEnd is when the lease is.
@@ -179,8 +181,18 @@ func (r *Registry) Run(ctx context.Context) error {
 	var retry time.Time
 	for {
 		now := time.Now()
-		due, at := r.due(now)
 		failed := false
+		if err := r.confirm(ctx); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if errors.Is(err, store.ErrClosed) {
+				return err
+			}
+			failed = true
+			r.log.Warn("that proxies serve was not written, will try again", zap.Error(err))
+		}
+		due, at := r.due(now)
 		for _, p := range due {
 			if err := r.settle(ctx, p); err != nil {
 				if ctx.Err() != nil {
@@ -206,6 +218,40 @@ func (r *Registry) Run(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// confirm writes that proxies have their configuration, all of them at once.
+func (r *Registry) confirm(ctx context.Context) error {
+	r.mu.Lock()
+	var list []*proxy
+	for _, p := range r.proxies {
+		if p.confirm && p.joined {
+			list = append(list, p)
+		}
+	}
+	r.mu.Unlock()
+	if len(list) == 0 {
+		return nil
+	}
+	txn := store.Txn{Actor: "system:liveness"}
+	for _, p := range list {
+		// Run is the only one that holds several of these locks.
+		p.write.Lock()
+		defer p.write.Unlock()
+		r.mu.Lock()
+		p.confirm = false
+		txn.Ops = append(txn.Ops, r.putInsight(p))
+		r.mu.Unlock()
+	}
+	if _, err := r.cfg.Store.Commit(ctx, txn); err != nil {
+		r.mu.Lock()
+		for _, p := range list {
+			p.confirm = p.configured
+		}
+		r.mu.Unlock()
+		return err
+	}
+	return nil
 }
 
 // sleep waits for a wake-up, or until at unless it is zero.
@@ -264,6 +310,7 @@ func (r *Registry) adopt(now time.Time) {
 				}
 			}
 			p.draining = insight.GetState() == "Draining"
+			p.configured = insight.GetState() != "Joining"
 		}
 	}
 	r.poke()
@@ -441,21 +488,26 @@ func (r *Registry) settle(ctx context.Context, p *proxy) error {
 // writeInsight writes the proxy's insight as it is now, and with it the registration unless nil. p.write is held.
 func (r *Registry) writeInsight(ctx context.Context, p *proxy, registration *mesh.Resource) (uint64, error) {
 	r.mu.Lock()
-	insight := r.insight(p)
+	put := r.putInsight(p)
 	r.mu.Unlock()
-	key := mesh.InsightKey(p.key)
-	labels := map[string]string{mesh.LabelZone: r.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone}
-	if key.Mesh != "" {
-		labels[mesh.LabelMesh] = key.Mesh
-	}
 	txn := store.Txn{Actor: "system:liveness"}
 	if registration != nil {
 		txn.Actor = "proxy:" + p.key.Name
 		txn.Ops = append(txn.Ops, store.Put{Resource: registration})
 	}
-	txn.Ops = append(txn.Ops, store.Put{Resource: &mesh.Resource{Key: key, Labels: labels, Spec: insight}})
+	txn.Ops = append(txn.Ops, put)
 	res, err := r.cfg.Store.Commit(ctx, txn)
 	return res.Revision, err
+}
+
+// putInsight writes the insight of a proxy as it is now; mu is held.
+func (r *Registry) putInsight(p *proxy) store.Put {
+	key := mesh.InsightKey(p.key)
+	labels := map[string]string{mesh.LabelZone: r.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone}
+	if key.Mesh != "" {
+		labels[mesh.LabelMesh] = key.Mesh
+	}
+	return store.Put{Resource: &mesh.Resource{Key: key, Labels: labels, Spec: r.insight(p)}}
 }
 
 // insight of a proxy as it should be in the store; mu is held.
@@ -470,6 +522,8 @@ func (r *Registry) insight(p *proxy) *meshv1.ProxyInsight {
 		out.Disconnected, out.LeaseEnd = timestamppb.New(p.absent), timestamppb.New(p.leaseEnd)
 	case p.draining:
 		out.State = "Draining"
+	case !p.configured:
+		out.State = "Joining"
 	}
 	return out
 }

@@ -107,7 +107,17 @@ func document(name string) string {
 		{"port":8080,"tags":{"kuma.io/service":"web","kuma.io/protocol":"http"}}]}}`, name)
 }
 
+// join brings a proxy that has its configuration.
 func (w *world) join(name string) delta.Member {
+	w.t.Helper()
+	m := w.begin(name)
+	m.Configured()
+	synctest.Wait()
+	return m
+}
+
+// begin brings a proxy that has no configuration yet.
+func (w *world) begin(name string) delta.Member {
 	w.t.Helper()
 	m, err := w.reg.Join(context.Background(), delta.Join{NodeID: "default." + name, Token: "good", Resource: document(name)})
 	if err != nil {
@@ -165,8 +175,9 @@ func TestJoinWritesOnce(t *testing.T) {
 		w := newWorld(t)
 		m := w.join("a")
 		k, revision := m.Proxy()
-		if k != key("a") || revision != w.revision() {
-			t.Errorf("Proxy() = %v %d, want %v %d", k, revision, key("a"), w.revision())
+		// What came after its registration is that it has its configuration.
+		if k != key("a") || revision != w.revision()-1 {
+			t.Errorf("Proxy() = %v %d, want %v %d", k, revision, key("a"), w.revision()-1)
 		}
 		r, err := w.st.Get(context.Background(), key("a"))
 		if err != nil {
@@ -190,6 +201,32 @@ func TestJoinWritesOnce(t *testing.T) {
 		if got := w.revision(); got != before {
 			t.Errorf("a blip wrote %d revisions, want none", got-before)
 		}
+		w.want("a", "Online", true)
+	})
+}
+
+func TestAProxyThatStartsIsJoining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.begin("a")
+		w.want("a", "Joining", true)
+		m.Configured()
+		w.want("a", "Online", true)
+		// A reconnect within the grace is no start.
+		m.Leave(errors.New("reset"))
+		m = w.begin("a")
+		w.want("a", "Online", true)
+		// After it was lost it is.
+		m.Leave(errors.New("reset"))
+		time.Sleep(DefaultGrace + time.Second)
+		w.want("a", "Lost", true)
+		older := w.begin("a")
+		w.want("a", "Joining", true)
+		// What an older stream says of itself does not count.
+		newer := w.begin("a")
+		older.Configured()
+		w.want("a", "Joining", true)
+		newer.Configured()
 		w.want("a", "Online", true)
 	})
 }

@@ -1170,7 +1170,10 @@ type ProxyRollup struct {
 	Total  uint32                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
 	Online uint32                 `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
 	// Online proxies that have answered everything up to the revision at the top.
-	AtRevision    uint32 `protobuf:"varint,3,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	AtRevision uint32 `protobuf:"varint,3,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
+	// Absent proxies that are neither marked nor removed, because so many vanished at once that this control plane must be
+	// the one that is cut off.
+	Withheld      uint32 `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1225,13 @@ func (x *ProxyRollup) GetOnline() uint32 {
 func (x *ProxyRollup) GetAtRevision() uint32 {
 	if x != nil {
 		return x.AtRevision
+	}
+	return 0
+}
+
+func (x *ProxyRollup) GetWithheld() uint32 {
+	if x != nil {
+		return x.Withheld
 	}
 	return 0
 }
@@ -1913,12 +1923,13 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	" \x01(\tR\aversion\"=\n" +
 	"\x03Lag\x12\x1c\n" +
 	"\trevisions\x18\x01 \x01(\x04R\trevisions\x12\x18\n" +
-	"\aseconds\x18\x02 \x01(\x01R\aseconds\"\\\n" +
+	"\aseconds\x18\x02 \x01(\x01R\aseconds\"x\n" +
 	"\vProxyRollup\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\rR\x05total\x12\x16\n" +
 	"\x06online\x18\x02 \x01(\rR\x06online\x12\x1f\n" +
 	"\vat_revision\x18\x03 \x01(\rR\n" +
-	"atRevision\"f\n" +
+	"atRevision\x12\x1a\n" +
+	"\bwithheld\x18\x04 \x01(\rR\bwithheld\"f\n" +
 	"\x13WaitRevisionRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"\x98\x01\n" +

@@ -135,7 +135,7 @@ func (x *ZoneIngress) GetNetworking() *ZoneIngress_Networking {
 // input (endpoint health), so it is a spec and not a status. Flat kind, written by the zone alone.
 type ProxyInsight struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "Online"; "Lost": its stream ended without goodbye, the endpoint is kept as a last resort until lease_end;
+	// "Joining": it has a stream and not yet its configuration; "Online"; "Lost": its stream ended without goodbye, the endpoint is kept as a last resort until lease_end;
 	// "Draining": it said goodbye.
 	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
 	// Control plane instance that holds the stream.

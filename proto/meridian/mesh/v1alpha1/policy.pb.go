@@ -206,6 +206,59 @@ func (x *MeshHTTPRoute) GetTo() []*MeshHTTPRoute_To {
 	return nil
 }
 
+// HeaderAdditions sets headers, replacing what is there, and adds to what is there.
+type HeaderAdditions struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Set           []*MeshHTTPRoute_Header `protobuf:"bytes,1,rep,name=set,proto3" json:"set,omitempty"`
+	Add           []*MeshHTTPRoute_Header `protobuf:"bytes,2,rep,name=add,proto3" json:"add,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeaderAdditions) Reset() {
+	*x = HeaderAdditions{}
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeaderAdditions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeaderAdditions) ProtoMessage() {}
+
+func (x *HeaderAdditions) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeaderAdditions.ProtoReflect.Descriptor instead.
+func (*HeaderAdditions) Descriptor() ([]byte, []int) {
+	return file_meridian_mesh_v1alpha1_policy_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *HeaderAdditions) GetSet() []*MeshHTTPRoute_Header {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *HeaderAdditions) GetAdd() []*MeshHTTPRoute_Header {
+	if x != nil {
+		return x.Add
+	}
+	return nil
+}
+
 // To is about a destination.
 type MeshTimeout_To struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -217,7 +270,7 @@ type MeshTimeout_To struct {
 
 func (x *MeshTimeout_To) Reset() {
 	*x = MeshTimeout_To{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[3]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -229,7 +282,7 @@ func (x *MeshTimeout_To) String() string {
 func (*MeshTimeout_To) ProtoMessage() {}
 
 func (x *MeshTimeout_To) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[3]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -270,7 +323,7 @@ type MeshTimeout_From struct {
 
 func (x *MeshTimeout_From) Reset() {
 	*x = MeshTimeout_From{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[4]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +335,7 @@ func (x *MeshTimeout_From) String() string {
 func (*MeshTimeout_From) ProtoMessage() {}
 
 func (x *MeshTimeout_From) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[4]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +376,7 @@ type MeshTimeout_Rule struct {
 
 func (x *MeshTimeout_Rule) Reset() {
 	*x = MeshTimeout_Rule{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[5]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -335,7 +388,7 @@ func (x *MeshTimeout_Rule) String() string {
 func (*MeshTimeout_Rule) ProtoMessage() {}
 
 func (x *MeshTimeout_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[5]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -377,7 +430,7 @@ type MeshTimeout_Conf struct {
 
 func (x *MeshTimeout_Conf) Reset() {
 	*x = MeshTimeout_Conf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[6]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +442,7 @@ func (x *MeshTimeout_Conf) String() string {
 func (*MeshTimeout_Conf) ProtoMessage() {}
 
 func (x *MeshTimeout_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[6]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +493,7 @@ type MeshTimeout_Http struct {
 
 func (x *MeshTimeout_Http) Reset() {
 	*x = MeshTimeout_Http{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[7]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +505,7 @@ func (x *MeshTimeout_Http) String() string {
 func (*MeshTimeout_Http) ProtoMessage() {}
 
 func (x *MeshTimeout_Http) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[7]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +567,7 @@ type MeshTrafficPermission_From struct {
 
 func (x *MeshTrafficPermission_From) Reset() {
 	*x = MeshTrafficPermission_From{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[8]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +579,7 @@ func (x *MeshTrafficPermission_From) String() string {
 func (*MeshTrafficPermission_From) ProtoMessage() {}
 
 func (x *MeshTrafficPermission_From) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[8]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -566,7 +619,7 @@ type MeshTrafficPermission_FromConf struct {
 
 func (x *MeshTrafficPermission_FromConf) Reset() {
 	*x = MeshTrafficPermission_FromConf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[9]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +631,7 @@ func (x *MeshTrafficPermission_FromConf) String() string {
 func (*MeshTrafficPermission_FromConf) ProtoMessage() {}
 
 func (x *MeshTrafficPermission_FromConf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[9]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -611,7 +664,7 @@ type MeshTrafficPermission_Rule struct {
 
 func (x *MeshTrafficPermission_Rule) Reset() {
 	*x = MeshTrafficPermission_Rule{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[10]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -623,7 +676,7 @@ func (x *MeshTrafficPermission_Rule) String() string {
 func (*MeshTrafficPermission_Rule) ProtoMessage() {}
 
 func (x *MeshTrafficPermission_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[10]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +711,7 @@ type MeshTrafficPermission_RuleConf struct {
 
 func (x *MeshTrafficPermission_RuleConf) Reset() {
 	*x = MeshTrafficPermission_RuleConf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[11]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -670,7 +723,7 @@ func (x *MeshTrafficPermission_RuleConf) String() string {
 func (*MeshTrafficPermission_RuleConf) ProtoMessage() {}
 
 func (x *MeshTrafficPermission_RuleConf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[11]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +773,7 @@ type MeshHTTPRoute_To struct {
 
 func (x *MeshHTTPRoute_To) Reset() {
 	*x = MeshHTTPRoute_To{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[12]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -732,7 +785,7 @@ func (x *MeshHTTPRoute_To) String() string {
 func (*MeshHTTPRoute_To) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_To) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[12]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +833,7 @@ type MeshHTTPRoute_Rule struct {
 
 func (x *MeshHTTPRoute_Rule) Reset() {
 	*x = MeshHTTPRoute_Rule{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[13]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -792,7 +845,7 @@ func (x *MeshHTTPRoute_Rule) String() string {
 func (*MeshHTTPRoute_Rule) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[13]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -833,7 +886,7 @@ type MeshHTTPRoute_Conf struct {
 
 func (x *MeshHTTPRoute_Conf) Reset() {
 	*x = MeshHTTPRoute_Conf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[14]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +898,7 @@ func (x *MeshHTTPRoute_Conf) String() string {
 func (*MeshHTTPRoute_Conf) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[14]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +941,7 @@ type MeshHTTPRoute_RouteMatch struct {
 
 func (x *MeshHTTPRoute_RouteMatch) Reset() {
 	*x = MeshHTTPRoute_RouteMatch{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[15]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -900,7 +953,7 @@ func (x *MeshHTTPRoute_RouteMatch) String() string {
 func (*MeshHTTPRoute_RouteMatch) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_RouteMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[15]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1008,7 @@ type MeshHTTPRoute_PathMatch struct {
 
 func (x *MeshHTTPRoute_PathMatch) Reset() {
 	*x = MeshHTTPRoute_PathMatch{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[16]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1020,7 @@ func (x *MeshHTTPRoute_PathMatch) String() string {
 func (*MeshHTTPRoute_PathMatch) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_PathMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[16]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1062,7 @@ type MeshHTTPRoute_HeaderMatch struct {
 
 func (x *MeshHTTPRoute_HeaderMatch) Reset() {
 	*x = MeshHTTPRoute_HeaderMatch{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[17]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1021,7 +1074,7 @@ func (x *MeshHTTPRoute_HeaderMatch) String() string {
 func (*MeshHTTPRoute_HeaderMatch) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_HeaderMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[17]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1123,7 @@ type MeshHTTPRoute_QueryParamMatch struct {
 
 func (x *MeshHTTPRoute_QueryParamMatch) Reset() {
 	*x = MeshHTTPRoute_QueryParamMatch{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[18]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1135,7 @@ func (x *MeshHTTPRoute_QueryParamMatch) String() string {
 func (*MeshHTTPRoute_QueryParamMatch) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_QueryParamMatch) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[18]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1187,7 @@ type MeshHTTPRoute_Filter struct {
 
 func (x *MeshHTTPRoute_Filter) Reset() {
 	*x = MeshHTTPRoute_Filter{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[19]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1146,7 +1199,7 @@ func (x *MeshHTTPRoute_Filter) String() string {
 func (*MeshHTTPRoute_Filter) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_Filter) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[19]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1216,7 +1269,7 @@ type MeshHTTPRoute_HeaderModifier struct {
 
 func (x *MeshHTTPRoute_HeaderModifier) Reset() {
 	*x = MeshHTTPRoute_HeaderModifier{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[20]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1228,7 +1281,7 @@ func (x *MeshHTTPRoute_HeaderModifier) String() string {
 func (*MeshHTTPRoute_HeaderModifier) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_HeaderModifier) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[20]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1329,7 @@ type MeshHTTPRoute_Header struct {
 
 func (x *MeshHTTPRoute_Header) Reset() {
 	*x = MeshHTTPRoute_Header{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[21]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1341,7 @@ func (x *MeshHTTPRoute_Header) String() string {
 func (*MeshHTTPRoute_Header) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_Header) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[21]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1330,7 +1383,7 @@ type MeshHTTPRoute_PathRewrite struct {
 
 func (x *MeshHTTPRoute_PathRewrite) Reset() {
 	*x = MeshHTTPRoute_PathRewrite{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[22]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1342,7 +1395,7 @@ func (x *MeshHTTPRoute_PathRewrite) String() string {
 func (*MeshHTTPRoute_PathRewrite) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_PathRewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[22]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1446,7 @@ type MeshHTTPRoute_RequestRedirect struct {
 
 func (x *MeshHTTPRoute_RequestRedirect) Reset() {
 	*x = MeshHTTPRoute_RequestRedirect{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[23]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1458,7 @@ func (x *MeshHTTPRoute_RequestRedirect) String() string {
 func (*MeshHTTPRoute_RequestRedirect) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_RequestRedirect) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[23]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +1521,7 @@ type MeshHTTPRoute_URLRewrite struct {
 
 func (x *MeshHTTPRoute_URLRewrite) Reset() {
 	*x = MeshHTTPRoute_URLRewrite{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[24]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1533,7 @@ func (x *MeshHTTPRoute_URLRewrite) String() string {
 func (*MeshHTTPRoute_URLRewrite) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_URLRewrite) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[24]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1582,7 @@ type MeshHTTPRoute_RequestMirror struct {
 
 func (x *MeshHTTPRoute_RequestMirror) Reset() {
 	*x = MeshHTTPRoute_RequestMirror{}
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[25]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1594,7 @@ func (x *MeshHTTPRoute_RequestMirror) String() string {
 func (*MeshHTTPRoute_RequestMirror) ProtoMessage() {}
 
 func (x *MeshHTTPRoute_RequestMirror) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[25]
+	mi := &file_meridian_mesh_v1alpha1_policy_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1696,7 +1749,10 @@ const file_meridian_mesh_v1alpha1_policy_proto_rawDesc = "" +
 	"percentage\x18\x01 \x01(\v2#.meridian.mesh.v1alpha1.IntOrStringR\n" +
 	"percentage\x12K\n" +
 	"\vbackend_ref\x18\x02 \x01(\v2\".meridian.mesh.v1alpha1.BackendRefB\x06\xbaH\x03\xc8\x01\x01R\n" +
-	"backendRefBGZEgithub.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1;meshv1b\x06proto3"
+	"backendRef\"\xa5\x01\n" +
+	"\x0fHeaderAdditions\x12H\n" +
+	"\x03set\x18\x01 \x03(\v2,.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderB\b\xbaH\x05\x92\x01\x02\x10\x10R\x03set\x12H\n" +
+	"\x03add\x18\x02 \x03(\v2,.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderB\b\xbaH\x05\x92\x01\x02\x10\x10R\x03addBGZEgithub.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1;meshv1b\x06proto3"
 
 var (
 	file_meridian_mesh_v1alpha1_policy_proto_rawDescOnce sync.Once
@@ -1710,95 +1766,98 @@ func file_meridian_mesh_v1alpha1_policy_proto_rawDescGZIP() []byte {
 	return file_meridian_mesh_v1alpha1_policy_proto_rawDescData
 }
 
-var file_meridian_mesh_v1alpha1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_meridian_mesh_v1alpha1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_meridian_mesh_v1alpha1_policy_proto_goTypes = []any{
 	(*MeshTimeout)(nil),                    // 0: meridian.mesh.v1alpha1.MeshTimeout
 	(*MeshTrafficPermission)(nil),          // 1: meridian.mesh.v1alpha1.MeshTrafficPermission
 	(*MeshHTTPRoute)(nil),                  // 2: meridian.mesh.v1alpha1.MeshHTTPRoute
-	(*MeshTimeout_To)(nil),                 // 3: meridian.mesh.v1alpha1.MeshTimeout.To
-	(*MeshTimeout_From)(nil),               // 4: meridian.mesh.v1alpha1.MeshTimeout.From
-	(*MeshTimeout_Rule)(nil),               // 5: meridian.mesh.v1alpha1.MeshTimeout.Rule
-	(*MeshTimeout_Conf)(nil),               // 6: meridian.mesh.v1alpha1.MeshTimeout.Conf
-	(*MeshTimeout_Http)(nil),               // 7: meridian.mesh.v1alpha1.MeshTimeout.Http
-	(*MeshTrafficPermission_From)(nil),     // 8: meridian.mesh.v1alpha1.MeshTrafficPermission.From
-	(*MeshTrafficPermission_FromConf)(nil), // 9: meridian.mesh.v1alpha1.MeshTrafficPermission.FromConf
-	(*MeshTrafficPermission_Rule)(nil),     // 10: meridian.mesh.v1alpha1.MeshTrafficPermission.Rule
-	(*MeshTrafficPermission_RuleConf)(nil), // 11: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf
-	(*MeshHTTPRoute_To)(nil),               // 12: meridian.mesh.v1alpha1.MeshHTTPRoute.To
-	(*MeshHTTPRoute_Rule)(nil),             // 13: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule
-	(*MeshHTTPRoute_Conf)(nil),             // 14: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf
-	(*MeshHTTPRoute_RouteMatch)(nil),       // 15: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch
-	(*MeshHTTPRoute_PathMatch)(nil),        // 16: meridian.mesh.v1alpha1.MeshHTTPRoute.PathMatch
-	(*MeshHTTPRoute_HeaderMatch)(nil),      // 17: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatch
-	(*MeshHTTPRoute_QueryParamMatch)(nil),  // 18: meridian.mesh.v1alpha1.MeshHTTPRoute.QueryParamMatch
-	(*MeshHTTPRoute_Filter)(nil),           // 19: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter
-	(*MeshHTTPRoute_HeaderModifier)(nil),   // 20: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
-	(*MeshHTTPRoute_Header)(nil),           // 21: meridian.mesh.v1alpha1.MeshHTTPRoute.Header
-	(*MeshHTTPRoute_PathRewrite)(nil),      // 22: meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
-	(*MeshHTTPRoute_RequestRedirect)(nil),  // 23: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect
-	(*MeshHTTPRoute_URLRewrite)(nil),       // 24: meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite
-	(*MeshHTTPRoute_RequestMirror)(nil),    // 25: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror
-	(*TargetRef)(nil),                      // 26: meridian.mesh.v1alpha1.TargetRef
-	(*Match)(nil),                          // 27: meridian.mesh.v1alpha1.Match
-	(*durationpb.Duration)(nil),            // 28: google.protobuf.Duration
-	(*BackendRef)(nil),                     // 29: meridian.mesh.v1alpha1.BackendRef
-	(*IntOrString)(nil),                    // 30: meridian.mesh.v1alpha1.IntOrString
+	(*HeaderAdditions)(nil),                // 3: meridian.mesh.v1alpha1.HeaderAdditions
+	(*MeshTimeout_To)(nil),                 // 4: meridian.mesh.v1alpha1.MeshTimeout.To
+	(*MeshTimeout_From)(nil),               // 5: meridian.mesh.v1alpha1.MeshTimeout.From
+	(*MeshTimeout_Rule)(nil),               // 6: meridian.mesh.v1alpha1.MeshTimeout.Rule
+	(*MeshTimeout_Conf)(nil),               // 7: meridian.mesh.v1alpha1.MeshTimeout.Conf
+	(*MeshTimeout_Http)(nil),               // 8: meridian.mesh.v1alpha1.MeshTimeout.Http
+	(*MeshTrafficPermission_From)(nil),     // 9: meridian.mesh.v1alpha1.MeshTrafficPermission.From
+	(*MeshTrafficPermission_FromConf)(nil), // 10: meridian.mesh.v1alpha1.MeshTrafficPermission.FromConf
+	(*MeshTrafficPermission_Rule)(nil),     // 11: meridian.mesh.v1alpha1.MeshTrafficPermission.Rule
+	(*MeshTrafficPermission_RuleConf)(nil), // 12: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf
+	(*MeshHTTPRoute_To)(nil),               // 13: meridian.mesh.v1alpha1.MeshHTTPRoute.To
+	(*MeshHTTPRoute_Rule)(nil),             // 14: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule
+	(*MeshHTTPRoute_Conf)(nil),             // 15: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf
+	(*MeshHTTPRoute_RouteMatch)(nil),       // 16: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch
+	(*MeshHTTPRoute_PathMatch)(nil),        // 17: meridian.mesh.v1alpha1.MeshHTTPRoute.PathMatch
+	(*MeshHTTPRoute_HeaderMatch)(nil),      // 18: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatch
+	(*MeshHTTPRoute_QueryParamMatch)(nil),  // 19: meridian.mesh.v1alpha1.MeshHTTPRoute.QueryParamMatch
+	(*MeshHTTPRoute_Filter)(nil),           // 20: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter
+	(*MeshHTTPRoute_HeaderModifier)(nil),   // 21: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
+	(*MeshHTTPRoute_Header)(nil),           // 22: meridian.mesh.v1alpha1.MeshHTTPRoute.Header
+	(*MeshHTTPRoute_PathRewrite)(nil),      // 23: meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
+	(*MeshHTTPRoute_RequestRedirect)(nil),  // 24: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect
+	(*MeshHTTPRoute_URLRewrite)(nil),       // 25: meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite
+	(*MeshHTTPRoute_RequestMirror)(nil),    // 26: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror
+	(*TargetRef)(nil),                      // 27: meridian.mesh.v1alpha1.TargetRef
+	(*Match)(nil),                          // 28: meridian.mesh.v1alpha1.Match
+	(*durationpb.Duration)(nil),            // 29: google.protobuf.Duration
+	(*BackendRef)(nil),                     // 30: meridian.mesh.v1alpha1.BackendRef
+	(*IntOrString)(nil),                    // 31: meridian.mesh.v1alpha1.IntOrString
 }
 var file_meridian_mesh_v1alpha1_policy_proto_depIdxs = []int32{
-	26, // 0: meridian.mesh.v1alpha1.MeshTimeout.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	3,  // 1: meridian.mesh.v1alpha1.MeshTimeout.to:type_name -> meridian.mesh.v1alpha1.MeshTimeout.To
-	4,  // 2: meridian.mesh.v1alpha1.MeshTimeout.from:type_name -> meridian.mesh.v1alpha1.MeshTimeout.From
-	5,  // 3: meridian.mesh.v1alpha1.MeshTimeout.rules:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Rule
-	26, // 4: meridian.mesh.v1alpha1.MeshTrafficPermission.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	8,  // 5: meridian.mesh.v1alpha1.MeshTrafficPermission.from:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.From
-	10, // 6: meridian.mesh.v1alpha1.MeshTrafficPermission.rules:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.Rule
-	26, // 7: meridian.mesh.v1alpha1.MeshHTTPRoute.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	12, // 8: meridian.mesh.v1alpha1.MeshHTTPRoute.to:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.To
-	26, // 9: meridian.mesh.v1alpha1.MeshTimeout.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	6,  // 10: meridian.mesh.v1alpha1.MeshTimeout.To.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
-	26, // 11: meridian.mesh.v1alpha1.MeshTimeout.From.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	6,  // 12: meridian.mesh.v1alpha1.MeshTimeout.From.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
-	27, // 13: meridian.mesh.v1alpha1.MeshTimeout.Rule.matches:type_name -> meridian.mesh.v1alpha1.Match
-	6,  // 14: meridian.mesh.v1alpha1.MeshTimeout.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
-	28, // 15: meridian.mesh.v1alpha1.MeshTimeout.Conf.connection_timeout:type_name -> google.protobuf.Duration
-	28, // 16: meridian.mesh.v1alpha1.MeshTimeout.Conf.idle_timeout:type_name -> google.protobuf.Duration
-	7,  // 17: meridian.mesh.v1alpha1.MeshTimeout.Conf.http:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Http
-	28, // 18: meridian.mesh.v1alpha1.MeshTimeout.Http.request_timeout:type_name -> google.protobuf.Duration
-	28, // 19: meridian.mesh.v1alpha1.MeshTimeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
-	28, // 20: meridian.mesh.v1alpha1.MeshTimeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
-	28, // 21: meridian.mesh.v1alpha1.MeshTimeout.Http.max_connection_duration:type_name -> google.protobuf.Duration
-	28, // 22: meridian.mesh.v1alpha1.MeshTimeout.Http.request_headers_timeout:type_name -> google.protobuf.Duration
-	26, // 23: meridian.mesh.v1alpha1.MeshTrafficPermission.From.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	9,  // 24: meridian.mesh.v1alpha1.MeshTrafficPermission.From.default:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.FromConf
-	11, // 25: meridian.mesh.v1alpha1.MeshTrafficPermission.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf
-	27, // 26: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.deny:type_name -> meridian.mesh.v1alpha1.Match
-	27, // 27: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.allow:type_name -> meridian.mesh.v1alpha1.Match
-	27, // 28: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.allow_with_shadow_deny:type_name -> meridian.mesh.v1alpha1.Match
-	26, // 29: meridian.mesh.v1alpha1.MeshHTTPRoute.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	13, // 30: meridian.mesh.v1alpha1.MeshHTTPRoute.To.rules:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Rule
-	15, // 31: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule.matches:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch
-	14, // 32: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Conf
-	19, // 33: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf.filters:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Filter
-	29, // 34: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf.backend_refs:type_name -> meridian.mesh.v1alpha1.BackendRef
-	16, // 35: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathMatch
-	17, // 36: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.headers:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatch
-	18, // 37: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.query_params:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.QueryParamMatch
-	20, // 38: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_header_modifier:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
-	20, // 39: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.response_header_modifier:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
-	23, // 40: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_redirect:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect
-	24, // 41: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.url_rewrite:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite
-	25, // 42: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_mirror:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror
-	21, // 43: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier.set:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
-	21, // 44: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier.add:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
-	22, // 45: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
-	22, // 46: meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
-	30, // 47: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror.percentage:type_name -> meridian.mesh.v1alpha1.IntOrString
-	29, // 48: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror.backend_ref:type_name -> meridian.mesh.v1alpha1.BackendRef
-	49, // [49:49] is the sub-list for method output_type
-	49, // [49:49] is the sub-list for method input_type
-	49, // [49:49] is the sub-list for extension type_name
-	49, // [49:49] is the sub-list for extension extendee
-	0,  // [0:49] is the sub-list for field type_name
+	27, // 0: meridian.mesh.v1alpha1.MeshTimeout.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	4,  // 1: meridian.mesh.v1alpha1.MeshTimeout.to:type_name -> meridian.mesh.v1alpha1.MeshTimeout.To
+	5,  // 2: meridian.mesh.v1alpha1.MeshTimeout.from:type_name -> meridian.mesh.v1alpha1.MeshTimeout.From
+	6,  // 3: meridian.mesh.v1alpha1.MeshTimeout.rules:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Rule
+	27, // 4: meridian.mesh.v1alpha1.MeshTrafficPermission.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	9,  // 5: meridian.mesh.v1alpha1.MeshTrafficPermission.from:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.From
+	11, // 6: meridian.mesh.v1alpha1.MeshTrafficPermission.rules:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.Rule
+	27, // 7: meridian.mesh.v1alpha1.MeshHTTPRoute.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	13, // 8: meridian.mesh.v1alpha1.MeshHTTPRoute.to:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.To
+	22, // 9: meridian.mesh.v1alpha1.HeaderAdditions.set:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
+	22, // 10: meridian.mesh.v1alpha1.HeaderAdditions.add:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
+	27, // 11: meridian.mesh.v1alpha1.MeshTimeout.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	7,  // 12: meridian.mesh.v1alpha1.MeshTimeout.To.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
+	27, // 13: meridian.mesh.v1alpha1.MeshTimeout.From.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	7,  // 14: meridian.mesh.v1alpha1.MeshTimeout.From.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
+	28, // 15: meridian.mesh.v1alpha1.MeshTimeout.Rule.matches:type_name -> meridian.mesh.v1alpha1.Match
+	7,  // 16: meridian.mesh.v1alpha1.MeshTimeout.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Conf
+	29, // 17: meridian.mesh.v1alpha1.MeshTimeout.Conf.connection_timeout:type_name -> google.protobuf.Duration
+	29, // 18: meridian.mesh.v1alpha1.MeshTimeout.Conf.idle_timeout:type_name -> google.protobuf.Duration
+	8,  // 19: meridian.mesh.v1alpha1.MeshTimeout.Conf.http:type_name -> meridian.mesh.v1alpha1.MeshTimeout.Http
+	29, // 20: meridian.mesh.v1alpha1.MeshTimeout.Http.request_timeout:type_name -> google.protobuf.Duration
+	29, // 21: meridian.mesh.v1alpha1.MeshTimeout.Http.stream_idle_timeout:type_name -> google.protobuf.Duration
+	29, // 22: meridian.mesh.v1alpha1.MeshTimeout.Http.max_stream_duration:type_name -> google.protobuf.Duration
+	29, // 23: meridian.mesh.v1alpha1.MeshTimeout.Http.max_connection_duration:type_name -> google.protobuf.Duration
+	29, // 24: meridian.mesh.v1alpha1.MeshTimeout.Http.request_headers_timeout:type_name -> google.protobuf.Duration
+	27, // 25: meridian.mesh.v1alpha1.MeshTrafficPermission.From.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	10, // 26: meridian.mesh.v1alpha1.MeshTrafficPermission.From.default:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.FromConf
+	12, // 27: meridian.mesh.v1alpha1.MeshTrafficPermission.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf
+	28, // 28: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.deny:type_name -> meridian.mesh.v1alpha1.Match
+	28, // 29: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.allow:type_name -> meridian.mesh.v1alpha1.Match
+	28, // 30: meridian.mesh.v1alpha1.MeshTrafficPermission.RuleConf.allow_with_shadow_deny:type_name -> meridian.mesh.v1alpha1.Match
+	27, // 31: meridian.mesh.v1alpha1.MeshHTTPRoute.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	14, // 32: meridian.mesh.v1alpha1.MeshHTTPRoute.To.rules:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Rule
+	16, // 33: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule.matches:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch
+	15, // 34: meridian.mesh.v1alpha1.MeshHTTPRoute.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Conf
+	20, // 35: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf.filters:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Filter
+	30, // 36: meridian.mesh.v1alpha1.MeshHTTPRoute.Conf.backend_refs:type_name -> meridian.mesh.v1alpha1.BackendRef
+	17, // 37: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathMatch
+	18, // 38: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.headers:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatch
+	19, // 39: meridian.mesh.v1alpha1.MeshHTTPRoute.RouteMatch.query_params:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.QueryParamMatch
+	21, // 40: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_header_modifier:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
+	21, // 41: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.response_header_modifier:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier
+	24, // 42: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_redirect:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect
+	25, // 43: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.url_rewrite:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite
+	26, // 44: meridian.mesh.v1alpha1.MeshHTTPRoute.Filter.request_mirror:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror
+	22, // 45: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier.set:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
+	22, // 46: meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderModifier.add:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.Header
+	23, // 47: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestRedirect.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
+	23, // 48: meridian.mesh.v1alpha1.MeshHTTPRoute.URLRewrite.path:type_name -> meridian.mesh.v1alpha1.MeshHTTPRoute.PathRewrite
+	31, // 49: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror.percentage:type_name -> meridian.mesh.v1alpha1.IntOrString
+	30, // 50: meridian.mesh.v1alpha1.MeshHTTPRoute.RequestMirror.backend_ref:type_name -> meridian.mesh.v1alpha1.BackendRef
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_meridian_mesh_v1alpha1_policy_proto_init() }
@@ -1807,15 +1866,15 @@ func file_meridian_mesh_v1alpha1_policy_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
-	file_meridian_mesh_v1alpha1_policy_proto_msgTypes[22].OneofWrappers = []any{}
 	file_meridian_mesh_v1alpha1_policy_proto_msgTypes[23].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_policy_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_policy_proto_rawDesc), len(file_meridian_mesh_v1alpha1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/meridian-mesh/meridian/internal/demo"
+)
+
+// binaries is the folder with meridian and meridian-dp.
+func binaries(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../cmd/meridian", "../cmd/meridian-dp")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// pinnedEnvoy is the binary that `make tools` fetches; without it the tests that need one are skipped.
+func pinnedEnvoy(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../.tools/envoy")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		if path, err = exec.LookPath("envoy"); err != nil {
+			t.Skip("no Envoy: run `make tools`")
+		}
+	}
+	return path
+}
+
+// scriptTime is when a script that hangs is ended.
+const scriptTime = 2 * time.Minute
+
+var networks atomic.Int32
+
+func TestScripts(t *testing.T) {
+	dir := binaries(t)
+	base := os.Getpid() % 200
+	testscript.Run(t, testscript.Params{
+		Dir:      "testdata",
+		Deadline: time.Now().Add(scriptTime),
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", dir+string(filepath.ListSeparator)+env.Getenv("PATH"))
+			env.Setenv("HOME", env.WorkDir)
+			if path, err := filepath.Abs("../.tools/envoy"); err == nil {
+				env.Setenv("ENVOY", path)
+			}
+			env.Setenv("NET", fmt.Sprintf("127.%d.%d", 20+networks.Add(1), base))
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "envoy" {
+				_, err := os.Stat("../.tools/envoy")
+				return err == nil, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"ready":    ready,
+			"truncate": truncate,
+			"garble":   garble,
+		},
+	})
+}
+
+// ready ADDRESS waits until the control plane at the address says that it is ready.
+func ready(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: ready ADDRESS")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	for {
+		resp, err := client.Get("http://" + args[0] + ":5680/ready")
+		if err == nil {
+			_ = resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("%s is not ready: %v", args[0], err)
+		case <-tick.C:
+		}
+	}
+}
+
+// truncate FILE leaves the first two and a half pages of a file.
+func truncate(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: truncate FILE")
+	}
+	path := ts.MkAbs(args[0])
+	ts.Check(os.Truncate(path, 10_000))
+}
+
+// garble FILE overwrites the end of a token.
+func garble(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: garble FILE")
+	}
+	path := ts.MkAbs(args[0])
+	data, err := os.ReadFile(path)
+	ts.Check(err)
+	head, _, ok := cutLast(string(data), ".")
+	if !ok {
+		ts.Fatalf("%s is no token", path)
+	}
+	ts.Check(os.WriteFile(path, []byte(head+"."+strings.Repeat("A", 342)), 0o600))
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// TestDemo tells the whole story with real Envoys, once for each store.
+func TestDemo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes half a minute for each store")
+	}
+	envoy, dir := pinnedEnvoy(t), binaries(t)
+	for i, store := range []string{"embedded", "postgres"} {
+		t.Run(store, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			var out strings.Builder
+			passed, failed, err := demo.Run(ctx, demo.Config{
+				Meridian: filepath.Join(dir, "meridian"), Launcher: filepath.Join(dir, "meridian-dp"), Envoy: envoy,
+				Dir: filepath.Join(t.TempDir(), "demo"), Store: store, Network: fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10), Once: true, Out: &out,
+			})
+			if err != nil || failed > 0 || passed < 30 {
+				t.Errorf("%d passed, %d failed, %v\n%s", passed, failed, err, out.String())
+			}
+		})
+	}
+}
