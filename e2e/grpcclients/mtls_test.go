@@ -63,10 +63,14 @@ func (w *world) certificates(name, text string) string {
 		TypeUrl: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", ResourceNames: []string{identity, ca}}
 	dir := w.t.TempDir()
 	files := map[string][]byte{}
-	for len(files) < 3 {
+	send := func() {
+		w.t.Helper()
 		if err := s.Send(req); err != nil {
 			w.t.Fatal(err)
 		}
+	}
+	for len(files) < 3 {
+		send()
 		m, err := s.Recv()
 		if err != nil {
 			w.t.Fatal(err)
@@ -86,6 +90,7 @@ func (w *world) certificates(name, text string) string {
 		}
 		req.Node, req.ResponseNonce, req.VersionInfo = nil, m.GetNonce(), m.GetVersionInfo()
 	}
+	send() // the last answer: the instance has what it needs
 	for file, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
 			w.t.Fatal(err)
