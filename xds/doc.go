@@ -24,6 +24,12 @@
 // one [delta.Segment], which all its proxies point to; a proxy's own inbounds and its secrets are two more. Each resource
 // is encoded once; equal bytes keep the old pointer, so a push is a comparison of pointers.
 //
+// # gRPC clients
+//
+// A gRPC program without a proxy calls destinations by name. The names that its streams ask for are an input; what they mean
+// is looked up by recorded reads, so that it is woken by what it calls and nothing else. What it gets is of queries of its
+// own (calls.go), and lacks what gRPC libraries do not take; policies and endpoints come from the queries that all share.
+//
 // # Time
 //
 // One goroutine, [Engine.Run], owns the graph. There is no ticker and no debounce: the first change goes at once, and

@@ -17,6 +17,11 @@
 //     the fourth concurrent request that meets a dead host would fail although others are alive. Ours allows as many
 //     retries as requests; the number per request bounds the amplification, and ejection ends it within milliseconds.
 //
+// # gRPC clients
+//
+// Their messages (grpc.go) are made for the least of the libraries. A resource that one of them would refuse is a defect
+// here: what cannot be taken is left out, and the table of docs/grpc.md says what that is.
+//
 // # Determinism
 //
 // [Encode] marshals deterministically: equal input is equal bytes, on which versions rest.
