@@ -28,8 +28,9 @@ const (
 	titleTunnel    = "Could not execute admin operation"
 )
 
-// attempts of a write without condition.
-const attempts = 8
+// attempts of a write without condition. Of the writers that meet, one gets through each time, so this is how many may
+// write one resource at once.
+const attempts = 1000
 
 // put is a write as both protocols give it.
 type put struct {

@@ -35,6 +35,8 @@ type envoy struct {
 	concurrency    int
 	admin          admin
 	stdout, stderr *os.File
+	// onLive hears when Envoy takes connections, and when it is gone.
+	onLive func(bool)
 
 	leave      atomic.Bool // do not restart an Envoy that ends
 	killAtOnce atomic.Bool // stop with SIGKILL
@@ -128,7 +130,9 @@ func (e *envoy) once(ctx context.Context) (live bool, err error) {
 		case <-report:
 			e.log.Info("Envoy is live")
 			live, report = true, nil
+			e.onLive(true)
 		case err := <-ended:
+			e.onLive(false)
 			select {
 			case <-isLive:
 				live = true

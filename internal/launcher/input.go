@@ -29,6 +29,8 @@ type proxy struct {
 	cluster string
 	// document is the resource as JSON, for the zone and for the node's metadata.
 	document string
+	// sections are all inbounds: their names, else their ports as text.
+	sections []string
 	targets  []target
 }
 
@@ -83,6 +85,9 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	if dp, ok := r.Spec.(*meshv1.Dataplane); ok {
 		p.targets = targets(dp)
 		for _, in := range dp.GetNetworking().GetInbound() {
+			p.sections = append(p.sections, section(in))
+		}
+		for _, in := range dp.GetNetworking().GetInbound() {
 			if s := in.GetTags()[mesh.TagService]; s != "" {
 				p.cluster = s
 				break
@@ -111,7 +116,7 @@ func targets(dp *meshv1.Dataplane) []target {
 			continue
 		}
 		t := target{
-			section: firstOf(in.GetName(), fmt.Sprint(port)), address: net.JoinHostPort(appHost, fmt.Sprint(appPort)),
+			section: section(in), address: net.JoinHostPort(appHost, fmt.Sprint(appPort)),
 			interval: time.Second, timeout: time.Second, unhealthy: 1, healthy: 1,
 		}
 		if probe := in.GetServiceProbe(); probe != nil {
@@ -128,6 +133,11 @@ func targets(dp *meshv1.Dataplane) []target {
 		out = append(out, t)
 	}
 	return out
+}
+
+// section is how reports name an inbound.
+func section(in *meshv1.Dataplane_Inbound) string {
+	return firstOf(in.GetName(), fmt.Sprint(in.GetPort()))
 }
 
 func firstOf(values ...string) string {

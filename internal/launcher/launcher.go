@@ -101,7 +101,7 @@ func New(cfg Config) (*Launcher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	l := &Launcher{cfg: cfg, log: cfg.Logger, state: newState()}
+	l := &Launcher{cfg: cfg, log: cfg.Logger}
 	var errs []error
 	note := func(err error) {
 		if err != nil {
@@ -124,6 +124,7 @@ func New(cfg Config) (*Launcher, error) {
 	}
 	l.proxy, err = readProxy(cfg.Resource, cfg.ProxyType)
 	note(err)
+	l.state = newState(l.proxy.sections...)
 	note(checkToken(cfg.Token, time.Now()))
 	l.envoyBin, l.envoyVer, err = findEnvoy(cfg.Envoy)
 	note(err)
@@ -194,7 +195,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 			return err
 		}
 		e := &envoy{log: l.log, binary: l.envoyBin, bootstrap: bootstrap, drainTime: l.cfg.DrainTime, logLevel: l.cfg.EnvoyLogLevel,
-			concurrency: l.cfg.Concurrency, admin: l.admin, stdout: l.cfg.Stdout, stderr: l.cfg.Stderr}
+			concurrency: l.cfg.Concurrency, admin: l.admin, stdout: l.cfg.Stdout, stderr: l.cfg.Stderr, onLive: l.state.setLive}
 		return l.superviseUntilDrained(ctx, e, s, drainAsked, endAsked)
 	})
 	return g.Wait()

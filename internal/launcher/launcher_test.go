@@ -150,9 +150,32 @@ func newSession(t *testing.T, z *fakeZone) *session {
 		hello: &dataplanev1.SessionHello{NodeId: "default.web-1"}}
 }
 
+func TestNoInboundIsReadyBeforeEnvoyIs(t *testing.T) {
+	s := newState("http", "8081")
+	if r, _ := s.report(); !slices.Equal(r.GetNotReady(), []string{"8081", "http"}) {
+		t.Errorf("before Envoy is live: %v", r)
+	}
+	_, changed := s.report()
+	s.setLive(true)
+	select {
+	case <-changed:
+	default:
+		t.Error("that Envoy is live was not announced")
+	}
+	s.setNotReady([]string{"http"})
+	if r, _ := s.report(); !slices.Equal(r.GetNotReady(), []string{"http"}) {
+		t.Errorf("while it is live: %v", r)
+	}
+	s.setLive(false)
+	if r, _ := s.report(); len(r.GetNotReady()) != 2 {
+		t.Errorf("after it ended: %v", r)
+	}
+}
+
 func TestSessionSaysTheWholeStateAgain(t *testing.T) {
 	z := startZone(t, &fakeZone{})
 	s := newSession(t, z)
+	s.state.setLive(true)
 	s.state.setNotReady([]string{"8080"})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -369,7 +392,7 @@ func TestDrain(t *testing.T) {
 }
 
 func TestEnvoyThatNeverComesUp(t *testing.T) {
-	e := &envoy{log: zap.NewNop(), binary: envoyScript(t, "exit 3"), bootstrap: "none", drainTime: time.Second, admin: newAdmin("tcp", freeAddress(t))}
+	e := &envoy{log: zap.NewNop(), onLive: func(bool) {}, binary: envoyScript(t, "exit 3"), bootstrap: "none", drainTime: time.Second, admin: newAdmin("tcp", freeAddress(t))}
 	err := e.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v", err)

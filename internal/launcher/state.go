@@ -9,14 +9,30 @@ import (
 
 // state is what the launcher has to say to the zone, whole, and what the readiness endpoint reads.
 type state struct {
-	mu       sync.Mutex
+	mu sync.Mutex
+	// sections are all inbounds; while Envoy is not live none of them can be called.
+	sections []string
+	live     bool
 	notReady []string
 	draining bool
 	accepted bool
 	changed  chan struct{}
 }
 
-func newState() *state { return &state{changed: make(chan struct{})} }
+// newState is that of a launcher with the inbounds named, whose Envoy does not run yet.
+func newState(sections ...string) *state {
+	return &state{sections: slices.Sorted(slices.Values(sections)), changed: make(chan struct{})}
+}
+
+// setLive says whether Envoy takes connections.
+func (s *state) setLive(live bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.live != live {
+		s.live = live
+		s.announce()
+	}
+}
 
 func (s *state) setNotReady(sections []string) {
 	s.mu.Lock()
@@ -52,7 +68,11 @@ func (s *state) announce() {
 func (s *state) report() (*dataplanev1.Report, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &dataplanev1.Report{NotReady: slices.Clone(s.notReady), Draining: s.draining}, s.changed
+	notReady := s.notReady
+	if !s.live {
+		notReady = s.sections
+	}
+	return &dataplanev1.Report{NotReady: slices.Clone(notReady), Draining: s.draining}, s.changed
 }
 
 func (s *state) readiness() (accepted, draining bool) {

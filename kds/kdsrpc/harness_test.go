@@ -111,15 +111,13 @@ type global struct {
 	tls    *tls.Config // of clients
 	ln     *cutListener
 	stop   func()
-	tokens map[string]string
 }
 
 type globalOptions struct {
-	node  *node
-	addr  string
-	cert  tls.Certificate
-	edit  func(*ServerConfig)
-	token map[string]string
+	node *node
+	addr string
+	cert tls.Certificate
+	edit func(*ServerConfig)
 }
 
 func startGlobal(t *testing.T, o globalOptions) *global {

@@ -9,19 +9,17 @@ import (
 )
 
 // remoteConnection is how long callers keep a connection of a destination that other zones serve too, unless a MeshTimeout
-// says otherwise.
-const remoteConnection = 300 * time.Millisecond
+// says otherwise. A zone's ingress passes connections, not requests, so an instance there is reached by new connections
+// alone; an ingress deals them out in turn, and with two threads five of them meet each of three instances.
+const remoteConnection = 200 * time.Millisecond
 
 // Cluster is a port of a destination as proxies of the mesh dial it. plain says that a PERMISSIVE destination's members
 // do not all have certificates yet.
 func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain bool) ir.Cluster {
 	ref := Ref{Key: d.Key, Section: p.Name}
 	c := ir.Cluster{Name: ref.KRI(), Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: p.Protocol, Timeouts: t, Resilient: true}
-	// A zone's ingress passes connections, not requests: an instance that joins another zone is reached by new
-	// connections alone.
 	c.Renew = slices.ContainsFunc(d.Members, func(m Member) bool { return !m.Live })
 	if c.Renew && t.MaxConnection == 0 {
-		// The ingress stays the same host when its zone gets an instance more, so a changed set of hosts does not tell.
 		c.Timeouts.MaxConnection = remoteConnection
 	}
 	if m.MTLS != "" && !plain {
@@ -38,7 +36,7 @@ func Cluster(d *Destination, p Port, m MeshInfo, t ir.ClusterTimeouts, plain boo
 // differs from the KRI, under which sidecars know all zones' endpoints.
 func IngressCluster(name string) ir.Cluster {
 	return ir.Cluster{Name: name, Type: ir.ClusterEDS, Upstream: ir.TCP, Port: ir.TCP, Resilient: true,
-		Spread: true, Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
+		Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}
 }
 
 // IngressName is the name of a zone ingress' cluster for a port.

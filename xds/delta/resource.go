@@ -252,6 +252,11 @@ func (s *Segment) All(t Type) iter.Seq[*Resource] { return slices.Values(s.byTyp
 // immutable. A nil Table is empty.
 type Table struct{ Segments []*Segment }
 
+// has says that there is a resource of the type.
+func (t *Table) has(typ Type) bool {
+	return t != nil && slices.ContainsFunc(t.Segments, func(s *Segment) bool { return len(s.byType[typ]) > 0 })
+}
+
 // Lookup finds a resource, or nil.
 func (t *Table) Lookup(typ Type, name string) *Resource {
 	if t == nil {

@@ -582,10 +582,19 @@ func (s *state) answered() (revision uint64, ok bool) {
 	return revision, ok && s.want != nil
 }
 
-// configured says that the client has asked for listeners and has answered everything there is.
+// configured says that the client has asked for listeners, and for the routes and secrets that those need, and has answered
+// everything there is.
 func (s *state) configured() bool {
 	revision, ok := s.answered()
-	return ok && revision == s.revision && s.types[TypeListener].asked
+	if !ok || revision != s.revision || !s.types[TypeListener].asked {
+		return false
+	}
+	for _, t := range []Type{TypeRoute, TypeSecret} {
+		if !s.types[t].asked && s.want.has(t) {
+			return false
+		}
+	}
+	return true
 }
 
 // standing are all refusals that stand, in the order of types and names.

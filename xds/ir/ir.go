@@ -103,8 +103,6 @@ type Cluster struct {
 	Resilient bool
 	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
 	Renew bool
-	// Spread gives a new connection to the endpoint that has the fewest.
-	Spread bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint
 	// SourceAddress to dial from; empty leaves it to the system.

@@ -58,9 +58,6 @@ const (
 	maxRetries     = 1024
 )
 
-// spreadChoices is how many endpoints are compared for the one with the fewest connections.
-const spreadChoices = 16
-
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: durationpb.New(c.Timeouts.Connect)}
@@ -74,11 +71,6 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{HealthyPanicThreshold: &typev3.Percent{Value: 1}}
 		out.IgnoreHealthOnHostRemoval = true
 		out.CommonLbConfig.CloseConnectionsOnHostSetChange = c.Renew
-		if c.Spread {
-			// Enough choices that an endpoint without connections, which has just joined, is among them.
-			out.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
-			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: &clusterv3.Cluster_LeastRequestLbConfig{ChoiceCount: u32(spreadChoices)}}
-		}
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,

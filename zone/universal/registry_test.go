@@ -56,7 +56,6 @@ type world struct {
 	rep  *replica.Replica
 	reg  *Registry
 	stop func()
-	cfg  Config
 }
 
 func newWorld(t *testing.T) *world {
