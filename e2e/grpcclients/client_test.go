@@ -43,12 +43,14 @@ type library struct {
 	name string
 	// inClear says that it cannot reach the zone over TLS.
 	inClear bool
-	start   func(t *testing.T, bootstrap []byte) client
+	// needsALPN says that it takes no TLS server that does not answer its ALPN.
+	needsALPN bool
+	start     func(t *testing.T, bootstrap []byte) client
 }
 
 var libraries = []library{
 	{name: "go", start: startGo},
-	{name: "python", start: startPython},
+	{name: "python", start: startPython, needsALPN: true},
 	{name: "node", start: startNode, inClear: true},
 }
 
