@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -159,12 +160,17 @@ func app(t *testing.T, name string) uint32 {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	// Below the range from which the system takes ports for connections: one of those could take it before Envoy binds it.
+	for range 100 {
+		port := 11000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			_ = l.Close()
+			return uint32(port)
+		}
 	}
-	defer l.Close()
-	return uint32(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal("no free port found")
+	return 0
 }
 
 // TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone service here, and in
