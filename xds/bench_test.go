@@ -9,6 +9,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 // The size of the benchmarks: proxies that each list all services.
@@ -31,7 +32,7 @@ func benchWorld(b *testing.B) *world {
 	w.put(rs...)
 	for _, r := range rs {
 		if r.Key.Kind == mesh.KindDataplane {
-			w.e.Open(r.Key, 0)
+			w.e.Open(delta.Opening{Proxy: r.Key})
 		}
 	}
 	w.e.processEvents()

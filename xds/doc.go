@@ -29,6 +29,12 @@
 // group's key, and what they come to is part of the key of the endpoints (localities.go). Where no such policy speaks of a
 // service its endpoints are one resource for all, and a change of them is a change of endpoints alone everywhere.
 //
+// # gRPC clients
+//
+// A gRPC program without a proxy calls destinations by name. The names that its streams ask for are an input; what they mean
+// is looked up by recorded reads, so that it is woken by what it calls and nothing else. What it gets is of queries of its
+// own (calls.go), and lacks what gRPC libraries do not take; policies and endpoints come from the queries that all share.
+//
 // # Time
 //
 // One goroutine, [Engine.Run], owns the graph. There is no ticker and no debounce: the first change goes at once, and

@@ -48,10 +48,12 @@ type Engine struct {
 	g       *graph
 	s       *state
 	q       *queries
-	proxies map[mesh.Key]*proxy
+	proxies map[caller]*proxy
 	// dirty are proxies whose table changed in this batch, joining feeds that wait for their first table.
 	dirty   []*proxy
 	joining map[*feed]struct{}
+	// wanting are feeds whose names were taken in with this batch.
+	wanting []*feed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -62,14 +64,14 @@ type Engine struct {
 	outstanding map[*feed]struct{}
 	refusing    map[*feed]struct{}
 	failures    []ProxyRefusal
-	tables      map[mesh.Key]*delta.Table
+	tables      map[caller]*delta.Table
 	progress    chan struct{} // closed at the next change of Progress
 	watched     bool
 }
 
 // proxy is a followed proxy: its table is pinned in the graph. Run's goroutine owns it.
 type proxy struct {
-	key   mesh.Key
+	key   caller
 	table *memo[*delta.Table]
 	feeds map[*feed]struct{}
 	dirty bool
@@ -88,8 +90,8 @@ func New(c Config) *Engine {
 
 func newEngine(zone string) *Engine {
 	e := &Engine{zone: zone, log: zap.NewNop(), g: newGraph(), ready: make(chan struct{}), wake: make(chan struct{}, 1),
-		proxies: map[mesh.Key]*proxy{}, feeds: map[*feed]struct{}{}, outstanding: map[*feed]struct{}{}, refusing: map[*feed]struct{}{},
-		joining: map[*feed]struct{}{}, tables: map[mesh.Key]*delta.Table{}, progress: make(chan struct{})}
+		proxies: map[caller]*proxy{}, feeds: map[*feed]struct{}{}, outstanding: map[*feed]struct{}{}, refusing: map[*feed]struct{}{},
+		joining: map[*feed]struct{}{}, tables: map[caller]*delta.Table{}, progress: make(chan struct{})}
 	e.s = newState(e.g)
 	e.q = newQueries(e.g, e.s, zone)
 	return e
@@ -225,6 +227,10 @@ func (e *Engine) deliver(revision uint64, committed time.Time) {
 			f.offer(table, after, revision, committed)
 		}
 	}
+	for _, f := range e.wanting {
+		f.resolved(revision)
+	}
+	e.wanting = e.wanting[:0]
 	for f := range e.joining {
 		if f.begin(revision); !f.waiting {
 			delete(e.joining, f)
@@ -253,12 +259,20 @@ func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 	})
 }
 
-// Config is what the engine believes that a followed proxy should have; false if no feed was opened for it.
+// Config is what the engine believes that a followed proxy should have; false if no feed was opened for it. Where the proxy
+// has an Envoy and a gRPC client, it is the Envoy's.
 func (e *Engine) Config(key mesh.Key) (*delta.Table, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	t, ok := e.tables[key]
-	return t, ok
+	if t, ok := e.tables[caller{proxy: key}]; ok {
+		return t, ok
+	}
+	for c, t := range e.tables {
+		if c.proxy == key {
+			return t, true
+		}
+	}
+	return nil, false
 }
 
 var errEnded = errors.New("the xDS engine has ended")

@@ -77,7 +77,7 @@ func (w *world) computes(f func()) map[string]uint64 {
 }
 
 func (w *world) open(k mesh.Key) *feed {
-	f := w.e.Open(k, 0).(*feed)
+	f := w.e.Open(delta.Opening{Proxy: k}).(*feed)
 	w.e.processEvents()
 	return f
 }

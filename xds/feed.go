@@ -9,10 +9,13 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// feed implements delta.Feed. All fields but e, key and ready are guarded by Engine.mu.
+// feed implements delta.Feed. All fields but e, key, caller and ready, and names, which Run's goroutine owns, are guarded by
+// Engine.mu.
 type feed struct {
-	e   *Engine
-	key mesh.Key
+	e      *Engine
+	key    mesh.Key
+	caller caller
+	names  []string
 	// ready holds one token: pending or ended changed.
 	ready chan struct{}
 
@@ -21,6 +24,9 @@ type feed struct {
 	waiting bool
 	latest  *delta.Table
 	closed  bool
+
+	// wanted counts calls of Want; looked those that the pending or last update reflects.
+	wanted, looked uint64
 
 	pending *debt
 	update  delta.Update
@@ -33,8 +39,8 @@ type feed struct {
 type debt struct{ first, last uint64 }
 
 // Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
-func (e *Engine) Open(key mesh.Key, minRevision uint64) delta.Feed {
-	f := &feed{e: e, key: key, ready: make(chan struct{}, 1), minRevision: minRevision, waiting: true}
+func (e *Engine) Open(o delta.Opening) delta.Feed {
+	f := &feed{e: e, key: o.Proxy, caller: caller{o.Proxy, o.Client}, ready: make(chan struct{}, 1), minRevision: o.MinRevision, waiting: true}
 	e.mu.Lock()
 	if e.ended {
 		f.closed = true
@@ -52,14 +58,18 @@ func (e *Engine) Open(key mesh.Key, minRevision uint64) delta.Feed {
 
 // attach runs in Run's goroutine.
 func (e *Engine) attach(f *feed) {
-	p := e.proxies[f.key]
+	p := e.proxies[f.caller]
 	if p == nil {
-		p = &proxy{key: f.key, feeds: map[*feed]struct{}{}}
-		p.table = e.q.table.node(f.key)
+		p = &proxy{key: f.caller, feeds: map[*feed]struct{}{}}
+		if f.caller.client.Kind == delta.ClientGRPC {
+			p.table = e.q.callTable.node(f.caller)
+		} else {
+			p.table = e.q.table.node(f.key)
+		}
 		e.g.pin(&p.table.node)
-		e.q.table.fresh(f.key)
+		p.table.refresh()
 		p.table.onChange = func() { e.markDirty(p) }
-		e.proxies[f.key] = p
+		e.proxies[f.caller] = p
 	}
 	p.feeds[f] = struct{}{}
 	p.table.proxy = f.key
@@ -67,7 +77,7 @@ func (e *Engine) attach(f *feed) {
 	e.mu.Lock()
 	f.latest = p.table.value
 	if f.latest != nil {
-		e.tables[f.key] = f.latest
+		e.tables[f.caller] = f.latest
 	}
 	e.mu.Unlock()
 }
@@ -75,20 +85,59 @@ func (e *Engine) attach(f *feed) {
 // detach runs in Run's goroutine.
 func (e *Engine) detach(f *feed) {
 	delete(e.joining, f)
-	p := e.proxies[f.key]
+	p := e.proxies[f.caller]
 	if p == nil {
 		return
 	}
 	delete(p.feeds, f)
+	e.collect(p)
 	if len(p.feeds) > 0 {
 		return
 	}
-	delete(e.proxies, f.key)
+	delete(e.proxies, f.caller)
 	p.table.onChange = nil
 	e.g.unpin(&p.table.node)
 	e.mu.Lock()
-	delete(e.tables, f.key)
+	delete(e.tables, f.caller)
 	e.mu.Unlock()
+}
+
+// Want implements delta.Feed.
+func (f *feed) Want(names []string) {
+	f.e.mu.Lock()
+	f.wanted++
+	call := f.wanted
+	f.e.mu.Unlock()
+	f.e.send(func() {
+		f.names = names
+		if p := f.e.proxies[f.caller]; p != nil {
+			f.e.collect(p)
+		}
+		f.e.mu.Lock()
+		f.looked = call
+		f.e.mu.Unlock()
+		f.e.wanting = append(f.e.wanting, f)
+	})
+}
+
+// collect takes in what all feeds of a gRPC client want. It runs in Run's goroutine.
+func (e *Engine) collect(p *proxy) {
+	if p.key.client.Kind != delta.ClientGRPC {
+		return
+	}
+	var all []string
+	for f := range p.feeds {
+		all = append(all, f.names...)
+	}
+	list := internNames(all)
+	if len(p.feeds) == 0 {
+		delete(e.s.wants, p.key)
+	} else if e.s.wants[p.key] == list {
+		return
+	} else {
+		e.s.wants[p.key] = list
+	}
+	e.s.asked.touch(p.key)
 }
 
 func (f *feed) signal() {
@@ -112,8 +161,23 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 		f.update.Committed = committed
 	}
 	f.pending = &d
-	f.update.Table, f.update.Revision = t, revision
+	f.update.Table, f.update.Revision, f.update.Wanted = t, revision, f.looked
 	f.e.outstanding[f] = struct{}{}
+	f.signal()
+}
+
+// resolved says that the names wanted are in the table at hand; Engine.mu is held.
+func (f *feed) resolved(revision uint64) {
+	if f.closed || f.waiting || f.latest == nil || f.update.Wanted == f.looked {
+		return // begin gives it, or the update did
+	}
+	if f.pending == nil {
+		// No change of the store owes an answer.
+		f.pending = &debt{first: revision + 1, last: revision}
+		f.update.Table, f.update.Revision = f.latest, revision
+		f.e.outstanding[f] = struct{}{}
+	}
+	f.update.Wanted = f.looked
 	f.signal()
 }
 
@@ -124,7 +188,7 @@ func (f *feed) begin(revision uint64) {
 	}
 	f.waiting = false
 	f.pending = &debt{first: revision, last: revision}
-	f.update = delta.Update{Table: f.latest, Revision: revision}
+	f.update = delta.Update{Table: f.latest, Revision: revision, Wanted: f.looked}
 	f.signal()
 }
 

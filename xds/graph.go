@@ -24,7 +24,9 @@ type node struct {
 	seen uint64
 	// failure of the last compute; the value is that of the last good one. told says that it was logged.
 	failure error
-	told    bool
+	// since is, for a failure that is a [conditionError], the revision at which it was first told; 0 before.
+	since uint64
+	told  bool
 	// compute brings the value up to date and says whether it changed; nil for inputs.
 	compute func(n *node) bool
 	// drop forgets the node in its table.
@@ -49,6 +51,7 @@ const (
 
 // queryKind is what all nodes of one query share.
 type queryKind struct {
+	g     *graph
 	name  string
 	level int
 	// computes counts calls of the compute function, failures those that did not give a value.
@@ -72,7 +75,7 @@ func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
 
 // newKind adds a query; its level is one above the ones added before, since a query can only read earlier ones.
 func (g *graph) newKind(name string) *queryKind {
-	k := &queryKind{name: name, level: len(g.kinds)}
+	k := &queryKind{g: g, name: name, level: len(g.kinds)}
 	g.kinds = append(g.kinds, k)
 	g.dirty = append(g.dirty, nil)
 	return k
@@ -146,7 +149,7 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 		return false
 	}
 	if n.failure != nil {
-		n.failure, n.told = nil, false
+		n.failure, n.told, n.since = nil, false, 0
 		delete(g.failed, n)
 	}
 	return changed
@@ -361,11 +364,16 @@ func (q *query[K, V]) node(k K) *memo[V] {
 // fresh gives the node of k, computed.
 func (q *query[K, V]) fresh(k K) *memo[V] {
 	m := q.node(k)
+	m.refresh()
+	return m
+}
+
+// refresh computes the value if it never was.
+func (m *memo[V]) refresh() {
 	if m.state == stateNew {
-		m.changed = q.g.batch
+		m.changed = m.kind.g.batch
 		m.compute(&m.node)
 	}
-	return m
 }
 
 // get reads the value for k within a compute function.

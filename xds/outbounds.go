@@ -64,6 +64,13 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 	if !ok || !p.Protocol.IsHTTP() {
 		return &routesOf{}, nil
 	}
+	config, extra, cause := q.routing(r, k, d, p)
+	res, err := q.pool.routes(config, cause...)
+	return &routesOf{resource: res, extra: extra}, err
+}
+
+// routing is what policies make of requests to an HTTP port, the other backends that it needs, and where it came from.
+func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
 	rules := policy.HTTPRoutes(q.policies(r, k.set, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
 	cause := q.cause(r, k.causes, k.ref.Key)
@@ -84,8 +91,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 		}
 	}
 	slices.SortFunc(cause, mesh.Key.Compare)
-	res, err := q.pool.routes(config, slices.Compact(cause)...)
-	return &routesOf{resource: res, extra: extra}, err
+	return config, extra, slices.Compact(cause)
 }
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.

@@ -91,7 +91,19 @@ func (e *Engine) failed() []ProxyRefusal {
 			if errors.As(n.failure, &p) {
 				fields = append(fields, zap.ByteString("stack", p.Stack))
 			}
-			e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
+			if _, ok := n.failure.(conditionError); ok {
+				e.log.Warn("a proxy lacks what its mesh demands", fields...)
+			} else {
+				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
+			}
+		}
+		revision := e.processed
+		var c conditionError
+		if errors.As(n.failure, &c) {
+			if n.since == 0 {
+				n.since = revision
+			}
+			revision = n.since
 		}
 		seen := map[*node]bool{}
 		for todo := []*node{n}; len(todo) > 0; {
@@ -104,11 +116,11 @@ func (e *Engine) failed() []ProxyRefusal {
 			for w := range u.users {
 				todo = append(todo, w)
 			}
-			if u.kind != e.q.table.kind || u.pins == 0 {
+			if u.kind != e.q.table.kind && u.kind != e.q.callTable.kind || u.pins == 0 {
 				continue
 			}
 			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Refusal: delta.Refusal{
-				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: e.processed}})
+				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: revision}})
 		}
 	}
 	return out

@@ -173,6 +173,16 @@ type queries struct {
 	secrets     *query[mesh.Key, *segment]
 	ingress     *query[mesh.Key, *segment]
 	table       *query[mesh.Key, *delta.Table]
+
+	// What gRPC clients have is theirs alone; see calls.go.
+	target       *query[targetKey, compile.Ref]
+	callListener *query[callKey, *delta.Resource]
+	callCluster  *query[callClusterKey, *delta.Resource]
+	callEnds     *query[compile.Ref, *delta.Resource]
+	callRoutes   *query[routesKey, *routesOf]
+	calls        *query[callsKey, *segment]
+	keyless      *query[string, bool]
+	callTable    *query[caller, *delta.Table]
 }
 
 func newQueries(g *graph, s *state, zone string) *queries {
@@ -215,6 +225,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.table = newQuery(g, "table", sameBy(func(a, b *delta.Table) bool {
 		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
 	}), q.computeTable)
+	q.addCalls(g)
 	return q
 }
 

@@ -49,7 +49,7 @@ func sequence(t *testing.T, seed uint64) {
 		}
 		fresh.process(replica.Batch{View: w.view, Reset: true})
 		for k := range followed {
-			f := fresh.Open(k, 0)
+			f := fresh.Open(delta.Opening{Proxy: k})
 			fresh.processEvents()
 			want, ok := fresh.Config(k)
 			got, had := w.e.Config(k)

@@ -93,10 +93,10 @@ func TestFeedsAndProgress(t *testing.T) {
 	idle := testDataplane("idle-1", "10.0.0.3", "idle", 8080)
 
 	// A feed can be opened before its proxy is registered.
-	early := r.e.Open(web.Key, 0)
+	early := r.e.Open(delta.Opening{Proxy: web.Key})
 	defer early.Close()
 	rev := r.put(web, idle)
-	fw, fi := early, r.e.Open(idle.Key, rev)
+	fw, fi := early, r.e.Open(delta.Opening{Proxy: idle.Key, MinRevision: rev})
 	defer fi.Close()
 	u := r.next(fw)
 	if u.Revision != rev || u.Table.Lookup(delta.TypeCluster, "kri_msvc_default_east__api_http") == nil {
@@ -160,7 +160,7 @@ func TestMergedUpdates(t *testing.T) {
 	r := start(t)
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
 	r.put(testMesh(""), testService(testZone, "api", 8080), web)
-	f := r.e.Open(web.Key, 0)
+	f := r.e.Open(delta.Opening{Proxy: web.Key})
 	defer f.Close()
 	f.Answered(r.next(f).Revision, nil)
 	base := r.until(func(p Progress) bool { return p.PendingCount == 0 }).Answered

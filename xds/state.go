@@ -16,13 +16,17 @@ type state struct {
 	view       replica.View
 	ranges     map[compile.Index][]mesh.Key // sorted; absent if empty
 	identities map[mesh.Key]*ir.Identity
+	// wants are the names that gRPC clients ask for, interned.
+	wants map[caller]nameList
 
 	specs, statuses, secrets *input[mesh.Key]
 	indexes                  *input[compile.Index]
+	asked                    *input[caller]
 }
 
 func newState(g *graph) *state {
 	return &state{ranges: map[compile.Index][]mesh.Key{}, identities: map[mesh.Key]*ir.Identity{},
+		wants: map[caller]nameList{}, asked: newInput[caller](g, "wanted"),
 		specs: newInput[mesh.Key](g, "spec"), statuses: newInput[mesh.Key](g, "status"),
 		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index")}
 }
@@ -122,4 +126,9 @@ func (r reads) status(key mesh.Key) *mesh.Resource {
 func (r reads) identity(proxy mesh.Key) *ir.Identity {
 	r.s.secrets.note(r.reader, proxy)
 	return r.s.identities[proxy]
+}
+
+func (r reads) wanted(c caller) nameList {
+	r.s.asked.note(r.reader, c)
+	return r.s.wants[c]
 }

@@ -183,8 +183,8 @@ type answers struct {
 }
 
 // Open implements delta.Source.
-func (a *answers) Open(proxy mesh.Key, min uint64) delta.Feed {
-	return &counted{Feed: a.source.Open(proxy, min), answers: a, proxy: proxy}
+func (a *answers) Open(o delta.Opening) delta.Feed {
+	return &counted{Feed: a.source.Open(o), answers: a, proxy: o.Proxy}
 }
 
 type counted struct {

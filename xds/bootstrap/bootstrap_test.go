@@ -124,12 +124,11 @@ func (s *server) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	s.joins <- j
 	return s, nil
 }
-func (*server) Proxy() (mesh.Key, uint64)   { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
-func (*server) Superseded() <-chan struct{} { return nil }
-func (*server) Configured()                 {}
-
-func (*server) Leave(error)                      {}
-func (*server) Open(mesh.Key, uint64) delta.Feed { return &feed{} }
+func (*server) Proxy() (mesh.Key, uint64)     { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
+func (*server) Superseded() <-chan struct{}   { return nil }
+func (*server) Configured()                   {}
+func (*server) Leave(error)                   {}
+func (*server) Open(delta.Opening) delta.Feed { return &feed{} }
 
 type feed struct{ sent bool }
 
@@ -142,6 +141,7 @@ func (f *feed) Next(ctx context.Context) (delta.Update, error) {
 	return delta.Update{}, ctx.Err()
 }
 func (*feed) Answered(uint64, []delta.Refusal) {}
+func (*feed) Want([]string)                    {}
 func (*feed) Close()                           {}
 
 // TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon after a restart of the server.

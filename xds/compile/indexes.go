@@ -37,6 +37,8 @@ const (
 	ByBucket
 	// ByZone of a ZoneIngress.
 	ByZone
+	// ByHostname of a destination, VirtualAddresses in use.
+	ByHostname
 )
 
 // Reader gives resources at one revision. Results must not be changed or kept.
@@ -84,6 +86,12 @@ func Indexes(r *mesh.Resource) []Index {
 		}
 	case *meshv1.ZoneIngress:
 		add(ByZone, zoneOf(r))
+	case *meshv1.VirtualAddress:
+		if spec.GetReleased() == nil {
+			for _, h := range spec.GetHostnames() {
+				add(ByHostname, h)
+			}
+		}
 	default:
 		if info, ok := mesh.Lookup(k.Kind); ok && info.Policy != nil {
 			add(ByBucket, string(policy.HeadOf(r).Bucket()))

@@ -21,6 +21,9 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // encode is the DeltaDiscoveryResponse. Its resources are the shared bytes themselves, not copies.
 func (r *response) encode() mem.BufferSlice {
+	if r.world != nil {
+		return r.encodeWorld()
+	}
 	out := make(mem.BufferSlice, 0, len(r.resources)+1)
 	for _, res := range r.resources {
 		out = append(out, mem.SliceBuffer(res.bytes()))
@@ -39,6 +42,12 @@ func (r *response) encode() mem.BufferSlice {
 // size is the length of the encoded response, in bytes, up to the few of its envelope.
 func (r *response) size() int {
 	n := 0
+	if r.world != nil {
+		for _, res := range r.world.resources {
+			n += len(res.anyBytes())
+		}
+		return n
+	}
 	for _, res := range r.resources {
 		n += len(res.bytes())
 	}

@@ -15,12 +15,41 @@ type Update struct {
 	Revision uint64
 	// Committed is the time of the oldest commit that this update brings; zero for a first one.
 	Committed time.Time
+	// Wanted is how many calls of [Feed.Want] the table reflects.
+	Wanted uint64
+}
+
+// ClientKind says what a client can take.
+type ClientKind uint8
+
+// Kinds of clients.
+const (
+	// ClientEnvoy has listeners of its own and takes all of Envoy's API.
+	ClientEnvoy ClientKind = iota
+	// ClientGRPC is a gRPC program without a proxy. It asks for listeners by the names that it calls.
+	ClientGRPC
+)
+
+// Client is what a stream's client is, as far as that decides what it gets. It is comparable.
+type Client struct {
+	Kind ClientKind
+	// CertificateProvider is, for ClientGRPC, the certificate provider instance of the client's bootstrap that has the mesh's
+	// certificate, key and roots; empty if it has none.
+	CertificateProvider string
+}
+
+// Opening says what a stream wants to follow.
+type Opening struct {
+	Proxy mesh.Key
+	// MinRevision is what the first update reflects at least.
+	MinRevision uint64
+	Client      Client
 }
 
 // Source is the engine as the server sees it.
 type Source interface {
-	// Open starts to follow a proxy. The first update reflects at least minRevision. Open never blocks.
-	Open(proxy mesh.Key, minRevision uint64) Feed
+	// Open starts to follow a proxy. It never blocks.
+	Open(Opening) Feed
 }
 
 // Feed is what one stream follows. Next is called by one goroutine, Answered and Close by another.
@@ -31,6 +60,9 @@ type Feed interface {
 	// Answered says that the stream has acknowledged or refused everything up to revision (of an Update), and which
 	// refusals stand now. It is called when either changes, and does not block.
 	Answered(revision uint64, refusals []Refusal)
+	// Want gives the names of all listeners that a ClientGRPC asks for now. An update follows that counts the call in
+	// Wanted, even if nothing else changed. It does not block.
+	Want(names []string)
 	// Close ends the feed; it is idempotent.
 	Close()
 }
@@ -67,6 +99,8 @@ type Join struct {
 	Peer, UserAgent string
 	// Delta says that the stream is incremental.
 	Delta bool
+	// Client is what the node says it is. A ClientGRPC has a stream for each of its channels: they do not replace each other.
+	Client Client
 }
 
 // Member is an admitted stream.

@@ -1,4 +1,4 @@
-// Package delta is the incremental ADS server of a zone: it brings to each proxy what the engine says it should have, in an
+// Package delta is the ADS server of a zone, incremental and state-of-the-world: it brings to each proxy what the engine says it should have, in an
 // order that never breaks traffic, and tells the engine what the proxy answered.
 //
 // # Data
@@ -32,4 +32,17 @@
 // A NACK is charged to the resources of the response it answers, narrowed to those whose names its text mentions. The proxy
 // keeps the last good ones; a refused resource is not sent again until its content changes. Later steps do not wait for what
 // was refused: one bad resource does not hold up the rest.
+//
+// # State-of-the-world
+//
+// A state-of-the-world stream has the same state; only the two ends differ (world.go). A request, which names all that the
+// client wants, becomes the change of its subscription. A response of clusters or listeners holds all that the client has
+// then: what it refused in its last good content, or not at all. Removals of other types cannot be said and are owed no
+// answer. The version of a response is a hash over the names and versions of all that the client has of the type. The bytes
+// of resources are the ones that incremental streams share.
+//
+// # gRPC clients
+//
+// They ask for listeners by names that the engine has to look up ([Feed.Want]). Such a request takes part in the state only
+// when an update reflects it: a client that reconnects would otherwise hear that its listeners are gone.
 package delta

@@ -65,6 +65,12 @@ func (w real) table(t testing.TB) *delta.Table {
 // TestEnvoy proves the protocol with a real Envoy whose clusters, listeners and routes would wait for ever for what the
 // server forgets to send.
 func TestEnvoy(t *testing.T) {
+	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
+		t.Run(api, func(t *testing.T) { testEnvoy(t, api) })
+	}
+}
+
+func testEnvoy(t *testing.T, api string) {
 	bin := os.Getenv("MERIDIAN_ENVOY")
 	if bin == "" {
 		var err error
@@ -108,6 +114,10 @@ func TestEnvoy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n := strings.Count(string(doc), "DELTA_GRPC"); n != 1 {
+		t.Fatalf("the bootstrap names the protocol %d times", n)
+	}
+	doc = []byte(strings.Replace(string(doc), "DELTA_GRPC", api, 1))
 	var log strings.Builder
 	cmd := exec.Command(bin, "-c", file("bootstrap.json", doc), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
 	cmd.Stdout, cmd.Stderr = &log, &log

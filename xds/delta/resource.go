@@ -146,8 +146,25 @@ func (r *Resource) bytes() []byte {
 	return e
 }
 
+// anyBytes is the encoded field "resources" of a DiscoveryResponse that holds r: the end of what bytes gives, for the field
+// of the Any has the same number in both messages.
+func (r *Resource) anyBytes() []byte {
+	entry := r.bytes()
+	any := anySize(r.Type, r.Body)
+	return entry[len(entry)-protowire.SizeTag(resourceAny)-protowire.SizeBytes(any):]
+}
+
+func anySize(t Type, body []byte) int {
+	return protowire.SizeTag(anyTypeURL) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(anyValue) + protowire.SizeBytes(len(body))
+}
+
 // Field numbers of envoy.service.discovery.v3.
 const (
+	// Of a DiscoveryResponse, whose "resources" has the number of resourceAny.
+	worldVersion protowire.Number = 1
+	worldTypeURL protowire.Number = 4
+	worldNonce   protowire.Number = 5
+
 	responseResources protowire.Number = 2
 	responseTypeURL   protowire.Number = 4
 	responseNonce     protowire.Number = 5
@@ -163,7 +180,7 @@ const (
 
 // encodeEntry puts body last, so that Resource.Body can be a part of it.
 func encodeEntry(t Type, name, version string, body []byte) []byte {
-	any := protowire.SizeTag(anyTypeURL) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(anyValue) + protowire.SizeBytes(len(body))
+	any := anySize(t, body)
 	res := protowire.SizeTag(resourceVersion) + protowire.SizeBytes(len(version)) +
 		protowire.SizeTag(resourceName) + protowire.SizeBytes(len(name)) +
 		protowire.SizeTag(resourceAny) + protowire.SizeBytes(any)

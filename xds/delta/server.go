@@ -77,17 +77,29 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// StreamAggregatedResources is for state-of-the-world clients, which come later.
-func (s *Server) StreamAggregatedResources(discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
-	return status.Error(codes.Unimplemented, "state-of-the-world ADS is not served yet: use incremental ADS (Envoy: api_type DELTA_GRPC)")
+// StreamAggregatedResources serves one state-of-the-world stream; see world.go.
+func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	var names subscriptions
+	return s.serve(g, true, func() (*discoveryv3.DeltaDiscoveryRequest, error) {
+		req, err := g.Recv()
+		if err != nil {
+			return nil, err
+		}
+		return names.step(req), nil
+	})
 }
 
-// DeltaAggregatedResources serves one stream.
+// DeltaAggregatedResources serves one incremental stream.
 func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serve(g, false, g.Recv)
+}
+
+// serve serves a stream of either kind; world says that it is state-of-the-world.
+func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv3.DeltaDiscoveryRequest, error)) error {
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
 	st := &stream{
-		server: s, grpc: g, state: newState(s.config.MaxResponseBytes),
+		server: s, grpc: g, recv: recv, world: world, state: newState(s.config.MaxResponseBytes),
 		requests: make(chan *discoveryv3.DeltaDiscoveryRequest), received: make(chan error, 1),
 		responses: make(chan *response), sent: make(chan error, 1),
 		updates: make(chan Update), ended: make(chan error, 1),
@@ -110,6 +122,7 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	if err != nil {
 		return err
 	}
+	join.Delta = !world
 	member, err := s.config.Admission.Join(ctx, join)
 	if err != nil {
 		s.metrics.refused.Inc()
@@ -120,9 +133,12 @@ func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryServi
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	st.state.warming = s.debts.inherit(key)
-	defer func() { s.debts.settle(key, st.state.warming) }()
-	st.feed = s.config.Source.Open(key, revision)
+	st.client = join.Client
+	if st.client.Kind == ClientEnvoy {
+		st.state.warming = s.debts.inherit(key)
+		defer func() { s.debts.settle(key, st.state.warming) }()
+	}
+	st.feed = s.config.Source.Open(Opening{Proxy: key, MinRevision: revision, Client: join.Client})
 	defer st.feed.Close()
 	s.running.Go(func() { st.ended <- st.follow(ctx) })
 	s.running.Go(func() { st.send(ctx) })
@@ -141,7 +157,14 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 	field := func(name string) string { return node.GetMetadata().GetFields()[name].GetStringValue() }
 	j := Join{
 		NodeID: node.GetId(), ProxyType: field("dataplane.proxyType"), Resource: field("dataplane.resource"),
-		Token: field("dataplane.token"), UserAgent: node.GetUserAgentName(), Delta: true,
+		Token: field("dataplane.token"), UserAgent: node.GetUserAgentName(),
+	}
+	switch kind := field("dataplane.client"); {
+	case kind == "grpc", kind == "" && strings.HasPrefix(strings.ToLower(j.UserAgent), "grpc"):
+		// "gRPC Go", "gRPC C-core <system>", "gRPC Node Pure JS", "gRPC Java".
+		j.Client = Client{Kind: ClientGRPC, CertificateProvider: field("dataplane.certificateProvider")}
+	case kind != "" && kind != "envoy":
+		return Join{}, status.Errorf(codes.InvalidArgument, "node metadata dataplane.client is %q, want envoy or grpc", kind)
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {
@@ -166,10 +189,14 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 // stream is one client. The goroutine of run owns state and feed.Answered; the channels connect the three that carry.
 type stream struct {
 	server *Server
-	grpc   discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	grpc   grpc.ServerStream
+	recv   func() (*discoveryv3.DeltaDiscoveryRequest, error)
+	world  bool
+	client Client
 	logger *zap.Logger
 	feed   Feed
 	state  *state
+	asked  asked
 
 	requests  chan *discoveryv3.DeltaDiscoveryRequest
 	received  chan error
@@ -182,7 +209,7 @@ type stream struct {
 // receive hands requests over; it returns nil when the client has closed its side.
 func (st *stream) receive(ctx context.Context) error {
 	for {
-		req, err := st.grpc.Recv()
+		req, err := st.recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -245,7 +272,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 	st.request(first)
 	for {
 		if !sending {
-			if r := st.state.next(time.Now()); r != nil {
+			if r := st.next(time.Now()); r != nil {
 				select {
 				case st.responses <- r:
 					sending = true
@@ -259,7 +286,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 			answered, refusals = max(answered, revision), st.state.refusals
 			st.feed.Answered(answered, st.state.standing())
 		}
-		if !configured && st.state.configured() {
+		if !configured && st.configured() {
 			configured = true
 			member.Configured()
 		}
@@ -267,7 +294,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		case req := <-st.requests:
 			st.request(req)
 		case u := <-st.updates:
-			st.state.update(u)
+			st.update(u)
 		case err := <-st.sent:
 			if err != nil {
 				return err
@@ -290,6 +317,24 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 	}
 }
 
+// configured says that the client has what it needs before others call it. A gRPC client may ask for as little as its
+// certificate.
+func (st *stream) configured() bool {
+	if st.client.Kind == ClientGRPC {
+		revision, ok := st.state.answered()
+		return ok && revision == st.state.revision
+	}
+	return st.state.configured()
+}
+
+// next is the next response to send now, or nil.
+func (st *stream) next(now time.Time) *response {
+	if st.world {
+		return st.state.nextWorld(now)
+	}
+	return st.state.next(now)
+}
+
 // request takes one request.
 func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
 	t, ok := TypeOf(req.GetTypeUrl())
@@ -297,7 +342,7 @@ func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
 		st.logger.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
 		return
 	}
-	r := st.state.request(t, req)
+	r := st.take(t, req)
 	if r == nil {
 		return
 	}

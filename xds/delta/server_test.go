@@ -68,22 +68,6 @@ func TestJoin(t *testing.T) {
 	})
 }
 
-func TestStateOfTheWorldIsRefused(t *testing.T) {
-	r := newRig(t)
-	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(credentials.NewTLS(r.config().TLS)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Recv(); status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "DELTA_GRPC") {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestSilentClientIsEnded(t *testing.T) {
 	r := newRig(t, func(c *delta.Config) { c.JoinTimeout = time.Millisecond })
 	conn, err := grpc.NewClient(r.address, grpc.WithTransportCredentials(credentials.NewTLS(r.config().TLS)))

@@ -36,6 +36,8 @@ type response struct {
 	since, revision uint64
 	committed       time.Time
 	sent            time.Time
+	// world is what goes over the wire if the stream is state-of-the-world; nil if it is incremental.
+	world *world
 }
 
 // typeState is what a stream knows of one type.

@@ -130,7 +130,11 @@ type feed struct {
 	engine *engine
 	seen   *delta.Table
 
+	opening  delta.Opening
 	mu       sync.Mutex
+	wanted   []string
+	calls    uint64
+	told     uint64
 	answered uint64
 	refusals []delta.Refusal
 	changed  chan struct{}
@@ -154,10 +158,10 @@ func (e *engine) setTable(table *delta.Table) uint64 {
 	return e.revision
 }
 
-func (e *engine) Open(mesh.Key, uint64) delta.Feed {
+func (e *engine) Open(o delta.Opening) delta.Feed {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f := &feed{engine: e, changed: make(chan struct{})}
+	f := &feed{engine: e, opening: o, changed: make(chan struct{})}
 	e.feeds = append(e.feeds, f)
 	close(e.changed)
 	e.changed = make(chan struct{})
@@ -169,12 +173,16 @@ func (f *feed) Next(ctx context.Context) (delta.Update, error) {
 		f.engine.mu.Lock()
 		table, revision, changed := f.engine.table, f.engine.revision, f.engine.changed
 		f.engine.mu.Unlock()
-		if table != nil && table != f.seen {
-			f.seen = table
-			return delta.Update{Table: table, Revision: revision, Committed: time.Now()}, nil
+		f.mu.Lock()
+		calls, asked := f.calls, f.changed
+		f.mu.Unlock()
+		if table != nil && (table != f.seen || calls != f.told) {
+			f.seen, f.told = table, calls
+			return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: calls}, nil
 		}
 		select {
 		case <-changed:
+		case <-asked:
 		case <-ctx.Done():
 			return delta.Update{}, ctx.Err()
 		}
@@ -185,6 +193,15 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answered, f.refusals = revision, refusals
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *feed) Want(names []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.wanted = names
+	f.calls++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -233,6 +250,38 @@ func (e *engine) wait(t testing.TB, what string, ok func(answered uint64, refusa
 func (e *engine) answered(t testing.TB, revision uint64) {
 	t.Helper()
 	e.wait(t, fmt.Sprintf("revision %d answered without refusals", revision), func(a uint64, r []delta.Refusal) bool { return a >= revision && len(r) == 0 })
+}
+
+const wireTimeout = 10 * time.Second
+
+// feed blocks until the newest feed satisfies ok.
+func (e *engine) feed(t testing.TB, ok func(*feed) bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), wireTimeout)
+	defer cancel()
+	for {
+		e.mu.Lock()
+		var f *feed
+		changed := e.changed
+		if n := len(e.feeds); n > 0 {
+			f = e.feeds[n-1]
+		}
+		e.mu.Unlock()
+		if f != nil {
+			f.mu.Lock()
+			done := ok(f)
+			changed = f.changed
+			f.mu.Unlock()
+			if done {
+				return
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatal("the feed is not as wanted")
+		}
+	}
 }
 
 // gate is an Admission that lets in everyone with the token "good".

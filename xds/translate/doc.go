@@ -27,6 +27,11 @@
 // minutes. Panic stays at one percent unless a policy says otherwise, where Envoy has fifty: of two instances of which one
 // is out, the other serves alone.
 //
+// # gRPC clients
+//
+// Their messages (grpc.go) are made for the least of the libraries. A resource that one of them would refuse is a defect
+// here: what cannot be taken is left out, and the table of docs/grpc.md says what that is.
+//
 // # Determinism
 //
 // [Encode] marshals deterministically: equal input is equal bytes, on which versions rest.

@@ -30,6 +30,8 @@ type member struct {
 	proxy      *proxy
 	revision   uint64
 	superseded chan struct{}
+	// shared streams leave room for others of the kind.
+	shared bool
 }
 
 // Proxy implements delta.Member.
@@ -43,7 +45,8 @@ func (m *member) Configured() {
 	r := m.registry
 	r.mu.Lock()
 	p := m.proxy
-	news := p.member == m && !p.configured
+	_, other := p.others[m]
+	news := (p.member == m || other) && !p.configured
 	if news {
 		p.configured, p.confirm = true, true
 	}
@@ -57,11 +60,7 @@ func (m *member) Configured() {
 func (m *member) Leave(cause error) {
 	r := m.registry
 	r.mu.Lock()
-	current := m.proxy.member == m
-	if current {
-		m.proxy.member = nil
-		m.proxy.absent = time.Now()
-	}
+	current := m.proxy.leave(m)
 	r.mu.Unlock()
 	if current {
 		r.log.Debug("a proxy's stream ended", zap.Stringer("proxy", m.proxy.key), zap.Error(cause))
@@ -69,7 +68,43 @@ func (m *member) Leave(cause error) {
 	}
 }
 
-// Join implements delta.Admission. A newer stream of the same proxy replaces the older.
+// enter makes m the proxy's stream. It takes over from the others unless all of them are shared. Registry.mu is held.
+func (p *proxy) enter(m *member) {
+	if p.member != nil && p.member.shared && m.shared {
+		if p.others == nil {
+			p.others = map[*member]struct{}{}
+		}
+		p.others[p.member] = struct{}{}
+	} else {
+		if p.member != nil {
+			close(p.member.superseded)
+		}
+		for o := range p.others {
+			close(o.superseded)
+		}
+		p.others = nil
+	}
+	p.member = m
+}
+
+// leave takes m away and says whether no stream is left because of that. Registry.mu is held.
+func (p *proxy) leave(m *member) bool {
+	delete(p.others, m)
+	if p.member != m {
+		return false
+	}
+	p.member = nil
+	for o := range p.others {
+		delete(p.others, o)
+		p.member = o
+		return false
+	}
+	p.absent = time.Now()
+	return true
+}
+
+// Join implements delta.Admission. A newer stream of the same proxy replaces the older; those of a gRPC client stand side
+// by side.
 func (r *Registry) Join(ctx context.Context, j delta.Join) (delta.Member, error) {
 	m, err := r.join(ctx, j)
 	if err != nil {
@@ -92,15 +127,12 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 	}
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
-	m := &member{registry: r, proxy: p, superseded: make(chan struct{})}
-	if p.member != nil {
-		close(p.member.superseded)
-	}
+	m := &member{registry: r, proxy: p, superseded: make(chan struct{}), shared: j.Client.Kind == delta.ClientGRPC}
 	if !p.joined || p.lost || p.draining {
 		// A proxy that starts: it is not to be called before it has its configuration. One that merely reconnects serves.
 		p.connected, p.configured, p.confirm = time.Now(), false, false
 	}
-	p.member = m
+	p.enter(m)
 	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
 	if p.session == nil {
 		// No launcher speaks for it: what a former one said does not hold any more.
@@ -121,9 +153,7 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 	r.mu.Lock()
 	if err == nil {
 		p.joined = true
-	} else if p.member == m {
-		p.member = nil
-		p.absent = time.Now()
+	} else if p.leave(m) {
 		if !p.joined && p.session == nil {
 			delete(r.proxies, p.key)
 		}

@@ -91,7 +91,9 @@ type proxy struct {
 	// write is held while its resources are written.
 	write sync.Mutex
 
+	// member is the stream that is there; others are further ones of a gRPC client, which has one for each channel.
 	member  *member
+	others  map[*member]struct{}
 	session *session
 	// joined says that a Dataplane and an insight are in the store.
 	joined bool

@@ -290,6 +290,49 @@ func TestNewerStreamSupersedes(t *testing.T) {
 	})
 }
 
+// TestStreamsOfAGRPCClient: each channel of a gRPC program has a stream under one node id.
+func TestStreamsOfAGRPCClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.join("a").Leave(nil)
+		call := func(kind delta.ClientKind) delta.Member {
+			m, err := w.reg.Join(context.Background(), delta.Join{NodeID: "default.a", Token: "good", Client: delta.Client{Kind: kind}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		superseded := func(m delta.Member) bool {
+			select {
+			case <-m.Superseded():
+				return true
+			default:
+				return false
+			}
+		}
+		first, second, third := call(delta.ClientGRPC), call(delta.ClientGRPC), call(delta.ClientGRPC)
+		if superseded(first) || superseded(second) || superseded(third) {
+			t.Fatal("a stream of a gRPC client superseded another")
+		}
+		third.Leave(nil)
+		second.Leave(nil)
+		time.Sleep(2 * DefaultLease)
+		w.want("a", "Online", true)
+		second = call(delta.ClientGRPC)
+		envoy := call(delta.ClientEnvoy)
+		if !superseded(first) || !superseded(second) || superseded(envoy) {
+			t.Fatal("an Envoy takes over from all")
+		}
+		first.Leave(nil)
+		second.Leave(nil)
+		time.Sleep(2 * DefaultLease)
+		w.want("a", "Online", true)
+		if call(delta.ClientGRPC); !superseded(envoy) {
+			t.Fatal("a gRPC client takes over from an Envoy")
+		}
+	})
+}
+
 func TestMassLossIsWithheld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -1,0 +1,152 @@
+package grpcclients
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/meridian-mesh/meridian/internal/pki"
+)
+
+const strict = `
+type: Mesh
+name: kongair
+mtls:
+  enabledBackend: ca
+  backends: [{name: ca, type: builtin, mode: STRICT}]
+`
+
+// certificates asks the zone for a dataplane's certificate and the roots of its mesh, by state-of-the-world ADS, and
+// writes them where a file_watcher reads them. text is the Dataplane, empty if the zone has it.
+func (w *world) certificates(name, text string) string {
+	w.t.Helper()
+	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	conn, err := grpc.NewClient(w.addr, grpc.WithTransportCredentials(credentials.NewTLS(config)))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	// The stream stays: it is what says that the instance is there.
+	ctx, cancel := context.WithCancel(context.Background())
+	w.t.Cleanup(func() {
+		cancel()
+		_ = conn.Close()
+	})
+	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	fields := map[string]any{"dataplane.client": "grpc", "dataplane.token": w.token(name)}
+	if text != "" {
+		fields["dataplane.resource"] = text
+	}
+	meta, err := structpb.NewStruct(fields)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	identity, ca := "system_mtls_identity_"+meshName, "system_mtls_ca_"+meshName
+	req := &discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: meshName + "." + name, Metadata: meta},
+		TypeUrl: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", ResourceNames: []string{identity, ca}}
+	dir := w.t.TempDir()
+	files := map[string][]byte{}
+	send := func() {
+		w.t.Helper()
+		if err := s.Send(req); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	for len(files) < 3 {
+		send()
+		m, err := s.Recv()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, any := range m.GetResources() {
+			var secret tlsv3.Secret
+			if err := any.UnmarshalTo(&secret); err != nil {
+				w.t.Fatal(err)
+			}
+			switch secret.GetName() {
+			case identity:
+				files["cert.pem"] = secret.GetTlsCertificate().GetCertificateChain().GetInlineBytes()
+				files["key.pem"] = secret.GetTlsCertificate().GetPrivateKey().GetInlineBytes()
+			case ca:
+				files["ca.pem"] = secret.GetValidationContext().GetTrustedCa().GetInlineBytes()
+			}
+		}
+		req.Node, req.ResponseNonce, req.VersionInfo = nil, m.GetNonce(), m.GetVersionInfo()
+	}
+	send() // the last answer: the instance has what it needs
+	for file, data := range files {
+		if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// serverTLS demands a certificate of the mesh.
+func serverTLS(t *testing.T, dir string) *tls.Config {
+	t.Helper()
+	cert, err := tls.LoadX509KeyPair(filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := os.ReadFile(filepath.Join(dir, "ca.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(ca)
+	return &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+}
+
+// TestMutualTLS: in a mesh that demands mTLS, a client with a certificate calls, and one without fails and is told why.
+func TestMutualTLS(t *testing.T) {
+	for _, lib := range libraries {
+		t.Run(lib.name, func(t *testing.T) {
+			w := newWorld(t)
+			s := &story{world: w, library: lib}
+			s.write(strict)
+			port := serve(t, "picks a port", "127.0.0.1", 0, nil)
+			port.stop()
+			one := &backend{name: "one", address: "127.0.0.1", port: port.port}
+			s.write(one.dataplane("v1") + service("flight-search", one.port, "kuma.io/service: flights"))
+			serve(t, "one", one.address, one.port, serverTLS(t, s.certificates("one", "")))
+
+			certificates := s.certificates("web-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
+				"inbound":[{"port":9,"tags":{"kuma.io/service":"web"}}]}}`, meshName))
+			s.client = s.start(t, s.bootstrap("web-1", s.address(), s.inClear, certificates))
+			call := command{Target: "xds:///flight-search", Calls: 5}
+			s.eventually("a certificate of the mesh on both sides", call, only("one"))
+
+			keyless := &story{world: w, library: lib}
+			keyless.client = s.start(t, s.bootstrap("web-2", s.address(), s.inClear, ""))
+			keyless.eventually("no certificate", call, failing("UNAVAILABLE"))
+			refusals := w.zone.Engine().Progress().Refusals
+			if len(refusals) != 1 || refusals[0].Proxy.Name != "web-2" || !refusals[0].ByControlPlane ||
+				!strings.Contains(refusals[0].Reason, "dataplane.certificateProvider") {
+				t.Errorf("refusals %+v", refusals)
+			}
+			// It stands in nobody's way: other changes are complete without it.
+			w.apply(service("another", one.port, "kuma.io/service: flights"))
+			if n := s.refusals(); n > 0 {
+				t.Errorf("a client refused %v responses", n)
+			}
+		})
+	}
+}

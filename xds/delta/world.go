@@ -1,0 +1,179 @@
+package delta
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// State-of-the-world streams have the same state as incremental ones: what is sent when, what waits for which answer, what
+// was refused. They differ in two things, which are all that is here. A request names all that the client subscribes to,
+// and becomes a change of the subscription. A response of clusters or listeners holds all that the client subscribes to,
+// for what it lacks is gone; one of another type holds what changed, and cannot take away.
+
+// subscriptions are the names of a state-of-the-world client by type.
+type subscriptions [numTypes]struct {
+	asked bool
+	// implicit says that the client has named nothing yet and so wants all.
+	implicit bool
+	names    map[string]struct{}
+}
+
+// step turns a request into what it changes.
+func (w *subscriptions) step(req *discoveryv3.DiscoveryRequest) *discoveryv3.DeltaDiscoveryRequest {
+	out := &discoveryv3.DeltaDiscoveryRequest{Node: req.GetNode(), TypeUrl: req.GetTypeUrl(), ResponseNonce: req.GetResponseNonce(),
+		ErrorDetail: req.GetErrorDetail()}
+	t, ok := TypeOf(req.GetTypeUrl())
+	if !ok {
+		return out
+	}
+	sub := &w[t]
+	first := !sub.asked
+	sub.asked = true
+	if len(req.GetResourceNames()) == 0 && (first || sub.implicit) && full(t) {
+		// The incremental protocol says the same by the same: a first request without names.
+		sub.implicit = true
+		sub.names = map[string]struct{}{"*": {}}
+		return out
+	}
+	sub.implicit = false
+	now := make(map[string]struct{}, len(req.GetResourceNames()))
+	for _, name := range req.GetResourceNames() {
+		if _, twice := now[name]; twice {
+			continue
+		}
+		now[name] = struct{}{}
+		if _, had := sub.names[name]; !had {
+			out.ResourceNamesSubscribe = append(out.ResourceNamesSubscribe, name)
+		}
+	}
+	for name := range sub.names {
+		if _, has := now[name]; !has {
+			out.ResourceNamesUnsubscribe = append(out.ResourceNamesUnsubscribe, name)
+		}
+	}
+	sub.names = now
+	return out
+}
+
+// full says that a response of the type holds all that the client subscribes to.
+func full(t Type) bool { return t == TypeCluster || t == TypeListener }
+
+// world is the content of a state-of-the-world response.
+type world struct {
+	version   string
+	resources []*Resource
+}
+
+// nextWorld is next for a state-of-the-world stream.
+func (s *state) nextWorld(now time.Time) *response {
+	for {
+		r := s.next(now)
+		if r == nil {
+			return nil
+		}
+		held := s.held(r.typ)
+		w := &world{resources: r.resources, version: versionOf(held)}
+		if full(r.typ) {
+			w.resources = held
+		} else if len(r.resources) == 0 {
+			// That something is gone cannot be said: the client hears of it by what referred to it.
+			ts := &s.types[r.typ]
+			ts.open = slices.DeleteFunc(ts.open, func(o *response) bool { return o == r })
+			s.accept(ts, r)
+			continue
+		}
+		r.world = w
+		return r
+	}
+}
+
+// held is what the client has of a type when it has taken all that was sent, in the order of names.
+func (s *state) held(t Type) []*Resource {
+	var out []*Resource
+	for _, it := range s.types[t].items {
+		if it.held != nil && it.held != absent {
+			out = append(out, it.held)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// versionOf is a hash over the names and versions of resources.
+func versionOf(list []*Resource) string {
+	h := sha256.New()
+	for _, r := range list {
+		_, _ = io.WriteString(h, r.Name+"\x00"+r.Version+"\x00")
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8])
+}
+
+// encodeWorld is the DiscoveryResponse. Its resources are a part of the bytes that incremental streams share.
+func (r *response) encodeWorld() mem.BufferSlice {
+	out := make(mem.BufferSlice, 0, len(r.world.resources)+1)
+	for _, res := range r.world.resources {
+		out = append(out, mem.SliceBuffer(res.anyBytes()))
+	}
+	b := protowire.AppendTag(nil, worldVersion, protowire.BytesType)
+	b = protowire.AppendString(b, r.world.version)
+	b = protowire.AppendTag(b, worldTypeURL, protowire.BytesType)
+	b = protowire.AppendString(b, r.typ.URL())
+	b = protowire.AppendTag(b, worldNonce, protowire.BytesType)
+	b = protowire.AppendString(b, r.nonce)
+	return append(out, mem.SliceBuffer(b))
+}
+
+// asked are the requests for listeners of a client that names what it calls. They wait until the engine has looked the
+// names up: a table that does not know a name yet must not read as "there is none".
+type asked struct {
+	names map[string]struct{}
+	calls uint64
+	held  []heldRequest
+}
+
+type heldRequest struct {
+	call uint64
+	req  *discoveryv3.DeltaDiscoveryRequest
+}
+
+// take gives a request to the state, or holds it back; it returns the response that the request answers, if any.
+func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
+	if t != TypeListener || st.client.Kind != ClientGRPC || len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
+		return st.state.request(t, req)
+	}
+	a := &st.asked
+	if a.names == nil {
+		a.names = map[string]struct{}{}
+	}
+	for _, name := range req.GetResourceNamesSubscribe() {
+		a.names[name] = struct{}{}
+	}
+	for _, name := range req.GetResourceNamesUnsubscribe() {
+		delete(a.names, name)
+	}
+	a.calls++
+	st.feed.Want(slices.Sorted(maps.Keys(a.names)))
+	answered := st.state.answer(&st.state.types[t], req)
+	req.ResponseNonce, req.ErrorDetail = "", nil
+	a.held = append(a.held, heldRequest{a.calls, req})
+	return answered
+}
+
+// update takes a new table, and then the requests that waited for it.
+func (st *stream) update(u Update) {
+	st.state.update(u)
+	a := &st.asked
+	for len(a.held) > 0 && a.held[0].call <= u.Wanted {
+		st.state.request(TypeListener, a.held[0].req)
+		a.held = a.held[1:]
+	}
+}
