@@ -43,14 +43,12 @@ type library struct {
 	name string
 	// inClear says that it cannot reach the zone over TLS.
 	inClear bool
-	// needsALPN says that it takes no TLS server that does not answer its ALPN.
-	needsALPN bool
-	start     func(t *testing.T, bootstrap []byte) client
+	start   func(t *testing.T, bootstrap []byte) client
 }
 
 var libraries = []library{
 	{name: "go", start: startGo},
-	{name: "python", start: startPython, needsALPN: true},
+	{name: "python", start: startPython},
 	{name: "node", start: startNode, inClear: true},
 }
 

@@ -33,9 +33,6 @@ func TestSidecar(t *testing.T) {
 	}
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
-			if lib.needsALPN {
-				t.Skip("this library insists on an ALPN that sidecars do not offer; see docs/grpc.md")
-			}
 			w := newWorld(t)
 			s := &story{world: w, library: lib}
 			s.write(strict)

@@ -53,7 +53,8 @@ func upstreamTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
 }
 
 func downstreamTLS(meshName string) (*corev3.TransportSocket, error) {
-	a, err := pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(meshName, nil), RequireClientCertificate: wrapperspb.Bool(true)})
+	// gRPC's C core takes no server that does not answer its ALPN. Sidecars offer "kuma" and go on without an answer.
+	a, err := pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(meshName, nil, "h2"), RequireClientCertificate: wrapperspb.Bool(true)})
 	if err != nil {
 		return nil, err
 	}
