@@ -7,6 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/meridian-mesh/meridian/xds/bootstrap"
 )
@@ -31,6 +36,7 @@ func TestSidecar(t *testing.T) {
 	if _, err := os.Stat(bin); err != nil {
 		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
 	}
+	t.Run("envoy", func(t *testing.T) { testBetweenSidecars(t, bin) })
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			w := newWorld(t)
@@ -49,6 +55,30 @@ func TestSidecar(t *testing.T) {
 			s.eventually("who is permitted calls", call, only("app"))
 		})
 	}
+}
+
+// testBetweenSidecars: what gRPC clients need of a sidecar must not keep other sidecars out.
+func testBetweenSidecars(t *testing.T, bin string) {
+	w := newWorld(t)
+	w.write(strict)
+	app := serve(t, "app", "127.0.0.1", 0, nil)
+	w.sidecar(bin, "flights-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
+		{"port":%d,"serviceAddress":"127.0.0.1","tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, app.port))
+	w.write(service("flight-search", app.port, "kuma.io/service: flights") + "---" + permission)
+	w.sidecar(bin, "web-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
+		"inbound":[{"port":9999,"tags":{"kuma.io/service":"web"}}],
+		"outbound":[{"address":"127.0.0.9","port":%d,"backendRef":{"kind":"MeshService","name":"flight-search","port":8080}}]}}`, meshName, app.port))
+	s := &story{world: w, client: &goClient{t: t, conns: map[string]*grpc.ClientConn{}}}
+	c := s.client.(*goClient)
+	target := fmt.Sprintf("passthrough:///127.0.0.9:%d", app.port)
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(grpc.ConnectParams{
+		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, MaxDelay: 100 * time.Millisecond, Multiplier: 1}, MinConnectTimeout: time.Second}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c.conns[target] = conn
+	s.eventually("through two sidecars", command{Target: target, Calls: 5}, only("app"))
 }
 
 // sidecar runs an Envoy for a Dataplane until the test ends.
