@@ -232,7 +232,7 @@ func TestDecodeRefuses(t *testing.T) {
 				`spec.rules[0].default.idleTimeout: is a number without a unit: write a duration such as "5s"`,
 				"spec.rules[1]: must be a mapping, not the number 7", "name: is required"}},
 		{"unknown kind", "type: MeshTimeuot\nname: a\nspec: {}", []string{`type: unknown kind "MeshTimeuot": did you mean MeshTimeout?`}},
-		{"replaced kind", "type: TrafficPermission\nname: a", []string{"type: TrafficPermission is of the older policy model and not supported yet: use MeshTrafficPermission"}},
+		{"replaced kind", "type: Timeout\nname: a", []string{"type: Timeout is of the older policy model and not supported here: use MeshTimeout"}},
 		{"replaced by a kind to come", "type: TrafficLog\nname: a", []string{"type: TrafficLog is of the older policy model: it is replaced by MeshAccessLog"}},
 		{"kind to come", "type: MeshTrace\nname: a\nspec: {}", []string{"type: MeshTrace is not supported yet"}},
 		{"no kind", "name: a\nspec: {}", []string{"type: is required: the kind of the resource, such as MeshTimeout"}},

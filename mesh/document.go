@@ -22,7 +22,8 @@ type Document struct {
 	Resource *Resource
 	// Warnings name what was normalised, for the user.
 	Warnings []string
-	// Index in the stream, from 0; empty documents do not count.
+	// Index in the stream, from 0; empty documents do not count. A document of an older kind can be several resources,
+	// which then share it.
 	Index int
 	// DerivedName says that the document has no name and got one from its kind and target.
 	DerivedName bool
@@ -57,19 +58,41 @@ func Decode(data []byte) ([]Document, error) {
 	var docs []Document
 	var errs []error
 	for i, n := range nodes {
-		doc, docErr := decodeDocument(n, nil)
+		whole, docErr := decodeAll(n)
 		if docErr != nil {
 			kind, name := peek(n)
 			errs = append(errs, &DocumentError{Index: i, Kind: kind, Name: name, Err: docErr})
 			continue
 		}
-		doc.Index = i
-		docs = append(docs, doc)
+		for _, doc := range whole {
+			doc.Index = i
+			docs = append(docs, doc)
+		}
 	}
 	if err != nil {
 		errs = append(errs, &DocumentError{Index: len(nodes), Err: err})
 	}
 	return docs, errors.Join(errs...)
+}
+
+// decodeAll reads one document, which is several resources if it is of an older kind.
+func decodeAll(n *yaml.Node) ([]Document, error) {
+	nodes, warnings, err := expand(n)
+	if err != nil {
+		return nil, err
+	}
+	var out []Document
+	for i, n := range nodes {
+		doc, err := decodeDocument(n, nil)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			doc.Warnings = append(warnings, doc.Warnings...)
+		}
+		out = append(out, doc)
+	}
+	return out, nil
 }
 
 // DecodeJSON reads one document of a known kind, such as the body of a PUT, in JSON or in YAML. The error is a

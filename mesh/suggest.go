@@ -44,8 +44,11 @@ var movedFields = map[Kind]map[string]string{
 
 func unknownKind(name string) string {
 	if by, ok := replacedKinds[name]; ok {
+		if legacyKinds[name] != nil {
+			return fmt.Sprintf("%s is of the older policy model: its documents are stored as %s, which is the kind to name here", name, by)
+		}
 		if _, ok := Lookup(Kind(by)); ok {
-			return fmt.Sprintf("%s is of the older policy model and not supported yet: use %s", name, by)
+			return fmt.Sprintf("%s is of the older policy model and not supported here: use %s", name, by)
 		}
 		return fmt.Sprintf("%s is of the older policy model: it is replaced by %s", name, by)
 	}
