@@ -90,6 +90,10 @@ type Config struct {
 
 	// Grace, Lease, ReturnTime, GoodbyeDelay of proxies; 0 means the defaults of package universal.
 	Grace, Lease, ReturnTime, GoodbyeDelay time.Duration
+	// MaxJoining is how many proxies may be getting their first configuration at once; 0 means the default of package
+	// xds/delta. ConnectionAge is after which time proxies are asked to connect again; 0 is never.
+	MaxJoining    int
+	ConnectionAge time.Duration
 	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are kept; 0 is without bound.
 	HistoryAge       time.Duration
 	HistoryRevisions uint64
@@ -195,7 +199,8 @@ func New(cfg Config) (*Zone, error) {
 		api.OnMesh = meshca.OnMesh(z.tokens, z.log)
 	}
 	z.registry = universal.New(reg)
-	z.ads = delta.NewServer(delta.Config{Source: z.engine, Admission: z.registry, Logger: z.log.Named("ads"), Registerer: cfg.Registry})
+	z.ads = delta.NewServer(delta.Config{Source: z.engine, Admission: z.registry, MaxJoining: cfg.MaxJoining, MaxAge: cfg.ConnectionAge,
+		Logger: z.log.Named("ads"), Registerer: cfg.Registry})
 	var err error
 	z.api, err = adminapi.New(api)
 	return z, err
@@ -345,7 +350,7 @@ func (z *Zone) serve(front *errgroup.Group, ctx context.Context) {
 		server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage),
 			grpc.MaxSendMsgSize(maxMessage),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))...)
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, MaxConnectionAge: z.cfg.ConnectionAge}))...)
 		z.ads.Register(server)
 		z.registry.Register(server)
 		front.Go(func() error {

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/global"
+	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -59,6 +61,8 @@ func newZone() *cobra.Command {
 	o := &roleOptions{}
 	var name, globalURL, tokenFile, xdsAddr string
 	var testHooks bool
+	var maxJoining int
+	var connectionAge time.Duration
 	cmd := &cobra.Command{
 		Use:   "zone",
 		Short: "Run a zone control plane",
@@ -77,6 +81,10 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				return fmt.Errorf("--name %q: want lower-case letters, digits, - and ., at most 63", name)
 			case globalURL != "" && tokenFile == "":
 				return fmt.Errorf("--token-file is missing; make a token at global with: meridian token zone --zone %s", name)
+			case maxJoining < 1:
+				return fmt.Errorf("--xds-max-joining %d: want at least 1", maxJoining)
+			case connectionAge < 0 || connectionAge > 0 && connectionAge < time.Minute:
+				return fmt.Errorf("--xds-connection-age %v: want at least 1m, or 0 for no bound", connectionAge)
 			case globalURL == "" && tokenFile != "":
 				return errors.New("--token-file without --global; give the address of global, grpcs://HOST:5685")
 			}
@@ -100,7 +108,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions,
+				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions, MaxJoining: maxJoining, ConnectionAge: connectionAge,
 				DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
 			})
 			if err != nil {
@@ -116,6 +124,8 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 	f.StringVar(&tokenFile, "token-file", "", "file with the zone token")
 	f.StringVar(&o.caFile, "ca-file", "", "PEM file to trust global by, instead of the token's pins; \"system\" is the system's roots")
 	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "trust any global; for trying out")
+	f.IntVar(&maxJoining, "xds-max-joining", delta.DefaultMaxJoining, "how many proxies may be getting their first configuration at once; others wait in the order of their coming")
+	f.DurationVar(&connectionAge, "xds-connection-age", 0, "after which time proxies are asked to connect again, which spreads them over replicas; 0 is never")
 	f.BoolVar(&testHooks, "test-hooks", false, "let labelled policies break on purpose; for the demo and for tests")
 	_ = f.MarkHidden("test-hooks")
 	o.address(f, &xdsAddr, "xds-addr", "127.0.0.1:5678", "address that proxies connect to (TLS)")

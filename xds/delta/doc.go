@@ -41,6 +41,17 @@
 // answer. The version of a response is a hash over the names and versions of all that the client has of the type. The bytes
 // of resources are the ones that incremental streams share.
 //
+// # Many at once
+//
+// After a restart of the control plane all proxies return in the same second. Every stream is admitted at once, so that the
+// zone knows who is there; but only [Config.MaxJoining] are getting their first configuration at a time, the others in the
+// order of their coming (admit.go). A place is free again when the proxy has answered, when its stream ends, or after
+// [Config.JoiningPatience], so that clients that never answer keep nobody out.
+//
+// With [Config.MaxAge] connections end in their time, each a little before or after the others. gRPC stops taking new streams on the
+// connection first; then the stream ends with [ErrAged], which the zone does not take for a loss, and the proxy comes back with
+// the versions that it holds, perhaps to another instance.
+//
 // # gRPC clients
 //
 // They ask for listeners by names that the engine has to look up ([Feed.Want]). Such a request takes part in the state only

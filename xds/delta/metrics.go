@@ -8,6 +8,7 @@ import (
 
 type metrics struct {
 	streams   prometheus.Gauge
+	waiting   prometheus.Gauge
 	refused   prometheus.Counter
 	pushes    *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
@@ -22,6 +23,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	m := &metrics{
 		streams: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_delta_streams",
 			Help: "Admitted xDS streams. Below the number of proxies that run: some cannot reach this control plane or are refused."}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_delta_streams_waiting",
+			Help: "Admitted streams that wait for their first configuration because many came at once. Above 0 for long: the control plane is too slow, or clients do not answer."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_delta_joins_refused_total",
 			Help: "Streams that were not admitted. Growth means proxies with a wrong token or resource; the log says why."}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_pushes_total",
@@ -40,7 +43,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	if r != nil {
-		r.MustRegister(m.streams, m.refused, m.pushes, m.bytes, m.resources, m.nacks, m.ack, m.commit)
+		r.MustRegister(m.streams, m.waiting, m.refused, m.pushes, m.bytes, m.resources, m.nacks, m.ack, m.commit)
 	}
 	return m
 }

@@ -13,6 +13,7 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -31,9 +32,21 @@ type Config struct {
 	MaxResponseBytes int
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
-	Logger      *zap.Logger
-	Registerer  prometheus.Registerer
+	// MaxJoining is how many streams may be getting their first configuration at once; the others wait in the order of
+	// their coming. Default [DefaultMaxJoining].
+	MaxJoining int
+	// JoiningPatience is after how long a stream that has not answered its first configuration no longer counts as
+	// joining. Default 10 s.
+	JoiningPatience time.Duration
+	// MaxAge is the age of a connection, which the grpc.Server that carries the service is given too (MaxConnectionAge):
+	// streams end a little after it, so that proxies spread over the instances of a control plane again. 0 is without bound.
+	MaxAge     time.Duration
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
 }
+
+// DefaultMaxJoining is the default of [Config.MaxJoining].
+const DefaultMaxJoining = 256
 
 // Server is the ADS server of a zone. Its streams live as long as the grpc.Server it is registered on.
 type Server struct {
@@ -41,6 +54,7 @@ type Server struct {
 	config  Config
 	metrics *metrics
 	debts   debts
+	door    door
 	running sync.WaitGroup
 }
 
@@ -52,10 +66,18 @@ func NewServer(c Config) *Server {
 	if c.JoinTimeout == 0 {
 		c.JoinTimeout = 15 * time.Second
 	}
+	if c.MaxJoining == 0 {
+		c.MaxJoining = DefaultMaxJoining
+	}
+	if c.JoiningPatience == 0 {
+		c.JoiningPatience = 10 * time.Second
+	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
-	return &Server{config: c, metrics: newMetrics(c.Registerer), debts: debts{of: map[mesh.Key]*debt{}}}
+	m := newMetrics(c.Registerer)
+	return &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}},
+		door: door{places: semaphore.NewWeighted(int64(c.MaxJoining)), patience: c.JoiningPatience, metrics: m}}
 }
 
 // Register adds the service to g, which must have been made with [ServerOptions].
@@ -133,7 +155,13 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	st.client = join.Client
+	leave, err := s.door.enter(ctx, member.Superseded())
+	if err != nil {
+		member.Leave(err)
+		return err
+	}
+	defer leave()
+	st.client, st.settledIn = join.Client, leave
 	if st.client.Kind == ClientEnvoy {
 		st.state.warming = s.debts.inherit(key)
 		defer func() { s.debts.settle(key, st.state.warming) }()
@@ -197,6 +225,8 @@ type stream struct {
 	feed   Feed
 	state  *state
 	asked  asked
+	// settledIn gives up the stream's place among those that are joining.
+	settledIn func()
 
 	requests  chan *discoveryv3.DeltaDiscoveryRequest
 	received  chan error
@@ -267,6 +297,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		refusals   int
 	)
 	superseded := member.Superseded()
+	aged, stop := st.server.config.lifetime()
+	defer stop()
 	grace := time.NewTimer(settleTime)
 	defer grace.Stop()
 	st.request(first)
@@ -288,6 +320,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		}
 		if !configured && st.configured() {
 			configured = true
+			st.settledIn()
 			member.Configured()
 		}
 		select {
@@ -310,7 +343,9 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 			}
 			return status.Errorf(codes.Unavailable, "the control plane stops serving this proxy: %v", err)
 		case <-superseded:
-			return status.Error(codes.Aborted, "a newer stream of this proxy took over")
+			return errSuperseded
+		case <-aged:
+			return ErrAged
 		case <-ctx.Done():
 			return ctx.Err()
 		}

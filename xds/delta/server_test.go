@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -516,4 +517,37 @@ func TestRandom(t *testing.T) {
 			c.unbroken(t)
 		})
 	}
+}
+
+// A stream that has reached its age ends with a reason of its own; the proxy comes back, and is sent nothing that it holds.
+func TestAgedStream(t *testing.T) {
+	r := newRig(t, func(c *delta.Config) { c.MaxAge = 50 * time.Millisecond })
+	w := services("a", "b")
+	r.engine.set(t, w)
+	c := r.connect(t)
+	c.until(t, holds(t, w))
+	if err := c.wait(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "age") {
+		t.Errorf("the client's stream ended with %v", err)
+	}
+	if err := <-r.gate.left; !errors.Is(err, delta.ErrAged) {
+		t.Errorf("the member left with %v", err)
+	}
+	c.log()
+	again := start(t, c.Client)
+	r.engine.wait(t, "answered again", func(a uint64, _ []delta.Refusal) bool { return a > 0 })
+	if got := again.log(); len(got) > 0 {
+		t.Errorf("resent %q", got)
+	}
+}
+
+// While all places are taken by streams without a configuration, another waits; it is let in when one is configured.
+func TestJoiningIsBounded(t *testing.T) {
+	r := newRig(t, func(c *delta.Config) { c.MaxJoining, c.JoiningPatience = 1, time.Hour })
+	r.connect(t)
+	r.engine.feed(t, func(*feed) bool { return true }) // it is in, and has nothing yet
+	second := r.connect(t)
+	w := services("a")
+	r.engine.set(t, w)
+	second.until(t, holds(t, w))
+	_ = second.stop()
 }

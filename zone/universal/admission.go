@@ -61,6 +61,9 @@ func (m *member) Leave(cause error) {
 	r := m.registry
 	r.mu.Lock()
 	current := m.proxy.leave(m)
+	if current && errors.Is(cause, delta.ErrAged) {
+		m.proxy.hold = time.Now().Add(r.cfg.ReturnTime) // this control plane ended it, and it is well
+	}
 	r.mu.Unlock()
 	if current {
 		r.log.Debug("a proxy's stream ended", zap.Stringer("proxy", m.proxy.key), zap.Error(cause))
