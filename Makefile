@@ -47,8 +47,8 @@ test: tools build ## every test, with a real Envoy and a real PostgreSQL
 test-race: tools ## the race detector where it is affordable
 	$(GOTEST) -race -short $(RACE)
 
-demo: tools build ## the story, step by step; ONCE=1 ends it after the last, STORE=postgres changes the store
-	@bin/meridian demo $(if $(ONCE),--once) --store $(or $(STORE),embedded)
+demo: tools build ## the story, step by step; STORY=resilience tells the other, ONCE=1 ends after the last, STORE=postgres
+	@bin/meridian demo $(if $(ONCE),--once) --store $(or $(STORE),embedded) --story $(or $(STORY),operations)
 
 bench: build ## how fast changes reach stand-in sidecars
 	@bin/meridian bench xds

@@ -135,22 +135,25 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// TestDemo tells the whole story with real Envoys, once for each store.
+// TestDemo tells each story with real Envoys, the operator's once for each store.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes half a minute for each store")
+		t.Skip("takes up to half a minute for each story")
 	}
 	envoy, dir := pinnedEnvoy(t), binaries(t)
-	for i, store := range []string{"embedded", "postgres"} {
-		t.Run(store, func(t *testing.T) {
+	for i, c := range []struct {
+		story, store string
+		checks       int
+	}{{demo.Operations, "embedded", 30}, {demo.Operations, "postgres", 30}, {demo.Resilience, "embedded", 20}} {
+		t.Run(c.story+"-"+c.store, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			var out strings.Builder
 			passed, failed, err := demo.Run(ctx, demo.Config{
-				Meridian: filepath.Join(dir, "meridian"), Launcher: filepath.Join(dir, "meridian-dp"), Envoy: envoy,
-				Dir: filepath.Join(t.TempDir(), "demo"), Store: store, Network: fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10), Once: true, Out: &out,
+				Meridian: filepath.Join(dir, "meridian"), Launcher: filepath.Join(dir, "meridian-dp"), Envoy: envoy, Story: c.story,
+				Dir: filepath.Join(t.TempDir(), "demo"), Store: c.store, Network: fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10), Once: true, Out: &out,
 			})
-			if err != nil || failed > 0 || passed < 30 {
+			if err != nil || failed > 0 || passed < c.checks {
 				t.Errorf("%d passed, %d failed, %v\n%s", passed, failed, err, out.String())
 			}
 		})

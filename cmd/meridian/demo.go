@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -20,11 +22,14 @@ func newDemo() *cobra.Command {
 its own on a loopback address of its own, and tell a story step by step: what is expected and what was seen.
 
 It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything was missed.`,
-		Example: "  make demo\n  make demo ONCE=1 STORE=postgres\n  meridian demo --once --step 1 --step 3",
+		Example: "  make demo\n  make demo ONCE=1 STORE=postgres\n  make demo STORY=resilience\n  meridian demo --once --step 1 --step 3",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if conf.Store != "embedded" && conf.Store != "postgres" {
 				return fmt.Errorf("--store %q: want embedded or postgres", conf.Store)
+			}
+			if !slices.Contains(demo.Stories, conf.Story) {
+				return fmt.Errorf("--story %q: want %s", conf.Story, strings.Join(demo.Stories, " or "))
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -55,6 +60,7 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 	f := cmd.Flags()
 	f.BoolVar(&conf.Once, "once", false, "end after the last step")
 	f.StringVar(&conf.Store, "store", "embedded", "embedded, or postgres: throwaway PostgreSQL clusters of the demo's own")
+	f.StringVar(&conf.Story, "story", demo.Operations, "operations: an operator's; resilience: a day of somebody who develops services")
 	f.StringVar(&conf.Dir, "dir", ".demo", "folder for data, documents and logs; a former demo's is made anew")
 	f.StringVar(&conf.Network, "network", "127.0", "first two bytes of the loopback addresses; global is at .0.1, the zones at .1.1 and .2.1")
 	f.StringVar(&conf.Envoy, "envoy", "", "Envoy's binary (default: PATH, then .tools/envoy)")

@@ -47,6 +47,8 @@ type Config struct {
 	Network string
 	// Once ends the demo after the last step; otherwise it stays up until the context ends.
 	Once bool
+	// Story is one of [Stories]; empty is the first of them.
+	Story string
 	// Steps to run, by number; empty is all. The ones before are needed by most.
 	Steps []int
 	Out   io.Writer
@@ -57,7 +59,16 @@ type step struct {
 	run   func(context.Context, *Stack, *Report) error
 }
 
-var story = []step{
+// The stories: how an operator lives with Meridian, and how somebody who develops services does.
+const (
+	Operations = "operations"
+	Resilience = "resilience"
+)
+
+// Stories are the names of all stories.
+var Stories = []string{Operations, Resilience}
+
+var operations = []step{
 	{"join: a token is all it takes", stepJoin},
 	{"zero trust: mTLS, and nobody may call until a policy says so", stepTrust},
 	{"canary: a route written at global steers traffic in the zone", stepCanary},
@@ -78,6 +89,10 @@ func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 	r.say("Starting global, us-east and eu-west on %s.*, store %s. Logs and data: %s", cfg.Network, cfg.Store, s.dir)
 	if err := s.Up(ctx); err != nil {
 		return 0, 0, err
+	}
+	story := operations
+	if cfg.Story == Resilience {
+		story = resilience
 	}
 	for i, st := range story {
 		if len(cfg.Steps) > 0 && !slices.Contains(cfg.Steps, i+1) {

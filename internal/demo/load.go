@@ -18,6 +18,7 @@ import (
 type result struct {
 	began, ended time.Time
 	status       int
+	header       http.Header
 	answer       Answer
 	err          error
 }
@@ -49,7 +50,7 @@ func get(ctx context.Context, c *http.Client, url string, header ...string) (r r
 		return r
 	}
 	defer func() { _ = resp.Body.Close() }()
-	r.status = resp.StatusCode
+	r.status, r.header = resp.StatusCode, resp.Header
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		r.err = err
