@@ -373,6 +373,11 @@ func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, nea
 }
 
 func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, error) {
+	return q.pool.endpoints(q.assemble(r, k), q.cause(r, k.causes, k.ref.Key)...)
+}
+
+// assemble puts the endpoints of a destination's port together, near ones and those behind other zones' ingresses.
+func (q *queries) assemble(r *reader, k endpointsKey) ir.Endpoints {
 	l, _ := k.locality.Get()
 	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity, Shown: l.Shown}.Share()
 	e := ir.Endpoints{Cluster: k.ref.KRI(), Overprovisioning: l.Overprovisioning}
@@ -386,7 +391,7 @@ func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, 
 		own := d.Key.Kind != mesh.KindMeshService || d.Key.Zone == q.zone
 		e.Endpoints = compile.Assemble(q.localOf(r, d, p, near), remotes, l, own)
 	}
-	return q.pool.endpoints(e, q.cause(r, k.causes, k.ref.Key)...)
+	return e
 }
 
 func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []compile.Remote {

@@ -17,6 +17,11 @@ const serviceless = 49151
 // InboundStreamIdle is the connection manager's own limit; routes have their own.
 const InboundStreamIdle = time.Hour
 
+// InboundProtocol is what an inbound speaks: what it says, else its tag, else TCP.
+func InboundProtocol(in *meshv1.Dataplane_Inbound) ir.Protocol {
+	return ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
+}
+
 // Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of a section name.
 func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *InboundConf) ([]ir.Listener, []ir.Cluster) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
@@ -32,7 +37,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		// A name that is left here is refused by the proxy, which then says so for this listener alone.
 		address, _ := numeric(cmp.Or(in.GetAddress(), n.GetAddress()))
 		service, _ := numeric(cmp.Or(in.GetServiceAddress(), address))
-		protocol := ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
+		protocol := InboundProtocol(in)
 		p := policies(section)
 
 		local := ir.Endpoint{Address: service, Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}

@@ -1,0 +1,140 @@
+package xds
+
+import (
+	"slices"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// Inspection is what a proxy is made of, before it becomes Envoy's messages: the policies that select it and what they come
+// to, by the very queries that its configuration comes from. Resources in it are shared; do not change them.
+type Inspection struct {
+	// Proxy is the Dataplane.
+	Proxy *mesh.Resource
+	// MTLS is "", "PERMISSIVE" or "STRICT".
+	MTLS string
+	// To are the policies about calls that the proxy makes, of all kinds, by ascending priority.
+	To        []*mesh.Resource
+	Outbounds []InspectedOutbound
+	Inbounds  []InspectedInbound
+}
+
+// InspectedOutbound is a destination's port as the proxy calls it.
+type InspectedOutbound struct {
+	compile.Outbound
+	Port compile.Port
+	// About is what entries of "to" are compared with.
+	About policy.Destination
+	Conf  compile.OutboundConf
+	// Routes of requests, in the order in which they are tried; empty for connections.
+	Routes []ir.Route
+	// Rules are the MeshHTTPRoutes behind Routes, in their order before sorting.
+	Rules []policy.HTTPRule
+	// Connections are the backends of a MeshTCPRoute; empty if none takes the connections.
+	Connections []ir.Backend
+	// Clusters are the destinations that requests or connections can end at, by the name that backends have.
+	Clusters map[string]InspectedCluster
+}
+
+// InspectedCluster is a destination's port with where its instances are.
+type InspectedCluster struct {
+	Ref       compile.Ref
+	Port      compile.Port
+	Conf      compile.OutboundConf
+	Endpoints []ir.Endpoint
+}
+
+// InspectedInbound is a port of the proxy's workload.
+type InspectedInbound struct {
+	Section  string
+	Inbound  *meshv1.Dataplane_Inbound
+	Protocol ir.Protocol
+	// Policies about those who call it, of all kinds, by ascending priority.
+	Policies []*mesh.Resource
+	Conf     *compile.InboundConf
+}
+
+// Inspect looks into a Dataplane; nil if there is none of that name. The error is of the first part that could not be
+// computed.
+func (s *Static) Inspect(proxy mesh.Key) (*Inspection, error) {
+	q := s.e.q
+	dp, ok := s.e.s.view.Get(proxy)
+	if !ok || proxy.Kind != mesh.KindDataplane {
+		return nil, nil
+	}
+	out := &Inspection{Proxy: dp}
+	ask := &query[mesh.Key, struct{}]{g: s.e.g, kind: &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
+		keep: same[struct{}], nodes: map[mesh.Key]*memo[struct{}]{}}
+	ask.fn = func(r *reader, k mesh.Key) (struct{}, error) {
+		q.inspect(r, k, out)
+		return struct{}{}, nil
+	}
+	m := ask.fresh(proxy)
+	err := m.failure
+	s.e.g.dropNode(&m.node)
+	s.e.g.settle()
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
+	out.MTLS = q.mesh.get(r, k.Mesh).MTLS
+	m := q.match.get(r, k)
+	out.To = q.policies(r, m.to, func(mesh.Kind) bool { return true })
+	tags := q.callerTags.get(r, k)
+	caller, _ := tags.Get()
+	shown := q.survey.get(r, m.to).ShownTags
+	for _, o := range q.outbounds.get(r, q.scope.get(r, k)) {
+		d := q.destination(r, o.Ref.Key)
+		p, ok := d.Port(o.Ref.Section)
+		if !ok {
+			continue
+		}
+		in := inSet{m.to, o.Ref}
+		conf := q.confs.get(r, in)
+		io := InspectedOutbound{Outbound: o, Port: p, Conf: conf.OutboundConf, Clusters: map[string]InspectedCluster{},
+			About: policy.Destination{Key: d.Key, Labels: d.Labels, Section: o.Ref.Section}}
+		cluster := func(ref compile.Ref) {
+			d := q.destination(r, ref.Key)
+			p, ok := d.Port(ref.Section)
+			if _, seen := io.Clusters[ref.KRI()]; seen || !ok {
+				return
+			}
+			c := q.confs.get(r, inSet{m.to, ref})
+			io.Clusters[ref.KRI()] = InspectedCluster{Ref: ref, Port: p, Conf: c.OutboundConf,
+				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints}
+		}
+		cluster(o.Ref)
+		c := q.connections.get(r, in)
+		switch backends, taken := c.backends.Get(); {
+		case taken:
+			io.Connections = backends
+			for _, e := range c.extra {
+				cluster(e)
+			}
+		case p.Protocol.IsHTTP():
+			config, extra, _ := q.routing(r, routesKey{in, conf.Route, conf.route}, d, p)
+			io.Routes = config.Routes
+			io.Rules = policy.HTTPRoutes(q.policies(r, m.to, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }), io.About)
+			for _, e := range extra {
+				cluster(e)
+			}
+		}
+		out.Outbounds = append(out.Outbounds, io)
+	}
+	for _, in := range mesh.Spec[*meshv1.Dataplane](out.Proxy).GetNetworking().GetInbound() {
+		section := policy.SectionName(in)
+		set := noKeys
+		if i := slices.IndexFunc(m.sections, func(s sectionMatch) bool { return s.section == section }); i >= 0 {
+			set = m.sections[i].set
+		}
+		out.Inbounds = append(out.Inbounds, InspectedInbound{Section: section, Inbound: in, Protocol: compile.InboundProtocol(in),
+			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }), Conf: q.policed.get(r, inboundKey{k.Mesh, set})})
+	}
+}
