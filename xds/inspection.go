@@ -46,6 +46,8 @@ type InspectedCluster struct {
 	Port      compile.Port
 	Conf      compile.OutboundConf
 	Endpoints []ir.Endpoint
+	// TLS says that the proxy speaks mesh mTLS to it.
+	TLS bool
 }
 
 // InspectedInbound is a port of the proxy's workload.
@@ -67,20 +69,25 @@ func (s *Static) Inspect(proxy mesh.Key) (*Inspection, error) {
 		return nil, nil
 	}
 	out := &Inspection{Proxy: dp}
-	ask := &query[mesh.Key, struct{}]{g: s.e.g, kind: &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
-		keep: same[struct{}], nodes: map[mesh.Key]*memo[struct{}]{}}
-	ask.fn = func(r *reader, k mesh.Key) (struct{}, error) {
-		q.inspect(r, k, out)
-		return struct{}{}, nil
-	}
-	m := ask.fresh(proxy)
-	err := m.failure
-	s.e.g.dropNode(&m.node)
-	s.e.g.settle()
-	if err != nil {
+	if err := s.ask(proxy, func(r *reader) { q.inspect(r, proxy, out) }); err != nil {
 		return nil, err
 	}
 	return out, nil
+}
+
+// ask runs fn as a query that nobody keeps.
+func (s *Static) ask(about mesh.Key, fn func(r *reader)) error {
+	q := &query[mesh.Key, struct{}]{g: s.e.g, kind: &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
+		keep: same[struct{}], nodes: map[mesh.Key]*memo[struct{}]{}}
+	q.fn = func(r *reader, _ mesh.Key) (struct{}, error) {
+		fn(r)
+		return struct{}{}, nil
+	}
+	m := q.fresh(about)
+	err := m.failure
+	s.e.g.dropNode(&m.node)
+	s.e.g.settle()
+	return err
 }
 
 func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
@@ -108,7 +115,8 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 			}
 			c := q.confs.get(r, inSet{m.to, ref})
 			io.Clusters[ref.KRI()] = InspectedCluster{Ref: ref, Port: p, Conf: c.OutboundConf,
-				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints}
+				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints,
+				TLS:       out.MTLS != "" && !q.plain.get(r, ref.Key)}
 		}
 		cluster(o.Ref)
 		c := q.connections.get(r, in)
@@ -137,4 +145,27 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 		out.Inbounds = append(out.Inbounds, InspectedInbound{Section: section, Inbound: in, Protocol: compile.InboundProtocol(in),
 			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }), Conf: q.policed.get(r, inboundKey{k.Mesh, set})})
 	}
+}
+
+// Policies are the policies of all kinds that select a Dataplane or one of its inbounds, in no order; none if there is no
+// Dataplane of the name.
+func (s *Static) Policies(proxy mesh.Key) ([]*mesh.Resource, error) {
+	if _, ok := s.e.s.view.Get(proxy); !ok || proxy.Kind != mesh.KindDataplane {
+		return nil, nil
+	}
+	q := s.e.q
+	var out []*mesh.Resource
+	all := func(mesh.Kind) bool { return true }
+	err := s.ask(proxy, func(r *reader) {
+		m := q.match.get(r, proxy)
+		out = q.policies(r, m.to, all)
+		for _, section := range m.sections {
+			for _, p := range q.policies(r, section.set, all) {
+				if !slices.Contains(out, p) {
+					out = append(out, p)
+				}
+			}
+		}
+	})
+	return out, err
 }

@@ -18,6 +18,9 @@
 // all. A write at the wrong place fails and says where the right one is. Dataplanes are not stored at global: reads there
 // ask the zones through the tunnel and name the zones that are away.
 //
+// What policies come to (InspectService, and the REST paths that begin with an underscore) is computed where the proxies are,
+// by package inspect over a view of its own; global asks the zones.
+//
 // # Who may
 //
 // One function, [API.authorize], decides. A direct call from loopback is the administrator (unless switched off), a Bearer
@@ -162,8 +165,11 @@ func New(conf Config) (*API, error) {
 	adminv1.RegisterResourceServiceServer(a.grpc, svc)
 	adminv1.RegisterStatusServiceServer(a.grpc, svc)
 	adminv1.RegisterTokenServiceServer(a.grpc, svc)
+	inspection := &inspector{api: a}
+	adminv1.RegisterInspectServiceServer(a.grpc, inspection)
 	reflection.Register(a.grpc)
 	a.methods = svc.methods()
+	inspection.methods(func(method string, f func(context.Context, []byte) ([]byte, error)) { a.methods[method] = f })
 	return a, nil
 }
 

@@ -103,6 +103,9 @@ func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource, bad *mesh.
 		for _, key := range []string{mesh.LabelOrigin, mesh.LabelZone, mesh.LabelDisplayName} {
 			was, had := old.Labels[key]
 			is, has := labels[key]
+			if key == mesh.LabelDisplayName && was == r.Key.Name {
+				had = is != "" && is != was // the label said what holds without it: who takes over from a generator may leave it out
+			}
 			switch {
 			case had && !has:
 				immutable.Add(labelField(key), "was %q and may not go away", was)

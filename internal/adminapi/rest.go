@@ -107,6 +107,9 @@ func (a *API) find(p []string) *route {
 		}
 		return &route{title: titleGet, verbs: verbs}
 	}
+	if h := (item{collection: c, name: p[0]}).below(p[1:]); h != nil && !overview {
+		return &route{title: titleInspect, verbs: map[string]handler{"GET": h}}
+	}
 	return nil
 }
 

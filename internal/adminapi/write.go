@@ -105,6 +105,11 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 		err := a.putOnce(ctx, info, caller, r.Clone(), bad.Violations, in, try > 0, &out)
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) {
+			if err == nil {
+				if w := a.aimWarning(ctx, out.resource); w != "" {
+					out.warnings = append(out.warnings, w)
+				}
+			}
 			return out, err
 		}
 		if at, ok := conflict.Check.(store.KeyAt); ok && at.Key == r.Key && in.ifRevision != nil {

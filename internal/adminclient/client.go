@@ -61,6 +61,7 @@ type Client struct {
 	resources adminv1.ResourceServiceClient
 	status    adminv1.StatusServiceClient
 	tokens    adminv1.TokenServiceClient
+	inspect   adminv1.InspectServiceClient
 }
 
 // maxMessage bounds an answer, bytes: a page of 1000 large resources.
@@ -110,6 +111,7 @@ func New(o Options) (*Client, error) {
 		resources: adminv1.NewResourceServiceClient(conn),
 		status:    adminv1.NewStatusServiceClient(conn),
 		tokens:    adminv1.NewTokenServiceClient(conn),
+		inspect:   adminv1.NewInspectServiceClient(conn),
 	}, nil
 }
 

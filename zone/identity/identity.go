@@ -25,8 +25,6 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -38,6 +36,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/meshca"
 	"github.com/meridian-mesh/meridian/internal/pki"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -303,7 +302,7 @@ func (i *Issuer) leaf(dp *mesh.Resource, now time.Time) {
 	if !ok {
 		return
 	}
-	uris := URIs(dp)
+	uris := policy.CertificateURIs(dp)
 	have, ok := i.leaves[dp.Key]
 	if ok && have.root == a.root && slices.Equal(have.uris, uris) && now.Before(have.renewAt) {
 		return
@@ -353,29 +352,4 @@ func (i *Issuer) renew(now time.Time) time.Time {
 		}
 	}
 	return at
-}
-
-// URIs of a Dataplane's certificate, sorted: spiffe://<mesh>/<service> for every service and kuma://<tag>/<value> for
-// every tag. A Dataplane without service tags counts as its label kuma.io/workload.
-func URIs(dp *mesh.Resource) []string {
-	set := map[string]struct{}{}
-	services := 0
-	add := func(tags map[string]string) {
-		for k, v := range tags {
-			set[fmt.Sprintf("kuma://%s/%s", k, v)] = struct{}{}
-			if k == mesh.TagService {
-				set[fmt.Sprintf("spiffe://%s/%s", dp.Key.Mesh, v)] = struct{}{}
-				services++
-			}
-		}
-	}
-	net := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
-	for _, in := range net.GetInbound() {
-		add(in.GetTags())
-	}
-	add(net.GetGateway().GetTags())
-	if w := dp.Labels[mesh.LabelWorkload]; services == 0 && w != "" {
-		set[fmt.Sprintf("spiffe://%s/%s", dp.Key.Mesh, w)] = struct{}{}
-	}
-	return slices.Sorted(maps.Keys(set))
 }

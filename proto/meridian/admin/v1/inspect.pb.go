@@ -487,9 +487,11 @@ func (x *Setting) GetOverruled() []*OverruledSetting {
 
 // PolicyEntry is an entry of a policy, such as to[0].
 type PolicyEntry struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Policy        *v1alpha1.Key          `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
-	Entry         string                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Policy *v1alpha1.Key          `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Entry  string                 `protobuf:"bytes,2,opt,name=entry,proto3" json:"entry,omitempty"`
+	// The policy is one of the defaults that the system makes for a mesh.
+	Default       bool `protobuf:"varint,3,opt,name=default,proto3" json:"default,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -536,6 +538,13 @@ func (x *PolicyEntry) GetEntry() string {
 		return x.Entry
 	}
 	return ""
+}
+
+func (x *PolicyEntry) GetDefault() bool {
+	if x != nil {
+		return x.Default
+	}
+	return false
 }
 
 // OverruledSetting lost a field to another.
@@ -798,7 +807,9 @@ type InspectPolicyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Proxies to name per zone; 0 is 20.
-	Size          uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	Size uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	// Name all Dataplanes that the policy selects, and leave out what it does to them.
+	NamesOnly     bool `protobuf:"varint,3,opt,name=names_only,json=namesOnly,proto3" json:"names_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -845,6 +856,13 @@ func (x *InspectPolicyRequest) GetSize() uint32 {
 		return x.Size
 	}
 	return 0
+}
+
+func (x *InspectPolicyRequest) GetNamesOnly() bool {
+	if x != nil {
+		return x.NamesOnly
+	}
+	return false
 }
 
 type InspectPolicyResponse struct {
@@ -975,8 +993,10 @@ type PolicyEffect struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// Inbounds by section, and destinations by KRI, of which a setting is the policy's.
-	Inbounds      []string `protobuf:"bytes,2,rep,name=inbounds,proto3" json:"inbounds,omitempty"`
-	Outbounds     []string `protobuf:"bytes,3,rep,name=outbounds,proto3" json:"outbounds,omitempty"`
+	Inbounds  []string `protobuf:"bytes,2,rep,name=inbounds,proto3" json:"inbounds,omitempty"`
+	Outbounds []string `protobuf:"bytes,3,rep,name=outbounds,proto3" json:"outbounds,omitempty"`
+	// Labels of the Dataplane.
+	Labels        map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1028,6 +1048,13 @@ func (x *PolicyEffect) GetInbounds() []string {
 func (x *PolicyEffect) GetOutbounds() []string {
 	if x != nil {
 		return x.Outbounds
+	}
+	return nil
+}
+
+func (x *PolicyEffect) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
 	}
 	return nil
 }
@@ -1271,6 +1298,114 @@ func (x *ExplainStep) GetProblem() bool {
 	return false
 }
 
+type InspectViewRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Of kind Dataplane.
+	Key *v1alpha1.Key `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// The path below the Dataplane's own, segment by segment: ["_rules"], ["_outbounds", KRI, "_policies"], …
+	Path []string `protobuf:"bytes,2,rep,name=path,proto3" json:"path,omitempty"`
+	// Policies whose effect is shadow count too.
+	Shadow        bool `protobuf:"varint,3,opt,name=shadow,proto3" json:"shadow,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectViewRequest) Reset() {
+	*x = InspectViewRequest{}
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectViewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectViewRequest) ProtoMessage() {}
+
+func (x *InspectViewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectViewRequest.ProtoReflect.Descriptor instead.
+func (*InspectViewRequest) Descriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_inspect_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *InspectViewRequest) GetKey() *v1alpha1.Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *InspectViewRequest) GetPath() []string {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *InspectViewRequest) GetShadow() bool {
+	if x != nil {
+		return x.Shadow
+	}
+	return false
+}
+
+type InspectViewResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The document, JSON.
+	Json          []byte `protobuf:"bytes,1,opt,name=json,proto3" json:"json,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InspectViewResponse) Reset() {
+	*x = InspectViewResponse{}
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InspectViewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InspectViewResponse) ProtoMessage() {}
+
+func (x *InspectViewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InspectViewResponse.ProtoReflect.Descriptor instead.
+func (*InspectViewResponse) Descriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_inspect_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *InspectViewResponse) GetJson() []byte {
+	if x != nil {
+		return x.Json
+	}
+	return nil
+}
+
 var File_meridian_admin_v1_inspect_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
@@ -1316,10 +1451,11 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x122\n" +
 	"\x04from\x18\x03 \x01(\v2\x1e.meridian.admin.v1.PolicyEntryR\x04from\x12A\n" +
-	"\toverruled\x18\x04 \x03(\v2#.meridian.admin.v1.OverruledSettingR\toverruled\"X\n" +
+	"\toverruled\x18\x04 \x03(\v2#.meridian.admin.v1.OverruledSettingR\toverruled\"r\n" +
 	"\vPolicyEntry\x123\n" +
 	"\x06policy\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x06policy\x12\x14\n" +
-	"\x05entry\x18\x02 \x01(\tR\x05entry\"t\n" +
+	"\x05entry\x18\x02 \x01(\tR\x05entry\x12\x18\n" +
+	"\adefault\x18\x03 \x01(\bR\adefault\"t\n" +
 	"\x10OverruledSetting\x122\n" +
 	"\x04from\x18\x01 \x01(\v2\x1e.meridian.admin.v1.PolicyEntryR\x04from\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x16\n" +
@@ -1336,10 +1472,12 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\rR\ahealthy\x12\x14\n" +
 	"\x05total\x18\x03 \x01(\rR\x05total\x12\x1a\n" +
-	"\bpriority\x18\x04 \x01(\rR\bpriority\"Y\n" +
+	"\bpriority\x18\x04 \x01(\rR\bpriority\"x\n" +
 	"\x14InspectPolicyRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x12\n" +
-	"\x04size\x18\x02 \x01(\rR\x04size\"h\n" +
+	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1d\n" +
+	"\n" +
+	"names_only\x18\x03 \x01(\bR\tnamesOnly\"h\n" +
 	"\x15InspectPolicyResponse\x123\n" +
 	"\x05zones\x18\x01 \x03(\v2\x1d.meridian.admin.v1.ZoneEffectR\x05zones\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x97\x01\n" +
@@ -1350,11 +1488,15 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\n" +
 	"dataplanes\x18\x03 \x01(\rR\n" +
 	"dataplanes\x129\n" +
-	"\aeffects\x18\x04 \x03(\v2\x1f.meridian.admin.v1.PolicyEffectR\aeffects\"w\n" +
+	"\aeffects\x18\x04 \x03(\v2\x1f.meridian.admin.v1.PolicyEffectR\aeffects\"\xf7\x01\n" +
 	"\fPolicyEffect\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x1a\n" +
 	"\binbounds\x18\x02 \x03(\tR\binbounds\x12\x1c\n" +
-	"\toutbounds\x18\x03 \x03(\tR\toutbounds\"\xa2\x02\n" +
+	"\toutbounds\x18\x03 \x03(\tR\toutbounds\x12C\n" +
+	"\x06labels\x18\x04 \x03(\v2+.meridian.admin.v1.PolicyEffect.LabelsEntryR\x06labels\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa2\x02\n" +
 	"\x0eExplainRequest\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
@@ -1375,11 +1517,18 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x122\n" +
 	"\x04from\x18\x03 \x01(\v2\x1e.meridian.admin.v1.PolicyEntryR\x04from\x12\x18\n" +
-	"\aproblem\x18\x04 \x01(\bR\aproblem2\xb3\x02\n" +
+	"\aproblem\x18\x04 \x01(\bR\aproblem\"o\n" +
+	"\x12InspectViewRequest\x12-\n" +
+	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x12\n" +
+	"\x04path\x18\x02 \x03(\tR\x04path\x12\x16\n" +
+	"\x06shadow\x18\x03 \x01(\bR\x06shadow\")\n" +
+	"\x13InspectViewResponse\x12\x12\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json2\x91\x03\n" +
 	"\x0eInspectService\x12k\n" +
 	"\x10InspectDataplane\x12*.meridian.admin.v1.InspectDataplaneRequest\x1a+.meridian.admin.v1.InspectDataplaneResponse\x12b\n" +
 	"\rInspectPolicy\x12'.meridian.admin.v1.InspectPolicyRequest\x1a(.meridian.admin.v1.InspectPolicyResponse\x12P\n" +
-	"\aExplain\x12!.meridian.admin.v1.ExplainRequest\x1a\".meridian.admin.v1.ExplainResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
+	"\aExplain\x12!.meridian.admin.v1.ExplainRequest\x1a\".meridian.admin.v1.ExplainResponse\x12\\\n" +
+	"\vInspectView\x12%.meridian.admin.v1.InspectViewRequest\x1a&.meridian.admin.v1.InspectViewResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_meridian_admin_v1_inspect_proto_rawDescOnce sync.Once
@@ -1393,7 +1542,7 @@ func file_meridian_admin_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_inspect_proto_rawDescData
 }
 
-var file_meridian_admin_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_meridian_admin_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_meridian_admin_v1_inspect_proto_goTypes = []any{
 	(*InspectDataplaneRequest)(nil),  // 0: meridian.admin.v1.InspectDataplaneRequest
 	(*InspectDataplaneResponse)(nil), // 1: meridian.admin.v1.InspectDataplaneResponse
@@ -1413,49 +1562,56 @@ var file_meridian_admin_v1_inspect_proto_goTypes = []any{
 	(*ExplainRequest)(nil),           // 15: meridian.admin.v1.ExplainRequest
 	(*ExplainResponse)(nil),          // 16: meridian.admin.v1.ExplainResponse
 	(*ExplainStep)(nil),              // 17: meridian.admin.v1.ExplainStep
-	nil,                              // 18: meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
-	nil,                              // 19: meridian.admin.v1.InspectedInbound.TagsEntry
-	nil,                              // 20: meridian.admin.v1.ExplainRequest.HeadersEntry
-	(*v1alpha1.Key)(nil),             // 21: meridian.mesh.v1alpha1.Key
+	(*InspectViewRequest)(nil),       // 18: meridian.admin.v1.InspectViewRequest
+	(*InspectViewResponse)(nil),      // 19: meridian.admin.v1.InspectViewResponse
+	nil,                              // 20: meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
+	nil,                              // 21: meridian.admin.v1.InspectedInbound.TagsEntry
+	nil,                              // 22: meridian.admin.v1.PolicyEffect.LabelsEntry
+	nil,                              // 23: meridian.admin.v1.ExplainRequest.HeadersEntry
+	(*v1alpha1.Key)(nil),             // 24: meridian.mesh.v1alpha1.Key
 }
 var file_meridian_admin_v1_inspect_proto_depIdxs = []int32{
-	21, // 0: meridian.admin.v1.InspectDataplaneRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	21, // 1: meridian.admin.v1.InspectDataplaneResponse.key:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 0: meridian.admin.v1.InspectDataplaneRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 1: meridian.admin.v1.InspectDataplaneResponse.key:type_name -> meridian.mesh.v1alpha1.Key
 	2,  // 2: meridian.admin.v1.InspectDataplaneResponse.inbounds:type_name -> meridian.admin.v1.InspectedInbound
 	3,  // 3: meridian.admin.v1.InspectDataplaneResponse.outbounds:type_name -> meridian.admin.v1.InspectedOutbound
-	18, // 4: meridian.admin.v1.InspectDataplaneResponse.labels:type_name -> meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
-	19, // 5: meridian.admin.v1.InspectedInbound.tags:type_name -> meridian.admin.v1.InspectedInbound.TagsEntry
+	20, // 4: meridian.admin.v1.InspectDataplaneResponse.labels:type_name -> meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
+	21, // 5: meridian.admin.v1.InspectedInbound.tags:type_name -> meridian.admin.v1.InspectedInbound.TagsEntry
 	4,  // 6: meridian.admin.v1.InspectedInbound.policies:type_name -> meridian.admin.v1.EffectivePolicy
-	21, // 7: meridian.admin.v1.InspectedOutbound.destination:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 7: meridian.admin.v1.InspectedOutbound.destination:type_name -> meridian.mesh.v1alpha1.Key
 	4,  // 8: meridian.admin.v1.InspectedOutbound.policies:type_name -> meridian.admin.v1.EffectivePolicy
 	8,  // 9: meridian.admin.v1.InspectedOutbound.routes:type_name -> meridian.admin.v1.InspectedRoute
 	9,  // 10: meridian.admin.v1.InspectedOutbound.backends:type_name -> meridian.admin.v1.InspectedBackend
 	5,  // 11: meridian.admin.v1.EffectivePolicy.settings:type_name -> meridian.admin.v1.Setting
 	6,  // 12: meridian.admin.v1.Setting.from:type_name -> meridian.admin.v1.PolicyEntry
 	7,  // 13: meridian.admin.v1.Setting.overruled:type_name -> meridian.admin.v1.OverruledSetting
-	21, // 14: meridian.admin.v1.PolicyEntry.policy:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 14: meridian.admin.v1.PolicyEntry.policy:type_name -> meridian.mesh.v1alpha1.Key
 	6,  // 15: meridian.admin.v1.OverruledSetting.from:type_name -> meridian.admin.v1.PolicyEntry
 	6,  // 16: meridian.admin.v1.InspectedRoute.from:type_name -> meridian.admin.v1.PolicyEntry
 	4,  // 17: meridian.admin.v1.InspectedRoute.policies:type_name -> meridian.admin.v1.EffectivePolicy
 	10, // 18: meridian.admin.v1.InspectedBackend.zones:type_name -> meridian.admin.v1.ZoneInstances
-	21, // 19: meridian.admin.v1.InspectPolicyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 19: meridian.admin.v1.InspectPolicyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
 	13, // 20: meridian.admin.v1.InspectPolicyResponse.zones:type_name -> meridian.admin.v1.ZoneEffect
 	14, // 21: meridian.admin.v1.ZoneEffect.effects:type_name -> meridian.admin.v1.PolicyEffect
-	21, // 22: meridian.admin.v1.PolicyEffect.key:type_name -> meridian.mesh.v1alpha1.Key
-	20, // 23: meridian.admin.v1.ExplainRequest.headers:type_name -> meridian.admin.v1.ExplainRequest.HeadersEntry
-	17, // 24: meridian.admin.v1.ExplainResponse.steps:type_name -> meridian.admin.v1.ExplainStep
-	6,  // 25: meridian.admin.v1.ExplainStep.from:type_name -> meridian.admin.v1.PolicyEntry
-	0,  // 26: meridian.admin.v1.InspectService.InspectDataplane:input_type -> meridian.admin.v1.InspectDataplaneRequest
-	11, // 27: meridian.admin.v1.InspectService.InspectPolicy:input_type -> meridian.admin.v1.InspectPolicyRequest
-	15, // 28: meridian.admin.v1.InspectService.Explain:input_type -> meridian.admin.v1.ExplainRequest
-	1,  // 29: meridian.admin.v1.InspectService.InspectDataplane:output_type -> meridian.admin.v1.InspectDataplaneResponse
-	12, // 30: meridian.admin.v1.InspectService.InspectPolicy:output_type -> meridian.admin.v1.InspectPolicyResponse
-	16, // 31: meridian.admin.v1.InspectService.Explain:output_type -> meridian.admin.v1.ExplainResponse
-	29, // [29:32] is the sub-list for method output_type
-	26, // [26:29] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	24, // 22: meridian.admin.v1.PolicyEffect.key:type_name -> meridian.mesh.v1alpha1.Key
+	22, // 23: meridian.admin.v1.PolicyEffect.labels:type_name -> meridian.admin.v1.PolicyEffect.LabelsEntry
+	23, // 24: meridian.admin.v1.ExplainRequest.headers:type_name -> meridian.admin.v1.ExplainRequest.HeadersEntry
+	17, // 25: meridian.admin.v1.ExplainResponse.steps:type_name -> meridian.admin.v1.ExplainStep
+	6,  // 26: meridian.admin.v1.ExplainStep.from:type_name -> meridian.admin.v1.PolicyEntry
+	24, // 27: meridian.admin.v1.InspectViewRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	0,  // 28: meridian.admin.v1.InspectService.InspectDataplane:input_type -> meridian.admin.v1.InspectDataplaneRequest
+	11, // 29: meridian.admin.v1.InspectService.InspectPolicy:input_type -> meridian.admin.v1.InspectPolicyRequest
+	15, // 30: meridian.admin.v1.InspectService.Explain:input_type -> meridian.admin.v1.ExplainRequest
+	18, // 31: meridian.admin.v1.InspectService.InspectView:input_type -> meridian.admin.v1.InspectViewRequest
+	1,  // 32: meridian.admin.v1.InspectService.InspectDataplane:output_type -> meridian.admin.v1.InspectDataplaneResponse
+	12, // 33: meridian.admin.v1.InspectService.InspectPolicy:output_type -> meridian.admin.v1.InspectPolicyResponse
+	16, // 34: meridian.admin.v1.InspectService.Explain:output_type -> meridian.admin.v1.ExplainResponse
+	19, // 35: meridian.admin.v1.InspectService.InspectView:output_type -> meridian.admin.v1.InspectViewResponse
+	32, // [32:36] is the sub-list for method output_type
+	28, // [28:32] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_inspect_proto_init() }
@@ -1469,7 +1625,7 @@ func file_meridian_admin_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_inspect_proto_rawDesc), len(file_meridian_admin_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

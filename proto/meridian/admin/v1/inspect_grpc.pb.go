@@ -22,6 +22,7 @@ const (
 	InspectService_InspectDataplane_FullMethodName = "/meridian.admin.v1.InspectService/InspectDataplane"
 	InspectService_InspectPolicy_FullMethodName    = "/meridian.admin.v1.InspectService/InspectPolicy"
 	InspectService_Explain_FullMethodName          = "/meridian.admin.v1.InspectService/Explain"
+	InspectService_InspectView_FullMethodName      = "/meridian.admin.v1.InspectService/InspectView"
 )
 
 // InspectServiceClient is the client API for InspectService service.
@@ -38,6 +39,9 @@ type InspectServiceClient interface {
 	InspectPolicy(ctx context.Context, in *InspectPolicyRequest, opts ...grpc.CallOption) (*InspectPolicyResponse, error)
 	// Explain follows a request from a caller to a destination. INVALID_ARGUMENT if the destination is ambiguous.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
+	// InspectView gives one of the documents that REST has about a Dataplane. NOT_FOUND if there is no such Dataplane, inbound
+	// or outbound.
+	InspectView(ctx context.Context, in *InspectViewRequest, opts ...grpc.CallOption) (*InspectViewResponse, error)
 }
 
 type inspectServiceClient struct {
@@ -78,6 +82,16 @@ func (c *inspectServiceClient) Explain(ctx context.Context, in *ExplainRequest, 
 	return out, nil
 }
 
+func (c *inspectServiceClient) InspectView(ctx context.Context, in *InspectViewRequest, opts ...grpc.CallOption) (*InspectViewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(InspectViewResponse)
+	err := c.cc.Invoke(ctx, InspectService_InspectView_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
@@ -92,6 +106,9 @@ type InspectServiceServer interface {
 	InspectPolicy(context.Context, *InspectPolicyRequest) (*InspectPolicyResponse, error)
 	// Explain follows a request from a caller to a destination. INVALID_ARGUMENT if the destination is ambiguous.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
+	// InspectView gives one of the documents that REST has about a Dataplane. NOT_FOUND if there is no such Dataplane, inbound
+	// or outbound.
+	InspectView(context.Context, *InspectViewRequest) (*InspectViewResponse, error)
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -110,6 +127,9 @@ func (UnimplementedInspectServiceServer) InspectPolicy(context.Context, *Inspect
 }
 func (UnimplementedInspectServiceServer) Explain(context.Context, *ExplainRequest) (*ExplainResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Explain not implemented")
+}
+func (UnimplementedInspectServiceServer) InspectView(context.Context, *InspectViewRequest) (*InspectViewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method InspectView not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -186,6 +206,24 @@ func _InspectService_Explain_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InspectService_InspectView_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InspectViewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).InspectView(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_InspectView_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).InspectView(ctx, req.(*InspectViewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -204,6 +242,10 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Explain",
 			Handler:    _InspectService_Explain_Handler,
+		},
+		{
+			MethodName: "InspectView",
+			Handler:    _InspectService_InspectView_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
