@@ -79,6 +79,8 @@ type Config struct {
 
 	// Instance and Version of this process.
 	Instance, Version string
+	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
+	GuardShare int
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
 	// TestHooks is that of package xds: for demonstrations and tests.
@@ -184,7 +186,7 @@ func New(cfg Config) (*Zone, error) {
 	api := adminapi.Config{
 		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
 		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, ProcessConfig: cfg.ProcessConfig,
-		LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
+		GuardShare: cfg.GuardShare, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
 	}
 	if z.federated() {
 		client, err := z.newClient()

@@ -25,6 +25,7 @@ type applyOptions struct {
 	mesh    string
 	wait    bool
 	dryRun  bool
+	force   bool
 	timeout time.Duration
 }
 
@@ -37,7 +38,9 @@ func newApply() *cobra.Command {
 
 All documents are read and checked first: if one is wrong, nothing is sent. They are then written in an order in which each
 finds what it needs (a Mesh before its policies). With --wait the command returns when every online proxy that the change
-concerns has taken it, in every zone, and else says which have not and why, with exit code 1.`,
+concerns has taken it, in every zone, and else says which have not and why, with exit code 1.
+
+A route or a load balancing policy that would leave requests without any instance to go to needs --force.`,
 		Example: `  meridian apply -f policies/                # every .yaml, .yml and .json of a folder
   meridian apply -f route.yaml --wait        # until the last proxy has it
   meridian apply -f https://example.com/mesh.yaml -f timeouts.yaml
@@ -50,6 +53,7 @@ concerns has taken it, in every zone, and else says which have not and why, with
 	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
 	f.BoolVar(&o.wait, "wait", false, "return when every online proxy concerned has the change")
 	f.BoolVar(&o.dryRun, "dry-run", false, "let the control plane check everything and write nothing")
+	f.BoolVar(&o.force, "force", false, "write also what would leave a route or a destination without an instance, or change more proxies than the control plane lets pass")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "with --wait: how long to wait")
 	o.flags(cmd)
 	return cmd
@@ -68,6 +72,11 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer done()
+	if !o.force && !o.dryRun {
+		if err := o.guard(cmd, c, docs); err != nil {
+			return err
+		}
+	}
 	var revision uint64
 	var answered time.Time
 	for i, d := range docs {
@@ -105,6 +114,32 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		revision = s.GetRevision()
 	}
 	return waitFor(cmd, c, revision, o.timeout, answered)
+}
+
+// guard asks whether something speaks against the write. What is wrong with a document, the write itself will say.
+func (o *applyOptions) guard(cmd *cobra.Command, c *adminclient.Client, docs []mesh.Document) error {
+	if !slices.ContainsFunc(docs, func(d mesh.Document) bool {
+		info, ok := mesh.Lookup(d.Resource.Key.Kind)
+		return ok && info.Policy != nil
+	}) {
+		return nil
+	}
+	ctx, cancel := o.call(cmd)
+	defer cancel()
+	resp, err := c.Diff(ctx, resourcesOf(docs), adminclient.DiffOptions{Guard: true})
+	if err != nil || len(resp.GetGuards()) == 0 {
+		return nil
+	}
+	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is meant, add --force; `meridian diff` with the same files shows all that would change",
+		strings.Join(resp.GetGuards(), "\n  * "))
+}
+
+func resourcesOf(docs []mesh.Document) []*mesh.Resource {
+	out := make([]*mesh.Resource, len(docs))
+	for i, d := range docs {
+		out[i] = d.Resource
+	}
+	return out
 }
 
 func outcome(res adminclient.PutResult, dryRun, derived bool) string {

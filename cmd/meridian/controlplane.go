@@ -40,6 +40,7 @@ type roleOptions struct {
 	skipVerify, localhostIsAdmin         bool
 	historyAge                           time.Duration
 	historyRevisions                     uint64
+	guardShare                           int
 	addressFlags                         []string
 }
 
@@ -55,6 +56,7 @@ func (o *roleOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.certFile, "tls-cert-file", "", "server certificate with its chain, PEM (default: one of an own CA, made once)")
 	f.StringVar(&o.keyFileTLS, "tls-key-file", "", "key of --tls-cert-file")
 	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true, "callers on loopback need no token; turn it off where others use this host")
+	f.IntVar(&o.guardShare, "guard-share", 0, "percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; PUT /logging on the diagnostics port changes it at run time")
 	o.address(f, &o.apiAddr, "api-addr", "127.0.0.1:5681", "address of the API without TLS; callers on this host are administrators")
@@ -76,6 +78,9 @@ func (o *roleOptions) check(f *pflag.FlagSet) error {
 		if _, _, err := net.SplitHostPort(value); err != nil {
 			errs = append(errs, fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:5681 or :5681", name, value))
 		}
+	}
+	if o.guardShare < 0 || o.guardShare > 100 {
+		errs = append(errs, fmt.Errorf("--guard-share %d: want a percentage, 0 to 100", o.guardShare))
 	}
 	errs = append(errs, retention.Check(o.historyAge, o.historyRevisions))
 	return errors.Join(errs...)

@@ -95,6 +95,9 @@ type Config struct {
 	// ProcessConfig is the process's configuration as JSON, without secrets, for GET /config; nil: there is none.
 	ProcessConfig func() ([]byte, error)
 
+	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
+	GuardShare int
+
 	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
 	LocalhostIsAdmin bool
 
@@ -165,11 +168,14 @@ func New(conf Config) (*API, error) {
 	adminv1.RegisterResourceServiceServer(a.grpc, svc)
 	adminv1.RegisterStatusServiceServer(a.grpc, svc)
 	adminv1.RegisterTokenServiceServer(a.grpc, svc)
-	inspection := &inspector{api: a}
+	inspection, comparison := &inspector{api: a}, &differ{api: a}
 	adminv1.RegisterInspectServiceServer(a.grpc, inspection)
+	adminv1.RegisterDiffServiceServer(a.grpc, comparison)
 	reflection.Register(a.grpc)
 	a.methods = svc.methods()
-	inspection.methods(func(method string, f func(context.Context, []byte) ([]byte, error)) { a.methods[method] = f })
+	add := func(method string, f func(context.Context, []byte) ([]byte, error)) { a.methods[method] = f }
+	inspection.methods(add)
+	comparison.methods(add)
 	return a, nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
@@ -31,7 +32,11 @@ type inspector struct {
 func (a *API) isGlobal() bool { return a.conf.Role == RoleGlobal }
 
 // forwardTo asks a zone. What it answers in error becomes the caller's.
-func forwardTo[Resp proto.Message](ctx context.Context, a *API, zone, method string, req proto.Message, resp Resp) error {
+func forwardTo(ctx context.Context, a *API, zone, method string, req, resp proto.Message) error {
+	return forwardWithin(ctx, a, forwardTimeout, zone, method, req, resp)
+}
+
+func forwardWithin(ctx context.Context, a *API, timeout time.Duration, zone, method string, req, resp proto.Message) error {
 	if a.conf.Forward == nil {
 		return problem(http.StatusBadGateway, titleTunnel, "this control plane has no way to ask zone %s", zone)
 	}
@@ -39,7 +44,7 @@ func forwardTo[Resp proto.Message](ctx context.Context, a *API, zone, method str
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	raw, err := a.conf.Forward(ctx, zone, method, body)
 	if err != nil {

@@ -42,6 +42,8 @@ type put struct {
 	warnings    []string
 	ifRevision  *uint64
 	dryRun      bool
+	// quiet leaves no line in the audit log: it is a question, not a write.
+	quiet bool
 }
 
 type putResult struct {
@@ -60,7 +62,12 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 		return out, unknownKind(string(in.resource.Key.Kind))
 	}
 	caller, err := a.authorize(ctx, verbWrite, info)
-	defer func() { a.audit(caller, "put", in.resource.Key, in.dryRun, out.revision, out.changed, err) }()
+	defer func() {
+		if in.quiet {
+			return
+		}
+		a.audit(caller, "put", in.resource.Key, in.dryRun, out.revision, out.changed, err)
+	}()
 	if err != nil {
 		return out, err
 	}
@@ -105,7 +112,7 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 		err := a.putOnce(ctx, info, caller, r.Clone(), bad.Violations, in, try > 0, &out)
 		var conflict *store.ConflictError
 		if !errors.As(err, &conflict) {
-			if err == nil {
+			if err == nil && !in.quiet {
 				if w := a.aimWarning(ctx, out.resource); w != "" {
 					out.warnings = append(out.warnings, w)
 				}

@@ -62,6 +62,7 @@ type Client struct {
 	status    adminv1.StatusServiceClient
 	tokens    adminv1.TokenServiceClient
 	inspect   adminv1.InspectServiceClient
+	diff      adminv1.DiffServiceClient
 }
 
 // maxMessage bounds an answer, bytes: a page of 1000 large resources.
@@ -112,6 +113,7 @@ func New(o Options) (*Client, error) {
 		status:    adminv1.NewStatusServiceClient(conn),
 		tokens:    adminv1.NewTokenServiceClient(conn),
 		inspect:   adminv1.NewInspectServiceClient(conn),
+		diff:      adminv1.NewDiffServiceClient(conn),
 	}, nil
 }
 

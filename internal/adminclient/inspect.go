@@ -33,3 +33,30 @@ func (c *Client) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*adm
 	}
 	return resp, nil
 }
+
+// DiffOptions of a question what a change would do.
+type DiffOptions struct {
+	// Size is how many proxies to name in each zone; 0 is 20.
+	Size uint32
+	// Verbose shows what changes within resources.
+	Verbose bool
+	// Guard asks only whether something speaks against the write.
+	Guard bool
+}
+
+// Diff says what a write of the resources together would change at the proxies of every zone. It writes nothing.
+func (c *Client) Diff(ctx context.Context, resources []*mesh.Resource, o DiffOptions) (*adminv1.DiffResponse, error) {
+	req := &adminv1.DiffRequest{Size: o.Size, Verbose: o.Verbose, Guard: o.Guard}
+	for _, r := range resources {
+		p, err := r.Proto()
+		if err != nil {
+			return nil, err
+		}
+		req.Resources = append(req.Resources, p)
+	}
+	resp, err := c.diff.Diff(ctx, req)
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return resp, nil
+}

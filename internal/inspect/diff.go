@@ -1,0 +1,268 @@
+package inspect
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/xds"
+	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/ir"
+)
+
+// CanEmpty says that a policy of the kind can leave a route or a destination without an instance.
+func CanEmpty(kind mesh.Kind) bool {
+	return kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute || kind == mesh.KindMeshLoadBalancingStrategy
+}
+
+// Diff is what would change at the proxies of a zone if the resources were written: every proxy's table is computed over the
+// view, the resources are laid over it, and what the engine makes anew is compared. The first size changed proxies are named
+// (0: [DefaultSize]); verbose adds what changes within each resource.
+func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, verbose bool) (*adminv1.ZoneDiff, error) {
+	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, verbose: verbose, total: map[change]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
+	s := xds.NewStatic(zone, view)
+	before := map[mesh.Key]*delta.Table{}
+	for _, kind := range []mesh.Kind{mesh.KindDataplane, mesh.KindZoneIngress} {
+		for r := range view.List(kind, "") {
+			if r.Key.Zone == zone {
+				before[r.Key], _ = s.Table(r.Key)
+			}
+		}
+	}
+	d.out.Proxies = uint32(len(before))
+	after, changes := overlay(view, resources)
+	changed := s.Apply(after, changes)
+	slices.SortFunc(changed, mesh.Key.Compare)
+	seen := map[string][]string{}
+	for _, k := range changed {
+		now, _ := s.Table(k)
+		step := now.Diff(before[k])
+		if step.Empty() {
+			continue
+		}
+		d.out.Changed++
+		if len(d.out.Names) < cmp.Or(size, DefaultSize) {
+			d.out.Names = append(d.out.Names, k.Proto())
+		}
+		fingerprint, err := d.count(before[k], step)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.guard(s, k, fingerprint, seen); err != nil {
+			return nil, err
+		}
+	}
+	for _, c := range slices.SortedFunc(maps.Keys(d.total), compareChanges) {
+		d.out.Resources = append(d.out.Resources, d.total[c])
+	}
+	for _, text := range sortedKeys(d.emptied) {
+		d.out.Emptied = append(d.out.Emptied, fmt.Sprintf("%s, at %d of %d proxies", text, d.emptied[text], d.out.Proxies))
+	}
+	return d.out, nil
+}
+
+// overlay is the view as it would be after a write. A resource that replaces another keeps its status.
+func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []store.Change) {
+	var changes []store.Change
+	for _, r := range resources {
+		now := r.Clone()
+		now.Revision = view.Revision() + 1
+		old, there := view.Get(r.Key)
+		if there {
+			now.Status, now.Created = old.Status, old.Created
+		}
+		changes = append(changes, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: now, Old: old})
+	}
+	return view.With(view.Revision()+1, changes), changes
+}
+
+type differ struct {
+	view    replica.View
+	zone    string
+	out     *adminv1.ZoneDiff
+	verbose bool
+	total   map[change]*adminv1.ResourceDiff
+	// emptied counts proxies by what would be empty.
+	emptied map[string]uint32
+	// was is the engine over the view as it is; made when first asked.
+	was *xds.Static
+}
+
+// change of a resource: proxies that share the resource before and after share the change.
+type change struct {
+	typ      delta.Type
+	name     string
+	old, now *delta.Resource
+}
+
+func compareChanges(a, b change) int {
+	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name))
+}
+
+// count adds a proxy's changes. Proxies with the same changes have the same fingerprint.
+func (d *differ) count(before *delta.Table, step *delta.Step) (fingerprint string, err error) {
+	note := func(c change) {
+		fingerprint += fmt.Sprintf("%p %p ", c.old, c.now)
+		r := d.total[c]
+		if r == nil {
+			r = &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
+			switch {
+			case c.old == nil:
+				r.Action = "added"
+			case c.now == nil:
+				r.Action = "removed"
+			}
+			if d.verbose {
+				r.Lines, err = lines(c.old, c.now)
+			}
+			d.total[c] = r
+		}
+		r.Proxies++
+	}
+	for _, typ := range delta.Types {
+		for _, r := range step.Changed[typ] {
+			note(change{typ, r.Name, before.Lookup(typ, r.Name), r})
+		}
+		for _, name := range step.Removed[typ] {
+			note(change{typ, name, before.Lookup(typ, name), nil})
+		}
+	}
+	return fingerprint, err
+}
+
+// guard notes what a proxy would have that leads nowhere, and did not before. Of proxies with the same changes one is asked.
+func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[string][]string) error {
+	if k.Kind != mesh.KindDataplane {
+		return nil
+	}
+	texts, known := seen[fingerprint]
+	if !known {
+		in, err := s.Inspect(k)
+		if err != nil {
+			return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
+		}
+		empty := deadEnds(in)
+		if len(empty) > 0 {
+			if d.was == nil {
+				d.was = xds.NewStatic(d.zone, d.view)
+			}
+			old, err := d.was.Inspect(k)
+			if err != nil {
+				return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
+			}
+			had := deadEnds(old)
+			maps.DeleteFunc(empty, func(text string, _ struct{}) bool { _, ok := had[text]; return ok })
+		}
+		texts = sortedKeys(empty)
+		seen[fingerprint] = texts
+	}
+	for _, text := range texts {
+		d.emptied[text]++
+	}
+	return nil
+}
+
+// deadEnds are the routes and destinations of a proxy without an instance to go to, in words.
+func deadEnds(in *xds.Inspection) map[string]struct{} {
+	out := map[string]struct{}{}
+	if in == nil {
+		return out
+	}
+	for _, o := range in.Outbounds {
+		if c := o.Clusters[o.Ref.KRI()]; len(c.Endpoints) == 0 {
+			out[o.Ref.KRI()+" would have no endpoint"] = struct{}{}
+		}
+		dead := func(list []ir.Backend) bool {
+			return !slices.ContainsFunc(list, func(b ir.Backend) bool { return b.Weight > 0 && len(o.Clusters[b.Cluster].Endpoints) > 0 })
+		}
+		for _, r := range o.Routes {
+			if r.Redirect == nil && (r.Status != 0 || dead(r.Backends)) {
+				out[fmt.Sprintf("the route of %s to %s would have no instance", matchText(r.Match), o.Ref.KRI())] = struct{}{}
+			}
+		}
+		if len(o.Connections) > 0 && dead(o.Connections) {
+			out[fmt.Sprintf("connections to %s would have no instance", o.Ref.KRI())] = struct{}{}
+		}
+	}
+	return out
+}
+
+// lines compares two resources value by value.
+func lines(old, now *delta.Resource) ([]string, error) {
+	a, err := flat(old)
+	if err != nil {
+		return nil, err
+	}
+	b, err := flat(now)
+	if err != nil {
+		return nil, err
+	}
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	var out []string
+	for _, path := range sortedKeys(all) {
+		was, had := a[path]
+		is, has := b[path]
+		if had && has && was == is {
+			continue
+		}
+		if had {
+			out = append(out, "- "+path+": "+was)
+		}
+		if has {
+			out = append(out, "+ "+path+": "+is)
+		}
+	}
+	return out, nil
+}
+
+// flat is a resource as values by path.
+func flat(r *delta.Resource) (map[string]string, error) {
+	out := map[string]string{}
+	if r == nil {
+		return out, nil
+	}
+	m, err := (&anypb.Any{TypeUrl: r.Type.URL(), Value: r.Body}).UnmarshalNew()
+	if err != nil {
+		return nil, fmt.Errorf("resource %s cannot be read back: %w", r.Name, err)
+	}
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("resource %s cannot be written as JSON: %w", r.Name, err)
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		return nil, err
+	}
+	flatten(out, "", v)
+	return out, nil
+}
+
+func flatten(out map[string]string, path string, v any) {
+	switch v := v.(type) {
+	case map[string]any:
+		for k, e := range v {
+			if path != "" {
+				k = path + "." + k
+			}
+			flatten(out, k, e)
+		}
+	case []any:
+		for i, e := range v {
+			flatten(out, path+"["+strconv.Itoa(i)+"]", e)
+		}
+	default:
+		text, _ := json.Marshal(v)
+		out[path] = string(text)
+	}
+}
