@@ -3,9 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,17 +27,30 @@ func newBench() *cobra.Command {
 
 func newBenchXDS() *cobra.Command {
 	c := bench.Config{}
-	var asJSON, check bool
+	var asJSON, check, suite bool
+	var cpuProfile, memProfile, plot string
 	cmd := &cobra.Command{
 		Use:   "xds",
 		Short: "Measure how fast and at what cost changes reach sidecars",
 		Long: `Starts the engine of a zone in this process and stand-in sidecars in another, which speak incremental ADS over TLS. Writes
-changes and waits for the last acknowledgement; pushes the same bytes over bare gRPC for comparison.`,
-		Example: "  meridian bench xds\n  meridian bench xds --sidecars 1000 --services 100 --json\n  meridian bench xds --check",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if c.Sidecars < 2 || c.Services < 1 || c.Endpoints < 1 || c.Rounds < 1 || c.Idle <= 0 {
-				return fmt.Errorf("--sidecars must be at least 2, --services, --endpoints and --rounds at least 1, --idle above 0")
+changes and waits for the last acknowledgement; in turn pushes the same bytes over as many bare gRPC streams, the floor.`,
+		Example: `  meridian bench xds
+  meridian bench xds --sidecars 1000 --services 100 --json
+  meridian bench xds --sidecars 300 --services 10000 --endpoints 3 --reachable 30 --churn 200
+  meridian bench xds --sidecars 1000 --services 100 --changes one --cpuprofile cpu.out
+  meridian bench xds --suite                 # every table of docs/benchmarks.md`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			switch {
+			case c.Sidecars < 2 || c.Services < 1 || c.Endpoints < 1 || c.Rounds < 1 || c.Idle < 0 || c.Reachable < 0 || c.Churn < 0 || c.Settle < 0:
+				return errors.New("--sidecars must be at least 2, --services, --endpoints and --rounds at least 1, and nothing below 0")
+			case c.Reachable > c.Services:
+				return fmt.Errorf("--reachable %d is more than --services %d", c.Reachable, c.Services)
+			}
+			for _, k := range c.Changes {
+				if !slices.Contains(bench.Kinds, k) {
+					return fmt.Errorf("--changes %q: want some of %s", k, strings.Join(bench.Kinds, ", "))
+				}
 			}
 			program, err := os.Executable()
 			if err != nil {
@@ -42,6 +60,14 @@ changes and waits for the last acknowledgement; pushes the same bytes over bare 
 				child := exec.CommandContext(ctx, program, "bench", "sidecars")
 				child.Stderr = os.Stderr
 				return child
+			}
+			stop, err := profile(cpuProfile, memProfile)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, stop()) }()
+			if suite {
+				return bench.Suite(cmd.Context(), c.Command, cmd.OutOrStdout(), plot)
 			}
 			r, err := bench.Run(cmd.Context(), c)
 			if err != nil {
@@ -62,13 +88,56 @@ changes and waits for the last acknowledgement; pushes the same bytes over bare 
 	}
 	f := cmd.Flags()
 	f.IntVar(&c.Sidecars, "sidecars", 300, "number of sidecars")
-	f.IntVar(&c.Services, "services", 50, "number of services that each sidecar sees")
+	f.IntVar(&c.Services, "services", 50, "number of services")
 	f.IntVar(&c.Endpoints, "endpoints", 2, "endpoints of each service")
+	f.IntVar(&c.Reachable, "reachable", 0, "services that each sidecar reaches (reachableBackends); 0 is all")
+	f.StringSliceVar(&c.Changes, "changes", nil, "kinds of change to measure: every, one, endpoint, sidecar (default all)")
 	f.IntVar(&c.Rounds, "rounds", 20, "changes of each kind")
-	f.DurationVar(&c.Idle, "idle", 5*time.Second, "how long to look at the idle control plane")
+	f.IntVar(&c.Settle, "settle", 0, "changes to make before the memory is read a second time")
+	f.IntVar(&c.Churn, "churn", 0, "endpoints that come or go in a second, for --churn-for; 0 is none")
+	f.DurationVar(&c.ChurnFor, "churn-for", 15*time.Second, "with --churn: how long")
+	f.BoolVar(&c.Restart, "restart", false, "restart the zone with all sidecars connecting again")
+	f.BoolVar(&c.Untouched, "untouched", false, "compare a change for ten sidecars among all with one among a tenth")
+	f.DurationVar(&c.Idle, "idle", 5*time.Second, "how long to look at the idle control plane; 0 is not at all")
 	f.BoolVar(&asJSON, "json", false, "print JSON")
-	f.BoolVar(&check, "check", false, "exit with code 1 if a limit is missed")
+	f.BoolVar(&check, "check", false, "exit with code 1 if a budget is missed")
+	f.BoolVar(&suite, "suite", false, "run every table of docs/benchmarks.md, and draw --plot; other flags do not count")
+	f.StringVar(&plot, "plot", "", "with --suite: SVG file of cost over mesh size")
+	f.StringVar(&cpuProfile, "cpuprofile", "", "write a CPU profile of the control plane's process to this file")
+	f.StringVar(&memProfile, "memprofile", "", "write a profile of its allocations to this file")
 	return cmd
+}
+
+// profile starts what is asked for; the function it returns writes it.
+func profile(cpu, mem string) (func() error, error) {
+	var stops []func() error
+	if cpu != "" {
+		f, err := os.Create(cpu)
+		if err != nil {
+			return nil, err
+		}
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+		stops = append(stops, func() error { pprof.StopCPUProfile(); return f.Close() })
+	}
+	if mem != "" {
+		stops = append(stops, func() error {
+			f, err := os.Create(mem)
+			if err != nil {
+				return err
+			}
+			runtime.GC()
+			return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+		})
+	}
+	return func() error {
+		var errs []error
+		for _, stop := range stops {
+			errs = append(errs, stop())
+		}
+		return errors.Join(errs...)
+	}, nil
 }
 
 func newBenchSidecars() *cobra.Command {

@@ -8,14 +8,14 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"math/rand/v2"
+	"os"
 	"os/exec"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
-
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -24,199 +24,225 @@ import (
 
 // Config of a run.
 type Config struct {
-	// Sidecars that each see all Services, of Endpoints each.
-	Sidecars, Services, Endpoints int
+	Shape
+	// Changes are the kinds to measure, of Kinds; none is all.
+	Changes []string
 	// Rounds of each kind of change.
 	Rounds int
-	// Idle is how long to look at the idle control plane.
+	// Idle is how long to look at the idle control plane; 0 does not.
 	Idle time.Duration
+	// Settle is how many changes are made before the memory is read a second time; 0 does not.
+	Settle int
+	// Churn endpoints that come or go in a second, for ChurnFor; 0 does not.
+	Churn    int
+	ChurnFor time.Duration
+	// Restart ends the zone's process part and starts it anew, with all sidecars connecting again.
+	Restart bool
+	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
+	Untouched bool
 	// Command starts the process that runs [Sidecars].
 	Command func(ctx context.Context) *exec.Cmd
 }
 
-// Figure is what one kind of change cost.
-type Figure struct {
-	// From the write to the last acknowledgement, in milliseconds.
-	P50, P99 float64
-	// Bytes that a concerned sidecar got, and all others together, per change.
-	BytesEach, BytesOthers float64
-	// CPU seconds of the control plane per change; of the sidecars' process.
-	CPU, SidecarsCPU float64
-	// Computes of the engine per change, by query.
-	Computes map[string]float64
-	// Concerned sidecars.
-	Concerned int
-}
+// Kinds of change, in the order in which they are measured.
+var Kinds = []string{"every", "one", "endpoint", "sidecar"}
 
-// Report is what a run found.
-type Report struct {
-	Sidecars, Services, Endpoints, Rounds int
-	// ColdStart of all sidecars at once, in milliseconds, to the last acknowledgement.
-	ColdStart float64
-	// Every destination, one destination, one endpoint, one sidecar.
-	Every, One, Endpoint, Sidecar Figure
-	// Floor is the same bytes as Every over bare gRPC in the same run; Ratio is Every.P50 to Floor.P50.
-	FloorP50, FloorP99, Ratio float64
-	// UntouchedBytes and UntouchedComputes are what changes of one sidecar cost the others, over all rounds.
-	UntouchedBytes, UntouchedComputes float64
-	// IdleCPU in percent of one core.
-	IdleCPU float64
-	Missed  []string
-}
-
-// Limits that issue 3 sets.
-const (
-	maxRatio   = 5.0
-	maxIdleCPU = 0.5
-)
+var kindNames = map[string]string{"every": "every destination", "one": "one destination", "endpoint": "one endpoint", "sidecar": "one sidecar"}
 
 // perProxy are the engine's queries that are computed for one proxy each.
 var perProxy = []string{"membership", "match", "scope", "inbound", "secrets", "table"}
 
 // Run measures.
 func Run(ctx context.Context, c Config) (*Report, error) {
-	p, err := newPlane(ctx)
+	out := &Report{Shape: c.Shape, Rounds: c.Rounds}
+	err := c.with(ctx, c.Shape, func(b *bench) error { return b.run(ctx, out) })
+	if err == nil && c.Untouched {
+		err = c.untouched(ctx, out)
+	}
 	if err != nil {
 		return nil, err
 	}
-	r, err := run(ctx, c, p)
-	return r, errors.Join(err, p.stop())
-}
-
-func run(ctx context.Context, c Config, p *plane) (*Report, error) {
-	if err := c.populate(ctx, p); err != nil {
-		return nil, err
-	}
-	out := &Report{Sidecars: c.Sidecars, Services: c.Services, Endpoints: c.Endpoints, Rounds: c.Rounds}
-	child, err := startChild(ctx, c.Command)
-	if err != nil {
-		return nil, err
-	}
-	defer child.close()
-	revision, err := p.store.Revision(ctx)
-	if err != nil {
-		return nil, err
-	}
-	s := &startOrder{Address: p.address, Floor: p.bare, CA: p.ca}
-	for i := range c.Sidecars {
-		s.Nodes = append(s.Nodes, benchMesh+"."+sidecar(i))
-	}
-	start := time.Now()
-	if err := child.send(order{Start: s}); err != nil {
-		return nil, err
-	}
-	if err := p.answers.wait(ctx, revision, c.Sidecars); err != nil {
-		return nil, fmt.Errorf("cold start: %w", err)
-	}
-	out.ColdStart = milliseconds(time.Since(start))
-	if _, err := child.ask(); err != nil { // it answers when it is done with its start
-		return nil, err
-	}
-
-	b := &bench{Config: c, plane: p, child: child}
-	all := c.Sidecars
-	b.withFloor = true // in turn with what it is compared to, so that both see the same machine
-	if out.Every, err = b.measure(ctx, all, func(i int) store.Op { return put(timeout("every", meshRef(), meshRef(), i)) }); err != nil {
-		return nil, fmt.Errorf("a change for every destination: %w", err)
-	}
-	b.withFloor = false
-	if out.One, err = b.measure(ctx, all, func(i int) store.Op {
-		return put(timeout("one", meshRef(), &meshv1.TargetRef{Kind: "MeshService", Name: service(c.Services / 2)}, i))
-	}); err != nil {
-		return nil, fmt.Errorf("a change for one destination: %w", err)
-	}
-	if out.Endpoint, err = b.measure(ctx, all, func(i int) store.Op {
-		d := backend(0, c.Endpoints)
-		if i%2 == 1 {
-			return store.Delete{Key: d.Key}
-		}
-		return put(d)
-	}); err != nil {
-		return nil, fmt.Errorf("a change of one endpoint: %w", err)
-	}
-	if out.Sidecar, err = b.measure(ctx, 1, func(i int) store.Op {
-		return put(timeout("single", &meshv1.TargetRef{Kind: "Dataplane", Name: sidecar(c.Sidecars / 2)}, meshRef(), i))
-	}); err != nil {
-		return nil, fmt.Errorf("a change for one sidecar: %w", err)
-	}
-	out.UntouchedBytes = math.Round(out.Sidecar.BytesOthers * float64(c.Rounds))
-	for _, q := range perProxy {
-		// One computation per round and query is the touched sidecar's own.
-		out.UntouchedComputes += max(0, math.Round(out.Sidecar.Computes[q]*float64(c.Rounds))-float64(c.Rounds))
-	}
-
-	out.FloorP50, out.FloorP99 = quantile(b.floors, 0.5), quantile(b.floors, 0.99)
-	out.Ratio = out.Every.P50 / out.FloorP50
-
-	before := cpu()
-	select {
-	case <-time.After(c.Idle):
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	out.IdleCPU = (cpu() - before) / c.Idle.Seconds() * 100
 	out.check()
 	return out, nil
 }
 
-func (r *Report) check() {
-	miss := func(bad bool, format string, args ...any) {
-		if bad {
-			r.Missed = append(r.Missed, fmt.Sprintf(format, args...))
-		}
-	}
-	miss(!(r.Ratio <= maxRatio), "a change for every destination takes %.1f times the floor, want at most %.0f", r.Ratio, maxRatio)
-	miss(r.UntouchedBytes != 0, "untouched sidecars got %.0f bytes, want 0", r.UntouchedBytes)
-	miss(r.UntouchedComputes != 0, "untouched sidecars cost %.0f computations, want 0", r.UntouchedComputes)
-	miss(r.IdleCPU > maxIdleCPU, "idle takes %.2f %% of a core, want at most %.1f", r.IdleCPU, maxIdleCPU)
-}
-
-// Table writes the report for people.
-func (r *Report) Table(w io.Writer) error {
-	var b strings.Builder
-	t := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(&b, "%d sidecars that each see %d services of %d endpoints, %d rounds, one process for all sidecars\n\n", r.Sidecars, r.Services, r.Endpoints, r.Rounds)
-	fmt.Fprintln(t, "write to last ACK\tp50 ms\tp99 ms\tbytes each\tbytes others\tcpu-s\tcpu-s sidecars\tcomputes\t")
-	for _, row := range []struct {
-		name string
-		f    Figure
-	}{{"every destination", r.Every}, {"one destination", r.One}, {"one endpoint", r.Endpoint}, {"one sidecar", r.Sidecar}} {
-		sum := 0.0
-		for _, n := range row.f.Computes {
-			sum += n
-		}
-		fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.0f\t%.0f\t%.4f\t%.4f\t%.1f\t\n", row.name, row.f.P50, row.f.P99, row.f.BytesEach, row.f.BytesOthers, row.f.CPU, row.f.SidecarsCPU, sum)
-	}
-	fmt.Fprintf(t, "floor, same bytes as every\t%.2f\t%.2f\t%.0f\t\t\t\t\t\n", r.FloorP50, r.FloorP99, r.Every.BytesEach)
-	if err := t.Flush(); err != nil {
+// with runs f with a populated control plane and the process of the sidecars.
+func (c Config) with(ctx context.Context, s Shape, f func(*bench) error) error {
+	p, err := newPlane(ctx)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(&b, "\nevery destination / floor: %.2f (at most %.0f)\nothers during a change for one sidecar: %.0f bytes, %.0f computations (none)\ncold start of all sidecars: %.0f ms\nidle CPU: %.2f %% of a core (at most %.1f)\n",
-		r.Ratio, maxRatio, r.UntouchedBytes, r.UntouchedComputes, r.ColdStart, r.IdleCPU, maxIdleCPU)
-	for _, m := range r.Missed {
-		fmt.Fprintf(&b, "MISSED: %s\n", m)
+	child, err := startChild(ctx, c.Command)
+	if err != nil {
+		return errors.Join(err, p.stop())
 	}
-	_, err := io.WriteString(w, b.String())
-	return err
+	c.Shape = s
+	b := &bench{Config: c, plane: p, child: child, callers: s.callers()}
+	for i := range s.Sidecars {
+		b.all = append(b.all, key(mesh.KindDataplane, sidecar(i)))
+	}
+	if err = s.populate(ctx, p); err == nil {
+		err = f(b)
+	}
+	child.close()
+	return errors.Join(err, p.stop())
 }
 
 type bench struct {
 	Config
-	plane *plane
-	child *child
-	// withFloor adds a round of the floor after each round.
-	withFloor bool
-	floors    []time.Duration
+	plane   *plane
+	child   *child
+	all     []mesh.Key
+	callers [][]mesh.Key
 }
 
-// measure commits one change per round and waits for the concerned sidecars. The first round is not counted.
-func (b *bench) measure(ctx context.Context, concerned int, change func(round int) store.Op) (Figure, error) {
-	f := Figure{Concerned: concerned, Computes: map[string]float64{}}
+func (b *bench) run(ctx context.Context, out *Report) error {
+	if err := b.coldStart(ctx, out); err != nil {
+		return err
+	}
+	out.Memory = memory()
+	for i := range b.Settle {
+		if err := b.round(ctx, b.callers[0], func(int) store.Op { return put(timeout("one", meshRef(), serviceRef(0), i)) }, 0, nil); err != nil {
+			return fmt.Errorf("change %d: %w", i, err)
+		}
+	}
+	if b.Settle > 0 {
+		out.MemoryAfter = memory()
+	}
+	if err := b.startFloor(ctx, out); err != nil {
+		return err
+	}
+	middle := b.Services / 2
+	for _, kind := range Kinds {
+		if len(b.Changes) > 0 && !slices.Contains(b.Changes, kind) {
+			continue
+		}
+		concerned, change := b.all, func(i int) store.Op { return put(timeout("every", meshRef(), meshRef(), i)) }
+		switch kind {
+		case "one":
+			concerned, change = b.callers[middle], func(i int) store.Op { return put(timeout("one", meshRef(), serviceRef(middle), i)) }
+		case "endpoint":
+			concerned, change = b.callers[0], func(i int) store.Op { return toggle(0, b.Shape, i%2 == 0) }
+		case "sidecar":
+			concerned = b.all[b.Sidecars/2 : b.Sidecars/2+1]
+			change = func(i int) store.Op {
+				return put(timeout("single", &meshv1.TargetRef{Kind: "Dataplane", Name: sidecar(b.Sidecars / 2)}, meshRef(), i))
+			}
+		}
+		if len(concerned) == 0 {
+			return fmt.Errorf("a change of kind %q concerns no sidecar of this shape", kind)
+		}
+		f, err := b.measure(ctx, kindNames[kind], concerned, change)
+		if err != nil {
+			return fmt.Errorf("%s: %w", kindNames[kind], err)
+		}
+		out.Figures = append(out.Figures, f)
+		if kind == "sidecar" {
+			out.UntouchedBytes = math.Round(f.BytesOthers * float64(b.Rounds))
+			for _, q := range perProxy {
+				// One computation per round and query is the touched sidecar's own.
+				out.UntouchedComputes += max(0, math.Round(f.Computes[q]*float64(b.Rounds))-float64(b.Rounds))
+			}
+		}
+	}
+	if b.Churn > 0 {
+		if err := b.churn(ctx, out); err != nil {
+			return fmt.Errorf("churn: %w", err)
+		}
+	}
+	if b.Restart {
+		if err := b.restart(ctx, out); err != nil {
+			return fmt.Errorf("restart: %w", err)
+		}
+	}
+	if b.Idle > 0 {
+		runtime.GC() // what the load left is not idling
+		before := cpu()
+		if err := pause(ctx, b.Idle); err != nil {
+			return err
+		}
+		out.IdleCPU = (cpu() - before) / b.Idle.Seconds() * 100
+	}
+	return nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// coldStart connects all sidecars at once.
+func (b *bench) coldStart(ctx context.Context, out *Report) error {
+	revision, err := b.plane.store.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	s := &startOrder{Address: b.plane.address, CA: b.plane.ca}
+	for i := range b.Sidecars {
+		s.Nodes = append(s.Nodes, benchMesh+"."+sidecar(i))
+	}
+	g := b.plane.answers.expect(revision, b.all)
+	start, used := time.Now(), cpu()
+	if _, err := b.child.do(order{Start: s}); err != nil {
+		return err
+	}
+	if err := b.plane.answers.wait(ctx, g); err != nil {
+		return fmt.Errorf("cold start: %w", err)
+	}
+	out.ColdStart, out.ColdStartCPU = milliseconds(g.last.Sub(start)), cpu()-used
+	r, err := b.child.do(order{})
+	if err != nil {
+		return err
+	}
+	for _, n := range r.Bytes {
+		out.ColdStartBytes = max(out.ColdStartBytes, float64(n))
+	}
+	return nil
+}
+
+// startFloor connects as many bare streams, each of which gets what a sidecar got at the start.
+func (b *bench) startFloor(ctx context.Context, out *Report) error {
+	start := time.Now()
+	if _, err := b.child.do(order{Floor: b.plane.bare}); err != nil {
+		return err
+	}
+	if err := b.plane.floor.start(ctx, b.Sidecars, int(out.ColdStartBytes)); err != nil {
+		return fmt.Errorf("floor: %w", err)
+	}
+	out.ColdStartFloor = milliseconds(time.Since(start))
+	return nil
+}
+
+// round commits one change and waits for the concerned sidecars.
+func (b *bench) round(ctx context.Context, concerned []mesh.Key, change func(int) store.Op, i int, took *time.Duration) error {
+	start := time.Now()
+	revision, err := b.plane.commit(ctx, change(i))
+	if err != nil {
+		return err
+	}
+	g := b.plane.answers.expect(revision, concerned)
+	if err := b.plane.answers.wait(ctx, g); err != nil {
+		return err
+	}
+	if took != nil {
+		*took = g.last.Sub(start)
+	}
+	return nil
+}
+
+// measure makes one change per round, and in turn pushes the same bytes to as many bare streams, so that both see the same
+// machine. The first round is not counted.
+func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, change func(round int) store.Op) (Figure, error) {
+	f := Figure{Name: name, Concerned: len(concerned), Computes: map[string]float64{}}
 	n := float64(b.Rounds)
-	var times []time.Duration
+	var times, floors []time.Duration
 	got := make([]float64, b.Sidecars)
 	for i := range b.Rounds + 1 {
-		before, err := b.child.ask()
+		before, err := b.child.do(order{})
 		if err != nil {
 			return f, err
 		}
@@ -224,17 +250,16 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 		if err != nil {
 			return f, err
 		}
-		used, start := cpu(), time.Now()
-		revision, err := b.plane.commit(ctx, change(i))
-		if err != nil {
+		var was, is runtime.MemStats
+		runtime.ReadMemStats(&was)
+		used := cpu()
+		var took time.Duration
+		if err := b.round(ctx, concerned, change, i, &took); err != nil {
 			return f, err
 		}
-		if err := b.plane.answers.wait(ctx, revision, concerned); err != nil {
-			return f, err
-		}
-		took := time.Since(start)
 		used = cpu() - used
-		after, err := b.child.ask()
+		runtime.ReadMemStats(&is)
+		after, err := b.child.do(order{})
 		if err != nil {
 			return f, err
 		}
@@ -242,25 +267,22 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 		if err != nil {
 			return f, err
 		}
-		size := 0
+		size := int64(0)
 		for s := range after.Bytes {
 			size = max(size, after.Bytes[s]-before.Bytes[s])
 		}
-		if b.withFloor {
-			d, err := b.plane.floor.round(ctx, size)
-			if err != nil {
-				return f, fmt.Errorf("floor: %w", err)
-			}
-			if i > 0 {
-				b.floors = append(b.floors, d)
-			}
+		d, err := b.plane.floor.round(ctx, len(concerned), int(size))
+		if err != nil {
+			return f, fmt.Errorf("floor: %w", err)
 		}
 		if i == 0 {
 			continue
 		}
-		times = append(times, took)
+		times, floors = append(times, took), append(floors, d)
 		f.CPU += used / n
 		f.SidecarsCPU += (after.CPU - before.CPU) / n
+		f.Allocs += float64(is.Mallocs-was.Mallocs) / n
+		f.AllocBytes += float64(is.TotalAlloc-was.TotalAlloc) / n
 		for s := range got {
 			got[s] += float64(after.Bytes[s]-before.Bytes[s]) / n
 		}
@@ -275,76 +297,157 @@ func (b *bench) measure(ctx context.Context, concerned int, change func(round in
 	}
 	slices.Sort(got)
 	for i, v := range got {
-		if i < len(got)-concerned {
+		if i < len(got)-len(concerned) {
 			f.BytesOthers += v
 		} else {
-			f.BytesEach += v / float64(concerned)
+			f.BytesEach += v / float64(len(concerned))
 		}
 	}
 	f.P50, f.P99 = quantile(times, 0.5), quantile(times, 0.99)
+	f.FloorP50, f.FloorP99 = quantile(floors, 0.5), quantile(floors, 0.99)
+	if f.FloorP50 > 0 {
+		f.Ratio = f.P50 / f.FloorP50
+	}
 	return f, nil
 }
 
-// populate writes the mesh, the services with their endpoints and the sidecars.
-func (c Config) populate(ctx context.Context, p *plane) error {
-	ops := []store.Op{put(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: benchMesh}, Spec: &meshv1.Mesh{}})}
-	for i := range c.Services {
-		ops = append(ops, put(&mesh.Resource{Key: key(mesh.KindMeshService, service(i)), Spec: &meshv1.MeshService{
-			Selector: &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: service(i)}},
-			Ports: []*meshv1.ServicePort{{Port: 80, Name: "http", AppProtocol: "http",
-				TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 8080}}}},
-			Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: service(i)}}, State: "Available",
-		}}))
-		for e := range c.Endpoints {
-			ops = append(ops, put(backend(i, e)))
+// churn lets endpoints come and go at a steady rate, whether or not the sidecars keep up.
+func (b *bench) churn(ctx context.Context, out *Report) error {
+	type change struct {
+		at time.Time
+		g  *group
+	}
+	var changes []change
+	there := map[int]bool{}
+	r := rand.New(rand.NewPCG(1, 2))
+	tick := time.NewTicker(time.Second / time.Duration(b.Churn))
+	defer tick.Stop()
+	start, used := time.Now(), cpu()
+	for time.Since(start) < b.ChurnFor {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		svc := r.IntN(b.Services)
+		if len(b.callers[svc]) == 0 {
+			continue
+		}
+		there[svc] = !there[svc]
+		at := time.Now()
+		revision, err := b.plane.commit(ctx, toggle(svc, b.Shape, there[svc]))
+		if err != nil {
+			return err
+		}
+		changes = append(changes, change{at, b.plane.answers.expect(revision, b.callers[svc])})
+	}
+	took := time.Since(start)
+	for _, c := range changes {
+		if err := b.plane.answers.wait(ctx, c.g); err != nil {
+			return err
 		}
 	}
-	for i := range c.Sidecars {
-		d := dataplane(sidecar(i), address(200, i), "client")
-		n := d.Spec.(*meshv1.Dataplane).Networking
-		for s := range c.Services {
-			n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(10000 + s),
-				BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: service(s), Port: 80}})
-		}
-		ops = append(ops, put(d))
+	if len(changes) < 3 {
+		return fmt.Errorf("only %d changes in %s: the rate or the time is too small", len(changes), b.ChurnFor)
 	}
-	_, err := p.commit(ctx, ops...)
-	return err
+	var lags []time.Duration
+	for _, c := range changes {
+		lags = append(lags, c.g.last.Sub(c.at))
+	}
+	third := len(lags) / 3
+	out.Churn = &Churn{Rate: float64(len(changes)) / took.Seconds(), Seconds: took.Seconds(), CPUShare: (cpu() - used) / took.Seconds() * 100,
+		FirstP50: quantile(slices.Clone(lags[:third]), 0.5), LastP50: quantile(slices.Clone(lags[len(lags)-third:]), 0.5), P99: quantile(lags, 0.99)}
+	return nil
 }
 
-func service(i int) string { return fmt.Sprintf("service-%03d", i) }
-func sidecar(i int) string { return fmt.Sprintf("client-%05d", i) }
-
-func address(net, i int) string { return fmt.Sprintf("10.%d.%d.%d", net, i/250, i%250+1) }
-
-func key(kind mesh.Kind, name string) mesh.Key {
-	return mesh.Key{Kind: kind, Mesh: benchMesh, Zone: benchZone, Name: name}
+// restart is what a zone's restart is to its sidecars: all streams end, and all come back with what they hold.
+func (b *bench) restart(ctx context.Context, out *Report) error {
+	before, err := b.child.do(order{})
+	if err != nil {
+		return err
+	}
+	revision, err := b.plane.store.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	start, used := time.Now(), cpu()
+	if err := b.plane.stopXDS(); err != nil {
+		return err
+	}
+	if err := b.plane.startXDS(ctx); err != nil {
+		return err
+	}
+	if err := b.plane.answers.wait(ctx, b.plane.answers.expect(revision, b.all)); err != nil {
+		return err
+	}
+	out.Restart = &Restart{Time: milliseconds(time.Since(start)), CPU: cpu() - used}
+	after, err := b.child.do(order{})
+	if err != nil {
+		return err
+	}
+	for i := range after.Bytes {
+		out.Restart.Bytes += float64(after.Bytes[i] - before.Bytes[i])
+	}
+	return nil
 }
 
-func backend(s, e int) *mesh.Resource {
-	return dataplane(fmt.Sprintf("%s-%d", service(s), e), address(100+e%100, s), service(s))
+// untouched measures the CPU of a change for ten sidecars among all and among a tenth.
+func (c Config) untouched(ctx context.Context, out *Report) error {
+	u := &Untouched{Few: max(c.Sidecars/10, groupSize), Many: c.Sidecars}
+	for _, m := range []struct {
+		sidecars int
+		cpu      *float64
+	}{{u.Few, &u.FewCPU}, {u.Many, &u.ManyCPU}} {
+		s := c.Shape
+		s.Sidecars = m.sidecars
+		err := c.with(ctx, s, func(b *bench) error {
+			if err := b.coldStart(ctx, &Report{}); err != nil {
+				return err
+			}
+			change := func(i int) store.Op {
+				return put(timeout("group", &meshv1.TargetRef{Kind: "Dataplane", Labels: map[string]string{"group": "measured"}}, meshRef(), i))
+			}
+			rounds := 20 * c.Rounds
+			used := 0.0
+			for i := range rounds + 10 {
+				if i == 10 {
+					runtime.GC()
+					used = cpu()
+				}
+				if err := b.round(ctx, b.all[:groupSize], change, i, nil); err != nil {
+					return err
+				}
+			}
+			*m.cpu = (cpu() - used) / float64(rounds)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("untouched sidecars: %w", err)
+		}
+	}
+	out.Untouched = u
+	return nil
 }
 
-func dataplane(name, address, service string) *mesh.Resource {
-	return &mesh.Resource{Key: key(mesh.KindDataplane, name), Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: address,
-		Inbound: []*meshv1.Dataplane_Inbound{{Port: 8080, Name: "http", ServicePort: 8081, Protocol: "http", Tags: map[string]string{mesh.TagService: service}}}}}}
+// memory is what the process takes now, in MB: resident, and of the heap what is live.
+func memory() Memory {
+	m := Memory{}
+	if data, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := strings.Fields(string(data)); len(f) > 1 {
+			pages, _ := strconv.ParseFloat(f[1], 64)
+			m.Resident = pages * float64(os.Getpagesize()) / 1e6
+		}
+	}
+	var s runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&s)
+	m.Live = float64(s.HeapAlloc+s.StackInuse) / 1e6
+	return m
 }
-
-func meshRef() *meshv1.TargetRef { return &meshv1.TargetRef{Kind: "Mesh"} }
-
-// timeout is a policy whose content depends on the round, in clusters as well as in routes.
-func timeout(name string, target, to *meshv1.TargetRef, round int) *mesh.Resource {
-	d := durationpb.New(time.Duration(1000+round) * time.Millisecond)
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: benchMesh, Name: name}, Spec: &meshv1.MeshTimeout{
-		TargetRef: target, To: []*meshv1.MeshTimeout_To{{TargetRef: to, Default: &meshv1.MeshTimeout_Conf{
-			ConnectionTimeout: proto.CloneOf(d), Http: &meshv1.MeshTimeout_Http{RequestTimeout: d}}}}}}
-}
-
-func put(r *mesh.Resource) store.Op { return store.Put{Resource: r} }
 
 func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// quantile in milliseconds, nearest rank.
+// quantile in milliseconds, nearest rank. It sorts d.
 func quantile(d []time.Duration, q float64) float64 {
 	if len(d) == 0 {
 		return 0
@@ -378,12 +481,10 @@ func startChild(ctx context.Context, command func(context.Context) *exec.Cmd) (*
 	return &child{cmd: cmd, in: in, lines: lines}, nil
 }
 
-func (c *child) send(o order) error { return json.NewEncoder(c.in).Encode(o) }
-
-// ask returns what came in until now.
-func (c *child) ask() (report, error) {
+// do gives an order and returns what came in until now.
+func (c *child) do(o order) (report, error) {
 	var r report
-	if err := c.send(order{}); err != nil {
+	if err := json.NewEncoder(c.in).Encode(o); err != nil {
 		return r, fmt.Errorf("the sidecars' process has ended: %w", err)
 	}
 	if !c.lines.Scan() {

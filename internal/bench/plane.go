@@ -10,11 +10,9 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
-	"fmt"
 	"math/big"
 	"net"
 	"strconv"
-	"sync"
 	"syscall"
 	"time"
 
@@ -40,68 +38,88 @@ const (
 
 // plane is the control plane under test, and the floor beside it.
 type plane struct {
-	store    store.Store
+	store   store.Store
+	answers *answers
+	floor   *floor
+	cert    tls.Certificate
+	ca      []byte
+	address string // of ADS
+	bare    string // of the floor
+	neutral int    // neutral changes written
+
+	// Of the process that a restart ends.
 	engine   *xds.Engine
 	registry *prometheus.Registry
-	answers  *answers
-	floor    *floor
-	ca       []byte
-	address  string // of ADS
-	bare     string // of the floor
-	stop     func() error
-	neutral  int // neutral changes written
+	stopXDS  func() error
+
+	bareServer *grpc.Server
+	bareGroup  errgroup.Group
 }
 
 // newPlane starts everything; stop ends it.
-func newPlane(parent context.Context) (*plane, error) {
-	cert, ca, err := selfSigned()
-	if err != nil {
+func newPlane(ctx context.Context) (*plane, error) {
+	p := &plane{answers: newAnswers(), floor: &floor{}}
+	var err error
+	if p.cert, p.ca, err = selfSigned(); err != nil {
 		return nil, err
 	}
-	registry := prometheus.NewRegistry()
-	st, err := embedded.Open(embedded.Config{InMemory: true, Registerer: registry})
-	if err != nil {
+	if p.store, err = embedded.Open(embedded.Config{InMemory: true, Registerer: prometheus.NewRegistry()}); err != nil {
 		return nil, err
 	}
-	rep := replica.New(replica.Config{Store: st, Registerer: registry})
-	engine := xds.New(xds.Config{Zone: benchZone, Replica: rep, Registerer: registry})
-	p := &plane{store: st, engine: engine, registry: registry, ca: ca, floor: &floor{}, answers: &answers{source: engine, at: map[mesh.Key]uint64{}, changed: make(chan struct{})}}
+	bare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, errors.Join(err, p.store.Close())
+	}
+	p.bare = bare.Addr().String()
+	p.bareServer = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)), grpc.ForceServerCodecV2(newRawCodec()),
+		grpc.UnknownServiceHandler(p.floor.serve), grpc.ReadBufferSize(4<<10), grpc.MaxSendMsgSize(64<<20))
+	p.bareGroup.Go(func() error { return p.bareServer.Serve(bare) })
+	if err := p.startXDS(ctx); err != nil {
+		p.bareServer.Stop()
+		return nil, errors.Join(err, p.bareGroup.Wait(), p.store.Close())
+	}
+	return p, nil
+}
 
-	ads := delta.NewServer(delta.Config{Source: p.answers, Admission: everyone{}, Registerer: registry})
-	creds := grpc.Creds(credentials.NewServerTLSFromCert(&cert))
-	adsServer := grpc.NewServer(append(delta.ServerOptions(), creds)...)
-	ads.Register(adsServer)
-	bareServer := grpc.NewServer(creds, grpc.ForceServerCodecV2(newRawCodec()), grpc.UnknownServiceHandler(p.floor.serve),
-		grpc.ReadBufferSize(4<<10))
-
+// startXDS starts what a restart of the zone's process ends: replica, engine and server.
+func (p *plane) startXDS(parent context.Context) error {
+	address := p.address
+	if address == "" {
+		address = "127.0.0.1:0"
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	p.address = l.Addr().String()
+	p.registry = prometheus.NewRegistry()
+	rep := replica.New(replica.Config{Store: p.store, Registerer: p.registry})
+	p.engine = xds.New(xds.Config{Zone: benchZone, Replica: rep, Registerer: p.registry})
+	p.answers.follow(p.engine)
+	ads := delta.NewServer(delta.Config{Source: p.answers, Admission: everyone{}, Registerer: p.registry})
+	server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)))...)
+	ads.Register(server)
 	ctx, cancel := context.WithCancel(parent)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return rep.Run(ctx) })
-	group.Go(func() error { return engine.Run(ctx) })
-	for _, s := range []struct {
-		server  *grpc.Server
-		address *string
-	}{{adsServer, &p.address}, {bareServer, &p.bare}} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			cancel()
-			return nil, errors.Join(err, group.Wait(), st.Close())
-		}
-		*s.address = l.Addr().String()
-		group.Go(func() error { return s.server.Serve(l) })
-	}
-	p.stop = func() error {
-		adsServer.Stop()
-		bareServer.Stop()
+	group.Go(func() error { return p.engine.Run(ctx) })
+	group.Go(func() error { return server.Serve(l) })
+	p.stopXDS = func() error {
+		server.Stop()
 		ads.Wait()
 		cancel()
-		err := group.Wait()
-		if errors.Is(err, context.Canceled) {
-			err = nil
+		if err := group.Wait(); !errors.Is(err, context.Canceled) {
+			return err
 		}
-		return errors.Join(err, st.Close())
+		return nil
 	}
-	return p, nil
+	return nil
+}
+
+func (p *plane) stop() error {
+	err := p.stopXDS()
+	p.bareServer.Stop()
+	return errors.Join(err, p.bareGroup.Wait(), p.store.Close())
 }
 
 // commit writes resources in one revision.
@@ -160,7 +178,7 @@ func (p *plane) counters(name, label string) (map[string]float64, error) {
 type everyone struct{}
 
 func (everyone) Join(_ context.Context, j delta.Join) (delta.Member, error) {
-	return resident(mesh.Key{Kind: mesh.KindDataplane, Mesh: benchMesh, Zone: benchZone, Name: j.NodeID[len(benchMesh)+1:]}), nil
+	return resident(key(mesh.KindDataplane, j.NodeID[len(benchMesh)+1:])), nil
 }
 
 type resident mesh.Key
@@ -169,132 +187,6 @@ func (r resident) Proxy() (mesh.Key, uint64) { return mesh.Key(r), 0 }
 func (resident) Superseded() <-chan struct{} { return nil }
 func (resident) Configured()                 {}
 func (resident) Leave(error)                 {}
-
-// answers stands between the server and the engine and counts who has answered what.
-type answers struct {
-	source delta.Source
-
-	mu      sync.Mutex
-	at      map[mesh.Key]uint64 // guarded by mu
-	target  uint64              // guarded by mu
-	reached int                 // guarded by mu: proxies at target
-	need    int                 // guarded by mu
-	changed chan struct{}       // guarded by mu: closed when reached is need
-}
-
-// Open implements delta.Source.
-func (a *answers) Open(o delta.Opening) delta.Feed {
-	return &counted{Feed: a.source.Open(o), answers: a, proxy: o.Proxy}
-}
-
-type counted struct {
-	delta.Feed
-	answers *answers
-	proxy   mesh.Key
-}
-
-// Answered implements delta.Feed.
-func (c *counted) Answered(revision uint64, refusals []delta.Refusal) {
-	c.Feed.Answered(revision, refusals)
-	a := c.answers
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if old := a.at[c.proxy]; a.target > 0 && old < a.target && revision >= a.target {
-		if a.reached++; a.reached == a.need {
-			close(a.changed)
-			a.changed = make(chan struct{})
-		}
-	}
-	a.at[c.proxy] = revision
-}
-
-// wait blocks until n proxies have answered revision.
-func (a *answers) wait(ctx context.Context, revision uint64, n int) error {
-	a.mu.Lock()
-	a.target, a.need, a.reached = revision, n, 0
-	for _, at := range a.at {
-		if at >= revision {
-			a.reached++
-		}
-	}
-	done, changed := a.reached >= n, a.changed
-	a.mu.Unlock()
-	if done {
-		return nil
-	}
-	select {
-	case <-changed:
-		return nil
-	case <-ctx.Done():
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		return fmt.Errorf("%d of %d sidecars have acknowledged revision %d: %w", a.reached, n, revision, ctx.Err())
-	}
-}
-
-// floor pushes bytes to bare streams.
-type floor struct {
-	mu      sync.Mutex
-	streams []*bareStream // guarded by mu
-}
-
-type bareStream struct {
-	push     chan []byte
-	answered chan error
-}
-
-func (f *floor) serve(_ any, s grpc.ServerStream) error {
-	b := &bareStream{push: make(chan []byte), answered: make(chan error, 1)}
-	f.mu.Lock()
-	f.streams = append(f.streams, b)
-	f.mu.Unlock()
-	for {
-		select {
-		case data := <-b.push:
-			err := s.SendMsg(&data)
-			if err == nil {
-				var answer []byte
-				err = s.RecvMsg(&answer)
-			}
-			b.answered <- err
-			if err != nil {
-				return err
-			}
-		case <-s.Context().Done():
-			return nil
-		}
-	}
-}
-
-// round pushes size bytes to each stream and returns when the last has answered.
-func (f *floor) round(ctx context.Context, size int) (time.Duration, error) {
-	f.mu.Lock()
-	streams := f.streams
-	f.mu.Unlock()
-	data := make([]byte, size)
-	if _, err := rand.Read(data); err != nil {
-		return 0, err
-	}
-	start := time.Now()
-	for _, s := range streams {
-		select {
-		case s.push <- data:
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	for _, s := range streams {
-		select {
-		case err := <-s.answered:
-			if err != nil {
-				return 0, err
-			}
-		case <-ctx.Done():
-			return 0, ctx.Err()
-		}
-	}
-	return time.Since(start), nil
-}
 
 // cpu is the CPU time that this process has used, in seconds.
 func cpu() float64 {

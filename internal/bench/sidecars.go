@@ -9,72 +9,60 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/encoding"
-	grpcproto "google.golang.org/grpc/encoding/proto"
-	"google.golang.org/grpc/mem"
-
-	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 // order is a line on the standard input of the sidecars' process; report is a line that answers one.
 type order struct {
-	// Start says where to connect; else the order asks for what came in.
+	// Start connects the sidecars; the answer comes at once.
 	Start *startOrder `json:"start,omitempty"`
+	// Floor connects as many bare streams to the address; the answer comes at once.
+	Floor string `json:"floor,omitempty"`
 }
 
 type startOrder struct {
-	Address, Floor string
-	CA             []byte
-	Nodes          []string
+	Address string
+	CA      []byte
+	Nodes   []string
 }
 
 type report struct {
 	// Bytes that came in over ADS, by sidecar in the order of Nodes.
-	Bytes []int `json:"bytes,omitempty"`
+	Bytes []int64 `json:"bytes,omitempty"`
 	// CPU seconds of the process.
 	CPU float64 `json:"cpu"`
 }
 
-// Sidecars is the process of the stand-ins: it takes orders from in and answers on out until in ends.
+// retryPause is how long a sidecar waits before it connects again.
+const retryPause = 50 * time.Millisecond
+
+// Sidecars is the process of the stand-ins: it takes orders from in and answers each on out until in ends.
 func Sidecars(ctx context.Context, in io.Reader, out io.Writer) error {
+	debug.SetGCPercent(400) // their memory is of no interest, their CPU is taken from the control plane
 	lines := bufio.NewScanner(in)
 	lines.Buffer(nil, 64<<20)
-	enc := json.NewEncoder(out)
-	if !lines.Scan() {
-		return errors.Join(errors.New("no order came"), lines.Err())
-	}
-	var first order
-	if err := json.Unmarshal(lines.Bytes(), &first); err != nil || first.Start == nil {
-		return fmt.Errorf("the first order is no start: %w", err)
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(first.Start.CA) {
-		return errors.New("the order has no CA")
-	}
-	tlsConfig := &tls.Config{RootCAs: roots, ServerName: serverName, NextProtos: []string{"h2"}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	references := &xdstest.References{}
-	clients := make([]*xdstest.Client, len(first.Start.Nodes))
-	for i, node := range first.Start.Nodes {
-		clients[i] = xdstest.New(xdstest.Config{Address: first.Start.Address, TLS: tlsConfig, NodeID: node, References: references, Light: true})
-		group.Go(func() error { return clients[i].Run(ctx) })
-		group.Go(func() error { return bare(ctx, first.Start.Floor, tlsConfig) })
-	}
+	h := &hosts{group: group, contents: newContents()}
 	// The goroutine ends with the input, which the parent closes.
 	orders := make(chan error, 1)
 	go func() {
+		enc := json.NewEncoder(out)
 		for lines.Scan() {
-			r := report{CPU: cpu()}
-			for _, c := range clients {
-				r.Bytes = append(r.Bytes, c.Total().Bytes)
+			var o order
+			err := json.Unmarshal(lines.Bytes(), &o)
+			if err == nil {
+				err = h.obey(ctx, o)
 			}
-			if err := enc.Encode(r); err != nil {
+			if err == nil {
+				err = enc.Encode(h.report())
+			}
+			if err != nil {
 				orders <- err
 				return
 			}
@@ -90,55 +78,85 @@ func Sidecars(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 }
 
+// hosts is what runs in the process. Only the goroutine that reads orders uses it.
+type hosts struct {
+	group    *errgroup.Group
+	contents *contents
+	tls      *tls.Config
+	standins []*standin
+}
+
+func (h *hosts) obey(ctx context.Context, o order) error {
+	switch {
+	case o.Start != nil:
+		roots := x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(o.Start.CA) {
+			return errors.New("the order has no CA")
+		}
+		h.tls = &tls.Config{RootCAs: roots, ServerName: serverName, NextProtos: []string{"h2"}}
+		for _, node := range o.Start.Nodes {
+			s, err := newStandin(h.contents, node)
+			if err != nil {
+				return err
+			}
+			h.standins = append(h.standins, s)
+			h.group.Go(func() error { return again(ctx, func() error { return s.run(ctx, o.Start.Address, h.tls) }) })
+		}
+	case o.Floor != "":
+		for range h.standins {
+			h.group.Go(func() error { return again(ctx, func() error { return bare(ctx, o.Floor, h.tls) }) })
+		}
+	}
+	return nil
+}
+
+func (h *hosts) report() report {
+	r := report{CPU: cpu()}
+	for _, s := range h.standins {
+		r.Bytes = append(r.Bytes, s.bytes.Load())
+	}
+	return r
+}
+
+// again runs f until ctx ends: a control plane that restarts ends all streams.
+func again(ctx context.Context, f func() error) error {
+	for {
+		err := f()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err == nil {
+			return fmt.Errorf("a stream ended without a reason")
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
 // bare is one stream of the floor: it answers each message with a small one.
 func bare(ctx context.Context, address string, t *tls.Config) error {
-	conn, err := grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(t)), grpc.WithNoProxy(),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec())), grpc.WithReadBufferSize(4<<10))
+	conn, err := dial(address, t)
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
 	s, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, floorMethod)
 	if err != nil {
-		return ended(ctx, err)
+		return err
 	}
 	answer := make([]byte, 100)
+	var got frame
 	for {
-		var got []byte
 		if err := s.RecvMsg(&got); err != nil {
-			return ended(ctx, err)
+			return err
 		}
-		if err := s.SendMsg(&answer); err != nil {
-			return ended(ctx, err)
+		if err := send(s, answer); err != nil {
+			return err
 		}
 	}
-}
-
-func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, io.EOF) {
-		return nil
-	}
-	return err
 }
 
 const floorMethod = "/bench.Floor/Push"
-
-// rawCodec carries bytes as they are.
-type rawCodec struct{ encoding.CodecV2 }
-
-func newRawCodec() encoding.CodecV2 { return rawCodec{encoding.GetCodecV2(grpcproto.Name)} }
-
-func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
-	if b, ok := v.(*[]byte); ok {
-		return mem.BufferSlice{mem.SliceBuffer(*b)}, nil
-	}
-	return c.CodecV2.Marshal(v)
-}
-
-func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	if b, ok := v.(*[]byte); ok {
-		*b = data.Materialize()
-		return nil
-	}
-	return c.CodecV2.Unmarshal(data, v)
-}

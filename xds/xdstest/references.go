@@ -114,3 +114,12 @@ func (r *refs) walk(m protoreflect.Message) {
 }
 
 var _ proto.Message = (*listenerv3.Listener)(nil) // registers the type that UnmarshalNew finds
+
+// Subscribes are the names, by type URL, that a client must ask for once it has the resource.
+func (r *References) Subscribes(typeURL, name, version string, body []byte) (map[string][]string, error) {
+	found, err := r.of(typeURL, name, version, body)
+	if err != nil {
+		return nil, err
+	}
+	return found.subscribe, nil
+}
