@@ -88,6 +88,9 @@ type state struct {
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
 const maxOpen = 4
 
+// manyUp is after how many resources at once the map of what waits is made anew.
+const manyUp = 32
+
 func newState(maxBytes int) *state {
 	s := &state{maxBytes: maxBytes, warming: newDebt()}
 	for t := range s.types {
@@ -493,6 +496,9 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 		delete(ts.up, name)
 		it.flight = r
 		ts.items[name] = it
+	}
+	if len(ts.up) == 0 && len(r.resources) > manyUp {
+		ts.up = map[string]wait{} // a map does not shrink, and so much seldom waits again
 	}
 	if len(r.resources) == 0 && len(r.removed) == 0 {
 		return nil
