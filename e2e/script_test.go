@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,9 +72,10 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"ready":    ready,
-			"truncate": truncate,
-			"garble":   garble,
+			"ready":      ready,
+			"eventually": eventually,
+			"truncate":   truncate,
+			"garble":     garble,
 		},
 	})
 }
@@ -99,6 +101,30 @@ func ready(ts *testscript.TestScript, neg bool, args []string) {
 		select {
 		case <-ctx.Done():
 			ts.Fatalf("%s is not ready: %v", args[0], err)
+		case <-tick.C:
+		}
+	}
+}
+
+// eventually REGEXP COMMAND... runs a program again and again until its output matches.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: eventually REGEXP COMMAND...")
+	}
+	want, err := regexp.Compile(args[0])
+	ts.Check(err)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			ts.Fatalf("%s does not match %q", strings.Join(args[1:], " "), args[0])
 		case <-tick.C:
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -65,6 +66,7 @@ type Engine struct {
 	refusing    map[*feed]struct{}
 	failures    []ProxyRefusal
 	tables      map[caller]*delta.Table
+	changes     []*rollup     // the last ones, ascending
 	progress    chan struct{} // closed at the next change of Progress
 	watched     bool
 }
@@ -182,7 +184,7 @@ func (e *Engine) process(b replica.Batch) {
 		f()
 	}
 	e.g.settle()
-	e.deliver(b.View.Revision(), b.Committed)
+	e.deliver(b.View.Revision(), b.Committed, changes)
 	e.metrics.batch(start, len(changes))
 	select {
 	case <-e.ready:
@@ -204,18 +206,23 @@ func (e *Engine) processEvents() {
 	e.mu.Lock()
 	revision := e.processed
 	e.mu.Unlock()
-	e.deliver(revision, time.Time{})
+	e.deliver(revision, time.Time{}, nil)
 	e.metrics.flush()
 }
 
-// deliver hands changed tables to their feeds and moves the processed revision on.
-func (e *Engine) deliver(revision uint64, committed time.Time) {
+// deliver hands changed tables to their feeds and moves the processed revision on. Without changes of the store it is about
+// certificates, or what clients ask for.
+func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	after := e.processed
 	e.processed = revision
 	changed := e.dirty
 	e.dirty = nil
+	var r *rollup
+	if len(changes) > 0 {
+		r = e.record(after, revision, committed, changes)
+	}
 	for _, p := range changed {
 		p.dirty = false
 		table := p.table.value
@@ -224,7 +231,7 @@ func (e *Engine) deliver(revision uint64, committed time.Time) {
 		}
 		e.tables[p.key] = table
 		for f := range p.feeds {
-			f.offer(table, after, revision, committed)
+			f.offer(table, after, revision, committed, r)
 		}
 	}
 	for _, f := range e.wanting {

@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -32,11 +33,19 @@ type feed struct {
 	update  delta.Update
 	pushed  []debt
 	refused []delta.Refusal
+	// has is the last table that was answered, woke the last change that gave the feed something new.
+	has  *delta.Table
+	woke *rollup
 }
 
 // debt is a range of revisions for which an answer is owed: from the first change in it to the last. What has no
 // revision of its own, as an identity, owes an answer for itself alone: first is then last+1.
-type debt struct{ first, last uint64 }
+type debt struct {
+	first, last uint64
+	// owed are the changes that wait for the answer, and table is what brought them once it was pushed.
+	owed  []*rollup
+	table *delta.Table
+}
 
 // Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
 func (e *Engine) Open(o delta.Opening) delta.Feed {
@@ -148,14 +157,19 @@ func (f *feed) signal() {
 }
 
 // offer gives the feed a table that changes after the revision after, up to revision, made; Engine.mu is held.
-func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time) {
+func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time, r *rollup) {
 	f.latest = t
 	if f.closed || f.waiting {
 		return // begin gives the first one
 	}
 	d := debt{first: after + 1, last: revision}
 	if f.pending != nil {
-		d.first = min(d.first, f.pending.first)
+		d.first, d.owed = min(d.first, f.pending.first), f.pending.owed
+	}
+	if r != nil {
+		f.woke = r
+		r.concern(f)
+		d.owed = append(d.owed, r)
 	}
 	if f.update.Committed.IsZero() {
 		f.update.Committed = committed
@@ -202,6 +216,7 @@ func (f *feed) Next(ctx context.Context) (delta.Update, error) {
 		}
 		if f.pending != nil {
 			u := f.update
+			f.pending.table = u.Table
 			f.pushed = append(f.pushed, *f.pending)
 			f.pending = nil
 			f.update.Table, f.update.Committed = nil, time.Time{}
@@ -225,10 +240,13 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 		return
 	}
 	n := 0
+	now := time.Now()
 	for n < len(f.pushed) && f.pushed[n].last <= revision {
+		f.e.answer(f.pushed[n].owed, refusals, false, now)
+		f.has = f.pushed[n].table
 		n++
 	}
-	f.pushed = append(f.pushed[:0], f.pushed[n:]...)
+	f.pushed = slices.Delete(f.pushed, 0, n)
 	f.refused = refusals
 	if len(refusals) > 0 {
 		f.e.refusing[f] = struct{}{}
@@ -271,6 +289,13 @@ func (f *feed) Close() {
 	delete(f.e.feeds, f)
 	delete(f.e.outstanding, f)
 	delete(f.e.refusing, f)
+	now := time.Now()
+	for _, d := range f.pushed {
+		f.e.answer(d.owed, nil, true, now)
+	}
+	if f.pending != nil {
+		f.e.answer(f.pending.owed, nil, true, now)
+	}
 	f.e.changed()
 	ended := f.e.ended
 	f.e.mu.Unlock()

@@ -15,7 +15,9 @@ type metrics struct {
 	nodes    *prometheus.GaugeVec
 	seconds  prometheus.Histogram
 	changes  prometheus.Counter
-	seen     map[*queryKind][2]uint64
+	// propagation is observed under Engine.mu.
+	propagation prometheus.Histogram
+	seen        map[*queryKind][2]uint64
 }
 
 func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
@@ -31,9 +33,12 @@ func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16)}),
 		changes: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_xds_changes_total",
 			Help: "Changes of resources taken in. Far more than people and proxies make means that somebody writes in a loop."}),
+		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_propagation_seconds",
+			Help:    "Time from a commit in this zone's store to the answer of the last proxy that it concerns. Seconds mean slow proxies or an overloaded control plane.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2, 16)}),
 	}
 	if reg != nil {
-		for _, c := range []prometheus.Collector{m.computes, m.failures, m.nodes, m.seconds, m.changes} {
+		for _, c := range []prometheus.Collector{m.computes, m.failures, m.nodes, m.seconds, m.changes, m.propagation} {
 			var dup prometheus.AlreadyRegisteredError
 			if err := reg.Register(c); err != nil && !errors.As(err, &dup) {
 				e.log.Sugar().Warnf("cannot register a metric: %v", err)

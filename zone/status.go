@@ -3,12 +3,10 @@ package zone
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -18,33 +16,52 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
 )
 
-// refusalsOf is the wire form: one entry for each cause, or one without. What the control plane could not make is computed
-// anew all the time, so its revision is that of the cause.
+// refusalsOf is the wire form, with the likeliest cause of each. What the control plane could not make is computed anew all the
+// time, so its revision is that of the cause.
 func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
 	view := z.replica.View()
 	for _, r := range p.Refusals {
-		one := func(cause mesh.Key) {
-			pr := &kdsv1.ProxyRefusal{Proxy: r.Proxy.String(), Resource: r.Resource, Reason: r.Reason, Revision: r.Revision}
-			if cause != (mesh.Key{}) {
-				pr.Cause = cause.Proto()
-				if at, ok := view.Get(cause); ok && r.ByControlPlane {
-					pr.Revision = at.Revision
-				}
+		pr := &kdsv1.ProxyRefusal{Proxy: r.Proxy.String(), Resource: r.Resource, Reason: r.Reason, Revision: r.Revision}
+		if cause := likeliest(view, r.Cause); cause != nil {
+			pr.Cause = cause.Key.Proto()
+			if r.ByControlPlane {
+				pr.Revision = cause.Revision
 			}
-			out = append(out, pr)
 		}
-		for _, cause := range r.Cause {
-			one(cause)
-		}
-		if len(r.Cause) == 0 {
-			one(mesh.Key{})
-		}
+		out = append(out, pr)
 	}
 	return out
+}
+
+// likeliest is, of what a refused resource came from, the policy that was changed last; without policies, what was changed last;
+// nil if nothing of it is there any more. A resource that was taken before and is refused now was changed by something.
+func likeliest(view replica.View, causes []mesh.Key) *mesh.Resource {
+	var best *mesh.Resource
+	rank := func(r *mesh.Resource) (bool, uint64) {
+		info, ok := mesh.Lookup(r.Key.Kind)
+		return ok && info.Policy != nil, r.Revision
+	}
+	for _, k := range causes {
+		r, ok := view.Get(k)
+		if !ok {
+			continue
+		}
+		if best == nil {
+			best = r
+			continue
+		}
+		isPolicy, revision := rank(r)
+		bestIsPolicy, bestRevision := rank(best)
+		if isPolicy != bestIsPolicy && isPolicy || isPolicy == bestIsPolicy && revision > bestRevision {
+			best = r
+		}
+	}
+	return best
 }
 
 func names(keys []mesh.Key) []string {
@@ -187,73 +204,6 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	return out
 }
 
-func newPropagation(reg prometheus.Registerer) prometheus.Histogram {
-	h := prometheus.NewHistogram(prometheus.HistogramOpts{
-		Name:    "meridian_propagation_seconds",
-		Help:    "Time from a commit in this zone's store to the last proxy's answer. Seconds mean slow proxies or an overloaded control plane.",
-		Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
-	})
-	reg.MustRegister(h)
-	return h
-}
-
-// maxUnanswered is how many batches are timed at once; beyond, batches are timed together with the one before.
-const maxUnanswered = 256
-
-// observe times every batch of changes until the last proxy has answered it.
-func (z *Zone) observe(ctx context.Context) error {
-	sub := z.replica.Subscribe()
-	defer sub.Close()
-	type unanswered struct {
-		revision  uint64
-		committed time.Time
-	}
-	var open []unanswered
-	for {
-		if len(open) == 0 {
-			b, err := sub.Next(ctx)
-			if err != nil {
-				return err
-			}
-			if b.Committed.IsZero() {
-				continue
-			}
-			open = append(open, unanswered{b.View.Revision(), b.Committed})
-		}
-		p, changed := z.progress.read()
-		for len(open) > 0 && open[0].revision <= p.Answered {
-			z.propagation.Observe(max(0, time.Since(open[0].committed).Seconds()))
-			open = open[1:]
-		}
-		if len(open) == 0 {
-			continue
-		}
-		// Wait for an answer, or take in what was committed meanwhile.
-		wait, cancel := context.WithCancel(ctx)
-		stop := make(chan struct{})
-		go func() {
-			select {
-			case <-changed:
-				cancel()
-			case <-stop:
-			}
-		}()
-		b, err := sub.Next(wait)
-		close(stop)
-		cancel()
-		switch {
-		case err == nil && !b.Committed.IsZero() && len(open) < maxUnanswered:
-			open = append(open, unanswered{b.View.Revision(), b.Committed})
-		case err == nil:
-			open[len(open)-1].revision = b.View.Revision()
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case !errors.Is(err, context.Canceled):
-			return err
-		}
-	}
-}
-
 // reportRefusals keeps the delivery status of this zone's policies.
 func (z *Zone) reportRefusals(ctx context.Context) error {
 	select {
@@ -264,8 +214,13 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 	for {
 		p, changed := z.progress.read()
 		problems := delivery.Problems{}
+		view := z.replica.View()
 		for _, r := range p.Refusals {
-			for _, cause := range r.Cause {
+			causes := r.Cause
+			if best := likeliest(view, causes); best != nil && !r.ByControlPlane {
+				causes = []mesh.Key{best.Key} // of what the control plane cannot make, every policy that it read is suspect
+			}
+			for _, cause := range causes {
 				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)
 			}
 		}

@@ -128,11 +128,10 @@ type Zone struct {
 	members *members.Aggregator
 	roots   *meshca.Reconciler
 
-	progress    *progress
-	refusals    refusalLog
-	propagation prometheus.Histogram
-	ready       chan struct{}
-	keys        chan struct{}
+	progress *progress
+	refusals refusalLog
+	ready    chan struct{}
+	keys     chan struct{}
 
 	mu        sync.Mutex
 	listeners map[string]net.Listener
@@ -182,10 +181,9 @@ func New(cfg Config) (*Zone, error) {
 	z.delivery = delivery.New(delivery.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("delivery"), Owns: z.owns})
 	z.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return z.replica.View().Revision() },
 		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: z.log.Named("history"), Registerer: cfg.Registry})
-	z.propagation = newPropagation(cfg.Registry)
 	api := adminapi.Config{
 		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
-		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, ProcessConfig: cfg.ProcessConfig,
+		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, Debug: debugger{z}, ProcessConfig: cfg.ProcessConfig,
 		GuardShare: cfg.GuardShare, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
 	}
 	if z.federated() {
@@ -312,7 +310,7 @@ func (z *Zone) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	parts := []func(context.Context) error{
-		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.observe, z.reportRefusals, z.bootstrap, z.becomeReady, z.history.Run,
+		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.reportRefusals, z.bootstrap, z.becomeReady, z.history.Run,
 	}
 	if z.client != nil {
 		parts = append(parts, z.runClient)

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/internal/auth"
 	"github.com/meridian-mesh/meridian/internal/pki"
@@ -324,6 +325,42 @@ func TestWaitAndStatus(t *testing.T) {
 	s := w.zone.Status(w.ctx)
 	if s.GetProxies().GetOnline() != 1 || s.GetProxies().GetTotal() != 1 || s.GetRole() != "zone" {
 		t.Errorf("status %v", s)
+	}
+}
+
+// TestWaitTellsWhoOwesAnAnswer: a proxy that stops reading is named, and the wait ends when the caller's patience does.
+func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
+	w := newWorld(t)
+	p := w.join("web-1", "web", "127.0.0.1")
+	w.waitEndpoints(p, clusterOf("web"), map[string]string{"127.0.0.1:9001": "HEALTHY"})
+	if got := w.zone.Wait(w.ctx, 1); !got.GetComplete() {
+		t.Fatalf("at the start: %v", got)
+	}
+	p.Pause()
+	commit := func(timeout time.Duration) uint64 {
+		res, err := w.store.Commit(w.ctx, store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{
+			Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
+			Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(timeout)}}}},
+		}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return res.Revision
+	}
+	// The first may still be read: a pause holds from the next message on.
+	commit(time.Second)
+	revision := commit(2 * time.Second)
+	impatient, cancel := context.WithTimeout(w.ctx, 100*time.Millisecond)
+	defer cancel()
+	got := w.zone.Wait(impatient, revision)
+	z := got.GetZones()[0]
+	if got.GetComplete() || z.GetPendingCount() != 1 || len(z.GetPending()) != 1 || z.GetPending()[0] != "default/web-1" || got.GetTook().AsDuration() < 100*time.Millisecond {
+		t.Fatalf("with an answer withheld: %v", got)
+	}
+	p.Resume()
+	if got := w.zone.Wait(w.ctx, revision); !got.GetComplete() {
+		t.Fatalf("after the answer: %v", got)
 	}
 }
 

@@ -170,7 +170,10 @@ func waitFor(cmd *cobra.Command, c *adminclient.Client, revision uint64, timeout
 	}
 	printDelivery(cmd, resp)
 	if !resp.GetComplete() {
-		return fmt.Errorf("revision %d has not reached every proxy after %s", revision, timeout)
+		if slices.ContainsFunc(resp.GetZones(), func(z *adminv1.ZoneDelivery) bool { return len(z.GetRefusals()) > 0 }) {
+			return fmt.Errorf("revision %d was refused; what the proxies had before goes on", revision)
+		}
+		return fmt.Errorf("revision %d has not reached every proxy after %s", revision, took(resp.GetTook().AsDuration()))
 	}
 	say(cmd, "revision %d is with every proxy it concerns, %s after the control plane's answer\n", revision, took(time.Since(answered)))
 	return nil

@@ -114,6 +114,7 @@ func describe(ctx context.Context, cmd *cobra.Command, c *adminclient.Client, in
 		} else {
 			describeInsight(cmd, mesh.Spec[*meshv1.ProxyInsight](insight))
 		}
+		describeProxyDelivery(ctx, cmd, c, r.Key)
 	}
 	if info.Kind == mesh.KindDataplane {
 		got, err := c.InspectDataplane(ctx, r.Key)

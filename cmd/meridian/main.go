@@ -64,7 +64,7 @@ it knows, whatever happens to global. Start with "meridian demo", or with "merid
 		}
 	}
 	add("roles", newGlobal(), newZone())
-	add("client", newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDelete(), newStatus(), newToken(), newConfig())
+	add("client", newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(), newDelete(), newStatus(), newToken(), newConfig())
 	add("try", newDemo(), newBench())
 	root.AddCommand(newVersion(), newDemoApp())
 	return root

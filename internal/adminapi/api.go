@@ -90,6 +90,8 @@ type Config struct {
 	Wait func(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse
 	// Forward, at global, calls a method of meridian.admin.v1 at a zone; errors are gRPC status errors.
 	Forward func(ctx context.Context, zone, method string, req []byte) ([]byte, error)
+	// Debug knows how this zone's proxies are; nil: this control plane has none.
+	Debug Debugger
 	// OnMesh gives what else to write in the transaction that creates or replaces a Mesh.
 	OnMesh func(view replica.View, m *mesh.Resource, created bool) []store.Op
 	// ProcessConfig is the process's configuration as JSON, without secrets, for GET /config; nil: there is none.
@@ -168,14 +170,16 @@ func New(conf Config) (*API, error) {
 	adminv1.RegisterResourceServiceServer(a.grpc, svc)
 	adminv1.RegisterStatusServiceServer(a.grpc, svc)
 	adminv1.RegisterTokenServiceServer(a.grpc, svc)
-	inspection, comparison := &inspector{api: a}, &differ{api: a}
+	inspection, comparison, looking := &inspector{api: a}, &differ{api: a}, &debugService{api: a}
 	adminv1.RegisterInspectServiceServer(a.grpc, inspection)
 	adminv1.RegisterDiffServiceServer(a.grpc, comparison)
+	adminv1.RegisterDebugServiceServer(a.grpc, looking)
 	reflection.Register(a.grpc)
 	a.methods = svc.methods()
 	add := func(method string, f func(context.Context, []byte) ([]byte, error)) { a.methods[method] = f }
 	inspection.methods(add)
 	comparison.methods(add)
+	looking.methods(add)
 	return a, nil
 }
 

@@ -63,6 +63,7 @@ type Client struct {
 	tokens    adminv1.TokenServiceClient
 	inspect   adminv1.InspectServiceClient
 	diff      adminv1.DiffServiceClient
+	debug     adminv1.DebugServiceClient
 }
 
 // maxMessage bounds an answer, bytes: a page of 1000 large resources.
@@ -114,6 +115,7 @@ func New(o Options) (*Client, error) {
 		tokens:    adminv1.NewTokenServiceClient(conn),
 		inspect:   adminv1.NewInspectServiceClient(conn),
 		diff:      adminv1.NewDiffServiceClient(conn),
+		debug:     adminv1.NewDebugServiceClient(conn),
 	}, nil
 }
 

@@ -64,7 +64,9 @@ func randomPolicy(r *rand.Rand) string {
 	target := pick(r, "{kind: Mesh}", "{kind: Dataplane, name: web-0}", "{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nobody}}")
 	to := pick(r, "{kind: Mesh}", "{kind: MeshService, name: backend}", "{kind: MeshService, name: canary}", "{kind: MeshService, name: gone}")
 	name := pick(r, "a", "b", "c")
-	head := func(kind string) string { return fmt.Sprintf("type: %s\nmesh: default\nname: %s\nspec:\n  targetRef: %s\n", kind, name, target) }
+	head := func(kind string) string {
+		return fmt.Sprintf("type: %s\nmesh: default\nname: %s\nspec:\n  targetRef: %s\n", kind, name, target)
+	}
 	switch r.IntN(5) {
 	case 0:
 		return head("MeshTimeout") + fmt.Sprintf("  to: [{targetRef: %s, default: {http: {requestTimeout: %ds}}}]\n", to, 1+r.IntN(3))

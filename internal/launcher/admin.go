@@ -32,17 +32,31 @@ func newAdmin(network, address string) admin {
 }
 
 func (a admin) call(ctx context.Context, method, path string) (int, string, error) {
+	code, body, err := a.do(ctx, method, path, 8<<20)
+	return code, strings.TrimSpace(string(body)), err
+}
+
+// fetch reads an answer of at most limit bytes; a longer one is an error.
+func (a admin) fetch(ctx context.Context, path string, limit int64) (int, []byte, error) {
+	code, body, err := a.do(ctx, http.MethodGet, path, limit+1)
+	if err == nil && int64(len(body)) > limit {
+		err = fmt.Errorf("the answer is longer than %d bytes", limit)
+	}
+	return code, body, err
+}
+
+func (a admin) do(ctx context.Context, method, path string, limit int64) (int, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://envoy"+path, nil)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, 8<<20))
-	return resp.StatusCode, strings.TrimSpace(string(body)), err
+	body, err := io.ReadAll(io.LimitReader(resp.Body, limit))
+	return resp.StatusCode, body, err
 }
 
 // ready is Envoy's own word: LIVE, PRE_INITIALIZING, DRAINING…; an error if it does not answer.

@@ -168,7 +168,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 	watch.first(ctx)
 	g.Go(func() error { return watch.run(ctx) })
 
-	s := &session{log: l.log, address: l.address, trust: trust, token: l.cfg.Token, state: l.state, hello: l.hello()}
+	s := &session{log: l.log, address: l.address, trust: trust, token: l.cfg.Token, state: l.state, hello: l.hello(), admin: l.admin}
 	g.Go(func() error { return s.run(ctx) })
 
 	if l.cfg.ReadinessPort != 0 {

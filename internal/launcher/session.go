@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/http"
+	"net/url"
 	"sync"
 	"time"
 
@@ -53,6 +55,8 @@ type session struct {
 	token   string
 	state   *state
 	hello   *dataplanev1.SessionHello
+
+	admin admin
 
 	once      sync.Once
 	acceptedC chan struct{}
@@ -136,22 +140,36 @@ func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServic
 		return reason(stream, err)
 	}
 	received := make(chan error, 1)
-	go func() { received <- s.receive(stream) }()
+	answers := make(chan *dataplanev1.AdminAnswer)
+	go func() { received <- s.receive(ctx, stream, answers) }()
 	for {
 		report, changed := s.state.report()
 		if err := stream.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Report{Report: report}}); err != nil {
 			cancel()
 			return firstError(<-received, err)
 		}
-		select {
-		case err := <-received:
-			return err
-		case <-changed:
+		for waiting := true; waiting; {
+			select {
+			case err := <-received:
+				return err
+			case <-changed:
+				waiting = false
+			case a := <-answers:
+				if err := stream.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_AdminAnswer{AdminAnswer: a}}); err != nil {
+					cancel()
+					return firstError(<-received, err)
+				}
+			}
 		}
 	}
 }
 
-func (s *session) receive(stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse]) error {
+func (s *session) receive(ctx context.Context, stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse],
+	answers chan<- *dataplanev1.AdminAnswer) error {
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for {
 		resp, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -164,6 +182,9 @@ func (s *session) receive(stream grpc.BidiStreamingClient[dataplanev1.SessionReq
 			s.state.setAccepted()
 			s.isReady.Do(func() { close(s.acceptedC) })
 			s.log.Info("the zone accepted this proxy", zap.String("zone", resp.GetZone()))
+		}
+		if q := resp.GetAdminQuestion(); q != nil {
+			asking.Go(func() { s.answer(ctx, q, answers) })
 		}
 		if resp.GetDrained() {
 			s.isDrained.Do(func() { close(s.drainedC) })
@@ -191,5 +212,66 @@ func firstError(errs ...error) error {
 
 func (l *Launcher) hello() *dataplanev1.SessionHello {
 	return &dataplanev1.SessionHello{NodeId: l.proxy.nodeID, ProxyType: l.proxy.proxyType, Resource: l.proxy.document,
-		LauncherVersion: l.cfg.Version, EnvoyVersion: l.envoyVer}
+		LauncherVersion: l.cfg.Version, EnvoyVersion: l.envoyVer, AnswersAdmin: true}
+}
+
+// questions are what the zone may ask of Envoy's admin interface: nothing that changes it.
+var questions = map[string]string{
+	"config_dump": "/config_dump?include_eds=on",
+	"clusters":    "/clusters?format=json",
+	"stats":       "/stats?format=json",
+	"listeners":   "/listeners?format=json",
+	"server_info": "/server_info",
+}
+
+// maxPart bounds a part of an answer, bytes; maxAnswer the whole.
+const (
+	maxPart   = 512 << 10
+	maxAnswer = 64 << 20
+)
+
+// answer asks Envoy and hands the answer out in parts.
+func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion, answers chan<- *dataplanev1.AdminAnswer) {
+	say := func(a *dataplanev1.AdminAnswer) bool {
+		a.Id = q.GetId()
+		select {
+		case answers <- a:
+			return true
+		case <-ctx.Done():
+			return false
+		}
+	}
+	body, err := s.ask(ctx, q)
+	if err != nil {
+		say(&dataplanev1.AdminAnswer{Error: err.Error(), Last: true})
+		return
+	}
+	for {
+		n := min(len(body), maxPart)
+		if !say(&dataplanev1.AdminAnswer{Body: body[:n], Last: n == len(body)}) || n == len(body) {
+			return
+		}
+		body = body[n:]
+	}
+}
+
+func (s *session) ask(ctx context.Context, q *dataplanev1.AdminQuestion) ([]byte, error) {
+	path, ok := questions[q.GetWhat()]
+	if !ok {
+		return nil, fmt.Errorf("this launcher does not answer %q", q.GetWhat())
+	}
+	if f := q.GetFilter(); f != "" {
+		if q.GetWhat() != "stats" {
+			return nil, fmt.Errorf("%s takes no filter", q.GetWhat())
+		}
+		path += "&filter=" + url.QueryEscape(f)
+	}
+	code, body, err := s.admin.fetch(ctx, path, maxAnswer)
+	if err != nil {
+		return nil, fmt.Errorf("the admin interface of Envoy does not answer: %w", err)
+	}
+	if code != http.StatusOK {
+		return nil, fmt.Errorf("the admin interface of Envoy answered %d %.200s", code, body)
+	}
+	return body, nil
 }

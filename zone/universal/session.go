@@ -20,8 +20,25 @@ import (
 // uncleanGoodbye is how long a draining launcher whose session broke has to come back.
 const uncleanGoodbye = time.Second
 
-// session is a launcher's. It has a size, so that two never have one address.
-type session struct{ _ byte }
+// session is a launcher's.
+type session struct {
+	stream *stream
+	// version of the launcher; answers says that it can be asked for what Envoy's admin interface says.
+	version string
+	answers bool
+
+	mu    sync.Mutex
+	next  uint64          // guarded by mu
+	asked map[uint64]*ask // guarded by mu
+	ended bool            // guarded by mu
+}
+
+// ask is a question that waits for its answer.
+type ask struct {
+	body []byte
+	err  error
+	done chan struct{}
+}
 
 // Register puts the DataplaneService on a server.
 func (r *Registry) Register(s grpc.ServiceRegistrar) {
@@ -64,7 +81,8 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 		r.log.Info("refused a launcher", zap.String("node", hello.GetNodeId()), zap.Error(err))
 		return err
 	}
-	mine := &session{}
+	st := &stream{DataplaneService_SessionServer: raw}
+	mine := &session{stream: st, version: hello.GetLauncherVersion(), answers: hello.GetAnswersAdmin(), asked: map[uint64]*ask{}}
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
 	p.session = mine
@@ -73,11 +91,11 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 	r.mu.Unlock()
 	r.poke()
 
-	st := &stream{DataplaneService_SessionServer: raw}
 	err = st.send(&dataplanev1.SessionResponse{Accepted: true, Zone: r.cfg.Zone})
 	if err == nil {
 		err = r.reports(st, p, mine)
 	}
+	mine.end()
 	r.endSession(p, mine, errors.Is(err, io.EOF))
 	if errors.Is(err, io.EOF) {
 		return nil
@@ -105,9 +123,15 @@ func (r *Registry) reports(st *stream, p *proxy, mine *session) error {
 		if err != nil {
 			return err
 		}
+		if a := msg.GetAdminAnswer(); a != nil {
+			if err := mine.take(a); err != nil {
+				return err
+			}
+			continue
+		}
 		report := msg.GetReport()
 		if report == nil {
-			return status.Error(codes.InvalidArgument, "after hello a session carries reports")
+			return status.Error(codes.InvalidArgument, "after hello a session carries reports and answers")
 		}
 		revision, err := r.take(ctx, p, mine, report)
 		if err != nil {

@@ -30,6 +30,7 @@ type SessionRequest struct {
 	//
 	//	*SessionRequest_Hello
 	//	*SessionRequest_Report
+	//	*SessionRequest_AdminAnswer
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -90,6 +91,15 @@ func (x *SessionRequest) GetReport() *Report {
 	return nil
 }
 
+func (x *SessionRequest) GetAdminAnswer() *AdminAnswer {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_AdminAnswer); ok {
+			return x.AdminAnswer
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -102,9 +112,16 @@ type SessionRequest_Report struct {
 	Report *Report `protobuf:"bytes,2,opt,name=report,proto3,oneof"`
 }
 
+type SessionRequest_AdminAnswer struct {
+	// A part of what Envoy's admin interface said to a question.
+	AdminAnswer *AdminAnswer `protobuf:"bytes,3,opt,name=admin_answer,json=adminAnswer,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Report) isSessionRequest_Message() {}
+
+func (*SessionRequest_AdminAnswer) isSessionRequest_Message() {}
 
 // SessionHello says who the launcher is.
 type SessionHello struct {
@@ -117,8 +134,10 @@ type SessionHello struct {
 	Resource        string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	LauncherVersion string `protobuf:"bytes,4,opt,name=launcher_version,json=launcherVersion,proto3" json:"launcher_version,omitempty"`
 	EnvoyVersion    string `protobuf:"bytes,5,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// The launcher answers admin questions.
+	AnswersAdmin  bool `protobuf:"varint,6,opt,name=answers_admin,json=answersAdmin,proto3" json:"answers_admin,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionHello) Reset() {
@@ -186,6 +205,148 @@ func (x *SessionHello) GetEnvoyVersion() string {
 	return ""
 }
 
+func (x *SessionHello) GetAnswersAdmin() bool {
+	if x != nil {
+		return x.AnswersAdmin
+	}
+	return false
+}
+
+// AdminQuestion asks for something of Envoy's admin interface. Nothing that changes Envoy can be asked.
+type AdminQuestion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Chosen by the zone; the answer repeats it.
+	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	// "config_dump", "clusters", "stats", "listeners" or "server_info"; all as JSON.
+	What string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	// A regular expression on names, for stats; empty is all.
+	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminQuestion) Reset() {
+	*x = AdminQuestion{}
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminQuestion) ProtoMessage() {}
+
+func (x *AdminQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminQuestion.ProtoReflect.Descriptor instead.
+func (*AdminQuestion) Descriptor() ([]byte, []int) {
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AdminQuestion) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *AdminQuestion) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *AdminQuestion) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+// AdminAnswer is a part of an answer; the parts come in order.
+type AdminAnswer struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Body  []byte                 `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
+	// No more parts follow.
+	Last bool `protobuf:"varint,3,opt,name=last,proto3" json:"last,omitempty"`
+	// Why there is no answer, or no whole one; then last is set.
+	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdminAnswer) Reset() {
+	*x = AdminAnswer{}
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdminAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdminAnswer) ProtoMessage() {}
+
+func (x *AdminAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdminAnswer.ProtoReflect.Descriptor instead.
+func (*AdminAnswer) Descriptor() ([]byte, []int) {
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AdminAnswer) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *AdminAnswer) GetBody() []byte {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *AdminAnswer) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
+func (x *AdminAnswer) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 // Report is the whole state; the newest counts.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -199,7 +360,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[2]
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -211,7 +372,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[2]
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -224,7 +385,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{2}
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Report) GetNotReady() []string {
@@ -249,14 +410,15 @@ type SessionResponse struct {
 	// The drain report has reached the endpoint tables of the zone's proxies: callers no longer pick this proxy.
 	Drained bool `protobuf:"varint,2,opt,name=drained,proto3" json:"drained,omitempty"`
 	// Zone and mesh, for the log.
-	Zone          string `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Zone          string         `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	AdminQuestion *AdminQuestion `protobuf:"bytes,4,opt,name=admin_question,json=adminQuestion,proto3" json:"admin_question,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[3]
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -268,7 +430,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[3]
+	mi := &file_meridian_dataplane_v1_dataplane_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -281,7 +443,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{3}
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SessionResponse) GetAccepted() bool {
@@ -305,29 +467,48 @@ func (x *SessionResponse) GetZone() string {
 	return ""
 }
 
+func (x *SessionResponse) GetAdminQuestion() *AdminQuestion {
+	if x != nil {
+		return x.AdminQuestion
+	}
+	return nil
+}
+
 var File_meridian_dataplane_v1_dataplane_proto protoreflect.FileDescriptor
 
 const file_meridian_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\n" +
-	"%meridian/dataplane/v1/dataplane.proto\x12\x15meridian.dataplane.v1\"\x91\x01\n" +
+	"%meridian/dataplane/v1/dataplane.proto\x12\x15meridian.dataplane.v1\"\xda\x01\n" +
 	"\x0eSessionRequest\x12;\n" +
 	"\x05hello\x18\x01 \x01(\v2#.meridian.dataplane.v1.SessionHelloH\x00R\x05hello\x127\n" +
-	"\x06report\x18\x02 \x01(\v2\x1d.meridian.dataplane.v1.ReportH\x00R\x06reportB\t\n" +
-	"\amessage\"\xb2\x01\n" +
+	"\x06report\x18\x02 \x01(\v2\x1d.meridian.dataplane.v1.ReportH\x00R\x06report\x12G\n" +
+	"\fadmin_answer\x18\x03 \x01(\v2\".meridian.dataplane.v1.AdminAnswerH\x00R\vadminAnswerB\t\n" +
+	"\amessage\"\xd7\x01\n" +
 	"\fSessionHello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
 	"proxy_type\x18\x02 \x01(\tR\tproxyType\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12)\n" +
 	"\x10launcher_version\x18\x04 \x01(\tR\x0flauncherVersion\x12#\n" +
-	"\renvoy_version\x18\x05 \x01(\tR\fenvoyVersion\"A\n" +
+	"\renvoy_version\x18\x05 \x01(\tR\fenvoyVersion\x12#\n" +
+	"\ranswers_admin\x18\x06 \x01(\bR\fanswersAdmin\"K\n" +
+	"\rAdminQuestion\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
+	"\x06filter\x18\x03 \x01(\tR\x06filter\"[\n" +
+	"\vAdminAnswer\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
+	"\x04body\x18\x02 \x01(\fR\x04body\x12\x12\n" +
+	"\x04last\x18\x03 \x01(\bR\x04last\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"A\n" +
 	"\x06Report\x12\x1b\n" +
 	"\tnot_ready\x18\x01 \x03(\tR\bnotReady\x12\x1a\n" +
-	"\bdraining\x18\x02 \x01(\bR\bdraining\"[\n" +
+	"\bdraining\x18\x02 \x01(\bR\bdraining\"\xa8\x01\n" +
 	"\x0fSessionResponse\x12\x1a\n" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x18\n" +
 	"\adrained\x18\x02 \x01(\bR\adrained\x12\x12\n" +
-	"\x04zone\x18\x03 \x01(\tR\x04zone2p\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12K\n" +
+	"\x0eadmin_question\x18\x04 \x01(\v2$.meridian.dataplane.v1.AdminQuestionR\radminQuestion2p\n" +
 	"\x10DataplaneService\x12\\\n" +
 	"\aSession\x12%.meridian.dataplane.v1.SessionRequest\x1a&.meridian.dataplane.v1.SessionResponse(\x010\x01BKZIgithub.com/meridian-mesh/meridian/proto/meridian/dataplane/v1;dataplanev1b\x06proto3"
 
@@ -343,23 +524,27 @@ func file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP() []byte {
 	return file_meridian_dataplane_v1_dataplane_proto_rawDescData
 }
 
-var file_meridian_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_meridian_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_meridian_dataplane_v1_dataplane_proto_goTypes = []any{
 	(*SessionRequest)(nil),  // 0: meridian.dataplane.v1.SessionRequest
 	(*SessionHello)(nil),    // 1: meridian.dataplane.v1.SessionHello
-	(*Report)(nil),          // 2: meridian.dataplane.v1.Report
-	(*SessionResponse)(nil), // 3: meridian.dataplane.v1.SessionResponse
+	(*AdminQuestion)(nil),   // 2: meridian.dataplane.v1.AdminQuestion
+	(*AdminAnswer)(nil),     // 3: meridian.dataplane.v1.AdminAnswer
+	(*Report)(nil),          // 4: meridian.dataplane.v1.Report
+	(*SessionResponse)(nil), // 5: meridian.dataplane.v1.SessionResponse
 }
 var file_meridian_dataplane_v1_dataplane_proto_depIdxs = []int32{
 	1, // 0: meridian.dataplane.v1.SessionRequest.hello:type_name -> meridian.dataplane.v1.SessionHello
-	2, // 1: meridian.dataplane.v1.SessionRequest.report:type_name -> meridian.dataplane.v1.Report
-	0, // 2: meridian.dataplane.v1.DataplaneService.Session:input_type -> meridian.dataplane.v1.SessionRequest
-	3, // 3: meridian.dataplane.v1.DataplaneService.Session:output_type -> meridian.dataplane.v1.SessionResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4, // 1: meridian.dataplane.v1.SessionRequest.report:type_name -> meridian.dataplane.v1.Report
+	3, // 2: meridian.dataplane.v1.SessionRequest.admin_answer:type_name -> meridian.dataplane.v1.AdminAnswer
+	2, // 3: meridian.dataplane.v1.SessionResponse.admin_question:type_name -> meridian.dataplane.v1.AdminQuestion
+	0, // 4: meridian.dataplane.v1.DataplaneService.Session:input_type -> meridian.dataplane.v1.SessionRequest
+	5, // 5: meridian.dataplane.v1.DataplaneService.Session:output_type -> meridian.dataplane.v1.SessionResponse
+	5, // [5:6] is the sub-list for method output_type
+	4, // [4:5] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_meridian_dataplane_v1_dataplane_proto_init() }
@@ -370,6 +555,7 @@ func file_meridian_dataplane_v1_dataplane_proto_init() {
 	file_meridian_dataplane_v1_dataplane_proto_msgTypes[0].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Report)(nil),
+		(*SessionRequest_AdminAnswer)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -377,7 +563,7 @@ func file_meridian_dataplane_v1_dataplane_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_dataplane_v1_dataplane_proto_rawDesc), len(file_meridian_dataplane_v1_dataplane_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

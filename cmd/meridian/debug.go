@@ -1,0 +1,282 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/internal/adminjson"
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+func newDebug() *cobra.Command {
+	cmd := &cobra.Command{Use: "debug", Short: "Look at what proxies have, and at what became of a change"}
+	cmd.AddCommand(newDebugProxy(), newDebugChange())
+	return cmd
+}
+
+func newDebugProxy() *cobra.Command {
+	s := &selection{}
+	var envoy, filter, output string
+	var ingress, all bool
+	cmd := &cobra.Command{
+		Use:   "proxy NAME",
+		Short: "Compare what a proxy has with what it should have, and say what woke it last",
+		Long: `Compare what a proxy has acknowledged with what it should have: resource by resource, with the policies and destinations that
+each comes from, and what gave it something new last. With --envoy the proxy's own word is shown instead: what the admin
+interface of its Envoy says, through its launcher. Works at the zone and through global.`,
+		Example: `  meridian debug proxy web-1
+  meridian debug proxy web-1 --all
+  meridian debug proxy web-1 --envoy config_dump
+  meridian debug proxy web-1 --envoy stats --filter 'upstream_rq_5xx$'`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case output != "text" && output != "json":
+				return fmt.Errorf("-o %q: want text or json", output)
+			case envoy != "" && !slices.Contains(adminapi.AdminQuestions, envoy):
+				return fmt.Errorf("--envoy %q: want one of %s", envoy, strings.Join(adminapi.AdminQuestions, ", "))
+			case filter != "" && envoy != "stats":
+				return fmt.Errorf("--filter goes with --envoy stats")
+			}
+			kind := mesh.KindDataplane
+			if ingress {
+				kind = mesh.KindZoneIngress
+			}
+			info, _ := mesh.Lookup(kind)
+			c, done, err := s.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := s.call(cmd)
+			defer cancel()
+			key := s.key(info, args[0])
+			if envoy != "" {
+				body, err := c.ProxyAdmin(ctx, key, envoy, filter)
+				if err != nil {
+					return notThere(err, info, args[0], s)
+				}
+				say(cmd, "%s\n", body)
+				return nil
+			}
+			got, err := c.DebugProxy(ctx, key)
+			if err != nil {
+				return notThere(err, info, args[0], s)
+			}
+			if output == "json" {
+				return printJSON(cmd, got)
+			}
+			printProxy(cmd, got, all)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&envoy, "envoy", "", "show what Envoy's admin interface says: "+strings.Join(adminapi.AdminQuestions, ", "))
+	f.StringVar(&filter, "filter", "", "with --envoy stats: a regular expression on names")
+	f.BoolVar(&ingress, "ingress", false, "NAME is a ZoneIngress")
+	f.BoolVar(&all, "all", false, "show resources that are in sync, too")
+	f.StringVarP(&output, "output", "o", "text", "text or json")
+	s.flags(cmd)
+	return cmd
+}
+
+func newDebugChange() *cobra.Command {
+	o := &clientOptions{}
+	var zone, output string
+	cmd := &cobra.Command{
+		Use:   "change REVISION",
+		Short: "Say which proxies a revision woke, and who has acknowledged or refused it",
+		Long: `Say what became of a revision of a zone's store: which proxies it gave something new, how many have acknowledged it, who
+refused it and why, and who owes an answer. A zone remembers its last thousand changes since it started.`,
+		Example: "  meridian debug change 4711\n  meridian debug change 4711 --zone us-east      # at global",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			revision, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil || revision == 0 {
+				return fmt.Errorf("%q is no revision; want a number from 1, such as the one that `meridian apply` prints", args[0])
+			}
+			if output != "text" && output != "json" {
+				return fmt.Errorf("-o %q: want text or json", output)
+			}
+			c, done, err := o.connect(cmd)
+			if err != nil {
+				return err
+			}
+			defer done()
+			ctx, cancel := o.call(cmd)
+			defer cancel()
+			got, err := c.DebugChange(ctx, zone, revision)
+			if err != nil {
+				return err
+			}
+			if output == "json" {
+				return printJSON(cmd, got)
+			}
+			printChange(cmd, "", got)
+			return nil
+		},
+	}
+	cmd.Flags().StringVar(&zone, "zone", "", "zone whose revision is meant")
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
+	o.flags(cmd)
+	return cmd
+}
+
+func printJSON(cmd *cobra.Command, m proto.Message) error {
+	data, err := adminjson.Marshal(m)
+	if err != nil {
+		return err
+	}
+	say(cmd, "%s\n", data)
+	return nil
+}
+
+// short is the beginning of a version, enough to tell two apart.
+func short(version string) string {
+	if version == "" {
+		return "nothing"
+	}
+	return version[:min(len(version), 8)]
+}
+
+// delivered sums a stream up in one line.
+func delivered(s *adminv1.DebugStream) string {
+	behind := 0
+	for _, r := range s.GetResources() {
+		if r.GetHas() != r.GetShould() {
+			behind++
+		}
+	}
+	text := fmt.Sprintf("%s: revision %d computed, answered up to %d, %d resources", s.GetClient(), s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
+	if behind > 0 {
+		text += fmt.Sprintf(", %d of them not acknowledged", behind)
+	}
+	if n := len(s.GetRefusals()); n > 0 {
+		text += fmt.Sprintf(", %d refused", n)
+	}
+	return text
+}
+
+func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
+	say(cmd, "%s\n", title(mesh.KeyFromProto(p.GetKey())))
+	if len(p.GetStreams()) == 0 {
+		say(cmd, "not connected to this zone's control plane\n")
+	}
+	for _, s := range p.GetStreams() {
+		say(cmd, "\n%s\n", delivered(s))
+		if w := s.GetWoke(); w != nil {
+			say(cmd, "  last woken by:\n")
+			printChange(cmd, "    ", w)
+		}
+		printRefusals(cmd, "  ", s.GetRefusals())
+		for _, r := range s.GetResources() {
+			sync := r.GetHas() == r.GetShould()
+			if sync && !all {
+				continue
+			}
+			state := "in sync, " + short(r.GetHas())
+			if !sync {
+				state = fmt.Sprintf("has %s, should have %s", short(r.GetHas()), short(r.GetShould()))
+			}
+			var causes []string
+			for _, c := range r.GetCauses() {
+				causes = append(causes, fmt.Sprintf("%s %s (revision %d)", c.GetKey().GetKind(), c.GetKey().GetName(), c.GetRevision()))
+			}
+			from := ""
+			if len(causes) > 0 {
+				from = "; from " + strings.Join(causes, ", ")
+			}
+			say(cmd, "  %s %s: %s%s\n", r.GetType(), r.GetName(), state, from)
+		}
+	}
+}
+
+func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefusal) {
+	for _, r := range list {
+		var causes []string
+		for _, k := range r.GetCauses() {
+			causes = append(causes, title(mesh.KeyFromProto(k)))
+		}
+		from := ""
+		if len(causes) > 0 {
+			from = "; from " + strings.Join(causes, ", ")
+		}
+		say(cmd, "%s%s refused %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
+	}
+}
+
+func keyNames(keys []*meshv1.Key, of uint32) string {
+	var out []string
+	for _, k := range keys {
+		out = append(out, k.GetName())
+	}
+	if rest := int(of) - len(out); rest > 0 {
+		out = append(out, fmt.Sprintf("and %d more", rest))
+	}
+	return strings.Join(out, ", ")
+}
+
+func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeResponse) {
+	which := fmt.Sprintf("revision %d", c.GetLast())
+	if c.GetFirst() < c.GetLast() {
+		which = fmt.Sprintf("revisions %d to %d", c.GetFirst(), c.GetLast())
+	}
+	at := ""
+	if c.GetCommitted() != nil {
+		at = ", committed " + c.GetCommitted().AsTime().Format(time.RFC3339Nano)
+	}
+	say(cmd, "%s%s of zone %s%s\n", indent, which, c.GetZone(), at)
+	var inputs []string
+	for _, k := range c.GetInputs() {
+		inputs = append(inputs, title(mesh.KeyFromProto(k)))
+	}
+	if rest := int(c.GetInputCount()) - len(inputs); rest > 0 {
+		inputs = append(inputs, fmt.Sprintf("and %d more", rest))
+	}
+	say(cmd, "%schanged: %s\n", indent, strings.Join(inputs, ", "))
+	if c.GetConcerned() == 0 {
+		say(cmd, "%sno connected proxy got anything new\n", indent)
+		return
+	}
+	say(cmd, "%swoke %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))
+	pending := c.GetConcerned() - c.GetAnswered() - c.GetLeft()
+	text := fmt.Sprintf("%d answered (%d refused), %d left, %d owe an answer", c.GetAnswered(), c.GetRefused(), c.GetLeft(), pending)
+	if pending > 0 {
+		text += ": " + keyNames(c.GetPending(), pending)
+	} else if c.GetDone() != nil && c.GetCommitted() != nil {
+		text += fmt.Sprintf("; the last %s after the commit", took(c.GetDone().AsTime().Sub(c.GetCommitted().AsTime())))
+	}
+	say(cmd, "%s%s\n", indent, text)
+	printRefusals(cmd, indent, c.GetRefusals())
+}
+
+// describeProxyDelivery is the short form of `debug proxy`, for describe.
+func describeProxyDelivery(ctx context.Context, cmd *cobra.Command, c *adminclient.Client, key mesh.Key) {
+	got, err := c.DebugProxy(ctx, key)
+	if err != nil {
+		say(cmd, "\nDelivery: unknown (%v)\n", err)
+		return
+	}
+	say(cmd, "\nDelivery:\n")
+	if len(got.GetStreams()) == 0 {
+		say(cmd, "  not connected to its zone's control plane\n")
+	}
+	for _, s := range got.GetStreams() {
+		say(cmd, "  %s\n", delivered(s))
+		if w := s.GetWoke(); w != nil {
+			say(cmd, "  last woken by revision %d\n", w.GetLast())
+		}
+		printRefusals(cmd, "  ", s.GetRefusals())
+	}
+}

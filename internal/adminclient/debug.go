@@ -1,0 +1,36 @@
+package adminclient
+
+import (
+	"context"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+)
+
+// DebugProxy compares what a proxy has with what it should have. An empty Key.Zone means the only one of that name.
+func (c *Client) DebugProxy(ctx context.Context, key mesh.Key) (*adminv1.DebugProxyResponse, error) {
+	resp, err := c.debug.DebugProxy(ctx, &adminv1.DebugProxyRequest{Key: key.Proto()})
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return resp, nil
+}
+
+// DebugChange says what became of a revision of a zone's store; at a zone its own may be left empty.
+func (c *Client) DebugChange(ctx context.Context, zone string, revision uint64) (*adminv1.DebugChangeResponse, error) {
+	resp, err := c.debug.DebugChange(ctx, &adminv1.DebugChangeRequest{Revision: revision, Zone: zone})
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return resp, nil
+}
+
+// ProxyAdmin is what the admin interface of a proxy's Envoy says, JSON: "config_dump", "clusters", "stats" (of names that match
+// filter), "listeners" or "server_info".
+func (c *Client) ProxyAdmin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error) {
+	resp, err := c.debug.ProxyAdmin(ctx, &adminv1.ProxyAdminRequest{Key: key.Proto(), What: what, Filter: filter})
+	if err != nil {
+		return nil, c.fail(err)
+	}
+	return resp.GetBody(), nil
+}

@@ -1,0 +1,100 @@
+package xds
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/delta"
+)
+
+// TestRollUp: of every change it is known whom it woke, who has answered, who refused and who left.
+func TestRollUp(t *testing.T) {
+	r := start(t)
+	web, shop, idle := testDataplane("web-1", "10.0.0.2", "web", 8080, "api"), testDataplane("shop-1", "10.0.0.3", "shop", 8080, "api"), testDataplane("idle-1", "10.0.0.4", "idle", 8080)
+	r.put(testMesh(""), testService(testZone, "api", 8080), web, shop, idle)
+	feeds := map[string]delta.Feed{}
+	for _, dp := range []*mesh.Resource{web, shop, idle} {
+		f := r.e.Open(delta.Opening{Proxy: dp.Key})
+		defer f.Close()
+		f.Answered(r.next(f).Revision, nil)
+		feeds[dp.Key.Name] = f
+	}
+	r.until(func(p Progress) bool { return p.PendingCount == 0 })
+	change := func(rev uint64) Change {
+		t.Helper()
+		c, state := r.e.Change(rev)
+		if state != ChangeKnown {
+			t.Fatalf("revision %d: state %d", rev, state)
+		}
+		return c
+	}
+
+	api := testDataplane("api-1", "10.0.0.9", "api", 8080)
+	rev := r.put(api)
+	r.until(func(p Progress) bool { return p.Revision == rev })
+	c := change(rev)
+	if c.Concerned != 2 || c.Answered != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 || c.Inputs[0] != api.Key {
+		t.Fatalf("nobody has answered: %+v", c)
+	}
+	if !slices.Contains(c.Woken, web.Key) || !slices.Contains(c.Woken, shop.Key) || slices.Contains(c.Woken, idle.Key) {
+		t.Fatalf("woken %v", c.Woken)
+	}
+	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
+	if c = change(rev); c.Answered != 1 || len(c.Pending) != 1 || c.Pending[0] != shop.Key {
+		t.Fatalf("web has answered: %+v", c)
+	}
+	u := r.next(feeds["shop-1"])
+	if c = change(rev); len(c.Pending) != 1 {
+		t.Fatalf("what was pushed is pending: %+v", c)
+	}
+	refusal := delta.Refusal{Type: delta.TypeEndpoint, Resource: "x", Reason: "no", Revision: u.Revision}
+	feeds["shop-1"].Answered(u.Revision, []delta.Refusal{refusal})
+	if c = change(rev); c.Answered != 2 || c.Refused != 1 || c.Done.IsZero() || len(c.Refusals) != 1 || c.Refusals[0].Proxy != shop.Key {
+		t.Fatalf("all have answered: %+v", c)
+	}
+
+	// Two changes that a slow proxy gets in one are both answered by one answer, and one that leaves owes nothing any more.
+	first := r.put(testDataplane("api-2", "10.0.0.10", "api", 8080))
+	second := r.put(testDataplane("api-3", "10.0.0.11", "api", 8080))
+	r.until(func(p Progress) bool { return p.Revision == second })
+	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
+	feeds["shop-1"].Close()
+	for _, rev := range []uint64{first, second} {
+		if c := change(rev); c.Concerned != 2 || c.Answered != 1 || c.Left != 1 || c.Done.IsZero() || len(c.Pending) != 0 {
+			t.Fatalf("revision %d: %+v", rev, c)
+		}
+	}
+
+	// What concerns nobody is known too; what is ahead or forgotten is said to be.
+	rev = r.put(testService(testZone, "unheard", 8080))
+	r.until(func(p Progress) bool { return p.Revision == rev })
+	if c := change(rev); c.Concerned != 0 || c.InputCount == 0 {
+		t.Fatalf("nobody is concerned: %+v", c)
+	}
+	if _, state := r.e.Change(rev + 1); state != ChangeAhead {
+		t.Errorf("a revision that is not there: %d", state)
+	}
+	for i := range maxChanges {
+		rev = r.put(testService(testZone, fmt.Sprintf("more-%d", i), 8080))
+	}
+	r.until(func(p Progress) bool { return p.Revision == rev })
+	if _, state := r.e.Change(first); state == ChangeAhead {
+		t.Errorf("an old revision: %d", state)
+	}
+
+	states := r.e.Proxy(web.Key)
+	if len(states) != 1 || states[0].Woke == nil || states[0].Woke.Last < second || states[0].Has != states[0].Should || states[0].Answered != rev {
+		t.Fatalf("web: %+v", states)
+	}
+	rev = r.put(testDataplane("api-4", "10.0.0.12", "api", 8080))
+	r.until(func(p Progress) bool { return p.Revision == rev })
+	s := r.e.Proxy(web.Key)[0]
+	if s.Has == s.Should || s.Answered != rev-1 || s.Woke.Last != rev {
+		t.Fatalf("web owes an answer: %+v", s)
+	}
+	if r.e.Proxy(shop.Key) != nil {
+		t.Error("a proxy that left has a stream")
+	}
+}

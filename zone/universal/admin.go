@@ -1,0 +1,103 @@
+package universal
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
+)
+
+// maxAdminAnswer bounds what a launcher may answer, bytes.
+const maxAdminAnswer = 64 << 20
+
+// Errors of [Registry.Admin].
+var (
+	// ErrNoLauncher says that no launcher of the proxy is connected to this control plane.
+	ErrNoLauncher = errors.New("no launcher of this proxy is connected")
+	// ErrCannotAnswer says that the launcher, or its Envoy, does not answer the question.
+	ErrCannotAnswer = errors.New("the launcher cannot answer")
+)
+
+// Admin asks a proxy's launcher what its Envoy's admin interface says: "config_dump", "clusters", "stats" (filter is a regular
+// expression on names), "listeners" or "server_info", as JSON.
+func (r *Registry) Admin(ctx context.Context, proxy mesh.Key, what, filter string) ([]byte, error) {
+	r.mu.Lock()
+	var s *session
+	if p := r.proxies[proxy]; p != nil {
+		s = p.session
+	}
+	r.mu.Unlock()
+	switch {
+	case s == nil:
+		return nil, ErrNoLauncher
+	case !s.answers:
+		return nil, fmt.Errorf("%w: meridian-dp %s is too old", ErrCannotAnswer, s.version)
+	}
+	return s.ask(ctx, what, filter)
+}
+
+func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) {
+	a := &ask{done: make(chan struct{})}
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return nil, ErrNoLauncher
+	}
+	s.next++
+	id := s.next
+	s.asked[id] = a
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.asked, id)
+		s.mu.Unlock()
+	}()
+	if err := s.stream.send(&dataplanev1.SessionResponse{AdminQuestion: &dataplanev1.AdminQuestion{Id: id, What: what, Filter: filter}}); err != nil {
+		return nil, ErrNoLauncher
+	}
+	select {
+	case <-a.done:
+		return a.body, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// take takes in a part of an answer. Nobody waits any more for one whose caller went away.
+func (s *session) take(part *dataplanev1.AdminAnswer) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	a := s.asked[part.GetId()]
+	if a == nil {
+		return nil
+	}
+	a.body = append(a.body, part.GetBody()...)
+	if len(a.body) > maxAdminAnswer {
+		return status.Errorf(codes.InvalidArgument, "an answer is longer than %d bytes", maxAdminAnswer)
+	}
+	if part.GetError() != "" {
+		a.body, a.err = nil, fmt.Errorf("%w: %s", ErrCannotAnswer, part.GetError())
+	}
+	if part.GetLast() {
+		delete(s.asked, part.GetId())
+		close(a.done)
+	}
+	return nil
+}
+
+// end fails all that waits.
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for id, a := range s.asked {
+		delete(s.asked, id)
+		a.err = ErrNoLauncher
+		close(a.done)
+	}
+}
