@@ -48,6 +48,16 @@ func (s Shape) reaches(sidecar int) []int {
 // callers are the sidecars that reach each service.
 func (s Shape) callers() [][]mesh.Key {
 	out := make([][]mesh.Key, s.Services)
+	if s.Reachable == 0 {
+		var all []mesh.Key
+		for i := range s.Sidecars {
+			all = append(all, key(mesh.KindDataplane, sidecar(i)))
+		}
+		for i := range out {
+			out[i] = all
+		}
+		return out
+	}
 	for i := range s.Sidecars {
 		for _, svc := range s.reaches(i) {
 			out[svc] = append(out[svc], key(mesh.KindDataplane, sidecar(i)))
