@@ -27,7 +27,7 @@ type state struct {
 	// services of a name.
 	general *input[mesh.Key]
 	named   *input[serviceName]
-	asked                    *input[caller]
+	asked   *input[caller]
 }
 
 // serviceName is all services of a mesh that have the name, as routes speak of them or as other policies do.
