@@ -140,3 +140,31 @@ func (a *App) accept(l net.Listener) {
 		})
 	}
 }
+
+// FailAt answers one path with a status, and the others as ever, until the test ends.
+func (a *App) FailAt(t *testing.T, path string, status int) {
+	a.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == path && status != http.StatusOK {
+			w.WriteHeader(status)
+			return
+		}
+		a.Echo(w, r)
+	})
+}
+
+// Paths counts requests by path from now on, until the App is told something else.
+func (a *App) Paths(t *testing.T) (count func(path string) int) {
+	var mu sync.Mutex
+	seen := map[string]int{}
+	a.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen[r.URL.Path]++
+		mu.Unlock()
+		a.Echo(w, r)
+	})
+	return func(path string) int {
+		mu.Lock()
+		defer mu.Unlock()
+		return seen[path]
+	}
+}

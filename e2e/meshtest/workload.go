@@ -41,7 +41,7 @@ type Spec struct {
 	// Protocol of its inbound; "http" if empty.
 	Protocol     string
 	Tags, Labels map[string]string
-	// Outbounds are its destinations, "SERVICE" or "MeshMultiZoneService/NAME".
+	// Outbounds are its destinations, "SERVICE" or "MeshMultiZoneService/NAME", with ":PORT" if it is not [InboundPort].
 	Outbounds []string
 	// Bare workloads have no sidecar.
 	Bare bool
@@ -76,7 +76,7 @@ func (w *World) Add(s Spec) *Workload {
 	w.t.Cleanup(x.Stop)
 	w.t.Cleanup(x.transport.CloseIdleConnections)
 	if s.Bare {
-		w.apply(w.t, w.zones[s.Zone].client, x.document())
+		w.apply(w.t, w.zones[s.Zone].client, s.Zone, x.document())
 	} else {
 		token, err := w.dataplaneToken(s.Name)
 		if err != nil {
@@ -121,7 +121,12 @@ func (x *Workload) document() string {
 		if !ok {
 			kind, name = "MeshService", o
 		}
-		outbounds = append(outbounds, object{"address": x.Address, "port": outboundPort + i, "backendRef": object{"kind": kind, "name": name, "port": InboundPort}})
+		port := InboundPort
+		if n, p, ok := strings.Cut(name, ":"); ok {
+			name = n
+			port, _ = strconv.Atoi(p)
+		}
+		outbounds = append(outbounds, object{"address": x.Address, "port": outboundPort + i, "backendRef": object{"kind": kind, "name": name, "port": port}})
 	}
 	networking["outbound"] = outbounds
 	doc, _ := json.Marshal(object{"type": "Dataplane", "mesh": mesh.DefaultMesh, "name": x.Name, "labels": x.Labels, "networking": networking})

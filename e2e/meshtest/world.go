@@ -184,16 +184,16 @@ func (w *World) Address() string {
 // proxy has taken them. At the end of the test everything is as it was before.
 func (w *World) Apply(t *testing.T, text string) ([]mesh.Key, []string) {
 	t.Helper()
-	return w.apply(t, w.top, text)
+	return w.apply(t, w.top, "", text)
 }
 
 // ApplyAt is Apply at a zone.
 func (w *World) ApplyAt(t *testing.T, zoneName, text string) ([]mesh.Key, []string) {
 	t.Helper()
-	return w.apply(t, w.zones[zoneName].client, text)
+	return w.apply(t, w.zones[zoneName].client, zoneName, text)
 }
 
-func (w *World) apply(t *testing.T, c *adminclient.Client, text string) (keys []mesh.Key, warnings []string) {
+func (w *World) apply(t *testing.T, c *adminclient.Client, zoneName, text string) (keys []mesh.Key, warnings []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -207,7 +207,9 @@ func (w *World) apply(t *testing.T, c *adminclient.Client, text string) (keys []
 		if err != nil {
 			t.Fatal(err)
 		}
-		before, err := c.Get(ctx, d.Resource.Key)
+		key := d.Resource.Key
+		key.Zone = zoneName // another zone may have one of this name
+		before, err := c.Get(ctx, key)
 		if err != nil && !notFound(err) {
 			t.Fatal(err)
 		}
@@ -218,7 +220,7 @@ func (w *World) apply(t *testing.T, c *adminclient.Client, text string) (keys []
 		revision = max(revision, res.Revision)
 		keys = append(keys, d.Resource.Key)
 		warnings = append(append(append(warnings, d.Warnings...), more...), res.Warnings...)
-		t.Cleanup(func() { w.restore(t, c, d.Resource.Key, before) })
+		t.Cleanup(func() { w.restore(t, c, key, before) })
 	}
 	w.wait(t, c, revision)
 	return keys, warnings
@@ -297,4 +299,20 @@ func Eventually(t *testing.T, what string, f func() (bool, string)) {
 			t.Fatalf("%s: not in time; last seen: %s", what, seen)
 		}
 	}
+}
+
+// Resource is a resource with its status, as YAML.
+func (w *World) Resource(t *testing.T, key mesh.Key) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	defer cancel()
+	r, err := w.top.Get(ctx, key)
+	if err != nil {
+		return err.Error()
+	}
+	text, err := mesh.EncodeYAML(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }
