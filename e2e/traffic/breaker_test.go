@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
