@@ -43,8 +43,8 @@ type app struct {
 	// calls counts those of gRPC, but for the checks of policies.
 	calls   atomic.Int64
 	healthy atomic.Bool
-	// closed makes TCP connections end at once.
-	closed atomic.Bool
+	closed  bool              // guarded by mu: TCP connections end at once
+	open    map[net.Conn]bool // guarded by mu
 }
 
 // behave sets what the program does until the test ends; f returns true if it has answered.
@@ -75,6 +75,33 @@ func slow(d time.Duration) func(http.ResponseWriter, *http.Request) bool {
 	}
 }
 
+// hangUp ends all TCP connections, those to come too, or takes them again.
+func (a *app) hangUp(closed bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.closed = closed
+	if closed {
+		for c := range a.open {
+			_ = c.Close()
+		}
+	}
+}
+
+func (a *app) admit(c net.Conn) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !a.closed {
+		a.open[c] = true
+	}
+	return !a.closed
+}
+
+func (a *app) leave(c net.Conn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.open, c)
+}
+
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path == "/health" {
 		a.checks.Add(1)
@@ -99,7 +126,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serve runs a program at an address until the world ends.
 func (w *world) serve(name, address string) *app {
 	w.t.Helper()
-	a := &app{name: name, health: health.NewServer()}
+	a := &app{name: name, health: health.NewServer(), open: map[net.Conn]bool{}}
 	a.healthy.Store(true)
 	listen := func(port int) net.Listener {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", fmt.Sprintf("%s:%d", address, port))
@@ -130,9 +157,10 @@ func (w *world) serve(name, address string) *app {
 			}
 			running.Go(func() {
 				defer c.Close()
-				if a.closed.Load() {
+				if !a.admit(c) {
 					return
 				}
+				defer a.leave(c)
 				_, _ = fmt.Fprintf(c, "%s\n", name)
 				_, _ = io.Copy(c, c)
 			})

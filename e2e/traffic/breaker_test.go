@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 )
@@ -13,9 +14,12 @@ var breakerTests = []test{
 	{"DetectorGatewayFailures", detector(`gatewayFailures: {consecutive: 3}`, 503)},
 	{"DetectorSuccessRate", detector(`successRate: {minimumHosts: 3, requestVolume: 5, standardDeviationFactor: "1.0"}`, 500)},
 	{"DetectorFailurePercentage", detector(`failurePercentage: {minimumHosts: 3, requestVolume: 5, threshold: 80}`, 500)},
+	{"DetectorLocalFailures", localFailures},
 	{"EjectsOneOfTwo", ejectsOneOfTwo},
+	{"ConnectionLimits", connectionLimits},
 	{"RetryLimit", retryLimit},
 	{"HealthCheckHTTP", healthCheckHTTP},
+	{"HealthCheckTCP", healthCheckTCP},
 	{"HealthCheckGRPC", healthCheckGRPC},
 }
 
@@ -122,6 +126,72 @@ func healthCheckGRPC(w *world) {
 		got, err := w.grpcSpread(20)
 		if err != nil || !slices.Contains(got, w.address(instances["v1-a"])) {
 			return fmt.Errorf("%v, %v", got, err)
+		}
+		return nil
+	})
+}
+
+// localFailures: an instance that cannot be reached is left out.
+func localFailures(w *world) {
+	w.policy(to("MeshRetry", "never", `{http: {numRetries: 0}}`))
+	w.policy(strings.Replace(breaker(`localOriginFailures: {consecutive: 2}`), "baseEjectionTime: 500ms", "baseEjectionTime: 30s", 1))
+	w.policy(w.workload("nobody", "backend", "app: backend, instance: nobody", 99)) // nothing listens there
+	w.eventually("requests meet it", func() error {
+		if got := w.spread(5, "/"); got["503"] == 0 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	w.eventually("it is left out", func() error {
+		if got := w.spread(40, "/"); got["503"] > 0 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+}
+
+// connectionLimits: what is more than may be in flight is answered 503 at once.
+func connectionLimits(w *world) {
+	w.policy(to("MeshRetry", "never", "{http: {numRetries: 0}}"))
+	w.policy(route("to-v1", "[{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: backend-v1, port: 80}]}}]"))
+	limit := func(conf string) {
+		w.policy(strings.Replace(to("MeshCircuitBreaker", "limits", "{connectionLimits: {"+conf+"}}"), "name: backend}", "name: backend-v1}", 1))
+	}
+	for _, a := range w.apps {
+		a.behave(w.t, slow(300*time.Millisecond))
+	}
+	limit("maxConnections: 2, maxPendingRequests: 1")
+	w.eventually("two connections and one waiting request", func() error {
+		if got := w.burst(12, w.outbound(outHTTP)+"/"); got[503] < 6 || got[200] < 3 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	limit("maxConnections: 100, maxPendingRequests: 100, maxRequests: 1000")
+	w.eventually("room for all", func() error {
+		if got := w.burst(12, w.outbound(outHTTP)+"/"); got[200] != 12 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+}
+
+func healthCheckTCP(w *world) {
+	// The program echoes what it is sent, here "ping" in base64.
+	w.policy(strings.Replace(healthCheck("tcp: {send: cGluZw==, receive: [cGluZw==]}"), "name: backend}", "name: backend, sectionName: tcp}", 1))
+	sick := w.apps["v1-a"]
+	sick.hangUp(true)
+	w.t.Cleanup(func() { sick.hangUp(false) })
+	w.eventually("the sick instance is left out", func() error {
+		if got := w.dials(20, outTCP); got["v1-a"]+got[""] > 0 || got["v1-b"] == 0 {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
+	sick.hangUp(false)
+	w.eventually("it is let back", func() error {
+		if got := w.dials(20, outTCP); got["v1-a"] == 0 {
+			return fmt.Errorf("%v", got)
 		}
 		return nil
 	})

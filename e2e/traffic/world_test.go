@@ -225,8 +225,31 @@ func (w *world) delivered(revision uint64) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if !resp.GetComplete() {
-		w.t.Fatalf("revision %d is not with every proxy: %v", revision, resp)
+	if resp.GetComplete() {
+		return
+	}
+	for name := range instances {
+		w.look(name)
+	}
+	w.look("web-1")
+	w.t.Fatalf("revision %d is not with every proxy: %v", revision, resp)
+}
+
+// look logs what a proxy lacks.
+func (w *world) look(name string) {
+	w.t.Helper()
+	p, err := w.api.DebugProxy(w.ctx, mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Name: name})
+	if err != nil {
+		w.t.Logf("%s: %v", name, err)
+		return
+	}
+	for _, s := range p.GetStreams() {
+		w.t.Logf("%s: revision %d computed, %d answered, woken by %v, refused %v", name, s.GetProcessed(), s.GetAnswered(), s.GetWoke(), s.GetRefusals())
+		for _, r := range s.GetResources() {
+			if r.GetHas() != r.GetShould() {
+				w.t.Logf("  %s %s has %q, should have %q", r.GetType(), r.GetName(), r.GetHas(), r.GetShould())
+			}
+		}
 	}
 }
 

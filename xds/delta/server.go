@@ -295,6 +295,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 		configured bool
 		answered   uint64
 		refusals   int
+		// updates that were taken, and how many of them the feed knows to be answered.
+		taken, told uint64
 	)
 	superseded := member.Superseded()
 	aged, stop := st.server.config.lifetime()
@@ -314,8 +316,14 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 				}
 			}
 		}
-		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
+		// An update that brings no new revision, such as a certificate alone, is answered too.
+		revision, ok := st.state.answered()
+		settled := revision == st.state.revision && told != taken
+		if ok && (revision > answered || st.state.refusals != refusals || settled) {
 			answered, refusals = max(answered, revision), st.state.refusals
+			if settled {
+				told = taken
+			}
 			st.feed.Answered(answered, st.state.standing())
 		}
 		if !configured && st.configured() {
@@ -328,6 +336,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 			st.request(req)
 		case u := <-st.updates:
 			st.update(u)
+			taken++
 		case err := <-st.sent:
 			if err != nil {
 				return err
