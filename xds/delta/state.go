@@ -2,6 +2,8 @@ package delta
 
 import (
 	"cmp"
+	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,11 +81,13 @@ type state struct {
 	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
 	// away: a client that reconnects names its clusters before the routes that still use them.
 	settled bool
-	// maxBytes is what the resources of one response may amount to; a larger resource goes alone.
-	maxBytes int
-	// refusals counts changes to what is refused.
-	refusals int
+	limits  limits
+	// refusals counts changes to what is refused, withheld resources that are too large.
+	refusals, withheld int
 }
+
+// limits bound what is sent, in bytes: the resources of one response, of which a larger one goes alone; and any message.
+type limits struct{ response, message int }
 
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
 const maxOpen = 4
@@ -91,8 +95,8 @@ const maxOpen = 4
 // manyUp is after how many resources at once the map of what waits is made anew.
 const manyUp = 32
 
-func newState(maxBytes int) *state {
-	s := &state{maxBytes: maxBytes, warming: newDebt()}
+func newState(l limits) *state {
+	s := &state{limits: l, warming: newDebt()}
 	for t := range s.types {
 		s.types[t] = typeState{items: map[string]item{}, up: map[string]wait{}, down: map[string]wait{}, refused: map[string]refused{}}
 	}
@@ -162,9 +166,22 @@ func (s *state) compare(t Type, name string, r *Resource) {
 			ts.items[r.Name] = it
 		}
 	case ts.refused[name].version == r.Version:
+	case len(r.bytes()) > s.limits.message-envelope:
+		s.withhold(ts, r)
 	default:
 		ts.up[r.Name] = wait{resource: r, since: since}
 	}
+}
+
+// envelope is more than what a response has besides its resources and the names that it takes away, in bytes.
+const envelope = 256
+
+// withhold refuses a resource for the client, which could not take it: its connection would end, and again the next time.
+func (s *state) withhold(ts *typeState, r *Resource) {
+	ts.refused[r.Name] = refused{version: r.Version, Refusal: Refusal{Type: r.Type, Resource: r.Name, Cause: r.Cause, Revision: s.revision,
+		Reason: fmt.Sprintf("not sent: the %s has %d bytes, and a message to this proxy may have %d; the proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message)}}
+	s.refusals++
+	s.withheld++
 }
 
 func (s *state) forgive(ts *typeState, name string) {
@@ -483,7 +500,7 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 			it.held = absent
 		} else {
 			n := len(res.bytes())
-			if len(r.resources) > 0 && (size+n > s.maxBytes || len(r.resources) == ts.limit) {
+			if len(r.resources) > 0 && (size+n > s.limits.response || len(r.resources) == ts.limit) {
 				break
 			}
 			size += n
@@ -552,10 +569,22 @@ func (s *state) take(t Type, now time.Time) *response {
 
 func (s *state) send(ts *typeState, r *response, now time.Time) *response {
 	s.nonces++
-	r.nonce = strconv.FormatUint(s.nonces, 36)
+	// Nobody can answer what he has not read.
+	r.nonce = strconv.FormatUint(s.nonces, 36) + "." + strconv.FormatUint(rand.Uint64(), 36)
 	r.revision, r.committed, r.sent = s.revision, s.committed, now
 	ts.open = append(ts.open, r)
 	return r
+}
+
+// unanswered is how many bytes were sent and not answered.
+func (s *state) unanswered() int {
+	n := 0
+	for t := range s.types {
+		for _, r := range s.types[t].open {
+			n += r.size() + envelope
+		}
+	}
+	return n
 }
 
 // oldest is the smaller of two revisions of which 0 is none.

@@ -155,6 +155,9 @@ func (e *engine) setTable(table *delta.Table) uint64 {
 	e.revision++
 	close(e.changed)
 	e.changed = make(chan struct{})
+	for _, f := range e.feeds {
+		f.opening.Wake(false)
+	}
 	return e.revision
 }
 
@@ -165,28 +168,23 @@ func (e *engine) Open(o delta.Opening) delta.Feed {
 	e.feeds = append(e.feeds, f)
 	close(e.changed)
 	e.changed = make(chan struct{})
+	if e.table != nil {
+		o.Wake(false)
+	}
 	return f
 }
 
-func (f *feed) Next(ctx context.Context) (delta.Update, error) {
-	for {
-		f.engine.mu.Lock()
-		table, revision, changed := f.engine.table, f.engine.revision, f.engine.changed
-		f.engine.mu.Unlock()
-		f.mu.Lock()
-		calls, asked := f.calls, f.changed
-		f.mu.Unlock()
-		if table != nil && (table != f.seen || calls != f.told) {
-			f.seen, f.told = table, calls
-			return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: calls}, nil
-		}
-		select {
-		case <-changed:
-		case <-asked:
-		case <-ctx.Done():
-			return delta.Update{}, ctx.Err()
-		}
+func (f *feed) Take() (delta.Update, bool, error) {
+	f.engine.mu.Lock()
+	table, revision := f.engine.table, f.engine.revision
+	f.engine.mu.Unlock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if table == nil || table == f.seen && f.calls == f.told {
+		return delta.Update{}, false, nil
 	}
+	f.seen, f.told = table, f.calls
+	return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: f.calls}, true, nil
 }
 
 func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
@@ -202,6 +200,7 @@ func (f *feed) Want(names []string) {
 	defer f.mu.Unlock()
 	f.wanted = names
 	f.calls++
+	f.opening.Wake(true)
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
