@@ -11,6 +11,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -370,7 +371,7 @@ func TestClientBugs(t *testing.T) {
 		r.engine.answered(t, r.engine.set(t, w))
 	}
 	// A stale nonce with an error says nothing.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Route, ResponseNonce: "of another stream"})
+	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Route, ResponseNonce: "of another stream", ErrorDetail: &rpcstatus.Status{Message: "route a is bad"}})
 	settle()
 	if diff := cmp.Diff([]string{"secret+identity"}, c.log()); diff != "" {
 		t.Error(diff)
@@ -443,7 +444,7 @@ func TestNeverAcking(t *testing.T) {
 }
 
 func TestSlowClient(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *delta.Config) { c.Workers = 1 }) // which must never wait for it
 	names := make([]string, 200)
 	for i := range names {
 		names[i] = fmt.Sprintf("service-%03d-%s", i, strings.Repeat("x", 500))
