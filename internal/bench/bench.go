@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ type Config struct {
 	Restart bool
 	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
 	Untouched bool
+	// Heap, if set, is called when all sidecars are connected and the changes of Settle are made, before anything else is:
+	// what is live then is the control plane's.
+	Heap func() error
 	// Command starts the process that runs [Sidecars].
 	Command func(ctx context.Context) *exec.Cmd
 }
@@ -68,6 +72,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 
 // with runs f with a populated control plane and the process of the sidecars.
 func (c Config) with(ctx context.Context, s Shape, f func(*bench) error) error {
+	debug.FreeOSMemory() // what a run before this one left is not this one's
 	p, err := newPlane(ctx)
 	if err != nil {
 		return err
@@ -108,6 +113,11 @@ func (b *bench) run(ctx context.Context, out *Report) error {
 	}
 	if b.Settle > 0 {
 		out.MemoryAfter = memory()
+	}
+	if b.Heap != nil {
+		if err := b.Heap(); err != nil {
+			return err
+		}
 	}
 	if err := b.startFloor(ctx, out); err != nil {
 		return err
@@ -320,21 +330,23 @@ func (b *bench) churn(ctx context.Context, out *Report) error {
 	var changes []change
 	there := map[int]bool{}
 	r := rand.New(rand.NewPCG(1, 2))
-	tick := time.NewTicker(time.Second / time.Duration(b.Churn))
-	defer tick.Stop()
+	var called []int
+	for svc, callers := range b.callers {
+		if len(callers) > 0 {
+			called = append(called, svc)
+		}
+	}
 	start, used := time.Now(), cpu()
-	for time.Since(start) < b.ChurnFor {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
+	for i := 0; time.Since(start) < b.ChurnFor; i++ {
+		// Each change has its time, from which its lag counts; what is late is made at once, so that the rate holds.
+		at := start.Add(time.Duration(i) * time.Second / time.Duration(b.Churn))
+		if early := time.Until(at); early > 0 {
+			if err := pause(ctx, early); err != nil {
+				return err
+			}
 		}
-		svc := r.IntN(b.Services)
-		if len(b.callers[svc]) == 0 {
-			continue
-		}
+		svc := called[r.IntN(len(called))]
 		there[svc] = !there[svc]
-		at := time.Now()
 		revision, err := b.plane.commit(ctx, toggle(svc, b.Shape, there[svc]))
 		if err != nil {
 			return err

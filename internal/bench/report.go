@@ -147,7 +147,8 @@ var (
 var (
 	headline = Shape{Sidecars: 1000, Services: 100}
 	small    = Shape{Sidecars: 100, Services: 20}
-	many     = Shape{Sidecars: 5000, Services: 20}
+	many     = Shape{Sidecars: 5000, Services: 1000, Reachable: 20}
+	crowd    = Shape{Sidecars: 5000, Services: 20}
 	wide     = Shape{Sidecars: 300, Services: 10000, Reachable: 30}
 	budgets  = []budget{
 		{headline, "every destination, p50 in ms", 800, of("every", p50)},
@@ -161,6 +162,8 @@ var (
 		{small, "every destination, p99 in ms", 40, of("every", p99)},
 		{many, "one destination, p50 in ms", 200, of("one", p50)},
 		{many, "resident memory in MB", 1200, func(r *Report) float64 { return max(r.Memory.Resident, r.MemoryAfter.Resident) }},
+		{crowd, "one destination, p50 in ms", 200, of("one", p50)},
+		{crowd, "resident memory in MB", 1200, func(r *Report) float64 { return max(r.Memory.Resident, r.MemoryAfter.Resident) }},
 		{wide, "one destination, p99 in ms", 50, of("one", p99)},
 		{wide, "one endpoint, p99 in ms", 50, of("endpoint", p99)},
 	}
