@@ -163,6 +163,7 @@ type queries struct {
 	routes      *query[routesKey, *routesOf]
 	listener    *query[listenerKey, *delta.Resource]
 	everything  *query[string, scope]
+	directory   *query[string, *compile.Directory]
 	listed      *query[listedKey, scope]
 	scope       *query[mesh.Key, scope]
 	outbounds   *query[scope, []compile.Outbound]
@@ -213,6 +214,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
 	q.everything = newQuery(g, "everything", same[scope], q.computeEverything)
+	q.directory = newQuery(g, "directory", same[*compile.Directory], q.computeDirectory)
 	q.listed = newQuery(g, "listed", same[scope], q.computeListed)
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
