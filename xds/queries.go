@@ -457,18 +457,13 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	}
 	var all []selected
 	for _, b := range policy.Buckets(subject) {
-		for _, info := range mesh.Kinds {
-			if info.Policy == nil {
+		for _, p := range rd.Range(compile.BucketIndex(k.Mesh, b)) {
+			h := q.head.get(r, p)
+			if h.Target == nil {
 				continue
 			}
-			for _, p := range rd.Range(compile.Index{Kind: info.Kind, Mesh: k.Mesh, By: compile.ByBucket, Value: string(b)}) {
-				h := q.head.get(r, p)
-				if h.Target == nil {
-					continue
-				}
-				if sel, ok := h.Select(subject); ok {
-					all = append(all, selected{h, sel})
-				}
+			if sel, ok := h.Select(subject); ok {
+				all = append(all, selected{h, sel})
 			}
 		}
 	}
