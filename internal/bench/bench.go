@@ -452,6 +452,7 @@ func memory() Memory {
 	}
 	var s runtime.MemStats
 	runtime.GC()
+	runtime.GC() // what lies in pools goes with the second
 	runtime.ReadMemStats(&s)
 	m.Live = float64(s.HeapAlloc+s.StackInuse) / 1e6
 	return m

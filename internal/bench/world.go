@@ -48,6 +48,16 @@ func (s Shape) reaches(sidecar int) []int {
 // callers are the sidecars that reach each service.
 func (s Shape) callers() [][]mesh.Key {
 	out := make([][]mesh.Key, s.Services)
+	if s.Reachable == 0 {
+		all := make([]mesh.Key, s.Sidecars)
+		for i := range all {
+			all[i] = key(mesh.KindDataplane, sidecar(i))
+		}
+		for svc := range out {
+			out[svc] = all
+		}
+		return out
+	}
 	for i := range s.Sidecars {
 		for _, svc := range s.reaches(i) {
 			out[svc] = append(out[svc], key(mesh.KindDataplane, sidecar(i)))
