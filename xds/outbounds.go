@@ -32,53 +32,6 @@ func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*m
 	return out
 }
 
-// targets is which policies of an interned list may speak of which destinations, by their places in the list.
-type targets struct {
-	any   []int
-	named map[policy.Aim][]int
-}
-
-func (q *queries) computeAims(r *reader, k mesh.Key) (policy.Aims, error) {
-	res := q.reads(r).Spec(k)
-	if res == nil {
-		return policy.Aims{}, nil
-	}
-	return policy.AimsOf(res), nil
-}
-
-func (q *queries) computeTargets(r *reader, l keyList) (*targets, error) {
-	out := &targets{named: map[policy.Aim][]int{}}
-	for i, k := range q.set.get(r, l) {
-		a := q.aims.get(r, k)
-		if a.Any {
-			out.any = append(out.any, i)
-			continue
-		}
-		for _, n := range a.Named {
-			out.named[n] = append(out.named[n], i)
-		}
-	}
-	return out, nil
-}
-
-// policiesTo is [queries.policies] without those that cannot mean a destination, so that a change of theirs is not looked at.
-func (q *queries) policiesTo(r *reader, l keyList, dest mesh.Key, want func(mesh.Kind) bool) []*mesh.Resource {
-	t, list := q.targets.get(r, l), q.set.get(r, l)
-	places := slices.Concat(t.any, t.named[policy.Aim{Kind: string(dest.Kind), Name: dest.Name}])
-	slices.Sort(places)
-	rd := q.reads(r)
-	var out []*mesh.Resource
-	for _, i := range places {
-		if !want(list[i].Kind) {
-			continue
-		}
-		if res := rd.Spec(list[i]); res != nil {
-			out = append(out, res)
-		}
-	}
-	return out
-}
-
 func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
@@ -86,7 +39,7 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 		none := internKeys(nil)
 		return confs{compile.OutboundConf{}, none, none, none, none}, nil
 	}
-	conf, why := compile.NewOutboundConf(q.policiesTo(r, k.set, d.Key, compile.IsOutboundConf),
+	conf, why := compile.NewOutboundConf(q.policies(r, k.set, compile.IsOutboundConf),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
 	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
 }
@@ -118,7 +71,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 
 // routing is what policies make of requests to an HTTP port, the other backends that it needs, and where it came from.
 func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
-	rules := policy.HTTPRoutes(q.policiesTo(r, k.set, d.Key, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
+	rules := policy.HTTPRoutes(q.policies(r, k.set, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
 	cause := q.cause(r, k.causes, k.ref.Key)
 	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Policy: k.conf,

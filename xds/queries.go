@@ -156,8 +156,6 @@ type queries struct {
 	membership  *query[mesh.Key, *membership]
 	match       *query[mesh.Key, *match]
 	survey      *query[keyList, compile.Survey]
-	aims        *query[mesh.Key, policy.Aims]
-	targets     *query[keyList, *targets]
 	callerTags  *query[mesh.Key, callerTags]
 	confs       *query[inSet, confs]
 	connections *query[inSet, *connectionsOf]
@@ -209,8 +207,6 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.match = newQuery(g, "match", sameBy((*match).equal), q.computeMatch)
 	q.endpoints = newQuery(g, "endpoints", sameBy(sameResource), q.computeEndpoints)
 	q.survey = newQuery(g, "survey", sameBy(compile.Survey.Equal), q.computeSurvey)
-	q.aims = newQuery(g, "aims", sameBy(policy.Aims.Equal), q.computeAims)
-	q.targets = newQuery(g, "targets", same[*targets], q.computeTargets)
 	q.callerTags = newQuery(g, "caller_tags", same[callerTags], q.computeCallerTags)
 	q.confs = newQuery(g, "confs", same[confs], q.computeConfs)
 	q.connections = newQuery(g, "connections", sameBy((*connectionsOf).equal), q.computeConnections)
