@@ -40,7 +40,7 @@ func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error)
 	}
 	dest := policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}
 	of := func(kind mesh.Kind) []*mesh.Resource {
-		return q.policies(r, k.set, func(k mesh.Kind) bool { return k == kind })
+		return q.policiesAbout(r, k.set, d.Key, func(k mesh.Kind) bool { return k == kind })
 	}
 	rule, ok := policy.TCPRoute(of(mesh.KindMeshTCPRoute), dest)
 	http := p.Protocol.IsHTTP() && len(policy.HTTPRoutes(of(mesh.KindMeshHTTPRoute), dest)) > 0
@@ -55,7 +55,7 @@ func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error)
 	if p.Protocol.IsHTTP() {
 		p.Protocol = ir.TCP
 	}
-	conf, why := compile.NewOutboundConf(q.policies(r, k.set, compile.IsOutboundConf), dest, p)
+	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf), dest, p)
 	keys := append(why.Listener, rule.Policy.Key)
 	slices.SortFunc(keys, mesh.Key.Compare)
 	return &connectionsOf{backends: ir.Share(backends), extra: extra, conf: conf.Listener, causes: internKeys(slices.Compact(keys))}, nil

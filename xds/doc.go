@@ -11,7 +11,8 @@
 // A batch of changes touches inputs; what read them is marked, and levels are settled from low to high, so that each value
 // is computed at most once per batch. A value that comes out equal stops there: a policy whose content changed still
 // selects the same proxies, so their matching is not done again; a dataplane whose labels changed has the same address, so
-// no endpoint moves. Levels are static and follow the order of declaration: a query reads only queries before it, so there
+// no endpoint moves. A policy is read in parts (policy.Part): a destination reads what is said of everybody and what is
+// said of services of its name, so that a policy with an entry for one service concerns no other. Levels are static and follow the order of declaration: a query reads only queries before it, so there
 // can be no cycle. What nobody reads any more is dropped at the end of the batch.
 //
 // Why not a pass over all proxies with caches: the cost of asking every cache for every proxy is what makes an endpoint
@@ -49,5 +50,14 @@
 // # Progress
 //
 // A feed that a batch does not wake has thereby answered it. The others owe an answer; [Engine.Progress] looks at those
-// alone.
+// alone. What became of each of the last changes is rolled up as the answers come: a feed's debt points to the changes it is
+// for, so that an answer costs one addition per change ([Engine.Change]).
+//
+// # What profiles taught
+//
+// With 1,000 proxies that see the same 100 services, the engine is a twentieth of the CPU of a change; the rest is the wire:
+// half of it gRPC's transport and TLS, a quarter the delta protocol of each stream. A change that reaches clusters and routes is
+// three messages and three answers to each proxy (cluster, its endpoints once more, routes), and each costs what a bare gRPC message
+// costs. With 10,000 services that hardly two proxies share it was the merge of policies for destinations that they do not
+// name, 9,000 merges for a change for one service, until policies were read in parts: 54 ms came down to 0.6 ms.
 package xds

@@ -167,7 +167,7 @@ func TestCostFollowsChange(t *testing.T) {
 		want   map[string]uint64
 	}{
 		{"a policy's content: no matching, one route", func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
-			map[string]uint64{"head": 1, "survey": 1, "confs": 10, "routes": 1, "group": 1, "table": proxies, "inbound_policy": 1}},
+			map[string]uint64{"head": 1, "survey": 1, "confs": 1, "routes": 1, "group": 1, "table": proxies, "inbound_policy": 1}},
 		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) }, map[string]uint64{"instance": 1}},
 		{"an endpoint's health", func() { w.put(insight("dp-0", "Lost")) },
 			map[string]uint64{"instance": 1, "local_endpoints": 1, "endpoints": 1, "group": 1, "table": proxies, "membership": 1}},

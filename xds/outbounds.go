@@ -32,6 +32,23 @@ func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*m
 	return out
 }
 
+// policiesAbout are [queries.policies] for somebody who looks at what they say of one destination alone: what they say of
+// services of other names does not concern him.
+func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key, want func(mesh.Kind) bool) []*mesh.Resource {
+	rd := q.reads(r)
+	var out []*mesh.Resource
+	for _, k := range q.set.get(r, l) {
+		if !want(k.Kind) {
+			continue
+		}
+		if res := rd.policyFor(k); res != nil {
+			out = append(out, res)
+		}
+	}
+	q.s.named.note(r, serviceName{dest.Mesh, policy.PartOf(dest), want(mesh.KindMeshHTTPRoute) || want(mesh.KindMeshTCPRoute)})
+	return out
+}
+
 func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
@@ -39,7 +56,7 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 		none := internKeys(nil)
 		return confs{compile.OutboundConf{}, none, none, none, none}, nil
 	}
-	conf, why := compile.NewOutboundConf(q.policies(r, k.set, compile.IsOutboundConf),
+	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
 	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
 }
@@ -71,7 +88,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 
 // routing is what policies make of requests to an HTTP port, the other backends that it needs, and where it came from.
 func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
-	rules := policy.HTTPRoutes(q.policies(r, k.set, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
+	rules := policy.HTTPRoutes(q.policiesAbout(r, k.set, d.Key, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
 	cause := q.cause(r, k.causes, k.ref.Key)
 	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Policy: k.conf,

@@ -1,9 +1,11 @@
 package xds
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -21,14 +23,28 @@ type state struct {
 
 	specs, statuses, secrets *input[mesh.Key]
 	indexes                  *input[compile.Index]
-	asked                    *input[caller]
+	// general is what a policy says but for entries that name a service; named is what all policies of a mesh say of the
+	// services of a name.
+	general *input[mesh.Key]
+	named   *input[serviceName]
+	asked   *input[caller]
 }
+
+// serviceName is all services of a mesh that have the name, as routes speak of them or as other policies do.
+type serviceName struct {
+	mesh   string
+	part   policy.Part
+	routes bool
+}
+
+func isRoute(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute || k == mesh.KindMeshTCPRoute }
 
 func newState(g *graph) *state {
 	return &state{ranges: map[compile.Index][]mesh.Key{}, identities: map[mesh.Key]*ir.Identity{},
 		wants: map[caller]nameList{}, asked: newInput[caller](g, "wanted"),
 		specs: newInput[mesh.Key](g, "spec"), statuses: newInput[mesh.Key](g, "status"),
-		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index")}
+		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index"),
+		general: newInput[mesh.Key](g, "policy"), named: newInput[serviceName](g, "named")}
 }
 
 // apply takes a batch in and touches the inputs that it changed.
@@ -40,9 +56,25 @@ func (s *state) apply(view replica.View, changes []store.Change) {
 		if spec {
 			s.reindex(old, now)
 			s.specs.touch(c.Key)
+			s.touchParts(old, now)
 		}
 		if old == nil || now == nil || old.StatusRevision != now.StatusRevision || old.Status != now.Status {
 			s.statuses.touch(c.Key)
+		}
+	}
+}
+
+// touchParts touches what destinations read of a policy.
+func (s *state) touchParts(old, now *mesh.Resource) {
+	key := cmp.Or(old, now).Key
+	if info, ok := mesh.Lookup(key.Kind); !ok || info.Policy == nil || !info.Policy.HasTo {
+		return
+	}
+	for _, part := range policy.ChangedParts(old, now) {
+		if part == (policy.Part{}) {
+			s.general.touch(key)
+		} else {
+			s.named.touch(serviceName{key.Mesh, part, isRoute(key.Kind)})
 		}
 	}
 }
@@ -115,6 +147,13 @@ func (r reads) Spec(key mesh.Key) *mesh.Resource {
 func (r reads) Range(i compile.Index) []mesh.Key {
 	r.s.indexes.note(r.reader, i)
 	return r.s.ranges[i]
+}
+
+// policyFor is a policy for somebody who looks at what it says of one destination alone.
+func (r reads) policyFor(key mesh.Key) *mesh.Resource {
+	r.s.general.note(r.reader, key)
+	res, _ := r.s.view.Get(key)
+	return res
 }
 
 func (r reads) status(key mesh.Key) *mesh.Resource {

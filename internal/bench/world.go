@@ -49,12 +49,12 @@ func (s Shape) reaches(sidecar int) []int {
 func (s Shape) callers() [][]mesh.Key {
 	out := make([][]mesh.Key, s.Services)
 	if s.Reachable == 0 {
-		all := make([]mesh.Key, s.Sidecars)
-		for i := range all {
-			all[i] = key(mesh.KindDataplane, sidecar(i))
+		var all []mesh.Key
+		for i := range s.Sidecars {
+			all = append(all, key(mesh.KindDataplane, sidecar(i)))
 		}
-		for svc := range out {
-			out[svc] = all
+		for i := range out {
+			out[i] = all
 		}
 		return out
 	}
