@@ -96,6 +96,9 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ReadBufferSize(4 << 10),
 		grpc.MaxConcurrentStreams(100),
+		// A window of a given size: to find one, gRPC would send a ping for each acknowledgement, and wait for none of them.
+		grpc.InitialWindowSize(1 << 20),
+		grpc.InitialConnWindowSize(1 << 20),
 	}
 }
 
