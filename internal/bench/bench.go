@@ -102,6 +102,54 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context, out *Report) error {
+	before, err := b.load()
+	if err != nil {
+		return err
+	}
+	if err := b.figures(ctx, out); err != nil {
+		return err
+	}
+	after, err := b.load()
+	if err != nil {
+		return err
+	}
+	if all := after.all - before.all; all > 0 {
+		out.Others = max(0, (after.busy-before.busy-(after.own-before.own))/all*100)
+	}
+	return nil
+}
+
+// load is CPU seconds since the machine started: of all its cores, of those what was not idle, and what this benchmark took.
+type load struct{ all, busy, own float64 }
+
+// load is zero where the system does not say.
+func (b *bench) load() (load, error) {
+	r, err := b.child.do(order{})
+	if err != nil {
+		return load{}, err
+	}
+	out := load{own: cpu() + r.CPU}
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return load{}, nil
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	const ticks = 100 // a second, on every Linux that Go runs on
+	for i, f := range strings.Fields(line) {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil || i > 8 { // the name of the line; guests are counted before
+			continue
+		}
+		out.all += n / ticks
+		if i != 4 && i != 5 { // idle, waiting for a disk
+			out.busy += n / ticks
+		}
+	}
+	return out, nil
+}
+
+// figures measures everything but the machine.
+func (b *bench) figures(ctx context.Context, out *Report) error {
 	if err := b.coldStart(ctx, out); err != nil {
 		return err
 	}
@@ -281,6 +329,7 @@ func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, 
 		for s := range after.Bytes {
 			size = max(size, after.Bytes[s]-before.Bytes[s])
 		}
+		floor := cpu()
 		d, err := b.plane.floor.round(ctx, len(concerned), int(size))
 		if err != nil {
 			return f, fmt.Errorf("floor: %w", err)
@@ -290,6 +339,7 @@ func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, 
 		}
 		times, floors = append(times, took), append(floors, d)
 		f.CPU += used / n
+		f.FloorCPU += (cpu() - floor) / n
 		f.SidecarsCPU += (after.CPU - before.CPU) / n
 		f.Allocs += float64(is.Mallocs-was.Mallocs) / n
 		f.AllocBytes += float64(is.TotalAlloc-was.TotalAlloc) / n
