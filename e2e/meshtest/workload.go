@@ -335,3 +335,18 @@ func (l *logWriter) Write(p []byte) (int, error) {
 
 // CutSidecar kills the workload's Envoy, as a machine that is gone.
 func (x *Workload) CutSidecar() { x.stop() }
+
+// CallFresh is Get over a connection of its own.
+func (x *Workload) CallFresh(destination string) (r Result) {
+	began := time.Now()
+	defer func() { r.Took = time.Since(began) }()
+	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: Patience}
+	resp, err := c.Get("http://" + x.To(destination) + "/")
+	if err != nil {
+		return Result{Err: err}
+	}
+	defer func() { _ = resp.Body.Close() }()
+	r.Status, r.Header = resp.StatusCode, resp.Header
+	r.Body, r.Err = io.ReadAll(resp.Body)
+	return r
+}
