@@ -5,9 +5,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // Answer is what an App says of itself and of the request that reached it.
@@ -79,6 +82,36 @@ func (a *App) Stop() {
 	a.l, a.server, a.conns = nil, nil, nil
 	a.mu.Unlock()
 	a.serves.Wait()
+}
+
+// StopAnswering leaves the address with a backlog that is full: whoever connects waits for ever. It holds until the test ends.
+func (a *App) StopAnswering(t *testing.T) {
+	t.Helper()
+	a.Stop()
+	address := netip.MustParseAddrPort(a.address)
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.CloseOnExec(fd)
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Listen(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 4 { // the first one or two fill it
+		c, err := net.DialTimeout("tcp", a.address, 200*time.Millisecond)
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { _ = c.Close() })
+	}
+	t.Fatal("the backlog does not fill")
 }
 
 // Handle decides how to answer until the test ends; [App.Echo] is what it does else.

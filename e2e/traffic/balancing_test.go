@@ -17,6 +17,7 @@ func TestBalancing(t *testing.T) {
 		t.Run(algorithm, func(t *testing.T) { m.testHash(t, algorithm) })
 	}
 	t.Run("what is hashed", m.testHashPolicies)
+	t.Run("hash of a route", m.testHashOfRoute)
 	t.Run("affinity", m.testAffinity)
 }
 
@@ -198,5 +199,32 @@ spec: {to: [{targetRef: {kind: MeshService, name: api}, default: {localityAwaren
 	near.Fail(t, http.StatusOK)
 	if far := m.get(40); far["api-near"] < 5 || far["api-1"] < 5 {
 		t.Errorf("a caller without the tag should use all: %v", far)
+	}
+}
+
+// testHashOfRoute: what is said of a route is hashed on its requests, and not on others.
+func (m *callerMesh) testHashOfRoute(t *testing.T) {
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /mine}}], default: {}}]"))
+	m.Apply(t, `
+type: MeshLoadBalancingStrategy
+mesh: default
+name: of-route
+spec:
+  to:
+  - {targetRef: {kind: MeshService, name: api}, default: {loadBalancer: {type: RingHash}}}
+  - {targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {hashPolicies: [{type: Header, header: {name: x-user}}]}}
+`)
+	at := func(path string) map[string]bool {
+		seen := map[string]bool{}
+		for range 40 {
+			seen[m.web.Call("api", "GET", path, "x-user", "one").Answer.Instance] = true
+		}
+		return seen
+	}
+	if seen := at("/mine"); len(seen) != 1 || seen[""] {
+		t.Errorf("a user on the route was at %v", seen)
+	}
+	if seen := at("/"); len(seen) != 3 {
+		t.Errorf("outside of it nothing is hashed: %v", seen)
 	}
 }

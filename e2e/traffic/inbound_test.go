@@ -254,6 +254,20 @@ func (m *inboundMesh) testByCaller(t *testing.T) {
 	exact := func(kind, conf string) string {
 		return atDoor(kind, "backend", "{matches: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}], default: "+conf+"}")
 	}
+	t.Run("by tags", func(t *testing.T) {
+		m.Apply(t, `
+type: MeshFaultInjection
+mesh: default
+name: by-tags
+spec:
+  targetRef: {kind: Dataplane, labels: {app: backend}}
+  from: [{targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}}]
+`)
+		meshtest.Eventually(t, "web is concerned", func() (bool, string) { r := m.web.Get("backend"); return r.Status == 418, r.String() })
+		if got := statuses(20, call(m.batch)); got[200] != 20 {
+			t.Errorf("batch is not: %v", got)
+		}
+	})
 	for kind, c := range map[string]struct {
 		conf   string
 		status int

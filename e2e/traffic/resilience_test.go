@@ -26,6 +26,7 @@ func TestResilience(t *testing.T) {
 	m := startCallerMesh(t)
 	t.Run("retry counts", m.testRetryCounts)
 	t.Run("retries elsewhere", m.testRetryElsewhere)
+	t.Run("retries by tags", m.testRetryByTags)
 	t.Run("what is retried", m.testRetryOn)
 	t.Run("back-off", m.testBackOff)
 	t.Run("rate-limited back-off", m.testResetHeaders)
@@ -35,6 +36,8 @@ func TestResilience(t *testing.T) {
 	t.Run("request timeout", m.testRequestTimeout)
 	t.Run("stream timeouts", m.testStreamTimeouts)
 	t.Run("headers timeout", m.testHeadersTimeout)
+	t.Run("idle timeout", m.testIdleTimeout)
+	t.Run("connection timeout", m.testConnectionTimeout)
 }
 
 const (
@@ -76,6 +79,22 @@ func (m *callerMesh) testRetryElsewhere(t *testing.T) {
 	}
 	if n := m.api[0].Requests() + m.api[1].Requests() - before; n < 50 {
 		t.Errorf("the failing instances were asked %d times only: nothing was retried", n)
+	}
+}
+
+// testRetryByTags: instances with the tags are left out of retries, though not of first attempts.
+func (m *callerMesh) testRetryByTags(t *testing.T) {
+	newer := m.Add(meshtest.Spec{Zone: us, Name: "api-newer", Service: "api", Bare: true, Tags: map[string]string{"version": "v2"}})
+	defer newer.Remove(t)
+	m.Apply(t, toAPI("MeshCircuitBreaker", noEjection))
+	m.Apply(t, toAPI("MeshRetry", `default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
+		hostSelection: [{predicate: OmitHostsWithTags, tags: {version: v1}}], hostSelectionMaxAttempts: 10}}`))
+	for _, a := range m.api {
+		a.Fail(t, 500)
+	}
+	before := m.api[0].Requests()
+	if got := m.get(80); got["api-newer"] != 80 || m.api[0].Requests() == before {
+		t.Errorf("every retry should go to the newer instance: %v", got)
 	}
 }
 
@@ -294,4 +313,45 @@ func (m *callerMesh) testHeadersTimeout(t *testing.T) {
 		line, err := bufio.NewReader(c).ReadString('\n')
 		return line == "HTTP/1.1 408 Request Timeout\r\n", fmt.Sprintf("%q %v", line, err)
 	})
+}
+
+// testIdleTimeout: a connection on which nothing moves is closed.
+func (m *callerMesh) testIdleTimeout(t *testing.T) {
+	m.Apply(t, to("MeshTimeout", "db", "default: {idleTimeout: 300ms}"))
+	c, err := net.Dial("tcp", m.web.To("db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(meshtest.Patience))
+	r := bufio.NewReader(c)
+	if line, err := r.ReadString('\n'); err != nil {
+		t.Fatalf("%q %v", line, err)
+	}
+	began := time.Now()
+	if _, err := r.ReadByte(); err == nil || time.Since(began) < 200*time.Millisecond || time.Since(began) > 10*time.Second {
+		t.Errorf("closed after %s: %v", time.Since(began), err)
+	}
+}
+
+// testConnectionTimeout: an instance whose backlog is full answers no attempt to connect.
+func (m *callerMesh) testConnectionTimeout(t *testing.T) {
+	full := m.Add(meshtest.Spec{Zone: us, Name: "full", Service: "api-next", Bare: true})
+	defer full.Remove(t)
+	full.StopAnswering(t)
+	m.Apply(t, to("MeshCircuitBreaker", "api-next", noEjection))
+	m.Apply(t, to("MeshTimeout", "api-next", "default: {connectionTimeout: 300ms}"))
+	m.Apply(t, to("MeshRetry", "api-next", noRetries))
+	failed := 0
+	for range 4 {
+		switch r := m.web.Get("api-next"); {
+		case r.Status == 503 && r.Took > 250*time.Millisecond && r.Took < 3*time.Second:
+			failed++
+		case r.Status != 200:
+			t.Errorf("%v", r)
+		}
+	}
+	if failed != 2 {
+		t.Errorf("%d of 4 requests waited for a connection in vain, want every other", failed)
+	}
 }

@@ -62,6 +62,23 @@ spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: flights}}}, 
 		}
 	})
 
+	t.Run("weights", func(t *testing.T) {
+		w.Apply(t, `
+type: MeshHTTPRoute
+mesh: default
+name: split
+spec:
+  to:
+  - targetRef: {kind: MeshMultiZoneService, name: flights}
+    rules:
+    - matches: [{path: {type: PathPrefix, value: /}}]
+      default:
+        backendRefs: [{kind: MeshMultiZoneService, name: flights, port: 8080, weight: 80}, {kind: MeshService, name: web, port: 8080, weight: 20}]
+`)
+		got := call(global, 1000)
+		chiSquared(t, map[string]int{"flights": got["near-1"] + got["near-2"], "web": got["web"]}, map[string]float64{"flights": 0.8, "web": 0.2})
+	})
+
 	t.Run("thresholds", func(t *testing.T) {
 		ill := map[*meshtest.Workload]*atomic.Bool{}
 		for _, x := range append([]*meshtest.Workload{far}, near...) {
