@@ -220,7 +220,7 @@ func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.C
 	changed := e.dirty
 	e.dirty = nil
 	var r *rollup
-	if len(changes) > 0 {
+	if revision > after && e.started() {
 		r = e.record(after, revision, committed, changes)
 	}
 	for _, p := range changed {
@@ -245,6 +245,16 @@ func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.C
 	}
 	e.failures = e.failed()
 	e.changed()
+}
+
+// started says that a view was taken in before: what the first one holds was changed before the start.
+func (e *Engine) started() bool {
+	select {
+	case <-e.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 func (e *Engine) markDirty(p *proxy) {

@@ -33,8 +33,7 @@ type feed struct {
 	update  delta.Update
 	pushed  []debt
 	refused []delta.Refusal
-	// has is the last table that was answered, woke the last change that gave the feed something new.
-	has  *delta.Table
+	// woke is the last change that gave the feed something new.
 	woke *rollup
 }
 
@@ -42,9 +41,8 @@ type feed struct {
 // revision of its own, as an identity, owes an answer for itself alone: first is then last+1.
 type debt struct {
 	first, last uint64
-	// owed are the changes that wait for the answer, and table is what brought them once it was pushed.
-	owed  []*rollup
-	table *delta.Table
+	// owed are the changes that wait for the answer.
+	owed []*rollup
 }
 
 // Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
@@ -167,9 +165,7 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 		d.first, d.owed = min(d.first, f.pending.first), f.pending.owed
 	}
 	if r != nil {
-		f.woke = r
-		r.concern(f)
-		d.owed = append(d.owed, r)
+		d.owed = r.concern(f, d.owed)
 	}
 	if f.update.Committed.IsZero() {
 		f.update.Committed = committed
@@ -216,7 +212,6 @@ func (f *feed) Next(ctx context.Context) (delta.Update, error) {
 		}
 		if f.pending != nil {
 			u := f.update
-			f.pending.table = u.Table
 			f.pushed = append(f.pushed, *f.pending)
 			f.pending = nil
 			f.update.Table, f.update.Committed = nil, time.Time{}
@@ -243,7 +238,6 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	now := time.Now()
 	for n < len(f.pushed) && f.pushed[n].last <= revision {
 		f.e.answer(f.pushed[n].owed, refusals, false, now)
-		f.has = f.pushed[n].table
 		n++
 	}
 	f.pushed = slices.Delete(f.pushed, 0, n)

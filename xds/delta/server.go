@@ -55,6 +55,7 @@ type Server struct {
 	metrics *metrics
 	debts   debts
 	door    door
+	watched watched
 	running sync.WaitGroup
 }
 
@@ -76,7 +77,7 @@ func NewServer(c Config) *Server {
 		c.Logger = zap.NewNop()
 	}
 	m := newMetrics(c.Registerer)
-	return &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}},
+	return &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}}, watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
 		door: door{places: semaphore.NewWeighted(int64(c.MaxJoining)), patience: c.JoiningPatience, metrics: m}}
 }
 
@@ -155,6 +156,8 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	st.looks.join, st.looks.since, st.looks.done, st.looks.asked = join, time.Now(), ctx.Done(), make(chan chan<- StreamView)
+	defer s.watched.add(key, st)()
 	leave, err := s.door.enter(ctx, member.Superseded())
 	if err != nil {
 		member.Leave(err)
@@ -225,6 +228,7 @@ type stream struct {
 	feed   Feed
 	state  *state
 	asked  asked
+	looks  looks
 	// settledIn gives up the stream's place among those that are joining.
 	settledIn func()
 
@@ -302,6 +306,7 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 	grace := time.NewTimer(settleTime)
 	defer grace.Stop()
 	st.request(first)
+	st.looks.serving.Store(true)
 	for {
 		if !sending {
 			if r := st.next(time.Now()); r != nil {
@@ -335,6 +340,8 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 			sending = false
 		case <-grace.C:
 			st.state.settled = true
+		case answer := <-st.looks.asked:
+			answer <- st.look()
 		case err := <-st.received:
 			return err
 		case err := <-st.ended:

@@ -319,6 +319,7 @@ func (m *member) Leave(cause error)           { m.gate.left <- cause }
 // rig is a server on a real socket over TLS.
 type rig struct {
 	engine   *engine
+	server   *delta.Server
 	gate     *gate
 	registry *prometheus.Registry
 	address  string
@@ -355,6 +356,7 @@ func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
 		f(&config)
 	}
 	server := delta.NewServer(config)
+	r.server = server
 	creds := credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
 	g := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(creds))...)
 	server.Register(g)
