@@ -150,7 +150,9 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	defer f.Close()
 	f.Answered(r.next(f).Revision, nil)
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
-	r.e.send(func() { r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { return nil, errors.New("broken") } })
+	r.e.send(func() {
+		r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { return nil, errors.New("broken") }
+	})
 	timeout := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}, Spec: &meshv1.MeshTimeout{
 		TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 			Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(3 * time.Second)}}}}}

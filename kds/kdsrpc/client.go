@@ -131,6 +131,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	if cursor := sink.Cursor(); cursor != nil {
 		c.tracker.apply(cursor.GetRevision(), revision, true)
+		c.tracker.remember(cursor.GetRevision(), 0)
 		c.once.Do(func() { close(c.synced) })
 	}
 	return nil

@@ -16,7 +16,7 @@ type tracker struct {
 	applied  uint64
 	answered uint64
 	pairs    []pair // ascending in both; those that are not answered yet
-	history  []pair // ascending in both; the last maxHistory
+	history  []pair // ascending in global; the last maxHistory
 	changed  chan struct{}
 }
 
@@ -55,12 +55,19 @@ func (t *tracker) apply(global, local uint64, reset bool) {
 		}
 		t.pairs = kept
 	}
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// remember notes for [Client.Local] that what global's revisions up to this one changed here is in the local revision; 0 if
+// they changed nothing here. Call it after apply.
+func (t *tracker) remember(global, local uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if len(t.history) == maxHistory {
 		t.history = append(t.history[:0], t.history[maxHistory/2:]...)
 	}
 	t.history = append(t.history, pair{global, local})
-	close(t.changed)
-	t.changed = make(chan struct{})
 }
 
 // Origin says where one of global's revisions is in the zone's store.
@@ -89,7 +96,7 @@ func (t *tracker) local(global uint64) (uint64, Origin) {
 		return 0, OriginAhead
 	case i == 0:
 		return 0, OriginForgotten
-	case t.history[i].local == t.history[i-1].local:
+	case t.history[i].local == 0:
 		return 0, OriginNothing
 	}
 	return t.history[i].local, OriginKnown

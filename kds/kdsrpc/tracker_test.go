@@ -75,9 +75,10 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 		t.Errorf("before anything: %d", o)
 	}
 	tr.apply(10, 3, true)
-	tr.apply(11, 4, false)
-	tr.apply(15, 4, false) // a bookmark: nothing here up to 15
-	tr.apply(18, 7, false) // three in one
+	tr.remember(10, 3)
+	tr.remember(11, 4)
+	tr.remember(15, 0) // a bookmark: nothing here up to 15
+	tr.remember(18, 7) // three in one
 	for _, c := range []struct {
 		global, local uint64
 		want          Origin
@@ -88,7 +89,7 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 		}
 	}
 	for i := uint64(20); i < 20+3*maxHistory; i++ {
-		tr.apply(i, i, false)
+		tr.remember(i, i)
 	}
 	if len(tr.history) > maxHistory {
 		t.Errorf("%d are remembered", len(tr.history))
@@ -100,6 +101,7 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 		t.Errorf("the last one: %d, %d", local, o)
 	}
 	tr.apply(2, 30000, true) // another store of global
+	tr.remember(2, 30000)
 	if _, o := tr.local(2); o != OriginForgotten {
 		t.Errorf("of another store: %d", o)
 	}
