@@ -113,7 +113,11 @@ func (e *Engine) Change(revision uint64) (Change, ChangeState) {
 	if i == len(e.changes) || e.changes[i].First > revision {
 		return Change{}, ChangeForgotten
 	}
-	r := e.changes[i]
+	return e.describe(e.changes[i]), ChangeKnown
+}
+
+// describe adds what is not kept with a change: who owes an answer and who refuses; mu is held.
+func (e *Engine) describe(r *rollup) Change {
 	out := r.Change
 	out.Inputs, out.Woken = slices.Clone(r.Inputs), slices.Clone(r.Woken)
 	if r.open() > 0 {
@@ -139,7 +143,7 @@ func (e *Engine) Change(revision uint64) (Change, ChangeState) {
 		}
 	}
 	slices.SortStableFunc(out.Refusals, func(a, b ProxyRefusal) int { return a.Proxy.Compare(b.Proxy) })
-	return out, ChangeKnown
+	return out
 }
 
 func (f *feed) owes(r *rollup) bool {
@@ -174,8 +178,7 @@ func (e *Engine) Followed(of delta.Feed) (ProxyState, bool) {
 		s.Answered = min(s.Answered, f.answered())
 	}
 	if f.woke != nil {
-		c := f.woke.Change
-		c.Inputs, c.Woken = slices.Clone(c.Inputs), slices.Clone(c.Woken)
+		c := e.describe(f.woke)
 		s.Woke = &c
 	}
 	for _, x := range f.refused {
