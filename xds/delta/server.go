@@ -225,6 +225,8 @@ type stream struct {
 	feed   Feed
 	state  *state
 	asked  asked
+	// owes says that the engine has not heard yet that the last update is answered.
+	owes bool
 	// settledIn gives up the stream's place among those that are joining.
 	settledIn func()
 
@@ -314,8 +316,10 @@ func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequ
 				}
 			}
 		}
-		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
+		// An update may be of a revision that was answered before: a certificate has none of its own.
+		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals || st.owes && revision == st.state.revision) {
 			answered, refusals = max(answered, revision), st.state.refusals
+			st.owes = revision < st.state.revision
 			st.feed.Answered(answered, st.state.standing())
 		}
 		if !configured && st.configured() {

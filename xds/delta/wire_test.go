@@ -136,6 +136,7 @@ type feed struct {
 	calls    uint64
 	told     uint64
 	answered uint64
+	reports  int // calls of Answered
 	refusals []delta.Refusal
 	changed  chan struct{}
 	closed   bool
@@ -148,11 +149,14 @@ func (e *engine) set(t testing.TB, w world) uint64 {
 	return e.setTable(&delta.Table{Segments: []*delta.Segment{delta.NewSegment(w.resources(t))}})
 }
 
-func (e *engine) setTable(table *delta.Table) uint64 {
+func (e *engine) setTable(table *delta.Table) uint64 { return e.setAt(table, 1) }
+
+// setAt sets a table; by is 0 for what has no revision of its own.
+func (e *engine) setAt(table *delta.Table, by uint64) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.table = table
-	e.revision++
+	e.revision += by
 	close(e.changed)
 	e.changed = make(chan struct{})
 	return e.revision
@@ -193,6 +197,7 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answered, f.refusals = revision, refusals
+	f.reports++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }

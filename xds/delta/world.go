@@ -171,6 +171,7 @@ func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response
 // update takes a new table, and then the requests that waited for it.
 func (st *stream) update(u Update) {
 	st.state.update(u)
+	st.owes = true
 	a := &st.asked
 	for len(a.held) > 0 && a.held[0].call <= u.Wanted {
 		st.state.request(TypeListener, a.held[0].req)
