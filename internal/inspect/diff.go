@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -29,7 +30,8 @@ func CanEmpty(kind mesh.Kind) bool {
 // view, the resources are laid over it, and what the engine makes anew is compared. The first size changed proxies are named
 // (0: [DefaultSize]); verbose adds what changes within each resource.
 func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, verbose bool) (*adminv1.ZoneDiff, error) {
-	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, size: cmp.Or(size, DefaultSize), verbose: verbose, total: map[change]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
+	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, size: cmp.Or(size, DefaultSize), verbose: verbose,
+		shared: map[change]*adminv1.ResourceDiff{}, groups: map[group]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
 	s := xds.NewStatic(zone, view)
 	before := map[mesh.Key]*delta.Table{}
 	var failed []error
@@ -64,8 +66,8 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 			return nil, err
 		}
 	}
-	for _, c := range slices.SortedFunc(maps.Keys(d.total), compareChanges) {
-		d.out.Resources = append(d.out.Resources, d.total[c])
+	for _, key := range slices.SortedFunc(maps.Keys(d.groups), compareGroups) {
+		d.out.Resources = append(d.out.Resources, d.groups[key])
 	}
 	for _, text := range sortedKeys(d.emptied) {
 		d.out.Emptied = append(d.out.Emptied, fmt.Sprintf("%s, at %d of %d proxies", text, d.emptied[text], d.out.Proxies))
@@ -98,7 +100,9 @@ type differ struct {
 	out     *adminv1.ZoneDiff
 	size    int
 	verbose bool
-	total   map[change]*adminv1.ResourceDiff
+	// shared is the group of a change that was seen before.
+	shared map[change]*adminv1.ResourceDiff
+	groups map[group]*adminv1.ResourceDiff
 	// emptied counts proxies by what would be empty.
 	emptied map[string]uint32
 	// was is the engine over the view as it is; made when first asked.
@@ -112,8 +116,39 @@ type change struct {
 	old, now *delta.Resource
 }
 
-func compareChanges(a, b change) int {
-	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name))
+// group is changes that read the same: proxies have listeners of one name that differ in their address, and change alike.
+type group struct {
+	typ                 delta.Type
+	name, action, lines string
+}
+
+func compareGroups(a, b group) int {
+	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name), cmp.Compare(a.action, b.action), cmp.Compare(a.lines, b.lines))
+}
+
+func (d *differ) groupOf(c change) (*adminv1.ResourceDiff, error) {
+	if r := d.shared[c]; r != nil {
+		return r, nil
+	}
+	r := &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
+	switch {
+	case c.old == nil:
+		r.Action = "added"
+	case c.now == nil:
+		r.Action = "removed"
+	}
+	if d.verbose {
+		var err error
+		if r.Lines, err = lines(c.old, c.now); err != nil {
+			return nil, err
+		}
+	}
+	key := group{c.typ, c.name, r.Action, strings.Join(r.Lines, "\n")}
+	if like := d.groups[key]; like != nil {
+		r = like
+	}
+	d.shared[c], d.groups[key] = r, r
+	return r, nil
 }
 
 // failures notes what fails with the change and did not without it.
@@ -134,19 +169,10 @@ func (d *differ) failures(before, after []error) {
 func (d *differ) count(proxy mesh.Key, before *delta.Table, step *delta.Step) (fingerprint string, err error) {
 	note := func(c change) {
 		fingerprint += fmt.Sprintf("%p %p ", c.old, c.now)
-		r := d.total[c]
-		if r == nil {
-			r = &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
-			switch {
-			case c.old == nil:
-				r.Action = "added"
-			case c.now == nil:
-				r.Action = "removed"
-			}
-			if d.verbose {
-				r.Lines, err = lines(c.old, c.now)
-			}
-			d.total[c] = r
+		r, failed := d.groupOf(c)
+		if failed != nil {
+			err = failed
+			return
 		}
 		r.Proxies++
 		if len(r.Names) < d.size {
