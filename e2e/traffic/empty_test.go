@@ -1,0 +1,5 @@
+package traffic
+
+var (
+	scenarioTests, loadTests []test
+)
