@@ -263,6 +263,12 @@ func rdsOf(t *testing.T, l *listenerv3.Listener, table *delta.Table, policies st
 	return out
 }
 
+// longExpressions is as package bootstrap has it: long identities and long expressions of users are no mistake.
+func longExpressions() *bootstrapv3.LayeredRuntime {
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+		StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}}}}}
+}
+
 // refuses gives what Envoy has against the pieces together; empty if nothing. Each gets a name and an address of its own.
 func refuses(t *testing.T, envoy string, list []piece) string {
 	t.Helper()
@@ -270,9 +276,7 @@ func refuses(t *testing.T, envoy string, list []piece) string {
 		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}}}
 	b := &bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: ads},
-		// As package bootstrap has it: long identities and long expressions of users are no mistake.
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-			StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}}}}}}
+		LayeredRuntime:   longExpressions()}
 	b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
 	for i, p := range list {
 		if p.cluster != nil {
