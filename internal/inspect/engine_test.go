@@ -60,9 +60,7 @@ func serve(t *testing.T, rs []*mesh.Resource) *served {
 		s.proxies = append(s.proxies, r.Key)
 		f := s.e.Open(delta.Opening{Proxy: r.Key})
 		t.Cleanup(f.Close)
-		if _, err := f.Next(ctx); err != nil {
-			t.Fatal(err)
-		}
+		s.until(func() bool { _, ok := s.e.Config(r.Key); return ok })
 	}
 	slices.SortFunc(s.proxies, mesh.Key.Compare)
 	return s
@@ -82,15 +80,20 @@ func (s *served) write(rs []*mesh.Resource) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for {
-		changed := s.e.ProgressChanged()
-		if s.e.Progress().Revision >= res.Revision {
-			break
-		}
-		<-changed
-	}
+	s.until(func() bool { return s.e.Progress().Revision >= res.Revision })
 	if _, err := s.replica.Wait(s.ctx, res.Revision); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// until waits for a state of the engine.
+func (s *served) until(ok func() bool) {
+	for {
+		changed := s.e.ProgressChanged()
+		if ok() {
+			return
+		}
+		<-changed
 	}
 }
 
