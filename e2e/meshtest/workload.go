@@ -174,7 +174,7 @@ type Result struct {
 }
 
 func (r Result) String() string {
-	return fmt.Sprintf("status %d from %q after %s %q, error %v", r.Status, r.Answer.Instance, r.Took.Round(time.Millisecond), r.Body[:min(len(r.Body), 80)], r.Err)
+	return fmt.Sprintf("status %d from %q after %s %q, error %v", r.Status, r.Answer.Instance, r.Took.Round(time.Millisecond), r.Body[:min(len(r.Body), 160)], r.Err)
 }
 
 // To is the address of the workload's outbound to a destination.
