@@ -2,8 +2,9 @@
 // zones), and requests go through real Envoys.
 //
 // Tests of one world share its proxies; each takes its policies back. Where Envoy draws lots a test says how sure it is: a limit
-// is passed by chance once in a million runs or less. Nothing is measured by the clock that a busy machine can bend
-// upwards: times have lower bounds, and upper ones only where the thing would else take ten times as long.
+// is passed by chance once in a million runs or less. A busy machine bends times: an Envoy that is starved
+// measures from a moment that is past, so lower bounds leave it a third, and upper ones stand only where the thing would else
+// take several times as long.
 //
 //   - routes_test.go: matches, filters, weights, mirror, policies attached to a route, shadow policies
 //   - resilience_test.go, limits_test.go, health_test.go, balancing_test.go: what a caller's sidecar does

@@ -238,7 +238,7 @@ func (g *guide) timeout(t *testing.T) {
 	for _, x := range g.backend {
 		hang(t, x.App, 1)
 	}
-	if r := g.web.Get(backendHTTP); r.Status != 504 || r.Took < 950*time.Millisecond || r.Took > 10*time.Second {
+	if r := g.web.Get(backendHTTP); r.Status != 504 || r.Took < 700*time.Millisecond || r.Took > 10*time.Second {
 		t.Errorf("a request that hangs should end after a second: %v", r)
 	}
 }
@@ -275,7 +275,7 @@ func (g *guide) chaos(t *testing.T) {
 	got, late := map[string]int{}, 0
 	for _, r := range g.web.Many(1000, 100, func(int) meshtest.Result { return g.web.Get(backendHTTP) }) {
 		got[fmt.Sprint(r.Status)]++
-		if r.Status == 200 && r.Took >= 490*time.Millisecond {
+		if r.Status == 200 && r.Took >= 400*time.Millisecond {
 			late++
 		}
 	}
@@ -328,11 +328,11 @@ func (g *guide) timeoutByCaller(t *testing.T) {
 	batch := get(g.batch)
 	<-entered
 	web := get(g.web)
-	if r := <-web; r.Status != 504 || r.Took < 9900*time.Millisecond {
+	if r := <-web; r.Status != 504 || r.Took < 9*time.Second {
 		t.Errorf("web waits for 10 s: %v", r)
 	}
 	release()
-	if r := <-batch; r.Status != 200 || r.Took < 9900*time.Millisecond {
+	if r := <-batch; r.Status != 200 || r.Took < 9*time.Second {
 		t.Errorf("batch waits longer: %v", r)
 	}
 }

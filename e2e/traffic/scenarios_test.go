@@ -234,7 +234,7 @@ func (m *airline) testLegacyRetry(t *testing.T) {
 		t.Errorf("frontend: %d attempts for %v, want 4", n, r)
 	}
 	seen := hang(t, m.backend.App, 1)
-	if r := m.frontend.Get("backend"); r.Status != 200 || seen.Load() != 2 || r.Took < 1900*time.Millisecond || r.Took > 12*time.Second {
+	if r := m.frontend.Get("backend"); r.Status != 200 || seen.Load() != 2 || r.Took < 1500*time.Millisecond || r.Took > 12*time.Second {
 		t.Errorf("an attempt that hangs ends after 2 s: %d attempts, %v", seen.Load(), r)
 	}
 }
