@@ -286,9 +286,19 @@ func (p *proxy) rejected() error {
 	return err
 }
 
-// reloads compares the listeners with those of the last look, and returns the names of those that changed. One whose content
-// is as before and that was loaded anew, or is draining, is an error.
-func (p *proxy) reloads() ([]string, error) {
+// change is a listener that is another than at the last look.
+type change struct {
+	name string
+	port uint32
+}
+
+func portOf(l loaded) uint32 {
+	return l.body.(*listenerv3.Listener).GetAddress().GetSocketAddress().GetPortValue()
+}
+
+// reloads compares the listeners with those of the last look, and returns those that changed, came or went. One whose content
+// is as before and that was loaded anew is an error.
+func (p *proxy) reloads() ([]change, error) {
 	now, err := p.listeners()
 	if err != nil {
 		return nil, err
@@ -298,21 +308,21 @@ func (p *proxy) reloads() ([]string, error) {
 	if before == nil {
 		return nil, nil
 	}
-	var changed []string
+	var out []change
 	var errs []error
 	for name, l := range now {
 		was, ok := before[name]
 		switch {
 		case !ok || was.version != l.version:
-			changed = append(changed, name)
+			out = append(out, change{name, portOf(l)})
 		case was.updated != l.updated:
 			errs = append(errs, fmt.Errorf("listener %s was loaded anew with the same content, at %s", name, l.updated))
 		}
 	}
-	for name := range before {
+	for name, l := range before {
 		if _, ok := now[name]; !ok {
-			changed = append(changed, name)
+			out = append(out, change{name, portOf(l)})
 		}
 	}
-	return changed, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }

@@ -25,13 +25,19 @@ type load struct {
 	mu       sync.Mutex
 	failures []string
 	answers  map[string]int
+	// again are the times of connections after the first.
+	again []string
 }
 
 // run sends a request every pause until ctx ends; the last one is let end.
 func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 	dialer := net.Dialer{Timeout: patience}
 	transport := &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		l.dials.Add(1)
+		if l.dials.Add(1) > 1 {
+			l.mu.Lock()
+			l.again = append(l.again, time.Now().Format("15:04:05.000"))
+			l.mu.Unlock()
+		}
 		return dialer.DialContext(ctx, network, address)
 	}}
 	defer transport.CloseIdleConnections()
