@@ -24,9 +24,10 @@ type node struct {
 	seen uint64
 	// failure of the last compute; the value is that of the last good one. told says that it was logged.
 	failure error
-	// since is, for a failure that is a [conditionError], the revision at which it was first told; 0 before.
-	since uint64
-	told  bool
+	// since is the revision at which the failure was first seen with this reason; 0 before.
+	since  uint64
+	reason string
+	told   bool
 	// compute brings the value up to date and says whether it changed; nil for inputs.
 	compute func(n *node) bool
 	// drop forgets the node in its table.

@@ -1,8 +1,14 @@
-// Package traffic holds tests of what policies do to requests: a whole zone in this process, real Envoys beside programs of the
-// test, and documents that are applied as users apply them, over the management API. A policy counts as working here if
-// requests say so.
+// Package traffic proves the nine traffic policies on traffic: documents are applied to a whole zone (or a global and two
+// zones), and requests go through real Envoys.
 //
-// One mesh serves all tests, for an Envoy takes longer to start than most tests to run: a caller, web, and two instances
-// each of two versions of a service behind one name. Tests put a policy in place, look at requests, and take it away again; they
-// run one after the other. What needs two zones has a mesh of its own.
+// Tests of one world share its proxies; each takes its policies back. Where Envoy draws lots a test says how sure it is: a limit
+// is passed by chance once in a million runs or less. Nothing is measured by the clock that a busy machine can bend
+// upwards: times have lower bounds, and upper ones only where the thing would else take ten times as long.
+//
+//   - routes_test.go: matches, filters, weights, mirror, policies attached to a route, shadow policies
+//   - resilience_test.go, limits_test.go, health_test.go, balancing_test.go: what a caller's sidecar does
+//   - inbound_test.go: what a workload's own sidecar does: rate limits, faults
+//   - zones_test.go: failover between two zones
+//   - scenarios_test.go: what users of the public guides write, as it stands
+//   - examples_test.go: every example of docs/policies
 package traffic

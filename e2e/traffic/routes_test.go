@@ -1,306 +1,363 @@
 package traffic
 
 import (
-	"bufio"
 	"fmt"
 	"math"
-	"net"
 	"net/http"
 	"strings"
-	"time"
+	"testing"
+
+	"github.com/meridian-mesh/meridian/e2e/meshtest"
 )
 
-var routeTests = []test{
-	{"Matches", matches},
-	{"HeaderModifiers", headerModifiers},
-	{"Redirect", redirect},
-	{"Rewrite", rewrite},
-	{"Mirror", mirror},
-	{"Weights", weights},
-	{"MissingBackends", missingBackends},
-	{"TCPSplit", tcpSplit},
-	{"TCPRouteAndHTTPRoute", tcpRouteAndHTTPRoute},
-	{"AttachedToARoute", attached},
-	{"Shadow", shadow},
-	{"Roles", moreSpecificWins},
+const us = "us-east"
+
+// callerMesh is a world whose callers are what is tested: one with a sidecar, and bare destinations.
+type callerMesh struct {
+	*meshtest.World
+	web                 *meshtest.Workload
+	api                 []*meshtest.Workload
+	next, mirror        *meshtest.Workload
+	db, dbNext, greeter *meshtest.Workload
 }
 
-// route is a MeshHTTPRoute of web to backend with the rules, YAML of a list in one line.
-func route(name, rules string) string {
-	return fmt.Sprintf(`
-type: MeshHTTPRoute
-mesh: default
-name: %s
-spec:
-  targetRef: {kind: Dataplane, labels: {app: web}}
-  to: [{targetRef: {kind: MeshService, name: backend, sectionName: http}, rules: %s}]
-`, name, rules)
+func startCallerMesh(t *testing.T) *callerMesh {
+	m := &callerMesh{World: meshtest.Start(t, us)}
+	bare := func(name, service, protocol, version string) *meshtest.Workload {
+		return m.Add(meshtest.Spec{Zone: us, Name: name, Service: service, Protocol: protocol, Bare: true, Tags: map[string]string{"version": version}})
+	}
+	for i := range 3 {
+		m.api = append(m.api, bare(fmt.Sprintf("api-%d", i+1), "api", "http", "v1"))
+	}
+	m.next, m.mirror = bare("next", "api-next", "http", "v2"), bare("mirror", "api-mirror", "http", "v1")
+	m.db, m.dbNext, m.greeter = bare("db", "db", "tcp", "v1"), bare("db-next", "db-next", "tcp", "v1"), bare("greeter", "greeter", "grpc", "v1")
+	m.web = m.Add(meshtest.Spec{Zone: us, Name: "web", Service: "web", Labels: map[string]string{"app": "web"}, Outbounds: []string{"api", "db", "greeter", "api-next"}})
+	m.web.Await(t, "api", "api-next")
+	return m
 }
 
-// toV2 is a default that sends everything to version 2.
-const toV2 = "default: {backendRefs: [{kind: MeshService, name: backend-v2, port: 80}]}"
+// toAPI is a policy of the caller about api.
+func toAPI(kind, conf string) string { return to(kind, "api", conf) }
 
-// matches: each kind of match takes the requests that it is about to version 2, and leaves the others.
-func matches(w *world) {
+func to(kind, service, conf string) string {
+	return fmt.Sprintf("type: %s\nmesh: default\nname: under-test-%s\nspec: {targetRef: {kind: Dataplane, labels: {app: web}}, to: [{targetRef: {kind: MeshService, name: %s}, %s}]}\n", kind, service, service, conf)
+}
+
+// rule of a route that answers with its name in a header.
+func rule(name, match string) string {
+	return fmt.Sprintf("{matches: [%s], default: {filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-rule, value: %s}]}}]}}", match, name)
+}
+
+func TestRoutes(t *testing.T) {
+	m := startCallerMesh(t)
+	t.Run("matches", m.testMatches)
+	t.Run("filters", m.testFilters)
+	t.Run("mirror", m.testMirror)
+	t.Run("weights", m.testWeights)
+	t.Run("missing backends", m.testMissing)
+	t.Run("tcp", m.testTCP)
+	t.Run("tcp route loses to http route", m.testPrecedence)
+	t.Run("attached to a route", m.testAttached)
+	t.Run("shadow", m.testShadow)
+}
+
+func (m *callerMesh) testMatches(t *testing.T) {
+	rules := []string{
+		rule("exact", "{path: {type: Exact, value: /exact}}"),
+		rule("prefix", "{path: {type: PathPrefix, value: /prefix}}"),
+		rule("regex", "{path: {type: RegularExpression, value: '/r[0-9]+'}}"),
+		rule("method", "{method: DELETE, path: {type: PathPrefix, value: /m}}"),
+		rule("header-exact", "{path: {type: PathPrefix, value: /h}, headers: [{name: x-kind, value: exact}]}"),
+		rule("header-prefix", "{path: {type: PathPrefix, value: /h}, headers: [{type: Prefix, name: x-kind, value: pre}]}"),
+		rule("header-regex", "{path: {type: PathPrefix, value: /h}, headers: [{type: RegularExpression, name: x-kind, value: 'r[0-9]+'}]}"),
+		rule("header-present", "{path: {type: PathPrefix, value: /h}, headers: [{type: Present, name: x-there}]}"),
+		rule("header-absent", "{path: {type: PathPrefix, value: /absent}, headers: [{type: Absent, name: x-there}]}"),
+		rule("query-exact", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: Exact, name: k, value: v}]}"),
+		rule("query-regex", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: RegularExpression, name: k, value: 'w+'}]}"),
+		rule("either", "{path: {type: Exact, value: /one}}, {path: {type: Exact, value: /two}}"),
+	}
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: ["+strings.Join(rules, ", ")+"]"))
 	for _, c := range []struct {
-		name, match string
-		yes, no     []func() answer
+		want, method, path string
+		headers            []string
 	}{
-		{"path exact", "{path: {type: Exact, value: /exact}}", w.asks("/exact", "/exact?q=1"), w.asks("/exact/", "/exactly", "/")},
-		{"path prefix", "{path: {type: PathPrefix, value: /v2}}", w.asks("/v2", "/v2/", "/v2/x"), w.asks("/v2x", "/v1/v2", "/")},
-		{"path regex", `{path: {type: RegularExpression, value: "/items/[0-9]+"}}`, w.asks("/items/7", "/items/42?x=y"), w.asks("/items/", "/items/x", "/items/7/x")},
-		{"method", "{method: POST}", []func() answer{w.ask("/", method("POST"))}, w.asks("/")},
-		{"header exact", "{headers: [{type: Exact, name: x-canary, value: 'yes'}]}", []func() answer{w.ask("/", header("X-Canary", "yes"))},
-			[]func() answer{w.ask("/"), w.ask("/", header("x-canary", "no"))}},
-		{"header regex", "{headers: [{type: RegularExpression, name: x-user, value: 'a.*z'}]}", []func() answer{w.ask("/", header("x-user", "abcz"))},
-			[]func() answer{w.ask("/", header("x-user", "abc")), w.ask("/", header("x-user", "xabcz"))}},
-		{"header prefix", "{headers: [{type: Prefix, name: x-user, value: ab}]}", []func() answer{w.ask("/", header("x-user", "abc"))}, []func() answer{w.ask("/", header("x-user", "ba"))}},
-		{"header present", "{headers: [{type: Present, name: x-debug}]}", []func() answer{w.ask("/", header("x-debug", ""))}, w.asks("/")},
-		{"header absent", "{headers: [{type: Absent, name: x-old}]}", w.asks("/"), []func() answer{w.ask("/", header("x-old", "1"))}},
-		{"query exact", "{queryParams: [{type: Exact, name: version, value: '2'}]}", w.asks("/?version=2", "/?a=b&version=2"), w.asks("/?version=22", "/")},
-		{"query regex", "{queryParams: [{type: RegularExpression, name: version, value: '[2-9]'}]}", w.asks("/?version=3"), w.asks("/?version=1", "/?version=33")},
-		{"all of one match", "{path: {type: PathPrefix, value: /both}, method: POST, headers: [{name: x-a, value: '1'}]}",
-			[]func() answer{w.ask("/both/x", method("POST"), header("x-a", "1"))}, []func() answer{w.ask("/both/x", method("POST")), w.ask("/both/x", header("x-a", "1"))}},
+		{"exact", "GET", "/exact", nil}, {"", "GET", "/exact/", nil}, {"exact", "GET", "/exact?k=v", nil},
+		{"prefix", "GET", "/prefix", nil}, {"prefix", "GET", "/prefix/deep", nil}, {"", "GET", "/prefixed", nil},
+		{"regex", "GET", "/r12", nil}, {"", "GET", "/r12/x", nil}, {"", "GET", "/r", nil},
+		{"method", "DELETE", "/m", nil}, {"", "GET", "/m", nil},
+		{"header-exact", "GET", "/h", []string{"x-kind", "exact"}}, {"header-prefix", "GET", "/h", []string{"x-kind", "prefer"}},
+		{"header-regex", "GET", "/h", []string{"x-kind", "r1"}}, {"", "GET", "/h", []string{"x-kind", "r1x"}},
+		{"header-present", "GET", "/h", []string{"x-there", "yes"}}, {"", "GET", "/h", nil},
+		{"header-absent", "GET", "/absent", nil}, {"", "GET", "/absent", []string{"x-there", "yes"}},
+		{"query-exact", "GET", "/q?k=v", nil}, {"query-regex", "GET", "/q?k=www", nil}, {"", "GET", "/q?k=x", nil}, {"", "GET", "/q", nil},
+		{"either", "GET", "/one", nil}, {"either", "GET", "/two", nil}, {"", "GET", "/", nil},
 	} {
-		w.apply(route("matches", fmt.Sprintf("[{matches: [%s], %s}]", c.match, toV2)))
-		for i, ask := range c.yes {
-			for range 3 {
-				if err := want(ask(), 200, "v2-a", "v2-b"); err != nil {
-					w.t.Errorf("%s: request %d should match: %v", c.name, i, err)
-				}
-			}
-		}
-		for i, ask := range c.no {
-			// Of four requests that are not matched, and so go round all instances, some reach version 1.
-			v1 := 0
-			for range 4 {
-				if a := ask(); strings.HasPrefix(a.app, "v1") {
-					v1++
-				}
-			}
-			if v1 == 0 {
-				w.t.Errorf("%s: request %d should not match", c.name, i)
-			}
+		got := m.web.Call("api", c.method, c.path, c.headers...)
+		if got.Status != 200 || got.Header.Get("x-rule") != c.want {
+			t.Errorf("%s %s %v: met the rule %q, want %q (%v)", c.method, c.path, c.headers, got.Header.Get("x-rule"), c.want, got)
 		}
 	}
-	w.remove(w.apply(route("matches", "[{matches: [{method: PUT}], "+toV2+"}]"))...)
 }
 
-func (w *world) ask(path string, o ...option) func() answer {
-	return func() answer { return w.keep(path, o...) }
+func (m *callerMesh) testFilters(t *testing.T) {
+	filter := func(path, filters string) string {
+		return fmt.Sprintf("{matches: [{path: {type: PathPrefix, value: %s}}], default: {filters: [%s]}}", path, filters)
+	}
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: ["+strings.Join([]string{
+		filter("/request", "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: new}], add: [{name: x-add, value: more}], remove: [x-gone]}}"),
+		filter("/response", "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: content-type, value: text/other}], add: [{name: x-add, value: more}], remove: [x-powered-by]}}"),
+		filter("/redirect", "{type: RequestRedirect, requestRedirect: {scheme: https, hostname: other.example, port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /new}, statusCode: 308}}"),
+		filter("/moved", "{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /to}}}"),
+		filter("/full", "{type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplaceFullPath, replaceFullPath: /one}}}"),
+		filter("/v1", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}"),
+		filter("/strip", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}"),
+	}, ", ")+"]"))
+	r := m.web.Call("api", "GET", "/request", "x-set", "old", "x-add", "some", "x-gone", "here")
+	if h := r.Answer.Header; h.Get("x-set") != "new" || len(h.Values("x-set")) != 1 || strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-gone") != "" {
+		t.Errorf("request headers: %v (%v)", h, r)
+	}
+	for _, a := range m.api {
+		a.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("x-powered-by", "chance")
+			w.Header().Set("x-add", "some")
+			a.Echo(w, r)
+		})
+	}
+	r = m.web.Call("api", "GET", "/response")
+	if h := r.Header; r.Status != 200 || h.Get("content-type") != "text/other" || strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-powered-by") != "" {
+		t.Errorf("response headers: %v (%v)", h, r)
+	}
+	for _, c := range []struct {
+		path, location string
+		status         int
+	}{
+		{"/redirect/x?k=v", "https://other.example:8443/new?k=v", 308},
+		{"/moved", "http://" + m.web.To("api") + "/to", 302},
+		{"/moved/deep", "http://" + m.web.To("api") + "/to/deep", 302},
+	} {
+		if r := m.web.Call("api", "GET", c.path); r.Status != c.status || r.Header.Get("location") != c.location {
+			t.Errorf("%s: %d to %q, want %d to %q", c.path, r.Status, r.Header.Get("location"), c.status, c.location)
+		}
+	}
+	for path, want := range map[string]string{"/full/x": "/one", "/v1": "/v2", "/v1/": "/v2/", "/v1/foo": "/v2/foo", "/v1/foo?k=v": "/v2/foo?k=v", "/v1foo": "/v1foo",
+		"/strip": "/", "/strip/foo": "/foo"} {
+		if r := m.web.Call("api", "GET", path); r.Answer.Path != want {
+			t.Errorf("%s became %q, want %q (%v)", path, r.Answer.Path, want, r)
+		}
+	}
+	if r := m.web.Call("api", "GET", "/full"); r.Answer.Host != "inner.example" {
+		t.Errorf("the host became %q", r.Answer.Host)
+	}
 }
 
-func (w *world) asks(paths ...string) []func() answer {
-	var out []func() answer
-	for _, p := range paths {
-		out = append(out, w.ask(p))
+func (m *callerMesh) testMirror(t *testing.T) {
+	mirror := func(percentage string) string {
+		return toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {filters: [{type: RequestMirror, requestMirror: {"+percentage+
+			"backendRef: {kind: MeshService, name: api-mirror, port: 8080}}}]}}]")
+	}
+	count := func(n int) int {
+		before := m.mirror.Requests()
+		for range n {
+			if r := m.web.Get("api"); r.Status != 200 || r.Answer.Instance == "mirror" {
+				t.Fatal(r)
+			}
+		}
+		return m.mirror.Requests() - before
+	}
+	// Copies are sent on their own: the last may arrive after the answer.
+	before := m.mirror.Requests()
+	m.Apply(t, mirror(""))
+	count(100)
+	meshtest.Eventually(t, "a copy of every request", func() (bool, string) {
+		n := m.mirror.Requests() - before
+		return n == 100, fmt.Sprint(n)
+	})
+	m.mirror.Fail(t, 500) // nobody waits for its answers
+	m.Apply(t, mirror("percentage: 25, "))
+	if n := count(1000); n < 180 || n > 320 { // 5 standard deviations
+		t.Errorf("%d of 1000 were mirrored, want about 250", n)
+	}
+}
+
+// chiSquared says how far counts are from shares; limit is that of one in a million.
+func chiSquared(t *testing.T, counts map[string]int, shares map[string]float64) {
+	t.Helper()
+	limit := []float64{0, 23.93, 27.63, 30.66, 33.38, 35.89}[len(shares)-1]
+	n, x := 0, 0.0
+	for _, c := range counts {
+		n += c
+	}
+	for name, share := range shares {
+		want := share * float64(n)
+		x += math.Pow(float64(counts[name])-want, 2) / want
+	}
+	for name := range counts {
+		if _, ok := shares[name]; !ok {
+			t.Errorf("%s should have got nothing: %v", name, counts)
+		}
+	}
+	if x > limit {
+		t.Errorf("%v is too far from %v: chi squared is %.1f, above %.1f", counts, shares, x, limit)
+	}
+	t.Logf("%v: chi squared %.1f", counts, x)
+}
+
+// tally counts who answered, or the status if it was not 200.
+func tally(results []meshtest.Result) map[string]int {
+	out := map[string]int{}
+	for _, r := range results {
+		switch {
+		case r.Err != nil:
+			out[r.Err.Error()]++
+		case r.Status != 200:
+			out[fmt.Sprint(r.Status)]++
+		default:
+			out[r.Answer.Instance]++
+		}
 	}
 	return out
 }
 
-func headerModifiers(w *world) {
-	w.policy(route("headers", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {filters: [
-		{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: new}], add: [{name: x-add, value: second}], remove: [x-gone]}},
-		{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-app, value: hidden}], add: [{name: x-more, value: added}]}}]}}]`))
-	a := w.get("/", header("x-set", "old"), header("x-add", "first"), header("x-gone", "there"))
-	w.check(want(a, 200))
-	if got := a.seen.Headers; got.Get("X-Set") != "new" || fmt.Sprint(got.Values("X-Add")) != "[first second]" && got.Get("X-Add") != "first,second" || got.Get("X-Gone") != "" {
-		w.t.Errorf("the program saw %v", got)
-	}
-	if got := a.headers; got.Get("X-App") != "hidden" || got.Get("X-More") != "added" {
-		w.t.Errorf("the caller saw %v", got)
-	}
+func (m *callerMesh) get(n int) map[string]int {
+	return tally(m.web.Many(n, 8, func(int) meshtest.Result { return m.web.Get("api") }))
 }
 
-func redirect(w *world) {
-	w.policy(route("redirect", `[{matches: [{path: {type: PathPrefix, value: /old}}], default: {filters: [{type: RequestRedirect, requestRedirect:
-		{scheme: https, hostname: elsewhere.test, port: 8443, statusCode: 301, path: {type: ReplacePrefixMatch, replacePrefixMatch: /new}}}]}}]`))
-	a := w.get("/old/thing?x=1")
-	if got := a.headers.Get("Location"); a.status != 301 || got != "https://elsewhere.test:8443/new/thing?x=1" {
-		w.t.Errorf("%v to %q", a, got)
+func backends(weights ...any) string {
+	var refs []string
+	for i := 0; i < len(weights); i += 2 {
+		refs = append(refs, fmt.Sprintf("{kind: MeshService, name: %v, port: 8080, weight: %v}", weights[i], weights[i+1]))
 	}
+	return "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [" + strings.Join(refs, ", ") + "]}}]"
 }
 
-// rewrite: slashes are neither lost nor doubled.
-func rewrite(w *world) {
-	for _, c := range []struct{ prefix, to, ask, seen string }{
-		{"/v1", "/v2", "/v1/foo", "/v2/foo"}, {"/v1", "/v2", "/v1", "/v2"}, {"/v1", "/v2/", "/v1/foo", "/v2/foo"},
-		{"/v1", "/", "/v1/foo", "/foo"}, {"/v1", "/", "/v1", "/"}, {"/", "/api", "/foo", "/api/foo"},
-	} {
-		w.apply(route("rewrite", fmt.Sprintf(`[{matches: [{path: {type: PathPrefix, value: %s}}], default: {filters: [{type: URLRewrite, urlRewrite:
-			{hostname: other.test, path: {type: ReplacePrefixMatch, replacePrefixMatch: %s}}}]}}]`, c.prefix, c.to)))
-		a := w.get(c.ask)
-		if a.seen.Path != c.seen || a.seen.Host != "other.test" {
-			w.t.Errorf("%s to %s: %s became %q at host %q, want %q (%v)", c.prefix, c.to, c.ask, a.seen.Path, a.seen.Host, c.seen, a)
+func (m *callerMesh) testWeights(t *testing.T) {
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("api-mirror", 90, "api-next", 10)))
+	chiSquared(t, m.get(2000), map[string]float64{"mirror": 0.9, "next": 0.1})
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("api", 6, "api-mirror", 3, "api-next", 1, "db", 0)))
+	got := m.get(2000)
+	got["api"] = got["api-1"] + got["api-2"] + got["api-3"]
+	delete(got, "api-1")
+	delete(got, "api-2")
+	delete(got, "api-3")
+	chiSquared(t, got, map[string]float64{"api": 0.6, "mirror": 0.3, "next": 0.1})
+}
+
+func (m *callerMesh) testMissing(t *testing.T) {
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("api-next", 50, "nobody", 50)))
+	chiSquared(t, m.get(2000), map[string]float64{"next": 0.5, "500": 0.5})
+	for _, c := range []string{backends("nobody", 1), backends("api-next", 0)} {
+		m.Apply(t, toAPI("MeshHTTPRoute", c))
+		if got := m.get(20); got["500"] != 20 {
+			t.Errorf("%s: %v", c, got)
 		}
 	}
-	w.policy(route("rewrite", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /all}}}]}}]`))
-	if a := w.get("/a/b/c"); a.seen.Path != "/all" {
-		w.t.Errorf("the whole path: %v saw %q", a, a.seen.Path)
-	}
 }
 
-func mirror(w *world) {
-	w.policy(route("mirror", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {
-		filters: [{type: RequestMirror, requestMirror: {percentage: 100, backendRef: {kind: MeshService, name: backend-v2, port: 80}}}],
-		backendRefs: [{kind: MeshService, name: backend-v1, port: 80}]}}]`))
-	before := w.apps["v2-a"].requests.Load() + w.apps["v2-b"].requests.Load()
-	for range 20 {
-		w.check(want(w.keep("/mirrored"), 200, "v1-a", "v1-b"))
-	}
-	w.eventually("every request is copied", func() error {
-		if n := w.apps["v2-a"].requests.Load() + w.apps["v2-b"].requests.Load() - before; n != 20 {
-			return fmt.Errorf("version 2 got %d copies of 20", n)
-		}
-		return nil
-	})
-}
-
-// weights: 2,000 requests follow the weights as chance would have it (chi-squared with two degrees of freedom, one in a
-// hundred thousand is worse).
-func weights(w *world) {
-	w.policy(route("weights", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [
-		{kind: MeshService, name: backend-v1, port: 80, weight: 70}, {kind: MeshService, name: backend-v2, port: 80, weight: 20}, {kind: MeshService, name: backend, port: 80, weight: 10}]}}]`))
-	const n = 2000
-	got := versions(w.spread(n, "/"))
-	// backend itself is half of each version.
-	chi := 0.0
-	for v, share := range map[string]float64{"v1": 0.75, "v2": 0.25} {
-		chi += math.Pow(float64(got[v])-share*n, 2) / (share * n)
-	}
-	if chi > 23 || got["v1"]+got["v2"] != n {
-		w.t.Errorf("%v of %d, chi-squared %.1f", got, n, chi)
-	}
-}
-
-// missingBackends: the share of a backend that is not there is answered 500, and so is everything if none is.
-func missingBackends(w *world) {
-	w.apply(route("missing", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [
-		{kind: MeshService, name: backend-v1, port: 80, weight: 50}, {kind: MeshService, name: gone, port: 80, weight: 50}]}}]`))
-	got := w.spread(200, "/")
-	if lost := got["500"]; lost < 60 || lost > 140 || lost+got["v1-a"]+got["v1-b"] != 200 {
-		w.t.Errorf("half of the backends are missing: %v", got)
-	}
-	for _, refs := range []string{"{kind: MeshService, name: gone, port: 80}", "{kind: MeshService, name: backend, port: 80, weight: 0}"} {
-		w.apply(route("missing", "[{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: ["+refs+"]}}]"))
-		w.check(want(w.keep("/"), 500))
-	}
-	w.remove(w.apply(route("missing", "[{matches: [{method: PUT}], "+toV2+"}]"))...)
-	w.check(want(w.keep("/"), 200))
-}
-
-// dial opens a connection to an outbound and returns the name that the program says; empty if there is none.
-func (w *world) dial(port int) string {
-	c, err := net.DialTimeout("tcp", fmt.Sprintf("%s:%d", w.address(1), port), 5*time.Second)
-	if err != nil {
-		return ""
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	line, _ := bufio.NewReader(c).ReadString('\n')
-	return strings.TrimSpace(line)
-}
-
-func (w *world) dials(n, port int) map[string]int {
+func (m *callerMesh) connections(n int) map[string]int {
 	out := map[string]int{}
 	for range n {
-		out[w.dial(port)]++
+		who, done := m.web.Connect("db")
+		out[who]++
+		done()
 	}
 	return out
 }
 
-func tcpSplit(w *world) {
-	w.policy(`
-type: MeshTCPRoute
-mesh: default
-name: split
-spec:
-  targetRef: {kind: Dataplane, labels: {app: web}}
-  to: [{targetRef: {kind: MeshService, name: backend, sectionName: tcp}, rules: [{default: {backendRefs: [
-    {kind: MeshService, name: backend-v1, port: 90, weight: 80}, {kind: MeshService, name: backend-v2, port: 90, weight: 20}]}}]}]
-`)
-	got := versions(w.dials(200, outTCP))
-	if n := got["v2"]; n < 15 || n > 70 || got["v1"]+n != 200 {
-		w.t.Errorf("80 to 20: %v", got)
+func (m *callerMesh) testTCP(t *testing.T) {
+	split := func(weights ...any) string {
+		text := backends(weights...)
+		return to("MeshTCPRoute", "db", strings.Replace(text, "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
+	}
+	if got := m.connections(10); got["db"] != 10 {
+		t.Fatalf("without a route: %v", got)
+	}
+	m.Apply(t, split("db", 70, "db-next", 30))
+	chiSquared(t, m.connections(1000), map[string]float64{"db": 0.7, "db-next": 0.3})
+	m.Apply(t, split("db", 0, "db-next", 1))
+	if got := m.connections(20); got["db-next"] != 20 {
+		t.Errorf("all to the next: %v", got)
+	}
+	m.Apply(t, split("nobody", 1))
+	if got := m.connections(20); got[""] != 20 {
+		t.Errorf("no backend: %v", got)
 	}
 }
 
-// tcpRouteAndHTTPRoute: a MeshTCPRoute takes the connections of an HTTP port unless a MeshHTTPRoute is about it.
-func tcpRouteAndHTTPRoute(w *world) {
-	w.policy(`
-type: MeshTCPRoute
-mesh: default
-name: all-to-v2
-spec:
-  targetRef: {kind: Dataplane, labels: {app: web}}
-  to: [{targetRef: {kind: MeshService, name: backend, sectionName: http}, rules: [{default: {backendRefs: [{kind: MeshService, name: backend-v2, port: 80}]}}]}]
-`)
-	w.all("connections go to version 2", "v2-a", "v2-b")
-	w.policy(route("first", `[{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: backend-v1, port: 80}]}}]`))
-	w.all("the MeshHTTPRoute goes first", "v1-a", "v1-b")
-}
-
-// all waits until ten requests in a row are answered by the apps: what a listener does follows its acknowledgement by a moment.
-func (w *world) all(what string, apps ...string) {
-	w.t.Helper()
-	w.eventually(what, func() error {
-		for range 10 {
-			if err := want(w.get("/"), 200, apps...); err != nil {
-				return err
-			}
-		}
-		return nil
+// testPrecedence: a MeshTCPRoute about an HTTP port acts only while no MeshHTTPRoute is about it.
+func (m *callerMesh) testPrecedence(t *testing.T) {
+	tcp := to("MeshTCPRoute", "api", strings.Replace(backends("api-next", 1), "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
+	m.Apply(t, tcp)
+	meshtest.Eventually(t, "the route of TCP takes the port", func() (bool, string) {
+		r := m.web.Get("api")
+		return r.Answer.Instance == "next" && r.Header.Get("server") == "", r.String()
+	})
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("api-mirror", 1)))
+	meshtest.Eventually(t, "the route of HTTP takes it back", func() (bool, string) {
+		r := m.web.Get("api")
+		return r.Answer.Instance == "mirror" && r.Header.Get("server") == "envoy", r.String()
 	})
 }
 
-// attached: a policy about a MeshHTTPRoute holds for its requests and no others.
-func attached(w *world) {
-	w.policy(route("attachable", "[{matches: [{path: {type: PathPrefix, value: /slow}}], "+toV2+"}]"))
-	w.policy(`
+// testAttached: policies about a route hold for its requests and for no other.
+func (m *callerMesh) testAttached(t *testing.T) {
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /slow}}], default: {backendRefs: [{kind: MeshService, name: api-next, port: 8080}]}}]"))
+	m.Apply(t, `
 type: MeshTimeout
 mesh: default
 name: attached
-spec:
-  targetRef: {kind: Dataplane, labels: {app: web}}
-  to: [{targetRef: {kind: MeshHTTPRoute, name: attachable}, default: {http: {requestTimeout: 200ms}}}]
+spec: {to: [{targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {http: {requestTimeout: 100ms}}}]}
+---
+type: MeshRetry
+mesh: default
+name: attached
+spec: {to: [{targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {http: {numRetries: 0}}}]}
 `)
-	for _, a := range w.apps {
-		a.behave(w.t, slow(500*time.Millisecond))
+	late := make(chan struct{})
+	defer close(late)
+	wait := func(a *meshtest.App) {
+		a.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Query().Get("wait") != "" {
+				select {
+				case <-late:
+				case <-r.Context().Done():
+				}
+				return
+			}
+			w.WriteHeader(http.StatusBadGateway)
+		})
 	}
-	if a := w.keep("/slow"); a.status != 504 || a.took > 450*time.Millisecond {
-		w.t.Errorf("the route's requests: %v", a)
+	wait(m.next.App)
+	if r := m.web.Call("api", "GET", "/slow?wait=1"); r.Status != 504 {
+		t.Errorf("the route's timeout: %v", r)
 	}
-	w.check(want(w.keep("/other"), 200))
+	before := m.next.Requests()
+	if r := m.web.Call("api", "GET", "/slow"); r.Status != 502 || m.next.Requests() != before+1 {
+		t.Errorf("the route's retries: %d requests for %v", m.next.Requests()-before, r)
+	}
+	// What is not the route's is retried as the mesh's default says.
+	for i, a := range m.api {
+		if i > 0 {
+			a.Fail(t, 502)
+		}
+	}
+	for range 6 {
+		if r := m.web.Get("api"); r.Status != 200 {
+			t.Errorf("outside the route: %v", r)
+		}
+	}
 }
 
-// shadow: a policy with the effect shadow does nothing.
-func shadow(w *world) {
-	text := strings.Replace(route("shadow", "[{matches: [{path: {type: PathPrefix, value: /}}], "+toV2+"}]"), "name: shadow\n", "name: shadow\nlabels: {kuma.io/effect: shadow}\n", 1)
-	w.policy(text)
-	if got := versions(w.spread(40, "/")); got["v1"] != 20 {
-		w.t.Errorf("a shadow policy acts: %v", got)
+func (m *callerMesh) testShadow(t *testing.T) {
+	shadowed := func(doc string) string {
+		return strings.Replace(doc, "spec:", "labels: {kuma.io/effect: shadow}\nspec:", 1)
 	}
-	w.policy(strings.Replace(text, "labels: {kuma.io/effect: shadow}\n", "", 1))
-	if got := versions(w.spread(20, "/")); got["v2"] != 20 {
-		w.t.Errorf("without the label it does not: %v", got)
+	m.Apply(t, shadowed(toAPI("MeshHTTPRoute", backends("nobody", 1))))
+	m.Apply(t, shadowed(toAPI("MeshTimeout", "default: {http: {requestTimeout: 1ms}}")))
+	if got := m.get(30); got["api-1"]+got["api-2"]+got["api-3"] != 30 {
+		t.Errorf("a shadow policy acts: %v", got)
+	}
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("nobody", 1))) // it would
+	if got := m.get(30); got["500"] != 30 {
+		t.Errorf("without the label: %v", got)
 	}
 }
-
-// moreSpecificWins: a policy for a Dataplane by name ranks above one by labels, above one for the mesh; an entry about the service above
-// one about the mesh.
-func moreSpecificWins(w *world) {
-	timeout := func(name, target, to, d string) string {
-		return fmt.Sprintf("\n---\ntype: MeshTimeout\nmesh: default\nname: %s\nspec:\n  targetRef: %s\n  to: [{targetRef: %s, default: {http: {requestTimeout: %s}}}]\n", name, target, to, d)
-	}
-	for _, a := range w.apps {
-		a.behave(w.t, slow(400*time.Millisecond))
-	}
-	w.policy(timeout("by-mesh", "{kind: Mesh}", "{kind: MeshService, name: backend}", "100ms") + timeout("by-labels", "{kind: Dataplane, labels: {app: web}}", "{kind: Mesh}", "5s"))
-	w.check(want(w.keep("/"), 200)) // the kind of the top-level target goes before that of the entry
-	w.policy(timeout("by-name", "{kind: Dataplane, name: web-1}", "{kind: Mesh}", "150ms"))
-	w.check(want(w.keep("/"), 504))
-	w.policy(timeout("by-name-and-service", "{kind: Dataplane, name: web-1}", "{kind: MeshService, name: backend}", "5s"))
-	w.check(want(w.keep("/"), 200))
-}
-
-var _ http.Handler = (*app)(nil)
