@@ -223,7 +223,7 @@ func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded) er
 			return err
 		}
 		if l.version != r.Version {
-			errs = append(errs, fmt.Errorf("%s %s has the version %s, want %s", typ, r.Name, l.version, r.Version))
+			errs = append(errs, fmt.Errorf("%s %s has the version %s of %s, want %s; the content differs: %t", typ, r.Name, l.version, l.updated, r.Version, !proto.Equal(want, l.body)))
 		} else if !proto.Equal(want, l.body) {
 			errs = append(errs, fmt.Errorf("%s %s is\n%v\nwant\n%v", typ, r.Name, l.body, want))
 		}
