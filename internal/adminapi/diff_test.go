@@ -143,7 +143,7 @@ func TestDiffOverZones(t *testing.T) {
 	}
 
 	// Zones are not asked about what they would not get, and nobody is asked for a guard that no document can need.
-	kept := strings.Replace(fasterText, "name: faster", "name: faster\nlabels: {" + mesh.LabelSync + ": " + mesh.SyncDisabled + "}", 1)
+	kept := strings.Replace(fasterText, "name: faster", "name: faster\nlabels: {"+mesh.LabelSync+": "+mesh.SyncDisabled+"}", 1)
 	for _, z := range diff(kept, adminclient.DiffOptions{}).GetZones() {
 		if z.GetChanged() != 0 {
 			t.Errorf("a policy that stays at global would change %d proxies of zone %s", z.GetChanged(), z.GetZone())
