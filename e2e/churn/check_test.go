@@ -192,7 +192,8 @@ func (w *world) compare(p *proxy) error {
 	if table == nil {
 		return errors.New("the engine does not follow it")
 	}
-	var errs []error
+	inPlace, err := p.admin.counters(`^listener_manager\.listener_in_place_updated$`)
+	errs := []error{err}
 	for _, part := range []struct {
 		typ  delta.Type
 		read func() (map[string]loaded, error)
@@ -202,13 +203,15 @@ func (w *world) compare(p *proxy) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, compareLoaded(part.typ, table, has))
+		errs = append(errs, compareLoaded(part.typ, table, has, part.typ == delta.TypeListener && len(inPlace) > 0))
 	}
 	errs = append(errs, w.compareHosts(p, table), w.compareSecrets(p, table))
 	return errors.Join(errs...)
 }
 
-func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded) error {
+// compareLoaded compares by content, and by version too unless those are known to be kept: of a listener of which nothing but
+// filter chains changed Envoy takes the new content into the old listener, which shows the version that it had.
+func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded, keptVersions bool) error {
 	var errs []error
 	should := map[string]bool{}
 	for r := range table.All(typ) {
@@ -222,10 +225,11 @@ func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded) er
 		if err := proto.Unmarshal(r.Body, want); err != nil {
 			return err
 		}
-		if l.version != r.Version {
+		switch {
+		case !proto.Equal(want, l.body):
+			errs = append(errs, fmt.Errorf("%s %s of version %s is\n%v\nwant %s\n%v", typ, r.Name, l.version, l.body, r.Version, want))
+		case l.version != r.Version && !keptVersions:
 			errs = append(errs, fmt.Errorf("%s %s has the version %s, want %s", typ, r.Name, l.version, r.Version))
-		} else if !proto.Equal(want, l.body) {
-			errs = append(errs, fmt.Errorf("%s %s is\n%v\nwant\n%v", typ, r.Name, l.body, want))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(has)) {
@@ -286,9 +290,19 @@ func (p *proxy) rejected() error {
 	return err
 }
 
-// reloads compares the listeners with those of the last look, and returns the names of those that changed. One whose content
-// is as before and that was loaded anew, or is draining, is an error.
-func (p *proxy) reloads() ([]string, error) {
+// change is a listener that is another than at the last look.
+type change struct {
+	name string
+	port uint32
+}
+
+func portOf(l loaded) uint32 {
+	return l.body.(*listenerv3.Listener).GetAddress().GetSocketAddress().GetPortValue()
+}
+
+// reloads compares the listeners with those of the last look, and returns those that changed, came or went. One whose content
+// is as before and that was loaded anew is an error.
+func (p *proxy) reloads() ([]change, error) {
 	now, err := p.listeners()
 	if err != nil {
 		return nil, err
@@ -298,21 +312,21 @@ func (p *proxy) reloads() ([]string, error) {
 	if before == nil {
 		return nil, nil
 	}
-	var changed []string
+	var out []change
 	var errs []error
 	for name, l := range now {
 		was, ok := before[name]
 		switch {
-		case !ok || was.version != l.version:
-			changed = append(changed, name)
-		case was.updated != l.updated:
+		case !ok || !proto.Equal(was.body, l.body):
+			out = append(out, change{name, portOf(l)})
+		case was.updated != l.updated && was.version == l.version:
 			errs = append(errs, fmt.Errorf("listener %s was loaded anew with the same content, at %s", name, l.updated))
 		}
 	}
-	for name := range before {
+	for name, l := range before {
 		if _, ok := now[name]; !ok {
-			changed = append(changed, name)
+			out = append(out, change{name, portOf(l)})
 		}
 	}
-	return changed, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }

@@ -11,8 +11,6 @@ import (
 
 	"go.uber.org/goleak"
 	"golang.org/x/sync/errgroup"
-
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 )
 
 var (
@@ -28,6 +26,8 @@ const (
 	pause = 25 * time.Millisecond
 	// often is after how many steps everything is compared.
 	often = 8
+	// least is how many steps there are, however slow the machine is.
+	least = 8
 )
 
 // TestChurn is described in the package comment.
@@ -51,17 +51,21 @@ func TestChurn(t *testing.T) {
 		t.Fatal(err)
 	}
 	callers, instances := w.populate(s)
+	changes := map[string]int{} // of listeners, by proxy and port
+	if err := w.look(t.Context(), touch{}, changes, true); err != nil {
+		t.Fatalf("in the beginning: %v", err)
+	}
 
 	ctx, stop := context.WithCancel(context.Background())
 	var loads []*load
 	sending, sent := context.WithCancel(context.Background())
 	group, ctx := errgroup.WithContext(ctx)
-	var load1 errgroup.Group
+	var sends errgroup.Group
 	for _, c := range callers {
 		for i, name := range s.services {
 			l := &load{caller: c, destination: i, name: name, answers: map[string]int{}}
 			loads = append(loads, l)
-			load1.Go(func() error { l.run(sending, w, pause); return nil })
+			sends.Go(func() error { l.run(sending, w, pause); return nil })
 		}
 	}
 	rolled := 0
@@ -69,20 +73,19 @@ func TestChurn(t *testing.T) {
 		rolled, err = w.roll(ctx, s.services, instances)
 		return err
 	})
-	changes := map[string]int{} // of listeners, by proxy and name
 	steps := 0
 	group.Go(func() error {
 		defer stop()
-		for end := time.Now().Add(*lasting); time.Now().Before(end) && ctx.Err() == nil; steps++ {
-			what, revision, err := s.step()
+		for end := time.Now().Add(*lasting); (time.Now().Before(end) || steps < least) && ctx.Err() == nil; steps++ {
+			did, revision, err := s.step()
+			if err == nil {
+				err = w.settled(revision)
+			}
+			if err == nil {
+				err = w.look(ctx, did, changes, steps%often == often-1)
+			}
 			if err != nil {
-				return fmt.Errorf("%s: %w", what, err)
-			}
-			if err := w.settled(revision); err != nil {
-				return fmt.Errorf("%s: %w", what, err)
-			}
-			if err := w.look(ctx, changes, steps%often == often-1); err != nil {
-				return fmt.Errorf("step %d, %s: %w", steps, what, err)
+				return fmt.Errorf("step %d, %s: %w", steps, did.what, err)
 			}
 		}
 		return nil
@@ -90,17 +93,17 @@ func TestChurn(t *testing.T) {
 	err := group.Wait()
 	stop()
 	sent()
-	_ = load1.Wait()
+	_ = sends.Wait()
 	if err != nil {
 		t.Error(err)
 	}
-	if err := w.look(context.Background(), changes, true); err != nil {
+	if err := w.look(context.Background(), touch{}, changes, true); err != nil {
 		t.Errorf("in the end: %v", err)
 	}
-	var requests, dials int64
+	var requests, ends int64
 	for _, l := range loads {
 		requests += l.requests.Load()
-		dials += l.dials.Load()
+		ends += int64(len(l.ends))
 		failed := l.failed()
 		for _, f := range failed[:min(len(failed), 10)] {
 			t.Error(f)
@@ -108,17 +111,17 @@ func TestChurn(t *testing.T) {
 		if len(failed) > 10 {
 			t.Errorf("and %d more of %d requests of %s to %s", len(failed)-10, l.requests.Load(), l.caller.name, l.name)
 		}
-		if name := w.listenerOf(l); l.dials.Load() > int64(1+changes[l.caller.name+" "+name]) {
-			t.Errorf("%s connected %d times to %s, whose listener changed %d times", l.caller.name, l.dials.Load(), l.name, changes[l.caller.name+" "+name])
+		if n := changes[fmt.Sprint(l.caller.name, " ", firstOutbound+l.destination)]; len(l.ends) > n {
+			t.Errorf("connections of %s to %s were ended at %v, where the listener changed %d times", l.caller.name, l.name, l.ends, n)
 		}
 	}
 	if n := w.counter("meridian_delta_nacks_total"); n > 0 {
 		t.Errorf("%v responses were refused", n)
 	}
-	if steps < 5 || rolled < 1 || requests < 100 {
+	if steps < least || rolled < 1 || requests < 100 {
 		t.Errorf("hardly anything happened: %d steps, %d instances replaced, %d requests", steps, rolled, requests)
 	}
-	t.Logf("%d Envoys: %d steps, %d instances replaced, %d requests over %d connections, %d changes of listeners", *envoys, steps, rolled, requests, dials, total(changes))
+	t.Logf("%d Envoys: %d steps, %d instances replaced, %d requests, %d changes of listeners, %d connections ended by them", *envoys, steps, rolled, requests, total(changes), ends)
 }
 
 func total(of map[string]int) (n int) {
@@ -176,7 +179,7 @@ func (w *world) populate(s *walk) (callers []*proxy, instances map[string][]*pro
 
 // roll replaces the oldest instance of one service after the other until ctx ends, and returns how many it replaced.
 func (w *world) roll(ctx context.Context, services []string, instances map[string][]*proxy) (n int, err error) {
-	for ; ctx.Err() == nil; n++ {
+	for ; n == 0 || ctx.Err() == nil; n++ {
 		name := services[n%len(services)]
 		p, err := w.start(context.WithoutCancel(ctx), fmt.Sprintf("%s-new-%d", name, n), name)
 		if err == nil {
@@ -194,49 +197,52 @@ func (w *world) roll(ctx context.Context, services []string, instances map[strin
 	return n, nil
 }
 
-// look compares Envoys with the engine: the listeners with those of the last look, or everything.
-func (w *world) look(ctx context.Context, changes map[string]int, everything bool) error {
-	group, _ := errgroup.WithContext(context.Background())
+// look compares Envoys with the engine: the listeners with those of the last look, of which only those may have changed that
+// what was done touches, or everything.
+func (w *world) look(ctx context.Context, did touch, changes map[string]int, everything bool) error {
+	var group errgroup.Group
 	group.SetLimit(4)
 	all := w.all()
-	results := make([][]string, len(all))
+	results := make([][]change, len(all))
 	for i, p := range all {
 		group.Go(func() error {
-			return w.gone(p, poll(context.WithoutCancel(ctx), p.name, func() error {
+			return poll(context.WithoutCancel(ctx), p.name, func() error {
 				changed, err := p.reloads()
 				results[i] = append(results[i], changed...)
 				if err == nil && everything {
 					err = errors.Join(w.compare(p), p.rejected())
 				}
+				if w.retired(p) {
+					return nil
+				}
 				return err
-			}))
+			})
 		})
 	}
-	err := group.Wait()
+	errs := []error{group.Wait()}
 	for i, p := range all {
-		for _, name := range results[i] {
-			changes[p.name+" "+name]++
+		for _, c := range results[i] {
+			changes[fmt.Sprint(p.name, " ", c.port)]++
+			if !w.may(did, p, c.port) {
+				errs = append(errs, fmt.Errorf("listener %s of %s changed", c.name, p.name))
+			}
 		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
-// gone forgives the error of a workload that was retired meanwhile.
-func (w *world) gone(p *proxy, err error) error {
+// may says whether what was done may change the listener of a workload at a port.
+func (w *world) may(did touch, p *proxy, port uint32) bool {
+	if port == proxyPort {
+		return p.service == did.inbound
+	}
+	i := int(port) - firstOutbound
+	return i >= 0 && i < len(w.destinations) && w.destinations[i] == did.outbound
+}
+
+func (w *world) retired(p *proxy) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if _, there := w.proxies[p.name]; !there {
-		return nil
-	}
-	return err
-}
-
-// listenerOf is the listener that a load goes through.
-func (w *world) listenerOf(l *load) string {
-	for name, at := range l.caller.seen {
-		if a := at.body.(*listenerv3.Listener).GetAddress().GetSocketAddress(); a.GetPortValue() == uint32(firstOutbound+l.destination) {
-			return name
-		}
-	}
-	return ""
+	_, there := w.proxies[p.name]
+	return !there
 }

@@ -19,20 +19,57 @@ type load struct {
 	destination int
 	name        string
 	requests    atomic.Int64
-	// dials counts connections.
-	dials atomic.Int64
 
 	mu       sync.Mutex
 	failures []string
 	answers  map[string]int
+	// ends are the times at which Envoy ended a connection. That of one which the client gave up, as Go's does with one whose
+	// writer is slow to say that it is done, is not among them.
+	ends []string
+	last *connection
+}
+
+// connection notes that the other end closed it.
+type connection struct {
+	net.Conn
+	ended  func()
+	closed atomic.Bool
+}
+
+func (c *connection) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil && !c.closed.Load() {
+		c.ended()
+	}
+	return n, err
+}
+
+func (c *connection) Close() error {
+	c.closed.Store(true)
+	return c.Conn.Close()
+}
+
+func (l *load) connect(conn net.Conn) net.Conn {
+	c := &connection{Conn: conn, ended: sync.OnceFunc(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.ends = append(l.ends, time.Now().Format("15:04:05.000"))
+	})}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.last = c
+	return c
 }
 
 // run sends a request every pause until ctx ends; the last one is let end.
 func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 	dialer := net.Dialer{Timeout: patience}
 	transport := &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		l.dials.Add(1)
-		return dialer.DialContext(ctx, network, address)
+		conn, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return l.connect(conn), nil
 	}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: patience}
@@ -41,7 +78,7 @@ func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 	defer tick.Stop()
 	for {
 		begin := time.Now()
-		who, err := ask(client, url)
+		who, last, err := ask(client, url)
 		l.requests.Add(1)
 		l.mu.Lock()
 		if err != nil {
@@ -50,7 +87,11 @@ func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 		} else {
 			l.answers[who]++
 		}
+		conn := l.last
 		l.mu.Unlock()
+		if last {
+			conn.ended()
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -59,17 +100,18 @@ func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 	}
 }
 
-func ask(client *http.Client, url string) (string, error) {
+// ask says who answered, and whether it was the last answer of the connection.
+func ask(client *http.Client, url string) (who string, last bool, err error) {
 	resp, err := client.Get(url)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
 		err = fmt.Errorf("%d %s (%s)", resp.StatusCode, strings.TrimSpace(string(body)), resp.Header.Get("x-envoy-upstream-service-time"))
 	}
-	return strings.TrimSpace(string(body)), err
+	return strings.TrimSpace(string(body)), resp.Close, err
 }
 
 // failed are the failures so far.

@@ -94,43 +94,60 @@ func (s *walk) begin() (uint64, error) {
 // conf is a variant of a policy; n makes each time another of it.
 type conf struct {
 	kind mesh.Kind
-	// inbound policies are of the instances that are called.
+	// inbound policies are of the instances that are called, and change their listener.
 	inbound bool
-	text    func(n int) string
+	// listener says that a policy of calls changes the listener at which the service is called; the others change clusters
+	// or routes.
+	listener bool
+	text     func(n int) string
+}
+
+func (c conf) touches(what, service string) touch {
+	did := touch{what: what}
+	if c.inbound {
+		did.inbound = service
+	} else if c.listener {
+		did.outbound = service
+	}
+	return did
 }
 
 var policies = []conf{
-	{mesh.KindMeshTimeout, false, func(n int) string {
+	{mesh.KindMeshTimeout, false, true, func(n int) string {
 		return fmt.Sprintf("{idleTimeout: %dm, http: {requestTimeout: %ds, streamIdleTimeout: %dm}}", 30+n%9, 20+n%7, 10+n%5)
 	}},
-	{mesh.KindMeshTimeout, true, func(n int) string { return fmt.Sprintf("{http: {requestTimeout: %ds}}", 20+n%9) }},
-	{mesh.KindMeshRetry, false, func(n int) string {
+	{mesh.KindMeshTimeout, true, false, func(n int) string { return fmt.Sprintf("{http: {requestTimeout: %ds}}", 20+n%9) }},
+	{mesh.KindMeshRetry, false, false, func(n int) string {
 		return fmt.Sprintf("{http: {numRetries: %d, perTryTimeout: %ds}}", 1+n%5, 10+n%4)
 	}},
-	{mesh.KindMeshCircuitBreaker, false, func(n int) string {
+	{mesh.KindMeshCircuitBreaker, false, false, func(n int) string {
 		return fmt.Sprintf("{connectionLimits: {maxConnections: %d, maxRequests: %d}, outlierDetection: {interval: 1s, detectors: {totalFailures: {consecutive: %d}}}}",
 			500+n, 600+n, 20+n%9)
 	}},
-	{mesh.KindMeshLoadBalancingStrategy, false, func(n int) string {
+	{mesh.KindMeshLoadBalancingStrategy, false, false, func(n int) string {
 		return "{loadBalancer: {type: " + []string{"RoundRobin", "LeastRequest", "Random", "RingHash", "Maglev"}[n%5] + "}}"
 	}},
-	{mesh.KindMeshHealthCheck, false, func(n int) string {
+	{mesh.KindMeshHealthCheck, false, false, func(n int) string {
 		return fmt.Sprintf("{interval: 1s, timeout: %ds, unhealthyThreshold: 3, healthyThreshold: 1, http: {path: /%d, expectedStatuses: [200]}}", 10+n%9, n)
 	}},
-	{mesh.KindMeshRateLimit, true, func(n int) string {
+	{mesh.KindMeshRateLimit, true, false, func(n int) string {
 		return fmt.Sprintf("{local: {http: {requestRate: {num: %d, interval: 1s}}}}", 100000+n)
 	}},
-	{mesh.KindMeshFaultInjection, true, func(n int) string {
+	{mesh.KindMeshFaultInjection, true, false, func(n int) string {
 		return fmt.Sprintf("{http: [{delay: {value: %dms, percentage: 10}}]}", 1+n%9)
 	}},
-	{mesh.KindMeshTrafficPermission, true, func(n int) string {
+	{mesh.KindMeshTrafficPermission, true, false, func(n int) string {
 		return fmt.Sprintf(`{allow: [{spiffeID: {type: Exact, value: "spiffe://default/nobody-%d"}}]}`, n)
 	}},
 }
 
+// touch says what a step did, and of which service it may change the listeners: those of its instances for what comes in,
+// and those of everybody at which it is called.
+type touch struct{ what, inbound, outbound string }
+
 // step writes the next change, in one commit or several that follow at once, and says what it was. Changes that depend on
 // each other are written in the order in which a person would, without a pause.
-func (s *walk) step() (what string, revision uint64, err error) {
+func (s *walk) step() (did touch, revision uint64, err error) {
 	s.turn++
 	switch pick := s.rand.IntN(10); {
 	case pick < 2:
@@ -143,44 +160,46 @@ func (s *walk) step() (what string, revision uint64, err error) {
 }
 
 // serviceStep makes an extra service, points it at other instances, or takes it away, the route that uses it first.
-func (s *walk) serviceStep() (string, uint64, error) {
+func (s *walk) serviceStep() (touch, uint64, error) {
 	name := s.extras[s.rand.IntN(len(s.extras))]
 	if s.there[name] && s.rand.IntN(2) == 0 {
 		if s.split == name {
 			if _, err := s.w.remove(mesh.KindMeshHTTPRoute, "split"); err != nil {
-				return name, 0, err
+				return touch{what: name}, 0, err
 			}
 			s.split = ""
 			delete(s.there, "split")
 		}
 		delete(s.there, name)
 		revision, err := s.w.remove(mesh.KindMeshService, name)
-		return name + " goes", revision, err
+		return touch{what: name + " goes", outbound: name}, revision, err
 	}
 	s.there[name] = true
 	app := s.services[s.rand.IntN(len(s.services))]
 	revision, err := s.w.write(service(name, app))
-	return name + " is of " + app, revision, err
+	return touch{what: name + " is of " + app, outbound: name}, revision, err
 }
 
 // routeStep changes where requests for the first service go, or how those for the second get there.
-func (s *walk) routeStep() (string, uint64, error) {
+func (s *walk) routeStep() (touch, uint64, error) {
 	switch s.rand.IntN(4) {
 	case 0:
 		if s.there["split"] {
 			delete(s.there, "split")
 			s.split = ""
 			revision, err := s.w.remove(mesh.KindMeshHTTPRoute, "split")
-			return "no split", revision, err
+			return touch{what: "no split"}, revision, err
 		}
 		fallthrough
 	case 1:
 		// A new service and the route to it, without a pause.
 		s.split = s.extras[s.rand.IntN(len(s.extras))]
 		app := s.services[s.rand.IntN(len(s.services))]
+		did := touch{what: "split to " + s.split}
 		if !s.there[s.split] {
+			did.outbound = s.split
 			if _, err := s.w.write(service(s.split, app)); err != nil {
-				return s.split, 0, err
+				return touch{what: s.split}, 0, err
 			}
 		}
 		s.there[s.split], s.there["split"] = true, true
@@ -189,19 +208,19 @@ func (s *walk) routeStep() (string, uint64, error) {
       {matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [
         {kind: MeshService, name: %s, port: 80, weight: %d}, {kind: MeshService, name: %s, port: 80, weight: %d}]}}]`,
 			s.turn, s.services[1], s.services[0], 1+s.rand.IntN(90), s.split, 1+s.rand.IntN(90))))
-		return "split to " + s.split, revision, err
+		return did, revision, err
 	default:
 		s.there["edit"] = true
 		revision, err := s.w.write(route("edit", s.services[1], fmt.Sprintf(`[
       {matches: [{path: {type: PathPrefix, value: /}}], default: {
         filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-turn, value: "%d"}]}}],
         backendRefs: [{kind: MeshService, name: %s, port: 80}]}}]`, s.turn, s.services[s.rand.IntN(2)])))
-		return "edit", revision, err
+		return touch{what: "edit"}, revision, err
 	}
 }
 
 // policyStep writes a policy of one service, another variant of it, or takes it away.
-func (s *walk) policyStep() (string, uint64, error) {
+func (s *walk) policyStep() (touch, uint64, error) {
 	p := policies[s.rand.IntN(len(policies))]
 	target := s.services[s.rand.IntN(len(s.services))]
 	name := fmt.Sprintf("on-%s", target)
@@ -212,7 +231,7 @@ func (s *walk) policyStep() (string, uint64, error) {
 	if s.there[id] && s.rand.IntN(3) == 0 {
 		delete(s.there, id)
 		revision, err := s.w.remove(p.kind, name)
-		return id + " goes", revision, err
+		return p.touches(id+" goes", target), revision, err
 	}
 	if p.kind == mesh.KindMeshRetry && target == s.strict() {
 		return s.policyStep()
@@ -223,5 +242,5 @@ func (s *walk) policyStep() (string, uint64, error) {
 		form = about
 	}
 	revision, err := s.w.write(form(string(p.kind), name, target, p.text(s.turn)))
-	return id, revision, err
+	return p.touches(id, target), revision, err
 }

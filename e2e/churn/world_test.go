@@ -260,9 +260,6 @@ networking:
 	if err != nil {
 		return nil, err
 	}
-	w.mu.Lock()
-	w.proxies[name] = p
-	w.mu.Unlock()
 	w.running.Go(func() {
 		p.err = l.Run(context.Background())
 		close(p.ended)
@@ -272,7 +269,7 @@ networking:
 		w.quote(p)
 		_ = os.RemoveAll(dir)
 	})
-	return p, poll(ctx, name+" is up", func() error {
+	err = poll(ctx, name+" is up", func() error {
 		select {
 		case <-p.ended:
 			return fmt.Errorf("the launcher ended: %w", p.err)
@@ -284,6 +281,10 @@ networking:
 		}
 		return err
 	})
+	w.mu.Lock()
+	w.proxies[name] = p
+	w.mu.Unlock()
+	return p, err
 }
 
 // kill ends a workload at once, if it has not ended.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"google.golang.org/grpc/codes"
 
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -114,6 +115,17 @@ spec:
 `, indent(rules, 4))
 }
 
+const retry = `
+type: MeshRetry
+mesh: kongair
+name: exhausted
+spec:
+  targetRef: {kind: Mesh}
+  to:
+  - targetRef: {kind: MeshService, name: flight-search}
+    default: {grpc: {numRetries: 9, backOff: {baseInterval: 100us, maxInterval: 1000h}, retryOn: [ResourceExhausted]}}
+`
+
 func TestClients(t *testing.T) {
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
@@ -167,13 +179,32 @@ func (s *story) tell() {
 	s.eventually("by a pattern", command{Target: target, Calls: 20, Metadata: map[string]string{"x-version": "v7"}}, only("two"))
 	s.eventually("without the header", command{Target: target, Calls: 20}, only("one"))
 
-	one.flaky.Store(true)
+	one.flaky.Store(uint32(codes.Unavailable))
 	before := one.calls.Load()
 	s.eventually("retried", command{Target: target, Calls: 20}, only("one"))
 	if n := one.calls.Load() - before; n < 40 {
 		t.Errorf("%d attempts for 20 calls of which each fails once", n)
 	}
-	one.flaky.Store(false)
+	// What a policy says of gRPC's own conditions holds, and pauses that a library would refuse, or not wait for, are bounded.
+	s.apply(retry)
+	one.flaky.Store(uint32(codes.ResourceExhausted))
+	s.eventually("retried as a policy says", command{Target: target, Calls: 20}, only("one"))
+	one.flaky.Store(uint32(codes.Unavailable))
+	s.eventually("not retried against a policy", command{Target: target, Calls: 5}, failing("UNAVAILABLE"))
+	one.flaky.Store(0)
+	s.remove(mesh.Key{Kind: mesh.KindMeshRetry, Mesh: meshName, Name: "exhausted"})
+
+	// Weights that no library takes as they are.
+	s.apply(route(`
+- matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-none, type: Present}]}]
+  default: {backendRefs: [{kind: MeshService, name: flights-v1, port: 8080, weight: 0}, {kind: MeshService, name: flights-v2, port: 8080, weight: 0}]}
+- matches: [{path: {type: PathPrefix, value: /}}]
+  default:
+    backendRefs:
+    - {kind: MeshService, name: flights-v1, port: 8080, weight: 4294967295}
+    - {kind: MeshService, name: flights-v2, port: 8080, weight: 4294967295}`))
+	s.eventually("half and half", command{Target: target, Calls: 50}, only("one", "two"))
+	s.eventually("no weight fails", command{Target: target, Calls: 2, Metadata: map[string]string{"x-none": "1"}}, failing("UNAVAILABLE"))
 
 	// What the library cannot take is left out; the rest holds. What it would be wrong without fails.
 	s.apply(route(`
@@ -199,7 +230,8 @@ func (s *story) tell() {
 	s.remove(mesh.Key{Kind: mesh.KindMeshHTTPRoute, Mesh: meshName, Name: "flights"})
 	s.eventually("both again", command{Target: target, Calls: 20}, only("one", "two"))
 	three := serve(t, "three", "127.0.0.3", one.port, nil)
-	s.apply(three.dataplane("v3"))
+	again := &backend{name: "three-again", address: three.address, port: three.port} // as after a restart under another name
+	s.apply(three.dataplane("v3") + again.dataplane("v3"))
 	s.eventually("a new instance", command{Target: target, Calls: 30}, only("one", "two", "three"))
 	s.remove(mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Zone: zoneName, Name: "one"})
 	s.eventually("an instance less", command{Target: target, Calls: 30}, only("two", "three"))

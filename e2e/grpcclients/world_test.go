@@ -243,8 +243,8 @@ func (w *world) forward() string {
 type backend struct {
 	name, address string
 	port          int
-	// flaky backends answer a call's first attempt with UNAVAILABLE.
-	flaky atomic.Bool
+	// flaky backends answer a call's first attempt with this code; 0 is OK.
+	flaky atomic.Uint32
 	calls atomic.Int64
 	stop  func()
 }
@@ -269,8 +269,8 @@ func serve(t *testing.T, name, address string, port int, config *tls.Config) *ba
 			}
 			b.calls.Add(1)
 			md, _ := metadata.FromIncomingContext(ctx)
-			if b.flaky.Load() && len(md.Get("grpc-previous-rpc-attempts")) == 0 {
-				return nil, status.Error(codes.Unavailable, "not at the first attempt")
+			if code := codes.Code(b.flaky.Load()); code != codes.OK && len(md.Get("grpc-previous-rpc-attempts")) == 0 {
+				return nil, status.Error(code, "not at the first attempt")
 			}
 			return wrapperspb.String(name), nil
 		}}}}, struct{}{})

@@ -147,11 +147,11 @@ func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}
 }
 
-// What gRPC takes of retries. It attempts a call five times at most. A pause below a millisecond is none to the C core, which
-// then refuses the routes; one of more days than 24 is none to Node's timers.
+// What gRPC takes of retries. It attempts a call five times at most. The C core counts milliseconds: of a base of one it makes
+// none for every second call, and these calls then hang until their deadline. Node's timers know no pause of a month.
 const (
 	callRetries     = 4
-	minCallBase     = time.Millisecond
+	minCallBase     = 5 * time.Millisecond
 	maxCallPause    = time.Hour
 	callUnavailable = "unavailable"
 )

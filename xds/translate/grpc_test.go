@@ -9,6 +9,7 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -80,11 +81,11 @@ func TestCallRetries(t *testing.T) {
 			"unavailable"}, Count: 5, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond}, "cancelled,resource-exhausted,unavailable 4 25ms 250ms"},
 		"default of HTTP":          {ir.Retry{On: []string{"gateway-error", "connect-failure"}, Count: 1, Base: time.Second, Max: 2 * time.Second}, "unavailable 1 1s 2s"},
 		"as the policy says":       {ir.Retry{On: []string{"deadline-exceeded", "internal"}, Count: 2, Base: time.Second, Max: 2 * time.Second}, "deadline-exceeded,internal 2 1s 2s"},
-		"pauses out of bounds":     {ir.Retry{On: []string{"internal"}, Count: 1, Base: 1, Max: 1000 * time.Hour}, "internal 1 1ms 1h0m0s"},
+		"pauses out of bounds":     {ir.Retry{On: []string{"internal"}, Count: 1, Base: 1, Max: 1000 * time.Hour}, "internal 1 5ms 1h0m0s"},
 		"a base out of bounds":     {ir.Retry{On: []string{"internal"}, Count: 1, Base: 9 * time.Hour, Max: 10 * time.Hour}, "internal 1 1h0m0s 1h0m0s"},
-		"no pause":                 {ir.Retry{On: []string{"internal"}, Count: 1}, "internal 1 1ms 1ms"},
+		"no pause":                 {ir.Retry{On: []string{"internal"}, Count: 1}, "internal 1 5ms 5ms"},
 		"a longest below the base": {ir.Retry{On: []string{"internal"}, Count: 1, Base: time.Second, Max: time.Millisecond}, "internal 1 1s 1s"},
-		"a code":                   {ir.Retry{On: []string{"retriable-status-codes"}, Codes: []uint32{404, 503}, Count: 1, Base: 1, Max: 1}, "unavailable 1 1ms 1ms"},
+		"a code":                   {ir.Retry{On: []string{"retriable-status-codes"}, Codes: []uint32{404, 503}, Count: 1, Base: 1, Max: 1}, "unavailable 1 5ms 5ms"},
 		"nothing that gRPC knows":  {ir.Retry{On: []string{"retriable-4xx", "retriable-status-codes"}, Codes: []uint32{404}, Count: 1}, "none"},
 		"no retries":               {ir.Retry{On: []string{"internal"}}, "none"},
 	} {
@@ -96,6 +97,31 @@ func TestCallRetries(t *testing.T) {
 		if got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
 		}
+	}
+}
+
+// TestCallRetriesLeaveOut: the rest of a policy of retries is nothing that a gRPC client takes.
+func TestCallRetriesLeaveOut(t *testing.T) {
+	r := callRetry(ir.Retry{On: []string{"internal"}, Count: 1, PerTry: time.Second, Reset: []ir.ResetHeader{{Name: "retry-after"}}, MaxReset: time.Minute,
+		Codes: []uint32{503}, Requests: []ir.ValueMatch{{Name: "a"}}, Answers: []ir.ValueMatch{{Name: "b"}}, OtherHosts: true, OtherPriorities: 2, Selections: 5})
+	want := &routev3.RetryPolicy{RetryOn: r.GetRetryOn(), NumRetries: r.GetNumRetries(), RetryBackOff: r.GetRetryBackOff()}
+	if !proto.Equal(r, want) {
+		t.Errorf("got %v", r)
+	}
+}
+
+// TestCallHeaders: every kind of header match is in the oldest form that says it.
+func TestCallHeaders(t *testing.T) {
+	m, ok := callMatch(ir.Match{Path: "/", Headers: []ir.ValueMatch{{Name: "A", Kind: ir.ValuePrefix, Value: "p"}, {Name: "b", Kind: ir.ValueRegex, Value: "r"},
+		{Name: "c", Value: "e"}, {Name: "d", Kind: ir.ValuePresent}, {Name: "e", Kind: ir.ValueAbsent}}})
+	if !ok || len(m.GetHeaders()) != 5 {
+		t.Fatalf("got %v", m)
+	}
+	h := m.GetHeaders()
+	//lint:ignore SA1019 the fields that every gRPC library reads
+	if h[0].GetPrefixMatch() != "p" || h[0].GetName() != "a" || h[1].GetSafeRegexMatch().GetRegex() != "r" || h[2].GetExactMatch() != "e" ||
+		!h[3].GetPresentMatch() || h[3].GetInvertMatch() || !h[4].GetPresentMatch() || !h[4].GetInvertMatch() {
+		t.Errorf("got %v", h)
 	}
 }
 
