@@ -44,8 +44,10 @@
 // # Failure
 //
 // An error or a panic in one compute function keeps that value's last good one, counts, is tried again with the next
-// change, and stands in [Progress] as a refusal by the control plane for each proxy whose table needs the value. A proxy
-// whose resource is gone keeps what it had until its stream ends.
+// change, and stands in [Progress] as a refusal by the control plane for each proxy whose table needs the value, charged to
+// the policies that the value was made from. A change of policies makes new keys, of which there is no good value yet: the
+// group then notes which resources it lacks, and each proxy's table keeps them as it had them. A proxy whose resource is
+// gone keeps what it had until its stream ends.
 //
 // # Progress
 //
