@@ -132,6 +132,28 @@ func TestFirstPushAndSteps(t *testing.T) {
 	}
 }
 
+// TestSameRevisionIsAnswered: what changes without a change of the store, such as a certificate, is answered when the client has
+// it, though the revision was answered before.
+func TestSameRevisionIsAnswered(t *testing.T) {
+	r := newRig(t)
+	w := services("a")
+	first := r.engine.set(t, w)
+	c := r.connect(t)
+	r.engine.answered(t, first)
+	c.until(t, holds(t, w))
+	calls := 0
+	r.engine.feed(t, func(f *feed) bool { calls = f.answers; return true })
+	w.secret++
+	r.engine.mu.Lock()
+	r.engine.revision-- // setTable counts one up
+	r.engine.mu.Unlock()
+	if again := r.engine.set(t, w); again != first {
+		t.Fatalf("revision %d, want %d again", again, first)
+	}
+	r.engine.feed(t, func(f *feed) bool { return f.answers > calls })
+	c.until(t, holds(t, w))
+}
+
 func TestEndpointsWaitForNothing(t *testing.T) {
 	r := newRig(t)
 	w := services("a", "b")

@@ -45,7 +45,9 @@ type stream struct {
 	// answered and refusals are what feed was told.
 	answered uint64
 	refusals int
-	settle   *time.Timer
+	// taken updates, and how many of them the feed knows to be answered.
+	taken, told uint64
+	settle      *time.Timer
 }
 
 // settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
@@ -140,6 +142,7 @@ func (st *stream) push() {
 		return
 	}
 	if ok {
+		st.taken++
 		st.update(u)
 		st.advance()
 	}
@@ -189,8 +192,14 @@ func (st *stream) advance() {
 		st.state.withheld = 0
 		st.server.metrics.withheld.Add(float64(n))
 	}
-	if revision, ok := st.state.answered(); ok && (revision > st.answered || st.state.refusals != st.refusals) {
+	// An update that brings no new revision, such as a certificate alone, is answered too.
+	revision, ok := st.state.answered()
+	settled := revision == st.state.revision && st.told != st.taken
+	if ok && (revision > st.answered || st.state.refusals != st.refusals || settled) {
 		st.answered, st.refusals = max(st.answered, revision), st.state.refusals
+		if settled {
+			st.told = st.taken
+		}
 		st.feed.Answered(st.answered, st.state.standing())
 	}
 	if !st.ready && st.hasAll() {

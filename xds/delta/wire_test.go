@@ -138,6 +138,7 @@ type feed struct {
 	calls    uint64
 	told     uint64
 	answered uint64
+	answers  int // calls of Answered
 	refusals []delta.Refusal
 	changed  chan struct{}
 	closed   bool
@@ -201,6 +202,7 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answered, f.refusals = revision, refusals
+	f.answers++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
