@@ -72,6 +72,8 @@ type graph struct {
 	failed map[*node]struct{}
 	mark   uint64
 	batch  uint64
+	// reads is how many reads are recorded: the size of the invalidation index.
+	reads int
 }
 
 func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
@@ -140,6 +142,7 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 			g.unlink(n, d)
 		}
 	}
+	g.reads += len(r.deps) - len(n.deps)
 	n.deps = slices.Clip(r.deps)
 	n.state = stateClean
 	if errors.Is(err, errGone) {
@@ -242,6 +245,7 @@ func (g *graph) dropNode(n *node) {
 	for _, d := range n.deps {
 		g.unlink(n, d)
 	}
+	g.reads -= len(n.deps)
 	n.deps = nil
 	if n.drop != nil {
 		n.drop()
@@ -398,4 +402,12 @@ func (q *query[K, V]) get(r *reader, k K) V {
 	m := q.fresh(k)
 	r.note(&m.node)
 	return m.value
+}
+
+// recorded is the size of the record: reads that are kept, and the values that made or are read.
+func (g *graph) recorded() (reads, values int) {
+	for _, k := range g.kinds {
+		values += k.nodes
+	}
+	return g.reads, values
 }
