@@ -235,7 +235,7 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 	changed := e.dirty
 	e.dirty = nil
 	var r *rollup
-	if len(changes) > 0 {
+	if revision > after && e.started() {
 		r = e.record(after, revision, committed, changes)
 	}
 	for _, p := range changed {
@@ -267,6 +267,16 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 	}
 	e.failures = e.failed()
 	e.changed()
+}
+
+// started says that a view was taken in before: what the first one holds was changed before the start.
+func (e *Engine) started() bool {
+	select {
+	case <-e.ready:
+		return true
+	default:
+		return false
+	}
 }
 
 func (e *Engine) markDirty(p *proxy) {

@@ -31,8 +31,7 @@ type feed struct {
 	update  delta.Update
 	pushed  []debt
 	refused []delta.Refusal
-	// has is the last table that was answered, woke the last change that gave the feed something new.
-	has  *delta.Table
+	// woke is the last change that gave the feed something new.
 	woke *rollup
 }
 
@@ -40,9 +39,8 @@ type feed struct {
 // revision of its own, as an identity, owes an answer for itself alone: first is then last+1.
 type debt struct {
 	first, last uint64
-	// owed are the changes that wait for the answer, and table is what brought them once it was pushed.
-	owed  []*rollup
-	table *delta.Table
+	// owed are the changes that wait for the answer.
+	owed []*rollup
 }
 
 // Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
@@ -161,9 +159,7 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 		d.first, d.owed = min(d.first, f.pending.first), f.pending.owed
 	}
 	if r != nil {
-		f.woke = r
-		r.concern(f)
-		d.owed = append(d.owed, r)
+		d.owed = r.concern(f, d.owed)
 	}
 	if f.update.Committed.IsZero() {
 		f.update.Committed = committed
@@ -211,7 +207,6 @@ func (f *feed) Take() (delta.Update, bool, error) {
 		return delta.Update{}, false, nil
 	}
 	u := f.update
-	f.pending.table = u.Table
 	f.pushed = append(f.pushed, *f.pending)
 	f.pending = nil
 	f.update.Table, f.update.Committed = nil, time.Time{}
@@ -229,7 +224,6 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	now := time.Now()
 	for n < len(f.pushed) && f.pushed[n].last <= revision {
 		f.e.answer(f.pushed[n].owed, refusals, false, now)
-		f.has = f.pushed[n].table
 		n++
 	}
 	f.pushed = slices.Delete(f.pushed, 0, n)

@@ -27,9 +27,10 @@ type node struct {
 	failure error
 	// good says that there was ever a value: until then a failure leaves nothing to go on with.
 	good bool
-	// since is, for a failure that is a [conditionError], the revision at which it was first told; 0 before.
-	since uint64
-	told  bool
+	// since is the revision at which the failure was first seen with this reason; 0 before.
+	since  uint64
+	reason string
+	told   bool
 	// compute brings the value up to date and says whether it changed; nil for inputs.
 	compute func(n *node) bool
 	// drop forgets the node in its table.

@@ -17,6 +17,8 @@ type ProxyRefusal struct {
 	Proxy mesh.Key
 	// ByControlPlane says that the proxy was never asked.
 	ByControlPlane bool
+	// Since is, for what the control plane could not make, the revision that first led to it with this reason.
+	Since uint64
 	delta.Refusal
 }
 
@@ -98,12 +100,12 @@ func (e *Engine) failed() []ProxyRefusal {
 				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
 			}
 		}
+		if reason := n.failure.Error(); n.since == 0 || n.reason != reason {
+			n.since, n.reason = e.processed, reason
+		}
 		revision := e.processed
 		var c conditionError
 		if errors.As(n.failure, &c) {
-			if n.since == 0 {
-				n.since = revision
-			}
 			revision = n.since
 		}
 		seen := map[*node]bool{}
@@ -120,7 +122,7 @@ func (e *Engine) failed() []ProxyRefusal {
 			if u.kind != e.q.table.kind && u.kind != e.q.callTable.kind || u.pins == 0 {
 				continue
 			}
-			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Refusal: delta.Refusal{
+			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Since: n.since, Refusal: delta.Refusal{
 				Resource: n.kind.name + " " + describe(n.key()), Reason: n.failure.Error(), Cause: e.causes(n), Revision: revision}})
 		}
 	}

@@ -8,13 +8,13 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 var (
@@ -219,13 +219,13 @@ type dice struct {
 	ids  map[mesh.Key]bool
 	// visit, if set, is what happens to a proxy now and then, in place of a feed's opening or closing.
 	visit func(proxy mesh.Key) string
-	// author, if set, writes some of the policies.
-	author *author
+	// author writes some of the policies.
+	author *xdstest.Author
 }
 
 func newDice(seed uint64) *dice {
 	r := rand.New(rand.NewPCG(seed, 7))
-	return &dice{Rand: r, live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}, author: &author{Rand: r, fields: map[protoreflect.FullName]bool{}}}
+	return &dice{Rand: r, live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}, author: xdstest.NewAuthor(r)}
 }
 
 // other is of a kind that proxies hear little or nothing of.
@@ -254,7 +254,7 @@ func (d *dice) policy() *mesh.Resource {
 			kinds = append(kinds, info)
 		}
 	}
-	r := d.author.policy(kinds[d.IntN(len(kinds))], d.of("q1", "q2", "q3", "q4"))
+	r := d.author.Policy(kinds[d.IntN(len(kinds))], d.of("q1", "q2", "q3", "q4"))
 	if top := r.Spec.ProtoReflect().Descriptor().Fields().ByName("target_ref"); top != nil && d.half() {
 		r.Spec.ProtoReflect().Clear(top)
 	}

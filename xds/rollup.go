@@ -41,13 +41,18 @@ type rollup struct{ Change }
 
 func (r *rollup) open() int { return r.Concerned - r.Answered - r.Left }
 
-// concern notes that a feed owes an answer for the change.
-func (r *rollup) concern(f *feed) {
+// concern notes that a feed owes an answer for the change, and adds it to what the feed owes. What it has owed for so long
+// that nobody remembers it is left out: a client that never answers costs no more than the history is long.
+func (r *rollup) concern(f *feed, owed []*rollup) []*rollup {
+	f.woke = r
 	r.Concerned++
-	r.Done = time.Time{}
 	if len(r.Woken) < maxNamed {
 		r.Woken = append(r.Woken, f.key)
 	}
+	if len(owed) >= maxChanges {
+		owed = slices.Clone(owed[len(owed)-maxChanges+1:])
+	}
+	return append(owed, r)
 }
 
 // record begins the roll-up of a batch; mu is held.
@@ -108,7 +113,11 @@ func (e *Engine) Change(revision uint64) (Change, ChangeState) {
 	if i == len(e.changes) || e.changes[i].First > revision {
 		return Change{}, ChangeForgotten
 	}
-	r := e.changes[i]
+	return e.describe(e.changes[i]), ChangeKnown
+}
+
+// describe adds what is not kept with a change: who owes an answer and who refuses; mu is held.
+func (e *Engine) describe(r *rollup) Change {
 	out := r.Change
 	out.Inputs, out.Woken = slices.Clone(r.Inputs), slices.Clone(r.Woken)
 	if r.open() > 0 {
@@ -128,8 +137,13 @@ func (e *Engine) Change(revision uint64) (Change, ChangeState) {
 			}
 		}
 	}
-	slices.SortFunc(out.Refusals, func(a, b ProxyRefusal) int { return a.Proxy.Compare(b.Proxy) })
-	return out, ChangeKnown
+	for _, x := range e.failures {
+		if x.Since >= r.First && x.Since <= r.Last {
+			out.Refusals = append(out.Refusals, x)
+		}
+	}
+	slices.SortStableFunc(out.Refusals, func(a, b ProxyRefusal) int { return a.Proxy.Compare(b.Proxy) })
+	return out
 }
 
 func (f *feed) owes(r *rollup) bool {
@@ -139,48 +153,41 @@ func (f *feed) owes(r *rollup) bool {
 	return slices.ContainsFunc(f.pushed, func(d debt) bool { return slices.Contains(d.owed, r) })
 }
 
-// ProxyState is one stream of a proxy: what it has, what it should have, and why it was woken last.
+// ProxyState is what the engine knows of one stream of a proxy.
 type ProxyState struct {
-	Proxy mesh.Key
-	// GRPC says that the stream is a gRPC program's, not an Envoy's.
-	GRPC bool
-	// Has is the table that the proxy has answered, refused parts included; nil before its first answer. Should is the newest.
-	// A resource that was not asked for is in both.
-	Has, Should *delta.Table
+	// Should is the newest table; nil if there is none yet.
+	Should *delta.Table
 	// Processed is the newest revision taken in, Answered the newest of which the proxy owes nothing.
 	Processed, Answered uint64
-	// Woke is the last change that gave it something new; nil if there was none since it connected that is remembered.
+	// Woke is the last change that gave it something new; nil if there was none since it connected.
 	Woke *Change
 	// Refusals that stand, also those of the control plane.
 	Refusals []ProxyRefusal
 }
 
-// Proxy describes the streams of a proxy; none if it has none.
-func (e *Engine) Proxy(key mesh.Key) []ProxyState {
+// Followed describes the stream that a feed of [Engine.Open] serves; false if the feed has ended.
+func (e *Engine) Followed(of delta.Feed) (ProxyState, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	var out []ProxyState
-	for f := range e.feeds {
-		if f.key != key {
-			continue
-		}
-		s := ProxyState{Proxy: key, GRPC: f.caller.client.Kind == delta.ClientGRPC, Has: f.has, Should: f.latest, Processed: e.processed, Answered: e.processed}
-		if _, owes := e.outstanding[f]; owes {
-			s.Answered = min(s.Answered, f.answered())
-		}
-		if f.woke != nil {
-			c := f.woke.Change
-			s.Woke = &c
-		}
-		for _, x := range f.refused {
-			s.Refusals = append(s.Refusals, ProxyRefusal{Proxy: key, Refusal: x})
-		}
-		for _, x := range e.failures {
-			if x.Proxy == key {
-				s.Refusals = append(s.Refusals, x)
-			}
-		}
-		out = append(out, s)
+	f, ok := of.(*feed)
+	if !ok || f.closed || e.ended {
+		return ProxyState{}, false
 	}
-	return out
+	s := ProxyState{Should: f.latest, Processed: e.processed, Answered: e.processed}
+	if _, owes := e.outstanding[f]; owes {
+		s.Answered = min(s.Answered, f.answered())
+	}
+	if f.woke != nil {
+		c := e.describe(f.woke)
+		s.Woke = &c
+	}
+	for _, x := range f.refused {
+		s.Refusals = append(s.Refusals, ProxyRefusal{Proxy: f.key, Refusal: x})
+	}
+	for _, x := range e.failures {
+		if x.Proxy == f.key {
+			s.Refusals = append(s.Refusals, x)
+		}
+	}
+	return s, true
 }

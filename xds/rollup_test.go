@@ -1,11 +1,16 @@
 package xds
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -84,17 +89,82 @@ func TestRollUp(t *testing.T) {
 		t.Errorf("an old revision: %d", state)
 	}
 
-	states := r.e.Proxy(web.Key)
-	if len(states) != 1 || states[0].Woke == nil || states[0].Woke.Last < second || states[0].Has != states[0].Should || states[0].Answered != rev {
-		t.Fatalf("web: %+v", states)
+	state := func() ProxyState {
+		t.Helper()
+		s, ok := r.e.Followed(feeds["web-1"])
+		if !ok {
+			t.Fatal("web has no stream")
+		}
+		return s
+	}
+	if s := state(); s.Woke == nil || s.Woke.Last < second || s.Answered != rev {
+		t.Fatalf("web: %+v", s)
 	}
 	rev = r.put(testDataplane("api-4", "10.0.0.12", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	s := r.e.Proxy(web.Key)[0]
-	if s.Has == s.Should || s.Answered != rev-1 || s.Woke.Last != rev {
+	if s := state(); s.Answered != rev-1 || s.Woke.Last != rev || len(s.Woke.Inputs) != 1 || s.Should == nil {
 		t.Fatalf("web owes an answer: %+v", s)
 	}
-	if r.e.Proxy(shop.Key) != nil {
+	if _, ok := r.e.Followed(feeds["shop-1"]); ok {
 		t.Error("a proxy that left has a stream")
+	}
+}
+
+// TestRollUpIsBounded: a client that never answers owes no more changes than are remembered, and what it owed before is no
+// longer held for it.
+func TestRollUpIsBounded(t *testing.T) {
+	r := start(t)
+	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
+	r.put(testMesh(""), testService(testZone, "api", 8080), web)
+	f := r.e.Open(delta.Opening{Proxy: web.Key}).(*feed)
+	defer f.Close()
+	f.Answered(r.next(f).Revision, nil)
+	var rev uint64
+	for i := range maxChanges + 50 {
+		rev = r.put(testDataplane("api-1", fmt.Sprintf("10.1.%d.%d", i/200, i%200), "api", 8080))
+		r.until(func(p Progress) bool { return p.Revision == rev }) // one batch each
+	}
+	r.e.mu.Lock()
+	owed, kept := len(f.pending.owed), len(r.e.changes)
+	r.e.mu.Unlock()
+	if owed > maxChanges || owed < maxChanges/2 || kept > maxChanges {
+		t.Fatalf("owes %d changes, %d are kept", owed, kept)
+	}
+	f.Answered(r.next(f).Revision, nil)
+	for at := rev - 300; at <= rev; at += 100 {
+		if c, state := r.e.Change(at); state != ChangeKnown || c.Answered != 1 || c.Done.IsZero() {
+			t.Errorf("revision %d: state %d, %+v", at, state, c)
+		}
+	}
+	if _, state := r.e.Change(5); state != ChangeForgotten {
+		t.Errorf("the first change is in state %d", state)
+	}
+}
+
+// TestRollUpOfWhatCannotBeMade: the change that brought a policy of which nothing can be made says so; later ones do not.
+func TestRollUpOfWhatCannotBeMade(t *testing.T) {
+	r := start(t)
+	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
+	r.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.9", "api", 8080), web)
+	f := r.e.Open(delta.Opening{Proxy: web.Key})
+	defer f.Close()
+	f.Answered(r.next(f).Revision, nil)
+	r.until(func(p Progress) bool { return p.PendingCount == 0 })
+	r.e.send(func() {
+		r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { return nil, errors.New("broken") }
+	})
+	timeout := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}, Spec: &meshv1.MeshTimeout{
+		TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+			Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(3 * time.Second)}}}}}
+	bad := r.put(timeout)
+	r.until(func(p Progress) bool { return p.Revision == bad })
+	later := r.put(testService(testZone, "unheard", 8080))
+	r.until(func(p Progress) bool { return p.Revision == later })
+	c, _ := r.e.Change(bad)
+	if len(c.Refusals) == 0 || !c.Refusals[0].ByControlPlane || c.Refusals[0].Proxy != web.Key {
+		t.Errorf("the change that cannot be made: %+v", c)
+	}
+	if c, _ := r.e.Change(later); len(c.Refusals) != 0 {
+		t.Errorf("a later change is blamed: %+v", c.Refusals)
 	}
 }

@@ -3,14 +3,12 @@ package zone
 import (
 	"context"
 	"errors"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -27,36 +25,43 @@ type debugger struct{ z *Zone }
 func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
 	view := d.z.replica.View()
-	for _, s := range d.z.engine.Proxy(key) {
-		st := &adminv1.DebugStream{Client: "envoy", Processed: s.Processed, Answered: s.Answered, Resources: compared(view, s), Refusals: refusalsProto(s.Refusals)}
-		if s.GRPC {
+	for _, s := range d.z.ads.Look(key) {
+		st := &adminv1.DebugStream{Client: "envoy", Peer: s.Join.Peer, Since: timestamppb.New(s.Since), WaitsItsTurn: s.Feed == nil}
+		if s.Join.Client.Kind == delta.ClientGRPC {
 			st.Client = "grpc"
 		}
-		if s.Woke != nil {
-			st.Woke = d.change(*s.Woke)
+		if s.Feed != nil {
+			f, ok := d.z.engine.Followed(s.Feed)
+			if !ok {
+				continue // it has just ended
+			}
+			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Answered, compared(view, s.Resources, f.Should), refusalsProto(f.Refusals)
+			if f.Woke != nil {
+				st.Woke = d.change(*f.Woke)
+			}
 		}
 		out.Streams = append(out.Streams, st)
 	}
-	slices.SortFunc(out.Streams, func(a, b *adminv1.DebugStream) int { return strings.Compare(a.GetClient(), b.GetClient()) })
 	return out
 }
 
-// compared are all resources of both tables, by type and name.
-func compared(view replica.View, s xds.ProxyState) []*adminv1.DebugResource {
+// compared is what a stream says of each resource, beside the newest table, which it may not have read yet.
+func compared(view replica.View, has []delta.ResourceView, should *delta.Table) []*adminv1.DebugResource {
+	type id struct {
+		typ  delta.Type
+		name string
+	}
+	seen := make(map[id]bool, len(has))
 	var out []*adminv1.DebugResource
-	for _, typ := range delta.Types {
-		byName := map[string]*adminv1.DebugResource{}
-		for r := range s.Has.All(typ) {
-			byName[r.Name] = &adminv1.DebugResource{Type: typ.String(), Name: r.Name, Has: r.Version}
+	add := func(v delta.ResourceView, now *delta.Resource) {
+		p := &adminv1.DebugResource{Type: v.Type.String(), Name: v.Name, Has: v.Has, State: v.Standing.String(), Reason: v.Reason}
+		var was string
+		if v.Should != nil {
+			was = v.Should.Version
 		}
-		for r := range s.Should.All(typ) {
-			p := byName[r.Name]
-			if p == nil {
-				p = &adminv1.DebugResource{Type: typ.String(), Name: r.Name}
-				byName[r.Name] = p
-			}
-			p.Should = r.Version
-			for _, k := range r.Cause {
+		if now != nil {
+			p.Should = now.Version
+			for _, k := range now.Cause {
 				c := &adminv1.DebugCause{Key: k.Proto()}
 				if at, ok := view.Get(k); ok {
 					c.Revision = at.Revision
@@ -64,8 +69,20 @@ func compared(view replica.View, s xds.ProxyState) []*adminv1.DebugResource {
 				p.Causes = append(p.Causes, c)
 			}
 		}
-		for _, name := range slices.Sorted(maps.Keys(byName)) {
-			out = append(out, byName[name])
+		if was != p.Should && v.Standing != delta.NotAsked {
+			p.State, p.Reason = delta.Waiting.String(), ""
+		}
+		out = append(out, p)
+	}
+	for _, v := range has {
+		seen[id{v.Type, v.Name}] = true
+		add(v, should.Lookup(v.Type, v.Name))
+	}
+	for _, typ := range delta.Types {
+		for r := range should.All(typ) {
+			if !seen[id{typ, r.Name}] {
+				add(delta.ResourceView{Type: typ, Name: r.Name, Standing: delta.Waiting}, r)
+			}
 		}
 	}
 	return out
@@ -74,7 +91,8 @@ func compared(view replica.View, s xds.ProxyState) []*adminv1.DebugResource {
 func refusalsProto(list []xds.ProxyRefusal) []*adminv1.DebugRefusal {
 	var out []*adminv1.DebugRefusal
 	for _, r := range list {
-		out = append(out, &adminv1.DebugRefusal{Proxy: r.Proxy.Proto(), Resource: r.Resource, Reason: r.Reason, Causes: keysProto(r.Cause), Revision: r.Revision})
+		out = append(out, &adminv1.DebugRefusal{Proxy: r.Proxy.Proto(), Resource: r.Resource, Reason: r.Reason, Causes: keysProto(r.Cause), Revision: r.Revision,
+			ByControlPlane: r.ByControlPlane})
 	}
 	return out
 }
@@ -111,6 +129,23 @@ func (d debugger) Change(revision uint64) (*adminv1.DebugChangeResponse, adminap
 		return nil, adminapi.ChangeForgotten
 	}
 	return d.change(c), adminapi.ChangeKnown
+}
+
+// Local implements adminapi.Debugger.
+func (d debugger) Local(global uint64) (uint64, adminapi.ChangeState) {
+	if d.z.client == nil {
+		return 0, adminapi.ChangeAhead
+	}
+	local, origin := d.z.client.Local(global)
+	switch origin {
+	case kdsrpc.OriginAhead:
+		return 0, adminapi.ChangeAhead
+	case kdsrpc.OriginForgotten:
+		return 0, adminapi.ChangeForgotten
+	case kdsrpc.OriginNothing:
+		return 0, adminapi.ChangeElsewhere
+	}
+	return local, adminapi.ChangeKnown
 }
 
 // Admin implements adminapi.Debugger.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 func newDebug() *cobra.Command {
@@ -32,9 +35,10 @@ func newDebugProxy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy NAME",
 		Short: "Compare what a proxy has with what it should have, and say what woke it last",
-		Long: `Compare what a proxy has acknowledged with what it should have: resource by resource, with the policies and destinations that
-each comes from, and what gave it something new last. With --envoy the proxy's own word is shown instead: what the admin
-interface of its Envoy says, through its launcher. Works at the zone and through global.`,
+		Long: `Compare what a proxy has acknowledged with what it should have: resource by resource what was acknowledged, sent or
+refused, with the policies and destinations that each comes from, and what gave it something new last. With
+--envoy the proxy's own word is shown instead: what the admin interface of its Envoy says, through its launcher. Works at the
+zone and through global.`,
 		Example: `  meridian debug proxy web-1
   meridian debug proxy web-1 --all
   meridian debug proxy web-1 --envoy config_dump
@@ -47,7 +51,7 @@ interface of its Envoy says, through its launcher. Works at the zone and through
 			case envoy != "" && !slices.Contains(adminapi.AdminQuestions, envoy):
 				return fmt.Errorf("--envoy %q: want one of %s", envoy, strings.Join(adminapi.AdminQuestions, ", "))
 			case filter != "" && envoy != "stats":
-				return fmt.Errorf("--filter goes with --envoy stats")
+				return errors.New("--filter goes with --envoy stats")
 			}
 			kind := mesh.KindDataplane
 			if ingress {
@@ -94,20 +98,28 @@ interface of its Envoy says, through its launcher. Works at the zone and through
 func newDebugChange() *cobra.Command {
 	o := &clientOptions{}
 	var zone, output string
+	var ofGlobal bool
 	cmd := &cobra.Command{
 		Use:   "change REVISION",
 		Short: "Say which proxies a revision woke, and who has acknowledged or refused it",
-		Long: `Say what became of a revision of a zone's store: which proxies it gave something new, how many have acknowledged it, who
-refused it and why, and who owes an answer. A zone remembers its last thousand changes since it started.`,
-		Example: "  meridian debug change 4711\n  meridian debug change 4711 --zone us-east      # at global",
-		Args:    cobra.ExactArgs(1),
+		Long: `Say what became of a change: which proxies it gave something new, how many have acknowledged it, who refused it and why, and
+who owes an answer. Every control plane numbers its changes itself: REVISION is of the control plane that is asked, as its
+"meridian apply" prints it. At global every zone is asked what became of it there. A zone remembers its last thousand changes since it
+started.`,
+		Example: "  meridian debug change 4711                     # at a zone, or at global for every zone\n" +
+			"  meridian debug change 815 --zone us-east       # at global: a revision of the zone's own\n" +
+			"  meridian debug change 4711 --of-global         # at a zone: a revision of global's",
+		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			revision, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || revision == 0 {
 				return fmt.Errorf("%q is no revision; want a number from 1, such as the one that `meridian apply` prints", args[0])
 			}
-			if output != "text" && output != "json" {
+			switch {
+			case output != "text" && output != "json":
 				return fmt.Errorf("-o %q: want text or json", output)
+			case ofGlobal && zone != "":
+				return errors.New("--of-global and --zone exclude each other: global asks every zone of a revision of its own")
 			}
 			c, done, err := o.connect(cmd)
 			if err != nil {
@@ -116,18 +128,19 @@ refused it and why, and who owes an answer. A zone remembers its last thousand c
 			defer done()
 			ctx, cancel := o.call(cmd)
 			defer cancel()
-			got, err := c.DebugChange(ctx, zone, revision)
+			got, err := c.DebugChange(ctx, zone, revision, ofGlobal)
 			if err != nil {
 				return err
 			}
 			if output == "json" {
 				return printJSON(cmd, got)
 			}
-			printChange(cmd, "", got)
+			printChanges(cmd, got)
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&zone, "zone", "", "zone whose revision is meant")
+	cmd.Flags().StringVar(&zone, "zone", "", "at global: REVISION is of this zone's own store")
+	cmd.Flags().BoolVar(&ofGlobal, "of-global", false, "at a zone: REVISION is of global's store")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
 	return cmd
@@ -150,20 +163,24 @@ func short(version string) string {
 	return version[:min(len(version), 8)]
 }
 
+// States of a resource, as the control plane says them.
+var (
+	inSync   = delta.InSync.String()
+	notAsked = delta.NotAsked.String()
+)
+
 // delivered sums a stream up in one line.
 func delivered(s *adminv1.DebugStream) string {
-	behind := 0
+	if s.GetWaitsItsTurn() {
+		return s.GetClient() + ": connected, and waits until others have had their first configuration"
+	}
+	count := map[string]int{}
 	for _, r := range s.GetResources() {
-		if r.GetHas() != r.GetShould() {
-			behind++
-		}
+		count[r.GetState()]++
 	}
-	text := fmt.Sprintf("%s: revision %d computed, answered up to %d, %d resources", s.GetClient(), s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
-	if behind > 0 {
-		text += fmt.Sprintf(", %d of them not acknowledged", behind)
-	}
-	if n := len(s.GetRefusals()); n > 0 {
-		text += fmt.Sprintf(", %d refused", n)
+	text := fmt.Sprintf("%s: revision %d computed, answered up to %d; %d resources", s.GetClient(), s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
+	for _, state := range slices.Sorted(maps.Keys(count)) {
+		text += fmt.Sprintf(", %d %s", count[state], state)
 	}
 	return text
 }
@@ -171,35 +188,49 @@ func delivered(s *adminv1.DebugStream) string {
 func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
 	say(cmd, "%s\n", title(mesh.KeyFromProto(p.GetKey())))
 	if len(p.GetStreams()) == 0 {
-		say(cmd, "not connected to this zone's control plane\n")
+		say(cmd, "not connected to its zone's control plane\n")
 	}
 	for _, s := range p.GetStreams() {
 		say(cmd, "\n%s\n", delivered(s))
-		if w := s.GetWoke(); w != nil {
+		say(cmd, "  connected %s ago, from %s\n", age(s.GetSince().AsTime()), orDash(s.GetPeer()))
+		switch w := s.GetWoke(); {
+		case w != nil:
 			say(cmd, "  last woken by:\n")
 			printChange(cmd, "    ", w)
+		case !s.GetWaitsItsTurn():
+			say(cmd, "  nothing has given it anything new since it connected\n")
 		}
 		printRefusals(cmd, "  ", s.GetRefusals())
 		for _, r := range s.GetResources() {
-			sync := r.GetHas() == r.GetShould()
-			if sync && !all {
+			if !all && (r.GetState() == inSync || r.GetState() == notAsked) {
 				continue
 			}
-			state := "in sync, " + short(r.GetHas())
-			if !sync {
-				state = fmt.Sprintf("has %s, should have %s", short(r.GetHas()), short(r.GetShould()))
-			}
-			var causes []string
-			for _, c := range r.GetCauses() {
-				causes = append(causes, fmt.Sprintf("%s %s (revision %d)", c.GetKey().GetKind(), c.GetKey().GetName(), c.GetRevision()))
-			}
-			from := ""
-			if len(causes) > 0 {
-				from = "; from " + strings.Join(causes, ", ")
-			}
-			say(cmd, "  %s %s: %s%s\n", r.GetType(), r.GetName(), state, from)
+			say(cmd, "  %s %s: %s%s\n", r.GetType(), r.GetName(), comparison(r), origins(r.GetCauses()))
 		}
 	}
+}
+
+// comparison is what a proxy has of a resource beside what it should have.
+func comparison(r *adminv1.DebugResource) string {
+	switch state := r.GetState(); {
+	case state == inSync:
+		return state + ", " + short(r.GetHas())
+	case state == notAsked:
+		return state
+	default:
+		return fmt.Sprintf("%s: has %s, should have %s", state, short(r.GetHas()), short(r.GetShould()))
+	}
+}
+
+func origins(list []*adminv1.DebugCause) string {
+	var out []string
+	for _, c := range list {
+		out = append(out, fmt.Sprintf("%s %s (revision %d)", c.GetKey().GetKind(), c.GetKey().GetName(), c.GetRevision()))
+	}
+	if len(out) == 0 {
+		return ""
+	}
+	return "; from " + strings.Join(out, ", ")
 }
 
 func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefusal) {
@@ -211,6 +242,10 @@ func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefus
 		from := ""
 		if len(causes) > 0 {
 			from = "; from " + strings.Join(causes, ", ")
+		}
+		if r.GetByControlPlane() {
+			say(cmd, "%s%s keeps what it had, for the control plane cannot make %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
+			continue
 		}
 		say(cmd, "%s%s refused %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
 	}
@@ -225,6 +260,33 @@ func keyNames(keys []*meshv1.Key, of uint32) string {
 		out = append(out, fmt.Sprintf("and %d more", rest))
 	}
 	return strings.Join(out, ", ")
+}
+
+// printChanges prints a change; one of global's zone by zone.
+func printChanges(cmd *cobra.Command, c *adminv1.DebugChangeResponse) {
+	if c.GetGlobalRevision() > 0 {
+		say(cmd, "revision %d of global\n", c.GetGlobalRevision())
+	}
+	if len(c.GetZones()) == 0 && len(c.GetWarnings()) == 0 && c.GetZone() == "" {
+		say(cmd, "  there is no zone\n")
+	}
+	list := c.GetZones()
+	if c.GetZone() != "" {
+		list = append(list, c)
+	}
+	for _, z := range list {
+		switch {
+		case c.GetGlobalRevision() == 0:
+			printChange(cmd, "", z)
+		case z.GetLast() == 0:
+			say(cmd, "  zone %s: it changed nothing here\n", z.GetZone())
+		default:
+			printChange(cmd, "  ", z)
+		}
+	}
+	for _, w := range c.GetWarnings() {
+		say(cmd, "  %s\n", w)
+	}
 }
 
 func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeResponse) {
@@ -244,9 +306,13 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 	if rest := int(c.GetInputCount()) - len(inputs); rest > 0 {
 		inputs = append(inputs, fmt.Sprintf("and %d more", rest))
 	}
+	if len(inputs) == 0 {
+		inputs = []string{"nothing that proxies are made of"}
+	}
 	say(cmd, "%schanged: %s\n", indent, strings.Join(inputs, ", "))
 	if c.GetConcerned() == 0 {
 		say(cmd, "%sno connected proxy got anything new\n", indent)
+		printRefusals(cmd, indent, c.GetRefusals())
 		return
 	}
 	say(cmd, "%swoke %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))

@@ -6,8 +6,10 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -29,6 +31,8 @@ const (
 	ChangeAhead
 	// ChangeForgotten revisions are too old, or from before the control plane started.
 	ChangeForgotten
+	// ChangeElsewhere revisions of global changed nothing that this zone has.
+	ChangeElsewhere
 )
 
 // Debugger is a zone as far as it knows how its proxies are.
@@ -37,6 +41,8 @@ type Debugger interface {
 	Proxy(key mesh.Key) *adminv1.DebugProxyResponse
 	// Change says what became of a revision of the zone's store.
 	Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeState)
+	// Local finds the revision of the zone's store that brought what a revision of global changed here.
+	Local(global uint64) (uint64, ChangeState)
 	// Admin asks Envoy's admin interface; see DebugService.ProxyAdmin. Errors are for people if they are [NotNow].
 	Admin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error)
 }
@@ -61,6 +67,13 @@ func (a *API) proxyKey(ctx context.Context, key mesh.Key) (mesh.Key, error) {
 		return key, invalid(titleDebug, []mesh.Violation{{Field: "key.kind", Reason: "must be Dataplane or ZoneIngress"}})
 	}
 	if a.isGlobal() && key.Zone != "" {
+		view, err := a.view(ctx, 0)
+		if err != nil {
+			return key, err
+		}
+		if _, ok := zonesOf(view)[key.Zone]; !ok {
+			return key, problem(http.StatusNotFound, titleDebug, "there is no zone %q", key.Zone)
+		}
 		return key, nil // the zone itself says whether it has it
 	}
 	r, err := a.get(ctx, key, false, 0)
@@ -94,25 +107,19 @@ func (d *debugService) DebugChange(ctx context.Context, req *adminv1.DebugChange
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
 	}
+	if req.GetRevision() == 0 {
+		return nil, invalid(titleDebug, []mesh.Violation{{Field: "revision", Reason: "must be 1 or more"}})
+	}
 	if a.isGlobal() {
-		if req.GetZone() == "" {
-			return nil, invalid(titleDebug, []mesh.Violation{{Field: "zone", Reason: "must be given: every zone numbers its changes itself (`meridian get` shows the revisions of what it has)"}})
-		}
-		view, err := a.view(ctx, 0)
-		if err != nil {
-			return nil, err
-		}
-		if _, ok := zonesOf(view)[req.GetZone()]; !ok {
-			return nil, problem(http.StatusNotFound, titleDebug, "there is no zone %q", req.GetZone())
-		}
-		resp := &adminv1.DebugChangeResponse{}
-		return resp, forwardTo(ctx, a, req.GetZone(), adminv1.DebugService_DebugChange_FullMethodName, req, resp)
+		return a.changeInZones(ctx, req)
 	}
 	switch {
 	case a.conf.Debug == nil:
 		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
 	case req.GetZone() != "" && req.GetZone() != a.conf.Zone:
 		return nil, problem(http.StatusNotFound, titleDebug, "this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone, req.GetZone())
+	case req.GetOfGlobal():
+		return d.ofGlobal(req.GetRevision())
 	}
 	resp, state := a.conf.Debug.Change(req.GetRevision())
 	switch state {
@@ -122,6 +129,70 @@ func (d *debugService) DebugChange(ctx context.Context, req *adminv1.DebugChange
 		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is no longer remembered, or from before zone %s started", req.GetRevision(), a.conf.Zone)
 	}
 	return resp, nil
+}
+
+// ofGlobal is what became of a revision of global in this zone. What changed nothing here concerns nobody.
+func (d *debugService) ofGlobal(global uint64) (*adminv1.DebugChangeResponse, error) {
+	a := d.api
+	local, state := a.conf.Debug.Local(global)
+	resp := &adminv1.DebugChangeResponse{Zone: a.conf.Zone}
+	if state == ChangeKnown {
+		resp, state = a.conf.Debug.Change(local)
+	}
+	switch state {
+	case ChangeAhead:
+		return nil, problem(http.StatusNotFound, titleDebug, "it has not applied revision %d of global", global)
+	case ChangeForgotten:
+		return nil, problem(http.StatusNotFound, titleDebug, "it no longer remembers revision %d of global, or had it before it started", global)
+	}
+	resp.GlobalRevision = global
+	return resp, nil
+}
+
+// changeInZones asks one zone of a revision of its own, or every zone of one of global's.
+func (a *API) changeInZones(ctx context.Context, req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
+	view, err := a.view(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	zones := zonesOf(view)
+	if zone := req.GetZone(); zone != "" {
+		if _, ok := zones[zone]; !ok {
+			return nil, problem(http.StatusNotFound, titleDebug, "there is no zone %q", zone)
+		}
+		resp := &adminv1.DebugChangeResponse{}
+		return resp, forwardTo(ctx, a, zone, adminv1.DebugService_DebugChange_FullMethodName, &adminv1.DebugChangeRequest{Revision: req.GetRevision(), Zone: zone}, resp)
+	}
+	if req.GetRevision() > view.Revision() {
+		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; global is at %d", req.GetRevision(), view.Revision())
+	}
+	out := &adminv1.DebugChangeResponse{GlobalRevision: req.GetRevision()}
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(forwardParallel)
+	for name, state := range zones {
+		g.Go(func() error {
+			resp, away := &adminv1.DebugChangeResponse{}, ""
+			if state == "Offline" {
+				away = "it is offline"
+			} else if err := forwardTo(ctx, a, name, adminv1.DebugService_DebugChange_FullMethodName,
+				&adminv1.DebugChangeRequest{Revision: req.GetRevision(), OfGlobal: true}, resp); err != nil {
+				away = strings.TrimPrefix(a.asProblem(err, titleDebug).Detail, "zone "+name+" cannot be asked: ")
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if away != "" {
+				out.Warnings = append(out.Warnings, "zone "+name+" cannot say: "+away)
+			} else {
+				out.Zones = append(out.Zones, resp)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // none fails
+	slices.Sort(out.Warnings)
+	slices.SortFunc(out.Zones, func(x, y *adminv1.DebugChangeResponse) int { return strings.Compare(x.GetZone(), y.GetZone()) })
+	return out, ctx.Err()
 }
 
 func (d *debugService) ProxyAdmin(ctx context.Context, req *adminv1.ProxyAdminRequest) (*adminv1.ProxyAdminResponse, error) {

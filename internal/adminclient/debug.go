@@ -16,9 +16,10 @@ func (c *Client) DebugProxy(ctx context.Context, key mesh.Key) (*adminv1.DebugPr
 	return resp, nil
 }
 
-// DebugChange says what became of a revision of a zone's store; at a zone its own may be left empty.
-func (c *Client) DebugChange(ctx context.Context, zone string, revision uint64) (*adminv1.DebugChangeResponse, error) {
-	resp, err := c.debug.DebugChange(ctx, &adminv1.DebugChangeRequest{Revision: revision, Zone: zone})
+// DebugChange says what became of a revision of the store of the control plane asked: at global in every zone. With a zone it
+// is a revision of that zone's store; with ofGlobal, at a zone, one of global's.
+func (c *Client) DebugChange(ctx context.Context, zone string, revision uint64, ofGlobal bool) (*adminv1.DebugChangeResponse, error) {
+	resp, err := c.debug.DebugChange(ctx, &adminv1.DebugChangeRequest{Revision: revision, Zone: zone, OfGlobal: ofGlobal})
 	if err != nil {
 		return nil, c.fail(err)
 	}

@@ -61,6 +61,9 @@ func (c *Client) Synced() <-chan struct{} { return c.synced }
 // Applied is global's revision up to which everything is durable here.
 func (c *Client) Applied() uint64 { return c.tracker.revision() }
 
+// Local finds the revision of the zone's own store that brought what one of global's changed.
+func (c *Client) Local(global uint64) (uint64, Origin) { return c.tracker.local(global) }
+
 // State is what the zone knows of global now.
 func (c *Client) State() GlobalState {
 	c.mu.Lock()
@@ -128,6 +131,7 @@ func (c *Client) start(ctx context.Context) error {
 	}
 	if cursor := sink.Cursor(); cursor != nil {
 		c.tracker.apply(cursor.GetRevision(), revision, true)
+		c.tracker.remember(cursor.GetRevision(), 0)
 		c.once.Do(func() { close(c.synced) })
 	}
 	return nil

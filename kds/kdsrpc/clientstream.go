@@ -133,7 +133,7 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 				return status.Error(codes.InvalidArgument, err.Error())
 			}
 			c.noteApplied(&todo)
-			c.advance(sink, local, todo.Snapshot && todo.Reason != kds.ResetCompacted)
+			c.advance(sink, local, todo.Snapshot && todo.Reason != kds.ResetCompacted, true)
 		case f := <-l.in:
 			lease.Heard(time.Now())
 			received := 0
@@ -146,7 +146,7 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 					return status.Error(codes.InvalidArgument, err.Error())
 				}
 				if f.GetBookmark() != nil {
-					c.advance(sink, local, false)
+					c.advance(sink, local, false, false)
 				}
 			}
 			c.heard(func(st *GlobalState) {
@@ -182,13 +182,18 @@ func (c *Client) noteApplied(a *kds.Apply) {
 	}
 }
 
-// advance publishes the Sink's revision: it is in the local store at revision local.
-func (c *Client) advance(sink *kds.Sink, local uint64, reset bool) {
+// advance publishes the Sink's revision: it is in the local store at revision local. brought says that the local revision was
+// made for it.
+func (c *Client) advance(sink *kds.Sink, local uint64, reset, brought bool) {
 	if sink.Cursor() == nil {
 		return
 	}
 	if reset || sink.Revision() != c.tracker.revision() {
 		c.tracker.apply(sink.Revision(), local, reset)
+		if !brought {
+			local = 0
+		}
+		c.tracker.remember(sink.Revision(), local)
 	}
 	c.once.Do(func() { close(c.synced) })
 	c.heard(func(st *GlobalState) { st.Refusals = sink.Refusals() })

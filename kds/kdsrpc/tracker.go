@@ -1,6 +1,7 @@
 package kdsrpc
 
 import (
+	"sort"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,7 @@ type tracker struct {
 	applied  uint64
 	answered uint64
 	pairs    []pair // ascending in both; those that are not answered yet
+	history  []pair // ascending in global; the last maxHistory
 	changed  chan struct{}
 }
 
@@ -25,6 +27,9 @@ type pair struct{ global, local uint64 }
 // answered a little late.
 const maxPairs = 4096
 
+// maxHistory is how many pairs are remembered for [Client.Local].
+const maxHistory = 2048
+
 func newTracker() *tracker { return &tracker{changed: make(chan struct{})} }
 
 // apply notes that global's revision is in the local store at revision local. reset says that global's revisions begin
@@ -33,7 +38,7 @@ func (t *tracker) apply(global, local uint64, reset bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if reset {
-		t.pairs, t.answered = nil, 0
+		t.pairs, t.answered, t.history = nil, 0, nil
 	}
 	t.applied = global
 	if n := len(t.pairs); n > 0 && t.pairs[n-1].local == local {
@@ -52,6 +57,49 @@ func (t *tracker) apply(global, local uint64, reset bool) {
 	}
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// remember notes for [Client.Local] that what global's revisions up to this one changed here is in the local revision; 0 if
+// they changed nothing here. Call it after apply.
+func (t *tracker) remember(global, local uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.history) == maxHistory {
+		t.history = append(t.history[:0], t.history[maxHistory/2:]...)
+	}
+	t.history = append(t.history, pair{global, local})
+}
+
+// Origin says where one of global's revisions is in the zone's store.
+type Origin uint8
+
+// Origins.
+const (
+	// OriginKnown: what it changed for this zone is in the local revision.
+	OriginKnown Origin = iota
+	// OriginAhead: the zone has not applied it.
+	OriginAhead
+	// OriginForgotten: it came with a snapshot, before the start, or too long ago.
+	OriginForgotten
+	// OriginNothing: it changed nothing that this zone has.
+	OriginNothing
+)
+
+// local finds the local revision that brought global's. The first pair is that of a snapshot or of the start, which holds all
+// that came before.
+func (t *tracker) local(global uint64) (uint64, Origin) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := sort.Search(len(t.history), func(i int) bool { return t.history[i].global >= global })
+	switch {
+	case i == len(t.history):
+		return 0, OriginAhead
+	case i == 0:
+		return 0, OriginForgotten
+	case t.history[i].local == 0:
+		return 0, OriginNothing
+	}
+	return t.history[i].local, OriginKnown
 }
 
 // watch is closed at the next apply.

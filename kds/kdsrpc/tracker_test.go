@@ -68,3 +68,41 @@ func TestRetryWaits(t *testing.T) {
 		}
 	}
 }
+
+func TestTrackerFindsTheLocalRevision(t *testing.T) {
+	tr := newTracker()
+	if _, o := tr.local(1); o != OriginAhead {
+		t.Errorf("before anything: %d", o)
+	}
+	tr.apply(10, 3, true)
+	tr.remember(10, 3)
+	tr.remember(11, 4)
+	tr.remember(15, 0) // a bookmark: nothing here up to 15
+	tr.remember(18, 7) // three in one
+	for _, c := range []struct {
+		global, local uint64
+		want          Origin
+	}{{9, 0, OriginForgotten}, {10, 0, OriginForgotten}, {11, 4, OriginKnown}, {12, 0, OriginNothing}, {15, 0, OriginNothing}, {16, 7, OriginKnown},
+		{18, 7, OriginKnown}, {19, 0, OriginAhead}} {
+		if local, o := tr.local(c.global); local != c.local || o != c.want {
+			t.Errorf("global %d: local %d, %d, want %d, %d", c.global, local, o, c.local, c.want)
+		}
+	}
+	for i := uint64(20); i < 20+3*maxHistory; i++ {
+		tr.remember(i, i)
+	}
+	if len(tr.history) > maxHistory {
+		t.Errorf("%d are remembered", len(tr.history))
+	}
+	if _, o := tr.local(20); o != OriginForgotten {
+		t.Errorf("an old one: %d", o)
+	}
+	if local, o := tr.local(20 + 3*maxHistory - 1); o != OriginKnown || local != 20+3*maxHistory-1 {
+		t.Errorf("the last one: %d, %d", local, o)
+	}
+	tr.apply(2, 30000, true) // another store of global
+	tr.remember(2, 30000)
+	if _, o := tr.local(2); o != OriginForgotten {
+		t.Errorf("of another store: %d", o)
+	}
+}

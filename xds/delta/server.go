@@ -60,6 +60,7 @@ type Server struct {
 	debts   debts
 	door    door
 	queue   queue
+	watched watched
 	running sync.WaitGroup
 }
 
@@ -99,7 +100,7 @@ func NewServer(c Config) *Server {
 		c.Logger = zap.NewNop()
 	}
 	m := newMetrics(c.Registerer)
-	s := &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}},
+	s := &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}}, watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
 		door: door{places: semaphore.NewWeighted(int64(c.MaxJoining)), patience: c.JoiningPatience, metrics: m}}
 	s.queue = queue{push: (*stream).push, limit: c.Workers, running: &s.running}
 	return s
@@ -128,9 +129,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.InitialConnWindowSize(receiveWindow),
 		grpc.MaxRecvMsgSize(32 << 20),
 		grpc.MaxConcurrentStreams(100),
-		// A window of a given size: to find one, gRPC would send a ping for each acknowledgement, and wait for none of them.
-		grpc.InitialWindowSize(1 << 20),
-		grpc.InitialConnWindowSize(1 << 20),
 	}
 }
 
@@ -188,6 +186,8 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
+	st.join, st.since = join, time.Now()
+	defer s.watched.add(key, st)()
 	leave, err := s.door.enter(ctx, member.Superseded())
 	if err != nil {
 		member.Leave(err)

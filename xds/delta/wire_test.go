@@ -330,6 +330,7 @@ func (m *member) Leave(cause error)           { m.gate.left <- cause }
 // rig is a server on a real socket over TLS.
 type rig struct {
 	engine   *engine
+	server   *delta.Server
 	gate     *gate
 	registry *prometheus.Registry
 	address  string
@@ -372,6 +373,7 @@ func newRigWith(t testing.TB, options []grpc.ServerOption, change ...func(*delta
 		f(&config)
 	}
 	server := delta.NewServer(config)
+	r.server = server
 	creds := credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
 	g := grpc.NewServer(append(append(delta.ServerOptions(), grpc.Creds(creds)), options...)...)
 	server.Register(g)

@@ -131,8 +131,13 @@ type DebugStream struct {
 	Answered  uint64           `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
 	Resources []*DebugResource `protobuf:"bytes,4,rep,name=resources,proto3" json:"resources,omitempty"`
 	// What gave it something new last; absent if nothing did since it connected.
-	Woke          *DebugChangeResponse `protobuf:"bytes,5,opt,name=woke,proto3" json:"woke,omitempty"`
-	Refusals      []*DebugRefusal      `protobuf:"bytes,6,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	Woke     *DebugChangeResponse `protobuf:"bytes,5,opt,name=woke,proto3" json:"woke,omitempty"`
+	Refusals []*DebugRefusal      `protobuf:"bytes,6,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// Where it comes from, and since when.
+	Peer  string                 `protobuf:"bytes,7,opt,name=peer,proto3" json:"peer,omitempty"`
+	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// It has had nothing yet, for many have come at once.
+	WaitsItsTurn  bool `protobuf:"varint,9,opt,name=waits_its_turn,json=waitsItsTurn,proto3" json:"waits_its_turn,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -209,17 +214,42 @@ func (x *DebugStream) GetRefusals() []*DebugRefusal {
 	return nil
 }
 
+func (x *DebugStream) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *DebugStream) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *DebugStream) GetWaitsItsTurn() bool {
+	if x != nil {
+		return x.WaitsItsTurn
+	}
+	return false
+}
+
 // DebugResource is a resource that the proxy has or should have.
 type DebugResource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// cluster, endpoint, listener, route or secret.
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// Versions; empty if there is none. Equal ones are in sync.
+	// Versions; empty if there is none.
 	Has    string `protobuf:"bytes,3,opt,name=has,proto3" json:"has,omitempty"`
 	Should string `protobuf:"bytes,4,opt,name=should,proto3" json:"should,omitempty"`
 	// Policies and destinations that it comes from, with their revisions in the zone.
-	Causes        []*DebugCause `protobuf:"bytes,5,rep,name=causes,proto3" json:"causes,omitempty"`
+	Causes []*DebugCause `protobuf:"bytes,5,rep,name=causes,proto3" json:"causes,omitempty"`
+	// "in sync", "waiting", "sent", "refused" or "not asked for".
+	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	// Why it was refused.
+	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -289,6 +319,20 @@ func (x *DebugResource) GetCauses() []*DebugCause {
 	return nil
 }
 
+func (x *DebugResource) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *DebugResource) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 type DebugCause struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -342,14 +386,16 @@ func (x *DebugCause) GetRevision() uint64 {
 }
 
 type DebugRefusal struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Proxy         *v1alpha1.Key          `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
-	Resource      string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
-	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Causes        []*v1alpha1.Key        `protobuf:"bytes,4,rep,name=causes,proto3" json:"causes,omitempty"`
-	Revision      uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Proxy    *v1alpha1.Key          `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	Resource string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
+	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Causes   []*v1alpha1.Key        `protobuf:"bytes,4,rep,name=causes,proto3" json:"causes,omitempty"`
+	Revision uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The control plane could not make it: the proxy was never asked.
+	ByControlPlane bool `protobuf:"varint,6,opt,name=by_control_plane,json=byControlPlane,proto3" json:"by_control_plane,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DebugRefusal) Reset() {
@@ -417,12 +463,21 @@ func (x *DebugRefusal) GetRevision() uint64 {
 	return 0
 }
 
+func (x *DebugRefusal) GetByControlPlane() bool {
+	if x != nil {
+		return x.ByControlPlane
+	}
+	return false
+}
+
 type DebugChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Of the store of the control plane asked.
+	// Of the store of the control plane asked: at global every zone is asked what became of it there.
 	Revision uint64 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	// A revision of the zone's own store is meant, at global.
-	Zone          string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// At global: the revision is one of this zone's own store.
+	Zone string `protobuf:"bytes,2,opt,name=zone,proto3" json:"zone,omitempty"`
+	// At a zone: the revision is one of global's store.
+	OfGlobal      bool `protobuf:"varint,3,opt,name=of_global,json=ofGlobal,proto3" json:"of_global,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -471,6 +526,13 @@ func (x *DebugChangeRequest) GetZone() string {
 	return ""
 }
 
+func (x *DebugChangeRequest) GetOfGlobal() bool {
+	if x != nil {
+		return x.OfGlobal
+	}
+	return false
+}
+
 // DebugChangeResponse is what a change did. Commits that were taken in together are one change.
 type DebugChangeResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -488,10 +550,16 @@ type DebugChangeResponse struct {
 	// When the last answered; absent while some owe an answer.
 	Done *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=done,proto3" json:"done,omitempty"`
 	// The first of the proxies that it woke, and of those that owe an answer.
-	Woken         []*v1alpha1.Key `protobuf:"bytes,11,rep,name=woken,proto3" json:"woken,omitempty"`
-	Pending       []*v1alpha1.Key `protobuf:"bytes,12,rep,name=pending,proto3" json:"pending,omitempty"`
-	Refusals      []*DebugRefusal `protobuf:"bytes,13,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	Zone          string          `protobuf:"bytes,14,opt,name=zone,proto3" json:"zone,omitempty"`
+	Woken    []*v1alpha1.Key `protobuf:"bytes,11,rep,name=woken,proto3" json:"woken,omitempty"`
+	Pending  []*v1alpha1.Key `protobuf:"bytes,12,rep,name=pending,proto3" json:"pending,omitempty"`
+	Refusals []*DebugRefusal `protobuf:"bytes,13,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	Zone     string          `protobuf:"bytes,14,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Of global's store, if such a one was asked for.
+	GlobalRevision uint64 `protobuf:"varint,15,opt,name=global_revision,json=globalRevision,proto3" json:"global_revision,omitempty"`
+	// At global, for a revision of its own: what became of it in each zone; nothing else is set then.
+	Zones []*DebugChangeResponse `protobuf:"bytes,16,rep,name=zones,proto3" json:"zones,omitempty"`
+	// Zones that could not say.
+	Warnings      []string `protobuf:"bytes,17,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -624,6 +692,27 @@ func (x *DebugChangeResponse) GetZone() string {
 	return ""
 }
 
+func (x *DebugChangeResponse) GetGlobalRevision() uint64 {
+	if x != nil {
+		return x.GlobalRevision
+	}
+	return 0
+}
+
+func (x *DebugChangeResponse) GetZones() []*DebugChangeResponse {
+	if x != nil {
+		return x.Zones
+	}
+	return nil
+}
+
+func (x *DebugChangeResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
 type ProxyAdminRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Key   *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -740,33 +829,40 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\"}\n" +
 	"\x12DebugProxyResponse\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x128\n" +
-	"\astreams\x18\x02 \x03(\v2\x1e.meridian.admin.v1.DebugStreamR\astreams\"\x98\x02\n" +
+	"\astreams\x18\x02 \x03(\v2\x1e.meridian.admin.v1.DebugStreamR\astreams\"\x84\x03\n" +
 	"\vDebugStream\x12\x16\n" +
 	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1c\n" +
 	"\tprocessed\x18\x02 \x01(\x04R\tprocessed\x12\x1a\n" +
 	"\banswered\x18\x03 \x01(\x04R\banswered\x12>\n" +
 	"\tresources\x18\x04 \x03(\v2 .meridian.admin.v1.DebugResourceR\tresources\x12:\n" +
 	"\x04woke\x18\x05 \x01(\v2&.meridian.admin.v1.DebugChangeResponseR\x04woke\x12;\n" +
-	"\brefusals\x18\x06 \x03(\v2\x1f.meridian.admin.v1.DebugRefusalR\brefusals\"\x98\x01\n" +
+	"\brefusals\x18\x06 \x03(\v2\x1f.meridian.admin.v1.DebugRefusalR\brefusals\x12\x12\n" +
+	"\x04peer\x18\a \x01(\tR\x04peer\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12$\n" +
+	"\x0ewaits_its_turn\x18\t \x01(\bR\fwaitsItsTurn\"\xc6\x01\n" +
 	"\rDebugResource\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
 	"\x03has\x18\x03 \x01(\tR\x03has\x12\x16\n" +
 	"\x06should\x18\x04 \x01(\tR\x06should\x125\n" +
-	"\x06causes\x18\x05 \x03(\v2\x1d.meridian.admin.v1.DebugCauseR\x06causes\"W\n" +
+	"\x06causes\x18\x05 \x03(\v2\x1d.meridian.admin.v1.DebugCauseR\x06causes\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\"W\n" +
 	"\n" +
 	"DebugCause\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xc6\x01\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xf0\x01\n" +
 	"\fDebugRefusal\x121\n" +
 	"\x05proxy\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05proxy\x12\x1a\n" +
 	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x123\n" +
 	"\x06causes\x18\x04 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x06causes\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"D\n" +
+	"\brevision\x18\x05 \x01(\x04R\brevision\x12(\n" +
+	"\x10by_control_plane\x18\x06 \x01(\bR\x0ebyControlPlane\"a\n" +
 	"\x12DebugChangeRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
-	"\x04zone\x18\x02 \x01(\tR\x04zone\"\xa2\x04\n" +
+	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1b\n" +
+	"\tof_global\x18\x03 \x01(\bR\bofGlobal\"\xa5\x05\n" +
 	"\x13DebugChangeResponse\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\x128\n" +
@@ -783,7 +879,10 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\x05woken\x18\v \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05woken\x125\n" +
 	"\apending\x18\f \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\apending\x12;\n" +
 	"\brefusals\x18\r \x03(\v2\x1f.meridian.admin.v1.DebugRefusalR\brefusals\x12\x12\n" +
-	"\x04zone\x18\x0e \x01(\tR\x04zone\"n\n" +
+	"\x04zone\x18\x0e \x01(\tR\x04zone\x12'\n" +
+	"\x0fglobal_revision\x18\x0f \x01(\x04R\x0eglobalRevision\x12<\n" +
+	"\x05zones\x18\x10 \x03(\v2&.meridian.admin.v1.DebugChangeResponseR\x05zones\x12\x1a\n" +
+	"\bwarnings\x18\x11 \x03(\tR\bwarnings\"n\n" +
 	"\x11ProxyAdminRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x12\n" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
@@ -831,28 +930,30 @@ var file_meridian_admin_v1_debug_proto_depIdxs = []int32{
 	3,  // 3: meridian.admin.v1.DebugStream.resources:type_name -> meridian.admin.v1.DebugResource
 	7,  // 4: meridian.admin.v1.DebugStream.woke:type_name -> meridian.admin.v1.DebugChangeResponse
 	5,  // 5: meridian.admin.v1.DebugStream.refusals:type_name -> meridian.admin.v1.DebugRefusal
-	4,  // 6: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
-	10, // 7: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 8: meridian.admin.v1.DebugRefusal.proxy:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 9: meridian.admin.v1.DebugRefusal.causes:type_name -> meridian.mesh.v1alpha1.Key
-	11, // 10: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
-	10, // 11: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
-	11, // 12: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
-	10, // 13: meridian.admin.v1.DebugChangeResponse.woken:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 14: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
-	5,  // 15: meridian.admin.v1.DebugChangeResponse.refusals:type_name -> meridian.admin.v1.DebugRefusal
-	10, // 16: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	0,  // 17: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
-	6,  // 18: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
-	8,  // 19: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
-	1,  // 20: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
-	7,  // 21: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
-	9,  // 22: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
-	20, // [20:23] is the sub-list for method output_type
-	17, // [17:20] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	11, // 6: meridian.admin.v1.DebugStream.since:type_name -> google.protobuf.Timestamp
+	4,  // 7: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
+	10, // 8: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
+	10, // 9: meridian.admin.v1.DebugRefusal.proxy:type_name -> meridian.mesh.v1alpha1.Key
+	10, // 10: meridian.admin.v1.DebugRefusal.causes:type_name -> meridian.mesh.v1alpha1.Key
+	11, // 11: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
+	10, // 12: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
+	11, // 13: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
+	10, // 14: meridian.admin.v1.DebugChangeResponse.woken:type_name -> meridian.mesh.v1alpha1.Key
+	10, // 15: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
+	5,  // 16: meridian.admin.v1.DebugChangeResponse.refusals:type_name -> meridian.admin.v1.DebugRefusal
+	7,  // 17: meridian.admin.v1.DebugChangeResponse.zones:type_name -> meridian.admin.v1.DebugChangeResponse
+	10, // 18: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	0,  // 19: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
+	6,  // 20: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
+	8,  // 21: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
+	1,  // 22: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
+	7,  // 23: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
+	9,  // 24: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
+	22, // [22:25] is the sub-list for method output_type
+	19, // [19:22] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_debug_proto_init() }
