@@ -62,4 +62,12 @@
 // three messages and three answers to each proxy (cluster, its endpoints once more, routes), and each costs what a bare gRPC message
 // costs. With 10,000 services that hardly two proxies share it was the merge of policies for destinations that they do not
 // name, 9,000 merges for a change for one service, until policies were read in parts: 54 ms came down to 0.6 ms.
+//
+// A proxy that reaches 30 services keeps 1,226 reads and 720 values (BenchmarkLarge, 10,000 services). A change of endpoints there
+// allocates 335 times, whatever the size. Two changes still cost with the mesh: a new policy is in the list of policies of
+// every proxy that it selects, so that all they call is looked at again; and a change of a service's ports or identity
+// makes the list of all services anew.
+//
+// Policies that say something and change nothing made other tables with the same content, 44 of 100 wake-ups in random
+// changes: [Engine] compares contents before it wakes.
 package xds
