@@ -16,7 +16,7 @@ import (
 // reader alone.
 type state struct {
 	view       replica.View
-	ranges     map[compile.Index][]mesh.Key // sorted; absent if empty
+	ranges     map[compile.Index]*span
 	identities map[mesh.Key]*ir.Identity
 	// wants are the names that gRPC clients ask for, interned.
 	wants map[caller]nameList
@@ -40,7 +40,7 @@ type serviceName struct {
 func isRoute(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute || k == mesh.KindMeshTCPRoute }
 
 func newState(g *graph) *state {
-	return &state{ranges: map[compile.Index][]mesh.Key{}, identities: map[mesh.Key]*ir.Identity{},
+	return &state{ranges: map[compile.Index]*span{}, identities: map[mesh.Key]*ir.Identity{},
 		wants: map[caller]nameList{}, asked: newInput[caller](g, "wanted"),
 		specs: newInput[mesh.Key](g, "spec"), statuses: newInput[mesh.Key](g, "status"),
 		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index"),
@@ -109,12 +109,10 @@ func (s *state) reindex(old, now *mesh.Resource) {
 	}
 	for _, i := range before {
 		if !slices.Contains(after, i) {
-			keys := s.ranges[i]
-			if at, ok := slices.BinarySearchFunc(keys, old.Key, mesh.Key.Compare); ok {
-				keys = slices.Delete(keys, at, at+1)
-			}
-			if s.ranges[i] = keys; len(keys) == 0 {
-				delete(s.ranges, i)
+			if keys := s.ranges[i]; keys != nil {
+				if keys.remove(old.Key); len(keys.keys) == 0 && len(keys.waiting) == 0 {
+					delete(s.ranges, i)
+				}
 			}
 			s.indexes.touch(i)
 		}
@@ -122,9 +120,11 @@ func (s *state) reindex(old, now *mesh.Resource) {
 	for _, i := range after {
 		if !slices.Contains(before, i) {
 			keys := s.ranges[i]
-			if at, ok := slices.BinarySearchFunc(keys, now.Key, mesh.Key.Compare); !ok {
-				s.ranges[i] = slices.Insert(keys, at, now.Key)
+			if keys == nil {
+				keys = &span{}
+				s.ranges[i] = keys
 			}
+			keys.add(now.Key)
 			s.indexes.touch(i)
 		}
 	}
@@ -146,7 +146,7 @@ func (r reads) Spec(key mesh.Key) *mesh.Resource {
 // Range implements compile.Reader.
 func (r reads) Range(i compile.Index) []mesh.Key {
 	r.s.indexes.note(r.reader, i)
-	return r.s.ranges[i]
+	return r.s.ranges[i].list()
 }
 
 // policyFor is a policy for somebody who looks at what it says of one destination alone.

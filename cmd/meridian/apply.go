@@ -41,7 +41,8 @@ All documents are read and checked first: if one is wrong, nothing is sent. They
 finds what it needs (a Mesh before its policies). With --wait the command returns when every online proxy that the change
 concerns has taken it, in every zone, and else says which have not and why, with exit code 1.
 
-A route or a load balancing policy that would leave requests without any instance to go to needs --force.`,
+A route or a load balancing policy that would leave requests without any instance to go to, where they have one
+today, needs --force.`,
 		Example: `  meridian apply -f policies/                # every .yaml, .yml and .json of a folder
   meridian apply -f route.yaml --wait        # until the last proxy has it
   meridian apply -f https://example.com/mesh.yaml -f timeouts.yaml

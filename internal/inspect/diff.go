@@ -210,8 +210,7 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 			if err != nil {
 				return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
 			}
-			had := deadEnds(old)
-			maps.DeleteFunc(empty, func(text string, _ struct{}) bool { _, ok := had[text]; return ok })
+			empty = newlyEmpty(old, in)
 		}
 		texts = sortedKeys(empty)
 		seen[fingerprint] = texts
@@ -222,26 +221,45 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 	return nil
 }
 
-// deadEnds are the routes and destinations of a proxy without an instance to go to, in words.
-func deadEnds(in *xds.Inspection) map[string]struct{} {
-	out := map[string]struct{}{}
+// newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a destination had an instance
+// before either, a change takes nothing away: routes may come before the instances that they are for.
+func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
+	had, out := deadEnds(old), deadEnds(now)
+	alive := map[mesh.Key]bool{}
+	if old != nil {
+		for _, o := range old.Outbounds {
+			for _, c := range o.Clusters {
+				alive[o.Ref.Key] = alive[o.Ref.Key] || len(c.Endpoints) > 0
+			}
+		}
+	}
+	maps.DeleteFunc(out, func(text string, to mesh.Key) bool {
+		_, known := had[text]
+		return known || !alive[to]
+	})
+	return out
+}
+
+// deadEnds are the routes and destinations of a proxy without an instance to go to, in words, and the destination of each.
+func deadEnds(in *xds.Inspection) map[string]mesh.Key {
+	out := map[string]mesh.Key{}
 	if in == nil {
 		return out
 	}
 	for _, o := range in.Outbounds {
 		if c := o.Clusters[o.Ref.KRI()]; len(c.Endpoints) == 0 {
-			out[o.Ref.KRI()+" would have no endpoint"] = struct{}{}
+			out[o.Ref.KRI()+" would have no endpoint"] = o.Ref.Key
 		}
 		dead := func(list []ir.Backend) bool {
 			return !slices.ContainsFunc(list, func(b ir.Backend) bool { return b.Weight > 0 && len(o.Clusters[b.Cluster].Endpoints) > 0 })
 		}
 		for _, r := range o.Routes {
 			if r.Redirect == nil && (r.Status != 0 || dead(r.Backends)) {
-				out[fmt.Sprintf("the route of %s to %s would have no instance", matchText(r.Match), o.Ref.KRI())] = struct{}{}
+				out[fmt.Sprintf("the route of %s to %s would have no instance", matchText(r.Match), o.Ref.KRI())] = o.Ref.Key
 			}
 		}
 		if len(o.Connections) > 0 && dead(o.Connections) {
-			out[fmt.Sprintf("connections to %s would have no instance", o.Ref.KRI())] = struct{}{}
+			out[fmt.Sprintf("connections to %s would have no instance", o.Ref.KRI())] = o.Ref.Key
 		}
 	}
 	return out

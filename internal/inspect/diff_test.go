@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
@@ -110,10 +111,8 @@ func TestDiffIsWhatHappens(t *testing.T) {
 				}
 				a, _ := was.Inspect(dp.Key)
 				b, _ := is.Inspect(dp.Key)
-				for text := range deadEnds(b) {
-					if _, had := deadEnds(a)[text]; !had {
-						ends[text]++
-					}
+				for text := range newlyEmpty(a, b) {
+					ends[text]++
 				}
 			}
 			for _, k := range got.GetNames() {
@@ -162,6 +161,48 @@ func TestDiffWritesNothing(t *testing.T) {
 	for _, r := range got.GetResources() {
 		if !strings.HasPrefix(r.GetName(), "kri_msvc_default_east__") || r.GetAction() != "changed" || r.GetLines() != nil {
 			t.Errorf("%v", r)
+		}
+	}
+}
+
+// TestWhatEmpties: a change is told to empty what had an instance before it, and nothing else.
+func TestWhatEmpties(t *testing.T) {
+	route := func(to, backend string, weight int) string {
+		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: {kind: Mesh}\n  to: [{targetRef: {kind: MeshService, name: %s}, "+
+			"rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", to, backend, weight)
+	}
+	const lonely = "type: MeshService\nmesh: default\nname: empty\nspec: {selector: {dataplaneTags: {kuma.io/service: nobody}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
+		"---\ntype: Dataplane\nmesh: default\nname: caller\nnetworking:\n  address: 192.0.2.99\n  inbound: [{port: 1, tags: {kuma.io/service: c}}]\n" +
+		"  outbound: [{port: 10001, backendRef: {kind: MeshService, name: web, port: 80}}, {port: 10002, backendRef: {kind: MeshService, name: empty, port: 80}}]\n"
+	var rs []*mesh.Resource
+	for r := range world(t).All() {
+		if r.Key.Kind != mesh.KindDataplane || strings.HasPrefix(r.Key.Name, "web-") {
+			r = r.Clone()
+			if r.Key.Kind == mesh.KindDataplane {
+				mesh.Spec[*meshv1.Dataplane](r).Networking.Outbound = nil
+			}
+			rs = append(rs, r)
+		}
+	}
+	view := replica.NewView(1, append(rs, decode(t, lonely)...)...)
+	for _, tt := range []struct {
+		name, text string
+		want       int
+	}{
+		{"all to an instance", route("web", "web", 1), 0},
+		{"weight 0", route("web", "web", 0), 1},
+		{"to a service without instances", route("web", "empty", 1), 1},
+		{"to none that exists", route("web", "gone", 1), 1},
+		{"of a destination that had none", route("empty", "empty", 1), 0},
+		{"of a destination that had none, with weight 0", route("empty", "empty", 0), 0},
+		{"of a destination that had none, to one", route("empty", "web", 1), 0},
+	} {
+		got, err := Diff(view, zone, decode(t, tt.text), 0, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(got.GetEmptied()) != tt.want || got.GetChanged() != 1 {
+			t.Errorf("%s: %d emptied, want %d; %v", tt.name, len(got.GetEmptied()), tt.want, got)
 		}
 	}
 }

@@ -117,6 +117,9 @@ func (s *state) update(u Update) {
 				s.mark(t, name)
 			}
 		}
+		if n := len(step.Changed[t]); n > manyUp && len(ts.up) == 0 {
+			ts.up = make(map[string]wait, n) // grown at once, not by doubling
+		}
 		for _, r := range step.Changed[t] {
 			s.compare(t, r.Name, r)
 		}
@@ -333,13 +336,15 @@ func (s *state) warmed(t Type, name string) {
 
 func (s *state) accept(ts *typeState, r *response) {
 	s.land(ts, r)
+	if ts.limit *= 2; len(ts.refused) == 0 {
+		return // nothing to forgive
+	}
 	for _, res := range r.resources {
 		// What is withheld or was refused since is not what was accepted.
 		if now := s.want.Lookup(r.typ, res.Name); now == nil || ts.refused[res.Name].version != now.Version {
 			s.forgive(ts, res.Name)
 		}
 	}
-	ts.limit *= 2
 }
 
 // refuse charges the resources that the reason names. If it names none, the response is sent again in halves until the
