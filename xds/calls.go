@@ -133,10 +133,18 @@ func (q *queries) computeCallRoutes(r *reader, k routesKey) (*routesOf, error) {
 func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 	var list []*delta.Resource
 	done := map[compile.Ref]bool{}
+	var lacks []lack
+	add := func(typ delta.Type, name string, res *delta.Resource, ok bool) {
+		if list = append(list, res); !ok {
+			lacks = append(lacks, lack{typ, name})
+		}
+	}
 	destination := func(ref compile.Ref) {
 		if !done[ref] {
 			done[ref] = true
-			list = append(list, q.callCluster.get(r, callClusterKey{ref, k.certificates}), q.callEnds.get(r, ref))
+			c, ok := q.callCluster.try(r, callClusterKey{ref, k.certificates})
+			add(delta.TypeCluster, ref.KRI(), c, ok)
+			list = append(list, q.callEnds.get(r, ref))
 		}
 	}
 	routed := map[compile.Ref]bool{}
@@ -152,8 +160,15 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 		routed[ref] = true
 		destination(ref)
 		in := inSet{set: k.set, ref: ref}
-		conf := q.confs.get(r, in)
-		if routes := q.callRoutes.get(r, routesKey{in, conf.Route, conf.route}); routes != nil {
+		conf, ok := q.confs.try(r, in)
+		var routes *routesOf
+		if ok {
+			routes, ok = q.callRoutes.try(r, routesKey{in, conf.Route, conf.route})
+		}
+		if !ok {
+			add(delta.TypeRoute, ref.KRI(), nil, false)
+		}
+		if routes != nil {
 			list = append(list, routes.resource)
 			for _, extra := range routes.extra {
 				destination(extra)
@@ -172,7 +187,9 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 		}
 		list = append(list, res, ends)
 	}
-	return newSegment(list), nil
+	s := newSegment(list)
+	s.lacks = lacks
+	return s, nil
 }
 
 // conditionError is no failure to compute a value but a condition that a person has to see to: it concerns the change that
@@ -198,18 +215,24 @@ func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
 		return nil, errGone
 	}
 	t := &delta.Table{}
+	whole := true
+	var lacks []lack
 	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) && names.Value() != "" {
 		if k.client.CertificateProvider == "" {
 			q.keyless.get(r, k.proxy.Mesh)
 		}
 		at := mesh.Key{Kind: k.proxy.Kind, Mesh: k.proxy.Mesh, Zone: k.proxy.Zone, Namespace: k.proxy.Namespace}
-		if s := q.calls.get(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
-			t.Segments = append(t.Segments, s.set)
+		var s *segment
+		if s, whole = q.calls.try(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
+			t.Segments, lacks = append(t.Segments, s.set), s.lacks
 		}
 	}
 	// gRPC reads certificates from files and never asks for these; what writes the files for it does.
 	if s := q.secrets.get(r, k.proxy); s != nil {
 		t.Segments = append(t.Segments, s.set)
+	}
+	if last := q.callTable.nodes[k].value; last != nil && (len(lacks) > 0 || !whole) {
+		keepLacking(t, last, lacks, !whole)
 	}
 	return t, nil
 }

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -211,7 +210,7 @@ func TestCallsIncremental(t *testing.T) {
 	for s := uint64(1); s <= *seeds/3; s++ {
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
 			w := newWorld(t)
-			d := &dice{Rand: rand.New(rand.NewPCG(s, 11)), live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}}
+			d := newDice(s)
 			envoys := map[mesh.Key]*feed{}
 			calling := map[caller]*feed{}
 			before := map[caller]*delta.Table{}

@@ -44,8 +44,10 @@
 // # Failure
 //
 // An error or a panic in one compute function keeps that value's last good one, counts, is tried again with the next
-// change, and stands in [Progress] as a refusal by the control plane for each proxy whose table needs the value. A proxy
-// whose resource is gone keeps what it had until its stream ends.
+// change, and stands in [Progress] as a refusal by the control plane for each proxy whose table needs the value, charged to
+// the policies that the value was made from. A change of policies makes new keys, of which there is no good value yet: the
+// group then notes which resources it lacks, and each proxy's table keeps them as it had them. A proxy whose resource is
+// gone keeps what it had until its stream ends.
 //
 // # Progress
 //
@@ -60,4 +62,12 @@
 // three messages and three answers to each proxy (cluster, its endpoints once more, routes), and each costs what a bare gRPC message
 // costs. With 10,000 services that hardly two proxies share it was the merge of policies for destinations that they do not
 // name, 9,000 merges for a change for one service, until policies were read in parts: 54 ms came down to 0.6 ms.
+//
+// A proxy that reaches 30 services keeps 1,226 reads and 720 values (BenchmarkLarge, 10,000 services). A change of endpoints there
+// allocates 335 times, whatever the size. Two changes still cost with the mesh: a new policy is in the list of policies of
+// every proxy that it selects, so that all they call is looked at again; and a change of a service's ports or identity
+// makes the list of all services anew.
+//
+// Policies that say something and change nothing made other tables with the same content, 44 of 100 wake-ups in random
+// changes: [Engine] compares contents before it wakes.
 package xds

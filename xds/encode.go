@@ -90,13 +90,20 @@ func sameResource(a, b *delta.Resource) bool {
 type segment struct {
 	list []*delta.Resource
 	set  *delta.Segment
+	// lacks are resources that could not be made. A proxy that has them keeps them.
+	lacks []lack
+}
+
+type lack struct {
+	typ  delta.Type
+	name string
 }
 
 func (s *segment) equal(o *segment) bool {
 	if s == nil || o == nil {
 		return s == o
 	}
-	return slices.Equal(s.list, o.list)
+	return slices.Equal(s.list, o.list) && slices.Equal(s.lacks, o.lacks)
 }
 
 // keepSegment keeps the old segment if its resources are the same, and within a new one the old pointers of resources
@@ -119,6 +126,37 @@ func keepSegment(old, now *segment) (*segment, bool) {
 	}
 	now.set = delta.NewSegment(now.list)
 	return now, true
+}
+
+// keepLacking gives a table the resources that it lacks as the last one had them. everything says that what would say which
+// these are is itself lacking.
+func keepLacking(t, last *delta.Table, lacks []lack, everything bool) {
+	var list []*delta.Resource
+	keep := func(r *delta.Resource) {
+		if r != nil && t.Lookup(r.Type, r.Name) == nil {
+			list = append(list, r)
+		}
+	}
+	for _, l := range lacks {
+		keep(last.Lookup(l.typ, l.name))
+	}
+	if everything {
+		for _, typ := range delta.Types {
+			for r := range last.All(typ) {
+				keep(r)
+			}
+		}
+	}
+	if len(list) == 0 {
+		return
+	}
+	kept := delta.NewSegment(list)
+	for _, s := range last.Segments {
+		if s.Len() == kept.Len() && !slices.ContainsFunc(list, func(r *delta.Resource) bool { return s.Lookup(r.Type, r.Name) != r }) {
+			kept = s // the same as last time
+		}
+	}
+	t.Segments = append(t.Segments, kept)
 }
 
 // newSegment is a segment whose set [keepSegment] makes.

@@ -244,8 +244,15 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 		if table == nil {
 			continue
 		}
+		last := e.tables[p.key]
 		e.tables[p.key] = table
+		// What has the same content came from other policies: that is worth knowing, and nothing to send.
+		same := last != nil && table.Diff(last).Empty()
 		for f := range p.feeds {
+			if same {
+				f.latest = table
+				continue
+			}
 			f.offer(table, after, revision, committed, r)
 		}
 	}

@@ -1,7 +1,10 @@
 package xds
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -267,6 +270,99 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	w.remove(f.key)
 	if w.table(f.key) != last || len(w.e.Progress().Refusals) != 0 {
 		t.Error("a removed Dataplane took its proxy's configuration away")
+	}
+}
+
+// TestBlame: what a policy says that cannot be made is blamed on it alone; only the proxies that it selects are concerned, and
+// of those only the resource that it is about.
+func TestBlame(t *testing.T) {
+	limits := func(name string) *mesh.Resource {
+		return resource(mesh.KindMeshRateLimit, "", name, &meshv1.MeshRateLimit{TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
+			From: []*meshv1.MeshRateLimit_From{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: &meshv1.MeshRateLimit_Conf{Local: &meshv1.MeshRateLimit_Local{
+				Tcp: &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: durationpb.New(time.Second)}}}}}}})
+	}
+	timeout := func(name string) *mesh.Resource {
+		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
+			To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "api"}, Default: &meshv1.MeshTimeout_Conf{
+				ConnectionTimeout: durationpb.New(3 * time.Second), Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(3 * time.Second)}}}}})
+	}
+	failure := func(on bool) error {
+		if on {
+			return errors.New("cannot be translated")
+		}
+		return nil
+	}
+	for _, tc := range []struct {
+		query  string
+		policy *mesh.Resource
+		spoil  func(q *queries, blamed mesh.Key)
+		typ    delta.Type
+		name   string
+	}{
+		{"cluster", timeout("bad"), func(q *queries, bad mesh.Key) {
+			good := q.cluster.fn
+			q.cluster.fn = func(r *reader, k clusterKey) (*delta.Resource, error) {
+				if err := failure(slices.Contains(policiesIn(k.causes), bad)); err != nil {
+					return nil, err
+				}
+				return good(r, k)
+			}
+		}, delta.TypeCluster, "kri_msvc_default_east__api_http"},
+		{"routes", timeout("bad"), func(q *queries, bad mesh.Key) {
+			good := q.routes.fn
+			q.routes.fn = func(r *reader, k routesKey) (*routesOf, error) {
+				if slices.Contains(policiesIn(k.causes), bad) {
+					panic("cannot be translated")
+				}
+				return good(r, k)
+			}
+		}, delta.TypeRoute, "kri_msvc_default_east__api_http"},
+		{"inbound", limits("bad"), func(q *queries, bad mesh.Key) {
+			good := q.inbound.fn
+			q.inbound.fn = func(r *reader, k mesh.Key) (*segment, error) {
+				s, err := good(r, k)
+				for _, res := range s.list {
+					err = cmp.Or(err, failure(slices.Contains(res.Cause, bad)))
+				}
+				return s, err
+			}
+		}, delta.TypeListener, "self_inbound_dp_http"},
+	} {
+		t.Run(tc.query, func(t *testing.T) {
+			w := newWorld(t)
+			web, shop := testDataplane("web-1", "10.0.0.1", "web", 8080, "api", "other"), testDataplane("shop-1", "10.0.0.2", "shop", 8080, "api")
+			w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080), web, shop)
+			w.open(web.Key)
+			w.open(shop.Key)
+			before, others := w.table(web.Key), w.table(shop.Key)
+			tc.spoil(w.e.q, tc.policy.Key)
+			innocent := timeout("innocent")
+			innocent.Spec.(*meshv1.MeshTimeout).To[0].TargetRef.Name = "other"
+			w.put(tc.policy, innocent)
+			p := w.e.Progress()
+			if len(p.Refusals) != 1 || p.Refusals[0].Proxy != web.Key || !slices.Equal(p.Refusals[0].Cause, []mesh.Key{tc.policy.Key}) ||
+				!p.Refusals[0].ByControlPlane || !strings.Contains(p.Refusals[0].Reason, "cannot be translated") {
+				t.Fatalf("refusals: %+v", p.Refusals)
+			}
+			if w.table(web.Key).Lookup(tc.typ, tc.name) != before.Lookup(tc.typ, tc.name) {
+				t.Error("the last good one is gone")
+			}
+			if name := "kri_msvc_default_east__other_http"; w.table(web.Key).Lookup(delta.TypeRoute, name) == before.Lookup(delta.TypeRoute, name) {
+				t.Error("the rest did not move on")
+			}
+			if w.table(shop.Key) != others {
+				t.Error("another proxy has something new")
+			}
+			for _, k := range w.e.g.kinds {
+				if want := k.name == tc.query; want != (k.failures == 1) {
+					t.Errorf("%d failures of %s were counted", k.failures, k.name)
+				}
+			}
+			w.remove(tc.policy.Key)
+			if p := w.e.Progress(); len(p.Refusals) != 0 {
+				t.Errorf("still refused: %+v", p.Refusals)
+			}
+		})
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 
 // node is one remembered value: an input, or the answer to a query for one key.
 type node struct {
-	kind  *queryKind
-	label func() string
+	kind *queryKind
+	// key is what a value was asked for; nil of inputs.
+	key func() any
 	// deps are what the value was computed from; users are the nodes computed from it.
 	deps  []*node
 	users map[*node]struct{}
@@ -24,6 +25,8 @@ type node struct {
 	seen uint64
 	// failure of the last compute; the value is that of the last good one. told says that it was logged.
 	failure error
+	// good says that there was ever a value: until then a failure leaves nothing to go on with.
+	good bool
 	// since is the revision at which the failure was first seen with this reason; 0 before.
 	since  uint64
 	reason string
@@ -70,6 +73,8 @@ type graph struct {
 	failed map[*node]struct{}
 	mark   uint64
 	batch  uint64
+	// reads is how many reads are recorded: the size of the invalidation index.
+	reads int
 }
 
 func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
@@ -138,6 +143,7 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 			g.unlink(n, d)
 		}
 	}
+	g.reads += len(r.deps) - len(n.deps)
 	n.deps = slices.Clip(r.deps)
 	n.state = stateClean
 	if errors.Is(err, errGone) {
@@ -149,12 +155,19 @@ func (g *graph) run(n *node, compute func(*reader) (changed bool, err error)) bo
 		g.failed[n] = struct{}{}
 		return false
 	}
+	if n.hollow() {
+		changed = true // who made do without the value hears of it, even if it is empty
+	}
+	n.good = true
 	if n.failure != nil {
 		n.failure, n.told, n.since = nil, false, 0
 		delete(g.failed, n)
 	}
 	return changed
 }
+
+// hollow says that there is no value, for it could not be computed and never was.
+func (n *node) hollow() bool { return n.failure != nil && !n.good }
 
 func guarded(r *reader, compute func(*reader) (bool, error)) (changed bool, err error) {
 	defer func() {
@@ -233,6 +246,7 @@ func (g *graph) dropNode(n *node) {
 	for _, d := range n.deps {
 		g.unlink(n, d)
 	}
+	g.reads -= len(n.deps)
 	n.deps = nil
 	if n.drop != nil {
 		n.drop()
@@ -343,7 +357,7 @@ func (q *query[K, V]) node(k K) *memo[V] {
 	}
 	m = &memo[V]{}
 	m.kind = q.kind
-	m.label = func() string { return describe(k) }
+	m.key = func() any { return k }
 	m.drop = func() { delete(q.nodes, k) }
 	m.compute = func(n *node) bool {
 		first := n.state == stateNew
@@ -377,9 +391,24 @@ func (m *memo[V]) refresh() {
 	}
 }
 
+// try is get for a reader that can do without: ok is false if there is no value because it could not be computed.
+func (q *query[K, V]) try(r *reader, k K) (v V, ok bool) {
+	m := q.fresh(k)
+	r.note(&m.node)
+	return m.value, !m.hollow()
+}
+
 // get reads the value for k within a compute function.
 func (q *query[K, V]) get(r *reader, k K) V {
 	m := q.fresh(k)
 	r.note(&m.node)
 	return m.value
+}
+
+// recorded is the size of the record: reads that are kept, and the values that made or are read.
+func (g *graph) recorded() (reads, values int) {
+	for _, k := range g.kinds {
+		values += k.nodes
+	}
+	return g.reads, values
 }

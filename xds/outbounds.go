@@ -256,9 +256,17 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 	return out, nil
 }
 
-// computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
+// computeGroup is everything outbound of all proxies with the same policies and the same outbounds. What cannot be made of it
+// is noted: a change of policies makes new keys, of which there is no last good value.
 func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
-	var list []*delta.Resource
+	out := &segment{}
+	add := func(typ delta.Type, name string, res *delta.Resource, ok bool) {
+		if !ok {
+			out.lacks = append(out.lacks, lack{typ, name})
+		} else if res != nil {
+			out.list = append(out.list, res)
+		}
+	}
 	done := map[compile.Ref]bool{}
 	caller, _ := k.tags.Get()
 	shown := q.survey.get(r, k.set).ShownTags
@@ -267,38 +275,64 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 			return
 		}
 		done[ref] = true
-		conf := q.confs.get(r, inSet{k.set, ref})
-		if c := q.cluster.get(r, clusterKey{ref, conf.Cluster, conf.cluster}); c != nil {
-			list = append(list, c, q.endpoints.get(r, q.endpointsFor(ref, conf, caller, shown)))
+		conf, ok := q.confs.try(r, inSet{k.set, ref})
+		if !ok {
+			add(delta.TypeCluster, ref.KRI(), nil, false)
+			add(delta.TypeEndpoint, ref.KRI(), nil, false)
+			return
 		}
+		c, ok := q.cluster.try(r, clusterKey{ref, conf.Cluster, conf.cluster})
+		add(delta.TypeCluster, ref.KRI(), c, ok)
+		if c != nil || !ok {
+			ends, ok := q.endpoints.try(r, q.endpointsFor(ref, conf, caller, shown))
+			add(delta.TypeEndpoint, ref.KRI(), ends, ok)
+		}
+	}
+	listener := func(k listenerKey) {
+		l, ok := q.listener.try(r, k)
+		add(delta.TypeListener, k.outbound.Name, l, ok)
 	}
 	tcp := q.hasTCPRoutes(r, k.set)
 	routed := map[compile.Ref]bool{}
 	for _, o := range q.outbounds.get(r, k.scope) {
 		in := inSet{k.set, o.Ref}
-		conf := q.confs.get(r, in)
+		conf, ok := q.confs.try(r, in)
 		destination(o.Ref)
+		if !ok {
+			add(delta.TypeListener, o.Name, nil, false)
+			add(delta.TypeRoute, o.Ref.KRI(), nil, false)
+			continue
+		}
 		if tcp {
-			if c := q.connections.get(r, in); c != nil && c.backends != (ir.Shared[[]ir.Backend]{}) {
-				list = append(list, q.listener.get(r, listenerKey{o, c.conf, c.backends, c.causes}))
+			c, ok := q.connections.try(r, in)
+			if !ok {
+				add(delta.TypeListener, o.Name, nil, false)
+				continue
+			}
+			if c != nil && c.backends != (ir.Shared[[]ir.Backend]{}) {
+				listener(listenerKey{o, c.conf, c.backends, c.causes})
 				for _, extra := range c.extra {
 					destination(extra)
 				}
 				continue
 			}
 		}
-		list = append(list, q.listener.get(r, listenerKey{outbound: o, conf: conf.Listener, causes: conf.listener}))
+		listener(listenerKey{outbound: o, conf: conf.Listener, causes: conf.listener})
 		// A destination may be here already as the backend of another; its routes are not.
 		if routed[o.Ref] {
 			continue
 		}
 		routed[o.Ref] = true
-		if routes := q.routes.get(r, routesKey{in, conf.Route, conf.route}); routes != nil && routes.resource != nil {
-			list = append(list, routes.resource)
+		routes, ok := q.routes.try(r, routesKey{in, conf.Route, conf.route})
+		if !ok {
+			add(delta.TypeRoute, o.Ref.KRI(), nil, false)
+		}
+		if routes != nil && routes.resource != nil {
+			out.list = append(out.list, routes.resource)
 			for _, extra := range routes.extra {
 				destination(extra)
 			}
 		}
 	}
-	return newSegment(list), nil
+	return out, nil
 }

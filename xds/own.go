@@ -166,9 +166,12 @@ func (q *queries) computeTable(r *reader, k mesh.Key) (*delta.Table, error) {
 		return &delta.Table{Segments: []*delta.Segment{s.set}}, nil
 	}
 	t := &delta.Table{}
-	if m := q.match.get(r, k); m != nil {
-		if s := q.group.get(r, groupKey{m.to, q.scope.get(r, k), q.callerTags.get(r, k)}); s != nil {
-			t.Segments = append(t.Segments, s.set)
+	m, whole := q.match.try(r, k)
+	var lacks []lack
+	if m != nil {
+		s, ok := q.group.try(r, groupKey{m.to, q.scope.get(r, k), q.callerTags.get(r, k)})
+		if whole = whole && ok; s != nil {
+			t.Segments, lacks = append(t.Segments, s.set), s.lacks
 		}
 	}
 	if s := q.inbound.get(r, k); s != nil {
@@ -176,6 +179,9 @@ func (q *queries) computeTable(r *reader, k mesh.Key) (*delta.Table, error) {
 	}
 	if s := q.secrets.get(r, k); s != nil {
 		t.Segments = append(t.Segments, s.set)
+	}
+	if last := q.table.nodes[k].value; last != nil && (len(lacks) > 0 || !whole) {
+		keepLacking(t, last, lacks, !whole)
 	}
 	return t, nil
 }

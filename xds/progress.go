@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -88,7 +89,7 @@ func (e *Engine) failed() []ProxyRefusal {
 		}
 		if !n.told {
 			n.told = true
-			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", n.label()), zap.Error(n.failure)}
+			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", describe(n.key())), zap.Error(n.failure)}
 			var p *PanicError
 			if errors.As(n.failure, &p) {
 				fields = append(fields, zap.ByteString("stack", p.Stack))
@@ -122,22 +123,63 @@ func (e *Engine) failed() []ProxyRefusal {
 				continue
 			}
 			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Since: n.since, Refusal: delta.Refusal{
-				Resource: n.kind.name + " " + n.label(), Reason: n.failure.Error(), Cause: n.causes(), Revision: revision}})
+				Resource: n.kind.name + " " + describe(n.key()), Reason: n.failure.Error(), Cause: e.causes(n), Revision: revision}})
 		}
 	}
 	return out
 }
 
-// causes are the policies that a failed node read.
-func (n *node) causes() []mesh.Key {
-	var out []mesh.Key
+// causes are the policies that a failed value was made from; if there are none, the service that it is for.
+func (e *Engine) causes(n *node) []mesh.Key {
+	list, service := blamed(n.key())
+	out := policiesIn(list)
 	for _, d := range n.deps {
-		if k, ok := d.input.(mesh.Key); ok {
-			if info, ok := mesh.Lookup(k.Kind); ok && info.Policy != nil {
-				out = append(out, k)
+		if k, ok := d.input.(mesh.Key); ok && isPolicy(k) {
+			out = append(out, k)
+		}
+		if d.kind == e.q.policed.kind {
+			if conf := e.q.policed.nodes[d.key().(inboundKey)].value; conf != nil {
+				out = append(out, conf.Causes...)
 			}
 		}
 	}
+	if len(out) == 0 && service != (mesh.Key{}) {
+		return []mesh.Key{service}
+	}
 	slices.SortFunc(out, mesh.Key.Compare)
 	return slices.Compact(out)
+}
+
+func policiesIn(l keyList) []mesh.Key {
+	keys, err := computeSet(nil, l)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(keys, func(k mesh.Key) bool { return !isPolicy(k) })
+}
+
+func isPolicy(k mesh.Key) bool {
+	info, ok := mesh.Lookup(k.Kind)
+	return ok && info.Policy != nil
+}
+
+// blamed are the policies that a query's key carries the words of, and the service that it is for.
+func blamed(k any) (policies keyList, service mesh.Key) {
+	switch k := k.(type) {
+	case clusterKey:
+		return k.causes, k.ref.Key
+	case endpointsKey:
+		return k.causes, k.ref.Key
+	case routesKey:
+		return k.causes, k.ref.Key
+	case listenerKey:
+		return k.causes, k.outbound.Ref.Key
+	case inSet:
+		return noKeys, k.ref.Key
+	case serviceRange:
+		return noKeys, k.service
+	case compile.Ref:
+		return noKeys, k.Key
+	}
+	return noKeys, mesh.Key{}
 }

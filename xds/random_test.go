@@ -14,6 +14,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 var (
@@ -25,24 +26,98 @@ var (
 // TestIncrementalEqualsRebuild: after each of a random sequence of changes of every kind, what the engine keeps up to date
 // is byte for byte what a new engine derives from the same state; and a resource that is the same is the same pointer.
 func TestIncrementalEqualsRebuild(t *testing.T) {
+	var sum wakes
 	if *seed != 0 {
-		sequence(t, *seed)
+		sequence(t, *seed, &sum)
 		return
 	}
 	for s := uint64(1); s <= *seeds; s++ {
-		if !t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) { sequence(t, s) }) {
+		if !t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) { sequence(t, s, &sum) }) {
 			t.Fatalf("replay with: go test ./xds -run Incremental -seed=%d", s)
 		}
 	}
+	t.Log(sum)
+	if sum.woken == 0 || sum.idle > 0 {
+		t.Errorf("proxies are woken for nothing: %v", sum)
+	}
 }
 
-func sequence(t *testing.T, seed uint64) {
+// wakes counts what changes did to proxies: woken were given something, idle of them nothing that differs.
+type wakes struct{ steps, proxies, woken, idle int }
+
+func (w wakes) String() string {
+	return fmt.Sprintf("%d steps, %d times a proxy: %d times woken, %d of them for nothing", w.steps, w.proxies, w.woken, w.idle)
+}
+
+// holding is what a client has, by type and name.
+type holding map[lack]*delta.Resource
+
+// follow takes what a feed has into the hands of a client, which then has what the engine believes.
+func follow(t *testing.T, what string, f *feed, has holding, now *delta.Table, sum *wakes) {
+	t.Helper()
+	sum.proxies++
+	if u, ok, err := f.Take(); err != nil {
+		t.Fatal(err)
+	} else if ok {
+		f.Answered(u.Revision, nil)
+		first := len(has) == 0
+		different := false
+		present := map[lack]bool{}
+		for _, typ := range delta.Types {
+			for r := range u.Table.All(typ) {
+				id := lack{typ, r.Name}
+				present[id] = true
+				different = different || has[id] == nil || has[id].Version != r.Version
+				has[id] = r
+			}
+		}
+		for id := range has {
+			if !present[id] {
+				different = true
+				delete(has, id)
+			}
+		}
+		if !first {
+			if sum.woken++; !different {
+				sum.idle++
+				t.Logf("after %s: %s was woken for nothing", what, f.key)
+			}
+		}
+	}
+	n := 0
+	for _, typ := range delta.Types {
+		for r := range now.All(typ) {
+			if n++; has[lack{typ, r.Name}] == nil || has[lack{typ, r.Name}].Version != r.Version {
+				t.Fatalf("after %s: %s has not got %s %s", what, f.key, typ, r.Name)
+			}
+		}
+	}
+	if n != len(has) {
+		t.Fatalf("after %s: %s has %d resources, want %d", what, f.key, len(has), n)
+	}
+}
+
+func sequence(t *testing.T, seed uint64, sum *wakes) {
 	w := newWorld(t)
-	d := &dice{Rand: rand.New(rand.NewPCG(seed, 7)), live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}}
+	d := newDice(seed)
 	followed := map[mesh.Key]*feed{}
-	before := map[mesh.Key]*delta.Table{}
+	before, held := map[mesh.Key]*delta.Table{}, map[mesh.Key]holding{}
+	for range 8 {
+		dp := d.dataplane()
+		d.live[dp.Key] = true
+		w.put(dp)
+		if followed[dp.Key] == nil {
+			followed[dp.Key] = w.open(dp.Key)
+		}
+	}
 	for range *steps {
 		what := d.step(w, followed)
+		sum.steps++
+		for k := range followed {
+			if held[k] == nil {
+				held[k] = holding{}
+			}
+		}
 		fresh := newEngine(testZone)
 		for k := range d.ids {
 			fresh.SetIdentity(k, testIdentity)
@@ -62,12 +137,14 @@ func sequence(t *testing.T, seed uint64) {
 			}
 			compareTables(t, what, k, got, want)
 			samePointers(t, what, k, before[k], got)
+			follow(t, what, followed[k], held[k], got, sum)
 			before[k] = got
 			f.Close()
 		}
 		for k := range before {
 			if followed[k] == nil {
 				delete(before, k)
+				delete(held, k)
 			}
 		}
 		if p := w.e.Progress(); len(p.Refusals) > 0 {
@@ -140,6 +217,48 @@ type dice struct {
 	*rand.Rand
 	live map[mesh.Key]bool
 	ids  map[mesh.Key]bool
+	// visit, if set, is what happens to a proxy now and then, in place of a feed's opening or closing.
+	visit func(proxy mesh.Key) string
+	// author writes some of the policies.
+	author *xdstest.Author
+}
+
+func newDice(seed uint64) *dice {
+	r := rand.New(rand.NewPCG(seed, 7))
+	return &dice{Rand: r, live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}, author: xdstest.NewAuthor(r)}
+}
+
+// other is of a kind that proxies hear little or nothing of.
+func (d *dice) other() *mesh.Resource {
+	switch d.IntN(6) {
+	case 0:
+		return resource(mesh.KindZone, "", d.of("west", "north"), &meshv1.Zone{})
+	case 1:
+		return resource(mesh.KindGlobalSecret, "", "g", &meshv1.Secret{Data: []byte(d.service())})
+	case 2:
+		return resource(mesh.KindHostnameGenerator, "", "h", &meshv1.HostnameGenerator{Template: "{{ .Name }}." + d.service()})
+	case 3:
+		return resource(mesh.KindSecret, "", d.of("a-secret", "another"), &meshv1.Secret{Data: []byte(d.service())})
+	case 4:
+		of := mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: testZone, Name: d.service()}
+		return &mesh.Resource{Key: mesh.VirtualAddressKey(testZone, of), Spec: &meshv1.VirtualAddress{Ip: d.of("240.0.0.1", "240.0.0.2", "240.0.0.3")}}
+	}
+	return resource(mesh.KindZoneIngressInsight, testZone, "ingress", &meshv1.ProxyInsight{State: d.of("Online", "Lost")})
+}
+
+// policy is any policy of any kind, most often about names that are here.
+func (d *dice) policy() *mesh.Resource {
+	var kinds []*mesh.KindInfo
+	for _, info := range mesh.Kinds {
+		if info.Policy != nil {
+			kinds = append(kinds, info)
+		}
+	}
+	r := d.author.Policy(kinds[d.IntN(len(kinds))], d.of("q1", "q2", "q3", "q4"))
+	if top := r.Spec.ProtoReflect().Descriptor().Fields().ByName("target_ref"); top != nil && d.half() {
+		r.Spec.ProtoReflect().Clear(top)
+	}
+	return r
 }
 
 func (d *dice) of(list ...string) string { return list[d.IntN(len(list))] }
@@ -158,6 +277,9 @@ func (d *dice) step(w *world, followed map[mesh.Key]*feed) string {
 	}
 	switch d.IntN(10) {
 	case 0:
+		if d.visit != nil {
+			return d.visit(proxy)
+		}
 		if f := followed[proxy]; f != nil {
 			f.Close()
 			w.e.processEvents()
@@ -243,7 +365,11 @@ func (d *dice) smallest() (mesh.Key, bool) {
 }
 
 func (d *dice) resource() *mesh.Resource {
-	switch d.IntN(17) {
+	switch d.IntN(20) {
+	case 17:
+		return d.other()
+	case 18, 19:
+		return d.policy()
 	case 15:
 		return d.limit()
 	case 16:

@@ -60,7 +60,7 @@ func (s *Static) Failures() []error {
 	var out []error
 	for n := range s.e.g.failed {
 		if n.failure != nil {
-			out = append(out, fmt.Errorf("%s %s: %w", n.kind.name, n.label(), n.failure))
+			out = append(out, fmt.Errorf("%s %s: %w", n.kind.name, describe(n.key()), n.failure))
 		}
 	}
 	return out

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -24,7 +23,7 @@ func TestStaticEqualsEngine(t *testing.T) {
 	for n := first; n <= last; n++ {
 		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
 			w := newWorld(t)
-			d := &dice{Rand: rand.New(rand.NewPCG(n, 11)), live: map[mesh.Key]bool{}, ids: map[mesh.Key]bool{}}
+			d := newDice(n)
 			followed := map[mesh.Key]*feed{}
 			s := NewStatic(testZone, replica.View{})
 			before := map[mesh.Key]*delta.Table{}

@@ -11,13 +11,21 @@
 //
 // # One stream
 //
-// One goroutine owns a stream's state. Three others only carry: one receives, one sends, one waits for the engine's next
-// update. The owner never blocks on the client: while a send is under way, updates merge into what is pending, which is
-// bounded by the number of resources. A client that does not read costs its own stream and nothing else.
+// Whoever has something for a stream takes its lock and does all that follows: the goroutine that receives its requests, or
+// a worker that has an update of the engine. There is no goroutine between them, for handing over costs more than most
+// responses do: before, a change went through four goroutines of a stream, which was a quarter of its cost. Nobody who
+// holds the lock waits for the client. What it has not answered is counted; as long as that fits into gRPC's write quota a
+// send only queues, and beyond it a goroutine of its own sends, and updates merge into what is pending, which is bounded by
+// the number of resources. Nonces cannot be guessed, so that no client answers what it has not read. A client that does not
+// read costs its own stream and nothing else.
 //
-// Kept per type: the subscription, what the client was sent (by name), the responses that it has not answered yet, and what
-// it refused. "Sent" and "acknowledged" are never mixed up: the engine hears that a revision is answered when nothing of it
-// is unsent or unanswered.
+// Streams that the engine has something for stand in one queue, in the order in which they were touched, for a bounded number of
+// workers (queue.go). Changes for few proxies go past changes for many.
+//
+// Kept per type: the subscription, what the client was sent (by name),
+// the responses that it has not answered yet, and what it refused. "Sent" and
+// "acknowledged" are never mixed up: the engine hears that a revision is answered
+// when nothing of it is unsent or unanswered.
 //
 // # Order
 //
@@ -32,6 +40,12 @@
 // A NACK is charged to the resources of the response it answers, narrowed to those whose names its text mentions. The proxy
 // keeps the last good ones; a refused resource is not sent again until its content changes. Later steps do not wait for what
 // was refused: one bad resource does not hold up the rest.
+//
+// # Sizes
+//
+// A response is divided so that it stays far below what clients take. A single resource that is larger than a message may be
+// is withheld: it counts as refused, with the reason, and everything else goes. A state-of-the-world response of clusters or
+// listeners cannot be divided: the stream ends and says so.
 //
 // # State-of-the-world
 //
