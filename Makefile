@@ -50,8 +50,8 @@ test-race: tools ## the race detector where it is affordable
 demo: tools build ## the story, step by step; STORY=resilience tells the other, ONCE=1 ends after the last, STORE=postgres
 	@bin/meridian demo $(if $(ONCE),--once) --store $(or $(STORE),embedded) --story $(or $(STORY),operations)
 
-bench: build ## how fast changes reach stand-in sidecars
-	@bin/meridian bench xds
+bench: build ## every table of docs/benchmarks.md, in about ten minutes; PLOT=FILE.svg draws the plot there
+	@bin/meridian bench xds --suite --plot $(or $(PLOT),bin/benchmarks.svg)
 
 clean: ## remove what was built
 	rm -rf bin .demo

@@ -115,7 +115,7 @@ func TestWantIsAnswered(t *testing.T) {
 	f := w.call(dataplaneKey("web"), aCaller, "api")
 	take := func() delta.Update {
 		t.Helper()
-		u, err := f.Next(t.Context())
+		u, err := next(t.Context(), w.e, f)
 		if err != nil {
 			t.Fatal(err)
 		}

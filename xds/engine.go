@@ -53,6 +53,8 @@ type Engine struct {
 	// dirty are proxies whose table changed in this batch, joining feeds that wait for their first table.
 	dirty   []*proxy
 	joining map[*feed]struct{}
+	// woken are feeds that this batch gave something.
+	woken []*feed
 	// wanting are feeds whose names were taken in with this batch.
 	wanting []*feed
 
@@ -213,6 +215,19 @@ func (e *Engine) processEvents() {
 // deliver hands changed tables to their feeds and moves the processed revision on. Without changes of the store it is about
 // certificates, or what clients ask for.
 func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
+	e.offer(revision, committed, changes)
+	urgent := len(e.woken) <= few
+	for _, f := range e.woken {
+		f.wake(urgent)
+	}
+	clear(e.woken)
+	e.woken = e.woken[:0]
+}
+
+// few is how many proxies a batch may give something to and go before those of larger ones.
+const few = 16
+
+func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Change) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	after := e.processed
@@ -299,7 +314,7 @@ func (e *Engine) end() {
 	defer e.mu.Unlock()
 	e.ended = true
 	for f := range e.feeds {
-		f.signal()
+		f.wake(false)
 	}
 	e.changed()
 }

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"context"
 	"math"
 	"slices"
 	"time"
@@ -10,15 +9,14 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// feed implements delta.Feed. All fields but e, key, caller and ready, and names, which Run's goroutine owns, are guarded by
+// feed implements delta.Feed. All fields but e, key, caller and wake, and names, which Run's goroutine owns, are guarded by
 // Engine.mu.
 type feed struct {
 	e      *Engine
 	key    mesh.Key
 	caller caller
 	names  []string
-	// ready holds one token: pending or ended changed.
-	ready chan struct{}
+	wake   func(urgent bool)
 
 	minRevision uint64
 	// waiting is set until a table of at least minRevision was offered for the first time.
@@ -47,12 +45,15 @@ type debt struct {
 
 // Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
 func (e *Engine) Open(o delta.Opening) delta.Feed {
-	f := &feed{e: e, key: o.Proxy, caller: caller{o.Proxy, o.Client}, ready: make(chan struct{}, 1), minRevision: o.MinRevision, waiting: true}
+	f := &feed{e: e, key: o.Proxy, caller: caller{o.Proxy, o.Client}, wake: o.Wake, minRevision: o.MinRevision, waiting: true}
+	if f.wake == nil {
+		f.wake = func(bool) {}
+	}
 	e.mu.Lock()
 	if e.ended {
 		f.closed = true
 		e.mu.Unlock()
-		f.signal()
+		f.wake(false)
 		return f
 	}
 	e.feeds[f] = struct{}{}
@@ -147,13 +148,6 @@ func (e *Engine) collect(p *proxy) {
 	e.s.asked.touch(p.key)
 }
 
-func (f *feed) signal() {
-	select {
-	case f.ready <- struct{}{}:
-	default:
-	}
-}
-
 // offer gives the feed a table that changes after the revision after, up to revision, made; Engine.mu is held.
 func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time, r *rollup) {
 	f.latest = t
@@ -173,7 +167,7 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 	f.pending = &d
 	f.update.Table, f.update.Revision, f.update.Wanted = t, revision, f.looked
 	f.e.outstanding[f] = struct{}{}
-	f.signal()
+	f.e.woken = append(f.e.woken, f)
 }
 
 // resolved says that the names wanted are in the table at hand; Engine.mu is held.
@@ -188,7 +182,7 @@ func (f *feed) resolved(revision uint64) {
 		f.e.outstanding[f] = struct{}{}
 	}
 	f.update.Wanted = f.looked
-	f.signal()
+	f.e.woken = append(f.e.woken, f)
 }
 
 // begin gives the feed its first table if it is there and new enough; Engine.mu is held.
@@ -199,32 +193,24 @@ func (f *feed) begin(revision uint64) {
 	f.waiting = false
 	f.pending = &debt{first: revision, last: revision}
 	f.update = delta.Update{Table: f.latest, Revision: revision, Wanted: f.looked}
-	f.signal()
+	f.e.woken = append(f.e.woken, f)
 }
 
-// Next implements delta.Feed.
-func (f *feed) Next(ctx context.Context) (delta.Update, error) {
-	for {
-		f.e.mu.Lock()
-		if f.closed || f.e.ended {
-			f.e.mu.Unlock()
-			return delta.Update{}, errEnded
-		}
-		if f.pending != nil {
-			u := f.update
-			f.pushed = append(f.pushed, *f.pending)
-			f.pending = nil
-			f.update.Table, f.update.Committed = nil, time.Time{}
-			f.e.mu.Unlock()
-			return u, nil
-		}
-		f.e.mu.Unlock()
-		select {
-		case <-ctx.Done():
-			return delta.Update{}, ctx.Err()
-		case <-f.ready:
-		}
+// Take implements delta.Feed.
+func (f *feed) Take() (delta.Update, bool, error) {
+	f.e.mu.Lock()
+	defer f.e.mu.Unlock()
+	if f.closed || f.e.ended {
+		return delta.Update{}, false, errEnded
 	}
+	if f.pending == nil {
+		return delta.Update{}, false, nil
+	}
+	u := f.update
+	f.pushed = append(f.pushed, *f.pending)
+	f.pending = nil
+	f.update.Table, f.update.Committed = nil, time.Time{}
+	return u, true, nil
 }
 
 // Answered implements delta.Feed.
@@ -293,7 +279,6 @@ func (f *feed) Close() {
 	f.e.changed()
 	ended := f.e.ended
 	f.e.mu.Unlock()
-	f.signal()
 	if !ended {
 		f.e.send(func() { f.e.detach(f) })
 	}

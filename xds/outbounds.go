@@ -198,6 +198,12 @@ func (q *queries) computeEverything(r *reader, meshName string) (scope, error) {
 	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r), func(k mesh.Key) string { return q.vip.get(r, k) })), nil
 }
 
+// computeDirectory indexes everything, once for all proxies that reach a part of it.
+func (q *queries) computeDirectory(r *reader, meshName string) (*compile.Directory, error) {
+	list, err := computeOutbounds(r, q.everything.get(r, meshName))
+	return compile.NewDirectory(list), err
+}
+
 // computeListed resolves a list of outbounds, once for all proxies that have it.
 func (q *queries) computeListed(r *reader, k listedKey) (scope, error) {
 	var n meshv1.Dataplane_Networking
@@ -222,14 +228,9 @@ func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
 		at := mesh.Key{Kind: k.Kind, Mesh: k.Mesh, Zone: k.Zone, Namespace: k.Namespace}
 		return q.listed.get(r, listedKey{at, unique.Make(string(text))}), nil
 	}
-	all := q.everything.get(r, k.Mesh)
-	list, err := computeOutbounds(r, all)
-	if err != nil {
-		return all, err
-	}
-	out, limited := compile.Reachable(dp, list, q.finder(r))
+	out, limited := compile.Reachable(dp, q.directory.get(r, k.Mesh), q.finder(r))
 	if !limited {
-		return all, nil
+		return q.everything.get(r, k.Mesh), nil
 	}
 	return internScope(out), nil
 }

@@ -163,6 +163,7 @@ type queries struct {
 	routes      *query[routesKey, *routesOf]
 	listener    *query[listenerKey, *delta.Resource]
 	everything  *query[string, scope]
+	directory   *query[string, *compile.Directory]
 	listed      *query[listedKey, scope]
 	scope       *query[mesh.Key, scope]
 	outbounds   *query[scope, []compile.Outbound]
@@ -213,6 +214,7 @@ func newQueries(g *graph, s *state, zone string) *queries {
 	q.routes = newQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = newQuery(g, "listener", sameBy(sameResource), q.computeListener)
 	q.everything = newQuery(g, "everything", same[scope], q.computeEverything)
+	q.directory = newQuery(g, "directory", same[*compile.Directory], q.computeDirectory)
 	q.listed = newQuery(g, "listed", same[scope], q.computeListed)
 	q.scope = newQuery(g, "scope", same[scope], q.computeScope)
 	q.outbounds = newQuery(g, "outbounds", sameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
@@ -451,18 +453,13 @@ func (q *queries) computeMatch(r *reader, k mesh.Key) (*match, error) {
 	}
 	var all []selected
 	for _, b := range policy.Buckets(subject) {
-		for _, info := range mesh.Kinds {
-			if info.Policy == nil {
+		for _, p := range rd.Range(compile.BucketIndex(k.Mesh, b)) {
+			h := q.head.get(r, p)
+			if h.Target == nil {
 				continue
 			}
-			for _, p := range rd.Range(compile.Index{Kind: info.Kind, Mesh: k.Mesh, By: compile.ByBucket, Value: string(b)}) {
-				h := q.head.get(r, p)
-				if h.Target == nil {
-					continue
-				}
-				if sel, ok := h.Select(subject); ok {
-					all = append(all, selected{h, sel})
-				}
+			if sel, ok := h.Select(subject); ok {
+				all = append(all, selected{h, sel})
 			}
 		}
 	}

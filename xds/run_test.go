@@ -61,11 +61,26 @@ func (r *running) put(rs ...*mesh.Resource) uint64 {
 
 func (r *running) next(f delta.Feed) delta.Update {
 	r.t.Helper()
-	u, err := f.Next(r.ctx)
+	u, err := next(r.ctx, r.e, f)
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	return u
+}
+
+// next waits until a feed has something.
+func next(ctx context.Context, e *Engine, f delta.Feed) (delta.Update, error) {
+	for {
+		changed := e.ProgressChanged()
+		if u, ok, err := f.Take(); ok || err != nil {
+			return u, err
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return delta.Update{}, ctx.Err()
+		}
+	}
 }
 
 // until waits for a state of Progress.
@@ -150,7 +165,7 @@ func TestFeedsAndProgress(t *testing.T) {
 	fi.Close()
 	fi.Close()
 	r.until(func(p Progress) bool { return p.Online == 1 })
-	if _, err := fi.Next(r.ctx); err == nil {
+	if _, _, err := fi.Take(); err == nil {
 		t.Fatal("a closed feed gives updates")
 	}
 }

@@ -22,14 +22,10 @@ import (
 type debugger struct{ z *Zone }
 
 // Proxy implements adminapi.Debugger.
-func (d debugger) Proxy(ctx context.Context, key mesh.Key) (*adminv1.DebugProxyResponse, error) {
+func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
-	streams, err := d.z.ads.Look(ctx, key)
-	if err != nil {
-		return nil, err
-	}
 	view := d.z.replica.View()
-	for _, s := range streams {
+	for _, s := range d.z.ads.Look(key) {
 		st := &adminv1.DebugStream{Client: "envoy", Peer: s.Join.Peer, Since: timestamppb.New(s.Since), WaitsItsTurn: s.Feed == nil}
 		if s.Join.Client.Kind == delta.ClientGRPC {
 			st.Client = "grpc"
@@ -46,7 +42,7 @@ func (d debugger) Proxy(ctx context.Context, key mesh.Key) (*adminv1.DebugProxyR
 		}
 		out.Streams = append(out.Streams, st)
 	}
-	return out, nil
+	return out
 }
 
 // compared is what a stream says of each resource, beside the newest table, which it may not have read yet.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -27,15 +28,15 @@ func newBench() *cobra.Command {
 
 func newBenchXDS() *cobra.Command {
 	c := bench.Config{}
-	var asJSON, check, suite bool
-	var cpuProfile, memProfile, plot string
+	var check, suite bool
+	var output, cpuProfile, memProfile, heapProfile, plot string
 	cmd := &cobra.Command{
 		Use:   "xds",
 		Short: "Measure how fast and at what cost changes reach sidecars",
 		Long: `Starts the engine of a zone in this process and stand-in sidecars in another, which speak incremental ADS over TLS. Writes
 changes and waits for the last acknowledgement; in turn pushes the same bytes over as many bare gRPC streams, the floor.`,
 		Example: `  meridian bench xds
-  meridian bench xds --sidecars 1000 --services 100 --json
+  meridian bench xds --sidecars 1000 --services 100 -o json
   meridian bench xds --sidecars 300 --services 10000 --endpoints 3 --reachable 30 --churn 200
   meridian bench xds --sidecars 1000 --services 100 --changes one --cpuprofile cpu.out
   meridian bench xds --suite                 # every table of docs/benchmarks.md`,
@@ -46,6 +47,9 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 				return errors.New("--sidecars must be at least 2, --services, --endpoints and --rounds at least 1, and nothing below 0")
 			case c.Reachable > c.Services:
 				return fmt.Errorf("--reachable %d is more than --services %d", c.Reachable, c.Services)
+			}
+			if output != "table" && output != "json" {
+				return fmt.Errorf("-o %q: want table or json", output)
 			}
 			for _, k := range c.Changes {
 				if !slices.Contains(bench.Kinds, k) {
@@ -66,19 +70,21 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 				return err
 			}
 			defer func() { err = errors.Join(err, stop()) }()
+			if heapProfile != "" {
+				c.Heap = func() error { return writeProfile("heap", heapProfile) }
+			}
+			out := cmd.OutOrStdout()
 			if suite {
-				return bench.Suite(cmd.Context(), c.Command, cmd.OutOrStdout(), plot)
+				return runSuite(cmd.Context(), c.Command, out, plot, output == "json")
 			}
 			r, err := bench.Run(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				enc := json.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent("", "  ")
-				err = enc.Encode(r)
+			if output == "json" {
+				err = encode(out, r)
 			} else {
-				err = r.Table(cmd.OutOrStdout())
+				err = r.Table(out)
 			}
 			if err == nil && check && len(r.Missed) > 0 {
 				return errSilent
@@ -99,13 +105,37 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 	f.BoolVar(&c.Restart, "restart", false, "restart the zone with all sidecars connecting again")
 	f.BoolVar(&c.Untouched, "untouched", false, "compare a change for ten sidecars among all with one among a tenth")
 	f.DurationVar(&c.Idle, "idle", 5*time.Second, "how long to look at the idle control plane; 0 is not at all")
-	f.BoolVar(&asJSON, "json", false, "print JSON")
+	f.StringVarP(&output, "output", "o", "table", "table or json")
 	f.BoolVar(&check, "check", false, "exit with code 1 if a budget is missed")
 	f.BoolVar(&suite, "suite", false, "run every table of docs/benchmarks.md, and draw --plot; other flags do not count")
 	f.StringVar(&plot, "plot", "", "with --suite: SVG file of cost over mesh size")
 	f.StringVar(&cpuProfile, "cpuprofile", "", "write a CPU profile of the control plane's process to this file")
+	f.StringVar(&heapProfile, "heapprofile", "", "write a profile of what is live once all sidecars are connected to this file")
 	f.StringVar(&memProfile, "memprofile", "", "write a profile of its allocations to this file")
 	return cmd
+}
+
+func encode(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+func runSuite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Writer, plot string, asJSON bool) error {
+	if asJSON {
+		all := struct {
+			Machine string
+			Tables  []bench.Entry
+		}{Machine: bench.Machine()}
+		if err := bench.Suite(ctx, command, func(e bench.Entry) error { all.Tables = append(all.Tables, e); return nil }, plot); err != nil {
+			return err
+		}
+		return encode(w, all)
+	}
+	if _, err := fmt.Fprintf(w, "Measured on %s.\n\n", bench.Machine()); err != nil {
+		return err
+	}
+	return bench.Suite(ctx, command, func(e bench.Entry) error { return e.Table(w) }, plot)
 }
 
 // profile starts what is asked for; the function it returns writes it.
@@ -122,14 +152,7 @@ func profile(cpu, mem string) (func() error, error) {
 		stops = append(stops, func() error { pprof.StopCPUProfile(); return f.Close() })
 	}
 	if mem != "" {
-		stops = append(stops, func() error {
-			f, err := os.Create(mem)
-			if err != nil {
-				return err
-			}
-			runtime.GC()
-			return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
-		})
+		stops = append(stops, func() error { return writeProfile("allocs", mem) })
 	}
 	return func() error {
 		var errs []error
@@ -138,6 +161,15 @@ func profile(cpu, mem string) (func() error, error) {
 		}
 		return errors.Join(errs...)
 	}, nil
+}
+
+func writeProfile(name, path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	runtime.GC()
+	return errors.Join(pprof.Lookup(name).WriteTo(f, 0), f.Close())
 }
 
 func newBenchSidecars() *cobra.Command {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -40,6 +41,9 @@ type Config struct {
 	Restart bool
 	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
 	Untouched bool
+	// Heap, if set, is called when all sidecars are connected and the changes of Settle are made, before anything else is:
+	// what is live then is the control plane's.
+	Heap func() error
 	// Command starts the process that runs [Sidecars].
 	Command func(ctx context.Context) *exec.Cmd
 }
@@ -68,6 +72,7 @@ func Run(ctx context.Context, c Config) (*Report, error) {
 
 // with runs f with a populated control plane and the process of the sidecars.
 func (c Config) with(ctx context.Context, s Shape, f func(*bench) error) error {
+	debug.FreeOSMemory() // what a run before this one left is not this one's
 	p, err := newPlane(ctx)
 	if err != nil {
 		return err
@@ -97,6 +102,54 @@ type bench struct {
 }
 
 func (b *bench) run(ctx context.Context, out *Report) error {
+	before, err := b.load()
+	if err != nil {
+		return err
+	}
+	if err := b.figures(ctx, out); err != nil {
+		return err
+	}
+	after, err := b.load()
+	if err != nil {
+		return err
+	}
+	if all := after.all - before.all; all > 0 {
+		out.Others = max(0, (after.busy-before.busy-(after.own-before.own))/all*100)
+	}
+	return nil
+}
+
+// load is CPU seconds since the machine started: of all its cores, of those what was not idle, and what this benchmark took.
+type load struct{ all, busy, own float64 }
+
+// load is zero where the system does not say.
+func (b *bench) load() (load, error) {
+	r, err := b.child.do(order{})
+	if err != nil {
+		return load{}, err
+	}
+	out := load{own: cpu() + r.CPU}
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return load{}, nil
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	const ticks = 100 // a second, on every Linux that Go runs on
+	for i, f := range strings.Fields(line) {
+		n, err := strconv.ParseFloat(f, 64)
+		if err != nil || i > 8 { // the name of the line; guests are counted before
+			continue
+		}
+		out.all += n / ticks
+		if i != 4 && i != 5 { // idle, waiting for a disk
+			out.busy += n / ticks
+		}
+	}
+	return out, nil
+}
+
+// figures measures everything but the machine.
+func (b *bench) figures(ctx context.Context, out *Report) error {
 	if err := b.coldStart(ctx, out); err != nil {
 		return err
 	}
@@ -108,6 +161,11 @@ func (b *bench) run(ctx context.Context, out *Report) error {
 	}
 	if b.Settle > 0 {
 		out.MemoryAfter = memory()
+	}
+	if b.Heap != nil {
+		if err := b.Heap(); err != nil {
+			return err
+		}
 	}
 	if err := b.startFloor(ctx, out); err != nil {
 		return err
@@ -271,6 +329,7 @@ func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, 
 		for s := range after.Bytes {
 			size = max(size, after.Bytes[s]-before.Bytes[s])
 		}
+		floor := cpu()
 		d, err := b.plane.floor.round(ctx, len(concerned), int(size))
 		if err != nil {
 			return f, fmt.Errorf("floor: %w", err)
@@ -280,6 +339,7 @@ func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, 
 		}
 		times, floors = append(times, took), append(floors, d)
 		f.CPU += used / n
+		f.FloorCPU += (cpu() - floor) / n
 		f.SidecarsCPU += (after.CPU - before.CPU) / n
 		f.Allocs += float64(is.Mallocs-was.Mallocs) / n
 		f.AllocBytes += float64(is.TotalAlloc-was.TotalAlloc) / n
@@ -320,21 +380,23 @@ func (b *bench) churn(ctx context.Context, out *Report) error {
 	var changes []change
 	there := map[int]bool{}
 	r := rand.New(rand.NewPCG(1, 2))
-	tick := time.NewTicker(time.Second / time.Duration(b.Churn))
-	defer tick.Stop()
+	var called []int
+	for svc, callers := range b.callers {
+		if len(callers) > 0 {
+			called = append(called, svc)
+		}
+	}
 	start, used := time.Now(), cpu()
-	for time.Since(start) < b.ChurnFor {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return ctx.Err()
+	for i := 0; time.Since(start) < b.ChurnFor; i++ {
+		// Each change has its time, from which its lag counts; what is late is made at once, so that the rate holds.
+		at := start.Add(time.Duration(i) * time.Second / time.Duration(b.Churn))
+		if early := time.Until(at); early > 0 {
+			if err := pause(ctx, early); err != nil {
+				return err
+			}
 		}
-		svc := r.IntN(b.Services)
-		if len(b.callers[svc]) == 0 {
-			continue
-		}
+		svc := called[r.IntN(len(called))]
 		there[svc] = !there[svc]
-		at := time.Now()
 		revision, err := b.plane.commit(ctx, toggle(svc, b.Shape, there[svc]))
 		if err != nil {
 			return err
@@ -440,6 +502,7 @@ func memory() Memory {
 	}
 	var s runtime.MemStats
 	runtime.GC()
+	runtime.GC() // what lies in pools goes with the second
 	runtime.ReadMemStats(&s)
 	m.Live = float64(s.HeapAlloc+s.StackInuse) / 1e6
 	return m

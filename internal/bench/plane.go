@@ -72,7 +72,8 @@ func newPlane(ctx context.Context) (*plane, error) {
 	}
 	p.bare = bare.Addr().String()
 	p.bareServer = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)), grpc.ForceServerCodecV2(newRawCodec()),
-		grpc.UnknownServiceHandler(p.floor.serve), grpc.ReadBufferSize(4<<10), grpc.MaxSendMsgSize(64<<20))
+		grpc.UnknownServiceHandler(p.floor.serve), grpc.ReadBufferSize(4<<10), grpc.MaxSendMsgSize(64<<20),
+		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20))
 	p.bareGroup.Go(func() error { return p.bareServer.Serve(bare) })
 	if err := p.startXDS(ctx); err != nil {
 		p.bareServer.Stop()

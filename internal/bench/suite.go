@@ -7,7 +7,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
-	"runtime/debug"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -18,24 +18,37 @@ var (
 	plotServices = []int{10, 100, 1000}
 )
 
-// Suite runs every table of docs/benchmarks.md and, if plot is not empty, draws cost over mesh size into that file.
-func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Writer, plot string) error {
+// Entry is one table of a suite.
+type Entry struct {
+	Title string
+	// Seconds that the run took.
+	Seconds float64
+	Report  *Report
+}
+
+// Table writes the entry for people.
+func (e Entry) Table(w io.Writer) error {
+	if _, err := fmt.Fprintf(w, "## %s\n\n", e.Title); err != nil {
+		return err
+	}
+	if err := e.Report.Table(w); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "(%.0f s)\n\n", e.Seconds)
+	return err
+}
+
+// Suite runs every table of docs/benchmarks.md, hands each to emit as it is done and, if plot is not empty, draws cost over mesh
+// size into that file.
+func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, emit func(Entry) error, plot string) error {
 	run := func(title string, c Config) (*Report, error) {
 		c.Command = command
 		start := time.Now()
-		debug.FreeOSMemory() // what the last run left is not this one's
 		r, err := Run(ctx, c)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", title, err)
 		}
-		if _, err := fmt.Fprintf(w, "## %s\n\n", title); err != nil {
-			return nil, err
-		}
-		if err := r.Table(w); err != nil {
-			return nil, err
-		}
-		_, err = fmt.Fprintf(w, "(%.0f s)\n\n", time.Since(start).Seconds())
-		return r, err
+		return r, emit(Entry{title, time.Since(start).Seconds(), r})
 	}
 	with := func(s Shape, endpoints int) Shape { s.Endpoints = endpoints; return s }
 	for _, t := range []struct {
@@ -44,9 +57,9 @@ func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Wr
 	}{
 		{"1,000 sidecars, 100 services", Config{Shape: with(headline, 2), Rounds: 20, Settle: 100, Idle: time.Minute, Restart: true, Untouched: true}},
 		{"100 sidecars, 20 services", Config{Shape: with(small, 2), Rounds: 100}},
-		{"5,000 sidecars of 20 services each, out of 1,000", Config{Shape: with(many, 2), Rounds: 10, Settle: 100, Restart: true}},
-		{"5,000 sidecars that all see the same 20 services", Config{Shape: Shape{Sidecars: 5000, Services: 20, Endpoints: 2}, Rounds: 10}},
-		{"10,000 services, 30,000 endpoints, 300 sidecars of 30 services each", Config{Shape: with(wide, 3), Rounds: 50, Churn: 200, ChurnFor: 30 * time.Second}},
+		{"5,000 sidecars, each sees 20 of 1,000 services", Config{Shape: with(many, 2), Rounds: 10, Settle: 100, Restart: true}},
+		{"5,000 sidecars that all see the same 20 services", Config{Shape: with(crowd, 2), Rounds: 10, Settle: 100}},
+		{"10,000 services, 30,000 endpoints, 300 sidecars, each sees 30 services", Config{Shape: with(wide, 3), Rounds: 50, Churn: 200, ChurnFor: 30 * time.Second}},
 	} {
 		if _, err := run(t.title, t.c); err != nil {
 			return err
@@ -59,7 +72,7 @@ func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Wr
 			if sidecars*services > 300_000 {
 				c.Rounds = 3
 			}
-			r, err := run(fmt.Sprintf("%d sidecars, %d services", sidecars, services), c)
+			r, err := run(fmt.Sprintf("Plot: %d sidecars, %d services", sidecars, services), c)
 			if err != nil {
 				return err
 			}
@@ -70,6 +83,21 @@ func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Wr
 		return nil
 	}
 	return os.WriteFile(plot, []byte(draw(points)), 0o644)
+}
+
+// Machine says what the figures were measured on.
+func Machine() string {
+	read := func(path, field string) string {
+		data, _ := os.ReadFile(path) // not on every system; then it goes without saying
+		for line := range strings.Lines(string(data)) {
+			if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == field {
+				return strings.TrimSpace(value)
+			}
+		}
+		return "unknown"
+	}
+	return fmt.Sprintf("%d cores of %s, memory %s, %s on %s/%s", runtime.NumCPU(), read("/proc/cpuinfo", "model name"), read("/proc/meminfo", "MemTotal"),
+		runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 type point struct {

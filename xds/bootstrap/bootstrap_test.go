@@ -124,21 +124,21 @@ func (s *server) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	s.joins <- j
 	return s, nil
 }
-func (*server) Proxy() (mesh.Key, uint64)     { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
-func (*server) Superseded() <-chan struct{}   { return nil }
-func (*server) Configured()                   {}
-func (*server) Leave(error)                   {}
-func (*server) Open(delta.Opening) delta.Feed { return &feed{} }
+func (*server) Proxy() (mesh.Key, uint64)   { return mesh.Key{Kind: mesh.KindDataplane, Name: "web"}, 0 }
+func (*server) Superseded() <-chan struct{} { return nil }
+func (*server) Configured()                 {}
+func (*server) Leave(error)                 {}
+func (*server) Open(o delta.Opening) delta.Feed {
+	o.Wake(false)
+	return &feed{}
+}
 
 type feed struct{ sent bool }
 
-func (f *feed) Next(ctx context.Context) (delta.Update, error) {
-	if !f.sent {
-		f.sent = true
-		return delta.Update{Table: &delta.Table{}, Revision: 1}, nil
-	}
-	<-ctx.Done()
-	return delta.Update{}, ctx.Err()
+func (f *feed) Take() (delta.Update, bool, error) {
+	first := !f.sent
+	f.sent = true
+	return delta.Update{Table: &delta.Table{}, Revision: 1}, first, nil
 }
 func (*feed) Answered(uint64, []delta.Refusal) {}
 func (*feed) Want([]string)                    {}

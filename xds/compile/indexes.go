@@ -33,7 +33,7 @@ const (
 	ByName
 	// BySelector pair of a MeshService: one of what it asks of a Dataplane, "tag k=v", "label k=v", "name=n" or "all".
 	BySelector
-	// ByBucket of a policy (policy.Bucket).
+	// ByBucket of a policy (policy.Bucket), of any kind; see [BucketIndex].
 	ByBucket
 	// ByZone of a ZoneIngress.
 	ByZone
@@ -94,10 +94,15 @@ func Indexes(r *mesh.Resource) []Index {
 		}
 	default:
 		if info, ok := mesh.Lookup(k.Kind); ok && info.Policy != nil {
-			add(ByBucket, string(policy.HeadOf(r).Bucket()))
+			out = append(out, BucketIndex(k.Mesh, policy.HeadOf(r).Bucket()))
 		}
 	}
 	return out
+}
+
+// BucketIndex is the range of the policies of all kinds in a bucket: whoever looks for one kind looks for all.
+func BucketIndex(meshName string, b policy.Bucket) Index {
+	return Index{Mesh: meshName, By: ByBucket, Value: string(b)}
 }
 
 func pair(k, v string) string { return k + "=" + v }

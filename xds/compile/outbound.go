@@ -137,9 +137,32 @@ func Everything(rd Reader, meshName string, find Lookup, vip func(mesh.Key) stri
 	return out
 }
 
+// Directory is a list of outbounds that is searched by who is reached and by address, so that a Dataplane that reaches a few of
+// many is not compared with all.
+type Directory struct {
+	All       []Outbound
+	byName    map[[2]string][]int
+	byAddress map[string][]int
+}
+
+// NewDirectory indexes a list of outbounds.
+func NewDirectory(all []Outbound) *Directory {
+	d := &Directory{All: all, byName: map[[2]string][]int{}, byAddress: map[string][]int{}}
+	for i, o := range all {
+		name := [2]string{string(o.Ref.Key.Kind), o.Ref.Key.Name}
+		d.byName[name] = append(d.byName[name], i)
+		d.byAddress[at(o.Address, o.Port)] = append(d.byAddress[at(o.Address, o.Port)], i)
+	}
+	return d
+}
+
+func at(address string, port uint32) string {
+	return address + ":" + strconv.FormatUint(uint64(port), 10)
+}
+
 // Reachable are the outbounds of all that the Dataplane says it reaches: by reachableBackends, else by the backends it
-// lists. limited is false if it says nothing.
-func Reachable(dp *mesh.Resource, all []Outbound, find Lookup) (out []Outbound, limited bool) {
+// lists. limited is false if it says nothing, and then everything in the directory is meant.
+func Reachable(dp *mesh.Resource, d *Directory, find Lookup) (out []Outbound, limited bool) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	tp := n.GetTransparentProxying()
 	refs := tp.GetReachableBackends().GetRefs()
@@ -155,35 +178,57 @@ func Reachable(dp *mesh.Resource, all []Outbound, find Lookup) (out []Outbound, 
 			return nil, true
 		}
 	}
-	own := map[string]bool{}
+	own := map[int]bool{}
 	for _, in := range n.GetInbound() {
-		own[cmp.Or(in.GetAddress(), n.GetAddress())+":"+strconv.FormatUint(uint64(in.GetPort()), 10)] = true
-	}
-	for _, o := range all {
-		if own[o.Address+":"+strconv.FormatUint(uint64(o.Port), 10)] {
-			limited = true
-			continue
-		}
-		if !limited || tp.GetReachableBackends() == nil && len(refs) == 0 {
-			out = append(out, o)
-			continue
-		}
-		d := find(o.Ref.Key)
-		if slices.ContainsFunc(refs, func(r *meshv1.Dataplane_ReachableBackendRef) bool { return reaches(r, dp.Key, d, o) }) {
-			out = append(out, o)
+		for _, i := range d.byAddress[at(cmp.Or(in.GetAddress(), n.GetAddress()), in.GetPort())] {
+			own[i] = true
 		}
 	}
-	return out, limited
+	var reached []int
+	switch {
+	case limited:
+		for _, r := range refs {
+			reached = append(reached, d.reached(r, dp.Key, find)...)
+		}
+		slices.Sort(reached)
+		reached = slices.Compact(reached)
+	case len(own) == 0:
+		return nil, false
+	default:
+		for i := range d.All {
+			reached = append(reached, i)
+		}
+	}
+	for _, i := range reached {
+		if !own[i] {
+			out = append(out, d.All[i])
+		}
+	}
+	return out, true
 }
 
-func reaches(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, d *Destination, o Outbound) bool {
-	if d == nil || string(d.Key.Kind) != r.GetKind() || r.GetPort() != 0 && r.GetPort() != o.Port {
-		return false
-	}
+// reached are the places of what a reference means.
+func (d *Directory) reached(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, find Lookup) []int {
+	var out []int
+	fits := func(i int) bool { return r.GetPort() == 0 || r.GetPort() == d.All[i].Port }
 	if len(r.GetLabels()) > 0 {
-		return hasAll(d.Labels, r.GetLabels())
+		for i, o := range d.All {
+			if string(o.Ref.Key.Kind) != r.GetKind() || !fits(i) {
+				continue
+			}
+			if found := find(o.Ref.Key); found != nil && hasAll(found.Labels, r.GetLabels()) {
+				out = append(out, i)
+			}
+		}
+		return out
 	}
-	return d.Key.Name == r.GetName() && (d.Key.Zone == dp.Zone || d.Key.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == d.Key.Namespace)
+	for _, i := range d.byName[[2]string{r.GetKind(), r.GetName()}] {
+		k := d.All[i].Ref.Key
+		if fits(i) && (k.Zone == dp.Zone || k.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == k.Namespace) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // OutboundListener listens for a destination.

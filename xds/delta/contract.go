@@ -44,6 +44,9 @@ type Opening struct {
 	// MinRevision is what the first update reflects at least.
 	MinRevision uint64
 	Client      Client
+	// Wake is called when [Feed.Take] has something new to say. It does not block and does not call the feed, so it may be
+	// called under any lock. urgent says that the change concerns few proxies.
+	Wake func(urgent bool)
 }
 
 // Source is the engine as the server sees it.
@@ -52,16 +55,16 @@ type Source interface {
 	Open(Opening) Feed
 }
 
-// Feed is what one stream follows. Next is called by one goroutine, Answered and Close by another.
+// Feed is what one stream follows. Its methods are not called concurrently, and none of them blocks.
 type Feed interface {
-	// Next blocks until the proxy's table differs from the last one returned. A feed holds one pending update; what
-	// comes later replaces it. It fails with ctx's error, or with another when the engine ends.
-	Next(ctx context.Context) (Update, error)
+	// Take gives what the proxy should have now, if that differs from what was taken last; ok is false if not. A feed holds
+	// one pending update; what comes later replaces it. It fails when the engine has ended.
+	Take() (u Update, ok bool, err error)
 	// Answered says that the stream has acknowledged or refused everything up to revision (of an Update), and which
-	// refusals stand now. It is called when either changes, and does not block.
+	// refusals stand now. It is called when either changes.
 	Answered(revision uint64, refusals []Refusal)
 	// Want gives the names of all listeners that a ClientGRPC asks for now. An update follows that counts the call in
-	// Wanted, even if nothing else changed. It does not block.
+	// Wanted, even if nothing else changed.
 	Want(names []string)
 	// Close ends the feed; it is idempotent.
 	Close()
@@ -73,7 +76,7 @@ type Refusal struct {
 	Resource string
 	// Cause is the resource's.
 	Cause []mesh.Key
-	// Reason is the proxy's text.
+	// Reason is the proxy's text, or says why the control plane does not send the resource.
 	Reason string
 	// Revision of the update that brought it.
 	Revision uint64

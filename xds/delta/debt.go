@@ -15,18 +15,23 @@ type debt struct {
 	names map[string]struct{} // guarded by mu
 }
 
-func newDebt() *debt { return &debt{names: map[string]struct{}{}} }
+func newDebt() *debt { return &debt{} }
 
 func (d *debt) add(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = map[string]struct{}{}
+	}
 	d.names[name] = struct{}{}
 }
 
 func (d *debt) remove(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.names, name)
+	if delete(d.names, name); len(d.names) == 0 {
+		d.names = nil // a map does not shrink, and mostly nothing waits
+	}
 }
 
 func (d *debt) has(name string) bool {

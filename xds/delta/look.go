@@ -2,11 +2,9 @@ package delta
 
 import (
 	"cmp"
-	"context"
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -80,46 +78,25 @@ func (w *watched) add(key mesh.Key, st *stream) (remove func()) {
 	}
 }
 
-// looks is how a stream is looked at: its owner answers.
-type looks struct {
-	join  Join
-	since time.Time
-	// serving says that the owner is there to answer; done that it no longer is.
-	serving atomic.Bool
-	done    <-chan struct{}
-	asked   chan chan<- StreamView
-}
-
-// Look shows the streams of a proxy, in the order of their coming. Each stream is asked by itself: what it sends and hears
-// meanwhile is in none or one of them. It fails with ctx's error alone.
-func (s *Server) Look(ctx context.Context, proxy mesh.Key) ([]StreamView, error) {
+// Look shows the streams of a proxy, in the order of their coming. Each is as it was at one moment, not all at the same.
+func (s *Server) Look(proxy mesh.Key) []StreamView {
 	s.watched.mu.Lock()
 	streams := slices.Collect(maps.Keys(s.watched.of[proxy]))
 	s.watched.mu.Unlock()
 	var out []StreamView
 	for _, st := range streams {
-		l := &st.looks
-		if !l.serving.Load() {
-			out = append(out, StreamView{Join: l.join, Since: l.since})
-			continue
+		st.mu.Lock()
+		if !st.closed {
+			v := StreamView{Join: st.join, Since: st.since, Feed: st.feed}
+			if st.feed != nil {
+				v.Resources = st.state.view()
+			}
+			out = append(out, v)
 		}
-		answer := make(chan StreamView, 1)
-		select {
-		case l.asked <- answer:
-			// The owner answers at once.
-			out = append(out, <-answer)
-		case <-l.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+		st.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b StreamView) int { return a.Since.Compare(b.Since) })
-	return out, nil
-}
-
-// look is what the stream's owner answers.
-func (st *stream) look() StreamView {
-	return StreamView{Join: st.looks.join, Since: st.looks.since, Feed: st.feed, Resources: st.state.view()}
+	return out
 }
 
 // view is the state by resource.

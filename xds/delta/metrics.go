@@ -10,12 +10,20 @@ type metrics struct {
 	streams   prometheus.Gauge
 	waiting   prometheus.Gauge
 	refused   prometheus.Counter
+	withheld  prometheus.Counter
 	pushes    *prometheus.CounterVec
 	bytes     *prometheus.CounterVec
 	resources *prometheus.CounterVec
 	nacks     *prometheus.CounterVec
 	ack       *prometheus.HistogramVec
 	commit    prometheus.Histogram
+	// byType are those of a type: to look them up costs more than to count.
+	byType [numTypes]typeMetrics
+}
+
+type typeMetrics struct {
+	pushes, bytes, resources, nacks prometheus.Counter
+	ack                             prometheus.Observer
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -27,6 +35,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Help: "Admitted streams that wait for their first configuration because many came at once. Above 0 for long: the control plane is too slow, or clients do not answer."}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_delta_joins_refused_total",
 			Help: "Streams that were not admitted. Growth means proxies with a wrong token or resource; the log says why."}),
+		withheld: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_delta_resources_withheld_total",
+			Help: "Resources that were not sent because they are larger than a message may be. Any growth means a policy or service that is too large: see its status."}),
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_pushes_total",
 			Help: "Responses sent to proxies. Growth while nothing changes means that proxies reconnect or refuse."}, byType),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "meridian_delta_push_bytes_total",
@@ -43,20 +53,25 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8)}),
 	}
 	if r != nil {
-		r.MustRegister(m.streams, m.waiting, m.refused, m.pushes, m.bytes, m.resources, m.nacks, m.ack, m.commit)
+		r.MustRegister(m.streams, m.waiting, m.refused, m.withheld, m.pushes, m.bytes, m.resources, m.nacks, m.ack, m.commit)
+	}
+	for t := range numTypes {
+		l := t.String()
+		m.byType[t] = typeMetrics{pushes: m.pushes.WithLabelValues(l), bytes: m.bytes.WithLabelValues(l), resources: m.resources.WithLabelValues(l),
+			nacks: m.nacks.WithLabelValues(l), ack: m.ack.WithLabelValues(l)}
 	}
 	return m
 }
 
 func (m *metrics) push(r *response) {
-	t := r.typ.String()
-	m.pushes.WithLabelValues(t).Inc()
-	m.bytes.WithLabelValues(t).Add(float64(r.size()))
-	m.resources.WithLabelValues(t).Add(float64(len(r.resources) + len(r.removed)))
+	t := &m.byType[r.typ]
+	t.pushes.Inc()
+	t.bytes.Add(float64(r.size()))
+	t.resources.Add(float64(len(r.resources) + len(r.removed)))
 }
 
 func (m *metrics) answer(r *response, now time.Time) {
-	m.ack.WithLabelValues(r.typ.String()).Observe(now.Sub(r.sent).Seconds())
+	m.byType[r.typ].ack.Observe(now.Sub(r.sent).Seconds())
 	if !r.committed.IsZero() {
 		m.commit.Observe(now.Sub(r.committed).Seconds())
 	}

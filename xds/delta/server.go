@@ -2,9 +2,8 @@ package delta
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +29,9 @@ type Config struct {
 	Admission Admission
 	// MaxResponseBytes bounds one response; a larger resource goes alone. Default 2 MiB, for clients take 4 MiB.
 	MaxResponseBytes int
+	// MaxMessageBytes bounds any one message. A resource that is larger is not sent: the proxy keeps what it has of it, and the
+	// status of its cause says why. Default 32 MiB; gRPC clients take 4 MiB whatever is set here.
+	MaxMessageBytes int
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
 	// MaxJoining is how many streams may be getting their first configuration at once; the others wait in the order of
@@ -40,7 +42,9 @@ type Config struct {
 	JoiningPatience time.Duration
 	// MaxAge is the age of a connection, which the grpc.Server that carries the service is given too (MaxConnectionAge):
 	// streams end a little after it, so that proxies spread over the instances of a control plane again. 0 is without bound.
-	MaxAge     time.Duration
+	MaxAge time.Duration
+	// Workers is how many streams are pushed to at once. Default: the number of processors.
+	Workers    int
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -55,14 +59,33 @@ type Server struct {
 	metrics *metrics
 	debts   debts
 	door    door
+	queue   queue
 	watched watched
 	running sync.WaitGroup
+}
+
+// messageOfGRPC is what gRPC libraries take in one message.
+const messageOfGRPC = 4 << 20
+
+// limits are those of a stream.
+func (s *Server) limits(c Client) limits {
+	l := limits{response: s.config.MaxResponseBytes, message: s.config.MaxMessageBytes}
+	if c.Kind == ClientGRPC {
+		l.message = min(l.message, messageOfGRPC)
+	}
+	return l
 }
 
 // NewServer makes a server; it starts nothing.
 func NewServer(c Config) *Server {
 	if c.MaxResponseBytes == 0 {
 		c.MaxResponseBytes = 2 << 20
+	}
+	if c.MaxMessageBytes == 0 {
+		c.MaxMessageBytes = 32 << 20
+	}
+	if c.Workers == 0 {
+		c.Workers = runtime.GOMAXPROCS(0)
 	}
 	if c.JoinTimeout == 0 {
 		c.JoinTimeout = 15 * time.Second
@@ -77,8 +100,10 @@ func NewServer(c Config) *Server {
 		c.Logger = zap.NewNop()
 	}
 	m := newMetrics(c.Registerer)
-	return &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}}, watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
+	s := &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}}, watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
 		door: door{places: semaphore.NewWeighted(int64(c.MaxJoining)), patience: c.JoiningPatience, metrics: m}}
+	s.queue = queue{push: (*stream).push, limit: c.Workers, running: &s.running}
+	return s
 }
 
 // Register adds the service to g, which must have been made with [ServerOptions].
@@ -87,16 +112,26 @@ func (s *Server) Register(g *grpc.Server) { discoveryv3.RegisterAggregatedDiscov
 // Wait blocks until the goroutines of all streams have ended: soon after the grpc.Server was stopped.
 func (s *Server) Wait() { s.running.Wait() }
 
+// receiveWindow is what a client may send before it is read, in bytes. It is fixed: with windows of its own choice gRPC
+// sends a ping for each answer that it receives, to measure the connection, and that costs as much as the answer.
+const receiveWindow = 256 << 10
+
 // ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded resources (and leaves
-// other services' messages alone), keepalive that finds a lost peer within 30 s, and buffers small enough for thousands of
-// connections.
+// other services' messages alone), keepalive that finds a lost peer within 30 s, buffers small enough for thousands of
+// connections, and room for the first request of a proxy that comes back with all that it holds.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.ReadBufferSize(4 << 10),
+		grpc.InitialWindowSize(receiveWindow),
+		grpc.InitialConnWindowSize(receiveWindow),
+		grpc.MaxRecvMsgSize(32 << 20),
 		grpc.MaxConcurrentStreams(100),
+		// A window of a given size: to find one, gRPC would send a ping for each acknowledgement, and wait for none of them.
+		grpc.InitialWindowSize(1 << 20),
+		grpc.InitialConnWindowSize(1 << 20),
 	}
 }
 
@@ -122,10 +157,8 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
 	st := &stream{
-		server: s, grpc: g, recv: recv, world: world, state: newState(s.config.MaxResponseBytes),
-		requests: make(chan *discoveryv3.DeltaDiscoveryRequest), received: make(chan error, 1),
-		responses: make(chan *response), sent: make(chan error, 1),
-		updates: make(chan Update), ended: make(chan error, 1),
+		server: s, grpc: g, recv: recv, world: world, first: make(chan *discoveryv3.DeltaDiscoveryRequest), joined: make(chan struct{}),
+		received: make(chan error, 1), ended: make(chan error, 1),
 	}
 	s.running.Go(func() { st.received <- st.receive(ctx) })
 
@@ -133,7 +166,7 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	defer timeout.Stop()
 	var first *discoveryv3.DeltaDiscoveryRequest
 	select {
-	case first = <-st.requests:
+	case first = <-st.first:
 	case err := <-st.received:
 		return err
 	case <-ctx.Done():
@@ -156,7 +189,7 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
-	st.looks.join, st.looks.since, st.looks.done, st.looks.asked = join, time.Now(), ctx.Done(), make(chan chan<- StreamView)
+	st.join, st.since = join, time.Now()
 	defer s.watched.add(key, st)()
 	leave, err := s.door.enter(ctx, member.Superseded())
 	if err != nil {
@@ -164,17 +197,16 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 		return err
 	}
 	defer leave()
-	st.client, st.settledIn = join.Client, leave
+	st.client, st.configured = join.Client, func() { leave(); member.Configured() }
+	st.state = newState(s.limits(join.Client))
 	if st.client.Kind == ClientEnvoy {
 		st.state.warming = s.debts.inherit(key)
 		defer func() { s.debts.settle(key, st.state.warming) }()
 	}
-	st.feed = s.config.Source.Open(Opening{Proxy: key, MinRevision: revision, Client: join.Client})
-	defer st.feed.Close()
-	s.running.Go(func() { st.ended <- st.follow(ctx) })
-	s.running.Go(func() { st.send(ctx) })
 	st.logger.Debug("proxy joined", zap.String("agent", join.UserAgent))
-	err = st.run(ctx, first, member)
+	st.open(Opening{Proxy: key, MinRevision: revision, Client: join.Client}, first)
+	err = st.wait(ctx, member.Superseded())
+	st.close()
 	st.logger.Debug("proxy left", zap.Error(err))
 	member.Leave(err)
 	return err
@@ -215,183 +247,4 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 		j.Peer = p.Addr.String()
 	}
 	return j, nil
-}
-
-// stream is one client. The goroutine of run owns state and feed.Answered; the channels connect the three that carry.
-type stream struct {
-	server *Server
-	grpc   grpc.ServerStream
-	recv   func() (*discoveryv3.DeltaDiscoveryRequest, error)
-	world  bool
-	client Client
-	logger *zap.Logger
-	feed   Feed
-	state  *state
-	asked  asked
-	looks  looks
-	// settledIn gives up the stream's place among those that are joining.
-	settledIn func()
-
-	requests  chan *discoveryv3.DeltaDiscoveryRequest
-	received  chan error
-	responses chan *response
-	sent      chan error
-	updates   chan Update
-	ended     chan error
-}
-
-// receive hands requests over; it returns nil when the client has closed its side.
-func (st *stream) receive(ctx context.Context) error {
-	for {
-		req, err := st.recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		select {
-		case st.requests <- req:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// follow hands updates over.
-func (st *stream) follow(ctx context.Context) error {
-	for {
-		u, err := st.feed.Next(ctx)
-		if err != nil {
-			return err
-		}
-		select {
-		case st.updates <- u:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// send writes one response at a time. A client that does not read blocks it, and it alone.
-func (st *stream) send(ctx context.Context) {
-	for {
-		select {
-		case r := <-st.responses:
-			err := st.grpc.SendMsg(r)
-			st.sent <- err
-			if err != nil {
-				return
-			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
-const settleTime = 200 * time.Millisecond
-
-// run owns the stream until it ends.
-func (st *stream) run(ctx context.Context, first *discoveryv3.DeltaDiscoveryRequest, member Member) error {
-	var (
-		sending    bool
-		configured bool
-		answered   uint64
-		refusals   int
-	)
-	superseded := member.Superseded()
-	aged, stop := st.server.config.lifetime()
-	defer stop()
-	grace := time.NewTimer(settleTime)
-	defer grace.Stop()
-	st.request(first)
-	st.looks.serving.Store(true)
-	for {
-		if !sending {
-			if r := st.next(time.Now()); r != nil {
-				select {
-				case st.responses <- r:
-					sending = true
-					st.server.metrics.push(r)
-				case <-ctx.Done():
-					return ctx.Err()
-				}
-			}
-		}
-		if revision, ok := st.state.answered(); ok && (revision > answered || st.state.refusals != refusals) {
-			answered, refusals = max(answered, revision), st.state.refusals
-			st.feed.Answered(answered, st.state.standing())
-		}
-		if !configured && st.configured() {
-			configured = true
-			st.settledIn()
-			member.Configured()
-		}
-		select {
-		case req := <-st.requests:
-			st.request(req)
-		case u := <-st.updates:
-			st.update(u)
-		case err := <-st.sent:
-			if err != nil {
-				return err
-			}
-			sending = false
-		case <-grace.C:
-			st.state.settled = true
-		case answer := <-st.looks.asked:
-			answer <- st.look()
-		case err := <-st.received:
-			return err
-		case err := <-st.ended:
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			return status.Errorf(codes.Unavailable, "the control plane stops serving this proxy: %v", err)
-		case <-superseded:
-			return errSuperseded
-		case <-aged:
-			return ErrAged
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-}
-
-// configured says that the client has what it needs before others call it. A gRPC client may ask for as little as its
-// certificate.
-func (st *stream) configured() bool {
-	if st.client.Kind == ClientGRPC {
-		revision, ok := st.state.answered()
-		return ok && revision == st.state.revision
-	}
-	return st.state.configured()
-}
-
-// next is the next response to send now, or nil.
-func (st *stream) next(now time.Time) *response {
-	if st.world {
-		return st.state.nextWorld(now)
-	}
-	return st.state.next(now)
-}
-
-// request takes one request.
-func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
-	t, ok := TypeOf(req.GetTypeUrl())
-	if !ok {
-		st.logger.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
-		return
-	}
-	r := st.take(t, req)
-	if r == nil {
-		return
-	}
-	m := st.server.metrics
-	m.answer(r, time.Now())
-	if d := req.GetErrorDetail(); d != nil {
-		m.nacks.WithLabelValues(t.String()).Inc()
-		st.logger.Warn("proxy refused a response", zap.Stringer("type", t), zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))
-	}
 }

@@ -11,6 +11,7 @@ import (
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-cmp/cmp"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -129,6 +130,28 @@ func TestFirstPushAndSteps(t *testing.T) {
 			c.unbroken(t)
 		})
 	}
+}
+
+// TestSameRevisionIsAnswered: what changes without a change of the store, such as a certificate, is answered when the client has
+// it, though the revision was answered before.
+func TestSameRevisionIsAnswered(t *testing.T) {
+	r := newRig(t)
+	w := services("a")
+	first := r.engine.set(t, w)
+	c := r.connect(t)
+	r.engine.answered(t, first)
+	c.until(t, holds(t, w))
+	calls := 0
+	r.engine.feed(t, func(f *feed) bool { calls = f.answers; return true })
+	w.secret++
+	r.engine.mu.Lock()
+	r.engine.revision-- // setTable counts one up
+	r.engine.mu.Unlock()
+	if again := r.engine.set(t, w); again != first {
+		t.Fatalf("revision %d, want %d again", again, first)
+	}
+	r.engine.feed(t, func(f *feed) bool { return f.answers > calls })
+	c.until(t, holds(t, w))
 }
 
 func TestEndpointsWaitForNothing(t *testing.T) {
@@ -348,7 +371,7 @@ func TestClientBugs(t *testing.T) {
 		r.engine.answered(t, r.engine.set(t, w))
 	}
 	// A stale nonce with an error says nothing.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Route, ResponseNonce: "of another stream"})
+	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Route, ResponseNonce: "of another stream", ErrorDetail: &rpcstatus.Status{Message: "route a is bad"}})
 	settle()
 	if diff := cmp.Diff([]string{"secret+identity"}, c.log()); diff != "" {
 		t.Error(diff)
@@ -421,7 +444,7 @@ func TestNeverAcking(t *testing.T) {
 }
 
 func TestSlowClient(t *testing.T) {
-	r := newRig(t)
+	r := newRig(t, func(c *delta.Config) { c.Workers = 1 }) // which must never wait for it
 	names := make([]string, 200)
 	for i := range names {
 		names[i] = fmt.Sprintf("service-%03d-%s", i, strings.Repeat("x", 500))

@@ -2,8 +2,8 @@ package delta
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -79,11 +79,13 @@ type state struct {
 	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
 	// away: a client that reconnects names its clusters before the routes that still use them.
 	settled bool
-	// maxBytes is what the resources of one response may amount to; a larger resource goes alone.
-	maxBytes int
-	// refusals counts changes to what is refused.
-	refusals int
+	limits  limits
+	// refusals counts changes to what is refused, withheld resources that are too large.
+	refusals, withheld int
 }
+
+// limits bound what is sent, in bytes: the resources of one response, of which a larger one goes alone; and any message.
+type limits struct{ response, message int }
 
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
 const maxOpen = 4
@@ -91,8 +93,8 @@ const maxOpen = 4
 // manyUp is after how many resources at once the map of what waits is made anew.
 const manyUp = 32
 
-func newState(maxBytes int) *state {
-	s := &state{maxBytes: maxBytes, warming: newDebt()}
+func newState(l limits) *state {
+	s := &state{limits: l, warming: newDebt()}
 	for t := range s.types {
 		s.types[t] = typeState{items: map[string]item{}, up: map[string]wait{}, down: map[string]wait{}, refused: map[string]refused{}}
 	}
@@ -162,9 +164,25 @@ func (s *state) compare(t Type, name string, r *Resource) {
 			ts.items[r.Name] = it
 		}
 	case ts.refused[name].version == r.Version:
+	case len(r.bytes()) > s.limits.message-envelope:
+		s.withhold(ts, r)
 	default:
 		ts.up[r.Name] = wait{resource: r, since: since}
 	}
+}
+
+// envelope is more than what a response has besides its resources and the names that it takes away, in bytes.
+const envelope = 256
+
+// nameOverhead is more than a name that is taken away has besides its bytes.
+const nameOverhead = 8
+
+// withhold refuses a resource for the client, which could not take it: its connection would end, and again the next time.
+func (s *state) withhold(ts *typeState, r *Resource) {
+	ts.refused[r.Name] = refused{version: r.Version, Refusal: Refusal{Type: r.Type, Resource: r.Name, Cause: r.Cause, Revision: s.revision,
+		Reason: fmt.Sprintf("not sent: the %s has %d bytes, and a message to this proxy may have %d; the proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message)}}
+	s.refusals++
+	s.withheld++
 }
 
 func (s *state) forgive(ts *typeState, name string) {
@@ -316,7 +334,10 @@ func (s *state) warmed(t Type, name string) {
 func (s *state) accept(ts *typeState, r *response) {
 	s.land(ts, r)
 	for _, res := range r.resources {
-		s.forgive(ts, res.Name)
+		// What is withheld or was refused since is not what was accepted.
+		if now := s.want.Lookup(r.typ, res.Name); now == nil || ts.refused[res.Name].version != now.Version {
+			s.forgive(ts, res.Name)
+		}
 	}
 	ts.limit *= 2
 }
@@ -383,187 +404,6 @@ func continues(rest string) bool {
 
 func wordByte(b byte) bool {
 	return b == '_' || b == '-' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
-}
-
-// next is the next response to send now, or nil. It counts as sent.
-func (s *state) next(now time.Time) *response {
-	if s.want == nil {
-		return nil
-	}
-	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint], &s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
-	if r := s.tell(TypeSecret, now, nil); r != nil {
-		return r
-	}
-	if r := s.tell(TypeCluster, now, nil); r != nil {
-		return r
-	}
-	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is with the client, they
-	// go at once: Envoy does not answer for clusters before those have their endpoints.
-	if r := s.tell(TypeEndpoint, now, func(name string) bool {
-		_, waits := cluster.up[name]
-		return !waits || cluster.items[name].flight != nil
-	}); r != nil {
-		return r
-	}
-	if !cluster.made() || !s.warm() {
-		return nil
-	}
-	if r := s.tell(TypeListener, now, nil); r != nil {
-		return r
-	}
-	// What a warming listener has just asked for does not wait for the listener's answer.
-	listeners := listener.made()
-	if r := s.tell(TypeRoute, now, func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
-		return r
-	}
-	if !s.settled || !listeners || !route.made() || !secret.made() {
-		return nil
-	}
-	if r := s.take(TypeListener, now); r != nil {
-		return r
-	}
-	if !listener.done() {
-		return nil
-	}
-	if r := s.take(TypeRoute, now); r != nil {
-		return r
-	}
-	if !route.done() {
-		return nil
-	}
-	if r := s.take(TypeCluster, now); r != nil {
-		return r
-	}
-	if !cluster.done() {
-		return nil
-	}
-	if r := s.take(TypeEndpoint, now); r != nil {
-		return r
-	}
-	if !endpoint.done() {
-		return nil
-	}
-	return s.take(TypeSecret, now)
-}
-
-// made says that everything to add or change was answered.
-func (ts *typeState) made() bool { return len(ts.up) == 0 && len(ts.open) == 0 }
-
-// done says that everything was answered.
-func (ts *typeState) done() bool { return ts.made() && len(ts.down) == 0 }
-
-// warm says that no cluster which was just sent waits for endpoints that the client asked for.
-func (s *state) warm() bool {
-	ts := &s.types[TypeEndpoint]
-	if ts.made() {
-		return true
-	}
-	return !s.warming.any(func(name string) bool {
-		_, waits := ts.up[name]
-		return waits || ts.items[name].flight != nil
-	})
-}
-
-// tell makes a response of what is up and may go.
-func (s *state) tell(t Type, now time.Time, may func(name string) bool) *response {
-	ts := &s.types[t]
-	if len(ts.up) == 0 || len(ts.open) >= maxOpen || ts.limit > 0 && len(ts.open) > 0 {
-		return nil
-	}
-	r := &response{typ: t}
-	size := 0
-	for name, w := range ts.up {
-		it := ts.items[name]
-		if it.flight != nil || may != nil && !may(name) {
-			continue
-		}
-		res := w.resource
-		if res == nil {
-			r.removed = append(r.removed, name)
-			it.held = absent
-		} else {
-			n := len(res.bytes())
-			if len(r.resources) > 0 && (size+n > s.maxBytes || len(r.resources) == ts.limit) {
-				break
-			}
-			size += n
-			r.resources = append(r.resources, res)
-			r.before = append(r.before, it.held)
-			it.held = res
-			name = res.Name
-		}
-		r.since = oldest(r.since, w.since)
-		delete(ts.up, name)
-		it.flight = r
-		ts.items[name] = it
-	}
-	if len(ts.up) == 0 && len(r.resources) > manyUp {
-		ts.up = map[string]wait{} // a map does not shrink, and so much seldom waits again
-	}
-	if len(r.resources) == 0 && len(r.removed) == 0 {
-		return nil
-	}
-	if t == TypeCluster {
-		for _, res := range r.resources {
-			s.warmUp(res.endpoints)
-		}
-	}
-	return s.send(ts, r, now)
-}
-
-// warmUp brings the endpoints of a cluster that was just sent once more: a proxy that replaces a cluster does not ask again
-// for endpoints that it already has, and the new cluster takes no traffic until it gets them.
-func (s *state) warmUp(name string) {
-	if name == "" {
-		return
-	}
-	s.warming.add(name)
-	ts := &s.types[TypeEndpoint]
-	if it, ok := ts.items[name]; ok && it.named {
-		it.held = nil
-		ts.items[name] = it
-		s.mark(TypeEndpoint, name)
-	}
-}
-
-// take makes a response of what is down.
-func (s *state) take(t Type, now time.Time) *response {
-	ts := &s.types[t]
-	r := &response{typ: t}
-	for name, w := range ts.down {
-		it := ts.items[name]
-		if it.flight != nil {
-			continue
-		}
-		r.removed = append(r.removed, name)
-		r.since = oldest(r.since, w.since)
-		delete(ts.down, name)
-		it.held, it.flight = absent, r
-		ts.items[name] = it
-		if t == TypeEndpoint {
-			s.warming.remove(name)
-		}
-	}
-	if len(r.removed) == 0 {
-		return nil
-	}
-	return s.send(ts, r, now)
-}
-
-func (s *state) send(ts *typeState, r *response, now time.Time) *response {
-	s.nonces++
-	r.nonce = strconv.FormatUint(s.nonces, 36)
-	r.revision, r.committed, r.sent = s.revision, s.committed, now
-	ts.open = append(ts.open, r)
-	return r
-}
-
-// oldest is the smaller of two revisions of which 0 is none.
-func oldest(a, b uint64) uint64 {
-	if a == 0 || b == 0 {
-		return max(a, b)
-	}
-	return min(a, b)
 }
 
 // answered is the revision up to which nothing is unsent or unanswered; ok is false while the client has asked for nothing.

@@ -22,7 +22,7 @@ func TestEndpointsOfAClusterThatChangesWhileItWarms(t *testing.T) {
 	}
 	endpoints := NewResource(TypeEndpoint, "a", nil)
 	now := time.Unix(0, 0)
-	s := newState(1 << 20)
+	s := newState(limits{1 << 20, 32 << 20})
 	s.request(TypeCluster, &discoveryv3.DeltaDiscoveryRequest{})
 	s.update(Update{Table: &Table{Segments: []*Segment{NewSegment([]*Resource{cluster("one"), endpoints})}}, Revision: 1})
 	first := s.next(now)

@@ -124,6 +124,8 @@ type engine struct {
 	revision uint64
 	changed  chan struct{}
 	feeds    []*feed
+	// taking, if set, is called by Take.
+	taking func(*feed)
 }
 
 type feed struct {
@@ -136,6 +138,7 @@ type feed struct {
 	calls    uint64
 	told     uint64
 	answered uint64
+	answers  int // calls of Answered
 	refusals []delta.Refusal
 	changed  chan struct{}
 	closed   bool
@@ -151,11 +154,19 @@ func (e *engine) set(t testing.TB, w world) uint64 {
 func (e *engine) setTable(table *delta.Table) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.replace(table)
+	for _, f := range e.feeds {
+		f.opening.Wake(false)
+	}
+	return e.revision
+}
+
+// replace is setTable without waking anyone; mu is held.
+func (e *engine) replace(table *delta.Table) {
 	e.table = table
 	e.revision++
 	close(e.changed)
 	e.changed = make(chan struct{})
-	return e.revision
 }
 
 func (e *engine) Open(o delta.Opening) delta.Feed {
@@ -165,34 +176,33 @@ func (e *engine) Open(o delta.Opening) delta.Feed {
 	e.feeds = append(e.feeds, f)
 	close(e.changed)
 	e.changed = make(chan struct{})
+	if e.table != nil {
+		o.Wake(false)
+	}
 	return f
 }
 
-func (f *feed) Next(ctx context.Context) (delta.Update, error) {
-	for {
-		f.engine.mu.Lock()
-		table, revision, changed := f.engine.table, f.engine.revision, f.engine.changed
-		f.engine.mu.Unlock()
-		f.mu.Lock()
-		calls, asked := f.calls, f.changed
-		f.mu.Unlock()
-		if table != nil && (table != f.seen || calls != f.told) {
-			f.seen, f.told = table, calls
-			return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: calls}, nil
-		}
-		select {
-		case <-changed:
-		case <-asked:
-		case <-ctx.Done():
-			return delta.Update{}, ctx.Err()
-		}
+func (f *feed) Take() (delta.Update, bool, error) {
+	f.engine.mu.Lock()
+	table, revision, taking := f.engine.table, f.engine.revision, f.engine.taking
+	f.engine.mu.Unlock()
+	if taking != nil {
+		taking(f)
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if table == nil || table == f.seen && f.calls == f.told {
+		return delta.Update{}, false, nil
+	}
+	f.seen, f.told = table, f.calls
+	return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: f.calls}, true, nil
 }
 
 func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.answered, f.refusals = revision, refusals
+	f.answers++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -202,6 +212,7 @@ func (f *feed) Want(names []string) {
 	defer f.mu.Unlock()
 	f.wanted = names
 	f.calls++
+	f.opening.Wake(true)
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
@@ -329,6 +340,12 @@ type rig struct {
 
 func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
 	t.Helper()
+	return newRigWith(t, nil, change...)
+}
+
+// newRigWith is newRig on a gRPC server with more options.
+func newRigWith(t testing.TB, options []grpc.ServerOption, change ...func(*delta.Config)) *rig {
+	t.Helper()
 	r := &rig{engine: newEngine(), gate: &gate{left: make(chan error, 100)}, registry: prometheus.NewRegistry(), roots: x509.NewCertPool()}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -358,7 +375,7 @@ func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
 	server := delta.NewServer(config)
 	r.server = server
 	creds := credentials.NewServerTLSFromCert(&tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key})
-	g := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(creds))...)
+	g := grpc.NewServer(append(append(delta.ServerOptions(), grpc.Creds(creds)), options...)...)
 	server.Register(g)
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(listener) }()

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -73,12 +75,12 @@ type world struct {
 	resources []*Resource
 }
 
-// nextWorld is next for a state-of-the-world stream.
-func (s *state) nextWorld(now time.Time) *response {
+// nextWorld is next for a state-of-the-world stream. It fails if what must be in one message is too much for one.
+func (s *state) nextWorld(now time.Time) (*response, error) {
 	for {
 		r := s.next(now)
 		if r == nil {
-			return nil
+			return nil, nil
 		}
 		held := s.held(r.typ)
 		w := &world{resources: r.resources, version: versionOf(held)}
@@ -92,7 +94,11 @@ func (s *state) nextWorld(now time.Time) *response {
 			continue
 		}
 		r.world = w
-		return r
+		if n := r.size(); n > s.limits.message-envelope {
+			return nil, status.Errorf(codes.ResourceExhausted, "the %d resources of type %s come to %d bytes, and a message to this proxy may have %d: ask for fewer by name, or by incremental xDS",
+				len(w.resources), r.typ, n, s.limits.message)
+		}
+		return r, nil
 	}
 }
 

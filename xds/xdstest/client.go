@@ -37,6 +37,8 @@ type Config struct {
 	References *References
 	// Light keeps neither the bodies of resources nor a log, for many clients in one process.
 	Light bool
+	// MaxMessage is the largest message that the client takes, in bytes; 0 is 4 MiB, as of gRPC libraries.
+	MaxMessage int
 	// Verdict, if set, decides on each response before it is applied. It is called by the goroutine of Run.
 	Verdict func(Response) Verdict
 }
@@ -96,6 +98,9 @@ type Counter struct{ Responses, Resources, Removed, Bytes int }
 
 // New makes a client; [Client.Run] connects it.
 func New(c Config) *Client {
+	if c.MaxMessage == 0 {
+		c.MaxMessage = 4 << 20
+	}
 	if c.References == nil {
 		c.References = &References{}
 	}
@@ -116,7 +121,7 @@ func (c *Client) Run(ctx context.Context) error {
 		creds = credentials.NewTLS(c.config.TLS)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.config.Address, grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(4<<20)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(c.config.MaxMessage)),
 		grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
 	if err != nil {
 		return err

@@ -1,5 +1,0 @@
-package traffic
-
-var (
-	scenarioTests, loadTests []test
-)
