@@ -110,34 +110,52 @@ func TestRollUp(t *testing.T) {
 	}
 }
 
-// TestRollUpIsBounded: a client that never answers owes no more changes than are remembered, and what it owed before is no
-// longer held for it.
+// TestRollUpIsBounded: a client that never answers owes no more than is remembered, whether it reads or not.
 func TestRollUpIsBounded(t *testing.T) {
-	r := start(t)
-	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
-	r.put(testMesh(""), testService(testZone, "api", 8080), web)
-	f := r.e.Open(delta.Opening{Proxy: web.Key}).(*feed)
-	defer f.Close()
-	f.Answered(r.next(f).Revision, nil)
-	var rev uint64
-	for i := range maxChanges + 50 {
-		rev = r.put(testDataplane("api-1", fmt.Sprintf("10.1.%d.%d", i/200, i%200), "api", 8080))
-		r.until(func(p Progress) bool { return p.Revision == rev }) // one batch each
-	}
-	r.e.mu.Lock()
-	owed, kept := len(f.pending.owed), len(r.e.changes)
-	r.e.mu.Unlock()
-	if owed > maxChanges || owed < maxChanges/2 || kept > maxChanges {
-		t.Fatalf("owes %d changes, %d are kept", owed, kept)
-	}
-	f.Answered(r.next(f).Revision, nil)
-	for at := rev - 300; at <= rev; at += 100 {
-		if c, state := r.e.Change(at); state != ChangeKnown || c.Answered != 1 || c.Done.IsZero() {
-			t.Errorf("revision %d: state %d, %+v", at, state, c)
-		}
-	}
-	if _, state := r.e.Change(5); state != ChangeForgotten {
-		t.Errorf("the first change is in state %d", state)
+	for name, reads := range map[string]bool{"reads": true, "does not read": false} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
+			r.put(testMesh(""), testService(testZone, "api", 8080), web)
+			f := r.e.Open(delta.Opening{Proxy: web.Key}).(*feed)
+			defer f.Close()
+			f.Answered(r.next(f).Revision, nil)
+			var rev uint64
+			for i := range 2*maxChanges + 50 {
+				rev = r.put(testDataplane("api-1", fmt.Sprintf("10.1.%d.%d", i/200, i%200), "api", 8080))
+				r.until(func(p Progress) bool { return p.Revision == rev }) // one batch each
+				if reads {
+					r.next(f)
+				}
+			}
+			r.e.mu.Lock()
+			owed, kept := 0, len(r.e.changes)
+			if f.pending != nil {
+				owed = len(f.pending.owed)
+			}
+			for _, d := range f.pushed {
+				owed += len(d.owed)
+			}
+			if owed > 2*maxChanges+maxPushed || owed < maxChanges/2 || kept > maxChanges || len(f.pushed) > maxPushed {
+				t.Errorf("owes %d changes, %d are kept, %d updates are told apart", owed, kept, len(f.pushed))
+			}
+			r.e.mu.Unlock()
+			if !reads {
+				r.next(f)
+			}
+			f.Answered(rev, nil)
+			for at := rev - 300; at <= rev; at += 100 {
+				if c, state := r.e.Change(at); state != ChangeKnown || c.Answered != 1 || c.Done.IsZero() {
+					t.Errorf("revision %d: state %d, %+v", at, state, c)
+				}
+			}
+			if _, state := r.e.Change(5); state != ChangeForgotten {
+				t.Errorf("the first change is in state %d", state)
+			}
+			if p := r.e.Progress(); p.PendingCount != 0 || p.Answered != rev {
+				t.Errorf("after the answer: %+v", p)
+			}
+		})
 	}
 }
 
