@@ -68,7 +68,8 @@ type Config struct {
 	// Instance and Version of this process.
 	Instance, Version string
 	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	GuardShare int
+	// A policy that changes fewer than GuardProxies never needs to.
+	GuardShare, GuardProxies int
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
 	// SkipDefaultMesh leaves out the mesh "default" at the first start.
@@ -154,7 +155,7 @@ func New(cfg Config) (*Global, error) {
 	api, err := adminapi.New(adminapi.Config{
 		Role: adminapi.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
 		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: meshca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
-		GuardShare: cfg.GuardShare, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
+		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
 	})
 	if err != nil {
 		return nil, err

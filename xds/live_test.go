@@ -76,7 +76,7 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 	}
 	c.TypedExtensionProtocolOptions["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"] = h2
 	api := &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
-	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "default.web", Cluster: "web"},
+	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "default.web", Cluster: "web"}, LayeredRuntime: longExpressions(),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{c}},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: api, CdsConfig: api,
 			AdsConfig: &corev3.ApiConfigSource{ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,

@@ -20,12 +20,12 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 var (
@@ -43,7 +43,7 @@ type piece struct {
 // TestAnyPolicy: no policy that can be stored stops a proxy from getting its configuration. Random policies of all kinds
 // are compiled, none fails, and a real Envoy accepts all that comes of them.
 func TestAnyPolicy(t *testing.T) {
-	a := &author{Rand: rand.New(rand.NewPCG(*policySeed, 11)), fields: map[protoreflect.FullName]bool{}}
+	a := xdstest.NewAuthor(rand.New(rand.NewPCG(*policySeed, 11)))
 	var kinds []*mesh.KindInfo
 	for _, k := range mesh.Kinds {
 		if k.Policy != nil {
@@ -60,21 +60,8 @@ func TestAnyPolicy(t *testing.T) {
 	}
 	seen := map[string]bool{}
 	var pieces []piece
-	for round := range *rounds {
+	compiled := func(round int, rs []*mesh.Resource) {
 		w := worlds[modes[round%len(modes)]]
-		var rs []*mesh.Resource
-		for i := range 1 + a.IntN(4) {
-			// Every kind in turn, and others beside it; a route bears the name that others attach to.
-			info := kinds[round%len(kinds)]
-			if i > 0 {
-				info = pick(a, kinds)
-			}
-			name := fmt.Sprintf("x%d", i)
-			if info.Kind == mesh.KindMeshHTTPRoute && i == 1 {
-				name = "route"
-			}
-			rs = append(rs, a.policy(info, name))
-		}
 		w.put(rs...)
 		text := yamlOf(rs)
 		if p := w.e.Progress(); len(p.Refusals) > 0 {
@@ -85,10 +72,39 @@ func TestAnyPolicy(t *testing.T) {
 			w.remove(r.Key)
 		}
 	}
-	var missing []string
-	for _, k := range kinds {
-		missing = append(missing, unreached(k.NewSpec().ProtoReflect().Descriptor(), a.fields, map[protoreflect.FullName]bool{})...)
+	for round := range *rounds {
+		var rs []*mesh.Resource
+		for i := range 1 + a.IntN(4) {
+			// Every kind in turn, and others beside it; a route bears the name that others attach to.
+			info := kinds[round%len(kinds)]
+			if i > 0 {
+				info = kinds[a.IntN(len(kinds))]
+			}
+			name := fmt.Sprintf("x%d", i)
+			if info.Kind == mesh.KindMeshHTTPRoute && i == 1 {
+				name = "route"
+			}
+			rs = append(rs, a.Policy(info, name))
+		}
+		compiled(round, rs)
 	}
+	// Every form of reference that a kind takes, wherever it takes it, beside the route that some of them are about.
+	forms, aimed := map[string]int{}, 0
+	routes, _ := mesh.Lookup(mesh.KindMeshHTTPRoute)
+	route := a.Policy(routes, "route")
+	for _, k := range kinds {
+		for _, r := range a.Aimed(k, "x", forms) {
+			compiled(aimed, []*mesh.Resource{r, route})
+			aimed++
+		}
+	}
+	for form, n := range forms {
+		if n == 0 {
+			t.Errorf("no kind takes the reference %s: the test looks at less than it should", form)
+		}
+	}
+	t.Logf("%d policies for %d forms of references", aimed, len(forms))
+	missing := a.Unreached(kinds)
 	t.Logf("%d pieces of configuration; never set: %s", len(pieces), strings.Join(missing, " "))
 	if *rounds >= 600 && len(missing) > 12 {
 		t.Errorf("%d fields were never set: the test looks at less than it should: %s", len(missing), strings.Join(missing, " "))
@@ -247,6 +263,12 @@ func rdsOf(t *testing.T, l *listenerv3.Listener, table *delta.Table, policies st
 	return out
 }
 
+// longExpressions is as package bootstrap has it: long identities and long expressions of users are no mistake.
+func longExpressions() *bootstrapv3.LayeredRuntime {
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+		StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}}}}}
+}
+
 // refuses gives what Envoy has against the pieces together; empty if nothing. Each gets a name and an address of its own.
 func refuses(t *testing.T, envoy string, list []piece) string {
 	t.Helper()
@@ -254,9 +276,7 @@ func refuses(t *testing.T, envoy string, list []piece) string {
 		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}}}
 	b := &bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: ads},
-		// As package bootstrap has it: long identities and long expressions of users are no mistake.
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-			StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}}}}}}
+		LayeredRuntime:   longExpressions()}
 	b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
 	for i, p := range list {
 		if p.cluster != nil {
@@ -291,24 +311,4 @@ func refuses(t *testing.T, envoy string, list []piece) string {
 		text = text[:500] + "\n...\n" + text[len(text)-1500:]
 	}
 	return text
-}
-
-// unreached are the fields below a message that no policy had.
-func unreached(d protoreflect.MessageDescriptor, had map[protoreflect.FullName]bool, seen map[protoreflect.FullName]bool) []string {
-	if seen[d.FullName()] || whole(d) {
-		return nil
-	}
-	seen[d.FullName()] = true
-	var out []string
-	for i := range d.Fields().Len() {
-		fd := d.Fields().Get(i)
-		if !had[fd.FullName()] {
-			out = append(out, strings.TrimPrefix(string(fd.FullName()), "meridian.mesh.v1alpha1."))
-		}
-		if fd.Message() != nil && !fd.IsMap() {
-			out = append(out, unreached(fd.Message(), had, seen)...)
-		}
-	}
-	slices.Sort(out)
-	return out
 }

@@ -36,7 +36,7 @@ func (s *Static) Table(proxy mesh.Key) (*delta.Table, []error) {
 		s.watched[proxy] = m
 	}
 	m.refresh()
-	return m.value, s.failures()
+	return m.value, s.Failures()
 }
 
 // Apply moves on to another view, of which changes are all that differs, and returns the followed proxies whose table is
@@ -55,7 +55,8 @@ func (s *Static) Apply(view replica.View, changes []store.Change) []mesh.Key {
 	return out
 }
 
-func (s *Static) failures() []error {
+// Failures are what could not be computed for any proxy that is followed, in no order.
+func (s *Static) Failures() []error {
 	var out []error
 	for n := range s.e.g.failed {
 		if n.failure != nil {

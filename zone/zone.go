@@ -80,7 +80,8 @@ type Config struct {
 	// Instance and Version of this process.
 	Instance, Version string
 	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	GuardShare int
+	// A policy that changes fewer than GuardProxies never needs to.
+	GuardShare, GuardProxies int
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
 	// TestHooks is that of package xds: for demonstrations and tests.
@@ -184,7 +185,7 @@ func New(cfg Config) (*Zone, error) {
 	api := adminapi.Config{
 		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
 		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, Debug: debugger{z}, ProcessConfig: cfg.ProcessConfig,
-		GuardShare: cfg.GuardShare, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
+		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
 	}
 	if z.federated() {
 		client, err := z.newClient()

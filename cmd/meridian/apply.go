@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 
 	"github.com/meridian-mesh/meridian/internal/adminclient"
 	"github.com/meridian-mesh/meridian/mesh"
@@ -72,7 +73,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer done()
-	if !o.force && !o.dryRun {
+	if !o.force {
 		if err := o.guard(cmd, c, docs); err != nil {
 			return err
 		}
@@ -116,7 +117,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	return waitFor(cmd, c, revision, o.timeout, answered)
 }
 
-// guard asks whether something speaks against the write. What is wrong with a document, the write itself will say.
+// guard asks whether something speaks against the write. What is wrong with a document, the write itself will say; that
+// the question has no answer holds nothing up, but is told.
 func (o *applyOptions) guard(cmd *cobra.Command, c *adminclient.Client, docs []mesh.Document) error {
 	if !slices.ContainsFunc(docs, func(d mesh.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
@@ -127,7 +129,24 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *adminclient.Client, docs []m
 	ctx, cancel := o.call(cmd)
 	defer cancel()
 	resp, err := c.Diff(ctx, resourcesOf(docs), adminclient.DiffOptions{Guard: true})
-	if err != nil || len(resp.GetGuards()) == 0 {
+	var failed *adminclient.Error
+	switch {
+	case errors.As(err, &failed) && slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: what this would do to proxies could not be computed first: %v\n", err)
+		return nil
+	case err != nil:
+		return nil
+	}
+	for _, w := range resp.GetWarnings() {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: what this would do to proxies was not computed everywhere: %s\n", w)
+	}
+	if len(resp.GetGuards()) == 0 {
+		return nil
+	}
+	if o.dryRun {
+		for _, g := range resp.GetGuards() {
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: this would need --force: %s\n", g)
+		}
 		return nil
 	}
 	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is meant, add --force; `meridian diff` with the same files shows all that would change",

@@ -40,7 +40,7 @@ type roleOptions struct {
 	skipVerify, localhostIsAdmin         bool
 	historyAge                           time.Duration
 	historyRevisions                     uint64
-	guardShare                           int
+	guardShare, guardProxies             int
 	addressFlags                         []string
 }
 
@@ -57,6 +57,7 @@ func (o *roleOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.keyFileTLS, "tls-key-file", "", "key of --tls-cert-file")
 	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true, "callers on loopback need no token; turn it off where others use this host")
 	f.IntVar(&o.guardShare, "guard-share", 0, "percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any")
+	f.IntVar(&o.guardProxies, "guard-proxies", 10, "with --guard-share: a policy that changes fewer proxies than this needs no --force for it")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; PUT /logging on the diagnostics port changes it at run time")
 	o.address(f, &o.apiAddr, "api-addr", "127.0.0.1:5681", "address of the API without TLS; callers on this host are administrators")
@@ -81,6 +82,9 @@ func (o *roleOptions) check(f *pflag.FlagSet) error {
 	}
 	if o.guardShare < 0 || o.guardShare > 100 {
 		errs = append(errs, fmt.Errorf("--guard-share %d: want a percentage, 0 to 100", o.guardShare))
+	}
+	if o.guardProxies < 0 {
+		errs = append(errs, fmt.Errorf("--guard-proxies %d: want a number of proxies, 0 or more", o.guardProxies))
 	}
 	errs = append(errs, retention.Check(o.historyAge, o.historyRevisions))
 	return errors.Join(errs...)

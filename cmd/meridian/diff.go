@@ -18,15 +18,24 @@ import (
 func newDiff() *cobra.Command {
 	o := &applyOptions{}
 	var output string
+	var exit bool
 	var options adminclient.DiffOptions
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE|FOLDER|URL|-",
 		Short: "Say which proxies would change if the files were applied, and which of their resources; nothing is written",
 		Long: `Say, before it is applied, which proxies in which zones would change, and which of their Envoy resources. Every zone
-computes it with the engine that serves its proxies. Nothing is written.`,
+computes it with the engine that serves its proxies. Nothing is written, but the documents are checked as apply checks
+them, so it needs the same rights.
+
+What control planes derive from a change is not in it: the members of a new MeshMultiZoneService, or the MeshServices of
+a new Dataplane. Proxies that are not there yet do not count.
+
+The exit code is 0, or 1 if the comparison failed. With --exit-code it is 2 if something would change, or if a zone could
+not be asked.`,
 		Example: `  meridian diff -f route.yaml
   meridian diff -f policies/ --verbose       # and what changes within each resource
-  meridian diff -f route.yaml -o json`,
+  meridian diff -f route.yaml -o json
+  cat route.yaml | meridian diff -f - --exit-code`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.files) == 0 {
@@ -56,9 +65,12 @@ computes it with the engine that serves its proxies. Nothing is written.`,
 					return err
 				}
 				say(cmd, "%s\n", data)
-				return nil
+			} else {
+				printDiff(cmd, resp)
 			}
-			printDiff(cmd, resp)
+			if exit && (len(resp.GetWarnings()) > 0 || slices.ContainsFunc(resp.GetZones(), func(z *adminv1.ZoneDiff) bool { return z.GetChanged() > 0 })) {
+				return exitCode(2)
+			}
 			return nil
 		},
 	}
@@ -67,37 +79,39 @@ computes it with the engine that serves its proxies. Nothing is written.`,
 	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
 	f.BoolVar(&options.Verbose, "verbose", false, "show what changes within each resource")
 	f.Uint32Var(&options.Size, "size", 0, "changed proxies to name in each zone (default 20)")
+	f.BoolVar(&exit, "exit-code", false, "end with code 2 if something would change")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
 	return cmd
 }
 
 func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
+	if len(d.GetZones()) == 0 && len(d.GetWarnings()) == 0 {
+		say(cmd, "there is no zone that could change\n")
+	}
 	for _, z := range d.GetZones() {
+		for _, f := range z.GetFailures() {
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: zone %s cannot compute it, and proxies would keep what they have: %s\n", z.GetZone(), f)
+		}
 		if z.GetChanged() == 0 {
 			say(cmd, "zone %s: none of %d proxies would change\n", z.GetZone(), z.GetProxies())
 			continue
 		}
 		say(cmd, "zone %s: %d of %d proxies would change\n", z.GetZone(), z.GetChanged(), z.GetProxies())
 		for _, r := range z.GetResources() {
-			say(cmd, "  %s %s: %s at %d\n", r.GetType(), r.GetName(), r.GetAction(), r.GetProxies())
+			where := ""
+			if r.GetProxies() < z.GetChanged() {
+				where = ": " + proxyNames(r.GetNames(), r.GetProxies())
+			}
+			say(cmd, "  %s %s: %s at %d%s\n", r.GetType(), r.GetName(), r.GetAction(), r.GetProxies(), where)
 			for _, l := range r.GetLines() {
 				say(cmd, "      %s\n", l)
 			}
 		}
-		var names []string
-		for _, k := range z.GetNames() {
-			name := k.GetName()
-			if k.GetMesh() != "" && slices.ContainsFunc(z.GetNames(), func(o *meshv1.Key) bool { return o.GetMesh() != k.GetMesh() }) {
-				name = k.GetMesh() + "/" + name
-			}
-			names = append(names, name)
+		say(cmd, "  proxies: %s\n", proxyNames(z.GetNames(), z.GetChanged()))
+		for _, e := range z.GetEmptied() {
+			say(cmd, "  empties: %s\n", e)
 		}
-		more := ""
-		if rest := int(z.GetChanged()) - len(names); rest > 0 {
-			more = fmt.Sprintf(" and %d more", rest)
-		}
-		say(cmd, "  proxies: %s%s\n", strings.Join(names, ", "), more)
 	}
 	for _, w := range d.GetWarnings() {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "Warning:", w)
@@ -105,4 +119,21 @@ func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
 	for _, g := range d.GetGuards() {
 		say(cmd, "needs --force: %s\n", g)
 	}
+}
+
+// proxyNames are the first names and how many more there are, with their meshes if these differ.
+func proxyNames(keys []*meshv1.Key, total uint32) string {
+	var names []string
+	for _, k := range keys {
+		name := k.GetName()
+		if k.GetMesh() != "" && slices.ContainsFunc(keys, func(o *meshv1.Key) bool { return o.GetMesh() != k.GetMesh() }) {
+			name = k.GetMesh() + "/" + name
+		}
+		names = append(names, name)
+	}
+	text := strings.Join(names, ", ")
+	if rest := int(total) - len(names); rest > 0 {
+		text += fmt.Sprintf(" and %d more", rest)
+	}
+	return text
 }

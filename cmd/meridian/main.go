@@ -30,7 +30,11 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	err := newRoot().ExecuteContext(ctx)
 	if err != nil {
-		if !errors.Is(err, errSilent) {
+		var code exitCode
+		switch {
+		case errors.As(err, &code):
+			os.Exit(int(code))
+		case !errors.Is(err, errSilent):
 			fmt.Fprintln(os.Stderr, "meridian:", err)
 		}
 		os.Exit(1)
@@ -39,6 +43,11 @@ func main() {
 
 // errSilent ends a command with exit code 1 after it has said everything itself.
 var errSilent = errors.New("failed")
+
+// exitCode ends a command with that code; it is an answer, and everything is said.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{

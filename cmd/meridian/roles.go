@@ -41,7 +41,7 @@ number of replicas may run on one database; they need the same encryption key.`,
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, KDSAddr: kdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
 				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions,
-				GuardShare: o.guardShare, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
+				GuardShare: o.guardShare, GuardProxies: o.guardProxies, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
 			})
 			if err != nil {
 				return err
@@ -109,7 +109,7 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
 				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
 				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions, MaxJoining: maxJoining, ConnectionAge: connectionAge,
-				GuardShare: o.guardShare, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
+				GuardShare: o.guardShare, GuardProxies: o.guardProxies, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
 			})
 			if err != nil {
 				return err

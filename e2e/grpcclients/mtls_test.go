@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -42,9 +43,11 @@ func (w *world) certificates(name, text string) string {
 	}
 	// The stream stays: it is what says that the instance is there.
 	ctx, cancel := context.WithCancel(context.Background())
+	var reading sync.WaitGroup
 	w.t.Cleanup(func() {
 		cancel()
 		_ = conn.Close()
+		reading.Wait()
 	})
 	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 	if err != nil {
@@ -90,7 +93,19 @@ func (w *world) certificates(name, text string) string {
 		}
 		req.Node, req.ResponseNonce, req.VersionInfo = nil, m.GetNonce(), m.GetVersionInfo()
 	}
-	send() // the last answer: the instance has what it needs
+	send() // the instance has what it needs; what is renewed is answered too
+	reading.Go(func() {
+		for {
+			m, err := s.Recv()
+			if err != nil {
+				return
+			}
+			req.ResponseNonce, req.VersionInfo = m.GetNonce(), m.GetVersionInfo()
+			if s.Send(req) != nil {
+				return
+			}
+		}
+	})
 	for file, data := range files {
 		if err := os.WriteFile(filepath.Join(dir, file), data, 0o600); err != nil {
 			w.t.Fatal(err)

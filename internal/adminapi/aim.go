@@ -3,12 +3,16 @@ package adminapi
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
 )
+
+// aimTimeout bounds how long a write's answer waits for zones that are slow to say whom they have.
+const aimTimeout = time.Second
 
 // aimWarning is what to tell the author of a policy that selects no proxy, empty if it selects one or nobody can tell: a
 // zone may be away. A policy for the whole mesh is never warned of, for such policies come before the proxies.
@@ -26,6 +30,8 @@ func (a *API) aimWarning(ctx context.Context, r *mesh.Resource) string {
 	if head.Target.GetKind() == string(mesh.KindDataplane) {
 		s.name = head.Target.GetName()
 	}
+	ctx, cancel := context.WithTimeout(ctx, aimTimeout) // the write is done: its answer waits for this alone
+	defer cancel()
 	got, err := a.list(ctx, s)
 	if err != nil || len(got.warnings) > 0 || got.total > 0 {
 		return ""

@@ -98,7 +98,8 @@ type Config struct {
 	ProcessConfig func() ([]byte, error)
 
 	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	GuardShare int
+	// A policy that changes fewer than GuardProxies never needs to.
+	GuardShare, GuardProxies int
 
 	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
 	LocalhostIsAdmin bool

@@ -118,7 +118,7 @@ func (a *API) guards(resources []*mesh.Resource, zones []*adminv1.ZoneDiff) []st
 			out = append(out, fmt.Sprintf("zone %s: %s", z.GetZone(), text))
 		}
 	}
-	if share := a.conf.GuardShare; share > 0 && changed*100 > proxies*uint32(share) {
+	if share := a.conf.GuardShare; share > 0 && int(changed) >= a.conf.GuardProxies && changed*100 > proxies*uint32(share) {
 		out = append(out, fmt.Sprintf("%d of %d proxies would change; this control plane lets %d %% pass without being told so (--guard-share)", changed, proxies, share))
 	}
 	return out
@@ -137,6 +137,12 @@ func (a *API) diffHere(ctx context.Context, req *adminv1.DiffRequest, resources 
 	return nil
 }
 
+// stays says that zones do not get a resource of global.
+func stays(r *mesh.Resource) bool {
+	info, ok := mesh.Lookup(r.Key.Kind)
+	return !ok || !info.SyncDown || r.Labels[mesh.LabelSync] == mesh.SyncDisabled
+}
+
 // diffInZones asks every zone, all at once. One that is away is named in the warnings.
 func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resources []*mesh.Resource, out *adminv1.DiffResponse) error {
 	view, err := a.view(ctx, 0)
@@ -144,7 +150,7 @@ func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resourc
 		return err
 	}
 	ask := &adminv1.DiffRequest{Size: req.GetSize(), Verbose: req.GetVerbose(), Admitted: true}
-	if ask.Resources, err = protos(resources); err != nil {
+	if ask.Resources, err = protos(slices.DeleteFunc(slices.Clone(resources), stays)); err != nil {
 		return err
 	}
 	var mu sync.Mutex

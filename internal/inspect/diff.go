@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -29,13 +30,15 @@ func CanEmpty(kind mesh.Kind) bool {
 // view, the resources are laid over it, and what the engine makes anew is compared. The first size changed proxies are named
 // (0: [DefaultSize]); verbose adds what changes within each resource.
 func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, verbose bool) (*adminv1.ZoneDiff, error) {
-	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, verbose: verbose, total: map[change]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
+	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, size: cmp.Or(size, DefaultSize), verbose: verbose,
+		shared: map[change]*adminv1.ResourceDiff{}, groups: map[group]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
 	s := xds.NewStatic(zone, view)
 	before := map[mesh.Key]*delta.Table{}
+	var failed []error
 	for _, kind := range []mesh.Kind{mesh.KindDataplane, mesh.KindZoneIngress} {
 		for r := range view.List(kind, "") {
 			if r.Key.Zone == zone {
-				before[r.Key], _ = s.Table(r.Key)
+				before[r.Key], failed = s.Table(r.Key)
 			}
 		}
 	}
@@ -43,6 +46,7 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 	after, changes := overlay(view, resources)
 	changed := s.Apply(after, changes)
 	slices.SortFunc(changed, mesh.Key.Compare)
+	d.failures(failed, s.Failures())
 	seen := map[string][]string{}
 	for _, k := range changed {
 		now, _ := s.Table(k)
@@ -51,10 +55,10 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 			continue
 		}
 		d.out.Changed++
-		if len(d.out.Names) < cmp.Or(size, DefaultSize) {
+		if len(d.out.Names) < d.size {
 			d.out.Names = append(d.out.Names, k.Proto())
 		}
-		fingerprint, err := d.count(before[k], step)
+		fingerprint, err := d.count(k, before[k], step)
 		if err != nil {
 			return nil, err
 		}
@@ -62,8 +66,8 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 			return nil, err
 		}
 	}
-	for _, c := range slices.SortedFunc(maps.Keys(d.total), compareChanges) {
-		d.out.Resources = append(d.out.Resources, d.total[c])
+	for _, key := range slices.SortedFunc(maps.Keys(d.groups), compareGroups) {
+		d.out.Resources = append(d.out.Resources, d.groups[key])
 	}
 	for _, text := range sortedKeys(d.emptied) {
 		d.out.Emptied = append(d.out.Emptied, fmt.Sprintf("%s, at %d of %d proxies", text, d.emptied[text], d.out.Proxies))
@@ -71,10 +75,14 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 	return d.out, nil
 }
 
-// overlay is the view as it would be after a write. A resource that replaces another keeps its status.
+// overlay is the view as it would be after a write. A resource that replaces another keeps its status; of two of one key
+// the later one holds.
 func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []store.Change) {
 	var changes []store.Change
-	for _, r := range resources {
+	for i, r := range resources {
+		if slices.ContainsFunc(resources[i+1:], func(later *mesh.Resource) bool { return later.Key == r.Key }) {
+			continue
+		}
 		now := r.Clone()
 		now.Revision = view.Revision() + 1
 		old, there := view.Get(r.Key)
@@ -90,8 +98,11 @@ type differ struct {
 	view    replica.View
 	zone    string
 	out     *adminv1.ZoneDiff
+	size    int
 	verbose bool
-	total   map[change]*adminv1.ResourceDiff
+	// shared is the group of a change that was seen before.
+	shared map[change]*adminv1.ResourceDiff
+	groups map[group]*adminv1.ResourceDiff
 	// emptied counts proxies by what would be empty.
 	emptied map[string]uint32
 	// was is the engine over the view as it is; made when first asked.
@@ -105,29 +116,68 @@ type change struct {
 	old, now *delta.Resource
 }
 
-func compareChanges(a, b change) int {
-	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name))
+// group is changes that read the same: proxies have listeners of one name that differ in their address, and change alike.
+type group struct {
+	typ                 delta.Type
+	name, action, lines string
+}
+
+func compareGroups(a, b group) int {
+	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name), cmp.Compare(a.action, b.action), cmp.Compare(a.lines, b.lines))
+}
+
+func (d *differ) groupOf(c change) (*adminv1.ResourceDiff, error) {
+	if r := d.shared[c]; r != nil {
+		return r, nil
+	}
+	r := &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
+	switch {
+	case c.old == nil:
+		r.Action = "added"
+	case c.now == nil:
+		r.Action = "removed"
+	}
+	if d.verbose {
+		var err error
+		if r.Lines, err = lines(c.old, c.now); err != nil {
+			return nil, err
+		}
+	}
+	key := group{c.typ, c.name, r.Action, strings.Join(r.Lines, "\n")}
+	if like := d.groups[key]; like != nil {
+		r = like
+	}
+	d.shared[c], d.groups[key] = r, r
+	return r, nil
+}
+
+// failures notes what fails with the change and did not without it.
+func (d *differ) failures(before, after []error) {
+	had := map[string]bool{}
+	for _, err := range before {
+		had[err.Error()] = true
+	}
+	for _, err := range after {
+		if !had[err.Error()] {
+			d.out.Failures = append(d.out.Failures, err.Error())
+		}
+	}
+	slices.Sort(d.out.Failures)
 }
 
 // count adds a proxy's changes. Proxies with the same changes have the same fingerprint.
-func (d *differ) count(before *delta.Table, step *delta.Step) (fingerprint string, err error) {
+func (d *differ) count(proxy mesh.Key, before *delta.Table, step *delta.Step) (fingerprint string, err error) {
 	note := func(c change) {
 		fingerprint += fmt.Sprintf("%p %p ", c.old, c.now)
-		r := d.total[c]
-		if r == nil {
-			r = &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
-			switch {
-			case c.old == nil:
-				r.Action = "added"
-			case c.now == nil:
-				r.Action = "removed"
-			}
-			if d.verbose {
-				r.Lines, err = lines(c.old, c.now)
-			}
-			d.total[c] = r
+		r, failed := d.groupOf(c)
+		if failed != nil {
+			err = failed
+			return
 		}
 		r.Proxies++
+		if len(r.Names) < d.size {
+			r.Names = append(r.Names, proxy.Proto())
+		}
 	}
 	for _, typ := range delta.Types {
 		for _, r := range step.Changed[typ] {

@@ -129,9 +129,6 @@ func ServerOptions() []grpc.ServerOption {
 		grpc.InitialConnWindowSize(receiveWindow),
 		grpc.MaxRecvMsgSize(32 << 20),
 		grpc.MaxConcurrentStreams(100),
-		// A window of a given size: to find one, gRPC would send a ping for each acknowledgement, and wait for none of them.
-		grpc.InitialWindowSize(1 << 20),
-		grpc.InitialConnWindowSize(1 << 20),
 	}
 }
 

@@ -23,6 +23,9 @@ type stream struct {
 	world  bool
 	client Client
 	logger *zap.Logger
+	// join and since are set before the stream can be looked at.
+	join  Join
+	since time.Time
 	// first is the first request; received why no more come; ended why the stream must end; joined is closed when the
 	// requests after the first may be taken.
 	first    chan *discoveryv3.DeltaDiscoveryRequest
@@ -31,10 +34,6 @@ type stream struct {
 	ended    chan error
 	// configured is called when the client has its first configuration.
 	configured func()
-
-	// join and since are who the client is, and when it was admitted.
-	join  Join
-	since time.Time
 
 	line line // guarded by queue.mu
 

@@ -1,7 +1,9 @@
 package translate
 
 import (
+	"slices"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -89,9 +91,10 @@ func CallCluster(name, endpoints string, tls *CallTLS) (*clusterv3.Cluster, erro
 	return out, nil
 }
 
-// CallEndpoints is the load assignment for gRPC clients, which take no locality without a weight.
+// CallEndpoints is the load assignment for gRPC clients, which take no locality without a weight, and refuse all endpoints
+// if an address is there twice: as when an instance comes back under another name before the old one's lease is over.
 func CallEndpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
-	out := Endpoints(e)
+	out := Endpoints(distinct(e))
 	for _, l := range out.GetEndpoints() {
 		var sum uint32
 		for _, ep := range l.GetLbEndpoints() {
@@ -102,14 +105,37 @@ func CallEndpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	return out
 }
 
+// distinct leaves one endpoint of each address: the first of those in the best health.
+func distinct(e ir.Endpoints) ir.Endpoints {
+	type address struct {
+		host string
+		port uint32
+	}
+	best := map[address]int{}
+	for i, ep := range e.Endpoints {
+		at := address{ep.Address, ep.Port}
+		if j, twice := best[at]; !twice || ep.Health < e.Endpoints[j].Health {
+			best[at] = i
+		}
+	}
+	if len(best) == len(e.Endpoints) {
+		return e
+	}
+	var list []ir.Endpoint
+	for i, ep := range e.Endpoints {
+		if best[address{ep.Address, ep.Port}] == i {
+			list = append(list, ep)
+		}
+	}
+	e.Endpoints = list
+	return e
+}
+
 // CallRoutes is the route configuration of gRPC clients.
 func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
-	if retry, ok := c.Retry.Get(); ok && retry.Count > 0 {
-		// gRPC knows its own conditions alone. A host that cannot be reached or goes away is UNAVAILABLE to it. It attempts a
-		// call five times at most.
-		vh.RetryPolicy = &routev3.RetryPolicy{RetryOn: "unavailable", NumRetries: u32(min(retry.Count, 4)),
-			RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(retry.Base), MaxInterval: durationpb.New(retry.Max)}}
+	if retry, ok := c.Retry.Get(); ok {
+		vh.RetryPolicy = callRetry(retry)
 	}
 	for _, r := range c.Routes {
 		m, ok := callMatch(r.Match)
@@ -121,6 +147,50 @@ func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}
 }
 
+// What gRPC takes of retries. It attempts a call five times at most. A pause below a millisecond is none to the C core, which
+// then refuses the routes; one of more days than 24 is none to Node's timers.
+const (
+	callRetries     = 4
+	minCallBase     = time.Millisecond
+	maxCallPause    = time.Hour
+	callUnavailable = "unavailable"
+)
+
+// callConditions are those of gRPC; what else Envoy calls a failure of a request's way is UNAVAILABLE to a gRPC client.
+var callConditions = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", callUnavailable}
+
+// callRetry is nil if nothing is retried that gRPC could retry.
+func callRetry(r ir.Retry) *routev3.RetryPolicy {
+	var on []string
+	for _, c := range r.On {
+		switch {
+		case slices.Contains(callConditions, c):
+		case slices.Contains(wayConditions, c):
+			c = callUnavailable
+		case c == "retriable-status-codes" && slices.ContainsFunc(r.Codes, func(code uint32) bool { return slices.Contains(unavailableCodes, code) }):
+			c = callUnavailable
+		default:
+			continue
+		}
+		if !slices.Contains(on, c) {
+			on = append(on, c)
+		}
+	}
+	if r.Count == 0 || len(on) == 0 {
+		return nil
+	}
+	slices.Sort(on)
+	base := min(max(r.Base, minCallBase), maxCallPause)
+	return &routev3.RetryPolicy{RetryOn: strings.Join(on, ","), NumRetries: u32(min(r.Count, callRetries)),
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(base), MaxInterval: durationpb.New(min(max(r.Max, base), maxCallPause))}}
+}
+
+// wayConditions are Envoy's for what happens on a request's way, unavailableCodes the HTTP codes that gRPC reads as UNAVAILABLE.
+var (
+	wayConditions    = []string{"5xx", "gateway-error", "connect-failure", "refused-stream", "reset", "reset-before-request", "http3-post-connect-failure"}
+	unavailableCodes = []uint32{429, 502, 503, 504}
+)
+
 func callAction(r ir.Route) *routev3.RouteAction {
 	a := &routev3.RouteAction{MaxStreamDuration: &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(r.Timeouts.Request)}}
 	cluster := func(b ir.Backend) string {
@@ -129,18 +199,23 @@ func callAction(r ir.Route) *routev3.RouteAction {
 		}
 		return b.Cluster
 	}
-	switch len(r.Backends) {
-	case 0:
+	var sum uint64
+	for _, b := range r.Backends {
+		sum += uint64(b.Weight)
+	}
+	switch {
+	case len(r.Backends) == 0 || sum == 0:
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: missingBackend}
 		a.RetryPolicy = &routev3.RetryPolicy{NumRetries: u32(1)} // on nothing
-	case 1:
+	case len(r.Backends) == 1:
 		a.ClusterSpecifier = &routev3.RouteAction_Cluster{Cluster: cluster(r.Backends[0])}
 	default:
 		w := &routev3.WeightedCluster{}
 		var total uint32
 		for _, b := range r.Backends {
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(b.Weight)})
-			total += b.Weight
+			weight := scaledWeight(b.Weight, sum)
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(weight)})
+			total += weight
 		}
 		//lint:ignore SA1019 older gRPC libraries take 100 for the sum unless it is given
 		w.TotalWeight = u32(total)

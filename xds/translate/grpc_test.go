@@ -1,6 +1,9 @@
 package translate
 
 import (
+	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,7 +27,7 @@ func TestCallRoutes(t *testing.T) {
 	rewritten.HostRewrite, rewritten.ReplacePath = "h", new(string)
 	rewritten.Mirrors = []ir.Mirror{{Cluster: "m", Millionths: 1}}
 	rewritten.RequestHeaders = ir.HeaderEdit{Remove: []string{"x"}}
-	got := CallRoutes(ir.RouteConfig{Name: "n", Retry: ir.Share(ir.Retry{Count: 5, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond}), Routes: []ir.Route{
+	got := CallRoutes(ir.RouteConfig{Name: "n", Retry: ir.Share(ir.Retry{On: []string{"reset"}, Count: 5, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond}), Routes: []ir.Route{
 		to(ir.Match{Path: "/q", Query: []ir.ValueMatch{{Name: "a"}}}, a),
 		to(ir.Match{Path: "/g", Method: "GET"}, a),
 		to(ir.Match{Path: "/p", Method: "POST"}, a),
@@ -64,5 +67,75 @@ func TestCallRoutes(t *testing.T) {
 		if r.GetRoute().GetRetryPolicy() != nil != (i == 1 || i == 2) {
 			t.Errorf("only what leads to nobody is not retried: %v", r)
 		}
+	}
+}
+
+// TestCallRetries: what of a policy of retries a gRPC client gets. None refuses a part of it.
+func TestCallRetries(t *testing.T) {
+	for name, c := range map[string]struct {
+		retry ir.Retry
+		want  string
+	}{
+		"default of gRPC": {ir.Retry{On: []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset", "resource-exhausted",
+			"unavailable"}, Count: 5, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond}, "cancelled,resource-exhausted,unavailable 4 25ms 250ms"},
+		"default of HTTP":          {ir.Retry{On: []string{"gateway-error", "connect-failure"}, Count: 1, Base: time.Second, Max: 2 * time.Second}, "unavailable 1 1s 2s"},
+		"as the policy says":       {ir.Retry{On: []string{"deadline-exceeded", "internal"}, Count: 2, Base: time.Second, Max: 2 * time.Second}, "deadline-exceeded,internal 2 1s 2s"},
+		"pauses out of bounds":     {ir.Retry{On: []string{"internal"}, Count: 1, Base: 1, Max: 1000 * time.Hour}, "internal 1 1ms 1h0m0s"},
+		"a base out of bounds":     {ir.Retry{On: []string{"internal"}, Count: 1, Base: 9 * time.Hour, Max: 10 * time.Hour}, "internal 1 1h0m0s 1h0m0s"},
+		"no pause":                 {ir.Retry{On: []string{"internal"}, Count: 1}, "internal 1 1ms 1ms"},
+		"a longest below the base": {ir.Retry{On: []string{"internal"}, Count: 1, Base: time.Second, Max: time.Millisecond}, "internal 1 1s 1s"},
+		"a code":                   {ir.Retry{On: []string{"retriable-status-codes"}, Codes: []uint32{404, 503}, Count: 1, Base: 1, Max: 1}, "unavailable 1 1ms 1ms"},
+		"nothing that gRPC knows":  {ir.Retry{On: []string{"retriable-4xx", "retriable-status-codes"}, Codes: []uint32{404}, Count: 1}, "none"},
+		"no retries":               {ir.Retry{On: []string{"internal"}}, "none"},
+	} {
+		got := "none"
+		if r := callRetry(c.retry); r != nil {
+			got = fmt.Sprintf("%s %d %s %s", r.GetRetryOn(), r.GetNumRetries().GetValue(), r.GetRetryBackOff().GetBaseInterval().AsDuration(),
+				r.GetRetryBackOff().GetMaxInterval().AsDuration())
+		}
+		if got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestCallWeights: gRPC refuses routes whose weights are nothing in sum, or more than 32 bits hold.
+func TestCallWeights(t *testing.T) {
+	backends := func(weights ...uint32) ir.Route {
+		r := ir.Route{Match: ir.Match{Path: "/"}}
+		for i, w := range weights {
+			r.Backends = append(r.Backends, ir.Backend{Cluster: fmt.Sprint("c", i), Weight: w})
+		}
+		return r
+	}
+	if a := callAction(backends(0, 0)); a.GetCluster() != MissingBackend {
+		t.Errorf("backends of no weight: %v", a)
+	}
+	var sum uint64
+	a := callAction(backends(math.MaxUint32, math.MaxUint32, 1, 0))
+	list := a.GetWeightedClusters().GetClusters()
+	for _, c := range list {
+		sum += uint64(c.GetWeight().GetValue())
+	}
+	if sum > math.MaxUint32 || list[0].GetWeight().GetValue() != list[1].GetWeight().GetValue() || list[2].GetWeight().GetValue() != 1 || list[3].GetWeight().GetValue() != 0 {
+		t.Errorf("weights %v", list)
+	}
+}
+
+// TestCallEndpointsAreDistinct: an address that is there twice is there once for gRPC, in the better health.
+func TestCallEndpointsAreDistinct(t *testing.T) {
+	e := ir.Endpoints{Cluster: "c", Endpoints: []ir.Endpoint{
+		{Address: "10.0.0.1", Port: 80, Weight: 1, Zone: "a", Health: ir.Unhealthy},
+		{Address: "10.0.0.1", Port: 80, Weight: 2, Zone: "a"},
+		{Address: "10.0.0.1", Port: 80, Weight: 3, Zone: "b"},
+		{Address: "10.0.0.1", Port: 81, Weight: 4, Zone: "b", Health: ir.Draining}}}
+	var got []string
+	for _, l := range CallEndpoints(e).GetEndpoints() {
+		for _, ep := range l.GetLbEndpoints() {
+			got = append(got, fmt.Sprintf("%s %d %s of %d", l.GetLocality().GetZone(), ep.GetLoadBalancingWeight().GetValue(), ep.GetHealthStatus(), l.GetLoadBalancingWeight().GetValue()))
+		}
+	}
+	if want := []string{"a 2 UNKNOWN of 2", "b 4 DRAINING of 4"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

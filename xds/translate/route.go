@@ -108,11 +108,7 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 			sum += uint64(b.Weight)
 		}
 		for _, b := range r.Backends {
-			weight := b.Weight
-			if sum > math.MaxUint32 { // Envoy refuses the routes
-				weight = max(1, uint32(uint64(weight)*(math.MaxUint32>>8)/sum))
-			}
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(weight)})
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(scaledWeight(b.Weight, sum))})
 		}
 		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
 	}
@@ -140,6 +136,14 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		a.HashPolicy = hashPolicies(list)
 	}
 	return a, nil
+}
+
+// scaledWeight is a backend's share if the sum of all is more than what clients take: they refuse the routes.
+func scaledWeight(weight uint32, sum uint64) uint32 {
+	if sum > math.MaxUint32 && weight > 0 {
+		return max(1, uint32(uint64(weight)*(math.MaxUint32>>8)/sum))
+	}
+	return weight
 }
 
 func routeMatch(m ir.Match) *routev3.RouteMatch {

@@ -1,4 +1,5 @@
-// Package xdstest is a stand-in for a proxy: a client that speaks incremental ADS as Envoy does, without moving any traffic.
+// Package xdstest is what stands on both sides of the engine in tests. One is an [Author] of random policies that can be
+// stored. The other is a stand-in for a proxy: a client that speaks incremental ADS as Envoy does, without moving any traffic.
 //
 // A [Client] folds what it gets into a [State] by type, finds in clusters and listeners what they refer to, subscribes to it
 // before it acknowledges, drops what nothing refers to any more, and comes back after a cut with the versions it holds. It

@@ -176,7 +176,9 @@ type ZoneDiff struct {
 	// The first of the changed proxies by name.
 	Names []*v1alpha1.Key `protobuf:"bytes,5,rep,name=names,proto3" json:"names,omitempty"`
 	// Routes and destinations that would be left without an instance.
-	Emptied       []string `protobuf:"bytes,6,rep,name=emptied,proto3" json:"emptied,omitempty"`
+	Emptied []string `protobuf:"bytes,6,rep,name=emptied,proto3" json:"emptied,omitempty"`
+	// What could not be computed; proxies would keep what they have of it.
+	Failures      []string `protobuf:"bytes,7,rep,name=failures,proto3" json:"failures,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -253,6 +255,13 @@ func (x *ZoneDiff) GetEmptied() []string {
 	return nil
 }
 
+func (x *ZoneDiff) GetFailures() []string {
+	if x != nil {
+		return x.Failures
+	}
+	return nil
+}
+
 // ResourceDiff is a resource of Envoy that would change, the same way at several proxies.
 type ResourceDiff struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -263,7 +272,9 @@ type ResourceDiff struct {
 	Action  string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
 	Proxies uint32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// With verbose: lines of "- path: value" and "+ path: value".
-	Lines         []string `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
+	Lines []string `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
+	// The first of these proxies by name.
+	Names         []*v1alpha1.Key `protobuf:"bytes,6,rep,name=names,proto3" json:"names,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +344,13 @@ func (x *ResourceDiff) GetLines() []string {
 	return nil
 }
 
+func (x *ResourceDiff) GetNames() []*v1alpha1.Key {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 var File_meridian_admin_v1_diff_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_diff_proto_rawDesc = "" +
@@ -347,20 +365,22 @@ const file_meridian_admin_v1_diff_proto_rawDesc = "" +
 	"\fDiffResponse\x121\n" +
 	"\x05zones\x18\x01 \x03(\v2\x1b.meridian.admin.v1.ZoneDiffR\x05zones\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x16\n" +
-	"\x06guards\x18\x03 \x03(\tR\x06guards\"\xde\x01\n" +
+	"\x06guards\x18\x03 \x03(\tR\x06guards\"\xfa\x01\n" +
 	"\bZoneDiff\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\rR\aproxies\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\rR\achanged\x12=\n" +
 	"\tresources\x18\x04 \x03(\v2\x1f.meridian.admin.v1.ResourceDiffR\tresources\x121\n" +
 	"\x05names\x18\x05 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05names\x12\x18\n" +
-	"\aemptied\x18\x06 \x03(\tR\aemptied\"~\n" +
+	"\aemptied\x18\x06 \x03(\tR\aemptied\x12\x1a\n" +
+	"\bfailures\x18\a \x03(\tR\bfailures\"\xb1\x01\n" +
 	"\fResourceDiff\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06action\x18\x03 \x01(\tR\x06action\x12\x18\n" +
 	"\aproxies\x18\x04 \x01(\rR\aproxies\x12\x14\n" +
-	"\x05lines\x18\x05 \x03(\tR\x05lines2V\n" +
+	"\x05lines\x18\x05 \x03(\tR\x05lines\x121\n" +
+	"\x05names\x18\x06 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05names2V\n" +
 	"\vDiffService\x12G\n" +
 	"\x04Diff\x12\x1e.meridian.admin.v1.DiffRequest\x1a\x1f.meridian.admin.v1.DiffResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
 
@@ -390,13 +410,14 @@ var file_meridian_admin_v1_diff_proto_depIdxs = []int32{
 	2, // 1: meridian.admin.v1.DiffResponse.zones:type_name -> meridian.admin.v1.ZoneDiff
 	3, // 2: meridian.admin.v1.ZoneDiff.resources:type_name -> meridian.admin.v1.ResourceDiff
 	5, // 3: meridian.admin.v1.ZoneDiff.names:type_name -> meridian.mesh.v1alpha1.Key
-	0, // 4: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
-	1, // 5: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5, // 4: meridian.admin.v1.ResourceDiff.names:type_name -> meridian.mesh.v1alpha1.Key
+	0, // 5: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
+	1, // 6: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
+	6, // [6:7] is the sub-list for method output_type
+	5, // [5:6] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_diff_proto_init() }

@@ -1,11 +1,13 @@
-package xds
+package xdstest
 
 import (
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
 	schema "buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -14,16 +16,24 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// author writes random policies of any kind: it walks descriptors, takes values from pools that hold what is hard as
+// Author writes random policies of any kind: it walks descriptors, takes values from pools that hold what is hard as
 // well as what is usual, and keeps each step that mesh.Validate accepts. A new kind or field needs nothing here; a value
 // that only a new field takes goes into a pool.
-type author struct {
+//
+// The policies speak of the mesh "default" with services http, http2, grpc and tcp, a service of all zones multi, a
+// MeshHTTPRoute route and a Dataplane p (label app: p): a world for them has these.
+type Author struct {
 	*rand.Rand
 	// fields are those that an accepted policy had, by full name.
 	fields map[protoreflect.FullName]bool
 }
 
-func pick[T any](a *author, list []T) T { return list[a.IntN(len(list))] }
+// NewAuthor makes an author whose policies follow from r alone.
+func NewAuthor(r *rand.Rand) *Author {
+	return &Author{Rand: r, fields: map[protoreflect.FullName]bool{}}
+}
+
+func pick[T any](a *Author, list []T) T { return list[a.IntN(len(list))] }
 
 // Values that a field can have, whatever the field. What it must not have is refused, and another is taken.
 var (
@@ -51,9 +61,9 @@ var (
 		{Kind: "MeshExternalService", Name: "ext"}, {Kind: "MeshServiceSubset", Name: "http", Tags: map[string]string{"version": "v1"}}}
 )
 
-// policy is a valid policy of the kind.
-func (a *author) policy(info *mesh.KindInfo, name string) *mesh.Resource {
-	r := resource(info.Kind, "", name, info.NewSpec())
+// Policy is a valid policy of the kind, of no zone, in mesh "default".
+func (a *Author) Policy(info *mesh.KindInfo, name string) *mesh.Resource {
+	r := &mesh.Resource{Key: mesh.Key{Kind: info.Kind, Mesh: mesh.DefaultMesh, Name: name}}
 	valid := func(spec proto.Message) bool {
 		_, err := mesh.Validate(&mesh.Resource{Key: r.Key, Spec: spec})
 		return err == nil
@@ -128,7 +138,7 @@ func rulesOf(fd protoreflect.FieldDescriptor) *schema.FieldRules {
 }
 
 // fill sets some fields, and all that are required.
-func (a *author) fill(m protoreflect.Message, depth int) {
+func (a *Author) fill(m protoreflect.Message, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
@@ -139,7 +149,7 @@ func (a *author) fill(m protoreflect.Message, depth int) {
 }
 
 // set gives a field a random value; of a list it adds one, changes one or starts anew.
-func (a *author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
+func (a *Author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
 	rules := rulesOf(fd)
 	switch {
 	case fd.IsMap():
@@ -168,7 +178,7 @@ func (a *author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, de
 	}
 }
 
-func (a *author) message(m protoreflect.Message, depth int) protoreflect.Value {
+func (a *Author) message(m protoreflect.Message, depth int) protoreflect.Value {
 	switch m.Descriptor().FullName() {
 	case "google.protobuf.Duration":
 		return protoreflect.ValueOfMessage(durationpb.New(pick(a, someDurations)).ProtoReflect())
@@ -191,7 +201,7 @@ func (a *author) message(m protoreflect.Message, depth int) protoreflect.Value {
 	return protoreflect.ValueOfMessage(m)
 }
 
-func (a *author) scalar(fd protoreflect.FieldDescriptor, rules *schema.FieldRules) protoreflect.Value {
+func (a *Author) scalar(fd protoreflect.FieldDescriptor, rules *schema.FieldRules) protoreflect.Value {
 	n := pick(a, someNumbers)
 	switch fd.Kind() {
 	case protoreflect.BoolKind:
@@ -221,4 +231,71 @@ func (a *author) scalar(fd protoreflect.FieldDescriptor, rules *schema.FieldRule
 		return protoreflect.ValueOfUint32(uint32(n))
 	}
 	panic("a field of a kind that no policy had before: " + string(fd.FullName()))
+}
+
+// Unreached are the fields of the kinds that no policy had so far, sorted.
+func (a *Author) Unreached(kinds []*mesh.KindInfo) []string {
+	var out []string
+	for _, k := range kinds {
+		out = append(out, unreached(k.NewSpec().ProtoReflect().Descriptor(), a.fields, map[protoreflect.FullName]bool{})...)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// Aimed are policies of the kind, of one name, that together have every form of reference that the kind takes, at the top and
+// in "to" and "from": one for each. tried counts the forms that were tried, by how they read, and how many were taken.
+func (a *Author) Aimed(info *mesh.KindInfo, name string, tried map[string]int) []*mesh.Resource {
+	var bases []*mesh.Resource
+	for range 8 {
+		bases = append(bases, a.Policy(info, name))
+	}
+	var out []*mesh.Resource
+	for _, ref := range someTargets {
+		form := prototext.MarshalOptions{}.Format(ref)
+		tried[form] += 0
+		for _, place := range []protoreflect.Name{"target_ref", "to", "from"} {
+			for _, base := range bases {
+				r := base.Clone()
+				m := r.Spec.ProtoReflect()
+				fd := m.Descriptor().Fields().ByName(place)
+				if fd != nil && fd.IsList() {
+					if m.Get(fd).List().Len() == 0 {
+						continue
+					}
+					m = m.Get(fd).List().Get(0).Message()
+					fd = m.Descriptor().Fields().ByName("target_ref")
+				}
+				if fd == nil {
+					break
+				}
+				m.Set(fd, protoreflect.ValueOfMessage(proto.Clone(ref).ProtoReflect()))
+				if _, err := mesh.Validate(r); err == nil {
+					tried[form]++
+					out = append(out, r)
+					break
+				}
+			}
+		}
+	}
+	return out
+}
+
+// unreached are the fields below a message that no policy had.
+func unreached(d protoreflect.MessageDescriptor, had map[protoreflect.FullName]bool, seen map[protoreflect.FullName]bool) []string {
+	if seen[d.FullName()] || whole(d) {
+		return nil
+	}
+	seen[d.FullName()] = true
+	var out []string
+	for i := range d.Fields().Len() {
+		fd := d.Fields().Get(i)
+		if !had[fd.FullName()] {
+			out = append(out, strings.TrimPrefix(string(fd.FullName()), "meridian.mesh.v1alpha1."))
+		}
+		if fd.Message() != nil && !fd.IsMap() {
+			out = append(out, unreached(fd.Message(), had, seen)...)
+		}
+	}
+	return out
 }
