@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -84,7 +85,7 @@ func TestLook(t *testing.T) {
 	w = w.clone()
 	w.clusters["c"], w.endpoints["b"], w.routes["b"] = 1, 2, 2
 	r.engine.set(t, w)
-	c.until(t, func(s *xdstest.State) bool { return len(s.Log) > 0 && s.Resources[xdstest.Endpoint]["c"].Version != "" })
+	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "endpoint-c") })
 	_, got := r.look(t)
 	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ", "endpoint c: has none, sent ", "route a: has other, refused route a is wrong", "route b: has other, waiting "}
 	if !cmp.Equal(want, got) {
