@@ -155,16 +155,18 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 		return // begin gives the first one
 	}
 	d := debt{first: after + 1, last: revision}
-	if f.pending != nil {
-		d.first, d.owed = min(d.first, f.pending.first), f.pending.owed
-	}
 	if r != nil {
-		d.owed = r.concern(f, d.owed)
+		r.concern(f)
+		d.owed = []*rollup{r}
+	}
+	if f.pending == nil {
+		f.pending = &d
+	} else {
+		f.pending.merge(d)
 	}
 	if f.update.Committed.IsZero() {
 		f.update.Committed = committed
 	}
-	f.pending = &d
 	f.update.Table, f.update.Revision, f.update.Wanted = t, revision, f.looked
 	f.e.outstanding[f] = struct{}{}
 	f.e.woken = append(f.e.woken, f)
@@ -207,7 +209,11 @@ func (f *feed) Take() (delta.Update, bool, error) {
 		return delta.Update{}, false, nil
 	}
 	u := f.update
-	f.pushed = append(f.pushed, *f.pending)
+	if n := len(f.pushed); n < maxPushed {
+		f.pushed = append(f.pushed, *f.pending)
+	} else {
+		f.pushed[n-1].merge(*f.pending)
+	}
 	f.pending = nil
 	f.update.Table, f.update.Committed = nil, time.Time{}
 	return u, true, nil

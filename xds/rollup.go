@@ -41,18 +41,26 @@ type rollup struct{ Change }
 
 func (r *rollup) open() int { return r.Concerned - r.Answered - r.Left }
 
-// concern notes that a feed owes an answer for the change, and adds it to what the feed owes. What it has owed for so long
-// that nobody remembers it is left out: a client that never answers costs no more than the history is long.
-func (r *rollup) concern(f *feed, owed []*rollup) []*rollup {
+// concern notes that a feed owes an answer for the change.
+func (r *rollup) concern(f *feed) {
 	f.woke = r
 	r.Concerned++
 	if len(r.Woken) < maxNamed {
 		r.Woken = append(r.Woken, f.key)
 	}
-	if len(owed) >= maxChanges {
-		owed = slices.Clone(owed[len(owed)-maxChanges+1:])
+}
+
+// maxPushed is how many updates a feed tells apart that its client has not answered.
+const maxPushed = 8
+
+// merge adds what a later update owes. What has been owed for so long that nobody remembers it is left out: a client that
+// never answers costs no more than twice the history's length.
+func (d *debt) merge(later debt) {
+	d.first, d.last = min(d.first, later.first), max(d.last, later.last)
+	d.owed = append(d.owed, later.owed...)
+	if len(d.owed) > 2*maxChanges {
+		d.owed = slices.Clone(d.owed[len(d.owed)-maxChanges:])
 	}
-	return append(owed, r)
 }
 
 // record begins the roll-up of a batch; mu is held.

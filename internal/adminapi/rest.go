@@ -70,6 +70,9 @@ func (a *API) find(p []string) *route {
 		}
 		return nil
 	}
+	if len(p) == 2 && p[0] == "changes" {
+		return &route{title: titleDebug, verbs: map[string]handler{"GET": a.change(p[1])}}
+	}
 	meshName := ""
 	if len(p) >= 3 && p[0] == "meshes" && p[2] != "_overview" {
 		meshName = p[1]
@@ -109,6 +112,9 @@ func (a *API) find(p []string) *route {
 	}
 	if h := (item{collection: c, name: p[0]}).below(p[1:]); h != nil && !overview {
 		return &route{title: titleInspect, verbs: map[string]handler{"GET": h}}
+	}
+	if h := (item{collection: c, name: p[0]}).live(p[1:]); h != nil && !overview {
+		return &route{title: titleDebug, verbs: map[string]handler{"GET": h}}
 	}
 	return nil
 }

@@ -36,8 +36,14 @@ func (a admin) call(ctx context.Context, method, path string) (int, string, erro
 	return code, strings.TrimSpace(string(body)), err
 }
 
+// fetchTimeout is for answers that people ask for: the dump of a large configuration takes Envoy some time.
+const fetchTimeout = 10 * time.Second
+
 // fetch reads an answer of at most limit bytes; a longer one is an error.
 func (a admin) fetch(ctx context.Context, path string, limit int64) (int, []byte, error) {
+	patient := *a.client
+	patient.Timeout = fetchTimeout
+	a.client = &patient
 	code, body, err := a.do(ctx, http.MethodGet, path, limit+1)
 	if err == nil && int64(len(body)) > limit {
 		err = fmt.Errorf("the answer is longer than %d bytes", limit)

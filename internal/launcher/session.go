@@ -57,6 +57,8 @@ type session struct {
 	hello   *dataplanev1.SessionHello
 
 	admin admin
+	// asking holds who asks Envoy for the zone: one answer is in memory at a time.
+	asking sync.Mutex
 
 	once      sync.Once
 	acceptedC chan struct{}
@@ -241,6 +243,8 @@ func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion, answ
 			return false
 		}
 	}
+	s.asking.Lock()
+	defer s.asking.Unlock()
 	body, err := s.ask(ctx, q)
 	if err != nil {
 		say(&dataplanev1.AdminAnswer{Error: err.Error(), Last: true})

@@ -78,29 +78,25 @@ func (w *watched) add(key mesh.Key, st *stream) (remove func()) {
 	}
 }
 
-// Look shows the streams of a proxy, in the order of their coming. Each stream is looked at by itself: what it sends and hears
-// meanwhile is in none or one of them.
+// Look shows the streams of a proxy, in the order of their coming. Each is as it was at one moment, not all at the same.
 func (s *Server) Look(proxy mesh.Key) []StreamView {
 	s.watched.mu.Lock()
 	streams := slices.Collect(maps.Keys(s.watched.of[proxy]))
 	s.watched.mu.Unlock()
 	var out []StreamView
 	for _, st := range streams {
-		out = append(out, st.look())
+		st.mu.Lock()
+		if !st.closed {
+			v := StreamView{Join: st.join, Since: st.since, Feed: st.feed}
+			if st.feed != nil {
+				v.Resources = st.state.view()
+			}
+			out = append(out, v)
+		}
+		st.mu.Unlock()
 	}
 	slices.SortFunc(out, func(a, b StreamView) int { return a.Since.Compare(b.Since) })
 	return out
-}
-
-// look shows the stream as it is; its first configuration may be ahead of it.
-func (st *stream) look() StreamView {
-	v := StreamView{Join: st.join, Since: st.since}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.feed != nil {
-		v.Feed, v.Resources = st.feed, st.state.view()
-	}
-	return v
 }
 
 // view is the state by resource.

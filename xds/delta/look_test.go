@@ -3,6 +3,7 @@ package delta_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ func (r *rig) look(t *testing.T) (delta.StreamView, []string) {
 	t.Helper()
 	views := r.server.Look(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
 	if len(views) == 0 {
-		t.Fatal("no streams")
+		t.Fatal("no stream")
 	}
 	v := views[len(views)-1]
 	var lines []string
@@ -79,14 +80,14 @@ func TestLook(t *testing.T) {
 	r.engine.wait(t, "a refusal", func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
 	expect("route a: has other, refused route a is wrong")
 
-	// An answer that is withheld: the cluster was sent, what has to come after it waits.
+	// An answer that is withheld: the cluster and its endpoints were sent, what has to come after them waits.
 	set(func(resp xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Silent: true} })
 	w = w.clone()
 	w.clusters["c"], w.endpoints["b"], w.routes["b"] = 1, 2, 2
 	r.engine.set(t, w)
-	c.until(t, func(s *xdstest.State) bool { return len(s.Log) > 0 && s.Resources[xdstest.Cluster]["c"].Version != "" })
+	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "endpoint-c") })
 	_, got := r.look(t)
-	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ", "route a: has other, refused route a is wrong", "route b: has other, waiting "}
+	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ", "endpoint c: has none, sent ", "route a: has other, refused route a is wrong", "route b: has other, waiting "}
 	if !cmp.Equal(want, got) {
 		t.Errorf("got %q, want %q", got, want)
 	}

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/meridian-mesh/meridian/mesh"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
@@ -69,25 +66,26 @@ func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) 
 }
 
 // take takes in a part of an answer. Nobody waits any more for one whose caller went away.
-func (s *session) take(part *dataplanev1.AdminAnswer) error {
+func (s *session) take(part *dataplanev1.AdminAnswer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.asked[part.GetId()]
 	if a == nil {
-		return nil
+		return
 	}
 	a.body = append(a.body, part.GetBody()...)
-	if len(a.body) > maxAdminAnswer {
-		return status.Errorf(codes.InvalidArgument, "an answer is longer than %d bytes", maxAdminAnswer)
+	last := part.GetLast()
+	switch {
+	case part.GetError() != "":
+		a.body, a.err, last = nil, fmt.Errorf("%w: %s", ErrCannotAnswer, part.GetError()), true
+	case len(a.body) > maxAdminAnswer:
+		// The launcher goes on, and the rest is for nobody.
+		a.body, a.err, last = nil, fmt.Errorf("%w: it is longer than %d bytes", ErrCannotAnswer, maxAdminAnswer), true
 	}
-	if part.GetError() != "" {
-		a.body, a.err = nil, fmt.Errorf("%w: %s", ErrCannotAnswer, part.GetError())
-	}
-	if part.GetLast() {
+	if last {
 		delete(s.asked, part.GetId())
 		close(a.done)
 	}
-	return nil
 }
 
 // end fails all that waits.

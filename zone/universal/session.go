@@ -124,9 +124,7 @@ func (r *Registry) reports(st *stream, p *proxy, mine *session) error {
 			return err
 		}
 		if a := msg.GetAdminAnswer(); a != nil {
-			if err := mine.take(a); err != nil {
-				return err
-			}
+			mine.take(a)
 			continue
 		}
 		report := msg.GetReport()
