@@ -3,6 +3,7 @@ package adminapi
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,12 +79,12 @@ func TestDiffOverZones(t *testing.T) {
 		zones[name] = withMesh(t, func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
 		zones[name].seed(documents(t, name, callers)...)
 	}
-	asked := 0
+	var asked atomic.Int64
 	g := withMesh(t, func(c *Config) {
 		global(c)
 		c.GuardShare, c.GuardProxies = 50, 2
 		c.Forward = func(ctx context.Context, zone, method string, req []byte) ([]byte, error) {
-			asked++
+			asked.Add(1)
 			if z := zones[zone]; z != nil {
 				return z.api.Call(ctx, method, req)
 			}
@@ -149,10 +150,10 @@ func TestDiffOverZones(t *testing.T) {
 			t.Errorf("a policy that stays at global would change %d proxies of zone %s", z.GetChanged(), z.GetZone())
 		}
 	}
-	asked = 0
+	asked.Store(0)
 	if diff("type: MeshMultiZoneService\nmesh: default\nname: m\nspec: {selector: {meshService: {matchLabels: {a: b}}}, ports: [{port: 80}]}",
-		adminclient.DiffOptions{Guard: true}); asked != 0 {
-		t.Errorf("%d zones were asked for nothing", asked)
+		adminclient.DiffOptions{Guard: true}); asked.Load() != 0 {
+		t.Errorf("%d zones were asked for nothing", asked.Load())
 	}
 
 	// Of two documents of one key the later holds, as with a write of both.
