@@ -1,4 +1,4 @@
-// Package adminapi is the management API of both roles: REST and gRPC (meridian.admin.v1, with reflection) on one port,
+// Package api is the management API of both roles: REST and gRPC (meridian.admin.v1, with reflection) on one port,
 // over one service.
 //
 // # Model
@@ -37,7 +37,7 @@
 //
 // An [API] is safe for concurrent use and starts nothing by itself; [API.Serve] owns its listener and ends with its context.
 // Watches hold a subscription each, whose memory is bounded by the number of keys; a slow reader gets merged changes.
-package adminapi
+package api
 
 import (
 	"context"
@@ -56,7 +56,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/reflection"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
@@ -80,7 +80,7 @@ type Config struct {
 
 	Store   store.Store
 	Replica *replica.Replica
-	Tokens  *auth.Tokens
+	Tokens  *tokens.Tokens
 
 	Version, Instance string
 
@@ -259,7 +259,7 @@ func (a *API) Call(ctx context.Context, method string, req []byte) ([]byte, erro
 		return nil, problem(http.StatusNotImplemented, "Could not execute admin operation", "this control plane (%s) does not know method %s",
 			a.conf.Version, method).grpc()
 	}
-	return f(context.WithValue(ctx, identityKey{}, identity{caller: Caller{Name: auth.ControlPlaneUser, Groups: []string{auth.AdminGroup}}}), req)
+	return f(context.WithValue(ctx, identityKey{}, identity{caller: Caller{Name: tokens.ControlPlaneUser, Groups: []string{tokens.AdminGroup}}}), req)
 }
 
 // recovered turns a panic into a problem; use as defer a.recovered(&err, what).

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -23,14 +23,14 @@ type Caller struct {
 func (c Caller) String() string { return c.Name + "/" + strings.Join(c.Groups, ",") }
 
 func (c Caller) admin() bool {
-	return c.Name == auth.AdminUser || slices.Contains(c.Groups, auth.AdminGroup)
+	return c.Name == tokens.AdminUser || slices.Contains(c.Groups, tokens.AdminGroup)
 }
 
-func (c Caller) anonymous() bool { return c.Name == auth.AnonymousUser }
+func (c Caller) anonymous() bool { return c.Name == tokens.AnonymousUser }
 
 var (
-	adminCaller     = Caller{Name: auth.AdminUser, Groups: []string{auth.AdminGroup, auth.AuthenticatedGroup}}
-	anonymousCaller = Caller{Name: auth.AnonymousUser, Groups: []string{auth.UnauthenticatedGroup}}
+	adminCaller     = Caller{Name: tokens.AdminUser, Groups: []string{tokens.AdminGroup, tokens.AuthenticatedGroup}}
+	anonymousCaller = Caller{Name: tokens.AnonymousUser, Groups: []string{tokens.UnauthenticatedGroup}}
 )
 
 // identity is what authentication found; err is a bad token, which the edge reports in its own form.
@@ -59,18 +59,18 @@ func (a *API) identify(r *http.Request) identity {
 		return identity{caller: anonymousCaller}
 	}
 	if a.conf.Tokens == nil {
-		return identity{caller: anonymousCaller, err: &auth.TokenError{Code: auth.UnknownKey, Reason: "this control plane accepts no tokens"}}
+		return identity{caller: anonymousCaller, err: &tokens.TokenError{Code: tokens.UnknownKey, Reason: "this control plane accepts no tokens"}}
 	}
 	c, err := a.conf.Tokens.VerifyUser(strings.TrimSpace(token))
 	if err != nil {
 		return identity{caller: anonymousCaller, err: err}
 	}
 	caller := Caller{Name: c.Name, Groups: slices.Clone(c.Groups)}
-	if !slices.Contains(caller.Groups, auth.AuthenticatedGroup) {
-		caller.Groups = append(caller.Groups, auth.AuthenticatedGroup)
+	if !slices.Contains(caller.Groups, tokens.AuthenticatedGroup) {
+		caller.Groups = append(caller.Groups, tokens.AuthenticatedGroup)
 	}
 	if caller.anonymous() { // a name is not a right, and this one would take rights away in silence
-		return identity{caller: anonymousCaller, err: &auth.TokenError{Code: auth.Mismatch, Reason: "the token is for the reserved user " + auth.AnonymousUser}}
+		return identity{caller: anonymousCaller, err: &tokens.TokenError{Code: tokens.Mismatch, Reason: "the token is for the reserved user " + tokens.AnonymousUser}}
 	}
 	return identity{caller: caller}
 }
@@ -147,5 +147,5 @@ func (a *API) authorize(ctx context.Context, v verb, kind *mesh.KindInfo) (Calle
 	case v == verbIssue:
 		what = "tokens"
 	}
-	return c, problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: this needs group %s", c, v, what, auth.AdminGroup)
+	return c, problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: this needs group %s", c, v, what, tokens.AdminGroup)
 }

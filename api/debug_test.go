@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -76,7 +76,7 @@ func TestDebugAtAZone(t *testing.T) {
 	if err := p.tokens.EnsureUserKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := p.tokens.IssueUser(t.Context(), auth.UserClaims{Name: "reader", Groups: []string{"team"}}, wait)
+	token, err := p.tokens.IssueUser(t.Context(), tokens.UserClaims{Name: "reader", Groups: []string{"team"}}, wait)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/meridian-mesh/meridian/internal/inspect"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	"github.com/meridian-mesh/meridian/xds/inspect"
 )
 
 const titleDiff = "Could not compare"

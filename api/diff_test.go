@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -96,7 +96,7 @@ func TestDiffOverZones(t *testing.T) {
 	}
 	g.seed(zone("east", "Online"), zone("north", "Online"))
 	c := g.grpc("")
-	diff := func(text string, o adminclient.DiffOptions) *adminv1.DiffResponse {
+	diff := func(text string, o client.DiffOptions) *adminv1.DiffResponse {
 		t.Helper()
 		got, err := c.Diff(t.Context(), documents(t, "", text), o)
 		if err != nil {
@@ -116,7 +116,7 @@ func TestDiffOverZones(t *testing.T) {
 	}
 	before := revisions()
 
-	got := diff(fasterText+"---"+nowhereText, adminclient.DiffOptions{Verbose: true})
+	got := diff(fasterText+"---"+nowhereText, client.DiffOptions{Verbose: true})
 	if len(got.GetZones()) != 2 || got.GetZones()[0].GetZone() != "east" || got.GetZones()[1].GetZone() != "north" {
 		t.Fatalf("zones: %v", got)
 	}
@@ -136,7 +136,7 @@ func TestDiffOverZones(t *testing.T) {
 	}
 	// What every proxy has is more than half of them.
 	every := strings.ReplaceAll(fasterText, "{kind: Mesh}, to: [{targetRef: {kind: Mesh}, ", "{kind: Mesh}, rules: [{")
-	if got := diff(every, adminclient.DiffOptions{}); len(got.GetGuards()) != 1 || !strings.Contains(got.GetGuards()[0], "of 4 proxies would change; this control plane lets 50 % pass") {
+	if got := diff(every, client.DiffOptions{}); len(got.GetGuards()) != 1 || !strings.Contains(got.GetGuards()[0], "of 4 proxies would change; this control plane lets 50 % pass") {
 		t.Errorf("guards: %v", got.GetGuards())
 	}
 	if d := cmp.Diff(before, revisions()); d != "" {
@@ -145,26 +145,26 @@ func TestDiffOverZones(t *testing.T) {
 
 	// Zones are not asked about what they would not get, and nobody is asked for a guard that no document can need.
 	kept := strings.Replace(fasterText, "name: faster", "name: faster\nlabels: {"+mesh.LabelSync+": "+mesh.SyncDisabled+"}", 1)
-	for _, z := range diff(kept, adminclient.DiffOptions{}).GetZones() {
+	for _, z := range diff(kept, client.DiffOptions{}).GetZones() {
 		if z.GetChanged() != 0 {
 			t.Errorf("a policy that stays at global would change %d proxies of zone %s", z.GetChanged(), z.GetZone())
 		}
 	}
 	asked.Store(0)
 	if diff("type: MeshMultiZoneService\nmesh: default\nname: m\nspec: {selector: {meshService: {matchLabels: {a: b}}}, ports: [{port: 80}]}",
-		adminclient.DiffOptions{Guard: true}); asked.Load() != 0 {
+		client.DiffOptions{Guard: true}); asked.Load() != 0 {
 		t.Errorf("%d zones were asked for nothing", asked.Load())
 	}
 
 	// Of two documents of one key the later holds, as with a write of both.
 	late := strings.Replace(nowhereText, "weight: 0", "weight: 1", 1)
-	if got := diff(nowhereText+"---"+late, adminclient.DiffOptions{}); len(got.GetGuards()) != 0 {
+	if got := diff(nowhereText+"---"+late, client.DiffOptions{}); len(got.GetGuards()) != 0 {
 		t.Errorf("guards: %v", got.GetGuards())
 	}
 
 	// A zone that is away is named.
 	g.seed(zone("south", "Online"), zone("west", "Offline"))
-	got = diff(fasterText, adminclient.DiffOptions{})
+	got = diff(fasterText, client.DiffOptions{})
 	if d := cmp.Diff([]string{"zone south is left out: its connection is lost", "zone west is left out: it is offline"}, got.GetWarnings()); d != "" || len(got.GetZones()) != 2 {
 		t.Errorf("warnings: %s, %v", d, got)
 	}
@@ -176,18 +176,18 @@ func TestDiffAdmits(t *testing.T) {
 	z.seed(documents(t, "east", callers)...)
 	c := z.grpc("")
 	bad := documents(t, "", strings.ReplaceAll(fasterText, "requestTimeout: 1s", "requestTimeout: -1s")+"---"+strings.ReplaceAll(nowhereText, "value: /", "value: x"))
-	_, err := c.Diff(t.Context(), bad, adminclient.DiffOptions{})
-	failed, ok := err.(*adminclient.Error)
+	_, err := c.Diff(t.Context(), bad, client.DiffOptions{})
+	failed, ok := err.(*client.Error)
 	if !ok || failed.Code != codes.InvalidArgument || len(failed.Violations) != 2 ||
 		failed.Violations[0].Field != "MeshTimeout faster: spec.to[0].default.http.requestTimeout" ||
 		failed.Violations[1].Field != "MeshHTTPRoute nowhere: spec.to[0].rules[0].matches[0].path.value" {
 		t.Errorf("%+v", err)
 	}
 	elsewhere := strings.ReplaceAll(fasterText, "mesh: default", "mesh: other")
-	if _, err := c.Diff(t.Context(), documents(t, "", elsewhere), adminclient.DiffOptions{}); err == nil || !strings.Contains(err.Error(), `mesh "other" not found`) {
+	if _, err := c.Diff(t.Context(), documents(t, "", elsewhere), client.DiffOptions{}); err == nil || !strings.Contains(err.Error(), `mesh "other" not found`) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.Diff(t.Context(), documents(t, "", "type: Mesh\nname: other\n---"+elsewhere), adminclient.DiffOptions{}); err != nil {
+	if _, err := c.Diff(t.Context(), documents(t, "", "type: Mesh\nname: other\n---"+elsewhere), client.DiffOptions{}); err != nil {
 		t.Errorf("a mesh that comes with its policies: %v", err)
 	}
 	if n := z.logs.FilterMessage("audit").Len(); n != 0 {
@@ -201,7 +201,7 @@ func TestDiffAdmits(t *testing.T) {
 		t.Fatal(err)
 	}
 	z.api.conf.LocalhostIsAdmin = false
-	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText), adminclient.DiffOptions{}); err == nil || err.(*adminclient.Error).Code != codes.PermissionDenied {
+	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText), client.DiffOptions{}); err == nil || err.(*client.Error).Code != codes.PermissionDenied {
 		t.Errorf("%v", err)
 	}
 }

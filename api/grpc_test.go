@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -33,9 +33,9 @@ func timeoutOf(t *testing.T, name string) *mesh.Resource {
 	return docs[0].Resource
 }
 
-func wantError(t *testing.T, err error, code codes.Code, contains string) *adminclient.Error {
+func wantError(t *testing.T, err error, code codes.Code, contains string) *client.Error {
 	t.Helper()
-	var e *adminclient.Error
+	var e *client.Error
 	if !errors.As(err, &e) || e.Code != code || !strings.Contains(e.Error(), contains) || e.Title == "" {
 		t.Fatalf("error %#v, want code %s, a title and text %q", err, code, contains)
 	}
@@ -46,11 +46,11 @@ func TestClientWritesAndReads(t *testing.T) {
 	p := withMesh(t, nil)
 	c, ctx := p.grpc(""), t.Context()
 	r := timeoutOf(t, "t1")
-	one, err := c.Put(ctx, r, adminclient.PutOptions{})
+	one, err := c.Put(ctx, r, client.PutOptions{})
 	if err != nil || !one.Created || !one.Changed || one.Resource.Key.Zone != "east" || one.Resource.Revision != one.Revision {
 		t.Fatalf("put: %+v, %v", one, err)
 	}
-	two, err := c.Put(ctx, r, adminclient.PutOptions{})
+	two, err := c.Put(ctx, r, client.PutOptions{})
 	if err != nil || two.Created || two.Changed || two.Revision != one.Revision {
 		t.Errorf("put of the same: %+v, %v", two, err)
 	}
@@ -62,36 +62,36 @@ func TestClientWritesAndReads(t *testing.T) {
 		t.Errorf("get: generation %d, %s", got.Generation, diff)
 	}
 	zero, past := uint64(0), one.Revision+5
-	_, err = c.Put(ctx, r, adminclient.PutOptions{IfRevision: &zero})
+	_, err = c.Put(ctx, r, client.PutOptions{IfRevision: &zero})
 	wantError(t, err, codes.FailedPrecondition, "exists already")
-	_, err = c.Put(ctx, r, adminclient.PutOptions{IfRevision: &past})
+	_, err = c.Put(ctx, r, client.PutOptions{IfRevision: &past})
 	wantError(t, err, codes.FailedPrecondition, "somebody changed it")
 	changed := got.Clone()
 	changed.Labels = map[string]string{"a": "b"}
-	dry, err := c.Put(ctx, changed, adminclient.PutOptions{DryRun: true})
+	dry, err := c.Put(ctx, changed, client.PutOptions{DryRun: true})
 	if err != nil || !dry.Changed || dry.Created || dry.Resource.Labels["a"] != "b" {
 		t.Errorf("dry run: %+v, %v", dry, err)
 	}
-	if _, err := c.Put(ctx, changed, adminclient.PutOptions{IfRevision: &one.Revision}); err != nil {
+	if _, err := c.Put(ctx, changed, client.PutOptions{IfRevision: &one.Revision}); err != nil {
 		t.Error(err)
 	}
 	for range 3 {
-		if _, err := c.Put(ctx, timeoutOf(t, "t2"), adminclient.PutOptions{}); err != nil {
+		if _, err := c.Put(ctx, timeoutOf(t, "t2"), client.PutOptions{}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	page, err := c.List(ctx, adminclient.ListOptions{Kind: mesh.KindMeshTimeout, Size: 1, Offset: 1})
+	page, err := c.List(ctx, client.ListOptions{Kind: mesh.KindMeshTimeout, Size: 1, Offset: 1})
 	if err != nil || page.Total != 2 || len(page.Resources) != 1 || page.Resources[0].Key.Name != "t2" {
 		t.Errorf("page: %+v, %v", page, err)
 	}
-	page, err = c.List(ctx, adminclient.ListOptions{Kind: mesh.KindMeshTimeout, Mesh: "default", Labels: map[string]string{"a": "b"}})
+	page, err = c.List(ctx, client.ListOptions{Kind: mesh.KindMeshTimeout, Mesh: "default", Labels: map[string]string{"a": "b"}})
 	if err != nil || page.Total != 1 {
 		t.Errorf("filtered: %+v, %v", page, err)
 	}
-	if _, err := c.Delete(ctx, r.Key, adminclient.DeleteOptions{IfRevision: &past}); err == nil {
+	if _, err := c.Delete(ctx, r.Key, client.DeleteOptions{IfRevision: &past}); err == nil {
 		t.Error("a delete with a stale condition went through")
 	}
-	if _, err := c.Delete(ctx, r.Key, adminclient.DeleteOptions{}); err != nil {
+	if _, err := c.Delete(ctx, r.Key, client.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 	_, err = c.Get(ctx, r.Key)
@@ -110,7 +110,7 @@ func TestClientErrors(t *testing.T) {
 	bad := timeoutOf(t, "t1")
 	bad.Key.Name = "T_1"
 	bad.Labels = map[string]string{mesh.LabelOrigin: "zone"}
-	_, err := c.Put(ctx, bad, adminclient.PutOptions{})
+	_, err := c.Put(ctx, bad, client.PutOptions{})
 	e := wantError(t, err, codes.InvalidArgument, "Resource is not valid")
 	var fields []string
 	for _, v := range e.Violations {
@@ -119,26 +119,26 @@ func TestClientErrors(t *testing.T) {
 	if diff := cmp.Diff([]string{"name", `labels["kuma.io/origin"]`}, fields); diff != "" {
 		t.Errorf("violations: %s", diff)
 	}
-	_, err = c.Put(ctx, dataplane("dp1", ""), adminclient.PutOptions{})
+	_, err = c.Put(ctx, dataplane("dp1", ""), client.PutOptions{})
 	wantError(t, err, codes.FailedPrecondition, "apply it at the control plane of that zone")
-	_, err = c.Put(ctx, dataplane("dp1", "east"), adminclient.PutOptions{})
+	_, err = c.Put(ctx, dataplane("dp1", "east"), client.PutOptions{})
 	wantError(t, err, codes.FailedPrecondition, "zone")
 	elsewhere := timeoutOf(t, "t1")
 	elsewhere.Key.Zone = "west"
-	_, err = c.Put(ctx, elsewhere, adminclient.PutOptions{})
+	_, err = c.Put(ctx, elsewhere, client.PutOptions{})
 	wantError(t, err, codes.InvalidArgument, "zone west")
-	_, err = c.List(ctx, adminclient.ListOptions{Kind: "Foo"})
+	_, err = c.List(ctx, client.ListOptions{Kind: "Foo"})
 	wantError(t, err, codes.InvalidArgument, "Foo")
 	noMesh := timeoutOf(t, "t1")
 	noMesh.Key.Mesh = "nope"
-	_, err = c.Put(ctx, noMesh, adminclient.PutOptions{})
+	_, err = c.Put(ctx, noMesh, client.PutOptions{})
 	wantError(t, err, codes.NotFound, "create the mesh first")
 	p.store.away = func() error { return store.ErrUnavailable }
-	_, err = c.Put(ctx, timeoutOf(t, "t1"), adminclient.PutOptions{})
+	_, err = c.Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 	wantError(t, err, codes.Unavailable, "unavailable")
 	p.store.away = nil
 
-	gone, err := adminclient.New(adminclient.Options{URL: "http://127.0.0.1:1"})
+	gone, err := client.New(client.Options{URL: "http://127.0.0.1:1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +152,7 @@ func TestClientErrors(t *testing.T) {
 	_, err = gone.Status(ctx)
 	wantError(t, err, codes.Unavailable, "127.0.0.1:1")
 	for _, u := range []string{"", "localhost:5681", "ftp://x", "http://x/api"} {
-		if _, err := adminclient.New(adminclient.Options{URL: u}); err == nil {
+		if _, err := client.New(client.Options{URL: u}); err == nil {
 			t.Errorf("URL %q is accepted", u)
 		}
 	}
@@ -178,23 +178,23 @@ func TestClientRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx := t.Context()
-	_, err = p.grpc("").List(ctx, adminclient.ListOptions{Kind: mesh.KindMesh})
+	_, err = p.grpc("").List(ctx, client.ListOptions{Kind: mesh.KindMesh})
 	wantError(t, err, codes.PermissionDenied, "send a user token")
-	_, err = p.grpc(strings.Replace(admin, ".", ".x", 1)).List(ctx, adminclient.ListOptions{Kind: mesh.KindMesh})
+	_, err = p.grpc(strings.Replace(admin, ".", ".x", 1)).List(ctx, client.ListOptions{Kind: mesh.KindMesh})
 	wantError(t, err, codes.Unauthenticated, "token")
 	a := p.grpc(admin)
 	john, err := a.IssueUserToken(ctx, "john", []string{"team-a"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.grpc(john).List(ctx, adminclient.ListOptions{Kind: mesh.KindMesh}); err != nil {
+	if _, err := p.grpc(john).List(ctx, client.ListOptions{Kind: mesh.KindMesh}); err != nil {
 		t.Error(err)
 	}
-	_, err = p.grpc(john).List(ctx, adminclient.ListOptions{Kind: mesh.KindSecret})
+	_, err = p.grpc(john).List(ctx, client.ListOptions{Kind: mesh.KindSecret})
 	wantError(t, err, codes.PermissionDenied, "john")
-	_, err = p.grpc(john).Put(ctx, timeoutOf(t, "t1"), adminclient.PutOptions{})
+	_, err = p.grpc(john).Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 	wantError(t, err, codes.PermissionDenied, "mesh-system:admin")
-	token, err := a.IssueDataplaneToken(ctx, adminclient.DataplaneToken{Mesh: "default", Name: "dp1", Tags: map[string][]string{"a": {"b"}}})
+	token, err := a.IssueDataplaneToken(ctx, client.DataplaneToken{Mesh: "default", Name: "dp1", Tags: map[string][]string{"a": {"b"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,15 +223,15 @@ func TestClientWatch(t *testing.T) {
 	c := p.grpc("")
 	var seen []string
 	done := errors.New("done")
-	err := c.Watch(ctx, []mesh.Kind{mesh.KindMeshTimeout}, "default", func(e adminclient.Event) error {
+	err := c.Watch(ctx, []mesh.Kind{mesh.KindMeshTimeout}, "default", func(e client.Event) error {
 		switch {
 		case e.Bookmark:
 			seen = append(seen, "bookmark")
-			_, err := c.Put(ctx, timeoutOf(t, "t1"), adminclient.PutOptions{})
+			_, err := c.Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 			return err
 		case len(e.Upserts) > 0:
 			seen = append(seen, "upsert "+e.Upserts[0].Key.Name)
-			_, err := c.Delete(ctx, e.Upserts[0].Key, adminclient.DeleteOptions{})
+			_, err := c.Delete(ctx, e.Upserts[0].Key, client.DeleteOptions{})
 			return err
 		}
 		seen = append(seen, "delete "+e.Deletes[0].Name)
@@ -327,7 +327,7 @@ func TestTunnelAndForward(t *testing.T) {
 	if d := g.want(g.do("DELETE", "/meshes/default", ""), 400); !strings.Contains(d.text, "still dataplanes") {
 		t.Errorf("mesh delete: %s", d.text)
 	}
-	page, err := g.grpc("").List(t.Context(), adminclient.ListOptions{Kind: mesh.KindDataplane})
+	page, err := g.grpc("").List(t.Context(), client.ListOptions{Kind: mesh.KindDataplane})
 	if err != nil || page.Total != 4 || len(page.Warnings) != 2 {
 		t.Errorf("over gRPC: %+v, %v", page, err)
 	}

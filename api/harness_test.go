@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"bytes"
@@ -16,8 +16,8 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -32,7 +32,7 @@ type plane struct {
 	t      *testing.T
 	api    *API
 	store  *flaky
-	tokens *auth.Tokens
+	tokens *tokens.Tokens
 	url    string
 	client *http.Client
 	logs   *observer.ObservedLogs
@@ -70,7 +70,7 @@ func newPlane(t *testing.T, edit func(*Config)) *plane {
 	if edit != nil {
 		edit(&conf)
 	}
-	p.tokens = auth.New(auth.Config{Store: st, View: rep.View, Zone: conf.Zone})
+	p.tokens = tokens.New(tokens.Config{Store: st, View: rep.View, Zone: conf.Zone})
 	conf.Tokens = p.tokens
 	if p.api, err = New(conf); err != nil {
 		t.Fatal(err)
@@ -210,9 +210,9 @@ func (p *plane) want(g got, status int, contains ...string) got {
 	return g
 }
 
-func (p *plane) grpc(token string) *adminclient.Client {
+func (p *plane) grpc(token string) *client.Client {
 	p.t.Helper()
-	c, err := adminclient.New(adminclient.Options{URL: p.url, Token: token})
+	c, err := client.New(client.Options{URL: p.url, Token: token})
 	if err != nil {
 		p.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/internal/inspect"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
+	"github.com/meridian-mesh/meridian/xds/inspect"
 )
 
 const titleInspect = "Could not inspect"

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 )
@@ -56,7 +56,7 @@ func invalid(title string, violations []mesh.Violation) *Problem {
 func (a *API) asProblem(err error, title string) *Problem {
 	var p *Problem
 	var bad *mesh.ValidationError
-	var te *auth.TokenError
+	var te *tokens.TokenError
 	var conflict *store.ConflictError
 	var wrong *store.InvalidError
 	switch {

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"bufio"
@@ -14,9 +14,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc/codes"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -181,7 +181,7 @@ func TestTLSWithPinnedToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := auth.New(auth.Config{Store: p.store, View: p.api.conf.Replica.View, Zone: "east", Pins: func() []string { return []string{server.Pin} }})
+	tokens := tokens.New(tokens.Config{Store: p.store, View: p.api.conf.Replica.View, Zone: "east", Pins: func() []string { return []string{server.Pin} }})
 	if err := tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -203,15 +203,15 @@ func TestTLSWithPinnedToken(t *testing.T) {
 		}
 	}()
 	url := "https://" + l.Addr().String()
-	c, err := adminclient.New(adminclient.Options{URL: url, Token: token})
+	c, err := client.New(client.Options{URL: url, Token: token})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.List(ctx, adminclient.ListOptions{Kind: mesh.KindMesh}); err != nil {
+	if _, err := c.List(ctx, client.ListOptions{Kind: mesh.KindMesh}); err != nil {
 		t.Errorf("with the token's pin: %v", err)
 	}
-	stranger, err := adminclient.New(adminclient.Options{URL: url})
+	stranger, err := client.New(client.Options{URL: url})
 	if err != nil {
 		t.Fatal(err)
 	}

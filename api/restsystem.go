@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"bytes"
@@ -11,8 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
-	"github.com/meridian-mesh/meridian/internal/auth"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -185,13 +185,13 @@ func displayName(k mesh.Kind) string {
 func (a *API) tokenHandler(what string) handler {
 	issue := map[string]func(r *http.Request, t tokenRequest, d *time.Duration) (string, error){
 		"dataplane": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueDataplane(r.Context(), auth.DataplaneClaims{Mesh: t.Mesh, Name: t.Name, Tags: t.Tags, Type: t.Type, Workload: t.Workload}, d)
+			return a.issueDataplane(r.Context(), tokens.DataplaneClaims{Mesh: t.Mesh, Name: t.Name, Tags: t.Tags, Type: t.Type, Workload: t.Workload}, d)
 		},
 		"zone": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueZone(r.Context(), auth.ZoneClaims{Zone: t.Zone, Scope: t.Scope}, d)
+			return a.issueZone(r.Context(), tokens.ZoneClaims{Zone: t.Zone, Scope: t.Scope}, d)
 		},
 		"user": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueUser(r.Context(), auth.UserClaims{Name: t.Name, Groups: t.Groups}, d)
+			return a.issueUser(r.Context(), tokens.UserClaims{Name: t.Name, Groups: t.Groups}, d)
 		},
 	}[what]
 	if issue == nil {

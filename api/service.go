@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -254,7 +254,7 @@ func (a *API) waitFor(ctx context.Context, revision uint64, timeout time.Duratio
 }
 
 func (s *service) IssueDataplaneToken(ctx context.Context, req *adminv1.IssueDataplaneTokenRequest) (*adminv1.IssueDataplaneTokenResponse, error) {
-	c := auth.DataplaneClaims{Mesh: req.GetMesh(), Name: req.GetName(), Type: req.GetType(), Workload: req.GetWorkload()}
+	c := tokens.DataplaneClaims{Mesh: req.GetMesh(), Name: req.GetName(), Type: req.GetType(), Workload: req.GetWorkload()}
 	for k, v := range req.GetTags() {
 		if c.Tags == nil {
 			c.Tags = map[string][]string{}
@@ -266,12 +266,12 @@ func (s *service) IssueDataplaneToken(ctx context.Context, req *adminv1.IssueDat
 }
 
 func (s *service) IssueZoneToken(ctx context.Context, req *adminv1.IssueZoneTokenRequest) (*adminv1.IssueZoneTokenResponse, error) {
-	token, err := s.api.issueZone(ctx, auth.ZoneClaims{Zone: req.GetZone(), Scope: req.GetScope()}, validity(req.GetValidFor()))
+	token, err := s.api.issueZone(ctx, tokens.ZoneClaims{Zone: req.GetZone(), Scope: req.GetScope()}, validity(req.GetValidFor()))
 	return &adminv1.IssueZoneTokenResponse{Token: token}, err
 }
 
 func (s *service) IssueUserToken(ctx context.Context, req *adminv1.IssueUserTokenRequest) (*adminv1.IssueUserTokenResponse, error) {
-	token, err := s.api.issueUser(ctx, auth.UserClaims{Name: req.GetName(), Groups: req.GetGroups()}, validity(req.GetValidFor()))
+	token, err := s.api.issueUser(ctx, tokens.UserClaims{Name: req.GetName(), Groups: req.GetGroups()}, validity(req.GetValidFor()))
 	return &adminv1.IssueUserTokenResponse{Token: token}, err
 }
 

@@ -1,4 +1,4 @@
-package adminapi
+package api
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -32,7 +32,7 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 	switch {
 	case errors.As(err, &bad):
 		return "", invalid(titleTokenRequest, bad.Violations)
-	case errors.Is(err, auth.ErrNoKey):
+	case errors.Is(err, tokens.ErrNoKey):
 		hint := "there is no mesh of that name"
 		switch {
 		case what == "zone" && a.conf.Federated:
@@ -40,7 +40,7 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 		case what != "dataplane":
 			hint = "the control plane has no signing key: store one as a GlobalSecret"
 		}
-		if err.Error() != auth.ErrNoKey.Error() {
+		if err.Error() != tokens.ErrNoKey.Error() {
 			hint = err.Error()
 		}
 		return "", problem(http.StatusNotFound, titleNoKey, "%s", hint)
@@ -61,22 +61,22 @@ func (a *API) auditIssue(c Caller, what string, fields []zap.Field, err error) {
 
 func orDefault(d *time.Duration) time.Duration {
 	if d == nil {
-		return auth.DefaultValidity
+		return tokens.DefaultValidity
 	}
 	return *d
 }
 
-func (a *API) issueDataplane(ctx context.Context, c auth.DataplaneClaims, validFor *time.Duration) (string, error) {
+func (a *API) issueDataplane(ctx context.Context, c tokens.DataplaneClaims, validFor *time.Duration) (string, error) {
 	return a.issued(ctx, "dataplane", []zap.Field{zap.String("mesh", c.Mesh), zap.String("name", c.Name), zap.String("workload", c.Workload)},
 		func() (string, error) { return a.conf.Tokens.IssueDataplane(ctx, c, orDefault(validFor)) })
 }
 
-func (a *API) issueZone(ctx context.Context, c auth.ZoneClaims, validFor *time.Duration) (string, error) {
+func (a *API) issueZone(ctx context.Context, c tokens.ZoneClaims, validFor *time.Duration) (string, error) {
 	return a.issued(ctx, "zone", []zap.Field{zap.String("zone", c.Zone), zap.Strings("scope", c.Scope)},
 		func() (string, error) { return a.conf.Tokens.IssueZone(ctx, c, orDefault(validFor)) })
 }
 
-func (a *API) issueUser(ctx context.Context, c auth.UserClaims, validFor *time.Duration) (string, error) {
+func (a *API) issueUser(ctx context.Context, c tokens.UserClaims, validFor *time.Duration) (string, error) {
 	return a.issued(ctx, "user", []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)}, func() (string, error) {
 		var d time.Duration // a user token without an end given is refused
 		if validFor != nil {

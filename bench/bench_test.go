@@ -11,7 +11,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/meridian-mesh/meridian/internal/bench"
+	"github.com/meridian-mesh/meridian/bench"
 )
 
 const asSidecars = "MERIDIAN_BENCH_TEST_SIDECARS"

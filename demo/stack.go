@@ -17,10 +17,10 @@ import (
 	"text/template"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
-	"github.com/meridian-mesh/meridian/internal/pgtest"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	"github.com/meridian-mesh/meridian/test/pgtest"
 )
 
 // The zones, in the order of their network's third byte, from 1.
@@ -70,7 +70,7 @@ func (w *workload) url(port int, path string) string {
 type controlPlane struct {
 	name, address string
 	process       *process
-	client        *adminclient.Client
+	client        *client.Client
 }
 
 // Stack is everything that runs.
@@ -193,7 +193,7 @@ func (s *Stack) issueTokens(ctx context.Context) error {
 		var token string
 		ok, seen, _ := eventually(ctx, 10*time.Second, func(ctx context.Context) (bool, string) {
 			var err error
-			token, err = s.zones[w.Zone].client.IssueDataplaneToken(ctx, adminclient.DataplaneToken{Mesh: mesh.DefaultMesh, Name: w.Name,
+			token, err = s.zones[w.Zone].client.IssueDataplaneToken(ctx, client.DataplaneToken{Mesh: mesh.DefaultMesh, Name: w.Name,
 				Tags: map[string][]string{mesh.TagService: {w.Service}}})
 			if err != nil {
 				return false, err.Error() // the mesh may not have arrived yet
@@ -259,7 +259,7 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 		cp.process.env = []string{"MERIDIAN_POSTGRES_URL=" + url}
 	}
 	if cp.client == nil {
-		c, err := adminclient.New(adminclient.Options{URL: "http://" + net.JoinHostPort(cp.address, "5681")})
+		c, err := client.New(client.Options{URL: "http://" + net.JoinHostPort(cp.address, "5681")})
 		if err != nil {
 			return err
 		}
@@ -393,7 +393,7 @@ func (s *Stack) put(ctx context.Context, cp *controlPlane, file string) (uint64,
 	}
 	var revision uint64
 	for _, d := range docs {
-		res, err := cp.client.Put(ctx, d.Resource, adminclient.PutOptions{})
+		res, err := cp.client.Put(ctx, d.Resource, client.PutOptions{})
 		if err != nil {
 			return 0, fmt.Errorf("%s at %s: %w", file, cp.name, err)
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -269,7 +269,7 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		}
 		return false, fmt.Sprintf("%d zones in its status", len(zones))
 	})
-	if _, err := s.global.client.Delete(ctx, key, adminclient.DeleteOptions{}); err != nil {
+	if _, err := s.global.client.Delete(ctx, key, client.DeleteOptions{}); err != nil {
 		return err
 	}
 	r.await(ctx, 10*time.Second, "once it is deleted the refusal is gone", func(ctx context.Context) (bool, string) {

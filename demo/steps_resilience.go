@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -35,7 +35,7 @@ func (s *Stack) behave(ctx context.Context, w *workload, query string) error {
 
 // withdraw deletes a policy at global and waits until every proxy has heard.
 func (s *Stack) withdraw(ctx context.Context, kind mesh.Kind, name string) error {
-	revision, err := s.global.client.Delete(ctx, mesh.Key{Kind: kind, Mesh: mesh.DefaultMesh, Name: name}, adminclient.DeleteOptions{})
+	revision, err := s.global.client.Delete(ctx, mesh.Key{Kind: kind, Mesh: mesh.DefaultMesh, Name: name}, client.DeleteOptions{})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -60,7 +60,7 @@ func stepJoin(ctx context.Context, s *Stack, r *Report) error {
 	expect := map[string]string{"us-east/booking-gateway": "1/1", "us-east/ticket-booking-v1": "1/1", "us-east/ticket-booking-v2": "1/1",
 		"us-east/ticket-booking": "2/2", "us-east/flight-search": "2/2", "eu-west/flight-search": "2/2", "eu-west/booking-gateway": "1/1"}
 	r.await(ctx, 15*time.Second, "at global: 7 MeshServices with zone and counts, each with a VIP and NAME.svc.kongair.mesh", func(ctx context.Context) (bool, string) {
-		page, err := s.global.client.List(ctx, adminclient.ListOptions{Kind: mesh.KindMeshService, Mesh: mesh.DefaultMesh})
+		page, err := s.global.client.List(ctx, client.ListOptions{Kind: mesh.KindMeshService, Mesh: mesh.DefaultMesh})
 		if err != nil {
 			return false, err.Error()
 		}
@@ -228,7 +228,7 @@ func pause(ctx context.Context, d time.Duration) {
 
 // stepTimeout cuts a slow handler in both zones.
 func stepTimeout(ctx context.Context, s *Stack, r *Report) error {
-	client := newClient()
+	caller := newClient()
 	for _, policy := range []struct {
 		file  string
 		limit time.Duration
@@ -237,7 +237,7 @@ func stepTimeout(ctx context.Context, s *Stack, r *Report) error {
 			return err
 		}
 		for _, zone := range zoneNames {
-			res := get(ctx, client, s.workload(zone, "booking-gateway").url(toFlightSearch, "/slow?d=5s"))
+			res := get(ctx, caller, s.workload(zone, "booking-gateway").url(toFlightSearch, "/slow?d=5s"))
 			took := res.ended.Sub(res.began)
 			r.Check(fmt.Sprintf("in %s a handler of 5 s is cut with 504 at %s", zone, policy.limit),
 				res.status == http.StatusGatewayTimeout && took > policy.limit-50*time.Millisecond && took < policy.limit+250*time.Millisecond,
@@ -245,6 +245,6 @@ func stepTimeout(ctx context.Context, s *Stack, r *Report) error {
 		}
 	}
 	// Later steps ask for nothing slow; the policy goes, so that it is not in their way.
-	_, err := s.global.client.Delete(ctx, mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: mesh.DefaultMesh, Name: "slow"}, adminclient.DeleteOptions{})
+	_, err := s.global.client.Delete(ctx, mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: mesh.DefaultMesh, Name: "slow"}, client.DeleteOptions{})
 	return err
 }

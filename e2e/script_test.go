@@ -15,7 +15,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
-	"github.com/meridian-mesh/meridian/internal/demo"
+	"github.com/meridian-mesh/meridian/demo"
 )
 
 // binaries is the folder with meridian and meridian-dp.

@@ -5,7 +5,7 @@
 //	adminapi ─▶ store ─▶ replica ─┬▶ kdsrpc.Server ◀═▶ zones
 //	                              ├▶ internal/members: members of MeshMultiZoneServices
 //	                              ├▶ internal/meshca: roots of meshes; authority signs the zones' intermediates
-//	                              └▶ aggregate.Zones: Zone resources, delivery statuses
+//	                              └▶ zones.Zones: Zone resources, delivery statuses
 //
 // [Global] only wires them; each part owns its state and says in its own package what it promises. Any number of replicas
 // on one Postgres are equal.
@@ -36,22 +36,22 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/global/aggregate"
-	"github.com/meridian-mesh/meridian/global/authority"
-	"github.com/meridian-mesh/meridian/internal/adminapi"
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/delivery"
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/controller/delivery"
+	"github.com/meridian-mesh/meridian/controller/members"
+	"github.com/meridian-mesh/meridian/controller/zones"
+	"github.com/meridian-mesh/meridian/identity/authority"
+	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/listen"
-	"github.com/meridian-mesh/meridian/internal/members"
-	"github.com/meridian-mesh/meridian/internal/meshca"
 	"github.com/meridian-mesh/meridian/internal/obs"
-	"github.com/meridian-mesh/meridian/internal/pki"
-	"github.com/meridian-mesh/meridian/internal/retention"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/store/retention"
 )
 
 // Config of a Global. Store and Server are required. An empty address switches that port off.
@@ -94,12 +94,12 @@ type Global struct {
 	cfg     Config
 	log     *zap.Logger
 	replica *replica.Replica
-	tokens  *auth.Tokens
+	tokens  *tokens.Tokens
 	kds     *kdsrpc.Server
-	api     *adminapi.API
+	api     *api.API
 	members *members.Aggregator
-	roots   *meshca.Reconciler
-	zones   *aggregate.Zones
+	roots   *ca.Reconciler
+	zones   *zones.Zones
 	deliver *delivery.Writer
 	history *retention.Keeper
 
@@ -139,28 +139,28 @@ func New(cfg Config) (*Global, error) {
 	log := cfg.Logger
 	g := &Global{cfg: cfg, log: log, ready: make(chan struct{}), listeners: map[string]net.Listener{}}
 	g.replica = replica.New(replica.Config{Store: cfg.Store, Logger: log.Named("replica"), Registerer: cfg.Registry})
-	g.tokens = auth.New(auth.Config{Store: cfg.Store, View: g.replica.View, Pins: g.pins})
+	g.tokens = tokens.New(tokens.Config{Store: cfg.Store, View: g.replica.View, Pins: g.pins})
 	signer := authority.New(authority.Config{Replica: g.replica, Logger: log.Named("authority")})
 	g.kds = kdsrpc.NewServer(kdsrpc.ServerConfig{
 		Store: cfg.Store, Replica: g.replica, Authenticate: g.authenticate, Instance: cfg.Instance, Sign: signer.Sign, Lease: cfg.Lease,
 		Validate: validate, Logger: log.Named("kds"), Registerer: cfg.Registry,
 	})
 	g.members = members.New(members.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("members"), Registerer: cfg.Registry})
-	g.roots = meshca.New(meshca.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("meshca")})
+	g.roots = ca.New(ca.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("meshca")})
 	g.deliver = delivery.New(delivery.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("delivery"),
 		Owns: func(k mesh.Key) bool { return k.Zone == "" }})
-	g.zones = aggregate.NewZones(aggregate.Config{Store: cfg.Store, Replica: g.replica, Sessions: g.kds, Delivery: g.deliver, Logger: log.Named("zones")})
+	g.zones = zones.NewZones(zones.Config{Store: cfg.Store, Replica: g.replica, Sessions: g.kds, Delivery: g.deliver, Logger: log.Named("zones")})
 	g.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return g.replica.View().Revision() },
 		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: log.Named("history"), Registerer: cfg.Registry})
-	api, err := adminapi.New(adminapi.Config{
-		Role: adminapi.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
-		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: meshca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
+	server, err := api.New(api.Config{
+		Role: api.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
+		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: ca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
 		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
 	})
 	if err != nil {
 		return nil, err
 	}
-	g.api = api
+	g.api = server
 	return g, nil
 }
 
@@ -207,11 +207,11 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 	if err == nil {
 		err = claims.Allows(claims.Zone, "cp")
 	}
-	var refused *auth.TokenError
+	var refused *tokens.TokenError
 	switch {
 	case errors.As(err, &refused):
 		code := codes.Unauthenticated
-		if refused.Code == auth.Mismatch || refused.Code == auth.WrongType {
+		if refused.Code == tokens.Mismatch || refused.Code == tokens.WrongType {
 			code = codes.PermissionDenied
 		}
 		return "", status.Error(code, refused.Reason)
@@ -224,7 +224,7 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 }
 
 // Tokens issues and checks tokens, for the command that prints the first administrator's.
-func (g *Global) Tokens() *auth.Tokens { return g.tokens }
+func (g *Global) Tokens() *tokens.Tokens { return g.tokens }
 
 // Replica is what this control plane reads.
 func (g *Global) Replica() *replica.Replica { return g.replica }
@@ -332,7 +332,7 @@ func (g *Global) bootstrap(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := meshca.Bootstrap(ctx, g.cfg.Store, g.tokens, g.cfg.SkipDefaultMesh, g.log); err != nil {
+	if err := ca.Bootstrap(ctx, g.cfg.Store, g.tokens, g.cfg.SkipDefaultMesh, g.log); err != nil {
 		return err
 	}
 	g.once.Do(func() { close(g.ready) })

@@ -9,7 +9,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -45,7 +45,7 @@ const storeTimeout = time.Second
 func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	revision := g.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
-		Role: adminapi.RoleGlobal, Instance: g.cfg.Instance, Version: g.cfg.Version, Revision: revision,
+		Role: api.RoleGlobal, Instance: g.cfg.Instance, Version: g.cfg.Version, Revision: revision,
 		Store: &adminv1.StoreStatus{Type: cmp.Or(g.cfg.StoreType, "embedded"), Available: true},
 	}
 	look, cancel := context.WithTimeout(ctx, storeTimeout)

@@ -7,7 +7,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/meridian-mesh/meridian/internal/adminapi"
+	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -21,7 +21,7 @@ import (
 // debugger answers adminapi's questions about this zone's proxies.
 type debugger struct{ z *Zone }
 
-// Proxy implements adminapi.Debugger.
+// Proxy implements api.Debugger.
 func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
 	view := d.z.replica.View()
@@ -119,40 +119,40 @@ func (d debugger) change(c xds.Change) *adminv1.DebugChangeResponse {
 	return out
 }
 
-// Change implements adminapi.Debugger.
-func (d debugger) Change(revision uint64) (*adminv1.DebugChangeResponse, adminapi.ChangeState) {
+// Change implements api.Debugger.
+func (d debugger) Change(revision uint64) (*adminv1.DebugChangeResponse, api.ChangeState) {
 	c, state := d.z.engine.Change(revision)
 	switch state {
 	case xds.ChangeAhead:
-		return nil, adminapi.ChangeAhead
+		return nil, api.ChangeAhead
 	case xds.ChangeForgotten:
-		return nil, adminapi.ChangeForgotten
+		return nil, api.ChangeForgotten
 	}
-	return d.change(c), adminapi.ChangeKnown
+	return d.change(c), api.ChangeKnown
 }
 
-// Local implements adminapi.Debugger.
-func (d debugger) Local(global uint64) (uint64, adminapi.ChangeState) {
+// Local implements api.Debugger.
+func (d debugger) Local(global uint64) (uint64, api.ChangeState) {
 	if d.z.client == nil {
-		return 0, adminapi.ChangeAhead
+		return 0, api.ChangeAhead
 	}
 	local, origin := d.z.client.Local(global)
 	switch origin {
 	case kdsrpc.OriginAhead:
-		return 0, adminapi.ChangeAhead
+		return 0, api.ChangeAhead
 	case kdsrpc.OriginForgotten:
-		return 0, adminapi.ChangeForgotten
+		return 0, api.ChangeForgotten
 	case kdsrpc.OriginNothing:
-		return 0, adminapi.ChangeElsewhere
+		return 0, api.ChangeElsewhere
 	}
-	return local, adminapi.ChangeKnown
+	return local, api.ChangeKnown
 }
 
-// Admin implements adminapi.Debugger.
+// Admin implements api.Debugger.
 func (d debugger) Admin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error) {
 	body, err := d.z.registry.Admin(ctx, key, what, filter)
 	if errors.Is(err, universal.ErrNoLauncher) || errors.Is(err, universal.ErrCannotAnswer) {
-		return nil, adminapi.NotNow(err.Error())
+		return nil, api.NotNow(err.Error())
 	}
 	return body, err
 }

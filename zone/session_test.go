@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
@@ -58,7 +58,7 @@ func TestLauncherSession(t *testing.T) {
 	a := w.join("web-1", "web", "127.0.0.1")
 	const endpoint = "127.0.0.1:9001"
 	w.waitEndpoints(client, clusterOf("web"), map[string]string{endpoint: "HEALTHY"})
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: "default", Name: "web-1"}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: "web-1"}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 )
 
 // token reads the zone token.
@@ -32,7 +32,7 @@ func (z *Zone) pins() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	pins, err := auth.PinsOf(token)
+	pins, err := tokens.PinsOf(token)
 	if err != nil {
 		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global with 'meridian token zone --zone %s'",
 			z.cfg.TokenFile, err, z.cfg.Name)

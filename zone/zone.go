@@ -38,23 +38,23 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/meridian-mesh/meridian/internal/adminapi"
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/delivery"
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/controller/delivery"
+	"github.com/meridian-mesh/meridian/controller/members"
+	"github.com/meridian-mesh/meridian/controller/services"
+	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/identity/issuer"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/listen"
-	"github.com/meridian-mesh/meridian/internal/members"
-	"github.com/meridian-mesh/meridian/internal/meshca"
 	"github.com/meridian-mesh/meridian/internal/obs"
-	"github.com/meridian-mesh/meridian/internal/pki"
-	"github.com/meridian-mesh/meridian/internal/retention"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/store/retention"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
-	"github.com/meridian-mesh/meridian/zone/identity"
-	"github.com/meridian-mesh/meridian/zone/services"
 	"github.com/meridian-mesh/meridian/zone/universal"
 )
 
@@ -115,19 +115,19 @@ type Zone struct {
 	cfg      Config
 	log      *zap.Logger
 	replica  *replica.Replica
-	tokens   *auth.Tokens
+	tokens   *tokens.Tokens
 	engine   *xds.Engine
 	ads      *delta.Server
 	registry *universal.Registry
-	issuer   *identity.Issuer
+	issuer   *issuer.Issuer
 	services *services.Reconciler
-	api      *adminapi.API
+	api      *api.API
 	delivery *delivery.Writer
 	history  *retention.Keeper
 	// client is nil in a standalone zone; members and roots are nil in any other.
 	client  *kdsrpc.Client
 	members *members.Aggregator
-	roots   *meshca.Reconciler
+	roots   *ca.Reconciler
 
 	progress *progress
 	refusals refusalLog
@@ -167,10 +167,10 @@ func New(cfg Config) (*Zone, error) {
 	}
 	z := &Zone{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), keys: make(chan struct{}), listeners: map[string]net.Listener{}}
 	z.replica = replica.New(replica.Config{Store: cfg.Store, Logger: z.log.Named("replica"), Registerer: cfg.Registry})
-	z.tokens = auth.New(auth.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
+	z.tokens = tokens.New(tokens.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
 	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, TestHooks: cfg.TestHooks, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
 	z.progress = newProgress(z.engine)
-	z.issuer = identity.New(identity.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
+	z.issuer = issuer.New(issuer.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
 		Logger: z.log.Named("identity"), Registerer: cfg.Registry})
 	z.services = services.New(services.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, DeletionGrace: cfg.DeletionGrace,
 		Logger: z.log.Named("services"), Registerer: cfg.Registry})
@@ -182,8 +182,8 @@ func New(cfg Config) (*Zone, error) {
 	z.delivery = delivery.New(delivery.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("delivery"), Owns: z.owns})
 	z.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return z.replica.View().Revision() },
 		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: z.log.Named("history"), Registerer: cfg.Registry})
-	api := adminapi.Config{
-		Role: adminapi.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
+	conf := api.Config{
+		Role: api.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
 		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, Debug: debugger{z}, ProcessConfig: cfg.ProcessConfig,
 		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
 	}
@@ -196,14 +196,14 @@ func New(cfg Config) (*Zone, error) {
 		reg.Synced = func() bool { return isClosed(client.Synced()) }
 	} else {
 		z.members = members.New(members.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("members"), Registerer: cfg.Registry})
-		z.roots = meshca.New(meshca.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("meshca")})
-		api.OnMesh = meshca.OnMesh(z.tokens, z.log)
+		z.roots = ca.New(ca.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("meshca")})
+		conf.OnMesh = ca.OnMesh(z.tokens, z.log)
 	}
 	z.registry = universal.New(reg)
 	z.ads = delta.NewServer(delta.Config{Source: z.engine, Admission: z.registry, MaxJoining: cfg.MaxJoining, MaxAge: cfg.ConnectionAge,
 		Logger: z.log.Named("ads"), Registerer: cfg.Registry})
 	var err error
-	z.api, err = adminapi.New(api)
+	z.api, err = api.New(conf)
 	return z, err
 }
 
@@ -251,7 +251,7 @@ func validate(r *mesh.Resource) error {
 }
 
 // Tokens issues and checks tokens, for the command that prints the first administrator's.
-func (z *Zone) Tokens() *auth.Tokens { return z.tokens }
+func (z *Zone) Tokens() *tokens.Tokens { return z.tokens }
 
 // Replica is what this control plane reads.
 func (z *Zone) Replica() *replica.Replica { return z.replica }
@@ -383,7 +383,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return meshca.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
+	return ca.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // bootstrap makes the first keys; it ends early.
@@ -395,9 +395,9 @@ func (z *Zone) bootstrap(ctx context.Context) error {
 	}
 	var err error
 	if z.federated() {
-		err = meshca.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
+		err = ca.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
 	} else {
-		err = meshca.Bootstrap(ctx, z.cfg.Store, z.tokens, z.cfg.SkipDefaultMesh, z.log)
+		err = ca.Bootstrap(ctx, z.cfg.Store, z.tokens, z.cfg.SkipDefaultMesh, z.log)
 	}
 	if err == nil {
 		close(z.keys)
@@ -436,15 +436,15 @@ func (z *Zone) isReady() error {
 }
 
 // sign has an intermediate signed: by global, or by this zone's own root if it is standalone.
-func (z *Zone) sign(ctx context.Context, meshName string, csr []byte) (meshca.Signed, error) {
+func (z *Zone) sign(ctx context.Context, meshName string, csr []byte) (ca.Signed, error) {
 	if z.client == nil {
-		return meshca.Sign(z.replica.View(), meshName, csr)
+		return ca.Sign(z.replica.View(), meshName, csr)
 	}
 	resp, err := z.client.IssueIntermediate(ctx, meshName, csr)
 	if err != nil {
-		return meshca.Signed{}, err
+		return ca.Signed{}, err
 	}
-	signed := meshca.Signed{Chain: []byte(resp.GetChain()), Root: []byte(resp.GetRoot())}
+	signed := ca.Signed{Chain: []byte(resp.GetChain()), Root: []byte(resp.GetRoot())}
 	if resp.GetProvidedKey() != "" {
 		signed.ProvidedKey = []byte(resp.GetProvidedKey())
 	}

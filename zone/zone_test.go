@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -107,7 +107,7 @@ type proxy struct {
 
 func (w *world) join(name, service, address string) *proxy {
 	w.t.Helper()
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-// Package adminclient is the typed Go client of a control plane's management API, meridian.admin.v1 over gRPC, on the
+// Package client is the typed Go client of a control plane's management API, meridian.admin.v1 over gRPC, on the
 // same port as REST. The client verbs of the meridian program use it; other tooling may.
 //
 // # Model
@@ -16,7 +16,7 @@
 // # Concurrency
 //
 // A Client is safe for concurrent use. Close ends its connection and is idempotent.
-package adminclient
+package client
 
 import (
 	"context"
@@ -37,7 +37,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )

@@ -18,8 +18,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meridian-mesh/meridian/dataplane/launcher"
 	"github.com/meridian-mesh/meridian/internal/config"
-	"github.com/meridian-mesh/meridian/internal/launcher"
 	"github.com/meridian-mesh/meridian/internal/obs"
 )
 

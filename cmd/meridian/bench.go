@@ -16,7 +16,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/bench"
+	"github.com/meridian-mesh/meridian/cli"
+
+	"github.com/meridian-mesh/meridian/bench"
 )
 
 // newBench is "meridian bench".
@@ -87,7 +89,7 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 				err = r.Table(out)
 			}
 			if err == nil && check && len(r.Missed) > 0 {
-				return errSilent
+				return cli.ErrSilent
 			}
 			return err
 		},

@@ -19,14 +19,14 @@ import (
 	"github.com/spf13/pflag"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/internal/obs"
-	"github.com/meridian-mesh/meridian/internal/pki"
-	"github.com/meridian-mesh/meridian/internal/retention"
-	"github.com/meridian-mesh/meridian/internal/seal"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/postgres"
+	"github.com/meridian-mesh/meridian/store/retention"
+	"github.com/meridian-mesh/meridian/store/seal"
 )
 
 // roleOptions are the flags that global and zone share.

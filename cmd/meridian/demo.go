@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/demo"
+	"github.com/meridian-mesh/meridian/cli"
+
+	"github.com/meridian-mesh/meridian/demo"
 )
 
 func newDemo() *cobra.Command {
@@ -50,9 +52,9 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 			if cmd.Context().Err() != nil && conf.Once {
 				return errors.New("interrupted")
 			}
-			say(cmd, "demo: %d passed, %d failed\n", passed, failed)
+			fmt.Fprintf(cmd.OutOrStdout(), "demo: %d passed, %d failed\n", passed, failed)
 			if failed > 0 {
-				return errSilent
+				return cli.ErrSilent
 			}
 			return nil
 		},

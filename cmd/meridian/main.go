@@ -10,14 +10,13 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
+	"github.com/meridian-mesh/meridian/cli"
 	"github.com/meridian-mesh/meridian/internal/config"
 )
 
@@ -30,24 +29,9 @@ func main() {
 	context.AfterFunc(ctx, stop)
 	err := newRoot().ExecuteContext(ctx)
 	if err != nil {
-		var code exitCode
-		switch {
-		case errors.As(err, &code):
-			os.Exit(int(code))
-		case !errors.Is(err, errSilent):
-			fmt.Fprintln(os.Stderr, "meridian:", err)
-		}
-		os.Exit(1)
+		os.Exit(cli.Report(os.Stderr, err))
 	}
 }
-
-// errSilent ends a command with exit code 1 after it has said everything itself.
-var errSilent = errors.New("failed")
-
-// exitCode ends a command with that code; it is an answer, and everything is said.
-type exitCode int
-
-func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -73,41 +57,8 @@ it knows, whatever happens to global. Start with "meridian demo", or with "merid
 		}
 	}
 	add("roles", newGlobal(), newZone())
-	add("client", newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(), newDelete(), newStatus(), newToken(), newConfig())
+	add("client", cli.Verbs()...)
 	add("try", newDemo(), newBench())
-	root.AddCommand(newVersion(), newDemoApp())
+	root.AddCommand(cli.Version(version), newDemoApp())
 	return root
-}
-
-func newVersion() *cobra.Command {
-	o := &clientOptions{}
-	cmd := &cobra.Command{
-		Use: "version", Short: "Print the versions of this program and of the control plane", Args: cobra.NoArgs,
-		Example: "  meridian version\n  meridian version --client",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			say(cmd, "meridian %s\n", version)
-			if only, _ := cmd.Flags().GetBool("client"); only {
-				return nil
-			}
-			c, done, err := o.connect(cmd)
-			if err != nil {
-				return err
-			}
-			defer done()
-			s, err := c.Status(cmd.Context())
-			if err != nil {
-				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "control plane:", err)
-				return nil
-			}
-			say(cmd, "control plane %s (%s)\n", s.GetVersion(), s.GetRole())
-			return nil
-		},
-	}
-	cmd.Flags().Bool("client", false, "do not ask the control plane")
-	o.flags(cmd)
-	return cmd
-}
-
-func say(cmd *cobra.Command, format string, args ...any) {
-	_, _ = fmt.Fprintf(cmd.OutOrStdout(), format, args...)
 }

@@ -1,4 +1,4 @@
-// Package aggregate turns what the zones report into state at global: a Zone resource with its status for every zone that
+// Package zones turns what the zones report into state at global: a Zone resource with its status for every zone that
 // ever connected, and the delivery status of policies from the refusals of zones and their proxies.
 //
 // Members of MeshMultiZoneServices are computed by internal/members, which a standalone zone shares.
@@ -7,7 +7,7 @@
 // has, and writes the difference. Fields that change all the time (lag, bytes) are not written; status calls read them from
 // the session. A zone that was online before global restarted and does not come back is written as Offline after
 // [Config.ReturnTime].
-package aggregate
+package zones
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/internal/delivery"
+	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"

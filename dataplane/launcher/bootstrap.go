@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/meridian-mesh/meridian/xds/bootstrap"
+	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 )
 
 // bootstrap writes Envoy's bootstrap and the token that it reads, both mode 0600, and returns the bootstrap's path.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
 )
 
 // trust is how the zone's certificate is checked, and the CA that was found doing so: Envoy gets it as the only root for

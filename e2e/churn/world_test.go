@@ -21,9 +21,9 @@ import (
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/launcher"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/dataplane/launcher"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -243,7 +243,7 @@ networking:
 	for i, d := range w.destinations {
 		doc += fmt.Sprintf("  - {address: %s, port: %d, backendRef: {kind: MeshService, name: %s, port: 80}}\n", p.address, firstOutbound+i, d)
 	}
-	token, err := w.zone.Tokens().IssueDataplane(ctx, auth.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(ctx, tokens.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
-	"github.com/meridian-mesh/meridian/xds/bootstrap"
+	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 )
 
 const permission = `

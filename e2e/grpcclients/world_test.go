@@ -27,8 +27,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -158,7 +158,7 @@ func (w *world) token(name string) string {
 	if err := w.zone.Tokens().EnsureMeshKey(w.ctx, meshName); err != nil {
 		w.t.Fatal(err)
 	}
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/internal/adminclient"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -46,7 +46,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			})
 		}
 	}
-	c, err := adminclient.New(adminclient.Options{URL: "http://" + w.g.addresses[global.API]})
+	c, err := client.New(client.Options{URL: "http://" + w.g.addresses[global.API]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			}
 		}
 		before := responses()
-		said, err := c.Diff(w.ctx, []*mesh.Resource{policy}, adminclient.DiffOptions{})
+		said, err := c.Diff(w.ctx, []*mesh.Resource{policy}, client.DiffOptions{})
 		if err != nil || len(said.GetWarnings()) > 0 || len(said.GetZones()) != 2 {
 			t.Fatalf("step %d, %s: %v, %v", step, policy.Key, said, err)
 		}
@@ -89,7 +89,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 				names[z.GetZone()+"/"+k.GetName()] = true
 			}
 		}
-		put, err := c.Put(w.ctx, policy, adminclient.PutOptions{})
+		put, err := c.Put(w.ctx, policy, client.PutOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -113,7 +113,7 @@ func TestGlobalRestart(t *testing.T) {
 func TestBadToken(t *testing.T) {
 	w := newWorld(t)
 	foreign := w.zoneToken("eu-west")
-	late, err := w.global.Tokens().IssueZone(w.ctx, auth.ZoneClaims{Zone: "us-east", Scope: []string{"cp"}}, time.Nanosecond)
+	late, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{Zone: "us-east", Scope: []string{"cp"}}, time.Nanosecond)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -143,7 +143,7 @@ func (w *world) startGlobal() {
 
 func (w *world) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.global.Tokens().IssueZone(w.ctx, auth.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
+	token, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func (w *world) sidecar(zoneName, name, service, address string) *proxy {
 // config of a sidecar's stand-in.
 func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 	w.t.Helper()
-	token, err := w.global.Tokens().IssueDataplane(w.ctx, auth.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
+	token, err := w.global.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}

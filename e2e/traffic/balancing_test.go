@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"testing"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 func TestBalancing(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 var yamlBlock = regexp.MustCompile("(?s)```yaml\n(.*?)```")

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 // TestHealthChecks: instances that are not well get nothing, and something again when they are.

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 // inboundMesh is a world whose workloads' own doors are what is tested.

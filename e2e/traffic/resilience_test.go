@@ -20,7 +20,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 func TestResilience(t *testing.T) {

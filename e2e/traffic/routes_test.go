@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 const us = "us-east"

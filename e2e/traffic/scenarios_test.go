@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 // scenario is a document of testdata/scenarios: what users of the public guides write.

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/meridian-mesh/meridian/e2e/meshtest"
+	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
 const eu = "eu-west"

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/meshca"
+	"github.com/meridian-mesh/meridian/identity/ca"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
@@ -50,9 +50,9 @@ func (s *Signer) Sign(ctx context.Context, zone, meshName string, csr []byte) (*
 	case <-ctx.Done():
 		return nil, status.FromContextError(ctx.Err()).Err()
 	}
-	signed, err := meshca.Sign(s.cfg.Replica.View(), meshName, csr)
+	signed, err := ca.Sign(s.cfg.Replica.View(), meshName, csr)
 	switch {
-	case errors.Is(err, meshca.ErrNoAuthority):
+	case errors.Is(err, ca.ErrNoAuthority):
 		return nil, status.Error(codes.Unavailable, err.Error())
 	case err != nil:
 		return nil, status.Error(codes.FailedPrecondition, err.Error())

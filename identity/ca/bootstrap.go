@@ -1,4 +1,4 @@
-package meshca
+package ca
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-// Package meshca is what comes with a mesh at the control plane that owns it, global or a standalone zone: its default
+// Package ca is what comes with a mesh at the control plane that owns it, global or a standalone zone: its default
 // policies, its proxies' token key, and its root certificate authority.
 //
 // # Defaults
@@ -15,4 +15,4 @@
 //
 // A provided backend names its own certificate and key. If that certificate may sign intermediates they are signed with
 // it; else the pair itself is handed to the zones.
-package meshca
+package ca

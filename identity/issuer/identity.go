@@ -1,4 +1,4 @@
-// Package identity gives the zone's proxies their certificates.
+// Package issuer gives the zone's proxies their certificates.
 //
 // # Authorities
 //
@@ -18,7 +18,7 @@
 //
 // [Issuer.Run] owns two loops: one that obtains intermediates and may wait for global, one that issues leaves and never
 // waits. [Issuer.Issue] issues a joining proxy's leaf at once, in the caller's goroutine; the mutex is held over that.
-package identity
+package issuer
 
 import (
 	"cmp"
@@ -33,8 +33,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/meridian-mesh/meridian/internal/meshca"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -49,7 +49,7 @@ type Config struct {
 	Store   store.Store
 	Replica *replica.Replica
 	// Sign has an intermediate signed by the mesh's root. It may take as long as it needs; it ends with ctx.
-	Sign func(ctx context.Context, meshName string, csrDER []byte) (meshca.Signed, error)
+	Sign func(ctx context.Context, meshName string, csrDER []byte) (ca.Signed, error)
 	// Set hands a proxy's identity to the engine; nil takes it away.
 	Set func(proxy mesh.Key, id *ir.Identity)
 
@@ -209,7 +209,7 @@ func (i *Issuer) poke() {
 
 func backendOf(view replica.View, meshName string) *meshv1.Mesh_Backend {
 	m, _ := view.Get(mesh.Key{Kind: mesh.KindMesh, Name: meshName})
-	return meshca.Backend(m)
+	return ca.Backend(m)
 }
 
 // load reads the authority of a mesh from the view; mu is held.
@@ -219,7 +219,7 @@ func (i *Issuer) load(view replica.View, meshName string) {
 		delete(i.authorities, meshName)
 		return
 	}
-	lifetime, err := meshca.ParseLifetime(cmp.Or(b.GetDpCert().GetRotation().GetExpiration(), "24h"))
+	lifetime, err := ca.ParseLifetime(cmp.Or(b.GetDpCert().GetRotation().GetExpiration(), "24h"))
 	if err != nil || lifetime == 0 {
 		lifetime = 24 * time.Hour
 	}
@@ -250,7 +250,7 @@ func (i *Issuer) load(view replica.View, meshName string) {
 // material is the PEM (chain and key) that signs in this zone, and the root it hangs on.
 func (i *Issuer) material(view replica.View, meshName string, b *meshv1.Mesh_Backend) (source []byte, root string) {
 	if b.GetType() == "provided" {
-		if p, _, err := meshca.Root(view, meshName); err == nil && !meshca.MaySign(p.Cert) {
+		if p, _, err := ca.Root(view, meshName); err == nil && !ca.MaySign(p.Cert) {
 			return slices.Concat(p.Cert, []byte("\n"), p.Key), string(p.Cert)
 		}
 	}
@@ -264,13 +264,13 @@ func (i *Issuer) material(view replica.View, meshName string, b *meshv1.Mesh_Bac
 // rootOf is the trust anchor that the view holds, or empty if it is not here yet.
 func rootOf(view replica.View, meshName string, b *meshv1.Mesh_Backend) string {
 	if b.GetType() == "provided" {
-		p, _, err := meshca.Root(view, meshName)
+		p, _, err := ca.Root(view, meshName)
 		if err != nil {
 			return ""
 		}
 		return string(p.Cert)
 	}
-	r, ok := view.Get(meshca.RootCertKey(meshName, b.GetName()))
+	r, ok := view.Get(ca.RootCertKey(meshName, b.GetName()))
 	if !ok {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package identity
+package issuer
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/meridian-mesh/meridian/internal/meshca"
+	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -52,14 +52,14 @@ func newWorld(t *testing.T) *world {
 	rep := replica.New(replica.Config{Store: st})
 	w := &world{t: t, st: st, ids: map[mesh.Key]*ir.Identity{}}
 	w.issuer = New(Config{Zone: "us-east", Store: st, Replica: rep,
-		Sign: func(_ context.Context, meshName string, csr []byte) (meshca.Signed, error) {
+		Sign: func(_ context.Context, meshName string, csr []byte) (ca.Signed, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.away {
-				return meshca.Signed{}, errors.New("global is away")
+				return ca.Signed{}, errors.New("global is away")
 			}
 			w.signed++
-			return meshca.Sign(rep.View(), meshName, csr)
+			return ca.Sign(rep.View(), meshName, csr)
 		},
 		Set: func(k mesh.Key, id *ir.Identity) {
 			w.mu.Lock()
@@ -68,7 +68,7 @@ func newWorld(t *testing.T) *world {
 			w.sets++
 		},
 	})
-	roots := meshca.New(meshca.Config{Store: st, Replica: rep})
+	roots := ca.New(ca.Config{Store: st, Replica: rep})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 3)
 	for _, run := range []func(context.Context) error{rep.Run, w.issuer.Run, roots.Run} {
@@ -138,7 +138,7 @@ func TestLeafHangsOnRoot(t *testing.T) {
 		if got := time.Until(id.Expires); got > 24*time.Hour || got < 23*time.Hour {
 			t.Errorf("it lives %s, want 24h", got)
 		}
-		root, err := w.st.Get(context.Background(), meshca.RootCertKey("default", "ca"))
+		root, err := w.st.Get(context.Background(), ca.RootCertKey("default", "ca"))
 		if err != nil {
 			t.Fatal(err)
 		}

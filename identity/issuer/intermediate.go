@@ -1,4 +1,4 @@
-package identity
+package issuer
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/internal/meshca"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -84,12 +84,12 @@ func (i *Issuer) sleep(ctx context.Context, d time.Duration) error {
 
 // need says whether a mesh needs an intermediate now, else when it will.
 func (i *Issuer) need(view replica.View, m *mesh.Resource, now time.Time) (at time.Time, need bool) {
-	b := meshca.Backend(m)
+	b := ca.Backend(m)
 	if b == nil {
 		return at, false
 	}
 	if b.GetType() == "provided" {
-		if p, _, err := meshca.Root(view, m.Key.Name); err == nil && !meshca.MaySign(p.Cert) {
+		if p, _, err := ca.Root(view, m.Key.Name); err == nil && !ca.MaySign(p.Cert) {
 			return at, false
 		}
 	}
@@ -115,7 +115,7 @@ func sameRoot(a, b string) bool {
 
 // request has a new intermediate signed and keeps it.
 func (i *Issuer) request(ctx context.Context, view replica.View, m *mesh.Resource) error {
-	b := meshca.Backend(m)
+	b := ca.Backend(m)
 	csr, key, err := pki.NewCSR(m.Key.Name, i.cfg.Zone)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-// Package auth issues and verifies the tokens of dataplanes, zones and users.
+// Package tokens issues and verifies the tokens of dataplanes, zones and users.
 //
 // # Model
 //
@@ -31,7 +31,7 @@
 // # Concurrency
 //
 // [Tokens] is safe for concurrent use and has no goroutine.
-package auth
+package tokens
 
 import (
 	"context"
@@ -45,7 +45,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"

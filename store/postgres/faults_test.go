@@ -13,12 +13,12 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/meridian-mesh/meridian/internal/pgtest"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/storetest"
 	"github.com/meridian-mesh/meridian/store/txn"
+	"github.com/meridian-mesh/meridian/test/pgtest"
 )
 
 func put(name string, n int) store.Op {

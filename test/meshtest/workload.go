@@ -18,10 +18,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/xds/bootstrap"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -92,7 +92,7 @@ func (w *World) dataplaneToken(name string) (string, error) {
 	if err := w.tokens.EnsureMeshKey(ctx, mesh.DefaultMesh); err != nil {
 		return "", err
 	}
-	return w.tokens.IssueDataplane(ctx, auth.DataplaneClaims{Mesh: mesh.DefaultMesh, Name: name}, time.Hour)
+	return w.tokens.IssueDataplane(ctx, tokens.DataplaneClaims{Mesh: mesh.DefaultMesh, Name: name}, time.Hour)
 }
 
 // Ingress starts a zone's ingress.
@@ -139,7 +139,7 @@ func (x *Workload) Remove(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	c := x.world.zones[x.Zone].client
-	revision, err := c.Delete(ctx, mesh.Key{Kind: mesh.KindDataplane, Mesh: mesh.DefaultMesh, Name: x.Name}, adminclient.DeleteOptions{})
+	revision, err := c.Delete(ctx, mesh.Key{Kind: mesh.KindDataplane, Mesh: mesh.DefaultMesh, Name: x.Name}, client.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func (x *Workload) Join(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := x.world.zones[x.Zone].client
-	res, err := c.Put(ctx, docs[0].Resource, adminclient.PutOptions{})
+	res, err := c.Put(ctx, docs[0].Resource, client.PutOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,10 +15,10 @@ import (
 	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc/codes"
 
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/internal/adminclient"
-	"github.com/meridian-mesh/meridian/internal/auth"
-	"github.com/meridian-mesh/meridian/internal/pki"
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
@@ -33,16 +33,16 @@ type World struct {
 	network string
 	next    int
 	zones   map[string]*part
-	tokens  *auth.Tokens
+	tokens  *tokens.Tokens
 	// top is the API where documents are applied.
-	top *adminclient.Client
+	top *client.Client
 }
 
 // part is a zone.
 type part struct {
 	zone   *zone.Zone
 	server *pki.Server
-	client *adminclient.Client
+	client *client.Client
 }
 
 type runner interface {
@@ -127,7 +127,7 @@ func network(t *testing.T) string {
 }
 
 // run starts a control plane, waits until it is ready, and gives a client of its API.
-func (w *World) run(r runner, api string) *adminclient.Client {
+func (w *World) run(r runner, api string) *client.Client {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	if err := r.Listen(ctx); err != nil {
@@ -148,7 +148,7 @@ func (w *World) run(r runner, api string) *adminclient.Client {
 	case <-time.After(Patience):
 		t.Fatal("a control plane is not ready in time")
 	}
-	c, err := adminclient.New(adminclient.Options{URL: "http://" + r.Addresses()[api]})
+	c, err := client.New(client.Options{URL: "http://" + r.Addresses()[api]})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +158,7 @@ func (w *World) run(r runner, api string) *adminclient.Client {
 
 func (w *World) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.tokens.IssueZone(context.Background(), auth.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
+	token, err := w.tokens.IssueZone(context.Background(), tokens.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -193,7 +193,7 @@ func (w *World) ApplyAt(t *testing.T, zoneName, text string) ([]mesh.Key, []stri
 	return w.apply(t, w.zones[zoneName].client, zoneName, text)
 }
 
-func (w *World) apply(t *testing.T, c *adminclient.Client, zoneName, text string) (keys []mesh.Key, warnings []string) {
+func (w *World) apply(t *testing.T, c *client.Client, zoneName, text string) (keys []mesh.Key, warnings []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
@@ -213,7 +213,7 @@ func (w *World) apply(t *testing.T, c *adminclient.Client, zoneName, text string
 		if err != nil && !notFound(err) {
 			t.Fatal(err)
 		}
-		res, err := c.Put(ctx, d.Resource, adminclient.PutOptions{})
+		res, err := c.Put(ctx, d.Resource, client.PutOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,24 +227,24 @@ func (w *World) apply(t *testing.T, c *adminclient.Client, zoneName, text string
 }
 
 func notFound(err error) bool {
-	var e *adminclient.Error
+	var e *client.Error
 	return errors.As(err, &e) && e.Code == codes.NotFound
 }
 
-func (w *World) restore(t *testing.T, c *adminclient.Client, key mesh.Key, before *mesh.Resource) {
+func (w *World) restore(t *testing.T, c *client.Client, key mesh.Key, before *mesh.Resource) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	var revision uint64
 	var err error
 	if before == nil {
-		revision, err = c.Delete(ctx, key, adminclient.DeleteOptions{})
+		revision, err = c.Delete(ctx, key, client.DeleteOptions{})
 		if notFound(err) {
 			return
 		}
 	} else {
-		var res adminclient.PutResult
+		var res client.PutResult
 		before.Revision = 0
-		res, err = c.Put(ctx, before, adminclient.PutOptions{})
+		res, err = c.Put(ctx, before, client.PutOptions{})
 		revision = res.Revision
 	}
 	if err != nil {
@@ -259,14 +259,14 @@ func (w *World) Delete(t *testing.T, key mesh.Key) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	revision, err := w.top.Delete(ctx, key, adminclient.DeleteOptions{})
+	revision, err := w.top.Delete(ctx, key, client.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.wait(t, w.top, revision)
 }
 
-func (w *World) wait(t *testing.T, c *adminclient.Client, revision uint64) {
+func (w *World) wait(t *testing.T, c *client.Client, revision uint64) {
 	t.Helper()
 	resp, err := c.Wait(context.Background(), revision, Patience)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -299,12 +299,12 @@ func (r *Registry) authenticate(res *mesh.Resource, c claim) error {
 	token := strings.TrimSpace(strings.TrimPrefix(c.Token, "Bearer "))
 	var err error
 	if res.Key.Kind == mesh.KindZoneIngress {
-		var claims auth.ZoneClaims
+		var claims tokens.ZoneClaims
 		if claims, err = r.cfg.Tokens.VerifyZone(token); err == nil {
 			err = claims.Allows(r.cfg.Zone, c.ProxyType)
 		}
 	} else {
-		var claims auth.DataplaneClaims
+		var claims tokens.DataplaneClaims
 		if claims, err = r.cfg.Tokens.VerifyDataplane(token); err == nil {
 			err = claims.Allows(res, c.ProxyType)
 		}
@@ -312,14 +312,14 @@ func (r *Registry) authenticate(res *mesh.Resource, c claim) error {
 	if err == nil {
 		return nil
 	}
-	var te *auth.TokenError
+	var te *tokens.TokenError
 	if !errors.As(err, &te) {
 		return status.Errorf(codes.Unavailable, "the token could not be checked, try again: %v", err)
 	}
 	switch te.Code {
-	case auth.WrongType, auth.Mismatch:
+	case tokens.WrongType, tokens.Mismatch:
 		return status.Error(codes.PermissionDenied, te.Reason)
-	case auth.UnknownKey:
+	case tokens.UnknownKey:
 		if !r.synced() {
 			return status.Error(codes.Unavailable, "the token's key is not known yet: this zone has not heard from global, try again")
 		}

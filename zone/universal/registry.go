@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -33,10 +33,10 @@ const (
 	DefaultMassMinimum  = 3
 )
 
-// Verifier checks tokens; [auth.Tokens] is one.
+// Verifier checks tokens; [tokens.Tokens] is one.
 type Verifier interface {
-	VerifyDataplane(token string) (auth.DataplaneClaims, error)
-	VerifyZone(token string) (auth.ZoneClaims, error)
+	VerifyDataplane(token string) (tokens.DataplaneClaims, error)
+	VerifyZone(token string) (tokens.ZoneClaims, error)
 }
 
 // Config of a Registry. Zone, Store, Replica and Tokens are required.

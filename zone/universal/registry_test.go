@@ -13,7 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/internal/auth"
+	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -27,26 +27,26 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const zone = "us-east"
 
-// tokens are "good" for anything, "other" for the dataplane other, "late" expired.
-type tokens struct{}
+// fakeTokens are "good" for anything, "other" for the dataplane other, "late" expired.
+type fakeTokens struct{}
 
-func (tokens) VerifyDataplane(token string) (auth.DataplaneClaims, error) {
+func (fakeTokens) VerifyDataplane(token string) (tokens.DataplaneClaims, error) {
 	switch token {
 	case "good":
-		return auth.DataplaneClaims{}, nil
+		return tokens.DataplaneClaims{}, nil
 	case "other":
-		return auth.DataplaneClaims{Name: "other"}, nil
+		return tokens.DataplaneClaims{Name: "other"}, nil
 	case "late":
-		return auth.DataplaneClaims{}, &auth.TokenError{Code: auth.Expired, Reason: "the token expired"}
+		return tokens.DataplaneClaims{}, &tokens.TokenError{Code: tokens.Expired, Reason: "the token expired"}
 	}
-	return auth.DataplaneClaims{}, &auth.TokenError{Code: auth.UnknownKey, Reason: "no such key"}
+	return tokens.DataplaneClaims{}, &tokens.TokenError{Code: tokens.UnknownKey, Reason: "no such key"}
 }
 
-func (tokens) VerifyZone(token string) (auth.ZoneClaims, error) {
+func (fakeTokens) VerifyZone(token string) (tokens.ZoneClaims, error) {
 	if token == "ingress" {
-		return auth.ZoneClaims{Zone: zone, Scope: []string{"ingress"}}, nil
+		return tokens.ZoneClaims{Zone: zone, Scope: []string{"ingress"}}, nil
 	}
-	return auth.ZoneClaims{}, &auth.TokenError{Code: auth.WrongType, Reason: "not a zone token"}
+	return tokens.ZoneClaims{}, &tokens.TokenError{Code: tokens.WrongType, Reason: "not a zone token"}
 }
 
 // world is a registry inside a synctest bubble; it can be restarted on the same store.
@@ -78,7 +78,7 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) start(instance string) {
 	w.rep = replica.New(replica.Config{Store: w.st})
-	w.reg = New(Config{Zone: zone, Instance: instance, Store: w.st, Replica: w.rep, Tokens: tokens{}})
+	w.reg = New(Config{Zone: zone, Instance: instance, Store: w.st, Replica: w.rep, Tokens: fakeTokens{}})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- w.rep.Run(ctx) }()

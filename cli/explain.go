@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -67,7 +67,7 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 				printExplanation(cmd, got)
 			}
 			if !got.GetOk() {
-				return errSilent
+				return ErrSilent
 			}
 			return nil
 		},

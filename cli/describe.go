@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -60,7 +60,7 @@ func newDescribe() *cobra.Command {
 }
 
 // describeJSON prints the answer of the control plane, in the JSON form of its protocol buffers.
-func describeJSON(ctx context.Context, cmd *cobra.Command, c *adminclient.Client, r *mesh.Resource, size uint32) error {
+func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *mesh.Resource, size uint32) error {
 	info, _ := mesh.Lookup(r.Key.Kind)
 	var data []byte
 	var err error
@@ -87,7 +87,7 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *adminclient.Client
 	return nil
 }
 
-func describe(ctx context.Context, cmd *cobra.Command, c *adminclient.Client, info *mesh.KindInfo, r *mesh.Resource, size uint32) error {
+func describe(ctx context.Context, cmd *cobra.Command, c *client.Client, info *mesh.KindInfo, r *mesh.Resource, size uint32) error {
 	say(cmd, "%s\n", title(r.Key))
 	if kri := r.Key.KRI(""); kri != "" {
 		say(cmd, "kri: %s\n", kri)

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -19,7 +19,7 @@ func newDiff() *cobra.Command {
 	o := &applyOptions{}
 	var output string
 	var exit bool
-	var options adminclient.DiffOptions
+	var options client.DiffOptions
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE|FOLDER|URL|-",
 		Short: "Say which proxies would change if the files were applied, and which of their resources; nothing is written",

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
@@ -83,7 +83,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	var answered time.Time
 	for i, d := range docs {
 		ctx, cancel := o.call(cmd)
-		res, err := c.Put(ctx, d.Resource, adminclient.PutOptions{DryRun: o.dryRun})
+		res, err := c.Put(ctx, d.Resource, client.PutOptions{DryRun: o.dryRun})
 		cancel()
 		if err != nil {
 			if i > 0 && !o.dryRun {
@@ -120,7 +120,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 
 // guard asks whether something speaks against the write. What is wrong with a document, the write itself will say; that
 // the question has no answer holds nothing up, but is told.
-func (o *applyOptions) guard(cmd *cobra.Command, c *adminclient.Client, docs []mesh.Document) error {
+func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.Document) error {
 	if !slices.ContainsFunc(docs, func(d mesh.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
 		return ok && info.Policy != nil
@@ -129,8 +129,8 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *adminclient.Client, docs []m
 	}
 	ctx, cancel := o.call(cmd)
 	defer cancel()
-	resp, err := c.Diff(ctx, resourcesOf(docs), adminclient.DiffOptions{Guard: true})
-	var failed *adminclient.Error
+	resp, err := c.Diff(ctx, resourcesOf(docs), client.DiffOptions{Guard: true})
+	var failed *client.Error
 	switch {
 	case errors.As(err, &failed) && slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: what this would do to proxies could not be computed first: %v\n", err)
@@ -162,7 +162,7 @@ func resourcesOf(docs []mesh.Document) []*mesh.Resource {
 	return out
 }
 
-func outcome(res adminclient.PutResult, dryRun, derived bool) string {
+func outcome(res client.PutResult, dryRun, derived bool) string {
 	what := "unchanged"
 	switch {
 	case res.Created:
@@ -181,7 +181,7 @@ func outcome(res adminclient.PutResult, dryRun, derived bool) string {
 }
 
 // waitFor reports delivery, and is an error if it is not complete.
-func waitFor(cmd *cobra.Command, c *adminclient.Client, revision uint64, timeout time.Duration, answered time.Time) error {
+func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time.Duration, answered time.Time) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout+10*time.Second)
 	defer cancel()
 	resp, err := c.Wait(ctx, revision, timeout)

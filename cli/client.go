@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"go.yaml.in/yaml/v3"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -42,8 +42,8 @@ func (o *clientOptions) flags(cmd *cobra.Command) {
 }
 
 // connect makes the client. Flags beat the client's file.
-func (o *clientOptions) connect(cmd *cobra.Command) (*adminclient.Client, func(), error) {
-	opts := adminclient.Options{URL: o.address, CAFile: o.caFile, SkipVerify: o.skipVerify}
+func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), error) {
+	opts := client.Options{URL: o.address, CAFile: o.caFile, SkipVerify: o.skipVerify}
 	if o.address == "" || o.controlPlane != "" {
 		conf, err := o.load()
 		if err != nil {
@@ -83,7 +83,7 @@ func (o *clientOptions) connect(cmd *cobra.Command) (*adminclient.Client, func()
 	if opts.SkipVerify {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "Warning: the control plane's certificate is not verified (--tls-skip-verify)")
 	}
-	c, err := adminclient.New(opts)
+	c, err := client.New(opts)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/internal/adminapi"
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -48,8 +48,8 @@ zone and through global.`,
 			switch {
 			case output != "text" && output != "json":
 				return fmt.Errorf("-o %q: want text or json", output)
-			case envoy != "" && !slices.Contains(adminapi.AdminQuestions, envoy):
-				return fmt.Errorf("--envoy %q: want one of %s", envoy, strings.Join(adminapi.AdminQuestions, ", "))
+			case envoy != "" && !slices.Contains(api.AdminQuestions, envoy):
+				return fmt.Errorf("--envoy %q: want one of %s", envoy, strings.Join(api.AdminQuestions, ", "))
 			case filter != "" && envoy != "stats":
 				return errors.New("--filter goes with --envoy stats")
 			}
@@ -86,7 +86,7 @@ zone and through global.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&envoy, "envoy", "", "show what Envoy's admin interface says: "+strings.Join(adminapi.AdminQuestions, ", "))
+	f.StringVar(&envoy, "envoy", "", "show what Envoy's admin interface says: "+strings.Join(api.AdminQuestions, ", "))
 	f.StringVar(&filter, "filter", "", "with --envoy stats: a regular expression on names")
 	f.BoolVar(&ingress, "ingress", false, "NAME is a ZoneIngress")
 	f.BoolVar(&all, "all", false, "show resources that are in sync, too")
@@ -328,7 +328,7 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 }
 
 // describeProxyDelivery is the short form of `debug proxy`, for describe.
-func describeProxyDelivery(ctx context.Context, cmd *cobra.Command, c *adminclient.Client, key mesh.Key) {
+func describeProxyDelivery(ctx context.Context, cmd *cobra.Command, c *client.Client, key mesh.Key) {
 	got, err := c.DebugProxy(ctx, key)
 	if err != nil {
 		say(cmd, "\nDelivery: unknown (%v)\n", err)

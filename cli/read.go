@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc/codes"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -72,7 +72,7 @@ func newGet() *cobra.Command {
 				}
 				return show(cmd, output, info, []*mesh.Resource{r}, true)
 			}
-			list := adminclient.ListOptions{Kind: info.Kind, Labels: labels, Name: name}
+			list := client.ListOptions{Kind: info.Kind, Labels: labels, Name: name}
 			if info.Scope == mesh.ScopeMesh && !allMeshes {
 				list.Mesh = s.mesh
 			}
@@ -100,7 +100,7 @@ func newGet() *cobra.Command {
 }
 
 func notThere(err error, info *mesh.KindInfo, name string, s *selection) error {
-	var e *adminclient.Error
+	var e *client.Error
 	if !errors.As(err, &e) || e.Code != codes.NotFound {
 		return err
 	}
@@ -285,7 +285,7 @@ func newDelete() *cobra.Command {
 			ctx, cancel := s.call(cmd)
 			defer cancel()
 			key := s.key(info, args[1])
-			revision, err := c.Delete(ctx, key, adminclient.DeleteOptions{})
+			revision, err := c.Delete(ctx, key, client.DeleteOptions{})
 			if err != nil {
 				return notThere(err, info, args[1], s)
 			}

@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 )
 
 func newConfig() *cobra.Command {
@@ -43,7 +43,7 @@ func newConfigAdd() *cobra.Command {
 				item.Token = strings.TrimSpace(string(data))
 			}
 			// Refuses what no call could use.
-			c, err := adminclient.New(adminclient.Options{URL: item.Address, Token: item.Token, CAFile: item.CAFile, SkipVerify: item.SkipVerify})
+			c, err := client.New(client.Options{URL: item.Address, Token: item.Token, CAFile: item.CAFile, SkipVerify: item.SkipVerify})
 			if err != nil {
 				return err
 			}

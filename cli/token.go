@@ -1,4 +1,4 @@
-package main
+package cli
 
 import (
 	"errors"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminclient"
+	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -36,7 +36,7 @@ func validity(cmd *cobra.Command, d time.Duration) (*time.Duration, error) {
 
 func newDataplaneToken() *cobra.Command {
 	o := &clientOptions{}
-	var t adminclient.DataplaneToken
+	var t client.DataplaneToken
 	var tags []string
 	var validFor time.Duration
 	cmd := &cobra.Command{
