@@ -1,5 +1,5 @@
-// Package api is the management API of both roles: REST and gRPC (meridian.admin.v1, with reflection) on one port,
-// over one service.
+// Package api is the management API of both roles: REST and gRPC (meridian.admin.v1, with
+// reflection) on one port, over one service.
 //
 // # Model
 //
@@ -7,36 +7,40 @@
 //	gRPC ──┼─▶ Caller ─▶ core service ┼─▶ store.Commit ─▶ replica writes, answered once this process reads them
 //	tunnel ┘                          └─▶ Forward ─▶ a zone       Dataplanes at global
 //
-// A write is: authenticate, authorize, is the kind written here, decode, validate, compare with the URL, label rules,
-// kind rules, the mesh exists, commit with checks of all that was read. A write without a condition is tried again when a
-// check fails; one with a condition fails with 412. Every violation of a document is reported at once.
+// A write is: authenticate, authorize, is the kind written here, decode, validate, compare with the
+// URL, label rules, kind rules, the mesh exists, commit with checks of all that was read. A write
+// without a condition is tried again when a check fails; one with a condition fails with 412. Every
+// violation of a document is reported at once.
 //
 // # Ownership
 //
-// A resource has one writer, its origin. Global writes resources of no zone; a zone with a global writes its own, of kinds
-// that zones may own, and a resource that could be global's too must say kuma.io/origin: zone; a standalone zone writes
-// all. A write at the wrong place fails and says where the right one is. Dataplanes are not stored at global: reads there
-// ask the zones through the tunnel and name the zones that are away.
+// A resource has one writer, its origin. Global writes resources of no zone; a zone with a global
+// writes its own, of kinds that zones may own, and a resource that could be global's too must say
+// kuma.io/origin: zone; a standalone zone writes all. A write at the wrong place fails and says
+// where the right one is. Dataplanes are not stored at global: reads there ask the zones through
+// the tunnel and name the zones that are away.
 //
-// What policies come to (InspectService, and the REST paths that begin with an underscore) is computed where the proxies are,
-// by package inspect over a view of its own; global asks the zones.
+// What policies come to (InspectService, and the REST paths that begin with an underscore) is
+// computed where the proxies are, by package inspect over a view of its own; global asks the zones.
 //
 // # Who may
 //
-// One function, [API.authorize], decides. A direct call from loopback is the administrator (unless switched off), a Bearer
-// token is its user, everybody else is anonymous and sees the index and /who-am-i alone. Administrators write and see
-// secrets, every authenticated user reads the rest. Every write, tried or done, is a line of the audit log.
+// One function, [API.authorize], decides. A direct call from loopback is the administrator (unless
+// switched off), a Bearer token is its user, everybody else is anonymous and sees the index and
+// /who-am-i alone. Administrators write and see secrets, every authenticated user reads the rest.
+// Every write, tried or done, is a line of the audit log.
 //
 // # Failure
 //
-// Failures are a [*Problem], made where they arise and turned into problem+json or a gRPC status once, at the edge. While
-// the store is away writes fail with 503 and Retry-After, and reads go on from the replica. A panic in a handler is a 500
-// for its caller and a line in the log.
+// Failures are a [*Problem], made where they arise and turned into problem+json or a gRPC status
+// once, at the edge. While the store is away writes fail with 503 and Retry-After, and reads go on
+// from the replica. A panic in a handler is a 500 for its caller and a line in the log.
 //
 // # Concurrency
 //
-// An [API] is safe for concurrent use and starts nothing by itself; [API.Serve] owns its listener and ends with its context.
-// Watches hold a subscription each, whose memory is bounded by the number of keys; a slow reader gets merged changes.
+// An [API] is safe for concurrent use and starts nothing by itself; [API.Serve] owns its listener
+// and ends with its context. Watches hold a subscription each, whose memory is bounded by the
+// number of keys; a slow reader gets merged changes.
 package api
 
 import (
@@ -94,11 +98,12 @@ type Config struct {
 	Debug Debugger
 	// OnMesh gives what else to write in the transaction that creates or replaces a Mesh.
 	OnMesh func(view replica.View, m *mesh.Resource, created bool) []store.Op
-	// ProcessConfig is the process's configuration as JSON, without secrets, for GET /config; nil: there is none.
+	// ProcessConfig is the process's configuration as JSON, without secrets, for GET /config; nil:
+	// there is none.
 	ProcessConfig func() ([]byte, error)
 
-	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	// A policy that changes fewer than GuardProxies never needs to.
+	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks
+	// to be sure; 0 is any. A policy that changes fewer than GuardProxies never needs to.
 	GuardShare, GuardProxies int
 
 	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
@@ -146,13 +151,15 @@ func New(conf Config) (*API, error) {
 	a.hostname, _ = os.Hostname()
 	a.metrics = metrics{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "meridian_api_request_duration_seconds",
-			Help:    "Time to answer a request of the management API, watches and waits left out. High write times mean a slow store.",
+			Name: "meridian_api_request_duration_seconds",
+			Help: "Time to answer a request of the management API, watches and waits left out. High write " +
+				"times mean a slow store.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"verb", "result"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_api_write_retries_total",
-			Help: "Writes tried again because somebody else wrote in between. A steady rise means that two writers fight over one resource.",
+			Help: "Writes tried again because somebody else wrote in between. A steady rise means that two " +
+				"writers fight over one resource.",
 		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_api_panics_total",
@@ -166,7 +173,8 @@ func New(conf Config) (*API, error) {
 			}
 		}
 	}
-	a.grpc = grpc.NewServer(grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream), grpc.MaxRecvMsgSize(maxMessage))
+	a.grpc = grpc.NewServer(grpc.UnaryInterceptor(a.unary), grpc.StreamInterceptor(a.stream),
+		grpc.MaxRecvMsgSize(maxMessage))
 	svc := &service{api: a}
 	adminv1.RegisterResourceServiceServer(a.grpc, svc)
 	adminv1.RegisterStatusServiceServer(a.grpc, svc)
@@ -184,8 +192,8 @@ func New(conf Config) (*API, error) {
 	return a, nil
 }
 
-// Handler serves REST and gRPC. Its server must speak HTTP/2, cleartext (prior knowledge) or TLS, for gRPC; [API.Serve]
-// sets that up.
+// Handler serves REST and gRPC. Its server must speak HTTP/2, cleartext (prior knowledge) or TLS,
+// for gRPC; [API.Serve] sets that up.
 func (a *API) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := context.WithValue(r.Context(), identityKey{}, a.identify(r))
@@ -200,8 +208,8 @@ func (a *API) Handler() http.Handler {
 
 type drainKey struct{}
 
-// onDrain calls f when the server of ctx's request begins to stop, for what would never end by itself; the function it
-// returns calls that off.
+// onDrain calls f when the server of ctx's request begins to stop, for what would never end by
+// itself; the function it returns calls that off.
 func onDrain(ctx context.Context, f func()) (undo func()) {
 	d, ok := ctx.Value(drainKey{}).(context.Context)
 	if !ok {
@@ -211,16 +219,20 @@ func onDrain(ctx context.Context, f func()) (undo func()) {
 	return func() { stop() }
 }
 
-// Serve serves on l until ctx ends: with TLS if t is set, else in cleartext; HTTP/1.1 and HTTP/2 either way. At the end
-// watches are told to finish and other requests get some seconds. It closes l, and returns nil if ctx ended.
+// Serve serves on l until ctx ends: with TLS if t is set, else in cleartext; HTTP/1.1 and HTTP/2
+// either way. At the end watches are told to finish and other requests get some seconds. It closes
+// l, and returns nil if ctx ended.
 func (a *API) Serve(ctx context.Context, l net.Listener, t *tls.Config) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
 	server := &http.Server{
-		Handler: a.Handler(), Protocols: protocols, TLSConfig: t,
-		ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute,
+		Handler:           a.Handler(),
+		Protocols:         protocols,
+		TLSConfig:         t,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.WithoutCancel(ctx), drainKey{}, ctx)
 		},
@@ -251,15 +263,19 @@ func (a *API) Serve(ctx context.Context, l net.Listener, t *tls.Config) error {
 	return nil
 }
 
-// Call runs one unary method of meridian.admin.v1 as the control plane itself: the zone's end of the admin tunnel. Errors
-// are gRPC status errors.
+// Call runs one unary method of meridian.admin.v1 as the control plane itself: the zone's end of
+// the admin tunnel. Errors are gRPC status errors.
 func (a *API) Call(ctx context.Context, method string, req []byte) ([]byte, error) {
 	f, ok := a.methods[method]
 	if !ok {
-		return nil, problem(http.StatusNotImplemented, "Could not execute admin operation", "this control plane (%s) does not know method %s",
+		return nil, problem(http.StatusNotImplemented, "Could not execute admin operation",
+			"this control plane (%s) does not know method %s",
 			a.conf.Version, method).grpc()
 	}
-	return f(context.WithValue(ctx, identityKey{}, identity{caller: Caller{Name: tokens.ControlPlaneUser, Groups: []string{tokens.AdminGroup}}}), req)
+	return f(context.WithValue(ctx, identityKey{}, identity{caller: Caller{
+		Name:   tokens.ControlPlaneUser,
+		Groups: []string{tokens.AdminGroup},
+	}}), req)
 }
 
 // recovered turns a panic into a problem; use as defer a.recovered(&err, what).
@@ -272,16 +288,21 @@ func (a *API) recovered(err *error, what string) {
 		panic(p)
 	}
 	a.metrics.panics.Inc()
-	a.log.Error("panic in a request", zap.String("request", what), zap.Any("panic", p), zap.ByteString("stack", debug.Stack()))
-	*err = problem(http.StatusInternalServerError, "Internal Server Error", "this is a bug; the control plane's log has a line about it")
+	a.log.Error("panic in a request", zap.String("request", what), zap.Any("panic", p),
+		zap.ByteString("stack", debug.Stack()))
+	*err = problem(http.StatusInternalServerError, "Internal Server Error",
+		"this is a bug; the control plane's log has a line about it")
 }
 
-// view is the state to read: at least revision atLeast, or a problem if this process has not read the store yet.
+// view is the state to read: at least revision atLeast, or a problem if this process has not read
+// the store yet.
 func (a *API) view(ctx context.Context, atLeast uint64) (replica.View, error) {
 	select {
 	case <-a.conf.Replica.Ready():
 	default:
-		p := problem(http.StatusServiceUnavailable, "Not ready", "the control plane has not read its store yet; try again soon, and if this stays, see /ready on the diagnostics port")
+		p := problem(http.StatusServiceUnavailable, "Not ready",
+			"the control plane has not read its store yet; try again soon, and if this stays, see /ready on "+
+				"the diagnostics port")
 		p.retryAfter = time.Second
 		return replica.View{}, p
 	}
@@ -296,7 +317,8 @@ func (a *API) view(ctx context.Context, atLeast uint64) (replica.View, error) {
 		if ctx.Err() != nil {
 			return replica.View{}, ctx.Err()
 		}
-		p := problem(http.StatusServiceUnavailable, "Not there yet", "this control plane is at revision %d, %d was asked for", v.Revision(), atLeast)
+		p := problem(http.StatusServiceUnavailable, "Not there yet",
+			"this control plane is at revision %d, %d was asked for", v.Revision(), atLeast)
 		p.retryAfter = time.Second
 		return replica.View{}, p
 	}

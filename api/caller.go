@@ -29,7 +29,10 @@ func (c Caller) admin() bool {
 func (c Caller) anonymous() bool { return c.Name == tokens.AnonymousUser }
 
 var (
-	adminCaller     = Caller{Name: tokens.AdminUser, Groups: []string{tokens.AdminGroup, tokens.AuthenticatedGroup}}
+	adminCaller = Caller{
+		Name:   tokens.AdminUser,
+		Groups: []string{tokens.AdminGroup, tokens.AuthenticatedGroup},
+	}
 	anonymousCaller = Caller{Name: tokens.AnonymousUser, Groups: []string{tokens.UnauthenticatedGroup}}
 )
 
@@ -59,7 +62,13 @@ func (a *API) identify(r *http.Request) identity {
 		return identity{caller: anonymousCaller}
 	}
 	if a.conf.Tokens == nil {
-		return identity{caller: anonymousCaller, err: &tokens.TokenError{Code: tokens.UnknownKey, Reason: "this control plane accepts no tokens"}}
+		return identity{
+			caller: anonymousCaller,
+			err: &tokens.TokenError{
+				Code:   tokens.UnknownKey,
+				Reason: "this control plane accepts no tokens",
+			},
+		}
 	}
 	c, err := a.conf.Tokens.VerifyUser(strings.TrimSpace(token))
 	if err != nil {
@@ -70,7 +79,13 @@ func (a *API) identify(r *http.Request) identity {
 		caller.Groups = append(caller.Groups, tokens.AuthenticatedGroup)
 	}
 	if caller.anonymous() { // a name is not a right, and this one would take rights away in silence
-		return identity{caller: anonymousCaller, err: &tokens.TokenError{Code: tokens.Mismatch, Reason: "the token is for the reserved user " + tokens.AnonymousUser}}
+		return identity{
+			caller: anonymousCaller,
+			err: &tokens.TokenError{
+				Code:   tokens.Mismatch,
+				Reason: "the token is for the reserved user " + tokens.AnonymousUser,
+			},
+		}
 	}
 	return identity{caller: caller}
 }
@@ -123,8 +138,8 @@ const (
 	verbIssue  verb = "issue"
 )
 
-// authorize decides everything about rights: kind is nil for what is no resource (status, tokens). The error is a
-// [*Problem]: 401 for a bad token, 403 else.
+// authorize decides everything about rights: kind is nil for what is no resource (status, tokens).
+// The error is a [*Problem]: 401 for a bad token, 403 else.
 func (a *API) authorize(ctx context.Context, v verb, kind *mesh.KindInfo) (Caller, error) {
 	c, err := callerOf(ctx)
 	if err != nil {
@@ -138,14 +153,18 @@ func (a *API) authorize(ctx context.Context, v verb, kind *mesh.KindInfo) (Calle
 	case c.admin():
 		return c, nil
 	case c.anonymous():
-		p := problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: send a user token in the header "+
-			"'Authorization: Bearer TOKEN', or call from the control plane's own machine (an administrator issues tokens with "+
-			"'meridian token user')", c, v, what)
+		p := problem(http.StatusForbidden, "Access Denied",
+			"user %q may not %s %s: send a user token in the header "+
+				"'Authorization: Bearer TOKEN', or call from the control plane's own machine (an "+
+				"administrator "+
+				"issues tokens with "+
+				"'meridian token user')", c, v, what)
 		return c, p
 	case v == verbRead && (kind == nil || !kind.Secret()):
 		return c, nil
 	case v == verbIssue:
 		what = "tokens"
 	}
-	return c, problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: this needs group %s", c, v, what, tokens.AdminGroup)
+	return c, problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: this needs group %s", c,
+		v, what, tokens.AdminGroup)
 }

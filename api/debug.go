@@ -43,7 +43,8 @@ type Debugger interface {
 	Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeState)
 	// Local finds the revision of the zone's store that brought what a revision of global changed here.
 	Local(global uint64) (uint64, ChangeState)
-	// Admin asks Envoy's admin interface; see DebugService.ProxyAdmin. Errors are for people if they are [NotNow].
+	// Admin asks Envoy's admin interface; see DebugService.ProxyAdmin. Errors are for people if
+	// they are [NotNow].
 	Admin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error)
 }
 
@@ -64,7 +65,10 @@ type debugService struct {
 // proxyKey completes the key of a Dataplane or ZoneIngress: the zone that has it.
 func (a *API) proxyKey(ctx context.Context, key mesh.Key) (mesh.Key, error) {
 	if key.Kind != mesh.KindDataplane && key.Kind != mesh.KindZoneIngress {
-		return key, invalid(titleDebug, []mesh.Violation{{Field: "key.kind", Reason: "must be Dataplane or ZoneIngress"}})
+		return key, invalid(titleDebug, []mesh.Violation{{
+			Field:  "key.kind",
+			Reason: "must be Dataplane or ZoneIngress",
+		}})
 	}
 	if a.isGlobal() && key.Zone != "" {
 		view, err := a.view(ctx, 0)
@@ -83,7 +87,8 @@ func (a *API) proxyKey(ctx context.Context, key mesh.Key) (mesh.Key, error) {
 	return r.Key, nil
 }
 
-func (d *debugService) DebugProxy(ctx context.Context, req *adminv1.DebugProxyRequest) (*adminv1.DebugProxyResponse, error) {
+func (d *debugService) DebugProxy(ctx context.Context,
+	req *adminv1.DebugProxyRequest) (*adminv1.DebugProxyResponse, error) {
 	a := d.api
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
@@ -94,7 +99,8 @@ func (d *debugService) DebugProxy(ctx context.Context, req *adminv1.DebugProxyRe
 	}
 	if a.isGlobal() {
 		resp := &adminv1.DebugProxyResponse{}
-		return resp, forwardTo(ctx, a, key.Zone, adminv1.DebugService_DebugProxy_FullMethodName, &adminv1.DebugProxyRequest{Key: key.Proto()}, resp)
+		return resp, forwardTo(ctx, a, key.Zone, adminv1.DebugService_DebugProxy_FullMethodName,
+			&adminv1.DebugProxyRequest{Key: key.Proto()}, resp)
 	}
 	if a.conf.Debug == nil {
 		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
@@ -102,7 +108,8 @@ func (d *debugService) DebugProxy(ctx context.Context, req *adminv1.DebugProxyRe
 	return a.conf.Debug.Proxy(key), nil
 }
 
-func (d *debugService) DebugChange(ctx context.Context, req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
+func (d *debugService) DebugChange(ctx context.Context,
+	req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
 	a := d.api
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
@@ -117,16 +124,21 @@ func (d *debugService) DebugChange(ctx context.Context, req *adminv1.DebugChange
 	case a.conf.Debug == nil:
 		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
 	case req.GetZone() != "" && req.GetZone() != a.conf.Zone:
-		return nil, problem(http.StatusNotFound, titleDebug, "this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone, req.GetZone())
+		return nil, problem(http.StatusNotFound, titleDebug,
+			"this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone,
+			req.GetZone())
 	case req.GetOfGlobal():
 		return d.ofGlobal(req.GetRevision())
 	}
 	resp, state := a.conf.Debug.Change(req.GetRevision())
 	switch state {
 	case ChangeAhead:
-		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; zone %s is at %d", req.GetRevision(), a.conf.Zone, a.conf.Replica.View().Revision())
+		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; zone %s is at %d",
+			req.GetRevision(), a.conf.Zone, a.conf.Replica.View().Revision())
 	case ChangeForgotten:
-		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is no longer remembered, or from before zone %s started", req.GetRevision(), a.conf.Zone)
+		return nil, problem(http.StatusNotFound, titleDebug,
+			"revision %d is no longer remembered, or from before zone %s started", req.GetRevision(),
+			a.conf.Zone)
 	}
 	return resp, nil
 }
@@ -141,16 +153,19 @@ func (d *debugService) ofGlobal(global uint64) (*adminv1.DebugChangeResponse, er
 	}
 	switch state {
 	case ChangeAhead:
-		return nil, problem(http.StatusNotFound, titleDebug, "it has not applied revision %d of global", global)
+		return nil, problem(http.StatusNotFound, titleDebug, "it has not applied revision %d of global",
+			global)
 	case ChangeForgotten:
-		return nil, problem(http.StatusNotFound, titleDebug, "it no longer remembers revision %d of global, or had it before it started", global)
+		return nil, problem(http.StatusNotFound, titleDebug,
+			"it no longer remembers revision %d of global, or had it before it started", global)
 	}
 	resp.GlobalRevision = global
 	return resp, nil
 }
 
 // changeInZones asks one zone of a revision of its own, or every zone of one of global's.
-func (a *API) changeInZones(ctx context.Context, req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
+func (a *API) changeInZones(ctx context.Context,
+	req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
 	view, err := a.view(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -161,10 +176,15 @@ func (a *API) changeInZones(ctx context.Context, req *adminv1.DebugChangeRequest
 			return nil, problem(http.StatusNotFound, titleDebug, "there is no zone %q", zone)
 		}
 		resp := &adminv1.DebugChangeResponse{}
-		return resp, forwardTo(ctx, a, zone, adminv1.DebugService_DebugChange_FullMethodName, &adminv1.DebugChangeRequest{Revision: req.GetRevision(), Zone: zone}, resp)
+		return resp, forwardTo(ctx, a, zone, adminv1.DebugService_DebugChange_FullMethodName,
+			&adminv1.DebugChangeRequest{
+				Revision: req.GetRevision(),
+				Zone:     zone,
+			}, resp)
 	}
 	if req.GetRevision() > view.Revision() {
-		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; global is at %d", req.GetRevision(), view.Revision())
+		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; global is at %d",
+			req.GetRevision(), view.Revision())
 	}
 	out := &adminv1.DebugChangeResponse{GlobalRevision: req.GetRevision()}
 	var mu sync.Mutex
@@ -177,7 +197,8 @@ func (a *API) changeInZones(ctx context.Context, req *adminv1.DebugChangeRequest
 				away = "it is offline"
 			} else if err := forwardTo(ctx, a, name, adminv1.DebugService_DebugChange_FullMethodName,
 				&adminv1.DebugChangeRequest{Revision: req.GetRevision(), OfGlobal: true}, resp); err != nil {
-				away = strings.TrimPrefix(a.asProblem(err, titleDebug).Detail, "zone "+name+" cannot be asked: ")
+				away = strings.TrimPrefix(a.asProblem(err, titleDebug).Detail,
+					"zone "+name+" cannot be asked: ")
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -191,18 +212,23 @@ func (a *API) changeInZones(ctx context.Context, req *adminv1.DebugChangeRequest
 	}
 	_ = g.Wait() // none fails
 	slices.Sort(out.Warnings)
-	slices.SortFunc(out.Zones, func(x, y *adminv1.DebugChangeResponse) int { return strings.Compare(x.GetZone(), y.GetZone()) })
+	slices.SortFunc(out.Zones,
+		func(x, y *adminv1.DebugChangeResponse) int { return strings.Compare(x.GetZone(), y.GetZone()) })
 	return out, ctx.Err()
 }
 
-func (d *debugService) ProxyAdmin(ctx context.Context, req *adminv1.ProxyAdminRequest) (*adminv1.ProxyAdminResponse, error) {
+func (d *debugService) ProxyAdmin(ctx context.Context,
+	req *adminv1.ProxyAdminRequest) (*adminv1.ProxyAdminResponse, error) {
 	a := d.api
 	// What runs in a proxy is shown to administrators alone: it names addresses, and headers that people set.
 	if _, err := a.authorize(ctx, verbWrite, nil); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(AdminQuestions, req.GetWhat()) {
-		return nil, invalid(titleDebug, []mesh.Violation{{Field: "what", Reason: "must be one of " + strings.Join(AdminQuestions, ", ")}})
+		return nil, invalid(titleDebug, []mesh.Violation{{
+			Field:  "what",
+			Reason: "must be one of " + strings.Join(AdminQuestions, ", "),
+		}})
 	}
 	key, err := a.proxyKey(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
@@ -210,7 +236,8 @@ func (d *debugService) ProxyAdmin(ctx context.Context, req *adminv1.ProxyAdminRe
 	}
 	if a.isGlobal() {
 		resp := &adminv1.ProxyAdminResponse{}
-		return resp, forwardWithin(ctx, a, adminTimeout, key.Zone, adminv1.DebugService_ProxyAdmin_FullMethodName,
+		return resp, forwardWithin(ctx, a, adminTimeout, key.Zone,
+			adminv1.DebugService_ProxyAdmin_FullMethodName,
 			&adminv1.ProxyAdminRequest{Key: key.Proto(), What: req.GetWhat(), Filter: req.GetFilter()}, resp)
 	}
 	if a.conf.Debug == nil {
@@ -231,10 +258,13 @@ func (d *debugService) ProxyAdmin(ctx context.Context, req *adminv1.ProxyAdminRe
 // methods are what the tunnel serves.
 func (d *debugService) methods(add func(string, func(context.Context, []byte) ([]byte, error))) {
 	a := d.api
-	add(adminv1.DebugService_DebugProxy_FullMethodName, call(a, adminv1.DebugService_DebugProxy_FullMethodName,
-		func() *adminv1.DebugProxyRequest { return &adminv1.DebugProxyRequest{} }, d.DebugProxy))
-	add(adminv1.DebugService_DebugChange_FullMethodName, call(a, adminv1.DebugService_DebugChange_FullMethodName,
-		func() *adminv1.DebugChangeRequest { return &adminv1.DebugChangeRequest{} }, d.DebugChange))
-	add(adminv1.DebugService_ProxyAdmin_FullMethodName, call(a, adminv1.DebugService_ProxyAdmin_FullMethodName,
-		func() *adminv1.ProxyAdminRequest { return &adminv1.ProxyAdminRequest{} }, d.ProxyAdmin))
+	add(adminv1.DebugService_DebugProxy_FullMethodName,
+		call(a, adminv1.DebugService_DebugProxy_FullMethodName,
+			func() *adminv1.DebugProxyRequest { return &adminv1.DebugProxyRequest{} }, d.DebugProxy))
+	add(adminv1.DebugService_DebugChange_FullMethodName,
+		call(a, adminv1.DebugService_DebugChange_FullMethodName,
+			func() *adminv1.DebugChangeRequest { return &adminv1.DebugChangeRequest{} }, d.DebugChange))
+	add(adminv1.DebugService_ProxyAdmin_FullMethodName,
+		call(a, adminv1.DebugService_ProxyAdmin_FullMethodName,
+			func() *adminv1.ProxyAdminRequest { return &adminv1.ProxyAdminRequest{} }, d.ProxyAdmin))
 }

@@ -15,12 +15,15 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// knows is a zone that remembers revisions 10 to 20 of its own, which are 100 to 110 of global's; of global's 105 it has
-// nothing.
+// knows is a zone that remembers revisions 10 to 20 of its own, which are 100 to 110 of global's;
+// of global's 105 it has nothing.
 type knows struct{ zone string }
 
 func (k knows) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
-	return &adminv1.DebugProxyResponse{Key: key.Proto(), Streams: []*adminv1.DebugStream{{Client: "envoy", Peer: k.zone}}}
+	return &adminv1.DebugProxyResponse{
+		Key:     key.Proto(),
+		Streams: []*adminv1.DebugStream{{Client: "envoy", Peer: k.zone}},
+	}
 }
 
 func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeState) {
@@ -30,7 +33,12 @@ func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeStat
 	case revision > 20:
 		return nil, ChangeAhead
 	}
-	return &adminv1.DebugChangeResponse{Zone: k.zone, First: revision, Last: revision, Concerned: 3}, ChangeKnown
+	return &adminv1.DebugChangeResponse{
+		Zone:      k.zone,
+		First:     revision,
+		Last:      revision,
+		Concerned: 3,
+	}, ChangeKnown
 }
 
 func (k knows) Local(global uint64) (uint64, ChangeState) {
@@ -57,7 +65,8 @@ func (k knows) Admin(_ context.Context, key mesh.Key, what, filter string) ([]by
 
 func debuggable(t *testing.T, zone string) *plane {
 	p := withMesh(t, func(c *Config) { c.Zone, c.Debug, c.Federated = zone, knows{zone}, true })
-	p.seed(dataplane("both", zone), dataplane("only-"+zone, zone), dataplane("alone", zone), dataplane("broken", zone))
+	p.seed(dataplane("both", zone), dataplane("only-"+zone, zone), dataplane("alone", zone),
+		dataplane("broken", zone))
 	return p
 }
 
@@ -76,7 +85,10 @@ func TestDebugAtAZone(t *testing.T) {
 	if err := p.tokens.EnsureUserKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	token, err := p.tokens.IssueUser(t.Context(), tokens.UserClaims{Name: "reader", Groups: []string{"team"}}, wait)
+	token, err := p.tokens.IssueUser(t.Context(), tokens.UserClaims{
+		Name:   "reader",
+		Groups: []string{"team"},
+	}, wait)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +102,8 @@ func TestDebugAtAZone(t *testing.T) {
 	p.want(p.do("GET", "/changes/105?ofGlobal", ""), 200, `"last": 0`, `"globalRevision": 105`)
 	p.want(p.do("GET", "/changes/99?ofGlobal", ""), 404, "it no longer remembers revision 99 of global")
 	p.want(p.do("GET", "/changes/111?ofGlobal", ""), 404, "it has not applied revision 111 of global")
-	p.want(p.do("GET", "/changes/9", ""), 404, "revision 9 is no longer remembered, or from before zone east started")
+	p.want(p.do("GET", "/changes/9", ""), 404,
+		"revision 9 is no longer remembered, or from before zone east started")
 	p.want(p.do("GET", "/changes/21", ""), 404, "revision 21 is not there yet; zone east is at")
 	p.want(p.do("GET", "/changes/12?zone=north", ""), 404, "this is the control plane of zone east")
 	p.want(p.do("GET", "/changes/0", ""), 400, "revision")
@@ -118,8 +131,13 @@ func TestDebugThroughGlobal(t *testing.T) {
 			return nil, status.Error(codes.Unavailable, "its connection is lost")
 		}
 	})
-	for name, state := range map[string]string{"east": "Online", "north": "Online", "south": "Online", "west": "Offline"} {
-		g.seed(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: name}, Spec: &meshv1.Zone{}, Status: &meshv1.ZoneStatus{State: state}})
+	for name, state := range map[string]string{"east": "Online", "north": "Online", "south": "Online",
+		"west": "Offline"} {
+		g.seed(&mesh.Resource{
+			Key:    mesh.Key{Kind: mesh.KindZone, Name: name},
+			Spec:   &meshv1.Zone{},
+			Status: &meshv1.ZoneStatus{State: state},
+		})
 	}
 	const dps = "/meshes/default/dataplanes/"
 	g.want(g.do("GET", dps+"only-north/_delivery", ""), 200, `"north"`)
@@ -127,7 +145,8 @@ func TestDebugThroughGlobal(t *testing.T) {
 	g.want(g.do("GET", dps+"both/xds", ""), 409, "east, north")
 	g.want(g.do("GET", dps+"both/xds?zone=north", ""), 200, `"north"`)
 	g.want(g.do("GET", dps+"both/xds?zone=mars", ""), 404, `there is no zone \"mars\"`)
-	g.want(g.do("GET", dps+"both/xds?zone=south", ""), 502, "zone south cannot be asked: its connection is lost")
+	g.want(g.do("GET", dps+"both/xds?zone=south", ""), 502,
+		"zone south cannot be asked: its connection is lost")
 	g.want(g.do("GET", dps+"alone/xds?zone=east", ""), 409, "no launcher")
 	g.want(g.do("GET", dps+"nobody/_delivery?zone=east", ""), 404)
 
@@ -139,10 +158,13 @@ func TestDebugThroughGlobal(t *testing.T) {
 	for last < 105 { // revisions that the zones know
 		last = g.seed(timeoutResource(fmt.Sprintf("t-%d", last), ""))
 	}
-	a := g.want(g.do("GET", "/changes/102", ""), 200, "zone south cannot say: its connection is lost", "zone west cannot say: it is offline")
+	a := g.want(g.do("GET", "/changes/102", ""), 200, "zone south cannot say: its connection is lost",
+		"zone west cannot say: it is offline")
 	zones, _ := a.json["zones"].([]any)
-	if len(zones) != 2 || zones[0].(map[string]any)["zone"] != "east" || zones[1].(map[string]any)["last"] != float64(12) {
+	if len(zones) != 2 || zones[0].(map[string]any)["zone"] != "east" ||
+		zones[1].(map[string]any)["last"] != float64(12) {
 		t.Errorf("zones: %s", a.text)
 	}
-	g.want(g.do("GET", "/changes/50", ""), 200, "zone east cannot say: it no longer remembers revision 50 of global")
+	g.want(g.do("GET", "/changes/50", ""), 200,
+		"zone east cannot say: it no longer remembers revision 50 of global")
 }

@@ -55,8 +55,8 @@ func (d *differ) Diff(ctx context.Context, req *adminv1.DiffRequest) (*adminv1.D
 	return out, nil
 }
 
-// admitted are the resources as they would be stored: each goes through the pipeline of a write that writes nothing. Of a
-// mesh among them its other resources are not told that it is missing.
+// admitted are the resources as they would be stored: each goes through the pipeline of a write
+// that writes nothing. Of a mesh among them its other resources are not told that it is missing.
 func (a *API) admitted(ctx context.Context, req *adminv1.DiffRequest) ([]*mesh.Resource, error) {
 	var out []*mesh.Resource
 	bad := &mesh.ValidationError{}
@@ -118,13 +118,16 @@ func (a *API) guards(resources []*mesh.Resource, zones []*adminv1.ZoneDiff) []st
 			out = append(out, fmt.Sprintf("zone %s: %s", z.GetZone(), text))
 		}
 	}
-	if share := a.conf.GuardShare; share > 0 && int(changed) >= a.conf.GuardProxies && changed*100 > proxies*uint32(share) {
-		out = append(out, fmt.Sprintf("%d of %d proxies would change; this control plane lets %d %% pass without being told so (--guard-share)", changed, proxies, share))
+	if share := a.conf.GuardShare; share > 0 && int(changed) >= a.conf.GuardProxies &&
+		changed*100 > proxies*uint32(share) {
+		out = append(out, fmt.Sprintf("%d of %d proxies would change; this control plane lets %d %% pass "+
+			"without being told so (--guard-share)", changed, proxies, share))
 	}
 	return out
 }
 
-func (a *API) diffHere(ctx context.Context, req *adminv1.DiffRequest, resources []*mesh.Resource, out *adminv1.DiffResponse) error {
+func (a *API) diffHere(ctx context.Context, req *adminv1.DiffRequest, resources []*mesh.Resource,
+	out *adminv1.DiffResponse) error {
 	view, err := a.view(ctx, 0)
 	if err != nil {
 		return err
@@ -144,7 +147,8 @@ func stays(r *mesh.Resource) bool {
 }
 
 // diffInZones asks every zone, all at once. One that is away is named in the warnings.
-func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resources []*mesh.Resource, out *adminv1.DiffResponse) error {
+func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resources []*mesh.Resource,
+	out *adminv1.DiffResponse) error {
 	view, err := a.view(ctx, 0)
 	if err != nil {
 		return err
@@ -162,8 +166,10 @@ func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resourc
 			away := ""
 			if state == "Offline" {
 				away = "it is offline"
-			} else if err := forwardWithin(ctx, a, diffTimeout, name, adminv1.DiffService_Diff_FullMethodName, ask, resp); err != nil {
-				away = strings.TrimPrefix(a.asProblem(err, titleDiff).Detail, "zone "+name+" cannot be asked: ")
+			} else if err := forwardWithin(ctx, a, diffTimeout, name, adminv1.DiffService_Diff_FullMethodName,
+				ask, resp); err != nil {
+				away = strings.TrimPrefix(a.asProblem(err, titleDiff).Detail,
+					"zone "+name+" cannot be asked: ")
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -176,7 +182,8 @@ func (a *API) diffInZones(ctx context.Context, req *adminv1.DiffRequest, resourc
 	}
 	_ = g.Wait() // none fails
 	slices.Sort(out.Warnings)
-	slices.SortFunc(out.Zones, func(x, y *adminv1.ZoneDiff) int { return strings.Compare(x.GetZone(), y.GetZone()) })
+	slices.SortFunc(out.Zones,
+		func(x, y *adminv1.ZoneDiff) int { return strings.Compare(x.GetZone(), y.GetZone()) })
 	return ctx.Err()
 }
 

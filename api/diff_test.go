@@ -69,14 +69,18 @@ spec:
   - targetRef: {kind: MeshService, name: backend}
     rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: backend, port: 80, weight: 0}]}}]
 `
-	nowhereGuard = "the route of everything to kri_msvc_default_east__backend_80 would have no instance, at 1 of 2 proxies"
+	nowhereGuard = "the route of everything to kri_msvc_default_east__backend_80 would have no " +
+		"instance, at 1 " +
+		"of 2 proxies"
 )
 
-// TestDiffOverZones: global has every zone compare, merges, names the zones that are away, and none of them writes.
+// TestDiffOverZones: global has every zone compare, merges, names the zones that are away, and none
+// of them writes.
 func TestDiffOverZones(t *testing.T) {
 	zones := map[string]*plane{}
 	for _, name := range []string{"east", "north"} {
-		zones[name] = withMesh(t, func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
+		zones[name] = withMesh(t,
+			func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
 		zones[name].seed(documents(t, name, callers)...)
 	}
 	var asked atomic.Int64
@@ -92,7 +96,11 @@ func TestDiffOverZones(t *testing.T) {
 		}
 	})
 	zone := func(name, state string) *mesh.Resource {
-		return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: name}, Spec: &meshv1.Zone{}, Status: &meshv1.ZoneStatus{State: state}}
+		return &mesh.Resource{
+			Key:    mesh.Key{Kind: mesh.KindZone, Name: name},
+			Spec:   &meshv1.Zone{},
+			Status: &meshv1.ZoneStatus{State: state},
+		}
 	}
 	g.seed(zone("east", "Online"), zone("north", "Online"))
 	c := g.grpc("")
@@ -117,11 +125,13 @@ func TestDiffOverZones(t *testing.T) {
 	before := revisions()
 
 	got := diff(fasterText+"---"+nowhereText, client.DiffOptions{Verbose: true})
-	if len(got.GetZones()) != 2 || got.GetZones()[0].GetZone() != "east" || got.GetZones()[1].GetZone() != "north" {
+	if len(got.GetZones()) != 2 || got.GetZones()[0].GetZone() != "east" ||
+		got.GetZones()[1].GetZone() != "north" {
 		t.Fatalf("zones: %v", got)
 	}
 	for _, z := range got.GetZones() {
-		if z.GetProxies() != 2 || z.GetChanged() != 1 || len(z.GetNames()) != 1 || z.GetNames()[0].GetName() != "web" || z.GetNames()[0].GetZone() != z.GetZone() {
+		if z.GetProxies() != 2 || z.GetChanged() != 1 || len(z.GetNames()) != 1 ||
+			z.GetNames()[0].GetName() != "web" || z.GetNames()[0].GetZone() != z.GetZone() {
 			t.Errorf("zone %s: %v", z.GetZone(), z)
 		}
 		for _, r := range z.GetResources() {
@@ -130,28 +140,37 @@ func TestDiffOverZones(t *testing.T) {
 			}
 		}
 	}
-	want := []string{"zone east: " + nowhereGuard, "zone north: " + strings.ReplaceAll(nowhereGuard, "_east_", "_north_")}
+	want := []string{"zone east: " + nowhereGuard,
+		"zone north: " + strings.ReplaceAll(nowhereGuard, "_east_", "_north_")}
 	if d := cmp.Diff(want, got.GetGuards()); d != "" {
 		t.Errorf("guards (2 of 4 proxies are not more than 50 %%): %s", d)
 	}
 	// What every proxy has is more than half of them.
-	every := strings.ReplaceAll(fasterText, "{kind: Mesh}, to: [{targetRef: {kind: Mesh}, ", "{kind: Mesh}, rules: [{")
-	if got := diff(every, client.DiffOptions{}); len(got.GetGuards()) != 1 || !strings.Contains(got.GetGuards()[0], "of 4 proxies would change; this control plane lets 50 % pass") {
+	every := strings.ReplaceAll(fasterText, "{kind: Mesh}, to: [{targetRef: {kind: Mesh}, ",
+		"{kind: Mesh}, rules: [{")
+	if got := diff(every, client.DiffOptions{}); len(got.GetGuards()) != 1 ||
+		!strings.Contains(got.GetGuards()[0],
+			"of 4 proxies would change; this control plane lets 50 % pass") {
 		t.Errorf("guards: %v", got.GetGuards())
 	}
 	if d := cmp.Diff(before, revisions()); d != "" {
 		t.Errorf("something was written: %s", d)
 	}
 
-	// Zones are not asked about what they would not get, and nobody is asked for a guard that no document can need.
-	kept := strings.Replace(fasterText, "name: faster", "name: faster\nlabels: {"+mesh.LabelSync+": "+mesh.SyncDisabled+"}", 1)
+	// Zones are not asked about what they would not get, and nobody is asked for a guard that no
+	// document can need.
+	kept := strings.Replace(fasterText, "name: faster",
+		"name: faster\nlabels: {"+mesh.LabelSync+": "+mesh.SyncDisabled+"}", 1)
 	for _, z := range diff(kept, client.DiffOptions{}).GetZones() {
 		if z.GetChanged() != 0 {
-			t.Errorf("a policy that stays at global would change %d proxies of zone %s", z.GetChanged(), z.GetZone())
+			t.Errorf("a policy that stays at global would change %d proxies of zone %s", z.GetChanged(),
+				z.GetZone())
 		}
 	}
 	asked.Store(0)
-	if diff("type: MeshMultiZoneService\nmesh: default\nname: m\nspec: {selector: {meshService: {matchLabels: {a: b}}}, ports: [{port: 80}]}",
+	if diff("type: MeshMultiZoneService\nmesh: default\nname: m\nspec: {selector: {meshService: "+
+		"{matchLabels: "+
+		"{a: b}}}, ports: [{port: 80}]}",
 		client.DiffOptions{Guard: true}); asked.Load() != 0 {
 		t.Errorf("%d zones were asked for nothing", asked.Load())
 	}
@@ -165,17 +184,20 @@ func TestDiffOverZones(t *testing.T) {
 	// A zone that is away is named.
 	g.seed(zone("south", "Online"), zone("west", "Offline"))
 	got = diff(fasterText, client.DiffOptions{})
-	if d := cmp.Diff([]string{"zone south is left out: its connection is lost", "zone west is left out: it is offline"}, got.GetWarnings()); d != "" || len(got.GetZones()) != 2 {
+	if d := cmp.Diff([]string{"zone south is left out: its connection is lost",
+		"zone west is left out: it is offline"}, got.GetWarnings()); d != "" || len(got.GetZones()) != 2 {
 		t.Errorf("warnings: %s, %v", d, got)
 	}
 }
 
-// TestDiffAdmits: what a write would refuse, the comparison refuses, with every violation; and readers may not ask it.
+// TestDiffAdmits: what a write would refuse, the comparison refuses, with every violation; and
+// readers may not ask it.
 func TestDiffAdmits(t *testing.T) {
 	z := withMesh(t, nil)
 	z.seed(documents(t, "east", callers)...)
 	c := z.grpc("")
-	bad := documents(t, "", strings.ReplaceAll(fasterText, "requestTimeout: 1s", "requestTimeout: -1s")+"---"+strings.ReplaceAll(nowhereText, "value: /", "value: x"))
+	bad := documents(t, "", strings.ReplaceAll(fasterText, "requestTimeout: 1s", "requestTimeout: -1s")+"---"+
+		strings.ReplaceAll(nowhereText, "value: /", "value: x"))
 	_, err := c.Diff(t.Context(), bad, client.DiffOptions{})
 	failed, ok := err.(*client.Error)
 	if !ok || failed.Code != codes.InvalidArgument || len(failed.Violations) != 2 ||
@@ -184,10 +206,12 @@ func TestDiffAdmits(t *testing.T) {
 		t.Errorf("%+v", err)
 	}
 	elsewhere := strings.ReplaceAll(fasterText, "mesh: default", "mesh: other")
-	if _, err := c.Diff(t.Context(), documents(t, "", elsewhere), client.DiffOptions{}); err == nil || !strings.Contains(err.Error(), `mesh "other" not found`) {
+	if _, err := c.Diff(t.Context(), documents(t, "", elsewhere), client.DiffOptions{}); err == nil ||
+		!strings.Contains(err.Error(), `mesh "other" not found`) {
 		t.Errorf("%v", err)
 	}
-	if _, err := c.Diff(t.Context(), documents(t, "", "type: Mesh\nname: other\n---"+elsewhere), client.DiffOptions{}); err != nil {
+	if _, err := c.Diff(t.Context(), documents(t, "", "type: Mesh\nname: other\n---"+elsewhere),
+		client.DiffOptions{}); err != nil {
 		t.Errorf("a mesh that comes with its policies: %v", err)
 	}
 	if n := z.logs.FilterMessage("audit").Len(); n != 0 {
@@ -201,7 +225,8 @@ func TestDiffAdmits(t *testing.T) {
 		t.Fatal(err)
 	}
 	z.api.conf.LocalhostIsAdmin = false
-	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText), client.DiffOptions{}); err == nil || err.(*client.Error).Code != codes.PermissionDenied {
+	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText),
+		client.DiffOptions{}); err == nil || err.(*client.Error).Code != codes.PermissionDenied {
 		t.Errorf("%v", err)
 	}
 }

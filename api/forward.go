@@ -16,9 +16,10 @@ import (
 // forwardParallel bounds the zones asked at once.
 const forwardParallel = 16
 
-// listRemote asks the zones for what global does not hold, all at once, and merges their answers. A zone that is away is
-// named in the warnings; it is no error unless it was the one asked for.
-func (a *API) listRemote(ctx context.Context, view replica.View, info *mesh.KindInfo, s selection) (listing, error) {
+// listRemote asks the zones for what global does not hold, all at once, and merges their answers. A
+// zone that is away is named in the warnings; it is no error unless it was the one asked for.
+func (a *API) listRemote(ctx context.Context, view replica.View, info *mesh.KindInfo,
+	s selection) (listing, error) {
 	states := zonesOf(view)
 	var names []string
 	if s.zone != nil {
@@ -32,7 +33,8 @@ func (a *API) listRemote(ctx context.Context, view replica.View, info *mesh.Kind
 		}
 		slices.Sort(names)
 	}
-	// A page of the merged list can come from one zone alone; a filter that zones do not know needs everything.
+	// A page of the merged list can come from one zone alone; a filter that zones do not know needs
+	// everything.
 	want := s.offset + s.size
 	if s.keep != nil {
 		want = int(^uint(0) >> 1)
@@ -73,7 +75,9 @@ func (a *API) listRemote(ctx context.Context, view replica.View, info *mesh.Kind
 	for i, ans := range answers {
 		if ans.away != "" {
 			if s.zone != nil {
-				return listing{}, problem(http.StatusBadGateway, titleTunnel, "zone %s cannot be asked: %s", names[i], ans.away)
+				return listing{},
+					problem(http.StatusBadGateway, titleTunnel, "zone %s cannot be asked: %s", names[i],
+						ans.away)
 			}
 			out.away[names[i]] = true
 			out.warnings = append(out.warnings, awayWarning(names[i], ans.away))
@@ -96,11 +100,18 @@ func (a *API) listRemote(ctx context.Context, view replica.View, info *mesh.Kind
 }
 
 // listZone reads the first want resources of a zone, page by page.
-func (a *API) listZone(ctx context.Context, zone string, info *mesh.KindInfo, s selection, want int) ([]*mesh.Resource, int, error) {
+func (a *API) listZone(ctx context.Context, zone string, info *mesh.KindInfo, s selection,
+	want int) ([]*mesh.Resource, int, error) {
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
 	// What comes back must be the zone's own: another zone's resources are another zone's to tell.
-	req := &adminv1.ListResourcesRequest{Kind: string(info.Kind), Mesh: s.mesh, Labels: s.labels, Name: s.name, Zone: &zone}
+	req := &adminv1.ListResourcesRequest{
+		Kind:   string(info.Kind),
+		Mesh:   s.mesh,
+		Labels: s.labels,
+		Name:   s.name,
+		Zone:   &zone,
+	}
 	var out []*mesh.Resource
 	for {
 		req.Size = uint32(min(maxPage, want-len(out)))

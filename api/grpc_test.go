@@ -47,7 +47,8 @@ func TestClientWritesAndReads(t *testing.T) {
 	c, ctx := p.grpc(""), t.Context()
 	r := timeoutOf(t, "t1")
 	one, err := c.Put(ctx, r, client.PutOptions{})
-	if err != nil || !one.Created || !one.Changed || one.Resource.Key.Zone != "east" || one.Resource.Revision != one.Revision {
+	if err != nil || !one.Created || !one.Changed || one.Resource.Key.Zone != "east" ||
+		one.Resource.Revision != one.Revision {
 		t.Fatalf("put: %+v, %v", one, err)
 	}
 	two, err := c.Put(ctx, r, client.PutOptions{})
@@ -84,7 +85,11 @@ func TestClientWritesAndReads(t *testing.T) {
 	if err != nil || page.Total != 2 || len(page.Resources) != 1 || page.Resources[0].Key.Name != "t2" {
 		t.Errorf("page: %+v, %v", page, err)
 	}
-	page, err = c.List(ctx, client.ListOptions{Kind: mesh.KindMeshTimeout, Mesh: "default", Labels: map[string]string{"a": "b"}})
+	page, err = c.List(ctx, client.ListOptions{
+		Kind:   mesh.KindMeshTimeout,
+		Mesh:   "default",
+		Labels: map[string]string{"a": "b"},
+	})
 	if err != nil || page.Total != 1 {
 		t.Errorf("filtered: %+v, %v", page, err)
 	}
@@ -194,7 +199,11 @@ func TestClientRights(t *testing.T) {
 	wantError(t, err, codes.PermissionDenied, "john")
 	_, err = p.grpc(john).Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 	wantError(t, err, codes.PermissionDenied, "mesh-system:admin")
-	token, err := a.IssueDataplaneToken(ctx, client.DataplaneToken{Mesh: "default", Name: "dp1", Tags: map[string][]string{"a": {"b"}}})
+	token, err := a.IssueDataplaneToken(ctx, client.DataplaneToken{
+		Mesh: "default",
+		Name: "dp1",
+		Tags: map[string][]string{"a": {"b"}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +256,8 @@ func TestClientWatch(t *testing.T) {
 
 func TestReflection(t *testing.T) {
 	p := newPlane(t, nil)
-	conn, err := grpc.NewClient(strings.TrimPrefix(p.url, "http://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient(strings.TrimPrefix(p.url, "http://"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +268,8 @@ func TestReflection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req := &grpc_reflection_v1.ServerReflectionRequest{MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}}
+	req := &grpc_reflection_v1.ServerReflectionRequest{
+		MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{}}
 	if err := stream.Send(req); err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +288,10 @@ func TestTunnelAndForward(t *testing.T) {
 	east.seed(dataplane("dp1", "east"), dataplane("both", "east"))
 	north.seed(dataplane("dp2", "north"), dataplane("both", "north"),
 		dataplane("forged", "east")) // not north's to tell
-	lateInsight := &mesh.Resource{Key: mesh.InsightKey(dataplane("dp1", "east").Key), Spec: &meshv1.ProxyInsight{State: "Online"}}
+	lateInsight := &mesh.Resource{
+		Key:  mesh.InsightKey(dataplane("dp1", "east").Key),
+		Spec: &meshv1.ProxyInsight{State: "Online"},
+	}
 	east.seed(lateInsight)
 	g := withMesh(t, func(c *Config) {
 		global(c)
@@ -296,7 +310,11 @@ func TestTunnelAndForward(t *testing.T) {
 		if name == "west" {
 			state = "Offline"
 		}
-		g.seed(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: name}, Spec: &meshv1.Zone{}, Status: &meshv1.ZoneStatus{State: state}})
+		g.seed(&mesh.Resource{
+			Key:    mesh.Key{Kind: mesh.KindZone, Name: name},
+			Spec:   &meshv1.Zone{},
+			Status: &meshv1.ZoneStatus{State: state},
+		})
 	}
 	a := g.want(g.do("GET", "/meshes/default/dataplanes", ""), 200)
 	var names []string
@@ -306,11 +324,13 @@ func TestTunnelAndForward(t *testing.T) {
 	if diff := cmp.Diff([]string{"both", "both", "dp1", "dp2"}, names); diff != "" {
 		t.Errorf("dataplanes of all zones: %s", diff)
 	}
-	warnings := []any{"zone south is left out: its connection is lost", "zone west is left out: it is offline"}
+	warnings := []any{"zone south is left out: its connection is lost",
+		"zone west is left out: it is offline"}
 	if diff := cmp.Diff(warnings, a.json["warnings"]); diff != "" || a.json["total"] != float64(4) {
 		t.Errorf("warnings: %s, total %v", diff, a.json["total"])
 	}
-	g.want(g.do("GET", "/meshes/default/dataplanes?size=1&offset=2", ""), 200, `"dp1"`, `"total": 4`, "offset=3")
+	g.want(g.do("GET", "/meshes/default/dataplanes?size=1&offset=2", ""), 200, `"dp1"`, `"total": 4`,
+		"offset=3")
 	g.want(g.do("GET", "/meshes/default/dataplanes?zone=north", ""), 200, `"dp2"`, `"total": 2`)
 	g.want(g.do("GET", "/meshes/default/dataplanes?zone=south", ""), 502, "its connection is lost")
 	g.want(g.do("GET", "/meshes/default/dataplanes?zone=mars", ""), 404, "mars")
@@ -324,7 +344,8 @@ func TestTunnelAndForward(t *testing.T) {
 		t.Errorf("overview through the tunnel: %s", o.text)
 	}
 	g.want(g.do("GET", "/dataplanes?watch=true", ""), 400, "watch it at the zone")
-	if d := g.want(g.do("DELETE", "/meshes/default", ""), 400); !strings.Contains(d.text, "still dataplanes") {
+	if d := g.want(g.do("DELETE", "/meshes/default", ""), 400); !strings.Contains(d.text,
+		"still dataplanes") {
 		t.Errorf("mesh delete: %s", d.text)
 	}
 	page, err := g.grpc("").List(t.Context(), client.ListOptions{Kind: mesh.KindDataplane})
@@ -333,10 +354,12 @@ func TestTunnelAndForward(t *testing.T) {
 	}
 
 	// The tunnel speaks for the control plane itself, and in status errors.
-	if _, err := east.api.Call(t.Context(), "/meridian.admin.v1.Nope/Nope", nil); status.Code(err) != codes.Unimplemented {
+	if _, err := east.api.Call(t.Context(), "/meridian.admin.v1.Nope/Nope",
+		nil); status.Code(err) != codes.Unimplemented {
 		t.Errorf("unknown method: %v", err)
 	}
-	if _, err := east.api.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName, []byte{0xff}); status.Code(err) != codes.InvalidArgument {
+	if _, err := east.api.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName,
+		[]byte{0xff}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("junk: %v", err)
 	}
 	raw, err := east.api.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName, nil)
@@ -351,9 +374,12 @@ func TestTunnelAndForward(t *testing.T) {
 
 func TestProblemStatusesHaveCodes(t *testing.T) {
 	for st, code := range map[int]codes.Code{
-		http.StatusBadRequest: codes.InvalidArgument, http.StatusUnauthorized: codes.Unauthenticated, http.StatusForbidden: codes.PermissionDenied,
-		http.StatusNotFound: codes.NotFound, http.StatusMethodNotAllowed: codes.FailedPrecondition, http.StatusConflict: codes.FailedPrecondition,
-		http.StatusPreconditionFailed: codes.FailedPrecondition, http.StatusServiceUnavailable: codes.Unavailable,
+		http.StatusBadRequest: codes.InvalidArgument, http.StatusUnauthorized: codes.Unauthenticated,
+		http.StatusForbidden: codes.PermissionDenied,
+		http.StatusNotFound:  codes.NotFound, http.StatusMethodNotAllowed: codes.FailedPrecondition,
+		http.StatusConflict:            codes.FailedPrecondition,
+		http.StatusPreconditionFailed:  codes.FailedPrecondition,
+		http.StatusServiceUnavailable:  codes.Unavailable,
 		http.StatusInternalServerError: codes.Internal, http.StatusGone: codes.OutOfRange,
 	} {
 		if got := status.Code(problem(st, "t", "d").grpc()); got != code {

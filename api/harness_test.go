@@ -227,13 +227,23 @@ func timeoutJSON(name string, extra string) string {
 }
 
 func timeoutResource(name, zone string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: zone, Name: name}, Spec: &meshv1.MeshTimeout{}}
+	return &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: zone, Name: name},
+		Spec: &meshv1.MeshTimeout{},
+	}
 }
 
 func dataplane(name, zone string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: name},
-		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1",
-			Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{"kuma.io/service": "web"}}}}}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: name},
+		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: "10.0.0.1",
+			Inbound: []*meshv1.Dataplane_Inbound{{
+				Port: 80,
+				Tags: map[string]string{"kuma.io/service": "web"},
+			}},
+		}},
+	}
 }
 
 func global(c *Config) { c.Role, c.Zone = RoleGlobal, "" }

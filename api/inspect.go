@@ -22,8 +22,8 @@ import (
 
 const titleInspect = "Could not inspect"
 
-// inspector is the gRPC form of what policies come to. Dataplanes are inspected in their zone, over a copy of its view;
-// global finds the zone and asks there.
+// inspector is the gRPC form of what policies come to. Dataplanes are inspected in their zone, over
+// a copy of its view; global finds the zone and asks there.
 type inspector struct {
 	adminv1.UnimplementedInspectServiceServer
 	api *API
@@ -36,9 +36,11 @@ func forwardTo(ctx context.Context, a *API, zone, method string, req, resp proto
 	return forwardWithin(ctx, a, forwardTimeout, zone, method, req, resp)
 }
 
-func forwardWithin(ctx context.Context, a *API, timeout time.Duration, zone, method string, req, resp proto.Message) error {
+func forwardWithin(ctx context.Context, a *API, timeout time.Duration, zone, method string,
+	req, resp proto.Message) error {
 	if a.conf.Forward == nil {
-		return problem(http.StatusBadGateway, titleTunnel, "this control plane has no way to ask zone %s", zone)
+		return problem(http.StatusBadGateway, titleTunnel, "this control plane has no way to ask zone %s",
+			zone)
 	}
 	body, err := proto.Marshal(req)
 	if err != nil {
@@ -88,22 +90,26 @@ func (a *API) static(ctx context.Context, shadow bool) (*xds.Static, replica.Vie
 	return xds.NewStatic(a.conf.Zone, view), view, nil
 }
 
-func (a *API) inspectOwn(ctx context.Context, key mesh.Key, shadow bool) (*xds.Static, *xds.Inspection, uint64, error) {
+func (a *API) inspectOwn(ctx context.Context, key mesh.Key,
+	shadow bool) (*xds.Static, *xds.Inspection, uint64, error) {
 	s, view, err := a.static(ctx, shadow)
 	if err != nil {
 		return nil, nil, 0, err
 	}
 	in, err := s.Inspect(key)
 	if err != nil {
-		return nil, nil, 0, problem(http.StatusInternalServerError, titleInspect, "the configuration of Dataplane %s cannot be computed: %v", key.Name, err)
+		return nil, nil, 0, problem(http.StatusInternalServerError, titleInspect,
+			"the configuration of Dataplane %s cannot be computed: %v", key.Name, err)
 	}
 	if in == nil {
-		return nil, nil, 0, problem(http.StatusNotFound, titleInspect, "Not found: zone %s has no Dataplane %q in mesh %s", a.conf.Zone, key.Name, key.Mesh)
+		return nil, nil, 0, problem(http.StatusNotFound, titleInspect,
+			"Not found: zone %s has no Dataplane %q in mesh %s", a.conf.Zone, key.Name, key.Mesh)
 	}
 	return s, in, view.Revision(), nil
 }
 
-func (i *inspector) InspectDataplane(ctx context.Context, req *adminv1.InspectDataplaneRequest) (*adminv1.InspectDataplaneResponse, error) {
+func (i *inspector) InspectDataplane(ctx context.Context,
+	req *adminv1.InspectDataplaneRequest) (*adminv1.InspectDataplaneResponse, error) {
 	a := i.api
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
@@ -114,7 +120,8 @@ func (i *inspector) InspectDataplane(ctx context.Context, req *adminv1.InspectDa
 	}
 	if a.isGlobal() {
 		resp := &adminv1.InspectDataplaneResponse{}
-		err := forwardTo(ctx, a, key.Zone, adminv1.InspectService_InspectDataplane_FullMethodName, &adminv1.InspectDataplaneRequest{Key: key.Proto()}, resp)
+		err := forwardTo(ctx, a, key.Zone, adminv1.InspectService_InspectDataplane_FullMethodName,
+			&adminv1.InspectDataplaneRequest{Key: key.Proto()}, resp)
 		return resp, err
 	}
 	_, in, revision, err := a.inspectOwn(ctx, key, false)
@@ -124,7 +131,8 @@ func (i *inspector) InspectDataplane(ctx context.Context, req *adminv1.InspectDa
 	return inspect.Dataplane(in, revision), nil
 }
 
-func (i *inspector) InspectView(ctx context.Context, req *adminv1.InspectViewRequest) (*adminv1.InspectViewResponse, error) {
+func (i *inspector) InspectView(ctx context.Context,
+	req *adminv1.InspectViewRequest) (*adminv1.InspectViewResponse, error) {
 	a := i.api
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
@@ -150,12 +158,16 @@ func (i *inspector) InspectView(ctx context.Context, req *adminv1.InspectViewReq
 	return &adminv1.InspectViewResponse{Json: doc}, err
 }
 
-func (i *inspector) InspectPolicy(ctx context.Context, req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
+func (i *inspector) InspectPolicy(ctx context.Context,
+	req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
 	a := i.api
 	key := mesh.KeyFromProto(req.GetKey())
 	info, ok := mesh.Lookup(key.Kind)
 	if !ok || info.Policy == nil {
-		return nil, invalid(titleInspect, []mesh.Violation{{Field: "key.kind", Reason: fmt.Sprintf("%q is no kind of policy", key.Kind)}})
+		return nil, invalid(titleInspect, []mesh.Violation{{
+			Field:  "key.kind",
+			Reason: fmt.Sprintf("%q is no kind of policy", key.Kind),
+		}})
 	}
 	if a.isGlobal() {
 		r, err := a.get(ctx, key, false, 0) // a zone's own policies are known here too
@@ -180,7 +192,8 @@ func (i *inspector) InspectPolicy(ctx context.Context, req *adminv1.InspectPolic
 }
 
 // policyInZones asks every zone, all at once. One that is away is named in the warnings.
-func (a *API) policyInZones(ctx context.Context, key mesh.Key, req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
+func (a *API) policyInZones(ctx context.Context, key mesh.Key,
+	req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
 	view, err := a.view(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -199,8 +212,13 @@ func (a *API) policyInZones(ctx context.Context, key mesh.Key, req *adminv1.Insp
 			if state == "Offline" {
 				away = "it is offline"
 			} else if err := forwardTo(ctx, a, name, adminv1.InspectService_InspectPolicy_FullMethodName,
-				&adminv1.InspectPolicyRequest{Key: key.Proto(), Size: req.GetSize(), NamesOnly: req.GetNamesOnly()}, resp); err != nil {
-				away = strings.TrimPrefix(a.asProblem(err, titleInspect).Detail, "zone "+name+" cannot be asked: ")
+				&adminv1.InspectPolicyRequest{
+					Key:       key.Proto(),
+					Size:      req.GetSize(),
+					NamesOnly: req.GetNamesOnly(),
+				}, resp); err != nil {
+				away = strings.TrimPrefix(a.asProblem(err, titleInspect).Detail,
+					"zone "+name+" cannot be asked: ")
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -213,11 +231,13 @@ func (a *API) policyInZones(ctx context.Context, key mesh.Key, req *adminv1.Insp
 	}
 	_ = g.Wait() // none fails
 	slices.Sort(out.Warnings)
-	slices.SortFunc(out.Zones, func(x, y *adminv1.ZoneEffect) int { return strings.Compare(x.GetZone(), y.GetZone()) })
+	slices.SortFunc(out.Zones,
+		func(x, y *adminv1.ZoneEffect) int { return strings.Compare(x.GetZone(), y.GetZone()) })
 	return out, ctx.Err()
 }
 
-func (i *inspector) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+func (i *inspector) Explain(ctx context.Context,
+	req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	a := i.api
 	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
 		return nil, err
@@ -244,7 +264,9 @@ func (i *inspector) Explain(ctx context.Context, req *adminv1.ExplainRequest) (*
 		return resp, forwardTo(ctx, a, zone, adminv1.InspectService_Explain_FullMethodName, req, resp)
 	}
 	if req.GetZone() != "" && req.GetZone() != a.conf.Zone {
-		return nil, problem(http.StatusNotFound, "Could not explain", "this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone, req.GetZone())
+		return nil, problem(http.StatusNotFound, "Could not explain",
+			"this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone,
+			req.GetZone())
 	}
 	s, view, err := a.static(ctx, false)
 	if err != nil {
@@ -275,8 +297,13 @@ func (a *API) callerZone(ctx context.Context, req *adminv1.ExplainRequest) (stri
 		return z, nil
 	}
 	info, _ := mesh.Lookup(mesh.KindDataplane)
-	got, err := a.listRemote(ctx, view, info, selection{kind: info, mesh: req.GetMesh(), name: req.GetFrom(), size: maxPage,
-		keep: func(r *mesh.Resource) bool { return r.Key.Name == req.GetFrom() }})
+	got, err := a.listRemote(ctx, view, info, selection{
+		kind: info,
+		mesh: req.GetMesh(),
+		name: req.GetFrom(),
+		size: maxPage,
+		keep: func(r *mesh.Resource) bool { return r.Key.Name == req.GetFrom() },
+	})
 	if err != nil {
 		return "", err
 	}
@@ -301,20 +328,27 @@ func (a *API) callerZone(ctx context.Context, req *adminv1.ExplainRequest) (stri
 		if len(got.warnings) > 0 {
 			hint = " (" + strings.Join(got.warnings, "; ") + ")"
 		}
-		return "", problem(http.StatusNotFound, "Could not explain", "there is neither a Dataplane nor a MeshService %q in mesh %s%s", req.GetFrom(), req.GetMesh(), hint)
+		return "", problem(http.StatusNotFound, "Could not explain",
+			"there is neither a Dataplane nor a MeshService %q in mesh %s%s", req.GetFrom(), req.GetMesh(),
+			hint)
 	}
-	return "", problem(http.StatusBadRequest, "Could not explain", "zones %s all have a caller %q: say which zone", strings.Join(zones, ", "), req.GetFrom())
+	return "", problem(http.StatusBadRequest, "Could not explain",
+		"zones %s all have a caller %q: say which zone", strings.Join(zones, ", "), req.GetFrom())
 }
 
 // methods are what the tunnel serves.
 func (i *inspector) methods(add func(string, func(context.Context, []byte) ([]byte, error))) {
 	a := i.api
-	add(adminv1.InspectService_InspectDataplane_FullMethodName, call(a, adminv1.InspectService_InspectDataplane_FullMethodName,
-		func() *adminv1.InspectDataplaneRequest { return &adminv1.InspectDataplaneRequest{} }, i.InspectDataplane))
-	add(adminv1.InspectService_InspectPolicy_FullMethodName, call(a, adminv1.InspectService_InspectPolicy_FullMethodName,
-		func() *adminv1.InspectPolicyRequest { return &adminv1.InspectPolicyRequest{} }, i.InspectPolicy))
-	add(adminv1.InspectService_InspectView_FullMethodName, call(a, adminv1.InspectService_InspectView_FullMethodName,
-		func() *adminv1.InspectViewRequest { return &adminv1.InspectViewRequest{} }, i.InspectView))
+	add(adminv1.InspectService_InspectDataplane_FullMethodName,
+		call(a, adminv1.InspectService_InspectDataplane_FullMethodName,
+			func() *adminv1.InspectDataplaneRequest { return &adminv1.InspectDataplaneRequest{} },
+			i.InspectDataplane))
+	add(adminv1.InspectService_InspectPolicy_FullMethodName,
+		call(a, adminv1.InspectService_InspectPolicy_FullMethodName,
+			func() *adminv1.InspectPolicyRequest { return &adminv1.InspectPolicyRequest{} }, i.InspectPolicy))
+	add(adminv1.InspectService_InspectView_FullMethodName,
+		call(a, adminv1.InspectService_InspectView_FullMethodName,
+			func() *adminv1.InspectViewRequest { return &adminv1.InspectViewRequest{} }, i.InspectView))
 	add(adminv1.InspectService_Explain_FullMethodName, call(a, adminv1.InspectService_Explain_FullMethodName,
 		func() *adminv1.ExplainRequest { return &adminv1.ExplainRequest{} }, i.Explain))
 }

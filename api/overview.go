@@ -13,8 +13,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// overview joins a resource with what is known of its liveness, in the peer's shape (rest-api 2.4): clients compute the
-// state from the subscriptions.
+// overview joins a resource with what is known of its liveness, in the peer's shape (rest-api 2.4):
+// clients compute the state from the subscriptions.
 type overview struct {
 	typ, spec, insight string
 }
@@ -42,11 +42,13 @@ func (a *API) overviewItem(ctx context.Context, r *mesh.Resource) ([]byte, error
 }
 
 // overviewItems is the list form: an absent insight is left out.
-func (a *API) overviewItems(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resource) ([]json.RawMessage, error) {
+func (a *API) overviewItems(ctx context.Context, info *mesh.KindInfo,
+	rs []*mesh.Resource) ([]json.RawMessage, error) {
 	return a.joined(ctx, info, rs, false)
 }
 
-func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resource, single bool) ([]json.RawMessage, error) {
+func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resource,
+	single bool) ([]json.RawMessage, error) {
 	insights, err := a.insights(ctx, info, rs)
 	if err != nil {
 		return nil, err
@@ -87,7 +89,8 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 }
 
 // insights of proxies by key; zones keep theirs in their status.
-func (a *API) insights(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error) {
+func (a *API) insights(ctx context.Context, info *mesh.KindInfo,
+	rs []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error) {
 	out := map[mesh.Key]*mesh.Resource{}
 	if info.Kind == mesh.KindZone || len(rs) == 0 {
 		return out, nil
@@ -124,8 +127,8 @@ func (a *API) insights(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Reso
 	return out, nil
 }
 
-// subscriptions is the insight as the peer's clients read it: online is a subscription with a connect time and no
-// disconnect time.
+// subscriptions is the insight as the peer's clients read it: online is a subscription with a
+// connect time and no disconnect time.
 func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *mesh.Object {
 	sub := &mesh.Object{}
 	insight := &mesh.Object{}

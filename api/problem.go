@@ -49,10 +49,16 @@ func problem(status int, title, detail string, args ...any) *Problem {
 
 // invalid is the problem of a document, or of a query, with violations.
 func invalid(title string, violations []mesh.Violation) *Problem {
-	return &Problem{Status: http.StatusBadRequest, Title: title, Detail: "Resource is not valid", Violations: violations}
+	return &Problem{
+		Status:     http.StatusBadRequest,
+		Title:      title,
+		Detail:     "Resource is not valid",
+		Violations: violations,
+	}
 }
 
-// asProblem classes any error; title is that of the operation. Unexpected ones are logged and hide their cause.
+// asProblem classes any error; title is that of the operation. Unexpected ones are logged and hide
+// their cause.
 func (a *API) asProblem(err error, title string) *Problem {
 	var p *Problem
 	var bad *mesh.ValidationError
@@ -72,21 +78,36 @@ func (a *API) asProblem(err error, title string) *Problem {
 	case errors.Is(err, store.ErrNotFound):
 		return problem(http.StatusNotFound, title, "Not found")
 	case errors.Is(err, store.ErrCompacted):
-		return problem(http.StatusGone, title, "the history does not reach back to that revision; list again and watch from the revision of the list")
+		return problem(http.StatusGone, title,
+			"the history does not reach back to that revision; list again and watch from the revision "+
+				"of the list")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		a.log.Warn("store unavailable", zap.Error(err))
-		p := problem(http.StatusServiceUnavailable, title, "the store of the control plane is unavailable, so nothing can be written now "+
-			"(it is unknown whether a write that was under way happened: read it before trying again); reads go on from memory, and zones keep serving")
+		p := problem(http.StatusServiceUnavailable, title,
+			"the store of the control plane is unavailable, so nothing can be written now "+
+				"(it is unknown whether a write that was under way happened: read it before trying again); "+
+				"reads go on from memory, and zones keep serving")
 		p.retryAfter = 2 * time.Second
 		return p
 	case errors.As(err, &conflict):
-		return problem(http.StatusConflict, "Conflict", "resource conflict: %s; read it and try again", conflict)
+		return problem(http.StatusConflict, "Conflict", "resource conflict: %s; read it and try again",
+			conflict)
 	case errors.As(err, &wrong):
 		return problem(http.StatusBadRequest, title, "%s", wrong)
 	case errors.Is(err, context.Canceled):
-		return &Problem{Status: 499, Title: title, Detail: "the caller went away", code: codes.Canceled}
+		return &Problem{
+			Status: 499,
+			Title:  title,
+			Detail: "the caller went away",
+			code:   codes.Canceled,
+		}
 	case errors.Is(err, context.DeadlineExceeded):
-		return &Problem{Status: http.StatusGatewayTimeout, Title: title, Detail: "the time given was over before the answer was there", code: codes.DeadlineExceeded}
+		return &Problem{
+			Status: http.StatusGatewayTimeout,
+			Title:  title,
+			Detail: "the time given was over before the answer was there",
+			code:   codes.DeadlineExceeded,
+		}
 	}
 	a.log.Error("request failed", zap.String("operation", title), zap.Error(err))
 	return problem(http.StatusInternalServerError, title, "Internal Server Error")
@@ -153,11 +174,17 @@ func (p *Problem) grpc() error {
 		}
 	}
 	details := []protoadapt.MessageV1{protoadapt.MessageV1Of(&errdetails.ErrorInfo{
-		Reason: "STATUS_" + strconv.Itoa(p.Status), Domain: "meridian.admin", Metadata: map[string]string{"title": p.Title}})}
+		Reason:   "STATUS_" + strconv.Itoa(p.Status),
+		Domain:   "meridian.admin",
+		Metadata: map[string]string{"title": p.Title},
+	})}
 	if len(p.Violations) > 0 {
 		bad := &errdetails.BadRequest{}
 		for _, v := range p.Violations {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: v.Field, Description: v.Reason})
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
+				Field:       v.Field,
+				Description: v.Reason,
+			})
 		}
 		details = append(details, protoadapt.MessageV1Of(bad))
 	}

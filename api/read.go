@@ -64,7 +64,9 @@ func (a *API) list(ctx context.Context, s selection) (listing, error) {
 		if m, err := a.read(ctx, view, mesh.Key{Kind: mesh.KindMesh, Name: s.mesh}, false); err != nil {
 			return listing{}, err
 		} else if m == nil {
-			return listing{}, problem(http.StatusNotFound, "Failed to retrieve Mesh", "Not found: there is no mesh %q", s.mesh)
+			return listing{},
+				problem(http.StatusNotFound, "Failed to retrieve Mesh", "Not found: there is no mesh %q",
+					s.mesh)
 		}
 	}
 	if a.remote(s.kind) {
@@ -83,7 +85,8 @@ func (a *API) list(ctx context.Context, s selection) (listing, error) {
 	return out, nil
 }
 
-// get finds one resource. exact: key.Zone is meant as it is; otherwise an empty one means the only one of that name.
+// get finds one resource. exact: key.Zone is meant as it is; otherwise an empty one means the only
+// one of that name.
 func (a *API) get(ctx context.Context, key mesh.Key, exact bool, atLeast uint64) (*mesh.Resource, error) {
 	info, ok := mesh.Lookup(key.Kind)
 	if !ok {
@@ -100,15 +103,23 @@ func (a *API) get(ctx context.Context, key mesh.Key, exact bool, atLeast uint64)
 		if m, err := a.read(ctx, view, mesh.Key{Kind: mesh.KindMesh, Name: key.Mesh}, false); err != nil {
 			return nil, err
 		} else if m == nil {
-			return nil, problem(http.StatusNotFound, "Failed to retrieve Mesh", "Not found: there is no mesh %q", key.Mesh)
+			return nil, problem(http.StatusNotFound, "Failed to retrieve Mesh",
+				"Not found: there is no mesh %q", key.Mesh)
 		}
 	}
 	var found []*mesh.Resource
 	hint := ""
 	switch {
 	case a.remote(info):
-		s := selection{kind: info, mesh: key.Mesh, name: key.Name, size: maxPage,
-			keep: func(r *mesh.Resource) bool { return r.Key.Name == key.Name && r.Key.Namespace == key.Namespace }}
+		s := selection{
+			kind: info,
+			mesh: key.Mesh,
+			name: key.Name,
+			size: maxPage,
+			keep: func(r *mesh.Resource) bool {
+				return r.Key.Name == key.Name && r.Key.Namespace == key.Namespace
+			},
+		}
 		if exact || key.Zone != "" {
 			s.zone = &key.Zone
 		}
@@ -145,7 +156,8 @@ func (a *API) get(ctx context.Context, key mesh.Key, exact bool, atLeast uint64)
 			zones = append(zones, r.Key.Zone)
 		}
 	}
-	return nil, problem(http.StatusConflict, titleGet, "several zones have a %s of that name: %s; say which with ?zone=ZONE", key.Kind,
+	return nil, problem(http.StatusConflict, titleGet,
+		"several zones have a %s of that name: %s; say which with ?zone=ZONE", key.Kind,
 		strings.Join(zones, ", "))
 }
 
@@ -160,9 +172,10 @@ type event struct {
 // watchChunk bounds the resources of one event of the first state.
 const watchChunk = 200
 
-// watch calls send with the state, a bookmark, and each change, until ctx ends, the server drains (both nil) or send fails.
-// What a slow reader missed is merged by key.
-func (a *API) watch(ctx context.Context, kinds []mesh.Kind, matches func(*mesh.Resource) bool, send func(event) error) error {
+// watch calls send with the state, a bookmark, and each change, until ctx ends, the server drains
+// (both nil) or send fails. What a slow reader missed is merged by key.
+func (a *API) watch(ctx context.Context, kinds []mesh.Kind, matches func(*mesh.Resource) bool,
+	send func(event) error) error {
 	wanted := map[mesh.Kind]bool{}
 	for _, k := range kinds {
 		info, ok := mesh.Lookup(k)
@@ -173,7 +186,8 @@ func (a *API) watch(ctx context.Context, kinds []mesh.Kind, matches func(*mesh.R
 			return err
 		}
 		if a.remote(info) {
-			return problem(http.StatusBadRequest, titleList, "a %s is kept in its zone: watch it at the zone's control plane", k)
+			return problem(http.StatusBadRequest, titleList,
+				"a %s is kept in its zone: watch it at the zone's control plane", k)
 		}
 		wanted[k] = true
 	}
@@ -230,14 +244,16 @@ func (a *API) watch(ctx context.Context, kinds []mesh.Kind, matches func(*mesh.R
 	}
 }
 
-// watchSince is watch for a reader that has the state of a revision: each commit after it is one event. It fails with
-// [store.ErrCompacted] if the log does not reach back that far.
-func (a *API) watchSince(ctx context.Context, since uint64, kind *mesh.KindInfo, matches func(*mesh.Resource) bool, send func(event) error) error {
+// watchSince is watch for a reader that has the state of a revision: each commit after it is one
+// event. It fails with [store.ErrCompacted] if the log does not reach back that far.
+func (a *API) watchSince(ctx context.Context, since uint64, kind *mesh.KindInfo,
+	matches func(*mesh.Resource) bool, send func(event) error) error {
 	if _, err := a.authorize(ctx, verbRead, kind); err != nil {
 		return err
 	}
 	if a.remote(kind) {
-		return problem(http.StatusBadRequest, titleList, "a %s is kept in its zone: watch it at the zone's control plane", kind.Kind)
+		return problem(http.StatusBadRequest, titleList,
+			"a %s is kept in its zone: watch it at the zone's control plane", kind.Kind)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -267,7 +283,8 @@ func (a *API) watchSince(ctx context.Context, since uint64, kind *mesh.KindInfo,
 	}
 }
 
-func eventOf(revision uint64, changes []store.Change, wanted map[mesh.Kind]bool, matches func(*mesh.Resource) bool) (event, bool) {
+func eventOf(revision uint64, changes []store.Change, wanted map[mesh.Kind]bool,
+	matches func(*mesh.Resource) bool) (event, bool) {
 	e := event{revision: revision}
 	for _, c := range changes {
 		if !wanted[c.Key.Kind] {

@@ -24,12 +24,15 @@ func (a *API) onRemove(ctx context.Context, view replica.View, old *mesh.Resourc
 	return nil
 }
 
-// onRemoveMesh demands that no Dataplane is left and takes along everything of the mesh that is written here; what zones
-// own in it they remove themselves when they learn that the mesh is gone.
+// onRemoveMesh demands that no Dataplane is left and takes along everything of the mesh that is
+// written here; what zones own in it they remove themselves when they learn that the mesh is gone.
 func (a *API) onRemoveMesh(ctx context.Context, view replica.View, name string, txn *store.Txn) error {
 	refuse := func(where string) error {
-		return invalid(titleDelete, []mesh.Violation{{Field: "mesh", Reason: fmt.Sprintf("unable to delete mesh %q, there are still dataplanes in it%s: "+
-			"stop them first", name, where)}})
+		return invalid(titleDelete, []mesh.Violation{{
+			Field: "mesh",
+			Reason: fmt.Sprintf("unable to delete mesh %q, there are still dataplanes in it%s: "+
+				"stop them first", name, where),
+		}})
 	}
 	for range view.List(mesh.KindDataplane, name) {
 		return refuse("")
@@ -45,7 +48,8 @@ func (a *API) onRemoveMesh(ctx context.Context, view replica.View, name string, 
 		}
 		// A zone that is away cannot be asked; what it said last counts.
 		for r := range view.List(mesh.KindMeshService, name) {
-			if mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies().GetTotal() > 0 && got.away[r.Key.Zone] {
+			if mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies().GetTotal() > 0 &&
+				got.away[r.Key.Zone] {
 				return refuse(" (zone " + r.Key.Zone + ", which is away)")
 			}
 		}
@@ -54,7 +58,11 @@ func (a *API) onRemoveMesh(ctx context.Context, view replica.View, name string, 
 		if info.Scope != mesh.ScopeMesh {
 			continue
 		}
-		txn.Checks = append(txn.Checks, store.KindUnchanged{Kind: info.Kind, Mesh: name, Since: view.Revision()})
+		txn.Checks = append(txn.Checks, store.KindUnchanged{
+			Kind:  info.Kind,
+			Mesh:  name,
+			Since: view.Revision(),
+		})
 		for r := range view.List(info.Kind, name) {
 			if a.conf.Role == RoleGlobal && r.Key.Zone != "" {
 				continue
@@ -69,8 +77,11 @@ func (a *API) onRemoveMesh(ctx context.Context, view replica.View, name string, 
 func (a *API) onRemoveZone(view replica.View, zone *mesh.Resource, txn *store.Txn) error {
 	switch state := mesh.Status[*meshv1.ZoneStatus](zone).GetState(); state {
 	case "Online", "Degraded":
-		return invalid(titleDelete, []mesh.Violation{{Field: "zone", Reason: fmt.Sprintf("unable to delete zone %q, it is connected (%s): stop its control "+
-			"plane first", zone.Key.Name, state)}})
+		return invalid(titleDelete, []mesh.Violation{{
+			Field: "zone",
+			Reason: fmt.Sprintf("unable to delete zone %q, it is connected (%s): stop its control "+
+				"plane first", zone.Key.Name, state),
+		}})
 	}
 	if a.conf.Role != RoleGlobal {
 		return nil
@@ -93,12 +104,16 @@ func onRemoveSecret(view replica.View, key mesh.Key, txn *store.Txn) error {
 	for _, b := range mtls.GetBackends() {
 		uses := []string{b.GetConf().GetCert().GetSecret(), b.GetConf().GetKey().GetSecret()}
 		if b.GetType() == "builtin" {
-			uses = []string{key.Mesh + ".ca-builtin-cert-" + b.GetName(), key.Mesh + ".ca-builtin-key-" + b.GetName()}
+			uses = []string{key.Mesh + ".ca-builtin-cert-" + b.GetName(),
+				key.Mesh + ".ca-builtin-key-" + b.GetName()}
 		}
 		for _, name := range uses {
 			if name != "" && strings.EqualFold(name, key.Name) {
-				return invalid(titleDelete, []mesh.Violation{{Field: "name", Reason: fmt.Sprintf("the secret %q is in use by mTLS backend %q of mesh %q: "+
-					"change the backend first", key.Name, b.GetName(), key.Mesh)}})
+				return invalid(titleDelete, []mesh.Violation{{
+					Field: "name",
+					Reason: fmt.Sprintf("the secret %q is in use by mTLS backend %q of mesh %q: "+
+						"change the backend first", key.Name, b.GetName(), key.Mesh),
+				}})
 			}
 		}
 	}

@@ -84,7 +84,8 @@ func (a *API) find(p []string) *route {
 		plural, overview = base, true
 	}
 	info, ok := lookupPlural(plural)
-	if !ok || (meshName != "") != (info.Scope == mesh.ScopeMesh) && (meshName != "" || len(p) > 1 && p[1] != "_overview") {
+	if !ok || (meshName != "") != (info.Scope == mesh.ScopeMesh) &&
+		(meshName != "" || len(p) > 1 && p[1] != "_overview") {
 		return nil
 	}
 	p = p[1:]
@@ -98,7 +99,12 @@ func (a *API) find(p []string) *route {
 	if overview && overviewOf(info.Kind) == nil {
 		return nil
 	}
-	c := collection{api: a, info: info, mesh: meshName, overview: overview}
+	c := collection{
+		api:      a,
+		info:     info,
+		mesh:     meshName,
+		overview: overview,
+	}
 	switch len(p) {
 	case 0:
 		return &route{title: titleList, verbs: map[string]handler{"GET": c.list}}
@@ -142,7 +148,8 @@ func (a *API) serveREST(w http.ResponseWriter, r *http.Request) {
 		}
 		h, ok := rt.verbs[r.Method]
 		if !ok {
-			p := problem(http.StatusMethodNotAllowed, "Method not allowed", "%s is not possible at %s", r.Method, r.URL.Path)
+			p := problem(http.StatusMethodNotAllowed, "Method not allowed", "%s is not possible at %s",
+				r.Method, r.URL.Path)
 			var allow []string
 			for _, m := range []string{"GET", "PUT", "POST", "DELETE"} {
 				if rt.verbs[m] != nil {
@@ -153,7 +160,8 @@ func (a *API) serveREST(w http.ResponseWriter, r *http.Request) {
 			return p
 		}
 		if _, ok := acceptable(r); !ok && r.Method != http.MethodPost {
-			return problem(http.StatusNotAcceptable, "Not Acceptable", "the header Accept is %q; there is application/json and application/yaml",
+			return problem(http.StatusNotAcceptable, "Not Acceptable",
+				"the header Accept is %q; there is application/json and application/yaml",
 				r.Header.Get("Accept"))
 		}
 		r.Body = http.MaxBytesReader(rw, r.Body, maxBody)
@@ -232,7 +240,8 @@ func acceptable(r *http.Request) (string, bool) {
 			continue
 		}
 		switch t {
-		case typeJSON, "*/*", "application/*", "application/problem+json", "application/x-ndjson", "text/plain":
+		case typeJSON, "*/*", "application/*", "application/problem+json", "application/x-ndjson",
+			"text/plain":
 			return typeJSON, true
 		case typeYAML, "text/yaml", "application/x-yaml":
 			return typeYAML, true
@@ -312,16 +321,19 @@ func body(r *http.Request) ([]byte, error) {
 	switch {
 	case err == nil && (t == typeJSON || t == typeYAML || t == "text/yaml" || t == "application/x-yaml"):
 	case r.Header.Get("Content-Type") == "":
-		return nil, problem(http.StatusUnsupportedMediaType, "Unsupported Media Type", "the header Content-Type is missing: send application/json or application/yaml")
+		return nil, problem(http.StatusUnsupportedMediaType, "Unsupported Media Type",
+			"the header Content-Type is missing: send application/json or application/yaml")
 	default:
-		return nil, problem(http.StatusUnsupportedMediaType, "Unsupported Media Type", "the header Content-Type is %q: send application/json or application/yaml",
+		return nil, problem(http.StatusUnsupportedMediaType, "Unsupported Media Type",
+			"the header Content-Type is %q: send application/json or application/yaml",
 			r.Header.Get("Content-Type"))
 	}
 	data, err := io.ReadAll(r.Body)
 	var large *http.MaxBytesError
 	switch {
 	case errors.As(err, &large):
-		return nil, problem(http.StatusRequestEntityTooLarge, "Request Entity Too Large", "the body is larger than %d bytes", large.Limit)
+		return nil, problem(http.StatusRequestEntityTooLarge, "Request Entity Too Large",
+			"the body is larger than %d bytes", large.Limit)
 	case err != nil:
 		return nil, problem(http.StatusBadRequest, "Bad Request", "the body cannot be read: %v", err)
 	}

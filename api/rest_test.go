@@ -19,12 +19,14 @@ func TestIndexAndWho(t *testing.T) {
 	p := newPlane(t, nil)
 	for _, headers := range [][]string{nil, bearer("x")} {
 		g := p.want(p.do("GET", "/", "", headers...), 200)
-		if g.json["product"] != "Meridian" || !strings.Contains(g.json["version"].(string), "preview") || g.json["instanceId"] != "cp-1" ||
+		if g.json["product"] != "Meridian" || !strings.Contains(g.json["version"].(string), "preview") ||
+			g.json["instanceId"] != "cp-1" ||
 			g.json["clusterId"] != p.store.ID() {
 			t.Errorf("index: %s", g.text)
 		}
 	}
-	admin := map[string]any{"name": "mesh-system:admin", "groups": []any{"mesh-system:admin", "mesh-system:authenticated"}}
+	admin := map[string]any{"name": "mesh-system:admin",
+		"groups": []any{"mesh-system:admin", "mesh-system:authenticated"}}
 	nobody := map[string]any{"name": "mesh-system:anonymous", "groups": []any{"mesh-system:unauthenticated"}}
 	for _, c := range []struct {
 		name    string
@@ -60,13 +62,18 @@ func TestErrorShape(t *testing.T) {
 	if ct := g.header.Get("Content-Type"); ct != "application/problem+json" {
 		t.Errorf("content type %s", ct)
 	}
-	want := "{\n \"type\": \"/std-errors\",\n \"status\": 404,\n \"title\": \"Page Not Found\",\n \"detail\": \"there is nothing at /meshes/default/foos\"\n}\n"
+	want := "{\n \"type\": \"/std-errors\",\n \"status\": 404,\n \"title\": \"Page Not Found\",\n " +
+		"\"detail\": " +
+		"\"there is nothing at /meshes/default/foos\"\n}\n"
 	if g.text != want {
 		t.Errorf("got  %q\nwant %q", g.text, want)
 	}
 	g = p.want(p.do("GET", "/meshtimeouts?size=0", ""), 400)
-	want = "{\n \"type\": \"/std-errors\",\n \"status\": 400,\n \"title\": \"Could not retrieve resources\",\n \"detail\": \"Resource is not valid\",\n" +
-		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", want a number from 1 to 1000\"\n  }\n ]\n}\n"
+	want = "{\n \"type\": \"/std-errors\",\n \"status\": 400,\n \"title\": \"Could not retrieve " +
+		"resources\",\n " +
+		"\"detail\": \"Resource is not valid\",\n" +
+		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", want a " +
+		"number from 1 to 1000\"\n  }\n ]\n}\n"
 	if g.text != want {
 		t.Errorf("got  %q\nwant %q", g.text, want)
 	}
@@ -87,24 +94,40 @@ func TestRefusedRequests(t *testing.T) {
 		{"POST to a collection", "POST", "/meshes", "{}", nil, 405, nil, "POST is not possible"},
 		{"PATCH", "PATCH", t1, "{}", nil, 405, nil, ""},
 		{"missing mesh object", "GET", "/meshes/nope", "", nil, 404, nil, "Could not retrieve a resource"},
-		{"missing mesh of a list", "GET", "/meshes/nope/dataplanes", "", nil, 404, nil, "Failed to retrieve Mesh"},
+		{"missing mesh of a list", "GET", "/meshes/nope/dataplanes", "", nil, 404, nil,
+			"Failed to retrieve Mesh"},
 		{"missing resource", "GET", t1, "", nil, 404, nil, "Not found"},
-		{"put into a missing mesh", "PUT", "/meshes/nope/meshtimeouts/t1", strings.Replace(timeoutJSON("t1", ""), "default", "nope", 1), nil, 404, nil, "create the mesh first"},
+		{"put into a missing mesh", "PUT", "/meshes/nope/meshtimeouts/t1",
+			strings.Replace(timeoutJSON("t1", ""), "default", "nope", 1), nil, 404, nil,
+			"create the mesh first"},
 		{"name differs", "PUT", t1, timeoutJSON("t2", ""), nil, 400, []string{"name"}, ""},
-		{"mesh differs", "PUT", t1, strings.Replace(timeoutJSON("t1", ""), `"mesh":"default"`, `"mesh":"other"`, 1), nil, 400, []string{"mesh"}, ""},
-		{"kind differs", "PUT", t1, strings.Replace(timeoutJSON("t1", ""), "MeshTimeout", "MeshHTTPRoute", 1), nil, 400, []string{"type"}, "MeshTimeout"},
+		{"mesh differs", "PUT", t1,
+			strings.Replace(timeoutJSON("t1", ""), `"mesh":"default"`, `"mesh":"other"`, 1), nil, 400,
+			[]string{"mesh"}, ""},
+		{"kind differs", "PUT", t1, strings.Replace(timeoutJSON("t1", ""), "MeshTimeout", "MeshHTTPRoute", 1),
+			nil, 400, []string{"type"}, "MeshTimeout"},
 		{"unknown kind", "PUT", "/meshes/m1", `{"type":"Foo","name":"m1"}`, nil, 400, []string{"type"}, ""},
 		{"not JSON", "PUT", t1, "{not json", nil, 400, nil, "Bad Request"},
-		{"unknown field", "PUT", t1, strings.Replace(timeoutJSON("t1", ""), "requestTimeout", "requestTimeot", 1), nil, 400, nil, "requestTimeout"},
-		{"no content type", "PUT", t1, timeoutJSON("t1", ""), []string{"Content-Type", ""}, 415, nil, "Content-Type is missing"},
-		{"other content type", "PUT", t1, timeoutJSON("t1", ""), []string{"Content-Type", "text/html"}, 415, nil, "text/html"},
+		{"unknown field", "PUT", t1,
+			strings.Replace(timeoutJSON("t1", ""), "requestTimeout", "requestTimeot", 1), nil, 400, nil,
+			"requestTimeout"},
+		{"no content type", "PUT", t1, timeoutJSON("t1", ""), []string{"Content-Type", ""}, 415, nil,
+			"Content-Type is missing"},
+		{"other content type", "PUT", t1, timeoutJSON("t1", ""), []string{"Content-Type", "text/html"}, 415,
+			nil, "text/html"},
 		{"not acceptable", "GET", t1, "", []string{"Accept", "image/png"}, 406, nil, "image/png"},
-		{"labels", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/origin":"foo","kuma.io/zone":"other"},`), nil, 400,
+		{"labels", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/origin":"foo","kuma.io/zone":"other"},`),
+			nil, 400,
 			[]string{`labels["kuma.io/origin"]`, `labels["kuma.io/zone"]`}, "Resource is not valid"},
-		{"mesh label", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/mesh":"m"},`), nil, 400, nil, "kuma.io/mesh"},
-		{"origin global at a standalone zone", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/origin":"global"},`), nil, 400, []string{`labels["kuma.io/origin"]`}, ""},
-		{"policy role", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/policy-role":"producer"},`), nil, 400, []string{`labels["kuma.io/policy-role"]`}, ""},
-		{"read-only kind", "PUT", "/meshes/default/dataplane-insights/x", "{}", nil, 405, nil, "control planes alone"},
+		{"mesh label", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/mesh":"m"},`), nil, 400, nil,
+			"kuma.io/mesh"},
+		{"origin global at a standalone zone", "PUT", t1,
+			timeoutJSON("t1", `"labels":{"kuma.io/origin":"global"},`), nil, 400,
+			[]string{`labels["kuma.io/origin"]`}, ""},
+		{"policy role", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/policy-role":"producer"},`), nil,
+			400, []string{`labels["kuma.io/policy-role"]`}, ""},
+		{"read-only kind", "PUT", "/meshes/default/dataplane-insights/x", "{}", nil, 405, nil,
+			"control planes alone"},
 		{"size", "GET", "/meshtimeouts?size=1001", "", nil, 400, []string{"size"}, ""},
 		{"size no number", "GET", "/meshtimeouts?size=x", "", nil, 400, []string{"size"}, ""},
 		{"offset", "GET", "/meshtimeouts?offset=-1", "", nil, 400, nil, "invalid: offset"},
@@ -115,16 +138,22 @@ func TestRefusedRequests(t *testing.T) {
 		{"dryRun", "PUT", t1 + "?dryRun=perhaps", timeoutJSON("t1", ""), nil, 400, []string{"dryRun"}, ""},
 		{"wait", "PUT", t1 + "?wait=long", timeoutJSON("t1", ""), nil, 400, []string{"wait"}, ""},
 		{"If-Match", "PUT", t1, timeoutJSON("t1", ""), []string{"If-Match", "abc"}, 400, nil, "If-Match"},
-		{"stale If-Match", "PUT", t1, timeoutJSON("t1", ""), []string{"If-Match", `"77"`}, 412, nil, "does not exist"},
-		{"If-Match of nothing", "PUT", t1, timeoutJSON("t1", ""), []string{"If-Match", `*`}, 412, nil, "does not exist"},
+		{"stale If-Match", "PUT", t1, timeoutJSON("t1", ""), []string{"If-Match", `"77"`}, 412, nil,
+			"does not exist"},
+		{"If-Match of nothing", "PUT", t1, timeoutJSON("t1", ""), []string{"If-Match", `*`}, 412, nil,
+			"does not exist"},
 		{"delete of nothing", "DELETE", t1, "", nil, 404, nil, "Could not delete a resource"},
 		{"mesh in use", "DELETE", "/meshes/default", "", nil, 400, []string{"mesh"}, "dataplanes"},
 		{"since", "GET", "/meshtimeouts?watch=true&since=x", "", nil, 400, []string{"since"}, ""},
 		{"token without mesh", "POST", "/tokens/dataplane", "{}", nil, 400, []string{"mesh"}, ""},
-		{"token of no mesh", "POST", "/tokens/dataplane", `{"mesh":"nope"}`, nil, 404, nil, "Signing Key not found"},
-		{"token of zero life", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"0s"}`, nil, 400, []string{"validFor"}, ""},
-		{"token of no duration", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"soon"}`, nil, 400, []string{"validFor"}, ""},
-		{"zone token without scope", "POST", "/tokens/zone", `{"zone":"z","validFor":"1h"}`, nil, 400, []string{"scope"}, ""},
+		{"token of no mesh", "POST", "/tokens/dataplane", `{"mesh":"nope"}`, nil, 404, nil,
+			"Signing Key not found"},
+		{"token of zero life", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"0s"}`, nil, 400,
+			[]string{"validFor"}, ""},
+		{"token of no duration", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"soon"}`, nil,
+			400, []string{"validFor"}, ""},
+		{"zone token without scope", "POST", "/tokens/zone", `{"zone":"z","validFor":"1h"}`, nil, 400,
+			[]string{"scope"}, ""},
 		{"user token of nothing", "POST", "/tokens/user", "{}", nil, 400, []string{"name", "validFor"}, ""},
 		{"token body", "POST", "/tokens/user", "{zz", nil, 400, nil, "Bad Request"},
 	} {
@@ -132,7 +161,8 @@ func TestRefusedRequests(t *testing.T) {
 			p.t = t
 			g := p.do(c.method, c.path, c.body, c.headers...)
 			p.want(g, c.status, c.contains)
-			if title, _ := g.json["title"].(string); title == "" || g.json["type"] != "/std-errors" || g.json["status"] != float64(c.status) {
+			if title, _ := g.json["title"].(string); title == "" || g.json["type"] != "/std-errors" ||
+				g.json["status"] != float64(c.status) {
 				t.Errorf("error body: %s", g.text)
 			}
 			if c.fields != nil {
@@ -166,7 +196,8 @@ func TestPutGetDelete(t *testing.T) {
 	if tag := g.header.Get("ETag"); tag != `"`+rev+`"` {
 		t.Errorf("ETag %s, want %s", tag, rev)
 	}
-	labels := map[string]any{"a": "1", "c": "2", "kuma.io/mesh": "default", "kuma.io/origin": "zone", "kuma.io/zone": "east", "kuma.io/env": "universal"}
+	labels := map[string]any{"a": "1", "c": "2", "kuma.io/mesh": "default", "kuma.io/origin": "zone",
+		"kuma.io/zone": "east", "kuma.io/env": "universal"}
 	if diff := cmp.Diff(labels, g.json["labels"]); diff != "" {
 		t.Errorf("labels: %s", diff)
 	}
@@ -175,8 +206,10 @@ func TestPutGetDelete(t *testing.T) {
 	}
 	// Labels are replaced; what GET gave can be put back.
 	p.want(p.do("PUT", t1, g.text), 200)
-	p.want(p.do("PUT", t1, "type: MeshTimeout\nmesh: default\nname: t1\nlabels: {a: '1'}\nspec:\n  to:\n  - targetRef: {kind: Mesh}\n    default: {connectionTimeout: 1s}\n"), 200)
-	g = p.want(p.do("GET", t1, "", "Accept", "application/yaml"), 200, "connectionTimeout: 1s", "type: MeshTimeout\n")
+	p.want(p.do("PUT", t1, "type: MeshTimeout\nmesh: default\nname: t1\nlabels: {a: '1'}\nspec:\n  to:\n  - "+
+		"targetRef: {kind: Mesh}\n    default: {connectionTimeout: 1s}\n"), 200)
+	g = p.want(p.do("GET", t1, "", "Accept", "application/yaml"), 200, "connectionTimeout: 1s",
+		"type: MeshTimeout\n")
 	if strings.Contains(g.text, "c: ") || g.header.Get("Content-Type") != "application/yaml" {
 		t.Errorf("yaml: %s", g.text)
 	}
@@ -188,11 +221,13 @@ func TestPutGetDelete(t *testing.T) {
 	tag := g.header.Get("ETag")
 	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-None-Match", "*"), 412, "exists already")
 	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-Match", tag), 200)
-	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"b":"1"},`), "If-Match", tag), 412, "somebody changed it")
+	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"b":"1"},`), "If-Match", tag), 412,
+		"somebody changed it")
 	p.want(p.do("DELETE", t1, "", "If-Match", tag), 412)
 
 	// Dry runs change nothing.
-	p.want(p.do("PUT", t1+"?dryRun=true", timeoutJSON("t1", `"labels":{"b":"1"},`)), 200, `"created": false`, `"changed": true`)
+	p.want(p.do("PUT", t1+"?dryRun=true", timeoutJSON("t1", `"labels":{"b":"1"},`)), 200, `"created": false`,
+		`"changed": true`)
 	p.want(p.do("DELETE", t1+"?dryRun=true", ""), 200)
 	if after := p.want(p.do("GET", t1, ""), 200).text; strings.Contains(after, `"b"`) {
 		t.Errorf("a dry run wrote: %s", after)
@@ -213,7 +248,8 @@ func TestLists(t *testing.T) {
 	p.want(p.do("GET", "/meshtimeouts", ""), 200, `"items": []`, `"next": null`, `"total": 0`)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 201)
 	p.want(p.do("PUT", "/meshes/default/meshtimeouts/t2", timeoutJSON("t2", `"labels":{"a":"2"},`)), 201)
-	p.want(p.do("GET", "/meshtimeouts?name=t2", "", "Accept", "application/yaml"), 200, "total: 1\n", "items:\n  - type: MeshTimeout\n", "a: \"2\"\n", "next: null\n")
+	p.want(p.do("GET", "/meshtimeouts?name=t2", "", "Accept", "application/yaml"), 200, "total: 1\n",
+		"items:\n  - type: MeshTimeout\n", "a: \"2\"\n", "next: null\n")
 	gateway := dataplane("gw", "east")
 	gateway.Spec.(*meshv1.Dataplane).Networking = &meshv1.Dataplane_Networking{Address: "10.0.0.2",
 		Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"kuma.io/service": "edge"}}}
@@ -260,7 +296,8 @@ func TestLists(t *testing.T) {
 			next = strings.TrimPrefix(*body.Next, p.url)
 		}
 		if body.Total != c.total || strings.Join(names, " ") != c.names || next != c.next {
-			t.Errorf("%s: total %d, names %v, next %q; want %d, %q, %q", c.path, body.Total, names, next, c.total, c.names, c.next)
+			t.Errorf("%s: total %d, names %v, next %q; want %d, %q, %q", c.path, body.Total, names, next,
+				c.total, c.names, c.next)
 		}
 	}
 }
@@ -279,14 +316,19 @@ func TestPlaces(t *testing.T) {
 	}{
 		{"policy at global", global, t1, timeoutJSON("t1", ""), 201, "", ""},
 		{"policy at global that says so", global, t1, timeoutJSON("t1", origin("global")), 201, "", ""},
-		{"zone's policy at global", global, t1, timeoutJSON("t1", origin("zone")), 400, "apply it at the zone", ""},
+		{"zone's policy at global", global, t1, timeoutJSON("t1", origin("zone")), 400,
+			"apply it at the zone", ""},
 		{"mesh at global", global, "/meshes/m2", meshBody, 201, "", ""},
-		{"dataplane at global", global, "/meshes/default/dataplanes/dp1", dp, 405, "apply it at the control plane of that zone", ""},
-		{"policy at a zone without origin", federated, t1, timeoutJSON("t1", ""), 400, "kuma.io/origin: zone", ""},
+		{"dataplane at global", global, "/meshes/default/dataplanes/dp1", dp, 405,
+			"apply it at the control plane of that zone", ""},
+		{"policy at a zone without origin", federated, t1, timeoutJSON("t1", ""), 400, "kuma.io/origin: zone",
+			""},
 		{"policy at a zone with origin", federated, t1, timeoutJSON("t1", origin("zone")), 201, "", "east"},
-		{"mesh at a zone", federated, "/meshes/m2", meshBody, 405, "apply it at the global control plane", ""},
+		{"mesh at a zone", federated, "/meshes/m2", meshBody, 405, "apply it at the global control plane",
+			""},
 		{"dataplane at a zone", federated, "/meshes/default/dataplanes/dp1", dp, 201, "", "east"},
-		{"secret at a zone", federated, "/meshes/default/secrets/s", `{"type":"Secret","mesh":"default","name":"s","data":"YQ=="}`, 201, "", "east"},
+		{"secret at a zone", federated, "/meshes/default/secrets/s",
+			`{"type":"Secret","mesh":"default","name":"s","data":"YQ=="}`, 201, "", "east"},
 		{"policy at a standalone zone", nil, t1, timeoutJSON("t1", ""), 201, "", "east"},
 		{"mesh at a standalone zone", nil, "/meshes/m2", meshBody, 201, "", ""},
 	} {
@@ -331,8 +373,15 @@ func TestMeshDelete(t *testing.T) {
 
 func TestZoneDelete(t *testing.T) {
 	p := withMesh(t, global)
-	zone := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: "west"}, Spec: &meshv1.Zone{}, Status: &meshv1.ZoneStatus{State: "Online"}}
-	service := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "west", Name: "web"}, Spec: &meshv1.MeshService{}}
+	zone := &mesh.Resource{
+		Key:    mesh.Key{Kind: mesh.KindZone, Name: "west"},
+		Spec:   &meshv1.Zone{},
+		Status: &meshv1.ZoneStatus{State: "Online"},
+	}
+	service := &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "west", Name: "web"},
+		Spec: &meshv1.MeshService{},
+	}
 	p.seed(zone, service)
 	g := p.want(p.do("DELETE", "/zones/west", ""), 400, "it is connected")
 	if diff := cmp.Diff([]string{"zone"}, g.fields()); diff != "" {
@@ -355,8 +404,10 @@ func TestRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	asAdmin := bearer(admin)
-	token := p.want(p.do("POST", "/tokens/user", `{"name":"john","groups":["team-a"],"validFor":"1h"}`, asAdmin...), 200)
-	if ct := token.header.Get("Content-Type"); ct != "text/plain" || strings.ContainsAny(token.text, "\n \"") {
+	token := p.want(p.do("POST", "/tokens/user", `{"name":"john","groups":["team-a"],"validFor":"1h"}`,
+		asAdmin...), 200)
+	if ct := token.header.Get("Content-Type"); ct != "text/plain" ||
+		strings.ContainsAny(token.text, "\n \"") {
 		t.Errorf("token answer: %s %q", ct, token.text)
 	}
 	asJohn := bearer(token.text)
@@ -376,7 +427,8 @@ func TestRights(t *testing.T) {
 		{"nobody", nil, "GET", "/meshtimeouts?watch=true", "", 403},
 		{"nobody", nil, "PUT", "/meshes/anon", `{"type":"Mesh","name":"anon"}`, 403},
 		{"nobody", nil, "DELETE", "/meshes/default/secrets/nope", "", 403},
-		{"nobody", nil, "POST", "/tokens/user", `{"name":"x","groups":["mesh-system:admin"],"validFor":"1h"}`, 403},
+		{"nobody", nil, "POST", "/tokens/user", `{"name":"x","groups":["mesh-system:admin"],"validFor":"1h"}`,
+			403},
 		{"john", asJohn, "GET", "/meshes", "", 200},
 		{"john", asJohn, "GET", "/status", "", 200},
 		{"john", asJohn, "GET", "/secrets", "", 403},
@@ -398,19 +450,23 @@ func TestRights(t *testing.T) {
 		}
 	}
 	g := p.want(p.do("GET", "/secrets", "", asJohn...), 403)
-	if g.json["title"] != "Access Denied" || !strings.Contains(g.text, "john/team-a,mesh-system:authenticated") {
+	if g.json["title"] != "Access Denied" ||
+		!strings.Contains(g.text, "john/team-a,mesh-system:authenticated") {
 		t.Errorf("refusal: %s", g.text)
 	}
 	var audits []string
 	for _, e := range p.logs.All() {
 		if strings.HasPrefix(e.Message, "audit") {
-			audits = append(audits, e.Message+" "+e.ContextMap()["user"].(string)+" "+e.ContextMap()["verb"].(string))
+			audits = append(audits,
+				e.Message+" "+e.ContextMap()["user"].(string)+" "+e.ContextMap()["verb"].(string))
 		}
-		if text, _ := json.Marshal(e.ContextMap()); strings.Contains(string(text), token.text) || strings.Contains(string(text), "YQ==") {
+		if text, _ := json.Marshal(e.ContextMap()); strings.Contains(string(text), token.text) ||
+			strings.Contains(string(text), "YQ==") {
 			t.Errorf("a log line holds a secret: %s", text)
 		}
 	}
-	for _, want := range []string{"audit mesh-system:admin put", "audit mesh-system:admin issue", "audit: refused john put", "audit: refused john delete",
+	for _, want := range []string{"audit mesh-system:admin put", "audit mesh-system:admin issue",
+		"audit: refused john put", "audit: refused john delete",
 		"audit: refused john issue", "audit: refused mesh-system:anonymous put"} {
 		if !contains(audits, want) {
 			t.Errorf("no audit line %q among %q", want, audits)
@@ -431,7 +487,8 @@ func TestStoreAway(t *testing.T) {
 	p := withMesh(t, nil)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", "")), 201)
 	p.store.away = func() error { return store.ErrUnavailable }
-	g := p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 503, "store of the control plane is unavailable")
+	g := p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 503,
+		"store of the control plane is unavailable")
 	if g.header.Get("Retry-After") == "" {
 		t.Error("503 without Retry-After")
 	}
@@ -457,7 +514,8 @@ func TestParallelPuts(t *testing.T) {
 	results := make(chan int, 30)
 	for i := range 30 {
 		go func() {
-			req, _ := http.NewRequest("PUT", p.url+t1, strings.NewReader(timeoutJSON("t1", `"labels":{"n":"`+string(rune('a'+i%26))+`"},`)))
+			req, _ := http.NewRequest("PUT", p.url+t1,
+				strings.NewReader(timeoutJSON("t1", `"labels":{"n":"`+string(rune('a'+i%26))+`"},`)))
 			req.Header.Set("Content-Type", "application/json")
 			resp, err := p.client.Do(req)
 			if err != nil {

@@ -14,7 +14,8 @@ import (
 // envoyPaths are the words for Envoy's admin interface below a proxy (rest-api 2.8).
 var envoyPaths = map[string]string{"xds": "config_dump", "stats": "stats", "clusters": "clusters"}
 
-// live are the paths below a proxy about what it has; nil if there is no such path. Envoy's own answers are JSON always.
+// live are the paths below a proxy about what it has; nil if there is no such path. Envoy's own
+// answers are JSON always.
 func (i item) live(p []string) handler {
 	if i.info.Kind != mesh.KindDataplane && i.info.Kind != mesh.KindZoneIngress || len(p) != 1 {
 		return nil
@@ -36,7 +37,11 @@ func (i item) live(p []string) handler {
 		return nil
 	}
 	return func(w http.ResponseWriter, r *http.Request) error {
-		resp, err := debug.ProxyAdmin(r.Context(), &adminv1.ProxyAdminRequest{Key: key(r).Proto(), What: what, Filter: r.URL.Query().Get("filter")})
+		resp, err := debug.ProxyAdmin(r.Context(), &adminv1.ProxyAdminRequest{
+			Key:    key(r).Proto(),
+			What:   what,
+			Filter: r.URL.Query().Get("filter"),
+		})
 		if err != nil {
 			return err
 		}
@@ -56,7 +61,11 @@ func (a *API) change(revision string) handler {
 		if err != nil {
 			return err
 		}
-		resp, err := (&debugService{api: a}).DebugChange(r.Context(), &adminv1.DebugChangeRequest{Revision: n, Zone: q.Get("zone"), OfGlobal: ofGlobal})
+		resp, err := (&debugService{api: a}).DebugChange(r.Context(), &adminv1.DebugChangeRequest{
+			Revision: n,
+			Zone:     q.Get("zone"),
+			OfGlobal: ofGlobal,
+		})
 		return answerMessage(w, r, resp, err)
 	}
 }

@@ -15,13 +15,15 @@ import (
 // below are the paths under a resource that inspect it (rest-api 2.5 and 2.6); nil if there is nothing.
 func (i item) below(p []string) handler {
 	switch {
-	case i.info.Kind == mesh.KindDataplane && (p[0] == "_rules" || p[0] == "_config" || p[0] == "_layout" || p[0] == "_policies") && len(p) == 1,
+	case i.info.Kind == mesh.KindDataplane &&
+		(p[0] == "_rules" || p[0] == "_config" || p[0] == "_layout" || p[0] == "_policies") && len(p) == 1,
 		i.info.Kind == mesh.KindDataplane && p[0] == "_inbounds" && len(p) == 3,
 		i.info.Kind == mesh.KindDataplane && p[0] == "_outbounds" && len(p) >= 3:
 		return func(w http.ResponseWriter, r *http.Request) error { return i.view(w, r, p) }
 	case i.info.Policy != nil && slices.Equal(p, []string{"_resources", "dataplanes"}):
 		return i.selected
-	case i.info.Kind == mesh.KindMeshService && (slices.Equal(p, []string{"_resources", "dataplanes"}) || slices.Equal(p, []string{"_dataplanes"})):
+	case i.info.Kind == mesh.KindMeshService &&
+		(slices.Equal(p, []string{"_resources", "dataplanes"}) || slices.Equal(p, []string{"_dataplanes"})):
 		return i.members
 	}
 	return nil
@@ -43,7 +45,11 @@ func (i item) view(w http.ResponseWriter, r *http.Request, p []string) error {
 	}
 	key := i.key()
 	key.Zone = q.Get("zone")
-	resp, err := (&inspector{api: i.api}).InspectView(r.Context(), &adminv1.InspectViewRequest{Key: key.Proto(), Path: p, Shadow: shadow})
+	resp, err := (&inspector{api: i.api}).InspectView(r.Context(), &adminv1.InspectViewRequest{
+		Key:    key.Proto(),
+		Path:   p,
+		Shadow: shadow,
+	})
 	if err != nil {
 		return err
 	}
@@ -57,7 +63,8 @@ func (i item) exclusive(r *http.Request) error {
 		return err
 	}
 	if mode := mesh.Spec[*meshv1.Mesh](m).GetMeshServices().GetMode(); mode != "Exclusive" {
-		return problem(http.StatusBadRequest, titleInspect, "mesh %s has meshServices.mode %q; this view exists where it is Exclusive", i.mesh, mode)
+		return problem(http.StatusBadRequest, titleInspect,
+			"mesh %s has meshServices.mode %q; this view exists where it is Exclusive", i.mesh, mode)
 	}
 	return nil
 }
@@ -99,7 +106,10 @@ func (i item) answerMetas(w http.ResponseWriter, r *http.Request, all []metaItem
 func (i item) selected(w http.ResponseWriter, r *http.Request) error {
 	key := i.key()
 	key.Zone = r.URL.Query().Get("zone")
-	resp, err := (&inspector{api: i.api}).InspectPolicy(r.Context(), &adminv1.InspectPolicyRequest{Key: key.Proto(), NamesOnly: true})
+	resp, err := (&inspector{api: i.api}).InspectPolicy(r.Context(), &adminv1.InspectPolicyRequest{
+		Key:       key.Proto(),
+		NamesOnly: true,
+	})
 	if err != nil {
 		return err
 	}
@@ -130,9 +140,15 @@ func (i item) members(w http.ResponseWriter, r *http.Request) error {
 	}
 	info, _ := mesh.Lookup(mesh.KindDataplane)
 	zone := svc.Key.Zone
-	got, err := i.api.list(r.Context(), selection{kind: info, mesh: i.mesh, zone: &zone, size: int(^uint(0) >> 2), keep: func(dp *mesh.Resource) bool {
-		return compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector())
-	}})
+	got, err := i.api.list(r.Context(), selection{
+		kind: info,
+		mesh: i.mesh,
+		zone: &zone,
+		size: int(^uint(0) >> 2),
+		keep: func(dp *mesh.Resource) bool {
+			return compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector())
+		},
+	})
 	if err != nil {
 		return err
 	}

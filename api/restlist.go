@@ -26,11 +26,19 @@ func (c collection) query(r *http.Request) (selection, error) {
 	if err != nil {
 		return selection{}, badQuery("", "the query cannot be read: "+err.Error())
 	}
-	s := selection{kind: c.info, mesh: c.mesh, size: maxPage, name: q.Get("name")}
+	s := selection{
+		kind: c.info,
+		mesh: c.mesh,
+		size: maxPage,
+		name: q.Get("name"),
+	}
 	if q.Has("size") {
 		n, err := strconv.Atoi(q.Get("size"))
 		if err != nil || n < 1 || n > maxPage {
-			return s, invalid(titleList, []mesh.Violation{{Field: "size", Reason: "is " + strconv.Quote(q.Get("size")) + ", want a number from 1 to 1000"}})
+			return s, invalid(titleList, []mesh.Violation{{
+				Field:  "size",
+				Reason: "is " + strconv.Quote(q.Get("size")) + ", want a number from 1 to 1000",
+			}})
 		}
 		s.size = n
 	}
@@ -45,7 +53,10 @@ func (c collection) query(r *http.Request) (selection, error) {
 		}
 		label, ok := strings.CutPrefix(strings.TrimSuffix(filter, "]"), "labels.")
 		if !ok || !strings.HasSuffix(filter, "]") || label == "" || strings.ContainsAny(label, "[]") {
-			return s, invalid(titleList, []mesh.Violation{{Field: key, Reason: "is no filter; there is filter[labels.KEY]=VALUE, and name=TEXT"}})
+			return s, invalid(titleList, []mesh.Violation{{
+				Field:  key,
+				Reason: "is no filter; there is filter[labels.KEY]=VALUE, and name=TEXT",
+			}})
 		}
 		if s.labels == nil {
 			s.labels = map[string]string{}
@@ -55,7 +66,8 @@ func (c collection) query(r *http.Request) (selection, error) {
 	if q.Has("offset") {
 		n, err := strconv.ParseUint(q.Get("offset"), 10, 31)
 		if err != nil {
-			return s, problem(http.StatusBadRequest, titleList, "invalid: offset is %q, want a number from 0", q.Get("offset"))
+			return s, problem(http.StatusBadRequest, titleList, "invalid: offset is %q, want a number from 0",
+				q.Get("offset"))
 		}
 		s.offset = int(n)
 	}
@@ -75,13 +87,17 @@ func dataplaneFilter(q url.Values) (func(*mesh.Resource) bool, error) {
 		case "false":
 			keep = append(keep, func(n *meshv1.Dataplane_Networking) bool { return n.GetGateway() == nil })
 		case "builtin":
-			keep = append(keep, func(n *meshv1.Dataplane_Networking) bool { return n.GetGateway().GetType() == "BUILTIN" })
+			keep = append(keep,
+				func(n *meshv1.Dataplane_Networking) bool { return n.GetGateway().GetType() == "BUILTIN" })
 		case "delegated":
 			keep = append(keep, func(n *meshv1.Dataplane_Networking) bool {
 				return n.GetGateway() != nil && n.GetGateway().GetType() != "BUILTIN"
 			})
 		default:
-			return nil, invalid(titleList, []mesh.Violation{{Field: "gateway", Reason: "is " + strconv.Quote(q.Get("gateway")) + ", want true, false, builtin or delegated"}})
+			return nil, invalid(titleList, []mesh.Violation{{
+				Field:  "gateway",
+				Reason: "is " + strconv.Quote(q.Get("gateway")) + ", want true, false, builtin or delegated",
+			}})
 		}
 	}
 	var tags [][2]string
@@ -102,7 +118,8 @@ func dataplaneFilter(q url.Values) (func(*mesh.Resource) bool, error) {
 		}
 		keep = append(keep, func(n *meshv1.Dataplane_Networking) bool {
 			return n.GetGateway() != nil && carries(n.GetGateway().GetTags()) ||
-				slices.ContainsFunc(n.GetInbound(), func(in *meshv1.Dataplane_Inbound) bool { return carries(in.GetTags()) })
+				slices.ContainsFunc(n.GetInbound(),
+					func(in *meshv1.Dataplane_Inbound) bool { return carries(in.GetTags()) })
 		})
 	}
 	if len(keep) == 0 {
@@ -167,7 +184,12 @@ func (c collection) list(w http.ResponseWriter, r *http.Request) error {
 
 // nextURL is absolute: the connection's scheme, the request's host, all query keys kept.
 func nextURL(r *http.Request, offset int) string {
-	u := url.URL{Scheme: "http", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath}
+	u := url.URL{
+		Scheme:  "http",
+		Host:    r.Host,
+		Path:    r.URL.Path,
+		RawPath: r.URL.RawPath,
+	}
 	if r.TLS != nil {
 		u.Scheme = "https"
 	}
@@ -192,7 +214,8 @@ type watchKey struct {
 	Name string `json:"name"`
 }
 
-// watch answers with JSON lines: the state, a bookmark, and each change; with since=R only the changes after R.
+// watch answers with JSON lines: the state, a bookmark, and each change; with since=R only the
+// changes after R.
 func (c collection) watch(w http.ResponseWriter, r *http.Request, s selection) error {
 	q := r.URL.Query()
 	ctl := http.NewResponseController(w)
@@ -213,7 +236,11 @@ func (c collection) watch(w http.ResponseWriter, r *http.Request, s selection) e
 			}
 		}
 		for _, k := range e.deletes {
-			if err := enc.Encode(watchLine{Type: "delete", Revision: e.revision, Key: &watchKey{string(k.Kind), k.Mesh, k.Zone, k.Name}}); err != nil {
+			if err := enc.Encode(watchLine{
+				Type:     "delete",
+				Revision: e.revision,
+				Key:      &watchKey{string(k.Kind), k.Mesh, k.Zone, k.Name},
+			}); err != nil {
 				return err
 			}
 		}
@@ -224,11 +251,14 @@ func (c collection) watch(w http.ResponseWriter, r *http.Request, s selection) e
 		}
 		return ctl.Flush()
 	}
-	matches := func(res *mesh.Resource) bool { return (s.mesh == "" || res.Key.Mesh == s.mesh) && s.matches(res) }
+	matches := func(res *mesh.Resource) bool {
+		return (s.mesh == "" || res.Key.Mesh == s.mesh) && s.matches(res)
+	}
 	if since := q.Get("since"); since != "" {
 		n, err := strconv.ParseUint(since, 10, 64)
 		if err != nil {
-			return badQuery("since", "is "+strconv.Quote(since)+", want a revision, such as the X-Meridian-Revision of a list")
+			return badQuery("since",
+				"is "+strconv.Quote(since)+", want a revision, such as the X-Meridian-Revision of a list")
 		}
 		return c.api.watchSince(r.Context(), n, c.info, matches, send)
 	}

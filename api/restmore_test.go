@@ -32,10 +32,19 @@ func TestWaitAndStatus(t *testing.T) {
 			if _, ok := ctx.Deadline(); !ok {
 				t.Error("a wait without an end")
 			}
-			return &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Zone: "east", Reason: "dp1 has not answered", Pending: []string{"dp1"}, PendingCount: 1}}}
+			return &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{
+				Zone:         "east",
+				Reason:       "dp1 has not answered",
+				Pending:      []string{"dp1"},
+				PendingCount: 1,
+			}}}
 		}
 		c.Status = func(context.Context) *adminv1.GetStatusResponse {
-			return &adminv1.GetStatusResponse{Revision: 12, GlobalRevision: 7, Proxies: &adminv1.ProxyRollup{Total: 3, Online: 2, AtRevision: 1}}
+			return &adminv1.GetStatusResponse{
+				Revision:       12,
+				GlobalRevision: 7,
+				Proxies:        &adminv1.ProxyRollup{Total: 3, Online: 2, AtRevision: 1},
+			}
 		}
 		c.ProcessConfig = func() ([]byte, error) { return []byte(`{"apiAddr":":5681"}`), nil }
 	})
@@ -56,19 +65,26 @@ func TestWaitAndStatus(t *testing.T) {
 func TestOverviews(t *testing.T) {
 	p := withMesh(t, nil)
 	dp2 := dataplane("dp2", "east")
-	insight := &mesh.Resource{Key: mesh.InsightKey(dp2.Key), Spec: &meshv1.ProxyInsight{State: "Online", Instance: "cp-1"}}
+	insight := &mesh.Resource{
+		Key:  mesh.InsightKey(dp2.Key),
+		Spec: &meshv1.ProxyInsight{State: "Online", Instance: "cp-1"},
+	}
 	p.seed(dataplane("dp1", "east"), dp2, insight)
 	g := p.want(p.do("GET", "/meshes/default/dataplanes/dp1/_overview", ""), 200)
-	if diff := cmp.Diff(map[string]any{}, g.json["dataplaneInsight"]); diff != "" || g.json["type"] != "DataplaneOverview" {
+	if diff := cmp.Diff(map[string]any{}, g.json["dataplaneInsight"]); diff != "" ||
+		g.json["type"] != "DataplaneOverview" {
 		t.Errorf("overview: %s", g.text)
 	}
-	if dp, ok := g.json["dataplane"].(map[string]any); !ok || dp["networking"].(map[string]any)["address"] != "10.0.0.1" {
+	if dp, ok := g.json["dataplane"].(map[string]any); !ok ||
+		dp["networking"].(map[string]any)["address"] != "10.0.0.1" {
 		t.Errorf("overview: %s", g.text)
 	}
-	for _, path := range []string{"/meshes/default/dataplanes/_overview", "/dataplanes/_overview", "/dataplanes+insights", "/meshes/default/dataplanes+insights"} {
+	for _, path := range []string{"/meshes/default/dataplanes/_overview", "/dataplanes/_overview",
+		"/dataplanes+insights", "/meshes/default/dataplanes+insights"} {
 		g = p.want(p.do("GET", path, ""), 200)
 		items := g.json["items"].([]any)
-		if len(items) != 2 || items[0].(map[string]any)["dataplaneInsight"] != nil || items[1].(map[string]any)["dataplaneInsight"] == nil {
+		if len(items) != 2 || items[0].(map[string]any)["dataplaneInsight"] != nil ||
+			items[1].(map[string]any)["dataplaneInsight"] == nil {
 			t.Errorf("%s: %s", path, g.text)
 		}
 	}
@@ -82,7 +98,8 @@ func TestWatch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
 	open := func(query string) *bufio.Scanner {
-		req, _ := http.NewRequestWithContext(ctx, "GET", p.url+"/meshes/default/meshtimeouts?watch=true"+query, nil)
+		req, _ := http.NewRequestWithContext(ctx, "GET",
+			p.url+"/meshes/default/meshtimeouts?watch=true"+query, nil)
 		resp, err := p.client.Do(req)
 		if err != nil {
 			t.Fatal(err)
@@ -164,14 +181,16 @@ func TestOnMesh(t *testing.T) {
 func TestMeshBackendChange(t *testing.T) {
 	p := newPlane(t, nil)
 	body := func(enabled string) string {
-		return `{"type":"Mesh","name":"m","mtls":{"enabledBackend":"` + enabled + `","backends":[{"name":"` + enabled + `","type":"builtin"}]}}`
+		return `{"type":"Mesh","name":"m","mtls":{"enabledBackend":"` + enabled + `","backends":[{"name":"` +
+			enabled + `","type":"builtin"}]}}`
 	}
 	p.want(p.do("PUT", "/meshes/m", body("ca-1")), 201)
 	g := p.want(p.do("PUT", "/meshes/m", body("ca-2")), 400, "Failed to update a resource")
 	if diff := cmp.Diff([]string{"mtls.enabledBackend"}, g.fields()); diff != "" {
 		t.Error(diff)
 	}
-	p.want(p.do("PUT", "/meshes/m/secrets/m.ca-builtin-key-ca-1", `{"type":"Secret","mesh":"m","name":"m.ca-builtin-key-ca-1","data":"YQ=="}`), 201)
+	p.want(p.do("PUT", "/meshes/m/secrets/m.ca-builtin-key-ca-1",
+		`{"type":"Secret","mesh":"m","name":"m.ca-builtin-key-ca-1","data":"YQ=="}`), 201)
 	p.want(p.do("DELETE", "/meshes/m/secrets/m.ca-builtin-key-ca-1", ""), 400, "in use")
 }
 
@@ -181,7 +200,12 @@ func TestTLSWithPinnedToken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tokens := tokens.New(tokens.Config{Store: p.store, View: p.api.conf.Replica.View, Zone: "east", Pins: func() []string { return []string{server.Pin} }})
+	tokens := tokens.New(tokens.Config{
+		Store: p.store,
+		View:  p.api.conf.Replica.View,
+		Zone:  "east",
+		Pins:  func() []string { return []string{server.Pin} },
+	})
 	if err := tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}

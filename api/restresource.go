@@ -56,12 +56,14 @@ func (i item) get(w http.ResponseWriter, r *http.Request) error {
 
 func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }
 
-// condition reads If-Match and If-None-Match: nil is none, 0 means that the resource must not exist. exists says that any
-// revision will do as long as there is one.
+// condition reads If-Match and If-None-Match: nil is none, 0 means that the resource must not
+// exist. exists says that any revision will do as long as there is one.
 func condition(r *http.Request) (revision *uint64, exists bool, err error) {
 	if none := r.Header.Get("If-None-Match"); none != "" {
 		if none != "*" {
-			return nil, false, problem(http.StatusBadRequest, "Bad Request", "the header If-None-Match is %q, want * (it must not exist)", none)
+			return nil, false,
+				problem(http.StatusBadRequest, "Bad Request",
+					"the header If-None-Match is %q, want * (it must not exist)", none)
 		}
 		zero := uint64(0)
 		return &zero, false, nil
@@ -75,7 +77,8 @@ func condition(r *http.Request) (revision *uint64, exists bool, err error) {
 	}
 	n, err := strconv.ParseUint(strings.Trim(strings.TrimPrefix(match, "W/"), `"`), 10, 64)
 	if err != nil {
-		return nil, false, problem(http.StatusBadRequest, "Bad Request", "the header If-Match is %q, want the ETag of a GET, such as \"12\"", match)
+		return nil, false, problem(http.StatusBadRequest, "Bad Request",
+			"the header If-Match is %q, want the ETag of a GET, such as \"12\"", match)
 	}
 	return &n, false, nil
 }
@@ -129,15 +132,22 @@ func (i item) put(w http.ResponseWriter, r *http.Request) (err error) {
 		if err != nil {
 			p := i.api.asProblem(err, titlePut)
 			if p.Status == http.StatusNotFound {
-				return problem(http.StatusPreconditionFailed, titlePut, "the resource does not exist, but If-Match: * demands that it does")
+				return problem(http.StatusPreconditionFailed, titlePut,
+					"the resource does not exist, but If-Match: * demands that it does")
 			}
 			return p
 		}
 		rev = &old.Revision
 	}
 	handed = true
-	got, err := i.api.put(r.Context(), put{resource: doc.Resource, path: i.key(), meshMissing: !doc.MeshGiven, warnings: doc.Warnings,
-		ifRevision: rev, dryRun: dryRun})
+	got, err := i.api.put(r.Context(), put{
+		resource:    doc.Resource,
+		path:        i.key(),
+		meshMissing: !doc.MeshGiven,
+		warnings:    doc.Warnings,
+		ifRevision:  rev,
+		dryRun:      dryRun,
+	})
 	if err != nil {
 		return err
 	}
@@ -186,7 +196,12 @@ func (i item) delete(w http.ResponseWriter, r *http.Request) error {
 	}
 	key := i.key()
 	key.Zone = q.Get("zone")
-	got, err := i.api.remove(r.Context(), remove{key: key, zoneGiven: q.Has("zone"), ifRevision: rev, dryRun: dryRun})
+	got, err := i.api.remove(r.Context(), remove{
+		key:        key,
+		zoneGiven:  q.Has("zone"),
+		ifRevision: rev,
+		dryRun:     dryRun,
+	})
 	if err != nil {
 		return err
 	}
@@ -220,7 +235,8 @@ func (a *API) delivery(ctx context.Context, revision uint64, wait time.Duration)
 	resp, err := a.waitFor(ctx, revision, wait)
 	if err != nil {
 		// The write has happened; a wait that cannot be had must not look like a failed write.
-		resp = &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Reason: a.asProblem(err, titlePut).Detail}}}
+		resp = &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Reason: a.asProblem(err,
+			titlePut).Detail}}}
 	}
 	return adminjson.Marshal(resp)
 }

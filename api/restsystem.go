@@ -16,8 +16,8 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// peerVersion is what the index tells the peer's client: it warns on every command if the version is not its own, unless
-// the text has "preview" in it.
+// peerVersion is what the index tells the peer's client: it warns on every command if the version
+// is not its own, unless the text has "preview" in it.
 const peerVersion = "2.14.3-preview.meridian"
 
 func (a *API) index(w http.ResponseWriter, r *http.Request) error {
@@ -84,7 +84,8 @@ func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if a.conf.ProcessConfig == nil {
-		return problem(http.StatusNotFound, "Could not answer", "this process was started without a configuration to show")
+		return problem(http.StatusNotFound, "Could not answer",
+			"this process was started without a configuration to show")
 	}
 	raw, err := a.conf.ProcessConfig()
 	if err != nil {
@@ -115,8 +116,16 @@ func (a *API) policies(w http.ResponseWriter, r *http.Request) error {
 			continue
 		}
 		name := displayName(k.Kind)
-		rows = append(rows, policyRow{Name: string(k.Kind), ReadOnly: !a.writable(k), Path: k.Plural, SingularDisplayName: name,
-			PluralDisplayName: name + "s", IsTargetRefBased: true, IsInbound: k.Policy.HasFrom || k.Policy.HasRules, IsOutbound: k.Policy.HasTo})
+		rows = append(rows, policyRow{
+			Name:                string(k.Kind),
+			ReadOnly:            !a.writable(k),
+			Path:                k.Plural,
+			SingularDisplayName: name,
+			PluralDisplayName:   name + "s",
+			IsTargetRefBased:    true,
+			IsInbound:           k.Policy.HasFrom || k.Policy.HasRules,
+			IsOutbound:          k.Policy.HasTo,
+		})
 	}
 	return answerValue(w, r, http.StatusOK, map[string]any{"policies": rows})
 }
@@ -148,14 +157,27 @@ func (a *API) resources(w http.ResponseWriter, r *http.Request) error {
 	rows := []resourceRow{}
 	for _, k := range sortedKinds() {
 		name := displayName(k.Kind)
-		row := resourceRow{Name: string(k.Kind), Path: k.Plural, Scope: "Global", ReadOnly: !a.writable(k), ShortName: k.Short,
-			SingularDisplayName: name, PluralDisplayName: name + "s", IncludeInFederation: k.SyncDown && k.Writers != mesh.ReadOnly}
+		row := resourceRow{
+			Name:                string(k.Kind),
+			Path:                k.Plural,
+			Scope:               "Global",
+			ReadOnly:            !a.writable(k),
+			ShortName:           k.Short,
+			SingularDisplayName: name,
+			PluralDisplayName:   name + "s",
+			IncludeInFederation: k.SyncDown && k.Writers != mesh.ReadOnly,
+		}
 		if k.Scope == mesh.ScopeMesh {
 			row.Scope = "Mesh"
 		}
 		if p := k.Policy; p != nil {
-			row.Policy = &resourcePolicy{HasToTargetRef: p.HasTo, HasFromTargetRef: p.HasFrom, HasRulesTargetRef: p.HasRules, IsTargetRef: true,
-				IsFromAsRules: p.HasFrom && p.HasRules && k.Kind == mesh.KindMeshTimeout}
+			row.Policy = &resourcePolicy{
+				HasToTargetRef:    p.HasTo,
+				HasFromTargetRef:  p.HasFrom,
+				HasRulesTargetRef: p.HasRules,
+				IsTargetRef:       true,
+				IsFromAsRules:     p.HasFrom && p.HasRules && k.Kind == mesh.KindMeshTimeout,
+			}
 		}
 		rows = append(rows, row)
 	}
@@ -185,7 +207,13 @@ func displayName(k mesh.Kind) string {
 func (a *API) tokenHandler(what string) handler {
 	issue := map[string]func(r *http.Request, t tokenRequest, d *time.Duration) (string, error){
 		"dataplane": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueDataplane(r.Context(), tokens.DataplaneClaims{Mesh: t.Mesh, Name: t.Name, Tags: t.Tags, Type: t.Type, Workload: t.Workload}, d)
+			return a.issueDataplane(r.Context(), tokens.DataplaneClaims{
+				Mesh:     t.Mesh,
+				Name:     t.Name,
+				Tags:     t.Tags,
+				Type:     t.Type,
+				Workload: t.Workload,
+			}, d)
 		},
 		"zone": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
 			return a.issueZone(r.Context(), tokens.ZoneClaims{Zone: t.Zone, Scope: t.Scope}, d)
@@ -227,7 +255,8 @@ func readTokenRequest(r *http.Request) (tokenRequest, *time.Duration, error) {
 	if !json.Valid(data) { // YAML, then
 		var v map[string]any
 		if err := yaml.Unmarshal(data, &v); err != nil || v == nil {
-			return t, nil, problem(http.StatusBadRequest, "Bad Request", "the body is neither JSON nor YAML of a token request")
+			return t, nil, problem(http.StatusBadRequest, "Bad Request",
+				"the body is neither JSON nor YAML of a token request")
 		}
 		if data, err = json.Marshal(v); err != nil {
 			return t, nil, problem(http.StatusBadRequest, "Bad Request", "the body cannot be read: %v", err)
@@ -243,7 +272,10 @@ func readTokenRequest(r *http.Request) (tokenRequest, *time.Duration, error) {
 	}
 	d, err := time.ParseDuration(*t.ValidFor)
 	if err != nil {
-		return t, nil, invalid(titleTokenRequest, []mesh.Violation{{Field: "validFor", Reason: "is " + *t.ValidFor + ", want a duration such as 24h"}})
+		return t, nil, invalid(titleTokenRequest, []mesh.Violation{{
+			Field:  "validFor",
+			Reason: "is " + *t.ValidFor + ", want a duration such as 24h",
+		}})
 	}
 	return t, &d, nil
 }

@@ -18,7 +18,8 @@ const (
 )
 
 // issued wraps one issuing: rights first, then the request, and a line of the audit log whatever comes of it.
-func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue func() (string, error)) (token string, err error) {
+func (a *API) issued(ctx context.Context, what string, fields []zap.Field,
+	issue func() (string, error)) (token string, err error) {
 	caller, err := a.authorize(ctx, verbIssue, nil)
 	defer func() { a.auditIssue(caller, what, fields, err) }()
 	if err != nil {
@@ -50,7 +51,8 @@ func (a *API) issued(ctx context.Context, what string, fields []zap.Field, issue
 
 // auditIssue writes the line of an issuing, done or refused.
 func (a *API) auditIssue(c Caller, what string, fields []zap.Field, err error) {
-	fields = append([]zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups), zap.String("verb", "issue"),
+	fields = append([]zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups),
+		zap.String("verb", "issue"),
 		zap.String("token", what)}, fields...)
 	if err != nil {
 		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)
@@ -66,8 +68,11 @@ func orDefault(d *time.Duration) time.Duration {
 	return *d
 }
 
-func (a *API) issueDataplane(ctx context.Context, c tokens.DataplaneClaims, validFor *time.Duration) (string, error) {
-	return a.issued(ctx, "dataplane", []zap.Field{zap.String("mesh", c.Mesh), zap.String("name", c.Name), zap.String("workload", c.Workload)},
+func (a *API) issueDataplane(ctx context.Context, c tokens.DataplaneClaims,
+	validFor *time.Duration) (string, error) {
+	return a.issued(ctx, "dataplane",
+		[]zap.Field{zap.String("mesh", c.Mesh), zap.String("name", c.Name),
+			zap.String("workload", c.Workload)},
 		func() (string, error) { return a.conf.Tokens.IssueDataplane(ctx, c, orDefault(validFor)) })
 }
 
@@ -77,11 +82,12 @@ func (a *API) issueZone(ctx context.Context, c tokens.ZoneClaims, validFor *time
 }
 
 func (a *API) issueUser(ctx context.Context, c tokens.UserClaims, validFor *time.Duration) (string, error) {
-	return a.issued(ctx, "user", []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)}, func() (string, error) {
-		var d time.Duration // a user token without an end given is refused
-		if validFor != nil {
-			d = *validFor
-		}
-		return a.conf.Tokens.IssueUser(ctx, c, d)
-	})
+	return a.issued(ctx, "user", []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)},
+		func() (string, error) {
+			var d time.Duration // a user token without an end given is refused
+			if validFor != nil {
+				d = *validFor
+			}
+			return a.conf.Tokens.IssueUser(ctx, c, d)
+		})
 }

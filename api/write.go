@@ -28,8 +28,8 @@ const (
 	titleTunnel    = "Could not execute admin operation"
 )
 
-// attempts of a write without condition. Of the writers that meet, one gets through each time, so this is how many may
-// write one resource at once.
+// attempts of a write without condition. Of the writers that meet, one gets through each time, so
+// this is how many may write one resource at once.
 const attempts = 1000
 
 // put is a write as both protocols give it.
@@ -54,8 +54,8 @@ type putResult struct {
 	resource         *mesh.Resource
 }
 
-// put runs the pipeline of a write; authorize and place were asked already by the caller if it had to decode first, and
-// are asked again here, so that no way leads around them.
+// put runs the pipeline of a write; authorize and place were asked already by the caller if it had
+// to decode first, and are asked again here, so that no way leads around them.
 func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 	info, ok := mesh.Lookup(in.resource.Key.Kind)
 	if !ok {
@@ -130,7 +130,8 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 }
 
 // putOnce is one attempt; fresh says to read the store, not the replica, for that was behind.
-func (a *API) putOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, r *mesh.Resource, violations []mesh.Violation, in put, fresh bool, out *putResult) error {
+func (a *API) putOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, r *mesh.Resource,
+	violations []mesh.Violation, in put, fresh bool, out *putResult) error {
 	view, err := a.view(ctx, 0)
 	if err != nil {
 		return err
@@ -232,17 +233,24 @@ func (a *API) read(ctx context.Context, v replica.View, k mesh.Key, fresh bool) 
 
 func stale(title string, want, is uint64) *Problem {
 	if is == 0 {
-		return problem(http.StatusPreconditionFailed, title, "the resource does not exist, but revision %d was demanded", want)
+		return problem(http.StatusPreconditionFailed, title,
+			"the resource does not exist, but revision %d was demanded", want)
 	}
 	if want == 0 {
-		return problem(http.StatusPreconditionFailed, title, "the resource exists already (revision %d), but it was demanded that it does not", is)
+		return problem(http.StatusPreconditionFailed, title,
+			"the resource exists already (revision %d), but it was demanded that it does not", is)
 	}
-	return problem(http.StatusPreconditionFailed, title, "the resource is at revision %d, but %d was demanded: somebody changed it; read it again and repeat the change", is, want)
+	return problem(http.StatusPreconditionFailed, title,
+		"the resource is at revision %d, but %d was demanded: somebody changed it; read it again and "+
+			"repeat the change", is, want)
 }
 
 func unknownKind(kind string) *Problem {
 	p := problem(http.StatusBadRequest, titlePut, "there is no kind %q", kind)
-	p.Violations = []mesh.Violation{{Field: "type", Reason: "is " + strconv.Quote(kind) + ", which is no kind of this control plane"}}
+	p.Violations = []mesh.Violation{{
+		Field:  "type",
+		Reason: "is " + strconv.Quote(kind) + ", which is no kind of this control plane",
+	}}
 	return p
 }
 
@@ -260,13 +268,14 @@ func elsewhere(title string, info *mesh.KindInfo, owner, act string) *Problem {
 	if owner != "" {
 		where, whose = "at the control plane of zone "+owner, "zone "+owner
 	}
-	p := problem(http.StatusBadRequest, title, "this %s belongs to %s: %s it %s", info.Kind, whose, act, where)
+	p := problem(http.StatusBadRequest, title, "this %s belongs to %s: %s it %s", info.Kind, whose, act,
+		where)
 	p.Violations = []mesh.Violation{{Field: "zone", Reason: p.Detail}}
 	return p
 }
 
-// remove is a delete as both protocols give it. A key without zone means this control plane's own resource, or, to say
-// where to go, the only other of that name.
+// remove is a delete as both protocols give it. A key without zone means this control plane's own
+// resource, or, to say where to go, the only other of that name.
 type remove struct {
 	key        mesh.Key
 	zoneGiven  bool
@@ -309,7 +318,8 @@ func (a *API) remove(ctx context.Context, in remove) (revision uint64, err error
 	}
 }
 
-func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, key mesh.Key, in remove, fresh bool) (uint64, error) {
+func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, key mesh.Key, in remove,
+	fresh bool) (uint64, error) {
 	var atLeast uint64
 	if fresh { // rules read whole kinds, so the view itself must be new
 		rev, err := a.conf.Store.Revision(ctx)
@@ -349,8 +359,11 @@ func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller
 	if in.ifRevision != nil && *in.ifRevision != old.Revision {
 		return 0, stale(titleDelete, *in.ifRevision, old.Revision)
 	}
-	txn := store.Txn{Actor: "user:" + caller.Name,
-		Checks: []store.Check{store.KeyAt{Key: key, Revision: old.Revision}}, Ops: []store.Op{store.Delete{Key: key}}}
+	txn := store.Txn{
+		Actor:  "user:" + caller.Name,
+		Checks: []store.Check{store.KeyAt{Key: key, Revision: old.Revision}},
+		Ops:    []store.Op{store.Delete{Key: key}},
+	}
 	if err := a.onRemove(ctx, view, old, &txn); err != nil {
 		return 0, err
 	}
@@ -366,8 +379,10 @@ func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller
 }
 
 // audit writes one line for every write, done or refused.
-func (a *API) audit(c Caller, verb string, key mesh.Key, dryRun bool, revision uint64, changed bool, err error) {
-	fields := []zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups), zap.String("verb", verb), zap.Stringer("key", key),
+func (a *API) audit(c Caller, verb string, key mesh.Key, dryRun bool, revision uint64, changed bool,
+	err error) {
+	fields := []zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups),
+		zap.String("verb", verb), zap.Stringer("key", key),
 		zap.Bool("dryRun", dryRun)}
 	if err != nil {
 		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)

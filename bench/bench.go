@@ -41,8 +41,8 @@ type Config struct {
 	Restart bool
 	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
 	Untouched bool
-	// Heap, if set, is called when all sidecars are connected and the changes of Settle are made, before anything else is:
-	// what is live then is the control plane's.
+	// Heap, if set, is called when all sidecars are connected and the changes of Settle are made,
+	// before anything else is: what is live then is the control plane's.
 	Heap func() error
 	// Command starts the process that runs [Sidecars].
 	Command func(ctx context.Context) *exec.Cmd
@@ -51,7 +51,8 @@ type Config struct {
 // Kinds of change, in the order in which they are measured.
 var Kinds = []string{"every", "one", "endpoint", "sidecar"}
 
-var kindNames = map[string]string{"every": "every destination", "one": "one destination", "endpoint": "one endpoint", "sidecar": "one sidecar"}
+var kindNames = map[string]string{"every": "every destination", "one": "one destination",
+	"endpoint": "one endpoint", "sidecar": "one sidecar"}
 
 // perProxy are the engine's queries that are computed for one proxy each.
 var perProxy = []string{"membership", "match", "scope", "inbound", "secrets", "table"}
@@ -82,7 +83,12 @@ func (c Config) with(ctx context.Context, s Shape, f func(*bench) error) error {
 		return errors.Join(err, p.stop())
 	}
 	c.Shape = s
-	b := &bench{Config: c, plane: p, child: child, callers: s.callers()}
+	b := &bench{
+		Config:  c,
+		plane:   p,
+		child:   child,
+		callers: s.callers(),
+	}
 	for i := range s.Sidecars {
 		b.all = append(b.all, key(mesh.KindDataplane, sidecar(i)))
 	}
@@ -119,7 +125,8 @@ func (b *bench) run(ctx context.Context, out *Report) error {
 	return nil
 }
 
-// load is CPU seconds since the machine started: of all its cores, of those what was not idle, and what this benchmark took.
+// load is CPU seconds since the machine started: of all its cores, of those what was not idle, and
+// what this benchmark took.
 type load struct{ all, busy, own float64 }
 
 // load is zero where the system does not say.
@@ -155,7 +162,9 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 	}
 	out.Memory = memory()
 	for i := range b.Settle {
-		if err := b.round(ctx, b.callers[0], func(int) store.Op { return put(timeout("one", meshRef(), serviceRef(0), i)) }, 0, nil); err != nil {
+		if err := b.round(ctx, b.callers[0],
+			func(int) store.Op { return put(timeout("one", meshRef(), serviceRef(0), i)) }, 0,
+			nil); err != nil {
 			return fmt.Errorf("change %d: %w", i, err)
 		}
 	}
@@ -175,16 +184,21 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 		if len(b.Changes) > 0 && !slices.Contains(b.Changes, kind) {
 			continue
 		}
-		concerned, change := b.all, func(i int) store.Op { return put(timeout("every", meshRef(), meshRef(), i)) }
+		concerned, change := b.all,
+			func(i int) store.Op { return put(timeout("every", meshRef(), meshRef(), i)) }
 		switch kind {
 		case "one":
-			concerned, change = b.callers[middle], func(i int) store.Op { return put(timeout("one", meshRef(), serviceRef(middle), i)) }
+			concerned, change = b.callers[middle],
+				func(i int) store.Op { return put(timeout("one", meshRef(), serviceRef(middle), i)) }
 		case "endpoint":
 			concerned, change = b.callers[0], func(i int) store.Op { return toggle(0, b.Shape, i%2 == 0) }
 		case "sidecar":
 			concerned = b.all[b.Sidecars/2 : b.Sidecars/2+1]
 			change = func(i int) store.Op {
-				return put(timeout("single", &meshv1.TargetRef{Kind: "Dataplane", Name: sidecar(b.Sidecars / 2)}, meshRef(), i))
+				return put(timeout("single", &meshv1.TargetRef{
+					Kind: "Dataplane",
+					Name: sidecar(b.Sidecars / 2),
+				}, meshRef(), i))
 			}
 		}
 		if len(concerned) == 0 {
@@ -276,7 +290,8 @@ func (b *bench) startFloor(ctx context.Context, out *Report) error {
 }
 
 // round commits one change and waits for the concerned sidecars.
-func (b *bench) round(ctx context.Context, concerned []mesh.Key, change func(int) store.Op, i int, took *time.Duration) error {
+func (b *bench) round(ctx context.Context, concerned []mesh.Key, change func(int) store.Op, i int,
+	took *time.Duration) error {
 	start := time.Now()
 	revision, err := b.plane.commit(ctx, change(i))
 	if err != nil {
@@ -292,9 +307,10 @@ func (b *bench) round(ctx context.Context, concerned []mesh.Key, change func(int
 	return nil
 }
 
-// measure makes one change per round, and in turn pushes the same bytes to as many bare streams, so that both see the same
-// machine. The first round is not counted.
-func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key, change func(round int) store.Op) (Figure, error) {
+// measure makes one change per round, and in turn pushes the same bytes to as many bare streams, so
+// that both see the same machine. The first round is not counted.
+func (b *bench) measure(ctx context.Context, name string, concerned []mesh.Key,
+	change func(round int) store.Op) (Figure, error) {
 	f := Figure{Name: name, Concerned: len(concerned), Computes: map[string]float64{}}
 	n := float64(b.Rounds)
 	var times, floors []time.Duration
@@ -388,7 +404,8 @@ func (b *bench) churn(ctx context.Context, out *Report) error {
 	}
 	start, used := time.Now(), cpu()
 	for i := 0; time.Since(start) < b.ChurnFor; i++ {
-		// Each change has its time, from which its lag counts; what is late is made at once, so that the rate holds.
+		// Each change has its time, from which its lag counts; what is late is made at once, so
+		// that the rate holds.
 		at := start.Add(time.Duration(i) * time.Second / time.Duration(b.Churn))
 		if early := time.Until(at); early > 0 {
 			if err := pause(ctx, early); err != nil {
@@ -410,19 +427,27 @@ func (b *bench) churn(ctx context.Context, out *Report) error {
 		}
 	}
 	if len(changes) < 3 {
-		return fmt.Errorf("only %d changes in %s: the rate or the time is too small", len(changes), b.ChurnFor)
+		return fmt.Errorf("only %d changes in %s: the rate or the time is too small", len(changes),
+			b.ChurnFor)
 	}
 	var lags []time.Duration
 	for _, c := range changes {
 		lags = append(lags, c.g.last.Sub(c.at))
 	}
 	third := len(lags) / 3
-	out.Churn = &Churn{Rate: float64(len(changes)) / took.Seconds(), Seconds: took.Seconds(), CPUShare: (cpu() - used) / took.Seconds() * 100,
-		FirstP50: quantile(slices.Clone(lags[:third]), 0.5), LastP50: quantile(slices.Clone(lags[len(lags)-third:]), 0.5), P99: quantile(lags, 0.99)}
+	out.Churn = &Churn{
+		Rate:     float64(len(changes)) / took.Seconds(),
+		Seconds:  took.Seconds(),
+		CPUShare: (cpu() - used) / took.Seconds() * 100,
+		FirstP50: quantile(slices.Clone(lags[:third]), 0.5),
+		LastP50:  quantile(slices.Clone(lags[len(lags)-third:]), 0.5),
+		P99:      quantile(lags, 0.99),
+	}
 	return nil
 }
 
-// restart is what a zone's restart is to its sidecars: all streams end, and all come back with what they hold.
+// restart is what a zone's restart is to its sidecars: all streams end, and all come back with what
+// they hold.
 func (b *bench) restart(ctx context.Context, out *Report) error {
 	before, err := b.child.do(order{})
 	if err != nil {
@@ -467,7 +492,10 @@ func (c Config) untouched(ctx context.Context, out *Report) error {
 				return err
 			}
 			change := func(i int) store.Op {
-				return put(timeout("group", &meshv1.TargetRef{Kind: "Dataplane", Labels: map[string]string{"group": "measured"}}, meshRef(), i))
+				return put(timeout("group", &meshv1.TargetRef{
+					Kind:   "Dataplane",
+					Labels: map[string]string{"group": "measured"},
+				}, meshRef(), i))
 			}
 			rounds := 20 * c.Rounds
 			used := 0.0

@@ -47,23 +47,36 @@ func figures(r *bench.Report) map[string]bench.Figure {
 func TestCostFollowsTheChange(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	r, err := bench.Run(ctx, bench.Config{Shape: bench.Shape{Sidecars: 12, Services: 5, Endpoints: 2}, Rounds: 4, Idle: 100 * time.Millisecond,
-		Settle: 3, Restart: true, Churn: 100, ChurnFor: 300 * time.Millisecond, Untouched: true, Command: self})
+	r, err := bench.Run(ctx, bench.Config{
+		Shape:     bench.Shape{Sidecars: 12, Services: 5, Endpoints: 2},
+		Rounds:    4,
+		Idle:      100 * time.Millisecond,
+		Settle:    3,
+		Restart:   true,
+		Churn:     100,
+		ChurnFor:  300 * time.Millisecond,
+		Untouched: true,
+		Command:   self,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r.UntouchedBytes != 0 || r.UntouchedComputes != 0 {
-		t.Errorf("untouched sidecars got %v bytes and cost %v computations", r.UntouchedBytes, r.UntouchedComputes)
+		t.Errorf("untouched sidecars got %v bytes and cost %v computations", r.UntouchedBytes,
+			r.UntouchedComputes)
 	}
 	f := figures(r)
-	every, one, endpoint, sidecar := f["every destination"], f["one destination"], f["one endpoint"], f["one sidecar"]
+	every, one, endpoint, sidecar := f["every destination"], f["one destination"], f["one endpoint"],
+		f["one sidecar"]
 	if every.BytesEach < 5*one.BytesEach/2 || one.BytesEach < endpoint.BytesEach || endpoint.BytesEach == 0 {
-		t.Errorf("bytes do not follow the change: every %v, one %v, endpoint %v", every.BytesEach, one.BytesEach, endpoint.BytesEach)
+		t.Errorf("bytes do not follow the change: every %v, one %v, endpoint %v", every.BytesEach,
+			one.BytesEach, endpoint.BytesEach)
 	}
 	if got := one.Computes["cluster"]; got != 1 {
 		t.Errorf("a change for one destination computes %v clusters", got)
 	}
-	if every.FloorP50 <= 0 || sidecar.P50 <= 0 || r.ColdStart <= 0 || r.ColdStartFloor <= 0 || one.Allocs <= 0 {
+	if every.FloorP50 <= 0 || sidecar.P50 <= 0 || r.ColdStart <= 0 || r.ColdStartFloor <= 0 ||
+		one.Allocs <= 0 {
 		t.Errorf("figures are missing: %+v", r)
 	}
 	if r.Restart == nil || r.Restart.Time <= 0 {
@@ -71,7 +84,8 @@ func TestCostFollowsTheChange(t *testing.T) {
 	} else if each := r.Restart.Bytes / 12; each > every.BytesEach/10 {
 		t.Errorf("a restart resent %v bytes to each sidecar", each)
 	}
-	if r.Churn == nil || r.Churn.P99 <= 0 || r.Memory.Live <= 0 || r.MemoryAfter.Live <= 0 || r.Untouched == nil || r.Untouched.ManyCPU <= 0 {
+	if r.Churn == nil || r.Churn.P99 <= 0 || r.Memory.Live <= 0 || r.MemoryAfter.Live <= 0 ||
+		r.Untouched == nil || r.Untouched.ManyCPU <= 0 {
 		t.Errorf("figures are missing: %+v", r)
 	}
 	var table strings.Builder
@@ -84,7 +98,11 @@ func TestCostFollowsTheChange(t *testing.T) {
 func TestReachable(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	r, err := bench.Run(ctx, bench.Config{Shape: bench.Shape{Sidecars: 10, Services: 20, Endpoints: 1, Reachable: 4}, Rounds: 3, Command: self})
+	r, err := bench.Run(ctx, bench.Config{
+		Shape:   bench.Shape{Sidecars: 10, Services: 20, Endpoints: 1, Reachable: 4},
+		Rounds:  3,
+		Command: self,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +110,8 @@ func TestReachable(t *testing.T) {
 	if one := f["one destination"]; one.Concerned != 2 || one.BytesOthers != 0 || one.BytesEach == 0 {
 		t.Errorf("a change for one destination: %+v", one)
 	}
-	if every := f["every destination"]; every.Concerned != 10 || every.BytesEach < f["one destination"].BytesEach*2 {
+	if every := f["every destination"]; every.Concerned != 10 ||
+		every.BytesEach < f["one destination"].BytesEach*2 {
 		t.Errorf("a change for every destination: %+v", every)
 	}
 }

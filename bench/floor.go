@@ -9,8 +9,8 @@ import (
 	"google.golang.org/grpc"
 )
 
-// floor is what the same bytes cost without a mesh: bare gRPC streams over the same TLS to the same process, one message each,
-// one small answer back.
+// floor is what the same bytes cost without a mesh: bare gRPC streams over the same TLS to the same
+// process, one message each, one small answer back.
 type floor struct {
 	mu      sync.Mutex
 	streams []*bareStream // guarded by mu

@@ -63,7 +63,10 @@ func newPlane(ctx context.Context) (*plane, error) {
 	if p.cert, p.ca, err = selfSigned(); err != nil {
 		return nil, err
 	}
-	if p.store, err = embedded.Open(embedded.Config{InMemory: true, Registerer: prometheus.NewRegistry()}); err != nil {
+	if p.store, err = embedded.Open(embedded.Config{
+		InMemory:   true,
+		Registerer: prometheus.NewRegistry(),
+	}); err != nil {
 		return nil, err
 	}
 	bare, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,7 +74,8 @@ func newPlane(ctx context.Context) (*plane, error) {
 		return nil, errors.Join(err, p.store.Close())
 	}
 	p.bare = bare.Addr().String()
-	p.bareServer = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)), grpc.ForceServerCodecV2(newRawCodec()),
+	p.bareServer = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)),
+		grpc.ForceServerCodecV2(newRawCodec()),
 		grpc.UnknownServiceHandler(p.floor.serve), grpc.ReadBufferSize(4<<10), grpc.MaxSendMsgSize(64<<20),
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20))
 	p.bareGroup.Go(func() error { return p.bareServer.Serve(bare) })
@@ -98,7 +102,8 @@ func (p *plane) startXDS(parent context.Context) error {
 	p.engine = xds.New(xds.Config{Zone: benchZone, Replica: rep, Registerer: p.registry})
 	p.answers.follow(p.engine)
 	ads := delta.NewServer(delta.Config{Source: p.answers, Admission: everyone{}, Registerer: p.registry})
-	server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)))...)
+	server := grpc.NewServer(append(delta.ServerOptions(),
+		grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)))...)
 	ads.Register(server)
 	ctx, cancel := context.WithCancel(parent)
 	group, ctx := errgroup.WithContext(ctx)
@@ -129,12 +134,16 @@ func (p *plane) commit(ctx context.Context, ops ...store.Op) (uint64, error) {
 	return r.Revision, err
 }
 
-// computes are the engine's computations until now, by query. The engine counts a batch after it has handed out the tables;
-// so a change that concerns nothing goes through it first, and everything before that is counted.
+// computes are the engine's computations until now, by query. The engine counts a batch after it
+// has handed out the tables; so a change that concerns nothing goes through it first, and
+// everything before that is counted.
 func (p *plane) computes(ctx context.Context) (map[string]float64, error) {
 	p.neutral++
-	revision, err := p.commit(ctx, put(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindHostnameGenerator, Name: "neutral"},
-		Labels: map[string]string{"round": strconv.Itoa(p.neutral)}, Spec: &meshv1.HostnameGenerator{}}))
+	revision, err := p.commit(ctx, put(&mesh.Resource{
+		Key:    mesh.Key{Kind: mesh.KindHostnameGenerator, Name: "neutral"},
+		Labels: map[string]string{"round": strconv.Itoa(p.neutral)},
+		Spec:   &meshv1.HostnameGenerator{},
+	}))
 	if err != nil {
 		return nil, err
 	}
@@ -203,11 +212,25 @@ func selfSigned() (tls.Certificate, []byte, error) {
 	if err != nil {
 		return tls.Certificate{}, nil, err
 	}
-	t := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "bench"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		DNSNames: []string{serverName}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	t := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "bench"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		DNSNames:              []string{serverName},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, t, t, key.Public(), key)
 	if err != nil {
 		return tls.Certificate{}, nil, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+	return tls.Certificate{
+			Certificate: [][]byte{der},
+			PrivateKey:  key,
+		}, pem.EncodeToMemory(&pem.Block{
+			Type:  "CERTIFICATE",
+			Bytes: der,
+		}), nil
 }

@@ -100,7 +100,9 @@ func (h *hosts) obey(ctx context.Context, o order) error {
 				return err
 			}
 			h.standins = append(h.standins, s)
-			h.group.Go(func() error { return again(ctx, func() error { return s.run(ctx, o.Start.Address, h.tls) }) })
+			h.group.Go(func() error {
+				return again(ctx, func() error { return s.run(ctx, o.Start.Address, h.tls) })
+			})
 		}
 	case o.Floor != "":
 		for range h.standins {

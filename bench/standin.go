@@ -22,14 +22,15 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-// types that a stand-in follows; the first two it asks for as a whole, the others by the names that those refer to.
+// types that a stand-in follows; the first two it asks for as a whole, the others by the names that
+// those refer to.
 var types = []string{xdstest.Cluster, xdstest.Listener, xdstest.Endpoint, xdstest.Route}
 
 // wildcards is how many of types are asked for as a whole.
 const wildcards = 2
 
-// content is one version of one resource, shared by all stand-ins: what is measured is the control plane, so that they
-// should cost as little as they can and still follow the protocol.
+// content is one version of one resource, shared by all stand-ins: what is measured is the control
+// plane, so that they should cost as little as they can and still follow the protocol.
 type content struct {
 	name, version string
 	// needs are the names to ask for, by index in types.
@@ -72,7 +73,8 @@ func (c *contents) of(typ int, version, name, body []byte) (*content, error) {
 	return found, nil
 }
 
-// standin is one sidecar: it holds the names and versions of what it got, and tells the server what it wants, as Envoy does.
+// standin is one sidecar: it holds the names and versions of what it got, and tells the server what
+// it wants, as Envoy does.
 type standin struct {
 	contents *contents
 	node     []byte
@@ -132,14 +134,16 @@ func (s *standin) run(ctx context.Context, address string, t *tls.Config) error 
 	}
 }
 
-// window is Envoy's default of its HTTP/2 windows. That it is given also stops gRPC's client from measuring the bandwidth with a
-// ping for each message, which Envoy does not do.
+// window is Envoy's default of its HTTP/2 windows. That it is given also stops gRPC's client from
+// measuring the bandwidth with a ping for each message, which Envoy does not do.
 const window = 16 << 20
 
 func dial(address string, t *tls.Config) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(t)), grpc.WithNoProxy(),
+	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(t)),
+		grpc.WithNoProxy(),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(64<<20)), grpc.WithReadBufferSize(16<<10), grpc.WithWriteBufferSize(4<<10))
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithReadBufferSize(16<<10), grpc.WithWriteBufferSize(4<<10))
 }
 
 func send(stream grpc.ClientStream, b []byte) error {
@@ -168,7 +172,8 @@ func (s *standin) hello(t int) []byte {
 		b = appendField(b, reqSubscribe, name)
 	}
 	for name, c := range s.held[t] {
-		b = protowire.AppendBytes(protowire.AppendTag(b, reqVersions, protowire.BytesType), appendField(appendField(nil, 1, name), 2, c.version))
+		b = protowire.AppendBytes(protowire.AppendTag(b, reqVersions, protowire.BytesType),
+			appendField(appendField(nil, 1, name), 2, c.version))
 	}
 	return b
 }

@@ -38,9 +38,10 @@ func (e Entry) Table(w io.Writer) error {
 	return err
 }
 
-// Suite runs every table of docs/benchmarks.md, hands each to emit as it is done and, if plot is not empty, draws cost over mesh
-// size into that file.
-func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, emit func(Entry) error, plot string) error {
+// Suite runs every table of docs/benchmarks.md, hands each to emit as it is done and, if plot is
+// not empty, draws cost over mesh size into that file.
+func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, emit func(Entry) error,
+	plot string) error {
 	run := func(title string, c Config) (*Report, error) {
 		c.Command = command
 		start := time.Now()
@@ -55,11 +56,28 @@ func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, emit fu
 		title string
 		c     Config
 	}{
-		{"1,000 sidecars, 100 services", Config{Shape: with(headline, 2), Rounds: 20, Settle: 100, Idle: time.Minute, Restart: true, Untouched: true}},
+		{"1,000 sidecars, 100 services", Config{
+			Shape:     with(headline, 2),
+			Rounds:    20,
+			Settle:    100,
+			Idle:      time.Minute,
+			Restart:   true,
+			Untouched: true,
+		}},
 		{"100 sidecars, 20 services", Config{Shape: with(small, 2), Rounds: 100}},
-		{"5,000 sidecars, each sees 20 of 1,000 services", Config{Shape: with(many, 2), Rounds: 10, Settle: 100, Restart: true}},
+		{"5,000 sidecars, each sees 20 of 1,000 services", Config{
+			Shape:   with(many, 2),
+			Rounds:  10,
+			Settle:  100,
+			Restart: true,
+		}},
 		{"5,000 sidecars that all see the same 20 services", Config{Shape: with(crowd, 2), Rounds: 10}},
-		{"10,000 services, 30,000 endpoints, 300 sidecars, each sees 30 services", Config{Shape: with(wide, 3), Rounds: 50, Churn: 200, ChurnFor: 30 * time.Second}},
+		{"10,000 services, 30,000 endpoints, 300 sidecars, each sees 30 services", Config{
+			Shape:    with(wide, 3),
+			Rounds:   50,
+			Churn:    200,
+			ChurnFor: 30 * time.Second,
+		}},
 	} {
 		if _, err := run(t.title, t.c); err != nil {
 			return err
@@ -68,7 +86,11 @@ func Suite(ctx context.Context, command func(context.Context) *exec.Cmd, emit fu
 	var points []point
 	for _, services := range plotServices {
 		for _, sidecars := range plotSidecars {
-			c := Config{Shape: Shape{Sidecars: sidecars, Services: services, Endpoints: 2}, Rounds: 10, Changes: []string{"every", "one", "sidecar"}}
+			c := Config{
+				Shape:   Shape{Sidecars: sidecars, Services: services, Endpoints: 2},
+				Rounds:  10,
+				Changes: []string{"every", "one", "sidecar"},
+			}
 			if sidecars*services > 300_000 {
 				c.Rounds = 3
 			}
@@ -96,7 +118,8 @@ func Machine() string {
 		}
 		return "unknown"
 	}
-	return fmt.Sprintf("%d cores of %s, memory %s, %s on %s/%s", runtime.NumCPU(), read("/proc/cpuinfo", "model name"), read("/proc/meminfo", "MemTotal"),
+	return fmt.Sprintf("%d cores of %s, memory %s, %s on %s/%s", runtime.NumCPU(),
+		read("/proc/cpuinfo", "model name"), read("/proc/meminfo", "MemTotal"),
 		runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
@@ -111,14 +134,17 @@ const (
 	left, top                         = 70, 40
 )
 
-// draw is CPU seconds per change over the number of sidecars, a line for each number of services, a panel for each kind of
-// change, all logarithmic.
+// draw is CPU seconds per change over the number of sidecars, a line for each number of services, a
+// panel for each kind of change, all logarithmic.
 func draw(points []point) string {
 	var b strings.Builder
 	width := left + len(plotKinds)*(panelWidth+panelGap)
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n", width, top+panelHeight+60)
+	fmt.Fprintf(&b,
+
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n", width, top+panelHeight+60)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
-	lowX, highX := math.Log10(float64(plotSidecars[0])), math.Log10(float64(plotSidecars[len(plotSidecars)-1]))
+	lowX, highX := math.Log10(float64(plotSidecars[0])),
+		math.Log10(float64(plotSidecars[len(plotSidecars)-1]))
 	lowY, highY := -4.0, 2.0 // 0.1 ms to 100 s
 	for i, kind := range plotKinds {
 		x0 := float64(left + i*(panelWidth+panelGap))
@@ -126,16 +152,22 @@ func draw(points []point) string {
 		py := func(s float64) float64 {
 			return top + panelHeight - (min(max(math.Log10(s), lowY), highY)-lowY)/(highY-lowY)*panelHeight
 		}
-		fmt.Fprintf(&b, `<text x="%.0f" y="%d" font-size="13">%s</text>`+"\n", x0, top-16, "CPU per change for "+kindNames[kind])
+		fmt.Fprintf(&b, `<text x="%.0f" y="%d" font-size="13">%s</text>`+"\n", x0, top-16,
+			"CPU per change for "+kindNames[kind])
 		for e := lowY; e <= highY; e++ {
 			y := py(math.Pow(10, e))
-			fmt.Fprintf(&b, `<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f" stroke="#ddd"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6, y+4, secondsText(e))
+			fmt.Fprintf(&b,
+
+				`<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f" stroke="#ddd"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6, y+4, secondsText(e))
 		}
 		for _, n := range plotSidecars {
-			fmt.Fprintf(&b, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%d</text>`+"\n", px(float64(n)), top, px(float64(n)), top+panelHeight,
+			fmt.Fprintf(&b,
+
+				`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%d</text>`+"\n", px(float64(n)), top, px(float64(n)), top+panelHeight,
 				px(float64(n)), top+panelHeight+16, n)
 		}
-		fmt.Fprintf(&b, `<text x="%.0f" y="%d" text-anchor="middle">sidecars</text>`+"\n", x0+panelWidth/2, top+panelHeight+34)
+		fmt.Fprintf(&b, `<text x="%.0f" y="%d" text-anchor="middle">sidecars</text>`+"\n", x0+panelWidth/2,
+			top+panelHeight+34)
 		for s, services := range plotServices {
 			color := []string{"#1b6ca8", "#c05621", "#2f855a"}[s%3]
 			var path []string
@@ -148,8 +180,10 @@ func draw(points []point) string {
 				path = append(path, fmt.Sprintf("%.1f,%.1f", x, y))
 				fmt.Fprintf(&b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x, y, color)
 			}
-			fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.5"/>`+"\n", strings.Join(path, " "), color)
-			fmt.Fprintf(&b, `<text x="%.0f" y="%d" fill="%s">%d services</text>`+"\n", x0+8, top+14+14*s, color, services)
+			fmt.Fprintf(&b, `<polyline points="%s" fill="none" stroke="%s" stroke-width="1.5"/>`+"\n",
+				strings.Join(path, " "), color)
+			fmt.Fprintf(&b, `<text x="%.0f" y="%d" fill="%s">%d services</text>`+"\n", x0+8, top+14+14*s,
+				color, services)
 		}
 	}
 	b.WriteString("</svg>\n")
@@ -159,5 +193,6 @@ func draw(points []point) string {
 var plotKinds = []string{"every", "one", "sidecar"}
 
 func secondsText(exponent float64) string {
-	return map[float64]string{-4: "0.1 ms", -3: "1 ms", -2: "10 ms", -1: "0.1 s", 0: "1 s", 1: "10 s", 2: "100 s"}[exponent]
+	return map[float64]string{-4: "0.1 ms", -3: "1 ms", -2: "10 ms", -1: "0.1 s", 0: "1 s", 1: "10 s",
+		2: "100 s"}[exponent]
 }

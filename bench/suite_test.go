@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestDrawShowsEveryPoint: the plot is well-formed XML with a circle per point and panel, and higher cost stands higher.
+// TestDrawShowsEveryPoint: the plot is well-formed XML with a circle per point and panel, and
+// higher cost stands higher.
 func TestDrawShowsEveryPoint(t *testing.T) {
 	at := func(sidecars int, seconds float64) point {
 		r := &Report{}
@@ -45,7 +46,11 @@ func TestDrawShowsEveryPoint(t *testing.T) {
 // TestBudgetsAreChecked: a figure above the budget of its shape is named, one of another shape is not.
 func TestBudgetsAreChecked(t *testing.T) {
 	slow := func(s Shape) *Report {
-		r := &Report{Shape: s, ColdStartFloor: 1, Figures: []Figure{{Name: kindNames["one"], P50: 500, Concerned: 1000, Ratio: 2}}}
+		r := &Report{
+			Shape:          s,
+			ColdStartFloor: 1,
+			Figures:        []Figure{{Name: kindNames["one"], P50: 500, Concerned: 1000, Ratio: 2}},
+		}
 		r.check()
 		return r
 	}

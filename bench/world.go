@@ -16,7 +16,8 @@ import (
 // groupSize is how many sidecars carry the label of the group whose policy the others must not notice.
 const groupSize = 10
 
-// Shape is a mesh: Sidecars, Services of Endpoints instances each, and how many of the services a sidecar reaches (0: all).
+// Shape is a mesh: Sidecars, Services of Endpoints instances each, and how many of the services a
+// sidecar reaches (0: all).
 type Shape struct {
 	Sidecars, Services, Endpoints, Reachable int
 }
@@ -26,7 +27,8 @@ func (s Shape) String() string {
 	if s.Reachable > 0 {
 		scope = fmt.Sprintf("%d", s.Reachable)
 	}
-	return fmt.Sprintf("%d sidecars that each see %s of %d services of %d endpoints", s.Sidecars, scope, s.Services, s.Endpoints)
+	return fmt.Sprintf("%d sidecars that each see %s of %d services of %d endpoints", s.Sidecars, scope,
+		s.Services, s.Endpoints)
 }
 
 // reaches lists the services of a sidecar. They overlap, so that every service has callers while it lasts.
@@ -80,21 +82,36 @@ func (s Shape) populate(ctx context.Context, p *plane) error {
 		ops = nil
 		return err
 	}
-	if err := add(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: benchMesh}, Spec: &meshv1.Mesh{}}); err != nil {
+	if err := add(&mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindMesh, Name: benchMesh},
+		Spec: &meshv1.Mesh{},
+	}); err != nil {
 		return err
 	}
 	for i := range s.Services {
-		svc := &mesh.Resource{Key: key(mesh.KindMeshService, service(i)), Spec: &meshv1.MeshService{
-			Selector: &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: service(i)}},
-			Ports: []*meshv1.ServicePort{{Port: 80, Name: "http", AppProtocol: "http",
-				TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 8080}}}},
-			Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: service(i)}}, State: "Available",
-		}}
+		svc := &mesh.Resource{
+			Key: key(mesh.KindMeshService, service(i)),
+			Spec: &meshv1.MeshService{
+				Selector: &meshv1.MeshService_Selector{
+					DataplaneTags: map[string]string{mesh.TagService: service(i)}},
+				Ports: []*meshv1.ServicePort{{
+					Port:        80,
+					Name:        "http",
+					AppProtocol: "http",
+					TargetPort:  &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 8080}},
+				}},
+				Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: service(i)}},
+				State:      "Available",
+			},
+		}
 		if err := add(svc); err != nil {
 			return err
 		}
 		if s.Reachable > 0 { // these are reached by virtual addresses
-			if err := add(&mesh.Resource{Key: mesh.VirtualAddressKey(benchZone, svc.Key), Spec: &meshv1.VirtualAddress{Ip: fmt.Sprintf("241.%d.%d.%d", i>>16, i>>8&255, i&255)}}); err != nil {
+			if err := add(&mesh.Resource{
+				Key:  mesh.VirtualAddressKey(benchZone, svc.Key),
+				Spec: &meshv1.VirtualAddress{Ip: fmt.Sprintf("241.%d.%d.%d", i>>16, i>>8&255, i&255)},
+			}); err != nil {
 				return err
 			}
 		}
@@ -113,14 +130,26 @@ func (s Shape) populate(ctx context.Context, p *plane) error {
 		if s.Reachable > 0 {
 			refs := []*meshv1.Dataplane_ReachableBackendRef{}
 			for _, svc := range s.reaches(i) {
-				refs = append(refs, &meshv1.Dataplane_ReachableBackendRef{Kind: "MeshService", Name: service(svc)})
+				refs = append(refs, &meshv1.Dataplane_ReachableBackendRef{
+					Kind: "MeshService",
+					Name: service(svc),
+				})
 			}
-			n.TransparentProxying = &meshv1.Dataplane_TransparentProxying{RedirectPortInbound: 15006, RedirectPortOutbound: 15001,
-				ReachableBackends: &meshv1.Dataplane_ReachableBackends{Refs: refs}}
+			n.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
+				RedirectPortInbound:  15006,
+				RedirectPortOutbound: 15001,
+				ReachableBackends:    &meshv1.Dataplane_ReachableBackends{Refs: refs},
+			}
 		} else {
 			for _, svc := range s.reaches(i) {
-				n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(10000 + svc),
-					BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: service(svc), Port: 80}})
+				n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{
+					Port: uint32(10000 + svc),
+					BackendRef: &meshv1.Dataplane_OutboundBackendRef{
+						Kind: "MeshService",
+						Name: service(svc),
+						Port: 80,
+					},
+				})
 			}
 		}
 		if err := add(d); err != nil {
@@ -137,7 +166,12 @@ func sidecar(i int) string { return fmt.Sprintf("client-%05d", i) }
 func address(net, i int) string { return fmt.Sprintf("10.%d.%d.%d", net, i/250, i%250+1) }
 
 func key(kind mesh.Kind, name string) mesh.Key {
-	return mesh.Key{Kind: kind, Mesh: benchMesh, Zone: benchZone, Name: name}
+	return mesh.Key{
+		Kind: kind,
+		Mesh: benchMesh,
+		Zone: benchZone,
+		Name: name,
+	}
 }
 
 func backend(s, e int) *mesh.Resource {
@@ -145,8 +179,19 @@ func backend(s, e int) *mesh.Resource {
 }
 
 func dataplane(name, address, service string) *mesh.Resource {
-	return &mesh.Resource{Key: key(mesh.KindDataplane, name), Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: address,
-		Inbound: []*meshv1.Dataplane_Inbound{{Port: 8080, Name: "http", ServicePort: 8081, Protocol: "http", Tags: map[string]string{mesh.TagService: service}}}}}}
+	return &mesh.Resource{
+		Key: key(mesh.KindDataplane, name),
+		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: address,
+			Inbound: []*meshv1.Dataplane_Inbound{{
+				Port:        8080,
+				Name:        "http",
+				ServicePort: 8081,
+				Protocol:    "http",
+				Tags:        map[string]string{mesh.TagService: service},
+			}},
+		}},
+	}
 }
 
 func meshRef() *meshv1.TargetRef { return &meshv1.TargetRef{Kind: "Mesh"} }
@@ -158,9 +203,12 @@ func serviceRef(i int) *meshv1.TargetRef {
 // timeout is a policy whose content depends on the round, in clusters as well as in routes.
 func timeout(name string, target, to *meshv1.TargetRef, round int) *mesh.Resource {
 	d := durationpb.New(time.Duration(1000+round) * time.Millisecond)
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: benchMesh, Name: name}, Spec: &meshv1.MeshTimeout{
-		TargetRef: target, To: []*meshv1.MeshTimeout_To{{TargetRef: to, Default: &meshv1.MeshTimeout_Conf{
-			ConnectionTimeout: proto.CloneOf(d), Http: &meshv1.MeshTimeout_Http{RequestTimeout: d}}}}}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: benchMesh, Name: name},
+		Spec: &meshv1.MeshTimeout{
+			TargetRef: target, To: []*meshv1.MeshTimeout_To{{TargetRef: to, Default: &meshv1.MeshTimeout_Conf{
+				ConnectionTimeout: proto.CloneOf(d), Http: &meshv1.MeshTimeout_Http{RequestTimeout: d}}}}},
+	}
 }
 
 // toggle brings and takes one more endpoint of a service.

@@ -51,11 +51,15 @@ today, needs --force.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.files, "file", "f", nil, "file, folder, URL, or - for standard input; may be given several times")
+	f.StringSliceVarP(&o.files, "file", "f", nil,
+		"file, folder, URL, or - for standard input; may be given several times")
 	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
 	f.BoolVar(&o.wait, "wait", false, "return when every online proxy concerned has the change")
 	f.BoolVar(&o.dryRun, "dry-run", false, "let the control plane check everything and write nothing")
-	f.BoolVar(&o.force, "force", false, "write also what would leave a route or a destination without an instance, or change more proxies than the control plane lets pass")
+	f.BoolVar(&o.force, "force", false,
+		"write also what would leave a route or a destination without an instance, or change more "+
+			"proxies than "+
+			"the control plane lets pass")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "with --wait: how long to wait")
 	o.flags(cmd)
 	return cmd
@@ -87,7 +91,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		cancel()
 		if err != nil {
 			if i > 0 && !o.dryRun {
-				return fmt.Errorf("%s: %w\n%d of %d documents were applied before it and stay", title(d.Resource.Key), err, i, len(docs))
+				return fmt.Errorf("%s: %w\n%d of %d documents were applied before it and stay",
+					title(d.Resource.Key), err, i, len(docs))
 			}
 			return fmt.Errorf("%s: %w", title(d.Resource.Key), err)
 		}
@@ -118,8 +123,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	return waitFor(cmd, c, revision, o.timeout, answered)
 }
 
-// guard asks whether something speaks against the write. What is wrong with a document, the write itself will say; that
-// the question has no answer holds nothing up, but is told.
+// guard asks whether something speaks against the write. What is wrong with a document, the write
+// itself will say; that the question has no answer holds nothing up, but is told.
 func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.Document) error {
 	if !slices.ContainsFunc(docs, func(d mesh.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
@@ -132,14 +137,17 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.D
 	resp, err := c.Diff(ctx, resourcesOf(docs), client.DiffOptions{Guard: true})
 	var failed *client.Error
 	switch {
-	case errors.As(err, &failed) && slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: what this would do to proxies could not be computed first: %v\n", err)
+	case errors.As(err, &failed) &&
+		slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
+			"Warning: what this would do to proxies could not be computed first: %v\n", err)
 		return nil
 	case err != nil:
 		return nil
 	}
 	for _, w := range resp.GetWarnings() {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: what this would do to proxies was not computed everywhere: %s\n", w)
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
+			"Warning: what this would do to proxies was not computed everywhere: %s\n", w)
 	}
 	if len(resp.GetGuards()) == 0 {
 		return nil
@@ -150,7 +158,9 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.D
 		}
 		return nil
 	}
-	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is meant, add --force; `meridian diff` with the same files shows all that would change",
+	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is meant, add --force; `meridian "+
+		"diff` with the "+
+		"same files shows all that would change",
 		strings.Join(resp.GetGuards(), "\n  * "))
 }
 
@@ -181,7 +191,8 @@ func outcome(res client.PutResult, dryRun, derived bool) string {
 }
 
 // waitFor reports delivery, and is an error if it is not complete.
-func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time.Duration, answered time.Time) error {
+func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time.Duration,
+	answered time.Time) error {
 	ctx, cancel := context.WithTimeout(cmd.Context(), timeout+10*time.Second)
 	defer cancel()
 	resp, err := c.Wait(ctx, revision, timeout)
@@ -190,12 +201,15 @@ func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time
 	}
 	printDelivery(cmd, resp)
 	if !resp.GetComplete() {
-		if slices.ContainsFunc(resp.GetZones(), func(z *adminv1.ZoneDelivery) bool { return len(z.GetRefusals()) > 0 }) {
+		if slices.ContainsFunc(resp.GetZones(),
+			func(z *adminv1.ZoneDelivery) bool { return len(z.GetRefusals()) > 0 }) {
 			return fmt.Errorf("revision %d was refused; what the proxies had before goes on", revision)
 		}
-		return fmt.Errorf("revision %d has not reached every proxy after %s", revision, took(resp.GetTook().AsDuration()))
+		return fmt.Errorf("revision %d has not reached every proxy after %s", revision,
+			took(resp.GetTook().AsDuration()))
 	}
-	say(cmd, "revision %d is with every proxy it concerns, %s after the control plane's answer\n", revision, took(time.Since(answered)))
+	say(cmd, "revision %d is with every proxy it concerns, %s after the control plane's answer\n", revision,
+		took(time.Since(answered)))
 	return nil
 }
 
@@ -249,12 +263,15 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
 				}
 				warnings, err := mesh.Validate(d.Resource)
 				if err != nil {
-					errs = append(errs, fmt.Errorf("%s: document %d, %s: %w", in.name, d.Index+1, title(d.Resource.Key), explain(err)))
+					errs = append(errs,
+						fmt.Errorf("%s: document %d, %s: %w", in.name, d.Index+1, title(d.Resource.Key),
+							explain(err)))
 					continue
 				}
 				d.Warnings = append(slices.Clone(d.Warnings), warnings...)
 				for _, w := range d.Warnings {
-					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s: %s: %s\n", in.name, title(d.Resource.Key), w)
+					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s: %s: %s\n", in.name,
+						title(d.Resource.Key), w)
 				}
 				docs = append(docs, d)
 			}

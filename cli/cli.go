@@ -1,8 +1,10 @@
-// Package cli holds the client verbs of the meridian program (apply, get, describe, delete, diff, explain, status, token,
-// config, debug) as cobra commands that any program, and any test, can run in its own process.
+// Package cli holds the client verbs of the meridian program (apply, get, describe, delete, diff,
+// explain, status, token, config, debug) as cobra commands that any program, and any test, can run
+// in its own process.
 //
-// A command writes what a program may want to read to the command's output and all else to its error output. Errors are
-// returned, never printed twice: [Report] prints what a command has not said itself and gives the exit code.
+// A command writes what a program may want to read to the command's output and all else to its
+// error output. Errors are returned, never printed twice: [Report] prints what a command has not
+// said itself and gives the exit code.
 package cli
 
 import (
@@ -37,14 +39,17 @@ func Report(w io.Writer, err error) int {
 
 // Verbs are the client verbs, in the order of help.
 func Verbs() []*cobra.Command {
-	return []*cobra.Command{newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(), newDelete(), newStatus(), newToken(), newConfig()}
+	return []*cobra.Command{newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(),
+		newDelete(), newStatus(), newToken(), newConfig()}
 }
 
 // Version is the command that prints the version of this program and of the control plane.
 func Version(version string) *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
-		Use: "version", Short: "Print the versions of this program and of the control plane", Args: cobra.NoArgs,
+		Use:     "version",
+		Short:   "Print the versions of this program and of the control plane",
+		Args:    cobra.NoArgs,
 		Example: "  meridian version\n  meridian version --client",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			say(cmd, "meridian %s\n", version)

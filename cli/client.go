@@ -32,9 +32,13 @@ const defaultAddress = "http://localhost:5681"
 
 func (o *clientOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.address, "address", "", "control plane's API (default: the current one of `meridian config`, else "+defaultAddress+")")
-	f.StringVar(&o.tokenFile, "token-file", "", "file with a user token; not needed on the control plane's own host")
-	f.StringVar(&o.caFile, "ca-file", "", "PEM file to trust the control plane by, instead of the token's pins; \"system\" is the system's roots")
+	f.StringVar(&o.address, "address", "",
+		"control plane's API (default: the current one of `meridian config`, else "+defaultAddress+")")
+	f.StringVar(&o.tokenFile, "token-file", "",
+		"file with a user token; not needed on the control plane's own host")
+	f.StringVar(&o.caFile, "ca-file", "",
+		"PEM file to trust the control plane by, instead of the token's pins; \"system\" is the "+
+			"system's roots")
 	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "trust any server; for trying out")
 	f.StringVar(&o.controlPlane, "control-plane", "", "name of a control plane of `meridian config`")
 	f.StringVar(&o.file, "client-config", "", "file with the control planes (default ~/.meridian/config)")
@@ -81,7 +85,8 @@ func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), err
 		opts.Token = t
 	}
 	if opts.SkipVerify {
-		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "Warning: the control plane's certificate is not verified (--tls-skip-verify)")
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(),
+			"Warning: the control plane's certificate is not verified (--tls-skip-verify)")
 	}
 	c, err := client.New(opts)
 	if err != nil {
@@ -126,7 +131,9 @@ func unknownControlPlane(name string, f *clientFile) error {
 	if near := config.Nearest(name, names); near != "" {
 		return fmt.Errorf("there is no control plane %q in the client's file; did you mean %q?", name, near)
 	}
-	return fmt.Errorf("there is no control plane %q in the client's file; add it with: meridian config add %s --address URL", name, name)
+	return fmt.Errorf("there is no control plane %q in the client's file; add it with: meridian "+
+		"config add %s "+
+		"--address URL", name, name)
 }
 
 func (o *clientOptions) path() (string, error) {

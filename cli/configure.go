@@ -16,7 +16,9 @@ func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
 		Short: "Keep a list of control planes and choose the one that verbs speak to",
-		Long:  "Keep the control planes that this program speaks to in ~/.meridian/config (mode 0600; it may hold tokens).",
+		Long: "Keep the control planes that this program speaks to in ~/.meridian/config (mode " +
+			"0600; it may " +
+			"hold tokens).",
 	}
 	cmd.AddCommand(newConfigAdd(), newConfigUse(), newConfigList(), newConfigRemove())
 	return cmd
@@ -32,9 +34,15 @@ func newConfigAdd() *cobra.Command {
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.address == "" {
-				return errors.New("--address is missing; give the control plane's API, such as https://cp.example:5682")
+				return errors.New("--address is missing; give the control plane's API, such as " +
+					"https://cp.example:5682")
 			}
-			item := &controlPlaneItem{Name: args[0], Address: o.address, CAFile: o.caFile, SkipVerify: o.skipVerify}
+			item := &controlPlaneItem{
+				Name:       args[0],
+				Address:    o.address,
+				CAFile:     o.caFile,
+				SkipVerify: o.skipVerify,
+			}
 			if o.tokenFile != "" {
 				data, err := os.ReadFile(o.tokenFile)
 				if err != nil {
@@ -43,7 +51,12 @@ func newConfigAdd() *cobra.Command {
 				item.Token = strings.TrimSpace(string(data))
 			}
 			// Refuses what no call could use.
-			c, err := client.New(client.Options{URL: item.Address, Token: item.Token, CAFile: item.CAFile, SkipVerify: item.SkipVerify})
+			c, err := client.New(client.Options{
+				URL:        item.Address,
+				Token:      item.Token,
+				CAFile:     item.CAFile,
+				SkipVerify: item.SkipVerify,
+			})
 			if err != nil {
 				return err
 			}
@@ -53,9 +66,11 @@ func newConfigAdd() *cobra.Command {
 				return err
 			}
 			if f.find(args[0]) != nil && !replace {
-				return fmt.Errorf("there is a control plane %q already; give --replace, or another name", args[0])
+				return fmt.Errorf("there is a control plane %q already; give --replace, or another name",
+					args[0])
 			}
-			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes, func(cp *controlPlaneItem) bool { return cp.Name == args[0] })
+			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes,
+				func(cp *controlPlaneItem) bool { return cp.Name == args[0] })
 			f.ControlPlanes = append(f.ControlPlanes, item)
 			f.Current = args[0]
 			if err := o.save(f); err != nil {
@@ -73,7 +88,9 @@ func newConfigAdd() *cobra.Command {
 func newConfigUse() *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
-		Use: "use NAME", Short: "Choose the control plane that verbs speak to", Args: cobra.ExactArgs(1),
+		Use:   "use NAME",
+		Short: "Choose the control plane that verbs speak to",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := o.load()
 			if err != nil {
@@ -93,7 +110,9 @@ func newConfigUse() *cobra.Command {
 func newConfigList() *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
-		Use: "list", Short: "List the control planes", Args: cobra.NoArgs,
+		Use:   "list",
+		Short: "List the control planes",
+		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			f, err := o.load()
 			if err != nil {
@@ -125,7 +144,9 @@ func newConfigList() *cobra.Command {
 func newConfigRemove() *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
-		Use: "remove NAME", Short: "Forget a control plane", Args: cobra.ExactArgs(1),
+		Use:   "remove NAME",
+		Short: "Forget a control plane",
+		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := o.load()
 			if err != nil {
@@ -134,7 +155,8 @@ func newConfigRemove() *cobra.Command {
 			if f.find(args[0]) == nil {
 				return unknownControlPlane(args[0], f)
 			}
-			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes, func(cp *controlPlaneItem) bool { return cp.Name == args[0] })
+			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes,
+				func(cp *controlPlaneItem) bool { return cp.Name == args[0] })
 			if f.Current == args[0] {
 				f.Current = ""
 			}
@@ -146,5 +168,6 @@ func newConfigRemove() *cobra.Command {
 }
 
 func fileFlag(cmd *cobra.Command, o *clientOptions) {
-	cmd.Flags().StringVar(&o.file, "client-config", "", "file with the control planes (default ~/.meridian/config)")
+	cmd.Flags().StringVar(&o.file, "client-config", "",
+		"file with the control planes (default ~/.meridian/config)")
 }

@@ -35,6 +35,7 @@ func newDebugProxy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "proxy NAME",
 		Short: "Compare what a proxy has with what it should have, and say what woke it last",
+
 		Long: `Compare what a proxy has acknowledged with what it should have: resource by resource what was acknowledged, sent or
 refused, with the policies and destinations that each comes from, and what gave it something new last. With
 --envoy the proxy's own word is shown instead: what the admin interface of its Envoy says, through its launcher. Works at the
@@ -86,7 +87,8 @@ zone and through global.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&envoy, "envoy", "", "show what Envoy's admin interface says: "+strings.Join(api.AdminQuestions, ", "))
+	f.StringVar(&envoy, "envoy", "",
+		"show what Envoy's admin interface says: "+strings.Join(api.AdminQuestions, ", "))
 	f.StringVar(&filter, "filter", "", "with --envoy stats: a regular expression on names")
 	f.BoolVar(&ingress, "ingress", false, "NAME is a ZoneIngress")
 	f.BoolVar(&all, "all", false, "show resources that are in sync, too")
@@ -102,24 +104,28 @@ func newDebugChange() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "change REVISION",
 		Short: "Say which proxies a revision woke, and who has acknowledged or refused it",
+
 		Long: `Say what became of a change: which proxies it gave something new, how many have acknowledged it, who refused it and why, and
 who owes an answer. Every control plane numbers its changes itself: REVISION is of the control plane that is asked, as its
 "meridian apply" prints it. At global every zone is asked what became of it there. A zone remembers its last thousand changes since it
 started.`,
-		Example: "  meridian debug change 4711                     # at a zone, or at global for every zone\n" +
+		Example: "  meridian debug change 4711                     # at a zone, or at global for " +
+			"every zone\n" +
 			"  meridian debug change 815 --zone us-east       # at global: a revision of the zone's own\n" +
 			"  meridian debug change 4711 --of-global         # at a zone: a revision of global's",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			revision, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || revision == 0 {
-				return fmt.Errorf("%q is no revision; want a number from 1, such as the one that `meridian apply` prints", args[0])
+				return fmt.Errorf("%q is no revision; want a number from 1, such as the one that `meridian "+
+					"apply` prints", args[0])
 			}
 			switch {
 			case output != "text" && output != "json":
 				return fmt.Errorf("-o %q: want text or json", output)
 			case ofGlobal && zone != "":
-				return errors.New("--of-global and --zone exclude each other: global asks every zone of a revision of its own")
+				return errors.New("--of-global and --zone exclude each other: global asks every zone of a " +
+					"revision of its own")
 			}
 			c, done, err := o.connect(cmd)
 			if err != nil {
@@ -178,7 +184,8 @@ func delivered(s *adminv1.DebugStream) string {
 	for _, r := range s.GetResources() {
 		count[r.GetState()]++
 	}
-	text := fmt.Sprintf("%s: revision %d computed, answered up to %d; %d resources", s.GetClient(), s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
+	text := fmt.Sprintf("%s: revision %d computed, answered up to %d; %d resources", s.GetClient(),
+		s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
 	for _, state := range slices.Sorted(maps.Keys(count)) {
 		text += fmt.Sprintf(", %d %s", count[state], state)
 	}
@@ -225,7 +232,8 @@ func comparison(r *adminv1.DebugResource) string {
 func origins(list []*adminv1.DebugCause) string {
 	var out []string
 	for _, c := range list {
-		out = append(out, fmt.Sprintf("%s %s (revision %d)", c.GetKey().GetKind(), c.GetKey().GetName(), c.GetRevision()))
+		out = append(out, fmt.Sprintf("%s %s (revision %d)", c.GetKey().GetKind(), c.GetKey().GetName(),
+			c.GetRevision()))
 	}
 	if len(out) == 0 {
 		return ""
@@ -244,10 +252,12 @@ func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefus
 			from = "; from " + strings.Join(causes, ", ")
 		}
 		if r.GetByControlPlane() {
-			say(cmd, "%s%s keeps what it had, for the control plane cannot make %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
+			say(cmd, "%s%s keeps what it had, for the control plane cannot make %s: %s%s\n", indent,
+				r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
 			continue
 		}
-		say(cmd, "%s%s refused %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
+		say(cmd, "%s%s refused %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(),
+			from)
 	}
 }
 
@@ -317,11 +327,13 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 	}
 	say(cmd, "%swoke %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))
 	pending := c.GetConcerned() - c.GetAnswered() - c.GetLeft()
-	text := fmt.Sprintf("%d answered (%d refused), %d left, %d owe an answer", c.GetAnswered(), c.GetRefused(), c.GetLeft(), pending)
+	text := fmt.Sprintf("%d answered (%d refused), %d left, %d owe an answer", c.GetAnswered(),
+		c.GetRefused(), c.GetLeft(), pending)
 	if pending > 0 {
 		text += ": " + keyNames(c.GetPending(), pending)
 	} else if c.GetDone() != nil && c.GetCommitted() != nil {
-		text += fmt.Sprintf("; the last %s after the commit", took(c.GetDone().AsTime().Sub(c.GetCommitted().AsTime())))
+		text += fmt.Sprintf("; the last %s after the commit",
+			took(c.GetDone().AsTime().Sub(c.GetCommitted().AsTime())))
 	}
 	say(cmd, "%s%s\n", indent, text)
 	printRefusals(cmd, indent, c.GetRefusals())

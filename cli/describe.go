@@ -20,8 +20,10 @@ func newDescribe() *cobra.Command {
 	var output string
 	var size uint32
 	cmd := &cobra.Command{
-		Use:   "describe KIND NAME",
-		Short: "Show one resource and what became of it: for a proxy what every policy comes to, for a policy whom it concerns",
+		Use: "describe KIND NAME",
+		Short: "Show one resource and what became of it: for a proxy what every policy comes to, " +
+			"for a policy " +
+			"whom it concerns",
 		Example: `  meridian describe meshhttproute canary
   meridian describe dataplane web-1
   meridian describe dataplane web-1 -o json
@@ -53,14 +55,16 @@ func newDescribe() *cobra.Command {
 			return describe(ctx, cmd, c, info, r, size)
 		},
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", "text", "text, or json: what is computed, without the document")
+	cmd.Flags().StringVarP(&output, "output", "o", "text",
+		"text, or json: what is computed, without the document")
 	cmd.Flags().Uint32Var(&size, "size", 0, "proxies of a policy to name in each zone (default 20)")
 	s.flags(cmd)
 	return cmd
 }
 
 // describeJSON prints the answer of the control plane, in the JSON form of its protocol buffers.
-func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *mesh.Resource, size uint32) error {
+func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *mesh.Resource,
+	size uint32) error {
 	info, _ := mesh.Lookup(r.Key.Kind)
 	var data []byte
 	var err error
@@ -78,7 +82,8 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *
 		}
 		data, err = adminjson.Marshal(got)
 	default:
-		return fmt.Errorf("nothing is computed of a %s; its document is: meridian get %s %s -o json", info.Kind, strings.ToLower(string(info.Kind)), r.Key.Name)
+		return fmt.Errorf("nothing is computed of a %s; its document is: meridian get %s %s -o json",
+			info.Kind, strings.ToLower(string(info.Kind)), r.Key.Name)
 	}
 	if err != nil {
 		return err
@@ -87,12 +92,14 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *
 	return nil
 }
 
-func describe(ctx context.Context, cmd *cobra.Command, c *client.Client, info *mesh.KindInfo, r *mesh.Resource, size uint32) error {
+func describe(ctx context.Context, cmd *cobra.Command, c *client.Client, info *mesh.KindInfo,
+	r *mesh.Resource, size uint32) error {
 	say(cmd, "%s\n", title(r.Key))
 	if kri := r.Key.KRI(""); kri != "" {
 		say(cmd, "kri: %s\n", kri)
 	}
-	say(cmd, "revision: %d (status %d), generation %d, changed %s ago\n\n", r.Revision, r.StatusRevision, r.Generation, age(r.Modified))
+	say(cmd, "revision: %d (status %d), generation %d, changed %s ago\n\n", r.Revision, r.StatusRevision,
+		r.Generation, age(r.Modified))
 	data, err := mesh.EncodeYAML(r)
 	if err != nil {
 		return err
@@ -138,7 +145,8 @@ func describePolicy(cmd *cobra.Command, p *adminv1.InspectPolicyResponse) {
 			}
 			at = append(at, e.GetOutbounds()...)
 			if len(at) == 0 {
-				at = []string{"selected, but nothing of it holds there: describe the Dataplane to see what overrules it"}
+				at = []string{"selected, but nothing of it holds there: describe the Dataplane to see what " +
+					"overrules it"}
 			}
 			say(cmd, "    %s: %s\n", e.GetKey().GetName(), strings.Join(at, ", "))
 		}
@@ -173,7 +181,8 @@ func describePolicies(cmd *cobra.Command, d *adminv1.InspectDataplaneResponse) {
 			silent = append(silent, out.GetKri())
 			continue
 		}
-		say(cmd, "  Outbound %s, port %d (%s), at %s\n", out.GetKri(), out.GetPort(), out.GetProtocol(), out.GetListen())
+		say(cmd, "  Outbound %s, port %d (%s), at %s\n", out.GetKri(), out.GetPort(), out.GetProtocol(),
+			out.GetListen())
 		for _, r := range out.GetRoutes() {
 			say(cmd, "    %s -> %s%s\n", r.GetMatch(), r.GetAction(), setBy(r.GetFrom()))
 			describeEffective(cmd, "      ", r.GetPolicies())
@@ -199,7 +208,8 @@ func describePolicies(cmd *cobra.Command, d *adminv1.InspectDataplaneResponse) {
 func describeEffective(cmd *cobra.Command, indent string, list []*adminv1.EffectivePolicy) {
 	var defaults []string
 	for _, e := range list {
-		if !slices.ContainsFunc(e.GetSettings(), func(s *adminv1.Setting) bool { return !s.GetFrom().GetDefault() || len(s.GetOverruled()) > 0 }) {
+		if !slices.ContainsFunc(e.GetSettings(),
+			func(s *adminv1.Setting) bool { return !s.GetFrom().GetDefault() || len(s.GetOverruled()) > 0 }) {
 			defaults = append(defaults, e.GetKind())
 			continue
 		}
@@ -226,7 +236,8 @@ func describeEffective(cmd *cobra.Command, indent string, list []*adminv1.Effect
 
 // ownSay says that a policy which a person wrote has a say.
 func ownSay(e *adminv1.EffectivePolicy) bool {
-	return slices.ContainsFunc(e.GetSettings(), func(s *adminv1.Setting) bool { return !s.GetFrom().GetDefault() })
+	return slices.ContainsFunc(e.GetSettings(),
+		func(s *adminv1.Setting) bool { return !s.GetFrom().GetDefault() })
 }
 
 // setBy is "  (MeshTimeout slow, to[0])".
@@ -278,7 +289,8 @@ func describeDelivery(cmd *cobra.Command, r *mesh.Resource) {
 func describeInsight(cmd *cobra.Command, p *meshv1.ProxyInsight) {
 	say(cmd, "\nInsight:\n  state: %s\n", p.GetState())
 	if p.GetConnected() != nil {
-		say(cmd, "  connected: %s ago, at control plane instance %s\n", age(p.GetConnected().AsTime()), orDash(p.GetInstance()))
+		say(cmd, "  connected: %s ago, at control plane instance %s\n", age(p.GetConnected().AsTime()),
+			orDash(p.GetInstance()))
 	}
 	if p.GetDisconnected() != nil && p.GetState() != "Online" {
 		say(cmd, "  disconnected: %s ago\n", age(p.GetDisconnected().AsTime()))

@@ -21,8 +21,10 @@ func newDiff() *cobra.Command {
 	var exit bool
 	var options client.DiffOptions
 	cmd := &cobra.Command{
-		Use:   "diff -f FILE|FOLDER|URL|-",
-		Short: "Say which proxies would change if the files were applied, and which of their resources; nothing is written",
+		Use: "diff -f FILE|FOLDER|URL|-",
+		Short: "Say which proxies would change if the files were applied, and which of their resources; " +
+			"nothing is written",
+
 		Long: `Say, before it is applied, which proxies in which zones would change, and which of their Envoy resources. Every zone
 computes it with the engine that serves its proxies. Nothing is written, but the documents are checked as apply checks
 them, so it needs the same rights.
@@ -68,14 +70,17 @@ not be asked.`,
 			} else {
 				printDiff(cmd, resp)
 			}
-			if exit && (len(resp.GetWarnings()) > 0 || slices.ContainsFunc(resp.GetZones(), func(z *adminv1.ZoneDiff) bool { return z.GetChanged() > 0 })) {
+			if exit && (len(resp.GetWarnings()) > 0 ||
+				slices.ContainsFunc(resp.GetZones(),
+					func(z *adminv1.ZoneDiff) bool { return z.GetChanged() > 0 })) {
 				return exitCode(2)
 			}
 			return nil
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVarP(&o.files, "file", "f", nil, "file, folder, URL, or - for standard input; may be given several times")
+	f.StringSliceVarP(&o.files, "file", "f", nil,
+		"file, folder, URL, or - for standard input; may be given several times")
 	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
 	f.BoolVar(&options.Verbose, "verbose", false, "show what changes within each resource")
 	f.Uint32Var(&options.Size, "size", 0, "changed proxies to name in each zone (default 20)")
@@ -91,7 +96,9 @@ func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
 	}
 	for _, z := range d.GetZones() {
 		for _, f := range z.GetFailures() {
-			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: zone %s cannot compute it, and proxies would keep what they have: %s\n", z.GetZone(), f)
+			_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
+				"Warning: zone %s cannot compute it, and proxies would keep what they have: %s\n",
+				z.GetZone(), f)
 		}
 		if z.GetChanged() == 0 {
 			say(cmd, "zone %s: none of %d proxies would change\n", z.GetZone(), z.GetProxies())
@@ -126,7 +133,8 @@ func proxyNames(keys []*meshv1.Key, total uint32) string {
 	var names []string
 	for _, k := range keys {
 		name := k.GetName()
-		if k.GetMesh() != "" && slices.ContainsFunc(keys, func(o *meshv1.Key) bool { return o.GetMesh() != k.GetMesh() }) {
+		if k.GetMesh() != "" &&
+			slices.ContainsFunc(keys, func(o *meshv1.Key) bool { return o.GetMesh() != k.GetMesh() }) {
 			name = k.GetMesh() + "/" + name
 		}
 		names = append(names, name)

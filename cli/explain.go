@@ -18,8 +18,10 @@ func newExplain() *cobra.Command {
 	var output string
 	var headers []string
 	cmd := &cobra.Command{
-		Use:   "explain FROM -> TO",
-		Short: "Say what a request would meet on its way: route, backends, timeouts, retries, limits and permissions",
+		Use: "explain FROM -> TO",
+		Short: "Say what a request would meet on its way: route, backends, timeouts, retries, limits and " +
+			"permissions",
+
 		Long: `Say what a request would meet on its way, from the configuration that proxies have: which route takes it and
 where it goes, timeouts, retries, limits and permissions with the policy behind each, and why it would fail.
 
@@ -87,7 +89,8 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 // explainArgs takes "A -> B", as three words or as one, and "A B".
 func explainArgs(args []string) (from, to string, err error) {
 	if len(args) == 2 && args[1] == "-" {
-		return "", "", fmt.Errorf("a shell reads -> as a redirection, and wrote this to a file named as the destination: leave the arrow out, or quote it: meridian explain '%s -> NAME'", args[0])
+		return "", "", fmt.Errorf("a shell reads -> as a redirection, and wrote this to a file named as the "+
+			"destination: leave the arrow out, or quote it: meridian explain '%s -> NAME'", args[0])
 	}
 	words := strings.Fields(strings.ReplaceAll(strings.Join(args, " "), "->", " "))
 	if len(words) != 2 {

@@ -29,7 +29,12 @@ func (s *selection) flags(cmd *cobra.Command) {
 }
 
 func (s *selection) key(info *mesh.KindInfo, name string) mesh.Key {
-	k := mesh.Key{Kind: info.Kind, Zone: s.zone, Namespace: s.namespace, Name: name}
+	k := mesh.Key{
+		Kind:      info.Kind,
+		Zone:      s.zone,
+		Namespace: s.namespace,
+		Name:      name,
+	}
 	if info.Scope == mesh.ScopeMesh {
 		k.Mesh = s.mesh
 	}
@@ -85,14 +90,16 @@ func newGet() *cobra.Command {
 			}
 			rs := page.Resources
 			if s.zone != "" {
-				rs = slices.DeleteFunc(slices.Clone(rs), func(r *mesh.Resource) bool { return r.Key.Zone != s.zone })
+				rs = slices.DeleteFunc(slices.Clone(rs),
+					func(r *mesh.Resource) bool { return r.Key.Zone != s.zone })
 			}
 			return show(cmd, output, info, rs, false)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "table", "table, yaml or json")
-	f.StringToStringVarP(&labels, "label", "l", nil, "only resources with this label, k=v; may be given several times")
+	f.StringToStringVarP(&labels, "label", "l", nil,
+		"only resources with this label, k=v; may be given several times")
 	f.StringVar(&name, "name", "", "only resources whose name contains this")
 	f.BoolVarP(&allMeshes, "all-meshes", "A", false, "of every mesh")
 	s.flags(cmd)
@@ -211,7 +218,8 @@ func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
 		return []string{"HEALTHY", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
 			s := mesh.Status[*meshv1.MeshServiceStatus](r)
 			p := s.GetDataplaneProxies()
-			return []string{fmt.Sprintf("%d/%d", p.GetHealthy(), p.GetTotal()), vips(s.GetVips()), hostnames(s.GetAddresses())}
+			return []string{fmt.Sprintf("%d/%d", p.GetHealthy(), p.GetTotal()), vips(s.GetVips()),
+				hostnames(s.GetAddresses())}
 		}
 	case mesh.KindMeshMultiZoneService:
 		return []string{"MEMBERS", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
@@ -220,7 +228,8 @@ func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
 			for _, m := range s.GetMeshServices() {
 				members = append(members, fmt.Sprintf("%s(%d/%d)", m.GetZone(), m.GetHealthy(), m.GetTotal()))
 			}
-			return []string{orDash(strings.Join(members, ",")), vips(s.GetVips()), hostnames(s.GetAddresses())}
+			return []string{orDash(strings.Join(members, ",")), vips(s.GetVips()),
+				hostnames(s.GetAddresses())}
 		}
 	case mesh.KindDataplaneInsight, mesh.KindZoneIngressInsight:
 		return []string{"STATE", "NOT READY"}, func(r *mesh.Resource) []string {

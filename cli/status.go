@@ -62,7 +62,8 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	if s.GetZone() != "" {
 		what = "zone " + s.GetZone()
 	}
-	say(cmd, "%s, revision %d, instance %s, version %s\n", what, s.GetRevision(), s.GetInstance(), s.GetVersion())
+	say(cmd, "%s, revision %d, instance %s, version %s\n", what, s.GetRevision(), s.GetInstance(),
+		s.GetVersion())
 	if st := s.GetStore(); st.GetAvailable() {
 		say(cmd, "store: %s\n", st.GetType())
 	} else {
@@ -76,9 +77,11 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 		say(cmd, "\n")
 	}
 	if p := s.GetProxies(); p != nil {
-		say(cmd, "proxies: %d of %d online, %d have the latest\n", p.GetOnline(), p.GetTotal(), p.GetAtRevision())
+		say(cmd, "proxies: %d of %d online, %d have the latest\n", p.GetOnline(), p.GetTotal(),
+			p.GetAtRevision())
 		if p.GetWithheld() > 0 {
-			say(cmd, "         %d vanished at once and stay endpoints until they return: is this control plane cut off?\n", p.GetWithheld())
+			say(cmd, "         %d vanished at once and stay endpoints until they return: is this control "+
+				"plane cut off?\n", p.GetWithheld())
 		}
 	}
 	if what == "global" {
@@ -87,7 +90,8 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	if len(s.GetRefusals()) > 0 {
 		say(cmd, "\nrefused by proxies, which keep what they had:\n")
 		for _, r := range s.GetRefusals() {
-			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", r.GetProxy(), r.GetResource(), orDash(causeText(r)), r.GetReason())
+			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", r.GetProxy(), r.GetResource(),
+				orDash(causeText(r)), r.GetReason())
 		}
 	}
 }
@@ -105,8 +109,10 @@ func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 			digests = "DIFFERENT"
 		}
 		p := z.GetProxies()
-		rows = append(rows, []string{z.GetName(), z.GetState(), fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
-			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()), orDash(z.GetReason())})
+		rows = append(rows, []string{z.GetName(), z.GetState(),
+			fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
+			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()),
+			orDash(z.GetReason())})
 	}
 	table(cmd, []string{"ZONE", "STATE", "LAG", "DIGESTS", "ONLINE", "LATEST", "REASON"}, rows)
 }

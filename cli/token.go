@@ -17,6 +17,7 @@ func newToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Make a token for a proxy, a zone or a person",
+
 		Long: `Make a token. It is printed to standard output, without a line end, and is all that its holder needs to join: it carries
 the pins by which the control plane is known.`,
 	}
@@ -73,7 +74,8 @@ func newDataplaneToken() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&t.Mesh, "mesh", "m", mesh.DefaultMesh, "mesh of the proxy")
 	f.StringVar(&t.Name, "name", "", "name of the Dataplane")
-	f.StringArrayVar(&tags, "tag", nil, "tag that the Dataplane must have, name=value[,value]; may be given several times")
+	f.StringArrayVar(&tags, "tag", nil,
+		"tag that the Dataplane must have, name=value[,value]; may be given several times")
 	f.StringVar(&t.Type, "proxy-type", "", "dataplane, or empty for any")
 	f.StringVar(&t.Workload, "workload", "", "value of the label kuma.io/workload")
 	f.DurationVar(&validFor, "valid-for", 0, "how long the token holds (default 10 years)")
@@ -89,6 +91,7 @@ func newZoneToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "zone",
 		Short: "Make a token for a zone's control plane or for its zone proxies",
+
 		Example: `  meridian token zone --zone us-east > us-east.token                   # for meridian zone --token-file
   meridian token zone --zone us-east --scope ingress > ingress.token   # for meridian-dp run --proxy-type ingress`,
 		Args: cobra.NoArgs,
@@ -112,7 +115,8 @@ func newZoneToken() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&zone, "zone", "", "the zone")
-	f.StringSliceVar(&scope, "scope", []string{"cp"}, "what it is for: cp (the control plane), ingress, egress")
+	f.StringSliceVar(&scope, "scope", []string{"cp"},
+		"what it is for: cp (the control plane), ingress, egress")
 	f.DurationVar(&validFor, "valid-for", 0, "how long the token holds (default 10 years)")
 	o.flags(cmd)
 	return cmd

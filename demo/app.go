@@ -21,10 +21,10 @@ type Answer struct {
 	Caller string `json:"caller,omitempty"`
 }
 
-// App is the HTTP program beside each sidecar. It answers every path with an [Answer]; /slow takes as long as the query
-// parameter d says, and /health says how it is. /behave changes what it does from then on: status=500 is the answer to
-// everything but these three paths, delay=40ms how long that takes, health=503 the answer of /health; what is not given is
-// as it was in the beginning.
+// App is the HTTP program beside each sidecar. It answers every path with an [Answer]; /slow takes
+// as long as the query parameter d says, and /health says how it is. /behave changes what it does
+// from then on: status=500 is the answer to everything but these three paths, delay=40ms how long
+// that takes, health=503 the answer of /health; what is not given is as it was in the beginning.
 type App struct {
 	Addr, Service, Instance, Zone string
 }
@@ -63,7 +63,8 @@ func (a App) Run(ctx context.Context) error {
 	now.Store(&behaviour{status: http.StatusOK, health: http.StatusOK})
 	answer := func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(Answer{a.Service, a.Instance, a.Zone, r.Header.Get("X-Forwarded-Client-Cert")})
+		_ = json.NewEncoder(w).Encode(Answer{a.Service, a.Instance, a.Zone,
+			r.Header.Get("X-Forwarded-Client-Cert")})
 	}
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		b := now.Load()
@@ -80,7 +81,8 @@ func (a App) Run(ctx context.Context) error {
 		}
 		answer(w, r)
 	})
-	mux.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(now.Load().health) })
+	mux.HandleFunc("/health",
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(now.Load().health) })
 	mux.HandleFunc("/behave", func(w http.ResponseWriter, r *http.Request) {
 		b, err := newBehaviour(r.URL.Query())
 		if err != nil {

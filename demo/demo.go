@@ -1,22 +1,24 @@
-// Package demo tells the story of Meridian with real parts: a global control plane, two zone control planes, a sidecar
-// per workload and an ingress per zone (all Envoys), and small HTTP programs, each an operating-system process of its own
-// on a loopback address of its own.
+// Package demo tells the story of Meridian with real parts: a global control plane, two zone
+// control planes, a sidecar per workload and an ingress per zone (all Envoys), and small HTTP
+// programs, each an operating-system process of its own on a loopback address of its own.
 //
 // # Shape
 //
-// A [Stack] owns the processes and knows the addresses; it can start, kill and restart each. A step is a function over the
-// stack that does something an operator would do (apply a file, kill a process) and then checks what a user would see
-// (answers, status). A [Report] prints each expectation with what was seen. The files that steps apply are in the folder
-// yaml, as a user would write them.
+// A [Stack] owns the processes and knows the addresses; it can start, kill and restart each. A step
+// is a function over the stack that does something an operator would do (apply a file, kill a
+// process) and then checks what a user would see (answers, status). A [Report] prints each
+// expectation with what was seen. The files that steps apply are in the folder yaml, as a user
+// would write them.
 //
-// Conditions are awaited by asking again with a deadline: the demo stands outside, as a user does. Nothing in the product
-// is waited for that way. Traffic runs in a [Load], which keeps every failed request with its time, so that "no failed
-// request" is a count and not a sample.
+// Conditions are awaited by asking again with a deadline: the demo stands outside, as a user does.
+// Nothing in the product is waited for that way. Traffic runs in a [Load], which keeps every failed
+// request with its time, so that "no failed request" is a count and not a sample.
 //
 // # Failure
 //
-// A check that misses is printed and counted, and the story goes on, for later steps may tell why. Every process writes
-// to its own file below the stack's folder. All processes end with the demo, however it ends (parent-death signal).
+// A check that misses is printed and counted, and the story goes on, for later steps may tell why.
+// Every process writes to its own file below the stack's folder. All processes end with the demo,
+// however it ends (parent-death signal).
 package demo
 
 import (
@@ -78,7 +80,8 @@ var operations = []step{
 	{"a bad policy: refused, or seen, and harmless", stepBadPolicy},
 }
 
-// Run tells the story. It returns how many checks passed and failed, and an error if the stack did not come up.
+// Run tells the story. It returns how many checks passed and failed, and an error if the stack did
+// not come up.
 func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 	r := &Report{out: cfg.Out}
 	s, err := newStack(cfg)
@@ -86,7 +89,8 @@ func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 		return 0, 0, err
 	}
 	defer s.Close()
-	r.say("Starting global, us-east and eu-west on %s.*, store %s. Logs and data: %s", cfg.Network, cfg.Store, s.dir)
+	r.say("Starting global, us-east and eu-west on %s.*, store %s. Logs and data: %s", cfg.Network, cfg.Store,
+		s.dir)
 	if err := s.Up(ctx); err != nil {
 		return 0, 0, err
 	}
@@ -113,7 +117,8 @@ func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 	if len(r.allDelays) > 0 {
 		r.say("\nOver all steps")
 		m := median(r.allDelays)
-		r.Check("median time from the API's answer at global to the last proxy's ACK under 100 ms", m < 100*time.Millisecond,
+		r.Check("median time from the API's answer at global to the last proxy's ACK under 100 ms",
+			m < 100*time.Millisecond,
 			"%s over %d changes, slowest %s", short(m), len(r.allDelays), short(slices.Max(r.allDelays)))
 	}
 	if !cfg.Once && ctx.Err() == nil {
@@ -167,7 +172,8 @@ func (r *Report) delivered(what string, took time.Duration) {
 
 func (r *Report) printDelays() {
 	if len(r.delays) > 5 {
-		r.say("     %d changes in this step: median %s to the last proxy's ACK, slowest %s", len(r.delays), short(median(r.delays)), short(slices.Max(r.delays)))
+		r.say("     %d changes in this step: median %s to the last proxy's ACK, slowest %s", len(r.delays),
+			short(median(r.delays)), short(slices.Max(r.delays)))
 	}
 }
 
@@ -183,8 +189,10 @@ func short(d time.Duration) string {
 	return d.Round(time.Millisecond).String()
 }
 
-// eventually asks until the condition holds or the time is up, and returns how long it took and what was seen last.
-func eventually(ctx context.Context, limit time.Duration, condition func(context.Context) (bool, string)) (bool, string, time.Duration) {
+// eventually asks until the condition holds or the time is up, and returns how long it took and
+// what was seen last.
+func eventually(ctx context.Context, limit time.Duration,
+	condition func(context.Context) (bool, string)) (bool, string, time.Duration) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -206,7 +214,8 @@ func eventually(ctx context.Context, limit time.Duration, condition func(context
 }
 
 // await is eventually as a check.
-func (r *Report) await(ctx context.Context, limit time.Duration, expect string, condition func(context.Context) (bool, string)) bool {
+func (r *Report) await(ctx context.Context, limit time.Duration, expect string,
+	condition func(context.Context) (bool, string)) bool {
 	ok, seen, took := eventually(ctx, limit, condition)
 	return r.Check(expect, ok, "%s (%s)", seen, short(took))
 }

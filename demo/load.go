@@ -28,8 +28,12 @@ func (r result) failed() bool { return r.err != nil || r.status != http.StatusOK
 // newClient is a client as an application has it: kept connections, no retries of its own.
 func newClient() *http.Client {
 	return &http.Client{
-		Timeout:   15 * time.Second,
-		Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second, DialContext: (&net.Dialer{Timeout: 5 * time.Second}).DialContext},
+		Timeout: 15 * time.Second,
+		Transport: &http.Transport{
+			MaxIdleConnsPerHost: 64,
+			IdleConnTimeout:     30 * time.Second,
+			DialContext:         (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
+		},
 	}
 }
 
@@ -70,7 +74,8 @@ type Load struct {
 	results []result
 }
 
-// startLoad begins with the given number of workers, each sending one request at a time, together at most rate per second.
+// startLoad begins with the given number of workers, each sending one request at a time, together
+// at most rate per second.
 func startLoad(ctx context.Context, url string, workers, rate int) *Load {
 	ctx, cancel := context.WithCancel(ctx)
 	l := &Load{cancel: cancel}

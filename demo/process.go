@@ -26,7 +26,12 @@ type process struct {
 }
 
 func newProcess(dir, name string, env []string, args ...string) *process {
-	return &process{name: name, args: args, env: env, log: filepath.Join(dir, "logs", name+".log")}
+	return &process{
+		name: name,
+		args: args,
+		env:  env,
+		log:  filepath.Join(dir, "logs", name+".log"),
+	}
 }
 
 // start runs the program; its output is appended to its log.

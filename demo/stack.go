@@ -108,19 +108,37 @@ func newStack(cfg Config) (*Stack, error) {
 	if err := os.WriteFile(marker, nil, 0o600); err != nil {
 		return nil, err
 	}
-	s := &Stack{cfg: cfg, dir: dir, zones: map[string]*controlPlane{}, ingresses: map[string]*process{}, tokens: map[string]string{},
-		http: &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}}
+	s := &Stack{
+		cfg:       cfg,
+		dir:       dir,
+		zones:     map[string]*controlPlane{},
+		ingresses: map[string]*process{},
+		tokens:    map[string]string{},
+		http: &http.Client{
+			Timeout:   2 * time.Second,
+			Transport: &http.Transport{DisableKeepAlives: true},
+		},
+	}
 	tickets := outbound{toTicketBooking, "MeshService", "ticket-booking"}
 	flights := outbound{toFlightSearch, "MeshService", "flight-search"}
 	globalFlights := outbound{toGlobalFlights, "MeshMultiZoneService", "global-flight-search"}
 	add := func(zone, name, service, app string, later bool, outbounds ...outbound) {
 		z := slices.Index(zoneNames, zone) + 1
-		host := map[string]int{"booking-gateway": 10, "ticket-booking-v1": 11, "ticket-booking-v2": 12, "flight-search-1": 13,
+		host := map[string]int{"booking-gateway": 10, "ticket-booking-v1": 11, "ticket-booking-v2": 12,
+			"flight-search-1": 13,
 			"flight-search-2": 14, "flight-search-3": 15}[name]
-		s.workloads = append(s.workloads, &workload{Zone: zone, Name: name, Service: service, App: app, Later: later, Outbounds: outbounds,
-			Address: fmt.Sprintf("%s.%d.%d", cfg.Network, z, host)})
+		s.workloads = append(s.workloads, &workload{
+			Zone:      zone,
+			Name:      name,
+			Service:   service,
+			App:       app,
+			Later:     later,
+			Outbounds: outbounds,
+			Address:   fmt.Sprintf("%s.%d.%d", cfg.Network, z, host),
+		})
 	}
-	add(usEast, "booking-gateway", "booking-gateway", "booking-gateway", false, tickets, flights, globalFlights)
+	add(usEast, "booking-gateway", "booking-gateway", "booking-gateway", false, tickets, flights,
+		globalFlights)
 	add(usEast, "ticket-booking-v1", "ticket-booking-v1", "ticket-booking", false)
 	add(usEast, "ticket-booking-v2", "ticket-booking-v2", "ticket-booking", false)
 	add(usEast, "flight-search-1", "flight-search", "flight-search", false, tickets)
@@ -142,7 +160,8 @@ func (s *Stack) workload(zone, name string) *workload {
 	panic("demo: no workload " + zone + "/" + name) // a slip in a step
 }
 
-// Up starts global, the zones, and applies what the story begins with; workloads are started by the first step.
+// Up starts global, the zones, and applies what the story begins with; workloads are started by the
+// first step.
 func (s *Stack) Up(ctx context.Context) error {
 	s.global = s.newControlPlane("global", s.cfg.Network+".0.1")
 	if err := s.startControlPlane(ctx, s.global); err != nil {
@@ -186,15 +205,19 @@ func (s *Stack) Up(ctx context.Context) error {
 	return s.issueTokens(ctx)
 }
 
-// issueTokens makes every token that the story needs, before control planes begin to die. Dataplane tokens come from the
-// proxy's own zone, whose certificate they pin; ingress tokens from global, which alone may issue zone tokens.
+// issueTokens makes every token that the story needs, before control planes begin to die. Dataplane
+// tokens come from the proxy's own zone, whose certificate they pin; ingress tokens from global,
+// which alone may issue zone tokens.
 func (s *Stack) issueTokens(ctx context.Context) error {
 	for _, w := range s.workloads {
 		var token string
 		ok, seen, _ := eventually(ctx, 10*time.Second, func(ctx context.Context) (bool, string) {
 			var err error
-			token, err = s.zones[w.Zone].client.IssueDataplaneToken(ctx, client.DataplaneToken{Mesh: mesh.DefaultMesh, Name: w.Name,
-				Tags: map[string][]string{mesh.TagService: {w.Service}}})
+			token, err = s.zones[w.Zone].client.IssueDataplaneToken(ctx, client.DataplaneToken{
+				Mesh: mesh.DefaultMesh,
+				Name: w.Name,
+				Tags: map[string][]string{mesh.TagService: {w.Service}},
+			})
 			if err != nil {
 				return false, err.Error() // the mesh may not have arrived yet
 			}
@@ -230,19 +253,23 @@ func (s *Stack) newControlPlane(name, address string) *controlPlane {
 	at := func(port int) string { return net.JoinHostPort(address, fmt.Sprint(port)) }
 	args := []string{s.cfg.Meridian, "global", "--kds-addr", at(5685)}
 	if name != "global" {
-		args = []string{s.cfg.Meridian, "zone", "--name", name, "--global", "grpcs://" + net.JoinHostPort(s.global.address, "5685"),
+		args = []string{s.cfg.Meridian, "zone", "--name", name, "--global",
+			"grpcs://" + net.JoinHostPort(s.global.address, "5685"),
 			"--token-file", s.tokens["zone-"+name], "--xds-addr", at(5678), "--test-hooks"}
 	}
-	args = append(args, "--data-dir", filepath.Join(s.dir, "data", name), "--api-addr", at(5681), "--api-tls-addr", at(5682),
+	args = append(args, "--data-dir", filepath.Join(s.dir, "data", name), "--api-addr", at(5681),
+		"--api-tls-addr", at(5682),
 		"--diagnostics-addr", at(5680), "--store", s.cfg.Store)
 	cp.process = newProcess(s.dir, name, nil, args...)
 	return cp
 }
 
-// startControlPlane starts it the first time, with a database of its own if need be, and waits until it is ready.
+// startControlPlane starts it the first time, with a database of its own if need be, and waits
+// until it is ready.
 func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 	if s.cfg.Store == "postgres" && cp.process.env == nil {
-		// Not below the demo's folder: the server runs as the user postgres if we are root, and must be able to get there.
+		// Not below the demo's folder: the server runs as the user postgres if we are root, and
+		// must be able to get there.
 		dir, err := os.MkdirTemp("", "meridian-demo-postgres-")
 		if err != nil {
 			return err
@@ -313,7 +340,8 @@ func (s *Stack) startWorkload(w *workload) error {
 
 func (s *Stack) startApp(w *workload) error {
 	if w.app == nil {
-		w.app = newProcess(s.dir, w.Zone+"-"+w.Name+"-app", nil, s.cfg.Meridian, "demo-app", "--addr", net.JoinHostPort(w.Address, fmt.Sprint(appPort)),
+		w.app = newProcess(s.dir, w.Zone+"-"+w.Name+"-app", nil, s.cfg.Meridian, "demo-app", "--addr",
+			net.JoinHostPort(w.Address, fmt.Sprint(appPort)),
 			"--service", w.Service, "--instance", w.Name, "--zone", w.Zone)
 	}
 	return w.app.start()
@@ -325,7 +353,8 @@ func (s *Stack) startSidecar(w *workload) error {
 		if err != nil {
 			return err
 		}
-		w.sidecar = s.launcher(w.Zone+"-"+w.Name+"-sidecar", w.Zone, w.id(), file, w.Address, "--proxy-type", "dataplane")
+		w.sidecar = s.launcher(w.Zone+"-"+w.Name+"-sidecar", w.Zone, w.id(), file, w.Address, "--proxy-type",
+			"dataplane")
 	}
 	return w.sidecar.start()
 }
@@ -337,13 +366,15 @@ func (s *Stack) startIngress(zone string) error {
 		if err != nil {
 			return err
 		}
-		s.ingresses[zone] = s.launcher(zone+"-ingress", zone, zone+"/ingress", file, address, "--proxy-type", "ingress")
+		s.ingresses[zone] = s.launcher(zone+"-ingress", zone, zone+"/ingress", file, address, "--proxy-type",
+			"ingress")
 	}
 	return s.ingresses[zone].start()
 }
 
 func (s *Stack) launcher(name, zone, tokenName, file, address string, more ...string) *process {
-	args := append([]string{s.cfg.Launcher, "run", "--cp", "https://" + net.JoinHostPort(s.zones[zone].address, "5678"), "--dataplane-file", file,
+	args := append([]string{s.cfg.Launcher, "run", "--cp",
+		"https://" + net.JoinHostPort(s.zones[zone].address, "5678"), "--dataplane-file", file,
 		"--token-file", s.tokens[tokenName], "--concurrency", "1", "--drain-time", "10s"}, more...)
 	if s.cfg.Envoy != "" {
 		args = append(args, "--envoy", s.cfg.Envoy)
@@ -414,7 +445,8 @@ func (s *Stack) apply(ctx context.Context, r *Report, file string) (*adminv1.Wai
 		return nil, err
 	}
 	if !resp.GetComplete() {
-		return resp, fmt.Errorf("%s (revision %d) has not reached every proxy after 10 s: %s", file, revision, undelivered(resp))
+		return resp, fmt.Errorf("%s (revision %d) has not reached every proxy after 10 s: %s", file, revision,
+			undelivered(resp))
 	}
 	r.delivered(file, time.Since(answered))
 	return resp, nil
@@ -476,7 +508,8 @@ func endAll(ps []*process) {
 			for _, try := range []struct {
 				signal syscall.Signal
 				limit  time.Duration
-			}{{syscall.SIGTERM, 2 * time.Second}, {syscall.SIGTERM, 3 * time.Second}, {syscall.SIGKILL, 5 * time.Second}} {
+			}{{syscall.SIGTERM, 2 * time.Second}, {syscall.SIGTERM, 3 * time.Second},
+				{syscall.SIGKILL, 5 * time.Second}} {
 				p.signal(try.signal)
 				if p.wait(context.Background(), try.limit) {
 					return
@@ -499,6 +532,7 @@ func (s *Stack) play() string {
   bin/meridian describe meshhttproute canary%[1]s
   bin/meridian apply -f %[2]s --wait%[1]s
   curl %[3]s      # as booking-gateway in us-east
-  curl %[4]s      # one service over two zones`, address, filepath.Join(s.dir, "documents", "canary-50-50.yaml"),
+  curl %[4]s      # one service over two zones`, address,
+		filepath.Join(s.dir, "documents", "canary-50-50.yaml"),
 		gateway.url(toTicketBooking, "/"), gateway.url(toGlobalFlights, "/"))
 }

@@ -26,7 +26,8 @@ func stepFailover(ctx context.Context, s *Stack, r *Report) error {
 		return !res.failed(), describe(res)
 	})
 	home := tally(many(ctx, url, 200, 8), byZone)
-	r.Check("200 calls from us-east are answered by us-east alone", home[usEast] == 200, "%s", tallyText(home))
+	r.Check("200 calls from us-east are answered by us-east alone", home[usEast] == 200, "%s",
+		tallyText(home))
 
 	load := startLoad(ctx, url, 8, 200)
 	defer load.stop()
@@ -34,7 +35,8 @@ func stepFailover(ctx context.Context, s *Stack, r *Report) error {
 		name          string
 		apps, sidecar bool
 		newInstance   bool
-	}{{"the applications alone", true, false, false}, {"the sidecars alone", false, true, false}, {"both", true, true, true}} {
+	}{{"the applications alone", true, false, false}, {"the sidecars alone", false, true, false},
+		{"both", true, true, true}} {
 		killed := time.Now()
 		for _, w := range near {
 			if way.apps {
@@ -49,7 +51,9 @@ func stepFailover(ctx context.Context, s *Stack, r *Report) error {
 		after := load.since(killed)
 		late, last := failedAfter(after, killed.Add(time.Second))
 		n, text := failures(after)
-		r.Check(fmt.Sprintf("kill -9 of %s in us-east: answered from eu-west, no failed request later than 1 s after the kill", way.name),
+		r.Check(fmt.Sprintf("kill -9 of %s in us-east: answered from eu-west, no failed request "+
+			"later than 1 s "+
+			"after the kill", way.name),
 			remote && late == 0, "%s; %s; %d failures later than 1 s%s", seen, text, late, lastText(n, last))
 		if way.newInstance {
 			if err := s.newInstanceTakes(ctx, r, load, s.workload(euWest, "flight-search-3")); err != nil {
@@ -65,7 +69,8 @@ func stepFailover(ctx context.Context, s *Stack, r *Report) error {
 		home, seen, took := eventually(ctx, 20*time.Second, lastFrom(load, back, usEast))
 		pause(ctx, 500*time.Millisecond)
 		n, text = failures(load.since(back))
-		r.Check("they return: traffic comes home, nothing fails", home && n == 0, "%s after %s; %s", seen, short(took), text)
+		r.Check("they return: traffic comes home, nothing fails", home && n == 0, "%s after %s; %s", seen,
+			short(took), text)
 	}
 	return nil
 }
@@ -133,13 +138,15 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	began := time.Now()
 
 	s.global.process.kill()
-	r.await(ctx, 10*time.Second, "global is killed with -9; the zones say that it is away", func(ctx context.Context) (bool, string) {
-		st, err := s.zones[usEast].client.Status(ctx)
-		if err != nil {
-			return false, err.Error()
-		}
-		return st.GetGlobal().GetState() == "Offline", "us-east says: global is " + st.GetGlobal().GetState()
-	})
+	r.await(ctx, 10*time.Second, "global is killed with -9; the zones say that it is away",
+		func(ctx context.Context) (bool, string) {
+			st, err := s.zones[usEast].client.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			return st.GetGlobal().GetState() == "Offline",
+				"us-east says: global is " + st.GetGlobal().GetState()
+		})
 	if err := s.newInstanceTakes(ctx, r, load, s.workload(usEast, "flight-search-3")); err != nil {
 		return err
 	}
@@ -151,22 +158,28 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	if err := s.startControlPlane(ctx, zone); err != nil {
 		return err
 	}
-	r.await(ctx, 15*time.Second, "us-east's control plane is killed and restarted with global away: its 7 proxies are served again", func(ctx context.Context) (bool, string) {
-		st, err := zone.client.Status(ctx)
-		if err != nil {
-			return false, err.Error()
-		}
-		p := st.GetProxies()
-		return p.GetOnline() == 7 && p.GetAtRevision() == 7, fmt.Sprintf("%d of %d online, %d have the latest, %s after the restart", p.GetOnline(), p.GetTotal(), p.GetAtRevision(), short(time.Since(restart)))
-	})
-	// Served, not only connected: an instance that goes must reach the caller's sidecar through the new control plane.
+	r.await(ctx, 15*time.Second,
+		"us-east's control plane is killed and restarted with global away: its 7 proxies are served again",
+		func(ctx context.Context) (bool, string) {
+			st, err := zone.client.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			p := st.GetProxies()
+			return p.GetOnline() == 7 && p.GetAtRevision() == 7,
+				fmt.Sprintf("%d of %d online, %d have the latest, %s after the restart", p.GetOnline(),
+					p.GetTotal(), p.GetAtRevision(), short(time.Since(restart)))
+		})
+	// Served, not only connected: an instance that goes must reach the caller's sidecar through the
+	// new control plane.
 	gone := s.workload(usEast, "flight-search-3")
 	gone.app.kill()
 	pause(ctx, 500*time.Millisecond)
 	mark := time.Now()
 	pause(ctx, 500*time.Millisecond)
 	t := tally(load.since(mark), byInstance)
-	r.Check("and it steers: an instance that dies now gets no more calls", t[gone.id()] == 0 && len(t) > 0, "%s", tallyText(t))
+	r.Check("and it steers: an instance that dies now gets no more calls", t[gone.id()] == 0 && len(t) > 0,
+		"%s", tallyText(t))
 
 	if err := s.globalReturns(ctx, r); err != nil {
 		return err
@@ -211,21 +224,28 @@ func (s *Stack) globalReturns(ctx context.Context, r *Report) error {
 	// Complete for zones that are there: both must be.
 	took := time.Since(first)
 	r.delivered("canary-header.yaml", time.Since(written))
-	r.Check("global returns; a policy changed at once is with every proxy of both zones within 1 s of global's first answer",
-		resp.GetComplete() && len(resp.GetZones()) == len(zoneNames) && took < time.Second, "complete %v in %d zones, %s; %s", resp.GetComplete(), len(resp.GetZones()), short(took), undelivered(resp))
-	r.await(ctx, 5*time.Second, "the zones resumed from their revision, without a full resend", func(ctx context.Context) (bool, string) {
-		st, err := s.global.client.Status(ctx)
-		if err != nil {
-			return false, err.Error()
-		}
-		good := len(st.GetZones()) == len(zoneNames)
-		var texts []string
-		for _, z := range st.GetZones() {
-			good = good && z.GetResumed() && z.GetState() == "Online" && z.GetDigestsEqual()
-			texts = append(texts, fmt.Sprintf("%s resumed=%v, %d bytes of config, digests equal=%v", z.GetName(), z.GetResumed(), z.GetConfigBytes(), z.GetDigestsEqual()))
-		}
-		return good, strings.Join(texts, "; ")
-	})
+	r.Check("global returns; a policy changed at once is with every proxy of both zones within 1 s "+
+		"of global's "+
+		"first answer",
+		resp.GetComplete() && len(resp.GetZones()) == len(zoneNames) && took < time.Second,
+		"complete %v in %d zones, %s; %s", resp.GetComplete(), len(resp.GetZones()), short(took),
+		undelivered(resp))
+	r.await(ctx, 5*time.Second, "the zones resumed from their revision, without a full resend",
+		func(ctx context.Context) (bool, string) {
+			st, err := s.global.client.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			good := len(st.GetZones()) == len(zoneNames)
+			var texts []string
+			for _, z := range st.GetZones() {
+				good = good && z.GetResumed() && z.GetState() == "Online" && z.GetDigestsEqual()
+				texts = append(texts,
+					fmt.Sprintf("%s resumed=%v, %d bytes of config, digests equal=%v", z.GetName(),
+						z.GetResumed(), z.GetConfigBytes(), z.GetDigestsEqual()))
+			}
+			return good, strings.Join(texts, "; ")
+		})
 	return nil
 }
 
@@ -236,7 +256,8 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	_, stderr, code := s.cli(ctx, s.global, "apply", "-f", file)
-	r.Check("an unknown field is refused with its path and what was meant", code == 1 && strings.Contains(stderr, "requestTimout") && strings.Contains(stderr, "requestTimeout"),
+	r.Check("an unknown field is refused with its path and what was meant",
+		code == 1 && strings.Contains(stderr, "requestTimout") && strings.Contains(stderr, "requestTimeout"),
 		"exit code %d: %s", code, oneLine(stderr))
 
 	gateway := s.workload(usEast, "booking-gateway")
@@ -248,14 +269,17 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	key := mesh.Key{Kind: mesh.KindMeshHTTPRoute, Mesh: mesh.DefaultMesh, Name: "no-host"}
-	r.await(ctx, 10*time.Second, "a policy that Envoy rejects is in `meridian status`, with the proxy, the policy and Envoy's reason", func(ctx context.Context) (bool, string) {
-		stdout, stderr, _ := s.cli(ctx, s.global, "status")
-		i := strings.Index(stdout, "refused by proxies")
-		if i < 0 {
-			return false, "no refusal in the status " + oneLine(stderr)
-		}
-		return strings.Contains(stdout[i:], "no-host") && strings.Contains(stdout[i:], "booking-gateway"), oneLine(stdout[i:])
-	})
+	r.await(ctx, 10*time.Second,
+		"a policy that Envoy rejects is in `meridian status`, with the proxy, the policy and Envoy's reason",
+		func(ctx context.Context) (bool, string) {
+			stdout, stderr, _ := s.cli(ctx, s.global, "status")
+			i := strings.Index(stdout, "refused by proxies")
+			if i < 0 {
+				return false, "no refusal in the status " + oneLine(stderr)
+			}
+			return strings.Contains(stdout[i:], "no-host") && strings.Contains(stdout[i:], "booking-gateway"),
+				oneLine(stdout[i:])
+		})
 	r.await(ctx, 10*time.Second, "and on the resource, per zone", func(ctx context.Context) (bool, string) {
 		res, err := s.global.client.Get(ctx, key)
 		if err != nil {
@@ -264,7 +288,8 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		zones := mesh.Status[*meshv1.DeliveryStatus](res).GetZones()
 		for _, z := range zones {
 			if z.GetZone() == usEast && z.GetState() == "Nacked" && z.GetReason() != "" {
-				return true, fmt.Sprintf("%s: %s by %v: %s", z.GetZone(), z.GetState(), z.GetProxies(), z.GetReason())
+				return true, fmt.Sprintf("%s: %s by %v: %s", z.GetZone(), z.GetState(), z.GetProxies(),
+					z.GetReason())
 			}
 		}
 		return false, fmt.Sprintf("%d zones in its status", len(zones))
@@ -272,13 +297,14 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 	if _, err := s.global.client.Delete(ctx, key, client.DeleteOptions{}); err != nil {
 		return err
 	}
-	r.await(ctx, 10*time.Second, "once it is deleted the refusal is gone", func(ctx context.Context) (bool, string) {
-		st, err := s.global.client.Status(ctx)
-		if err != nil {
-			return false, err.Error()
-		}
-		return len(st.GetRefusals()) == 0, refusalText(st)
-	})
+	r.await(ctx, 10*time.Second, "once it is deleted the refusal is gone",
+		func(ctx context.Context) (bool, string) {
+			st, err := s.global.client.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			return len(st.GetRefusals()) == 0, refusalText(st)
+		})
 	n, text := failures(append(load.stop(), other.stop()...))
 	r.Check("all proxies keep serving meanwhile", n == 0, "%s", text)
 	return nil
@@ -288,5 +314,6 @@ func refusalText(st *adminv1.GetStatusResponse) string {
 	if len(st.GetRefusals()) == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRefusals()), st.GetRefusals()[0].GetProxy(), st.GetRefusals()[0].GetReason())
+	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRefusals()), st.GetRefusals()[0].GetProxy(),
+		st.GetRefusals()[0].GetReason())
 }

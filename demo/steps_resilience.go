@@ -11,7 +11,8 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// resilience is a day of somebody who develops services: each step is a document, and what it does to traffic.
+// resilience is a day of somebody who develops services: each step is a document, and what it does
+// to traffic.
 var resilience = []step{
 	{"the airline comes up, and booking-gateway may call", stepMorning},
 	{"canary: a new version of ticket-booking, a tenth, a half, all", stepShares},
@@ -35,20 +36,26 @@ func (s *Stack) behave(ctx context.Context, w *workload, query string) error {
 
 // withdraw deletes a policy at global and waits until every proxy has heard.
 func (s *Stack) withdraw(ctx context.Context, kind mesh.Kind, name string) error {
-	revision, err := s.global.client.Delete(ctx, mesh.Key{Kind: kind, Mesh: mesh.DefaultMesh, Name: name}, client.DeleteOptions{})
+	revision, err := s.global.client.Delete(ctx, mesh.Key{
+		Kind: kind,
+		Mesh: mesh.DefaultMesh,
+		Name: name,
+	}, client.DeleteOptions{})
 	if err != nil {
 		return err
 	}
 	resp, err := s.global.client.Wait(ctx, revision, 10*time.Second)
 	if err == nil && !resp.GetComplete() {
-		err = fmt.Errorf("the end of %s %s has not reached every proxy after 10 s: %s", kind, name, undelivered(resp))
+		err = fmt.Errorf("the end of %s %s has not reached every proxy after 10 s: %s", kind, name,
+			undelivered(resp))
 	}
 	return err
 }
 
 // flightSearch is what this story's callers call: the url, and the two instances behind it.
 func (s *Stack) flightSearch() (url string, first, second *workload) {
-	return s.workload(usEast, "booking-gateway").url(toFlightSearch, "/"), s.workload(usEast, "flight-search-1"), s.workload(usEast, "flight-search-2")
+	return s.workload(usEast, "booking-gateway").url(toFlightSearch, "/"),
+		s.workload(usEast, "flight-search-1"), s.workload(usEast, "flight-search-2")
 }
 
 func stepMorning(ctx context.Context, s *Stack, r *Report) error {
@@ -61,10 +68,11 @@ func stepMorning(ctx context.Context, s *Stack, r *Report) error {
 	gateway := s.workload(usEast, "booking-gateway")
 	client := newClient()
 	for _, port := range []int{toTicketBooking, toFlightSearch} {
-		r.await(ctx, 10*time.Second, fmt.Sprintf("booking-gateway gets answers at its port %d", port), func(ctx context.Context) (bool, string) {
-			res := get(ctx, client, gateway.url(port, "/"))
-			return !res.failed(), describe(res) + " from " + res.answer.Instance
-		})
+		r.await(ctx, 10*time.Second, fmt.Sprintf("booking-gateway gets answers at its port %d", port),
+			func(ctx context.Context) (bool, string) {
+				res := get(ctx, client, gateway.url(port, "/"))
+				return !res.failed(), describe(res) + " from " + res.answer.Instance
+			})
 	}
 	return nil
 }
@@ -83,7 +91,8 @@ func stepShares(ctx context.Context, s *Stack, r *Report) error {
 		results := many(ctx, url, 2000, 16)
 		n, text := failures(results)
 		v2 := 100 * float64(tally(results, byService)["ticket-booking-v2"]) / float64(len(results))
-		r.Check(fmt.Sprintf("of 2,000 requests %.0f to %.0f %% are answered by v2", c.low, c.high), n == 0 && v2 >= c.low && v2 <= c.high, "%.1f %%; %s", v2, text)
+		r.Check(fmt.Sprintf("of 2,000 requests %.0f to %.0f %% are answered by v2", c.low, c.high),
+			n == 0 && v2 >= c.low && v2 <= c.high, "%.1f %%; %s", v2, text)
 	}
 	n, text := failures(load.stop())
 	r.Check("nothing failed while the shares changed", n == 0, "%s", text)
@@ -101,7 +110,8 @@ func stepLeastRequest(ctx context.Context, s *Stack, r *Report) error {
 		return 100 * float64(tally(results, byInstance)[slow.id()]) / float64(len(results)), text
 	}
 	even, text := share()
-	r.Check("round robin: half of the requests wait for the slow instance", even > 45 && even < 55, "%.0f %% went to %s; %s", even, slow.id(), text)
+	r.Check("round robin: half of the requests wait for the slow instance", even > 45 && even < 55,
+		"%.0f %% went to %s; %s", even, slow.id(), text)
 	if _, err := s.apply(ctx, r, "least-request.yaml"); err != nil {
 		return err
 	}
@@ -120,14 +130,16 @@ func stepRateLimit(ctx context.Context, s *Stack, r *Report) error {
 	}
 	client := newClient()
 	// A connection that was open obeys the rules it was accepted under until Envoy has drained it.
-	r.await(ctx, 5*time.Second, "within a second too many requests are refused, and the answer says why", func(ctx context.Context) (bool, string) {
-		for range 150 {
-			if res := get(ctx, client, url); res.status == http.StatusTooManyRequests {
-				return res.header.Get("x-slow-down") == "100 per second", "429 with x-slow-down: " + res.header.Get("x-slow-down")
+	r.await(ctx, 5*time.Second, "within a second too many requests are refused, and the answer says why",
+		func(ctx context.Context) (bool, string) {
+			for range 150 {
+				if res := get(ctx, client, url); res.status == http.StatusTooManyRequests {
+					return res.header.Get("x-slow-down") == "100 per second",
+						"429 with x-slow-down: " + res.header.Get("x-slow-down")
+				}
 			}
-		}
-		return false, "no 429"
-	})
+			return false, "no 429"
+		})
 	// After a second without requests the bucket is full; from then on tokens come back evenly.
 	pause(ctx, 1100*time.Millisecond)
 	results := many(ctx, url, 180, 8)
@@ -141,8 +153,10 @@ func stepRateLimit(ctx context.Context, s *Stack, r *Report) error {
 	}
 	took := last.Sub(results[0].began)
 	refilled := int(took.Seconds()*100) + 1
-	r.Check("of 180 requests at once 100 are answered, and one more for each 10 ms that they take; the others get 429",
-		codes["200"]+codes["429"] == 180 && codes["200"] >= 100 && codes["200"] <= 100+refilled, "%s in %s", tallyText(codes), short(took))
+	r.Check("of 180 requests at once 100 are answered, and one more for each 10 ms that they take; the "+
+		"others get 429",
+		codes["200"]+codes["429"] == 180 && codes["200"] >= 100 && codes["200"] <= 100+refilled, "%s in %s",
+		tallyText(codes), short(took))
 	return s.withdraw(ctx, mesh.KindMeshRateLimit, "ticket-booking")
 }
 
@@ -156,7 +170,8 @@ func stepHealthCheck(ctx context.Context, s *Stack, r *Report) error {
 	if err := s.behave(ctx, ill, "health=503"); err != nil {
 		return err
 	}
-	r.await(ctx, 5*time.Second, ill.id()+" says on /health that it is not well, and is left alone", lastBy(load, time.Now(), well.id()))
+	r.await(ctx, 5*time.Second, ill.id()+" says on /health that it is not well, and is left alone",
+		lastBy(load, time.Now(), well.id()))
 	if err := s.behave(ctx, ill, ""); err != nil {
 		return err
 	}
@@ -195,15 +210,17 @@ func stepBreaker(ctx context.Context, s *Stack, r *Report) error {
 	began := time.Now()
 	rested, seen, _ := eventually(ctx, 5*time.Second, lastBy(load, began, good.id()))
 	n, text := failures(load.since(began))
-	r.Check("after five failures in a row (and what was under way) "+bad.id()+" rests, though there are only two", rested && n >= 5 && n <= 5+8, "%s; %s", seen, text)
+	r.Check("after five failures in a row (and what was under way) "+bad.id()+
+		" rests, though there are only two", rested && n >= 5 && n <= 5+8, "%s; %s", seen, text)
 	if err := s.behave(ctx, bad, ""); err != nil {
 		return err
 	}
 	well := time.Now()
-	r.await(ctx, 10*time.Second, "it is well, and comes back by itself", func(context.Context) (bool, string) {
-		t := tally(load.since(well), byInstance)
-		return t[bad.id()] > 0, fmt.Sprintf("%s after %s", tallyText(t), short(time.Since(well)))
-	})
+	r.await(ctx, 10*time.Second, "it is well, and comes back by itself",
+		func(context.Context) (bool, string) {
+			t := tally(load.since(well), byInstance)
+			return t[bad.id()] > 0, fmt.Sprintf("%s after %s", tallyText(t), short(time.Since(well)))
+		})
 	load.stop()
 	return s.withdraw(ctx, mesh.KindMeshCircuitBreaker, "flight-search")
 }
@@ -214,7 +231,8 @@ func stepRetries(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	n, text := failures(many(ctx, url, 400, 8))
-	r.Check("one instance of two answers 500: about half of the requests fail", n > 150 && n < 250, "%s", text)
+	r.Check("one instance of two answers 500: about half of the requests fail", n > 150 && n < 250, "%s",
+		text)
 	if _, err := s.apply(ctx, r, "retries.yaml"); err != nil {
 		return err
 	}
@@ -234,10 +252,12 @@ func stepServiceTimeout(ctx context.Context, s *Stack, r *Report) error {
 	client := newClient()
 	res := get(ctx, client, strings.TrimSuffix(url, "/")+"/slow?d=3s")
 	took := res.ended.Sub(res.began)
-	r.Check("a handler of 3 s is cut with 504 after 400 ms", res.status == http.StatusGatewayTimeout && took > 350*time.Millisecond && took < 700*time.Millisecond,
+	r.Check("a handler of 3 s is cut with 504 after 400 ms",
+		res.status == http.StatusGatewayTimeout && took > 350*time.Millisecond && took < 700*time.Millisecond,
 		"%s after %s", describe(res), short(took))
 	res = get(ctx, client, strings.TrimSuffix(url, "/")+"/slow?d=200ms")
-	r.Check("one of 200 ms is not", !res.failed(), "%s after %s", describe(res), short(res.ended.Sub(res.began)))
+	r.Check("one of 200 ms is not", !res.failed(), "%s after %s", describe(res),
+		short(res.ended.Sub(res.began)))
 	return s.withdraw(ctx, mesh.KindMeshTimeout, "flight-search")
 }
 
@@ -261,13 +281,15 @@ func stepChaos(ctx context.Context, s *Stack, r *Report) error {
 		}
 	}
 	r.Check("of 1,000 requests 20 % ± 4 answer 500, and of the others 50 % ± 6 take 140 ms or more",
-		failed >= 160 && failed <= 240 && late > (1000-failed)*44/100 && late < (1000-failed)*56/100, "%d answer 500, %d of the others are late", failed, late)
+		failed >= 160 && failed <= 240 && late > (1000-failed)*44/100 && late < (1000-failed)*56/100,
+		"%d answer 500, %d of the others are late", failed, late)
 	if err := s.withdraw(ctx, mesh.KindMeshFaultInjection, "ticket-booking"); err != nil {
 		return err
 	}
-	r.await(ctx, time.Second, "the policy is deleted, and within a second the day is good again", func(ctx context.Context) (bool, string) {
-		n, text := failures(many(ctx, url, 200, 16))
-		return n == 0, text
-	})
+	r.await(ctx, time.Second, "the policy is deleted, and within a second the day is good again",
+		func(ctx context.Context) (bool, string) {
+			n, text := failures(many(ctx, url, 200, 16))
+			return n == 0, text
+		})
 	return nil
 }

@@ -37,53 +37,65 @@ func stepJoin(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	want := map[string]uint32{usEast: 6, euWest: 4} // with the ingress
-	r.await(ctx, 20*time.Second, fmt.Sprintf("%d sidecars and 2 ingresses come up with tokens alone, and global sees them", started), func(ctx context.Context) (bool, string) {
-		for _, w := range s.workloads {
-			if w.sidecar != nil {
-				if err := w.sidecar.dead(); err != nil {
-					return false, err.Error()
+	r.await(ctx, 20*time.Second,
+		fmt.Sprintf("%d sidecars and 2 ingresses come up with tokens alone, and global sees them", started),
+		func(ctx context.Context) (bool, string) {
+			for _, w := range s.workloads {
+				if w.sidecar != nil {
+					if err := w.sidecar.dead(); err != nil {
+						return false, err.Error()
+					}
 				}
 			}
-		}
-		st, err := s.global.client.Status(ctx)
-		if err != nil {
-			return false, err.Error()
-		}
-		good := true
-		var seen []string
-		for _, z := range st.GetZones() {
-			good = good && z.GetProxies().GetOnline() == want[z.GetName()]
-			seen = append(seen, fmt.Sprintf("%s %s with %d proxies online", z.GetName(), z.GetState(), z.GetProxies().GetOnline()))
-		}
-		return good && len(st.GetZones()) == len(zoneNames), strings.Join(seen, ", ")
-	})
-	expect := map[string]string{"us-east/booking-gateway": "1/1", "us-east/ticket-booking-v1": "1/1", "us-east/ticket-booking-v2": "1/1",
-		"us-east/ticket-booking": "2/2", "us-east/flight-search": "2/2", "eu-west/flight-search": "2/2", "eu-west/booking-gateway": "1/1"}
-	r.await(ctx, 15*time.Second, "at global: 7 MeshServices with zone and counts, each with a VIP and NAME.svc.kongair.mesh", func(ctx context.Context) (bool, string) {
-		page, err := s.global.client.List(ctx, client.ListOptions{Kind: mesh.KindMeshService, Mesh: mesh.DefaultMesh})
-		if err != nil {
-			return false, err.Error()
-		}
-		var seen []string
-		good := 0
-		for _, svc := range page.Resources {
-			st := mesh.Status[*meshv1.MeshServiceStatus](svc)
-			name := svc.Key.Zone + "/" + svc.Key.Name
-			counts := fmt.Sprintf("%d/%d", st.GetDataplaneProxies().GetHealthy(), st.GetDataplaneProxies().GetTotal())
-			host := slices.ContainsFunc(st.GetAddresses(), func(a *meshv1.HostnameAddress) bool {
-				return a.GetHostname() == svc.DisplayName()+".svc.kongair.mesh"
+			st, err := s.global.client.Status(ctx)
+			if err != nil {
+				return false, err.Error()
+			}
+			good := true
+			var seen []string
+			for _, z := range st.GetZones() {
+				good = good && z.GetProxies().GetOnline() == want[z.GetName()]
+				seen = append(seen,
+					fmt.Sprintf("%s %s with %d proxies online", z.GetName(), z.GetState(),
+						z.GetProxies().GetOnline()))
+			}
+			return good && len(st.GetZones()) == len(zoneNames), strings.Join(seen, ", ")
+		})
+	expect := map[string]string{"us-east/booking-gateway": "1/1", "us-east/ticket-booking-v1": "1/1",
+		"us-east/ticket-booking-v2": "1/1",
+		"us-east/ticket-booking":    "2/2", "us-east/flight-search": "2/2", "eu-west/flight-search": "2/2",
+		"eu-west/booking-gateway": "1/1"}
+	r.await(ctx, 15*time.Second,
+		"at global: 7 MeshServices with zone and counts, each with a VIP and NAME.svc.kongair.mesh",
+		func(ctx context.Context) (bool, string) {
+			page, err := s.global.client.List(ctx, client.ListOptions{
+				Kind: mesh.KindMeshService,
+				Mesh: mesh.DefaultMesh,
 			})
-			vip := "no VIP"
-			if len(st.GetVips()) > 0 {
-				vip = st.GetVips()[0].GetIp()
+			if err != nil {
+				return false, err.Error()
 			}
-			if counts == expect[name] && host && vip != "no VIP" {
-				good++
+			var seen []string
+			good := 0
+			for _, svc := range page.Resources {
+				st := mesh.Status[*meshv1.MeshServiceStatus](svc)
+				name := svc.Key.Zone + "/" + svc.Key.Name
+				counts := fmt.Sprintf("%d/%d", st.GetDataplaneProxies().GetHealthy(),
+					st.GetDataplaneProxies().GetTotal())
+				host := slices.ContainsFunc(st.GetAddresses(), func(a *meshv1.HostnameAddress) bool {
+					return a.GetHostname() == svc.DisplayName()+".svc.kongair.mesh"
+				})
+				vip := "no VIP"
+				if len(st.GetVips()) > 0 {
+					vip = st.GetVips()[0].GetIp()
+				}
+				if counts == expect[name] && host && vip != "no VIP" {
+					good++
+				}
+				seen = append(seen, fmt.Sprintf("%s %s %s", name, counts, vip))
 			}
-			seen = append(seen, fmt.Sprintf("%s %s %s", name, counts, vip))
-		}
-		return good == len(expect) && len(page.Resources) == len(expect), strings.Join(seen, ", ")
-	})
+			return good == len(expect) && len(page.Resources) == len(expect), strings.Join(seen, ", ")
+		})
 	return nil
 }
 
@@ -93,29 +105,39 @@ func stepTrust(ctx context.Context, s *Stack, r *Report) error {
 	v1 := s.workload(usEast, "ticket-booking-v1")
 	client := newClient()
 	// An Envoy that was just started may still be loading its certificates.
-	r.await(ctx, 10*time.Second, "a plain-text call to a sidecar's inbound port is accepted and cut, not answered", func(ctx context.Context) (bool, string) {
-		plain := get(ctx, client, v1.url(inboundPort, "/"))
-		return plain.status == 0 && plain.err != nil && !errors.Is(plain.err, syscall.ECONNREFUSED), describe(plain)
-	})
-	r.await(ctx, 10*time.Second, "the sidecar presents spiffe://default/ticket-booking-v1", func(ctx context.Context) (bool, string) {
-		uris, err := serverURIs(ctx, fmt.Sprintf("%s:%d", v1.Address, inboundPort))
-		return slices.Contains(uris, "spiffe://default/ticket-booking-v1"), oneLine(fmt.Sprint(uris, " ", errText(err)))
-	})
-	r.await(ctx, 10*time.Second, "without a MeshTrafficPermission every call is denied (403)", func(ctx context.Context) (bool, string) {
-		a, b := get(ctx, client, gateway.url(toTicketBooking, "/")), get(ctx, client, flights.url(toTicketBooking, "/"))
-		return a.status == http.StatusForbidden && b.status == http.StatusForbidden, fmt.Sprintf("booking-gateway: %s, flight-search: %s", describe(a), describe(b))
-	})
+	r.await(ctx, 10*time.Second,
+		"a plain-text call to a sidecar's inbound port is accepted and cut, not answered",
+		func(ctx context.Context) (bool, string) {
+			plain := get(ctx, client, v1.url(inboundPort, "/"))
+			return plain.status == 0 && plain.err != nil && !errors.Is(plain.err, syscall.ECONNREFUSED),
+				describe(plain)
+		})
+	r.await(ctx, 10*time.Second, "the sidecar presents spiffe://default/ticket-booking-v1",
+		func(ctx context.Context) (bool, string) {
+			uris, err := serverURIs(ctx, fmt.Sprintf("%s:%d", v1.Address, inboundPort))
+			return slices.Contains(uris, "spiffe://default/ticket-booking-v1"),
+				oneLine(fmt.Sprint(uris, " ", errText(err)))
+		})
+	r.await(ctx, 10*time.Second, "without a MeshTrafficPermission every call is denied (403)",
+		func(ctx context.Context) (bool, string) {
+			a, b := get(ctx, client, gateway.url(toTicketBooking, "/")),
+				get(ctx, client, flights.url(toTicketBooking, "/"))
+			return a.status == http.StatusForbidden && b.status == http.StatusForbidden,
+				fmt.Sprintf("booking-gateway: %s, flight-search: %s", describe(a), describe(b))
+		})
 	if _, err := s.apply(ctx, r, "allow-booking-gateway.yaml"); err != nil {
 		return err
 	}
-	// A kept connection obeys the rules it was accepted under until Envoy has drained it, so the very next request may not
-	// be let in yet.
-	r.await(ctx, time.Second, "once it is with every proxy, booking-gateway is let in within a second", func(ctx context.Context) (bool, string) {
-		a := get(ctx, client, gateway.url(toTicketBooking, "/"))
-		return !a.failed(), describe(a) + " from " + a.answer.Instance
-	})
+	// A kept connection obeys the rules it was accepted under until Envoy has drained it, so the
+	// very next request may not be let in yet.
+	r.await(ctx, time.Second, "once it is with every proxy, booking-gateway is let in within a second",
+		func(ctx context.Context) (bool, string) {
+			a := get(ctx, client, gateway.url(toTicketBooking, "/"))
+			return !a.failed(), describe(a) + " from " + a.answer.Instance
+		})
 	b := get(ctx, client, flights.url(toTicketBooking, "/"))
-	r.Check("and nobody else: flight-search is still denied", b.status == http.StatusForbidden, "%s", describe(b))
+	r.Check("and nobody else: flight-search is still denied", b.status == http.StatusForbidden, "%s",
+		describe(b))
 	return nil
 }
 
@@ -161,7 +183,8 @@ func stepCanary(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	stdout, stderr, code := s.cli(ctx, s.global, "apply", "-f", file, "--wait")
-	r.Check("`meridian apply --wait` at global says when every proxy has it", code == 0 && strings.Contains(stdout, usEast) && strings.Contains(stdout, euWest),
+	r.Check("`meridian apply --wait` at global says when every proxy has it",
+		code == 0 && strings.Contains(stdout, usEast) && strings.Contains(stdout, euWest),
 		"exit code %d: %s", code, oneLine(stdout+stderr))
 	share := func(expect string, low, high float64) {
 		results := many(ctx, url, 2000, 16)
@@ -184,20 +207,23 @@ func stepCanary(ctx context.Context, s *Stack, r *Report) error {
 		with[get(ctx, client, url, "x-canary", "yes").answer.Service]++
 		without[get(ctx, client, url).answer.Service]++
 	}
-	r.Check("with the header x-canary: yes all of 50 go to v2, without it all to v1", with["ticket-booking-v2"] == 50 && without["ticket-booking-v1"] == 50,
+	r.Check("with the header x-canary: yes all of 50 go to v2, without it all to v1",
+		with["ticket-booking-v2"] == 50 && without["ticket-booking-v1"] == 50,
 		"with: %s; without: %s", tallyText(with), tallyText(without))
 
 	load := startLoad(ctx, url, 8, 400)
 	var flipErr error
 	for i := range 20 {
-		if _, flipErr = s.apply(ctx, r, []string{"canary-90-10.yaml", "canary-50-50.yaml"}[i%2]); flipErr != nil {
+		if _, flipErr = s.apply(ctx, r,
+			[]string{"canary-90-10.yaml", "canary-50-50.yaml"}[i%2]); flipErr != nil {
 			break
 		}
 		pause(ctx, 100*time.Millisecond)
 	}
 	results := load.stop()
 	n, text := failures(results)
-	r.Check("no request fails while the route flips 20 times under load", n == 0 && len(results) > 500 && flipErr == nil, "%s %s", text, errText(flipErr))
+	r.Check("no request fails while the route flips 20 times under load",
+		n == 0 && len(results) > 500 && flipErr == nil, "%s %s", text, errText(flipErr))
 	return nil
 }
 
@@ -240,11 +266,16 @@ func stepTimeout(ctx context.Context, s *Stack, r *Report) error {
 			res := get(ctx, caller, s.workload(zone, "booking-gateway").url(toFlightSearch, "/slow?d=5s"))
 			took := res.ended.Sub(res.began)
 			r.Check(fmt.Sprintf("in %s a handler of 5 s is cut with 504 at %s", zone, policy.limit),
-				res.status == http.StatusGatewayTimeout && took > policy.limit-50*time.Millisecond && took < policy.limit+250*time.Millisecond,
+				res.status == http.StatusGatewayTimeout && took > policy.limit-50*time.Millisecond &&
+					took < policy.limit+250*time.Millisecond,
 				"%s after %s", describe(res), short(took))
 		}
 	}
 	// Later steps ask for nothing slow; the policy goes, so that it is not in their way.
-	_, err := s.global.client.Delete(ctx, mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: mesh.DefaultMesh, Name: "slow"}, client.DeleteOptions{})
+	_, err := s.global.client.Delete(ctx, mesh.Key{
+		Kind: mesh.KindMeshTimeout,
+		Mesh: mesh.DefaultMesh,
+		Name: "slow",
+	}, client.DeleteOptions{})
 	return err
 }

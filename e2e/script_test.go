@@ -22,7 +22,8 @@ import (
 func binaries(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../cmd/meridian", "../cmd/meridian-dp")
+	cmd := exec.Command("go", "build", "-o", dir+string(filepath.Separator), "../cmd/meridian",
+		"../cmd/meridian-dp")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
@@ -170,14 +171,22 @@ func TestDemo(t *testing.T) {
 	for i, c := range []struct {
 		story, store string
 		checks       int
-	}{{demo.Operations, "embedded", 30}, {demo.Operations, "postgres", 30}, {demo.Resilience, "embedded", 20}} {
+	}{{demo.Operations, "embedded", 30}, {demo.Operations, "postgres", 30},
+		{demo.Resilience, "embedded", 20}} {
 		t.Run(c.story+"-"+c.store, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			var out strings.Builder
 			passed, failed, err := demo.Run(ctx, demo.Config{
-				Meridian: filepath.Join(dir, "meridian"), Launcher: filepath.Join(dir, "meridian-dp"), Envoy: envoy, Story: c.story,
-				Dir: filepath.Join(t.TempDir(), "demo"), Store: c.store, Network: fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10), Once: true, Out: &out,
+				Meridian: filepath.Join(dir, "meridian"),
+				Launcher: filepath.Join(dir, "meridian-dp"),
+				Envoy:    envoy,
+				Story:    c.story,
+				Dir:      filepath.Join(t.TempDir(), "demo"),
+				Store:    c.store,
+				Network:  fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10),
+				Once:     true,
+				Out:      &out,
 			})
 			if err != nil || failed > 0 || passed < c.checks {
 				t.Errorf("%d passed, %d failed, %v\n%s", passed, failed, err, out.String())

@@ -7,14 +7,15 @@
 //	                              ├▶ internal/meshca: roots of meshes; authority signs the zones' intermediates
 //	                              └▶ zones.Zones: Zone resources, delivery statuses
 //
-// [Global] only wires them; each part owns its state and says in its own package what it promises. Any number of replicas
-// on one Postgres are equal.
+// [Global] only wires them; each part owns its state and says in its own package what it promises.
+// Any number of replicas on one Postgres are equal.
 //
 // # Life
 //
-// [Global.Listen] opens the ports, so that a port in use is an error before anything runs. [Global.Run] serves until its
-// context ends: then the API lets running requests end, the zones' streams are ended (they go on without global and come
-// back), and last the parts behind them stop. While the store is away reads and zones go on; writes fail with a clear text.
+// [Global.Listen] opens the ports, so that a port in use is an error before anything runs.
+// [Global.Run] serves until its context ends: then the API lets running requests end, the zones'
+// streams are ended (they go on without global and come back), and last the parts behind them stop.
+// While the store is away reads and zones go on; writes fail with a clear text.
 package global
 
 import (
@@ -60,15 +61,16 @@ type Config struct {
 	// StoreType is "embedded" or "postgres", for status.
 	StoreType string
 
-	// APIAddr serves HTTP, APITLSAddr the same over TLS, KDSAddr the zones (TLS), DiagnosticsAddr health and metrics.
+	// APIAddr serves HTTP, APITLSAddr the same over TLS, KDSAddr the zones (TLS), DiagnosticsAddr
+	// health and metrics.
 	APIAddr, APITLSAddr, KDSAddr, DiagnosticsAddr string
 	// Server is the certificate of all TLS ports.
 	Server *pki.Server
 
 	// Instance and Version of this process.
 	Instance, Version string
-	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	// A policy that changes fewer than GuardProxies never needs to.
+	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks
+	// to be sure; 0 is any. A policy that changes fewer than GuardProxies never needs to.
 	GuardShare, GuardProxies int
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
@@ -76,7 +78,8 @@ type Config struct {
 	SkipDefaultMesh bool
 	// Lease is how long a zone may be silent; 0 means kdsrpc's default.
 	Lease time.Duration
-	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are kept; 0 is without bound.
+	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are
+	// kept; 0 is without bound.
 	HistoryAge       time.Duration
 	HistoryRevisions uint64
 	// ProcessConfig is the process's configuration as JSON, without secrets; may be nil.
@@ -137,25 +140,75 @@ func New(cfg Config) (*Global, error) {
 		cfg.Registry = prometheus.NewRegistry()
 	}
 	log := cfg.Logger
-	g := &Global{cfg: cfg, log: log, ready: make(chan struct{}), listeners: map[string]net.Listener{}}
-	g.replica = replica.New(replica.Config{Store: cfg.Store, Logger: log.Named("replica"), Registerer: cfg.Registry})
+	g := &Global{
+		cfg:       cfg,
+		log:       log,
+		ready:     make(chan struct{}),
+		listeners: map[string]net.Listener{},
+	}
+	g.replica = replica.New(replica.Config{
+		Store:      cfg.Store,
+		Logger:     log.Named("replica"),
+		Registerer: cfg.Registry,
+	})
 	g.tokens = tokens.New(tokens.Config{Store: cfg.Store, View: g.replica.View, Pins: g.pins})
 	signer := authority.New(authority.Config{Replica: g.replica, Logger: log.Named("authority")})
 	g.kds = kdsrpc.NewServer(kdsrpc.ServerConfig{
-		Store: cfg.Store, Replica: g.replica, Authenticate: g.authenticate, Instance: cfg.Instance, Sign: signer.Sign, Lease: cfg.Lease,
-		Validate: validate, Logger: log.Named("kds"), Registerer: cfg.Registry,
+		Store:        cfg.Store,
+		Replica:      g.replica,
+		Authenticate: g.authenticate,
+		Instance:     cfg.Instance,
+		Sign:         signer.Sign,
+		Lease:        cfg.Lease,
+		Validate:     validate,
+		Logger:       log.Named("kds"),
+		Registerer:   cfg.Registry,
 	})
-	g.members = members.New(members.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("members"), Registerer: cfg.Registry})
+	g.members = members.New(members.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Logger:     log.Named("members"),
+		Registerer: cfg.Registry,
+	})
 	g.roots = ca.New(ca.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("meshca")})
-	g.deliver = delivery.New(delivery.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("delivery"),
-		Owns: func(k mesh.Key) bool { return k.Zone == "" }})
-	g.zones = zones.NewZones(zones.Config{Store: cfg.Store, Replica: g.replica, Sessions: g.kds, Delivery: g.deliver, Logger: log.Named("zones")})
-	g.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return g.replica.View().Revision() },
-		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: log.Named("history"), Registerer: cfg.Registry})
+	g.deliver = delivery.New(delivery.Config{
+		Store:   cfg.Store,
+		Replica: g.replica,
+		Logger:  log.Named("delivery"),
+		Owns:    func(k mesh.Key) bool { return k.Zone == "" },
+	})
+	g.zones = zones.NewZones(zones.Config{
+		Store:    cfg.Store,
+		Replica:  g.replica,
+		Sessions: g.kds,
+		Delivery: g.deliver,
+		Logger:   log.Named("zones"),
+	})
+	g.history = retention.New(retention.Config{
+		Store:      cfg.Store,
+		Head:       func() uint64 { return g.replica.View().Revision() },
+		Age:        cfg.HistoryAge,
+		Revisions:  cfg.HistoryRevisions,
+		Logger:     log.Named("history"),
+		Registerer: cfg.Registry,
+	})
 	server, err := api.New(api.Config{
-		Role: api.RoleGlobal, Store: cfg.Store, Replica: g.replica, Tokens: g.tokens, Version: cfg.Version, Instance: cfg.Instance,
-		Status: g.Status, Wait: g.Wait, Forward: g.kds.Call, OnMesh: ca.OnMesh(g.tokens, log), ProcessConfig: cfg.ProcessConfig,
-		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: log.Named("api"), Registerer: cfg.Registry,
+		Role:             api.RoleGlobal,
+		Store:            cfg.Store,
+		Replica:          g.replica,
+		Tokens:           g.tokens,
+		Version:          cfg.Version,
+		Instance:         cfg.Instance,
+		Status:           g.Status,
+		Wait:             g.Wait,
+		Forward:          g.kds.Call,
+		OnMesh:           ca.OnMesh(g.tokens, log),
+		ProcessConfig:    cfg.ProcessConfig,
+		GuardShare:       cfg.GuardShare,
+		GuardProxies:     cfg.GuardProxies,
+		LocalhostIsAdmin: !cfg.DisableLocalhostAdmin,
+		Logger:           log.Named("api"),
+		Registerer:       cfg.Registry,
 	})
 	if err != nil {
 		return nil, err
@@ -170,7 +223,8 @@ func validate(r *mesh.Resource) error {
 	return err
 }
 
-// pins are those of this control plane and of every zone that connected: a token issued here works at all of them.
+// pins are those of this control plane and of every zone that connected: a token issued here works
+// at all of them.
 func (g *Global) pins() []string {
 	var out []string
 	seen := map[string]bool{}
@@ -196,7 +250,8 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	values := md.Get("authorization")
 	if len(values) == 0 || values[0] == "" {
-		return "", status.Error(codes.Unauthenticated, "no zone token: give one with --token-file; 'meridian token zone' issues it at global")
+		return "", status.Error(codes.Unauthenticated,
+			"no zone token: give one with --token-file; 'meridian token zone' issues it at global")
 	}
 	select {
 	case <-g.replica.Ready():
@@ -218,7 +273,9 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", err
 	case claims.Zone == "":
-		return "", status.Error(codes.PermissionDenied, "the zone token names no zone; issue one for this zone: 'meridian token zone --zone NAME --scope cp'")
+		return "", status.Error(codes.PermissionDenied,
+			"the zone token names no zone; issue one for this zone: 'meridian token zone --zone NAME "+
+				"--scope cp'")
 	}
 	return claims.Zone, nil
 }
@@ -232,7 +289,8 @@ func (g *Global) Replica() *replica.Replica { return g.replica }
 // Ready is closed once the state is loaded and the first keys are made.
 func (g *Global) Ready() <-chan struct{} { return g.ready }
 
-// Listen opens the ports. [Global.Run] does if it was not called; call it before to learn of a port in use first.
+// Listen opens the ports. [Global.Run] does if it was not called; call it before to learn of a port
+// in use first.
 func (g *Global) Listen(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -30,8 +30,13 @@ func (g *Global) zoneStates() []kdsrpc.ZoneState {
 		}
 		known := mesh.Status[*meshv1.ZoneStatus](r)
 		states = append(states, kdsrpc.ZoneState{
-			Name: r.Key.Name, State: kdsrpc.Offline, Reason: "it has not connected since this control plane started", DigestsEqual: true,
-			Instance: known.GetInstance(), Version: known.GetVersion(), Epoch: known.GetEpoch(),
+			Name:         r.Key.Name,
+			State:        kdsrpc.Offline,
+			Reason:       "it has not connected since this control plane started",
+			DigestsEqual: true,
+			Instance:     known.GetInstance(),
+			Version:      known.GetVersion(),
+			Epoch:        known.GetEpoch(),
 		})
 	}
 	slices.SortFunc(states, func(a, b kdsrpc.ZoneState) int { return cmp.Compare(a.Name, b.Name) })
@@ -45,8 +50,11 @@ const storeTimeout = time.Second
 func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	revision := g.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
-		Role: api.RoleGlobal, Instance: g.cfg.Instance, Version: g.cfg.Version, Revision: revision,
-		Store: &adminv1.StoreStatus{Type: cmp.Or(g.cfg.StoreType, "embedded"), Available: true},
+		Role:     api.RoleGlobal,
+		Instance: g.cfg.Instance,
+		Version:  g.cfg.Version,
+		Revision: revision,
+		Store:    &adminv1.StoreStatus{Type: cmp.Or(g.cfg.StoreType, "embedded"), Available: true},
 	}
 	look, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -56,10 +64,16 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	for _, s := range g.zoneStates() {
 		p := s.Progress
 		peer := &adminv1.ZonePeer{
-			Name: s.Name, State: string(s.State), Instance: s.Instance, DigestsEqual: s.DigestsEqual, Reason: s.Reason,
-			ConfigBytes: s.ConfigBytes, Resumed: s.Resumed, Version: s.Version,
-			Lag:     &adminv1.Lag{Revisions: s.LagRevisions, Seconds: s.LagSeconds},
-			Proxies: &adminv1.ProxyRollup{Total: p.GetProxiesTotal(), Online: p.GetProxiesOnline()},
+			Name:         s.Name,
+			State:        string(s.State),
+			Instance:     s.Instance,
+			DigestsEqual: s.DigestsEqual,
+			Reason:       s.Reason,
+			ConfigBytes:  s.ConfigBytes,
+			Resumed:      s.Resumed,
+			Version:      s.Version,
+			Lag:          &adminv1.Lag{Revisions: s.LagRevisions, Seconds: s.LagSeconds},
+			Proxies:      &adminv1.ProxyRollup{Total: p.GetProxiesTotal(), Online: p.GetProxiesOnline()},
 		}
 		switch {
 		case s.Answered >= revision:
@@ -70,7 +84,12 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		out.Zones = append(out.Zones, peer)
 		out.Refusals = append(out.Refusals, p.GetRefusals()...)
 		for _, r := range s.Refusals {
-			out.Refusals = append(out.Refusals, &kdsv1.ProxyRefusal{Proxy: "zone " + s.Name, Cause: r.GetKey(), Reason: reasonOf(r), Revision: r.GetVersion()})
+			out.Refusals = append(out.Refusals, &kdsv1.ProxyRefusal{
+				Proxy:    "zone " + s.Name,
+				Cause:    r.GetKey(),
+				Reason:   reasonOf(r),
+				Revision: r.GetVersion(),
+			})
 		}
 	}
 	return out
@@ -86,8 +105,8 @@ func reasonOf(r *kdsv1.Refusal) string {
 // returnTime is how long a zone that is away has to connect after a start before a wait goes on without it.
 const returnTime = 5 * time.Second
 
-// Wait returns when every online proxy of every zone has answered everything up to revision, or when ctx ends. Zones that
-// are offline do not hold it up: they are reported as not complete.
+// Wait returns when every online proxy of every zone has answered everything up to revision, or
+// when ctx ends. Zones that are offline do not hold it up: they are reported as not complete.
 func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 	began := time.Now()
 	patience := time.NewTimer(time.Until(g.started.Add(returnTime)))
@@ -143,7 +162,12 @@ func (g *Global) delivered(revision uint64) (out *adminv1.WaitRevisionResponse, 
 func (g *Global) refusals(s kdsrpc.ZoneState, revision uint64, d *adminv1.ZoneDelivery) {
 	for _, r := range s.Refusals {
 		if r.GetVersion() >= revision {
-			d.Refusals = append(d.Refusals, &kdsv1.ProxyRefusal{Proxy: "zone " + s.Name, Cause: r.GetKey(), Reason: reasonOf(r), Revision: r.GetVersion()})
+			d.Refusals = append(d.Refusals, &kdsv1.ProxyRefusal{
+				Proxy:    "zone " + s.Name,
+				Cause:    r.GetKey(),
+				Reason:   reasonOf(r),
+				Revision: r.GetVersion(),
+			})
 		}
 	}
 	for _, r := range s.Progress.GetRefusals() {

@@ -42,8 +42,10 @@ func Schemas() []*kdsv1.KindSchema {
 	return out
 }
 
-// describe writes a message and all it refers to. Comments and JSON names do not count; names, numbers and types do.
-func describe(write func([]byte) (int, error), d protoreflect.MessageDescriptor, seen map[protoreflect.FullName]bool) {
+// describe writes a message and all it refers to. Comments and JSON names do not count; names,
+// numbers and types do.
+func describe(write func([]byte) (int, error), d protoreflect.MessageDescriptor,
+	seen map[protoreflect.FullName]bool) {
 	if seen[d.FullName()] {
 		return
 	}
@@ -87,7 +89,8 @@ type Agreement struct {
 
 // Withheld says that kind does not flow.
 func (a Agreement) Withheld(kind mesh.Kind) bool {
-	return slices.ContainsFunc(a.Degraded, func(d *kdsv1.DegradedKind) bool { return d.GetKind() == string(kind) })
+	return slices.ContainsFunc(a.Degraded,
+		func(d *kdsv1.DegradedKind) bool { return d.GetKind() == string(kind) })
 }
 
 // Agree compares the schemas of both sides; both compute the same from the same two lists.
@@ -117,7 +120,8 @@ func Agree(global, zone []*kdsv1.KindSchema) Agreement {
 		case !inZone:
 			reason = "the zone does not know the kind; upgrade the zone"
 		case gd != zd:
-			reason = fmt.Sprintf("the schema differs (global %x, zone %x); bring both to the same version", gd, zd)
+			reason = fmt.Sprintf("the schema differs (global %x, zone %x); bring both to the same version",
+				gd, zd)
 		}
 		if reason != "" {
 			a.Degraded = append(a.Degraded, &kdsv1.DegradedKind{Kind: k, Reason: reason})

@@ -54,8 +54,8 @@ var (
 	seeds = flag.Uint64("seeds", 25, "how many seeds to simulate")
 )
 
-// TestSimulation keeps all promises under random writes, cuts, restarts, compactions and delays. A failure names its seed:
-// replay it with -seed.
+// TestSimulation keeps all promises under random writes, cuts, restarts, compactions and delays. A
+// failure names its seed: replay it with -seed.
 func TestSimulation(t *testing.T) {
 	first, last := uint64(1), *seeds
 	if *seed != 0 {

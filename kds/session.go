@@ -23,19 +23,29 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("refused (%s): %s", e.Refuse.GetCode(), e.Refuse.GetReason())
 }
 
-// CheckHello refuses a zone that says it is another than its credentials prove, or that is too old; nil is welcome.
+// CheckHello refuses a zone that says it is another than its credentials prove, or that is too old;
+// nil is welcome.
 func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
 	switch {
 	case h.GetZone() != authenticated:
-		return &RefusedError{&kdsv1.Refuse{Code: CodeZone, Permanent: true, Reason: fmt.Sprintf(
-			"this control plane says it is zone %q, but its credentials are those of zone %q: start it with --name %s or give it a token of zone %s",
-			h.GetZone(), authenticated, authenticated, h.GetZone())}}
+		return &RefusedError{&kdsv1.Refuse{
+			Code:      CodeZone,
+			Permanent: true,
+			Reason: fmt.Sprintf(
+				"this control plane says it is zone %q, but its credentials are those of zone %q: start it "+
+					"with --name %s or give it a token of zone %s",
+				h.GetZone(), authenticated, authenticated, h.GetZone()),
+		}}
 	case h.GetCapability() < MinCapability:
 		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(
 			"zone %s runs version %q with capability %d, and this global needs at least %d: upgrade the zone",
 			h.GetZone(), h.GetVersion(), h.GetCapability(), MinCapability)}}
 	case h.GetEpoch() == 0:
-		return &RefusedError{&kdsv1.Refuse{Code: CodeProtocol, Permanent: true, Reason: "hello without an epoch"}}
+		return &RefusedError{&kdsv1.Refuse{
+			Code:      CodeProtocol,
+			Permanent: true,
+			Reason:    "hello without an epoch",
+		}}
 	}
 	return nil
 }
@@ -43,8 +53,13 @@ func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
 // CheckWelcome is the zone's side of CheckHello.
 func CheckWelcome(w *kdsv1.Welcome) *RefusedError {
 	if w.GetCapability() < MinCapability {
-		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(
-			"global has capability %d, and this zone needs at least %d: upgrade global", w.GetCapability(), MinCapability)}}
+		return &RefusedError{&kdsv1.Refuse{
+			Code:      CodeVersion,
+			Permanent: true,
+			Reason: fmt.Sprintf(
+				"global has capability %d, and this zone needs at least %d: upgrade global",
+				w.GetCapability(), MinCapability),
+		}}
 	}
 	return nil
 }
@@ -66,9 +81,11 @@ func (f *Fence) Holder(zone string) (Holder, bool) {
 	return h, ok
 }
 
-// Admit decides on a process that says it is zone. gone says that the present holder's lease has run out, so that an
-// older process may come back. superseded says that the former holder must be ended, with the refusal of [Fenced].
-func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool, now time.Time) (superseded bool, refusal *RefusedError) {
+// Admit decides on a process that says it is zone. gone says that the present holder's lease has
+// run out, so that an older process may come back. superseded says that the former holder must be
+// ended, with the refusal of [Fenced].
+func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool,
+	now time.Time) (superseded bool, refusal *RefusedError) {
 	h, taken := f.holders[zone]
 	switch {
 	case taken && h.Epoch == epoch && h.Instance == instance:
@@ -85,12 +102,19 @@ func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool, now time.T
 
 // Fenced is the refusal of a process that by has taken a zone's name from.
 func Fenced(zone string, by Holder) *RefusedError {
-	return &RefusedError{&kdsv1.Refuse{Code: CodeFenced, Permanent: true, Reason: fmt.Sprintf(
-		"zone name %q is held by instance %s, which started later (epoch %d): stop one of the two, or give this one another name and token",
-		zone, by.Instance, by.Epoch)}}
+	return &RefusedError{&kdsv1.Refuse{
+		Code:      CodeFenced,
+		Permanent: true,
+		Reason: fmt.Sprintf(
+			"zone name %q is held by instance %s, which started later (epoch %d): stop one of the "+
+				"two, or give "+
+				"this one another name and token",
+			zone, by.Instance, by.Epoch),
+	}}
 }
 
-// Lease is one side's account of heartbeats: when to send one, and when the peer has been silent for too long.
+// Lease is one side's account of heartbeats: when to send one, and when the peer has been silent
+// for too long.
 type Lease struct {
 	length time.Duration
 	heard  time.Time

@@ -36,7 +36,8 @@ func TestFenceLetsTheNewestEpochHoldAName(t *testing.T) {
 		}
 		if refused != nil {
 			r := refused.Refuse
-			if r.GetCode() != kds.CodeFenced || !r.GetPermanent() || !strings.Contains(r.GetReason(), "instance "+step.refusedBy) {
+			if r.GetCode() != kds.CodeFenced || !r.GetPermanent() ||
+				!strings.Contains(r.GetReason(), "instance "+step.refusedBy) {
 				t.Errorf("step %d: %v", i, r)
 			}
 		}
@@ -78,7 +79,8 @@ func TestAgreeNamesKindsThatDiffer(t *testing.T) {
 	theirs[0].Digest = []byte("x")
 	theirs = append(theirs[:len(theirs)-1], &kdsv1.KindSchema{Kind: "New", Digest: []byte("y")})
 	a := kds.Agree(ours, theirs)
-	if len(a.Degraded) != 3 || !a.Withheld(mesh.Kind(ours[0].GetKind())) || a.Withheld(mesh.Kind(ours[1].GetKind())) {
+	if len(a.Degraded) != 3 || !a.Withheld(mesh.Kind(ours[0].GetKind())) ||
+		a.Withheld(mesh.Kind(ours[1].GetKind())) {
 		t.Errorf("%+v", a)
 	}
 	if a.Schema == kds.Agree(ours, ours).Schema {

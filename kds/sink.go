@@ -52,8 +52,9 @@ type Apply struct {
 	Refused []*kdsv1.Refusal
 }
 
-// Sink keeps copies of what a peer owns. It is used by one goroutine. The host calls [Sink.Recv] for every frame of the
-// peer, commits what [Sink.Next] returns and confirms it with [Sink.Applied], and sends [Sink.Frames].
+// Sink keeps copies of what a peer owns. It is used by one goroutine. The host calls [Sink.Recv]
+// for every frame of the peer, commits what [Sink.Next] returns and confirms it with
+// [Sink.Applied], and sends [Sink.Frames].
 type Sink struct {
 	cfg      SinkConfig
 	schema   string
@@ -92,13 +93,19 @@ type stored struct {
 	Refused  map[string]refusedItem `json:"refused,omitempty"`
 }
 
-// NewSink makes a Sink from what the local store holds: the cursor's meta value (nil if none) and its resources, of which
-// it picks those that the peer owns.
+// NewSink makes a Sink from what the local store holds: the cursor's meta value (nil if none) and
+// its resources, of which it picks those that the peer owns.
 func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) (*Sink, error) {
 	if cfg.MaxQueue == 0 {
 		cfg.MaxQueue = 65536
 	}
-	s := &Sink{cfg: cfg, have: newLedger(), refused: map[mesh.Key]refusedItem{}, equal: true, asked: map[mesh.Kind]bool{}}
+	s := &Sink{
+		cfg:     cfg,
+		have:    newLedger(),
+		refused: map[mesh.Key]refusedItem{},
+		equal:   true,
+		asked:   map[mesh.Kind]bool{},
+	}
 	for r := range resources {
 		if Exchanged(cfg.Direction, cfg.Zone, r.Key) {
 			s.have.set(r.Key, s.mark(r, r.OriginRevision))
@@ -143,8 +150,8 @@ func (s *Sink) Cursor() *kdsv1.Cursor {
 // Agreed tells the Sink what was agreed; call it before the first Recv.
 func (s *Sink) Agreed(a Agreement) { s.schema, s.withheld = a.Schema, a.Withheld }
 
-// Recv takes a frame of the Source: Reset, Items, Bookmark, Delta or Digest. An error is a breach of protocol, after which
-// the stream must end; nothing is lost by that.
+// Recv takes a frame of the Source: Reset, Items, Bookmark, Delta or Digest. An error is a breach
+// of protocol, after which the stream must end; nothing is lost by that.
 func (s *Sink) Recv(f *kdsv1.Frame) error {
 	if len(s.queue) >= s.cfg.MaxQueue {
 		return fmt.Errorf("peer sent %d frames beyond its window", len(s.queue))
@@ -220,7 +227,8 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	key := mesh.KeyFromProto(item.GetResource().GetKey())
 	refuse := func(field, reason string) {
 		var status proto.Message
-		if info, ok := mesh.Lookup(key.Kind); ok && info.NewStatus != nil && item.GetResource().GetStatus() != nil {
+		if info, ok := mesh.Lookup(key.Kind); ok && info.NewStatus != nil &&
+			item.GetResource().GetStatus() != nil {
 			st := info.NewStatus()
 			if item.GetResource().GetStatus().UnmarshalTo(st) == nil {
 				status = st
@@ -228,8 +236,18 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 		}
 		m := markOf(key, item.GetVersion(), status)
 		t.marks[key] = m
-		s.refused[key] = refusedItem{Version: item.GetVersion(), Mark: m, Field: field, Reason: reason}
-		t.refused = append(t.refused, &kdsv1.Refusal{Key: key.Proto(), Version: item.GetVersion(), Field: field, Reason: reason})
+		s.refused[key] = refusedItem{
+			Version: item.GetVersion(),
+			Mark:    m,
+			Field:   field,
+			Reason:  reason,
+		}
+		t.refused = append(t.refused, &kdsv1.Refusal{
+			Key:     key.Proto(),
+			Version: item.GetVersion(),
+			Field:   field,
+			Reason:  reason,
+		})
 	}
 	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
 		refuse("", s.foreign(key))
@@ -293,7 +311,8 @@ func (s *Sink) foreign(key mesh.Key) string {
 		owner = "zone " + key.Zone
 	}
 	if s.cfg.Direction == Up {
-		return fmt.Sprintf("%s of %s cannot come from zone %s: a zone may send resources of its own, of kinds that go up", key.Kind, owner, s.cfg.Zone)
+		return fmt.Sprintf("%s of %s cannot come from zone %s: a zone may send resources of its own, of "+
+			"kinds that go up", key.Kind, owner, s.cfg.Zone)
 	}
 	return fmt.Sprintf("%s of %s cannot come from global to zone %s", key.Kind, owner, s.cfg.Zone)
 }
@@ -324,7 +343,12 @@ func (s *Sink) replace(revision uint64) {
 		}
 	}
 	cursor := &kdsv1.Cursor{StoreId: reset.GetStoreId(), Revision: revision, Schema: s.schema}
-	s.begin(t, cursor, gone, Apply{Revision: revision, Snapshot: true, Reason: reset.GetReason(), Items: len(items)})
+	s.begin(t, cursor, gone, Apply{
+		Revision: revision,
+		Snapshot: true,
+		Reason:   reset.GetReason(),
+		Items:    len(items),
+	})
 }
 
 // absent lists what the Sink has and was not sent, of the keys that pick allows, in order.
@@ -346,11 +370,13 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 	case s.cursor == nil:
 		return errors.New("delta before the first snapshot")
 	case d.GetFrom() > s.cursor.GetRevision():
-		return fmt.Errorf("gap: a delta from revision %d, but only %d is applied", d.GetFrom(), s.cursor.GetRevision())
+		return fmt.Errorf("gap: a delta from revision %d, but only %d is applied", d.GetFrom(),
+			s.cursor.GetRevision())
 	case d.GetRevision() < d.GetFrom():
 		return fmt.Errorf("a delta that goes back, from revision %d to %d", d.GetFrom(), d.GetRevision())
 	case d.GetRevision() < s.cursor.GetRevision(),
-		d.GetRevision() == s.cursor.GetRevision() && d.GetFrom() < d.GetRevision() && len(d.GetCompleteKinds()) == 0:
+		d.GetRevision() == s.cursor.GetRevision() && d.GetFrom() < d.GetRevision() &&
+			len(d.GetCompleteKinds()) == 0:
 		s.ack(d.GetRevision()) // a repetition
 		return nil
 	}
@@ -378,7 +404,8 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		gone = append(gone, key)
 	}
 	if len(d.GetCompleteKinds()) > 0 {
-		gone = append(gone, s.absent(sent, func(k mesh.Key) bool { return slices.Contains(d.GetCompleteKinds(), string(k.Kind)) })...)
+		gone = append(gone, s.absent(sent,
+			func(k mesh.Key) bool { return slices.Contains(d.GetCompleteKinds(), string(k.Kind)) })...)
 		for _, kind := range d.GetCompleteKinds() {
 			delete(s.asked, mesh.Kind(kind))
 		}
@@ -412,7 +439,10 @@ func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 		}
 		s.cursor, s.durable = cursor, cursor.GetRevision()
 		if len(t.refused) > 0 {
-			s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Nack{Nack: &kdsv1.Nack{Revision: a.Revision, Refusals: t.refused}}})
+			s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Nack{Nack: &kdsv1.Nack{
+				Revision: a.Revision,
+				Refusals: t.refused,
+			}}})
 		}
 		s.ack(a.Revision)
 	}
@@ -449,7 +479,8 @@ func (s *Sink) Next() (Apply, bool) {
 	return *s.busy, true
 }
 
-// Applied says that the last transaction of Next is durable. The error is a breach of protocol in frames that waited.
+// Applied says that the last transaction of Next is durable. The error is a breach of protocol in
+// frames that waited.
 func (s *Sink) Applied() error {
 	if s.busy == nil || !s.taken {
 		panic("kds: Applied without a transaction in progress")
@@ -466,8 +497,9 @@ func (s *Sink) Frames() []*kdsv1.Frame {
 	return out
 }
 
-// Flush is a transaction that makes a cursor durable that only bookmarks have moved; hosts commit it now and then, never
-// while one of Next is in progress. Nothing breaks without it: resuming would read a longer stretch of the log.
+// Flush is a transaction that makes a cursor durable that only bookmarks have moved; hosts commit
+// it now and then, never while one of Next is in progress. Nothing breaks without it: resuming
+// would read a longer stretch of the log.
 func (s *Sink) Flush() (store.Txn, bool) {
 	if s.busy != nil || s.cursor == nil || s.cursor.GetRevision() == s.durable {
 		return store.Txn{}, false
@@ -482,7 +514,8 @@ func (s *Sink) compare(theirs *kdsv1.Digest) {
 	}
 	mine := s.have.digest(theirs.GetRevision())
 	if s.withheld != nil {
-		mine.Kinds = slices.DeleteFunc(mine.Kinds, func(d *kdsv1.KindDigest) bool { return s.withheld(mesh.Kind(d.GetKind())) })
+		mine.Kinds = slices.DeleteFunc(mine.Kinds,
+			func(d *kdsv1.KindDigest) bool { return s.withheld(mesh.Kind(d.GetKind())) })
 	}
 	s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: mine}})
 	kinds := differing(mine, theirs)
@@ -493,7 +526,8 @@ func (s *Sink) compare(theirs *kdsv1.Digest) {
 			continue // on its way
 		}
 		s.asked[kind] = true
-		s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_ResetKind{ResetKind: &kdsv1.ResetKind{Kind: string(kind)}}})
+		s.out = append(s.out,
+			&kdsv1.Frame{Message: &kdsv1.Frame_ResetKind{ResetKind: &kdsv1.ResetKind{Kind: string(kind)}}})
 	}
 }
 
@@ -510,7 +544,12 @@ func (s *Sink) Mismatches() uint64 { return s.mismatches }
 func (s *Sink) Refusals() []*kdsv1.Refusal {
 	m := make(map[mesh.Key]*kdsv1.Refusal, len(s.refused))
 	for key, r := range s.refused {
-		m[key] = &kdsv1.Refusal{Key: key.Proto(), Version: r.Version, Field: r.Field, Reason: r.Reason}
+		m[key] = &kdsv1.Refusal{
+			Key:     key.Proto(),
+			Version: r.Version,
+			Field:   r.Field,
+			Reason:  r.Reason,
+		}
 	}
 	return sortedRefusals(m)
 }

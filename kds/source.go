@@ -52,9 +52,9 @@ type SourceConfig struct {
 	MaxDelta int
 }
 
-// Source sends one peer what it may see of a store. It is used by one goroutine. The host calls [Source.Resume] or
-// [Source.Reset] once, [Source.Advance] for every change of the store, [Source.Recv] for every frame of the peer, and
-// [Source.Next] whenever it can send.
+// Source sends one peer what it may see of a store. It is used by one goroutine. The host calls
+// [Source.Resume] or [Source.Reset] once, [Source.Advance] for every change of the store,
+// [Source.Recv] for every frame of the peer, and [Source.Next] whenever it can send.
 type Source struct {
 	cfg   SourceConfig
 	state State
@@ -109,8 +109,15 @@ func NewSource(cfg SourceConfig) *Source {
 	if cfg.MaxDelta == 0 {
 		cfg.MaxDelta = DefaultMaxDelta
 	}
-	return &Source{cfg: cfg, peer: newLedger(), pending: map[mesh.Key]bool{}, complete: map[mesh.Kind]bool{}, equal: true,
-		refusals: map[mesh.Key]*kdsv1.Refusal{}, stats: SourceStats{Resets: map[string]uint64{}}}
+	return &Source{
+		cfg:      cfg,
+		peer:     newLedger(),
+		pending:  map[mesh.Key]bool{},
+		complete: map[mesh.Kind]bool{},
+		equal:    true,
+		refusals: map[mesh.Key]*kdsv1.Refusal{},
+		stats:    SourceStats{Resets: map[string]uint64{}},
+	}
 }
 
 // Resumable says whether cursor can be resumed as far as it tells; if not, the reason for a Reset.
@@ -133,8 +140,8 @@ func (s *Source) Reset(state State, reason string) {
 	s.resetReason = reason
 }
 
-// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge; committed is when the
-// oldest of them was.
+// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge;
+// committed is when the oldest of them was.
 func (s *Source) Resume(state State, cursor uint64, changes []store.Change, committed time.Time) {
 	s.state, s.sent, s.acked = state, cursor, cursor
 	s.noteZones()
@@ -157,7 +164,8 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 	if len(s.pending) > 0 {
 		s.oldest = committed
 	}
-	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are sent, or deleted.
+	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are
+	// sent, or deleted.
 	for key := range s.pending {
 		s.peer.set(s.cfg.View.SeenKey(key), 0)
 	}
@@ -210,7 +218,8 @@ func (s *Source) noteZones() {
 	}
 }
 
-// WantsSnapshot says that the next frame would begin a snapshot; a host that limits snapshots asks before Next.
+// WantsSnapshot says that the next frame would begin a snapshot; a host that limits snapshots asks
+// before Next.
 func (s *Source) WantsSnapshot() bool { return s.resetReason != "" }
 
 // InSnapshot says that a snapshot has begun and its bookmark is not acked.
@@ -251,7 +260,9 @@ func (s *Source) next() (*kdsv1.Frame, error) {
 		}
 		s.sent = s.state.Revision()
 		s.stats.Bookmarks++
-		return s.fly(&kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}, 0, time.Time{}), nil
+		return s.fly(
+			&kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}, 0,
+			time.Time{}), nil
 	case s.digestDue:
 		s.digestDue = false
 		s.lastDigest = s.peer.digest(s.sent)
@@ -283,7 +294,10 @@ func (s *Source) begin() *kdsv1.Frame {
 			s.snapshot = append(s.snapshot, seen)
 		}
 	}
-	return &kdsv1.Frame{Message: &kdsv1.Frame_Reset_{Reset_: &kdsv1.Reset{StoreId: s.cfg.StoreID, Reason: reason}}}
+	return &kdsv1.Frame{Message: &kdsv1.Frame_Reset_{Reset_: &kdsv1.Reset{
+		StoreId: s.cfg.StoreID,
+		Reason:  reason,
+	}}}
 }
 
 func (s *Source) chunk() (*kdsv1.Frame, error) {

@@ -39,8 +39,9 @@ type View struct {
 	Zone      string
 	// Withheld kinds do not flow; see [Agreement].
 	Withheld func(mesh.Kind) bool
-	// Hold replaces what the peer is shown of a resource, for example by its former spec while a rollout has not reached
-	// the zone; nil withholds it. The key must stay. Call Source.Refresh when its answer for a key changes.
+	// Hold replaces what the peer is shown of a resource, for example by its former spec while a
+	// rollout has not reached the zone; nil withholds it. The key must stay. Call Source.Refresh
+	// when its answer for a key changes.
 	Hold func(*mesh.Resource) *mesh.Resource
 	// Transform replaces [PublicHalf], which is the default; it must not change its argument.
 	Transform func(*mesh.Resource) *mesh.Resource
@@ -48,8 +49,8 @@ type View struct {
 	disabled map[string]bool
 }
 
-// NoteZone tells the View of a Zone resource, nil if the zone is gone. It reports whether the view of the zone's
-// resources changed.
+// NoteZone tells the View of a Zone resource, nil if the zone is gone. It reports whether the view
+// of the zone's resources changed.
 func (v *View) NoteZone(name string, r *mesh.Resource) bool {
 	off := false
 	if r != nil {
@@ -120,7 +121,8 @@ func (v *View) See(r *mesh.Resource) *mesh.Resource {
 	return r
 }
 
-// carriesStatus says whether the status is the sender's. What global passes on of another zone carries that zone's.
+// carriesStatus says whether the status is the sender's. What global passes on of another zone
+// carries that zone's.
 func carriesStatus(d Direction, info *mesh.KindInfo, key mesh.Key) bool {
 	if d == Up || key.Zone != "" {
 		return info.StatusUp
@@ -128,8 +130,9 @@ func carriesStatus(d Direction, info *mesh.KindInfo, key mesh.Key) bool {
 	return info.StatusDown
 }
 
-// Exchanged says whether a resource of this key can flow in the direction between global and zone, whatever its content.
-// It is the ownership rule of both sides: a Source sends nothing else, and a Sink takes and removes nothing else.
+// Exchanged says whether a resource of this key can flow in the direction between global and zone,
+// whatever its content. It is the ownership rule of both sides: a Source sends nothing else, and a
+// Sink takes and removes nothing else.
 func Exchanged(d Direction, zone string, key mesh.Key) bool {
 	info, ok := mesh.Lookup(key.Kind)
 	switch {
@@ -144,8 +147,8 @@ func Exchanged(d Direction, zone string, key mesh.Key) bool {
 	}
 }
 
-// stays names the secrets of global that no zone may have (core-resources 18), and private keys of mesh authorities and
-// zone tokens, of which zones get intermediates and public halves.
+// stays names the secrets of global that no zone may have (core-resources 18), and private keys of
+// mesh authorities and zone tokens, of which zones get intermediates and public halves.
 func stays(key mesh.Key) bool {
 	switch key.Kind {
 	case mesh.KindGlobalSecret:
@@ -156,7 +159,8 @@ func stays(key mesh.Key) bool {
 		}
 		return key.Name == "admin-user-token" || key.Name == "user-token-revocations"
 	case mesh.KindSecret:
-		return strings.HasPrefix(key.Name, key.Mesh+".ca-builtin-key-") || strings.Contains(key.Name, ".ca-builtin-key-")
+		return strings.HasPrefix(key.Name, key.Mesh+".ca-builtin-key-") ||
+			strings.Contains(key.Name, ".ca-builtin-key-")
 	}
 	return false
 }
@@ -168,14 +172,15 @@ const (
 
 // PublicKey maps zone-token-signing-key-N to zone-token-signing-public-key-N and leaves other keys alone.
 func PublicKey(key mesh.Key) mesh.Key {
-	if n, ok := strings.CutPrefix(key.Name, zonePrivate); ok && key.Kind == mesh.KindGlobalSecret && key.Zone == "" {
+	if n, ok := strings.CutPrefix(key.Name, zonePrivate); ok && key.Kind == mesh.KindGlobalSecret &&
+		key.Zone == "" {
 		key.Name = zonePublic + n
 	}
 	return key
 }
 
-// PublicHalf turns a zone token's signing key into its public half, PEM "PUBLIC KEY"; nil if it holds no RSA private key.
-// Other resources are returned as they are.
+// PublicHalf turns a zone token's signing key into its public half, PEM "PUBLIC KEY"; nil if it
+// holds no RSA private key. Other resources are returned as they are.
 func PublicHalf(r *mesh.Resource) *mesh.Resource {
 	seen := PublicKey(r.Key)
 	if seen == r.Key {

@@ -52,10 +52,12 @@ func fill(rnd *rand.Rand, m protoreflect.Message, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		if rnd.IntN(3) == 0 || fd.FullName() == "meridian.mesh.v1alpha1.MeshMultiZoneService.Port.target_port" {
+		if rnd.IntN(3) == 0 ||
+			fd.FullName() == "meridian.mesh.v1alpha1.MeshMultiZoneService.Port.target_port" {
 			continue
 		}
-		if fd.ContainingOneof() != nil && !fd.HasOptionalKeyword() && m.WhichOneof(fd.ContainingOneof()) != nil {
+		if fd.ContainingOneof() != nil && !fd.HasOptionalKeyword() &&
+			m.WhichOneof(fd.ContainingOneof()) != nil {
 			continue
 		}
 		switch {
@@ -67,7 +69,8 @@ func fill(rnd *rand.Rand, m protoreflect.Message, depth int) {
 		case fd.IsMap():
 			for range rnd.IntN(3) {
 				values := m.Mutable(fd).Map()
-				values.Set(protoreflect.ValueOfString(words[rnd.IntN(len(words))]).MapKey(), scalar(rnd, fd.MapValue(), values.NewValue, depth))
+				values.Set(protoreflect.ValueOfString(words[rnd.IntN(len(words))]).MapKey(),
+					scalar(rnd, fd.MapValue(), values.NewValue, depth))
 			}
 		default:
 			m.Set(fd, scalar(rnd, fd, func() protoreflect.Value { return m.NewField(fd) }, depth))
@@ -75,21 +78,30 @@ func fill(rnd *rand.Rand, m protoreflect.Message, depth int) {
 	}
 }
 
-var words = []string{"a", "true", "5", "0x1f", "~", "1.5", "kuma.io/service", "x y: z", "- q", "é\n\t\"'", "2020-01-01", "<<", "null", "#c", ""}
+var words = []string{"a", "true", "5", "0x1f", "~", "1.5", "kuma.io/service", "x y: z", "- q", "é\n\t\"'",
+	"2020-01-01", "<<", "null", "#c", ""}
 
-func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protoreflect.Value, depth int) protoreflect.Value {
+func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protoreflect.Value,
+	depth int) protoreflect.Value {
 	switch fd.Kind() {
 	case protoreflect.MessageKind:
 		switch fd.Message().FullName() {
 		case "google.protobuf.Duration":
-			return protoreflect.ValueOfMessage(durationpb.New(time.Duration(rnd.Int64N(1e15) - 5e14)).ProtoReflect())
+			return protoreflect.ValueOfMessage(
+				durationpb.New(time.Duration(rnd.Int64N(1e15) - 5e14)).ProtoReflect())
 		case "google.protobuf.Timestamp":
-			return protoreflect.ValueOfMessage(timestamppb.New(time.Unix(rnd.Int64N(1e9), rnd.Int64N(1e9))).ProtoReflect())
+			return protoreflect.ValueOfMessage(timestamppb.New(time.Unix(rnd.Int64N(1e9),
+				rnd.Int64N(1e9))).ProtoReflect())
 		case "meridian.mesh.v1alpha1.IntOrString":
 			if rnd.IntN(2) == 0 {
-				return protoreflect.ValueOfMessage((&meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: words[rnd.IntN(len(words))]}}).ProtoReflect())
+				return protoreflect.ValueOfMessage(
+					(&meshv1.IntOrString{
+						Value: &meshv1.IntOrString_StringValue{
+							StringValue: words[rnd.IntN(len(words))]}}).ProtoReflect())
 			}
-			return protoreflect.ValueOfMessage((&meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: rnd.Int64N(100)}}).ProtoReflect())
+			return protoreflect.ValueOfMessage(
+				(&meshv1.IntOrString{
+					Value: &meshv1.IntOrString_IntValue{IntValue: rnd.Int64N(100)}}).ProtoReflect())
 		}
 		v := fresh()
 		if depth < 8 {
@@ -113,13 +125,18 @@ func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protor
 }
 
 func TestRoundTrip(t *testing.T) {
-	forms := map[string]func(*Resource) ([]byte, error){"json": EncodeJSON, "yaml": EncodeYAML, "kubernetes": EncodeKubernetes}
+	forms := map[string]func(*Resource) ([]byte, error){"json": EncodeJSON, "yaml": EncodeYAML,
+		"kubernetes": EncodeKubernetes}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for _, info := range Kinds {
 		for name, encode := range forms {
 			t.Run(string(info.Kind)+"/"+name, func(t *testing.T) {
 				for range 40 {
-					want := &Resource{Key: Key{Kind: info.Kind, Name: "n"}, Spec: info.NewSpec(), Labels: map[string]string{"team": "true"}}
+					want := &Resource{
+						Key:    Key{Kind: info.Kind, Name: "n"},
+						Spec:   info.NewSpec(),
+						Labels: map[string]string{"team": "true"},
+					}
 					if info.Scope == ScopeMesh {
 						want.Key.Mesh = "prod"
 					}
@@ -178,25 +195,34 @@ labels: {b: "2", a: "1"}
 		t.Fatal(err)
 	}
 	want := `{"type":"MeshTimeout","mesh":"default","name":"slow","creationTime":"2026-05-01T02:03:04Z","modificationTime":"2026-05-01T02:03:04Z",` +
+
 		`"labels":{"a":"1","b":"2"},"kri":"kri_mt_default___slow_","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":` +
+
 		`{"connectionTimeout":"1h2m3.5s","http":{"requestTimeout":"30s","streamIdleTimeout":"0s"}}}]},"status":{"zones":[{"zone":"east","state":"Refused"}]}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	flat := &Resource{Key: Key{Kind: KindMesh, Name: "default"}, Spec: &meshv1.Mesh{MeshServices: &meshv1.Mesh_MeshServices{Mode: "Exclusive"}}}
-	if got, _ = EncodeJSON(flat); string(got) != `{"type":"Mesh","name":"default","kri":"kri_m____default_","meshServices":{"mode":"Exclusive"}}` {
+	flat := &Resource{
+		Key:  Key{Kind: KindMesh, Name: "default"},
+		Spec: &meshv1.Mesh{MeshServices: &meshv1.Mesh_MeshServices{Mode: "Exclusive"}},
+	}
+	if got, _ = EncodeJSON(flat); string(
+		got) != `{"type":"Mesh","name":"default","kri":"kri_m____default_","meshServices":{"mode":"Exclusive"}}` {
 		t.Errorf("flat: %s", got)
 	}
-	if got, _ = EncodeYAML(flat); string(got) != "type: Mesh\nname: default\nkri: kri_m____default_\nmeshServices:\n  mode: Exclusive\n" {
+	if got, _ = EncodeYAML(flat); string(got) != "type: Mesh\nname: default\nkri: "+
+		"kri_m____default_\nmeshServices:\n  mode: Exclusive\n" {
 		t.Errorf("yaml: %s", got)
 	}
 }
 
 func TestDecodeDurations(t *testing.T) {
 	doc := func(v string) string {
-		return "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {idleTimeout: " + v + "}}]}"
+		return "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {idleTimeout: " +
+			v + "}}]}"
 	}
-	for in, want := range map[string]string{`1h2m3.5s`: "1h2m3.5s", `1500us`: "1.5ms", `"0"`: "0s", `.5m`: "30s", `-1s`: "-1s", `90s`: "1m30s"} {
+	for in, want := range map[string]string{`1h2m3.5s`: "1h2m3.5s", `1500us`: "1.5ms", `"0"`: "0s",
+		`.5m`: "30s", `-1s`: "-1s", `90s`: "1m30s"} {
 		r := decodeOne(t, doc(in)).Resource
 		if got := Spec[*meshv1.MeshTimeout](r).To[0].Default.IdleTimeout.AsDuration().String(); got != want {
 			t.Errorf("%s is %s, want %s", in, got, want)
@@ -224,44 +250,75 @@ func TestDecodeRefuses(t *testing.T) {
 		name, text string
 		want       []string
 	}{
-		{"unknown field", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {http: {requestTimeuot: 1s}}}]}",
+		{"unknown field", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, " +
+			"default: {http: " +
+			"{requestTimeuot: 1s}}}]}",
 			[]string{"spec.to[0].default.http.requestTimeuot: unknown field: did you mean requestTimeout?"}},
-		{"misplaced field", "type: MeshTimeout\nname: a\nto: []\nspec: {}", []string{"to: belongs under spec"}},
-		{"many at once", "type: MeshTimeout\nnaem: a\nspec:\n  to: {}\n  rules: [{default: {idleTimeout: 5}}, 7]\n",
+		{"misplaced field", "type: MeshTimeout\nname: a\nto: []\nspec: {}",
+			[]string{"to: belongs under spec"}},
+		{"many at once", "type: MeshTimeout\nnaem: a\nspec:\n  to: {}\n  rules: [{default: " +
+			"{idleTimeout: 5}}, 7]\n",
 			[]string{"naem: unknown field: did you mean name?", "spec.to: must be a list, not a mapping",
+
 				`spec.rules[0].default.idleTimeout: is a number without a unit: write a duration such as "5s"`,
 				"spec.rules[1]: must be a mapping, not the number 7", "name: is required"}},
-		{"unknown kind", "type: MeshTimeuot\nname: a\nspec: {}", []string{`type: unknown kind "MeshTimeuot": did you mean MeshTimeout?`}},
-		{"replaced kind", "type: Timeout\nname: a", []string{"type: Timeout is of the older policy model and not supported here: use MeshTimeout"}},
-		{"replaced by a kind to come", "type: TrafficLog\nname: a", []string{"type: TrafficLog is of the older policy model: it is replaced by MeshAccessLog"}},
-		{"kind to come", "type: MeshTrace\nname: a\nspec: {}", []string{"type: MeshTrace is not supported yet"}},
-		{"no kind", "name: a\nspec: {}", []string{"type: is required: the kind of the resource, such as MeshTimeout"}},
+		{"unknown kind", "type: MeshTimeuot\nname: a\nspec: {}",
+			[]string{`type: unknown kind "MeshTimeuot": did you mean MeshTimeout?`}},
+		{"replaced kind", "type: Timeout\nname: a",
+			[]string{"type: Timeout is of the older policy model and not supported here: use MeshTimeout"}},
+		{"replaced by a kind to come", "type: TrafficLog\nname: a",
+			[]string{"type: TrafficLog is of the older policy model: it is replaced by MeshAccessLog"}},
+		{"kind to come", "type: MeshTrace\nname: a\nspec: {}",
+			[]string{"type: MeshTrace is not supported yet"}},
+		{"no kind", "name: a\nspec: {}",
+			[]string{"type: is required: the kind of the resource, such as MeshTimeout"}},
 		{"no name", "type: MeshTimeout\nspec: {}", []string{"name: is required"}},
 		{"no spec", "type: MeshTimeout\nname: a", []string{"spec: is required"}},
-		{"flat with spec", "type: Mesh\nname: a\nspec: {}", []string{"spec: Mesh has its fields at the top of the document, beside type and name"}},
-		{"field of the peer", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}", []string{"metrics: is not a part of Dataplane here: remove it; MeshMetric, which replaces it, is not supported yet"}},
-		{"flat with unknown", "type: Mesh\nname: a\nmtsl: {}", []string{"mtsl: unknown field: did you mean mtls?"}},
-		{"two forms", "type: MeshTimeout\nkind: MeshTimeout\nname: a\nspec: {}", []string{"kind: give type (Universal) or apiVersion and kind (Kubernetes), not both"}},
-		{"mesh of a global kind", "type: Zone\nname: a\nmesh: b", []string{"mesh: Zone belongs to no mesh: remove the field"}},
-		{"two meshes", "type: MeshTimeout\nname: a\nmesh: b\nlabels: {kuma.io/mesh: c}\nspec: {}", []string{`mesh: differs from the label kuma.io/mesh, which is "c"`}},
+		{"flat with spec", "type: Mesh\nname: a\nspec: {}",
+			[]string{"spec: Mesh has its fields at the top of the document, beside type and name"}},
+		{"field of the peer", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}",
+			[]string{"metrics: is not a part of Dataplane here: remove it; MeshMetric, which " +
+				"replaces it, is " +
+				"not supported yet"}},
+		{"flat with unknown", "type: Mesh\nname: a\nmtsl: {}",
+			[]string{"mtsl: unknown field: did you mean mtls?"}},
+		{"two forms", "type: MeshTimeout\nkind: MeshTimeout\nname: a\nspec: {}",
+			[]string{"kind: give type (Universal) or apiVersion and kind (Kubernetes), not both"}},
+		{"mesh of a global kind", "type: Zone\nname: a\nmesh: b",
+			[]string{"mesh: Zone belongs to no mesh: remove the field"}},
+		{"two meshes", "type: MeshTimeout\nname: a\nmesh: b\nlabels: {kuma.io/mesh: c}\nspec: {}",
+			[]string{`mesh: differs from the label kuma.io/mesh, which is "c"`}},
 		{"twice", "type: MeshTimeout\nname: a\nname: b\nspec: {}", []string{"name: is given twice"}},
-		{"label no text", "type: MeshTimeout\nname: a\nlabels: {v: 1}\nspec: {}", []string{`labels["v"]: must be text: put 1 in quotes`}},
-		{"name no text", "type: MeshTimeout\nname: 12\nspec: {}", []string{"name: must be text: put 12 in quotes", "name: is required"}},
-		{"wrong api version", "apiVersion: kuma.io/v1\nkind: MeshTimeout\nmetadata: {name: a}\nspec: {}", []string{"apiVersion: must be kuma.io/v1alpha1"}},
-		{"metadata", "apiVersion: kuma.io/v1alpha1\nkind: MeshTimeout\nmetadata: {nmae: a, labels: {a: {}}}\nspec: {}",
-			[]string{"metadata.nmae: unknown field: did you mean name?", `metadata.labels["a"]: must be text, not a mapping`, "metadata.name: is required"}},
-		{"port as text", "type: MeshService\nname: a\nspec: {ports: [{port: \"80\"}]}", []string{"spec.ports[0].port: must be an integer: write 80 without quotes"}},
+		{"label no text", "type: MeshTimeout\nname: a\nlabels: {v: 1}\nspec: {}",
+			[]string{`labels["v"]: must be text: put 1 in quotes`}},
+		{"name no text", "type: MeshTimeout\nname: 12\nspec: {}",
+			[]string{"name: must be text: put 12 in quotes", "name: is required"}},
+		{"wrong api version", "apiVersion: kuma.io/v1\nkind: MeshTimeout\nmetadata: {name: a}\nspec: {}",
+			[]string{"apiVersion: must be kuma.io/v1alpha1"}},
+		{"metadata", "apiVersion: kuma.io/v1alpha1\nkind: MeshTimeout\nmetadata: {nmae: a, labels: {a: " +
+			"{}}}\nspec: {}",
+			[]string{"metadata.nmae: unknown field: did you mean name?",
+				`metadata.labels["a"]: must be text, not a mapping`, "metadata.name: is required"}},
+		{"port as text", "type: MeshService\nname: a\nspec: {ports: [{port: \"80\"}]}",
+			[]string{"spec.ports[0].port: must be an integer: write 80 without quotes"}},
 		{"port out of range", "type: MeshService\nname: a\nspec: {ports: [{port: -1}, {port: 5000000000}]}",
-			[]string{"spec.ports[0].port: must be a decimal integer from 0 to 4294967295", "spec.ports[1].port: must be a decimal integer from 0 to 4294967295"}},
+			[]string{"spec.ports[0].port: must be a decimal integer from 0 to 4294967295",
+				"spec.ports[1].port: must be a decimal integer from 0 to 4294967295"}},
 		{"target port as float", "type: MeshService\nname: a\nspec: {ports: [{port: 1, targetPort: 2.5}]}",
 			[]string{"spec.ports[0].targetPort: must be an integer or text: put 2.5 in quotes"}},
-		{"bool as text", "type: Zone\nname: a\nenabled: yes", []string{`enabled: must be true or false, not "yes"`}},
+		{"bool as text", "type: Zone\nname: a\nenabled: yes",
+			[]string{`enabled: must be true or false, not "yes"`}},
 		{"base64", "type: Secret\nname: a\ndata: '%%%'", []string{"data: must be base64 text"}},
-		{"list item null", "type: MeshTimeout\nname: a\nspec: {to: [null]}", []string{"spec.to[0]: must be a mapping, not nothing"}},
-		{"no mapping", "- a\n- b", []string{": a document must be a mapping with type (or apiVersion and kind), name and spec"}},
-		{"snake case", "type: MeshTimeout\nname: a\nspec: {target_ref: {kind: Mesh}}", []string{"spec.target_ref: unknown field: did you mean targetRef?"}},
-		{"few known", "type: Zone\nname: a\nspec: {}", []string{"spec: Zone has its fields at the top of the document, beside type and name"}},
-		{"secret type", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: Opaque\ndata: {}", []string{"type: must be system.kuma.io/secret or system.kuma.io/global-secret"}},
+		{"list item null", "type: MeshTimeout\nname: a\nspec: {to: [null]}",
+			[]string{"spec.to[0]: must be a mapping, not nothing"}},
+		{"no mapping", "- a\n- b",
+			[]string{": a document must be a mapping with type (or apiVersion and kind), name and spec"}},
+		{"snake case", "type: MeshTimeout\nname: a\nspec: {target_ref: {kind: Mesh}}",
+			[]string{"spec.target_ref: unknown field: did you mean targetRef?"}},
+		{"few known", "type: Zone\nname: a\nspec: {}",
+			[]string{"spec: Zone has its fields at the top of the document, beside type and name"}},
+		{"secret type", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: Opaque\ndata: {}",
+			[]string{"type: must be system.kuma.io/secret or system.kuma.io/global-secret"}},
 		{"unnamed non-policy", "kind: HostnameGenerator\nspec: {template: a}", []string{"name: is required"}},
 	}
 	for _, tt := range tests {
@@ -278,27 +335,35 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestDecodeStream(t *testing.T) {
-	docs, err := Decode([]byte("---\n# nothing\n---\ntype: Zone\nname: east\n---\n---\ntype: Zone\nname: west\nenabeld: false\n---\ntype: Zone\nname: north\n"))
-	if len(docs) != 2 || docs[0].Resource.Key.Name != "east" || docs[1].Resource.Key.Name != "north" || docs[1].Index != 2 {
+	docs, err := Decode([]byte("---\n# nothing\n---\ntype: Zone\nname: east\n---\n---\ntype: Zone\nname: " +
+		"west\nenabeld: false\n---\ntype: Zone\nname: north\n"))
+	if len(docs) != 2 || docs[0].Resource.Key.Name != "east" || docs[1].Resource.Key.Name != "north" ||
+		docs[1].Index != 2 {
 		t.Errorf("documents %+v", docs)
 	}
 	var de *DocumentError
 	if !errors.As(err, &de) || de.Index != 1 || de.Kind != "Zone" || de.Name != "west" {
 		t.Fatalf("error %v", err)
 	}
-	if got := err.Error(); got != "document 2 (Zone west): enabeld: unknown field: did you mean enabled? (line 10)" {
+	if got := err.Error(); got != "document 2 (Zone west): enabeld: unknown field: did you mean "+
+		"enabled? (line 10)" {
 		t.Errorf("message %q", got)
 	}
 	docs, err = Decode([]byte("type: Zone\nname: east\n---\na: [b\n"))
-	if len(docs) != 1 || !errors.As(err, &de) || de.Index != 1 || !strings.Contains(err.Error(), "not valid YAML") {
+	if len(docs) != 1 || !errors.As(err, &de) || de.Index != 1 ||
+		!strings.Contains(err.Error(), "not valid YAML") {
 		t.Errorf("%d documents, error %v", len(docs), err)
 	}
-	docs, err = Decode([]byte("{\"type\":\"Zone\",\"name\":\"a\"}\n\t{\"type\":\"Zone\",\n\t\"name\":\"\\ud83d\\ude00\"} null"))
+	docs, err = Decode(
+		[]byte(
+			"{\"type\":\"Zone\",\"name\":\"a\"}\n\t{\"type\":\"Zone\",\n\t\"name\":\"\\ud83d\\ude00\"} null"))
 	if err != nil || len(docs) != 2 || docs[1].Resource.Key.Name != "😀" {
 		t.Errorf("JSON: %d documents, error %v", len(docs), err)
 	}
 	_, err = Decode([]byte("{\"type\":\"Zone\",\n\"name\":\"a\",\n\"enabled\":1,\"name\":\"b\"}"))
-	if err == nil || err.Error() != "document 1 (Zone a): name: is given twice (line 3); enabled: must be true or false, not the number 1 (line 3)" {
+	if err == nil || err.Error() != "document 1 (Zone a): name: is given twice (line 3); enabled: "+
+		"must be true "+
+		"or false, not the number 1 (line 3)" {
 		t.Errorf("JSON lines: %v", err)
 	}
 	if docs, err = Decode(nil); len(docs) != 0 || err != nil {
@@ -319,43 +384,69 @@ metadata:
 spec: {to: [{targetRef: {kind: Mesh}, default: {idleTimeout: 1s}}]}
 status: {anything: 1}
 `)
-	if want := (Key{Kind: KindMeshTimeout, Mesh: "prod", Namespace: "shop", Name: "slow"}); k.Resource.Key != want || !k.MeshGiven {
+	if want := (Key{
+		Kind:      KindMeshTimeout,
+		Mesh:      "prod",
+		Namespace: "shop",
+		Name:      "slow",
+	}); k.Resource.Key != want || !k.MeshGiven {
 		t.Errorf("key %v", k.Resource.Key)
 	}
-	s := decodeOne(t, "apiVersion: kuma.io/v1alpha1\nkind: MeshTimeout\nmetadata: {name: a, namespace: kuma-system}\nspec: {}")
-	if want := (Key{Kind: KindMeshTimeout, Mesh: "default", Name: "a"}); s.Resource.Key != want || s.MeshGiven {
+	s := decodeOne(t, "apiVersion: kuma.io/v1alpha1\nkind: MeshTimeout\nmetadata: {name: a, namespace: "+
+		"kuma-system}\nspec: {}")
+	if want := (Key{
+		Kind: KindMeshTimeout,
+		Mesh: "default",
+		Name: "a",
+	}); s.Resource.Key != want || s.MeshGiven {
 		t.Errorf("key %v", s.Resource.Key)
 	}
-	dp := decodeOne(t, "apiVersion: kuma.io/v1alpha1\nkind: Dataplane\nmesh: prod\nmetadata: {name: a, namespace: shop}\nspec: {networking: {address: 10.0.0.1}}")
-	if dp.Resource.Key.Mesh != "prod" || Spec[*meshv1.Dataplane](dp.Resource).Networking.Address != "10.0.0.1" {
+	dp := decodeOne(t, "apiVersion: kuma.io/v1alpha1\nkind: Dataplane\nmesh: prod\nmetadata: {name: a, "+
+		"namespace: shop}\nspec: {networking: {address: 10.0.0.1}}")
+	if dp.Resource.Key.Mesh != "prod" ||
+		Spec[*meshv1.Dataplane](dp.Resource).Networking.Address != "10.0.0.1" {
 		t.Errorf("flat: %v", dp.Resource)
 	}
-	sec := decodeOne(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: ca, labels: {kuma.io/mesh: prod}}\ntype: system.kuma.io/secret\ndata: {value: aGk=}")
-	if sec.Resource.Key != (Key{Kind: KindSecret, Mesh: "prod", Name: "ca"}) || string(Spec[*meshv1.Secret](sec.Resource).Data) != "hi" {
+	sec := decodeOne(t, "apiVersion: v1\nkind: Secret\nmetadata: {name: ca, labels: {kuma.io/mesh: "+
+		"prod}}\ntype: system.kuma.io/secret\ndata: {value: aGk=}")
+	if sec.Resource.Key != (Key{
+		Kind: KindSecret,
+		Mesh: "prod",
+		Name: "ca",
+	}) || string(Spec[*meshv1.Secret](sec.Resource).Data) != "hi" {
 		t.Errorf("secret: %v", sec.Resource)
 	}
-	u := decodeOne(t, "type: Mesh\nname: default\ncreationTime: x\nkri: y\nnetworking: {outbound: {passthrough: false}}\nmtls: null\n")
-	if m := Spec[*meshv1.Mesh](u.Resource); m.Networking.Outbound.Passthrough == nil || m.Networking.Outbound.GetPassthrough() || m.Mtls != nil {
+	u := decodeOne(t, "type: Mesh\nname: default\ncreationTime: x\nkri: y\nnetworking: {outbound: "+
+		"{passthrough: false}}\nmtls: null\n")
+	if m := Spec[*meshv1.Mesh](u.Resource); m.Networking.Outbound.Passthrough == nil ||
+		m.Networking.Outbound.GetPassthrough() || m.Mtls != nil {
 		t.Errorf("mesh: %v", m)
 	}
-	a := decodeOne(t, "type: Dataplane\nname: a\nnetworking:\n  address: 10.0.0.1\n  inbound:\n  - &in {port: 80, tags: &t {kuma.io/service: web}}\n  - {<<: *in, port: 81}\n  gateway: {tags: *t}\n")
+	a := decodeOne(t, "type: Dataplane\nname: a\nnetworking:\n  address: 10.0.0.1\n  inbound:\n  - "+
+		"&in {port: "+
+		"80, tags: &t {kuma.io/service: web}}\n  - {<<: *in, port: 81}\n  gateway: {tags: *t}\n")
 	n := Spec[*meshv1.Dataplane](a.Resource).Networking
-	if n.Inbound[1].Port != 81 || n.Inbound[1].Tags["kuma.io/service"] != "web" || n.Gateway.Tags["kuma.io/service"] != "web" {
+	if n.Inbound[1].Port != 81 || n.Inbound[1].Tags["kuma.io/service"] != "web" ||
+		n.Gateway.Tags["kuma.io/service"] != "web" {
 		t.Errorf("anchors: %v", n)
 	}
 }
 
 func TestDecodeJSONBody(t *testing.T) {
 	info, _ := Lookup(KindMeshTimeout)
-	if d, err := DecodeJSON(info, []byte(`{"type":"MeshTimeout","mesh":"m","name":"a","spec":{}}`)); err != nil || d.Resource.Key.Mesh != "m" {
+	if d, err := DecodeJSON(info,
+		[]byte(`{"type":"MeshTimeout","mesh":"m","name":"a","spec":{}}`)); err != nil ||
+		d.Resource.Key.Mesh != "m" {
 		t.Errorf("%v %v", d, err)
 	}
 	for body, want := range map[string]string{
-		``:                                      ": must be one document, not 0",
-		"type: Zone\nname: a":                   "type: must be MeshTimeout, as in the address of the request",
-		`{"name":"a","spec":{}}`:                "type: is required: MeshTimeout",
-		"{}\n---\n{}":                           ": must be one document, not 2",
-		`{"type":"MeshTimeout","spec":{"a":1}}`: "spec.a: unknown field: known are from, rules, targetRef, to",
+		``: ": must be one document, not 0",
+		"type: Zone\nname: a": "type: must be MeshTimeout, as in the address of " +
+			"the request",
+		`{"name":"a","spec":{}}`: "type: is required: MeshTimeout",
+		"{}\n---\n{}":            ": must be one document, not 2",
+		`{"type":"MeshTimeout","spec":{"a":1}}`: "spec.a: unknown field: known are from, rules, " +
+			"targetRef, to",
 	} {
 		_, err := DecodeJSON(info, []byte(body))
 		if got := violations(t, err); len(got) == 0 || got[0] != want {
@@ -381,24 +472,31 @@ func TestDecodeGuides(t *testing.T) {
 		t.Errorf("generator: %v %v", g.Resource.Key, g.Warnings)
 	}
 	m := read("multi-zone-service.yaml")
-	if m.Resource.Key.Namespace != "airline" || len(m.Warnings) != 1 || !strings.Contains(m.Warnings[0], "spec.ports[0].targetPort") {
+	if m.Resource.Key.Namespace != "airline" || len(m.Warnings) != 1 ||
+		!strings.Contains(m.Warnings[0], "spec.ports[0].targetPort") {
 		t.Errorf("multi-zone service: %v %v", m.Resource.Key, m.Warnings)
 	}
 	if Spec[*meshv1.MeshMultiZoneService](m.Resource).Ports[0].TargetPort != nil {
 		t.Error("targetPort is kept")
 	}
 	c := read("canary.yaml")
-	if c.Resource.Key != (Key{Kind: KindMeshHTTPRoute, Mesh: "default", Name: "booking-gateway-to-ticket-booking"}) || !c.DerivedName || c.MeshGiven || len(c.Warnings) != 1 {
+	if c.Resource.Key != (Key{
+		Kind: KindMeshHTTPRoute,
+		Mesh: "default",
+		Name: "booking-gateway-to-ticket-booking",
+	}) || !c.DerivedName || c.MeshGiven || len(c.Warnings) != 1 {
 		t.Errorf("canary: %+v", c)
 	}
 }
 
 func TestDerivedNames(t *testing.T) {
 	for text, want := range map[string]string{
-		"kind: MeshTimeout\nspec: {to: [{targetRef: {kind: Mesh}}]}":                                                                                 "mesh-to-mesh",
-		"kind: MeshTimeout\nspec: {targetRef: {kind: Dataplane, labels: {b: Y, a: X_z}}, from: [{targetRef: {kind: Mesh}}]}":                         "dataplane-x-z-y-from-mesh",
+		"kind: MeshTimeout\nspec: {to: [{targetRef: {kind: Mesh}}]}": "mesh-to-mesh",
+
+		"kind: MeshTimeout\nspec: {targetRef: {kind: Dataplane, labels: {b: Y, a: X_z}}, from: [{targetRef: {kind: Mesh}}]}": "dataplane-x-z-y-from-mesh",
+
 		"kind: MeshHTTPRoute\nspec: {to: [{targetRef: {kind: MeshService, name: a, sectionName: http}}, {targetRef: {kind: MeshService, name: b}}]}": "mesh-to-a-http-b",
-		"kind: MeshTimeout\nmesh: m\nname: given\nspec: {}":                                                                                          "given",
+		"kind: MeshTimeout\nmesh: m\nname: given\nspec: {}": "given",
 	} {
 		d := decodeOne(t, text)
 		if d.Resource.Key.Name != want || d.DerivedName == (want == "given") {
@@ -413,7 +511,8 @@ func TestDecodeBombs(t *testing.T) {
 	b.WriteString("type: Dataplane\nname: a\nx0: &x0 {port: 1}\n")
 	for i := 1; i < 40; i++ {
 		prev := "*x" + string(rune('0'+(i-1)%10))
-		b.WriteString("networking" + strings.Repeat("x", i) + ": &x" + string(rune('0'+i%10)) + " {inbound: [" + strings.Repeat(prev+",", 9) + prev + "]}\n")
+		b.WriteString("networking" + strings.Repeat("x", i) + ": &x" + string(rune('0'+i%10)) +
+			" {inbound: [" + strings.Repeat(prev+",", 9) + prev + "]}\n")
 	}
 	if _, err := Decode([]byte(b.String())); err == nil {
 		t.Error("accepted")

@@ -216,7 +216,8 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, dep
 }
 
 // field sets one field of m. Null leaves it unset.
-func (d *decoder) field(p pair, m protoreflect.Message, fd protoreflect.FieldDescriptor, path string, depth int) {
+func (d *decoder) field(p pair, m protoreflect.Message, fd protoreflect.FieldDescriptor, path string,
+	depth int) {
 	n := d.resolve(p.value)
 	switch {
 	case isNull(n):
@@ -254,7 +255,8 @@ func (d *decoder) field(p pair, m protoreflect.Message, fd protoreflect.FieldDes
 }
 
 // value reads one value of fd's type, fresh making an empty message.
-func (d *decoder) value(n *yaml.Node, fd protoreflect.FieldDescriptor, fresh func() protoreflect.Value, path string, depth int) (protoreflect.Value, bool) {
+func (d *decoder) value(n *yaml.Node, fd protoreflect.FieldDescriptor, fresh func() protoreflect.Value,
+	path string, depth int) (protoreflect.Value, bool) {
 	n = d.resolve(n)
 	none := protoreflect.Value{}
 	switch fd.Kind() {
@@ -333,7 +335,8 @@ func (d *decoder) duration(n *yaml.Node, path string) (protoreflect.Value, bool)
 		if _, err := strconv.ParseFloat(n.Value, 64); err == nil {
 			d.add(n, path, "has no unit: write a duration such as %q", clip(n.Value)+"s")
 		} else {
-			d.add(n, path, "%q is not a duration: use numbers with the units ns, us, ms, s, m or h, such as \"1h30m\"", clip(n.Value))
+			d.add(n, path, "%q is not a duration: use numbers with the units ns, us, ms, s, m or h, such "+
+				"as \"1h30m\"", clip(n.Value))
 		}
 	}
 	return protoreflect.Value{}, false

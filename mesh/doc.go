@@ -1,27 +1,30 @@
-// Package mesh is the resource model: kinds, keys, resources, the YAML and JSON codec, and validation. It is pure: no
-// I/O, no clock, no goroutine.
+// Package mesh is the resource model: kinds, keys, resources, the YAML and JSON codec, and
+// validation. It is pure: no I/O, no clock, no goroutine.
 //
 // # Model
 //
-// A [Resource] is a [Key], labels, a spec and perhaps a status. Its spec is the kind's protobuf message of
-// proto/meridian/mesh/v1alpha1; there is no second model beside it. [Kinds] is the one literal table of kinds: scope,
-// spelling, which way a kind is synced, who may write it. Nothing registers itself.
+// A [Resource] is a [Key], labels, a spec and perhaps a status. Its spec is the kind's protobuf
+// message of proto/meridian/mesh/v1alpha1; there is no second model beside it. [Kinds] is the one
+// literal table of kinds: scope, spelling, which way a kind is synced, who may write it. Nothing
+// registers itself.
 //
 // # Identity and ownership
 //
-// A key is (kind, mesh, origin zone, namespace, name). The origin zone is the one writer: empty is global. Names are the
-// same on every control plane; two zones' services of one name differ by their origin zone alone. On a standalone zone
-// (no global) the kinds that only global may create have an empty zone too, and all others carry the zone's name.
+// A key is (kind, mesh, origin zone, namespace, name). The origin zone is the one writer: empty is
+// global. Names are the same on every control plane; two zones' services of one name differ by
+// their origin zone alone. On a standalone zone (no global) the kinds that only global may create
+// have an empty zone too, and all others carry the zone's name.
 //
 // # Immutability
 //
-// A Resource that a store or a replica handed out, its labels and its messages are shared and must not be changed. Use
-// [Resource.Clone] to get one that may be.
+// A Resource that a store or a replica handed out, its labels and its messages are shared and must
+// not be changed. Use [Resource.Clone] to get one that may be.
 //
 // # Codec
 //
-// [Decode] reads documents as users write them, Universal or Kubernetes form, YAML or JSON, several to a file, strictly:
-// an unknown field is an error with its path and the nearest known name. Known aliases of public guides are normalised
-// with a warning (traffic-policies 1.16). [Encode] writes the Universal form. [Validate] checks what the schema and the
-// kind demand. Bad input is reported whole: every violation at once, as [*ValidationError].
+// [Decode] reads documents as users write them, Universal or Kubernetes form, YAML or JSON, several
+// to a file, strictly: an unknown field is an error with its path and the nearest known name. Known
+// aliases of public guides are normalised with a warning (traffic-policies 1.16). [Encode] writes
+// the Universal form. [Validate] checks what the schema and the kind demand. Bad input is reported
+// whole: every violation at once, as [*ValidationError].
 package mesh

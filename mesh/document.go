@@ -22,8 +22,8 @@ type Document struct {
 	Resource *Resource
 	// Warnings name what was normalised, for the user.
 	Warnings []string
-	// Index in the stream, from 0; empty documents do not count. A document of an older kind can be several resources,
-	// which then share it.
+	// Index in the stream, from 0; empty documents do not count. A document of an older kind can be
+	// several resources, which then share it.
 	Index int
 	// DerivedName says that the document has no name and got one from its kind and target.
 	DerivedName bool
@@ -31,8 +31,8 @@ type Document struct {
 	MeshGiven bool
 }
 
-// DocumentError is what is wrong with one document of a stream. Err is a [*ValidationError] unless the text could not be
-// parsed at all.
+// DocumentError is what is wrong with one document of a stream. Err is a [*ValidationError] unless
+// the text could not be parsed at all.
 type DocumentError struct {
 	Index int
 	// Kind and Name as far as they could be read.
@@ -50,9 +50,9 @@ func (e *DocumentError) Error() string {
 
 func (e *DocumentError) Unwrap() error { return e.Err }
 
-// Decode reads a stream of documents: YAML, or JSON values one after the other. Documents are in Universal or in
-// Kubernetes form; empty ones are skipped. It returns the good documents and, joined, a [*DocumentError] for each of the
-// others. It checks form, not meaning: see [Validate].
+// Decode reads a stream of documents: YAML, or JSON values one after the other. Documents are in
+// Universal or in Kubernetes form; empty ones are skipped. It returns the good documents and,
+// joined, a [*DocumentError] for each of the others. It checks form, not meaning: see [Validate].
 func Decode(data []byte) ([]Document, error) {
 	nodes, err := parse(data)
 	var docs []Document
@@ -61,7 +61,12 @@ func Decode(data []byte) ([]Document, error) {
 		whole, docErr := decodeAll(n)
 		if docErr != nil {
 			kind, name := peek(n)
-			errs = append(errs, &DocumentError{Index: i, Kind: kind, Name: name, Err: docErr})
+			errs = append(errs, &DocumentError{
+				Index: i,
+				Kind:  kind,
+				Name:  name,
+				Err:   docErr,
+			})
 			continue
 		}
 		for _, doc := range whole {
@@ -95,8 +100,8 @@ func decodeAll(n *yaml.Node) ([]Document, error) {
 	return out, nil
 }
 
-// DecodeJSON reads one document of a known kind, such as the body of a PUT, in JSON or in YAML. The error is a
-// [*ValidationError] unless the text could not be parsed at all.
+// DecodeJSON reads one document of a known kind, such as the body of a PUT, in JSON or in YAML. The
+// error is a [*ValidationError] unless the text could not be parsed at all.
 func DecodeJSON(info *KindInfo, body []byte) (Document, error) {
 	nodes, err := parse(body)
 	if err != nil {
@@ -110,7 +115,8 @@ func DecodeJSON(info *KindInfo, body []byte) (Document, error) {
 	return decodeDocument(nodes[0], info)
 }
 
-// parse splits a stream into the root nodes of its documents. What was read before a syntax error is returned with it.
+// parse splits a stream into the root nodes of its documents. What was read before a syntax error
+// is returned with it.
 func parse(data []byte) ([]*yaml.Node, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	if looksLikeJSON(data) {
@@ -118,7 +124,8 @@ func parse(data []byte) ([]*yaml.Node, error) {
 		if err == nil {
 			return nodes, nil
 		}
-		// A stream of JSON and YAML documents may be good YAML; if not, the error of the language it began in is told.
+		// A stream of JSON and YAML documents may be good YAML; if not, the error of the language
+		// it began in is told.
 		if mixed, yamlErr := parseYAML(data); yamlErr == nil {
 			return mixed, nil
 		}
@@ -184,12 +191,15 @@ type header struct {
 
 // Fields of the two forms beside the spec. Values that only the control plane writes are skipped.
 var (
-	universalFields   = []string{"type", "mesh", "name", "labels", "spec", "status", "creationTime", "modificationTime", "kri", "snis"}
+	universalFields = []string{"type", "mesh", "name", "labels", "spec", "status", "creationTime",
+		"modificationTime", "kri", "snis"}
 	kubernetesFields  = []string{"apiVersion", "kind", "metadata", "mesh", "spec", "status"}
 	secretFields      = []string{"apiVersion", "kind", "metadata", "type", "data", "immutable"}
 	metadataFields    = []string{"name", "namespace", "labels", "annotations"}
-	metadataOfCluster = []string{"uid", "resourceVersion", "generation", "creationTimestamp", "deletionTimestamp",
-		"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink", "generateName"}
+	metadataOfCluster = []string{"uid", "resourceVersion", "generation", "creationTimestamp",
+		"deletionTimestamp",
+		"deletionGracePeriodSeconds", "managedFields", "ownerReferences", "finalizers", "selfLink",
+		"generateName"}
 )
 
 // decodeDocument reads one document; want is nil if its kind is its own to say.
@@ -213,14 +223,16 @@ func decodeDocument(root *yaml.Node, want *KindInfo) (Document, error) {
 			d.add(root, "name", "is required")
 		} else {
 			doc.DerivedName = true
-			doc.Warnings = append(doc.Warnings, fmt.Sprintf("the document has no name; it is called %q after its targets", h.name))
+			doc.Warnings = append(doc.Warnings,
+				fmt.Sprintf("the document has no name; it is called %q after its targets", h.name))
 		}
 	}
 	if h.info.Kind == KindMeshMultiZoneService && specNode != nil {
 		doc.Warnings = append(doc.Warnings, dropTargetPorts(r)...)
 	}
 	if spec, ok := r.Spec.(*meshv1.MeshRateLimit); ok && sidecarsOnly(spec) {
-		doc.Warnings = append(doc.Warnings, "spec.targetRef: from is about sidecars, so this is read as kind Mesh with proxyTypes [Sidecar]")
+		doc.Warnings = append(doc.Warnings,
+			"spec.targetRef: from is about sidecars, so this is read as kind Mesh with proxyTypes [Sidecar]")
 	}
 	doc.Warnings = append(doc.Warnings, d.warnings...)
 	if err := d.err.Err(); err != nil {
@@ -252,7 +264,8 @@ func (d *decoder) header(top []pair, want *KindInfo) (header, bool) {
 		kindField, kind = "kind", kindNode
 		if apiNode == nil {
 			d.add(nil, "apiVersion", "is required in a document with metadata: write %s", APIVersion)
-		} else if v := d.text(apiNode, "apiVersion"); v == "v1" && kindNode != nil && kindNode.Value == "Secret" {
+		} else if v := d.text(apiNode, "apiVersion"); v == "v1" && kindNode != nil &&
+			kindNode.Value == "Secret" {
 			h.secretForm = true
 		} else if v != APIVersion {
 			d.add(apiNode, "apiVersion", "must be %s", APIVersion)
@@ -405,7 +418,8 @@ func (d *decoder) flat(top []pair, known []string, h header, r *Resource) {
 		case movedFields[h.info.Kind][p.key] != "":
 			d.add(p.node, p.key, "%s", movedFields[h.info.Kind][p.key])
 		case p.key == "spec":
-			d.add(p.node, "spec", "%s has its fields at the top of the document, beside type and name", h.info.Kind)
+			d.add(p.node, "spec", "%s has its fields at the top of the document, beside type and name",
+				h.info.Kind)
 		default:
 			d.add(p.node, p.key, "%s", unknownField(p.key, append(fieldNames(m.Descriptor()), known...)))
 		}

@@ -18,8 +18,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Object is a mapping whose keys keep their order in JSON and in YAML. Values are text, bool, json.Number, []any or
-// *Object.
+// Object is a mapping whose keys keep their order in JSON and in YAML. Values are text, bool,
+// json.Number, []any or *Object.
 type Object struct {
 	keys   []string
 	values []any
@@ -118,9 +118,10 @@ func yamlText(s string) *yaml.Node {
 	return n
 }
 
-// Encode gives the Universal form as users write it, with what only the control plane writes: type, mesh, name,
-// creationTime, modificationTime, labels, kri, then spec (or, for Flat kinds, its fields), then status. Whatever is
-// empty is left out. [Decode] reads it back to an equal resource, except for times, revisions and status.
+// Encode gives the Universal form as users write it, with what only the control plane writes: type,
+// mesh, name, creationTime, modificationTime, labels, kri, then spec (or, for Flat kinds, its
+// fields), then status. Whatever is empty is left out. [Decode] reads it back to an equal resource,
+// except for times, revisions and status.
 func Encode(r *Resource) (*Object, error) {
 	info, ok := Lookup(r.Key.Kind)
 	if !ok {
@@ -196,8 +197,8 @@ func toYAML(o *Object) ([]byte, error) {
 	return b.Bytes(), enc.Close()
 }
 
-// EncodeKubernetes gives the Kubernetes form as a YAML document. Resources without a namespace that Kubernetes wants in
-// one get the system namespace. Secrets become Secrets of Kubernetes' own.
+// EncodeKubernetes gives the Kubernetes form as a YAML document. Resources without a namespace that
+// Kubernetes wants in one get the system namespace. Secrets become Secrets of Kubernetes' own.
 func EncodeKubernetes(r *Resource) ([]byte, error) {
 	info, ok := Lookup(r.Key.Kind)
 	if !ok {
@@ -235,7 +236,8 @@ func EncodeKubernetes(r *Resource) ([]byte, error) {
 			o.Set("type", "system.kuma.io/global-secret")
 		}
 		data := &Object{}
-		data.Set("value", encodeValue(spec.ProtoReflect().Descriptor().Fields().ByName("data"), spec.ProtoReflect().Get(spec.ProtoReflect().Descriptor().Fields().ByName("data"))))
+		data.Set("value", encodeValue(spec.ProtoReflect().Descriptor().Fields().ByName("data"),
+			spec.ProtoReflect().Get(spec.ProtoReflect().Descriptor().Fields().ByName("data"))))
 		o.Set("data", data)
 		return toYAML(o)
 	}
@@ -262,7 +264,8 @@ func textObject(m map[string]string) *Object {
 	return o
 }
 
-// EncodeMessage gives a message in the users' spelling: fields in their order of declaration, empty ones left out.
+// EncodeMessage gives a message in the users' spelling: fields in their order of declaration, empty
+// ones left out.
 func EncodeMessage(m proto.Message) *Object {
 	o := &Object{}
 	encodeFields(o, m.ProtoReflect())

@@ -16,8 +16,8 @@ type HostnameInput struct {
 	Labels map[string]string
 }
 
-// RenderHostname executes the template of a HostnameGenerator. The error says what is wrong with the template, that a
-// label is missing, or that the result is no DNS name.
+// RenderHostname executes the template of a HostnameGenerator. The error says what is wrong with
+// the template, that a label is missing, or that the result is no DNS name.
 func RenderHostname(text string, in HostnameInput) (string, error) {
 	return render(text, in, func(key string) (string, error) {
 		v, ok := in.Labels[key]
@@ -33,7 +33,8 @@ const maxHostname = 1024
 
 func render(text string, in HostnameInput, label func(string) (string, error)) (string, error) {
 	noFormat := func(...any) (string, error) { return "", errors.New("there is no function printf") }
-	t, err := template.New("hostname").Funcs(template.FuncMap{"label": label, "printf": noFormat}).Option("missingkey=error").Parse(text)
+	t, err := template.New("hostname").Funcs(template.FuncMap{"label": label,
+		"printf": noFormat}).Option("missingkey=error").Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("not a template: %s", strings.TrimPrefix(err.Error(), "template: "))
 	}
@@ -64,14 +65,16 @@ func (c *check) hostnameGenerator(s *meshv1.HostnameGenerator) {
 	for _, l := range []struct {
 		name     string
 		selector *meshv1.HostnameGenerator_LabelSelector
-	}{{"meshService", sel.GetMeshService()}, {"meshExternalService", sel.GetMeshExternalService()}, {"meshMultiZoneService", sel.GetMeshMultiZoneService()}} {
+	}{{"meshService", sel.GetMeshService()}, {"meshExternalService", sel.GetMeshExternalService()},
+		{"meshMultiZoneService", sel.GetMeshMultiZoneService()}} {
 		if l.selector != nil {
 			given++
 			c.labelSelector("spec.selector."+l.name+".matchLabels", l.selector.GetMatchLabels())
 		}
 	}
 	if given != 1 {
-		c.add("spec.selector", "needs exactly one of meshService, meshExternalService and meshMultiZoneService")
+		c.add("spec.selector",
+			"needs exactly one of meshService, meshExternalService and meshMultiZoneService")
 	}
 	if s.GetExtension() != nil && s.GetExtension().GetType() == "" {
 		c.add("spec.extension.type", "is required")
@@ -79,8 +82,15 @@ func (c *check) hostnameGenerator(s *meshv1.HostnameGenerator) {
 	if s.GetTemplate() == "" {
 		return // the schema says so
 	}
-	stub := HostnameInput{Name: "name", DisplayName: "display", Namespace: "namespace", Mesh: "mesh", Zone: "zone"}
-	if _, err := render(s.GetTemplate(), stub, func(string) (string, error) { return "label", nil }); err != nil {
+	stub := HostnameInput{
+		Name:        "name",
+		DisplayName: "display",
+		Namespace:   "namespace",
+		Mesh:        "mesh",
+		Zone:        "zone",
+	}
+	if _, err := render(s.GetTemplate(), stub,
+		func(string) (string, error) { return "label", nil }); err != nil {
 		c.add("spec.template", "%v", err)
 	}
 }

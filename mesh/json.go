@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// looksLikeJSON says that a stream begins with a JSON object. A YAML flow mapping does so too: parseJSON hands back to
-// YAML what is not JSON.
+// looksLikeJSON says that a stream begins with a JSON object. A YAML flow mapping does so too:
+// parseJSON hands back to YAML what is not JSON.
 func looksLikeJSON(data []byte) bool {
 	data = bytes.TrimLeft(data, " \t\r\n")
 	return len(data) > 0 && data[0] == '{' && firstValue(data) != nil
@@ -27,8 +27,8 @@ func firstValue(data []byte) []byte {
 	return raw
 }
 
-// parseJSON reads JSON values one after the other as nodes, so that one walk serves both languages. JSON is not read as
-// YAML since YAML refuses tabs and surrogate pairs.
+// parseJSON reads JSON values one after the other as nodes, so that one walk serves both languages.
+// JSON is not read as YAML since YAML refuses tabs and surrogate pairs.
 func parseJSON(data []byte) ([]*yaml.Node, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()

@@ -14,7 +14,8 @@ const (
 	LabelEffect      = "kuma.io/effect"
 	LabelManagedBy   = "kuma.io/managed-by"
 	LabelSync        = "kuma.io/kds-sync"
-	// LabelGraceStarted stamps a generated MeshService that has no Dataplane left, RFC 3339; it is stripped on sync.
+	// LabelGraceStarted stamps a generated MeshService that has no Dataplane left, RFC 3339; it is
+	// stripped on sync.
 	LabelGraceStarted = "kuma.io/deletion-grace-period-started-at"
 )
 

@@ -8,10 +8,11 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Documents of the older policy model that are translated (design 9.8; core-resources 22): they are read as documents of
-// the kind that replaced theirs, and stored as such. A permission of the older model hides every less specific one for
-// its destinations, so its translation denies all others there before it allows its sources. What the newer kind cannot
-// say is refused: a policy that holds for more proxies than its author wrote would be worse than none.
+// Documents of the older policy model that are translated (design 9.8; core-resources 22): they are
+// read as documents of the kind that replaced theirs, and stored as such. A permission of the older
+// model hides every less specific one for its destinations, so its translation denies all others
+// there before it allows its sources. What the newer kind cannot say is refused: a policy that
+// holds for more proxies than its author wrote would be worse than none.
 var legacyKinds = map[string]func(*legacy) []*yaml.Node{
 	"TrafficPermission": (*legacy).permission,
 	"Retry":             (*legacy).retry,
@@ -30,8 +31,8 @@ type legacy struct {
 // selector is the match of a source or destination: tags, without those that match anything.
 type selector []pair
 
-// expand gives the documents that a root node stands for: itself, or the translation of an older kind with a warning for
-// the user. The error is a [*ValidationError].
+// expand gives the documents that a root node stands for: itself, or the translation of an older
+// kind with a warning for the user. The error is a [*ValidationError].
 func expand(root *yaml.Node) (out []*yaml.Node, warnings []string, err error) {
 	kind, name := peek(root)
 	translate := legacyKinds[kind]
@@ -43,7 +44,8 @@ func expand(root *yaml.Node) (out []*yaml.Node, warnings []string, err error) {
 	if err := l.err.Err(); err != nil {
 		return nil, nil, err
 	}
-	what := fmt.Sprintf("%s is of the older policy model: it is stored as %s %s", kind, replacedKinds[kind], name)
+	what := fmt.Sprintf("%s is of the older policy model: it is stored as %s %s", kind, replacedKinds[kind],
+		name)
 	for i := 1; i < len(out); i++ {
 		what += ", " + numbered(name, i)
 	}
@@ -72,7 +74,8 @@ func (l *legacy) read() *legacy {
 			l.destinations = l.selectors(p.value, path, false)
 		case p.key == "conf":
 			l.conf = l.resolve(p.value)
-		case at == "" && (slices.Contains(universalFields, p.key) || slices.Contains(kubernetesFields, p.key)):
+		case at == "" && (slices.Contains(universalFields, p.key) ||
+			slices.Contains(kubernetesFields, p.key)):
 		default:
 			l.add(p.node, path, "%s", unknownField(p.key, known))
 		}
@@ -85,8 +88,9 @@ func (l *legacy) read() *legacy {
 	return l
 }
 
-// selectors reads a list of matches. A tag of a source that may have any value says nothing, as with the peer; one of a
-// destination narrows it to those that have the tag, which no newer reference can.
+// selectors reads a list of matches. A tag of a source that may have any value says nothing, as
+// with the peer; one of a destination narrows it to those that have the tag, which no newer
+// reference can.
 func (l *legacy) selectors(n *yaml.Node, path string, sources bool) []selector {
 	n = l.resolve(n)
 	if n.Kind != yaml.SequenceNode || len(n.Content) == 0 {
@@ -100,13 +104,15 @@ func (l *legacy) selectors(n *yaml.Node, path string, sources bool) []selector {
 		if item.Kind == yaml.MappingNode {
 			for _, p := range l.pairs(item, at) {
 				if p.key != "match" {
-					l.add(p.node, fmt.Sprintf("%s[%d].%s", path, i, p.key), "%s", unknownField(p.key, []string{"match"}))
+					l.add(p.node, fmt.Sprintf("%s[%d].%s", path, i, p.key), "%s",
+						unknownField(p.key, []string{"match"}))
 				}
 			}
 			match = lookup(l.pairs(item, at), "match")
 		}
 		if match == nil || l.resolve(match).Kind != yaml.MappingNode || len(l.resolve(match).Content) == 0 {
-			l.add(item, at, "must be a mapping of at least one tag to its value, such as {kuma.io/service: NAME}")
+			l.add(item, at, "must be a mapping of at least one tag to its value, such as "+
+				"{kuma.io/service: NAME}")
 			continue
 		}
 		s := selector{}
@@ -115,7 +121,9 @@ func (l *legacy) selectors(n *yaml.Node, path string, sources bool) []selector {
 			case value != "*":
 				s = append(s, p)
 			case !sources && p.key != TagService:
-				l.add(p.node, keyPath(at, p.key), "cannot be any value in a destination here: name the value, or leave the tag out to mean all")
+				l.add(p.node, keyPath(at, p.key),
+					"cannot be any value in a destination here: name the value, or leave the tag out "+
+						"to mean all")
 			}
 		}
 		out = append(out, s)
@@ -166,7 +174,8 @@ func (l *legacy) permission() []*yaml.Node {
 	for _, d := range l.destinations {
 		from := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq"}
 		allow := func(target *yaml.Node, action string) {
-			from.Content = append(from.Content, mapping("targetRef", target, "default", mapping("action", text(action))))
+			from.Content = append(from.Content,
+				mapping("targetRef", target, "default", mapping("action", text(action))))
 		}
 		if len(d) > 0 || !slices.ContainsFunc(l.sources, func(s selector) bool { return len(s) == 0 }) {
 			allow(mapping("kind", text("Mesh")), "Deny")
@@ -204,7 +213,8 @@ func (l *legacy) retry() []*yaml.Node {
 		target := mapping("kind", text("Mesh"))
 		for _, p := range d {
 			if p.key != TagService {
-				l.add(p.node, fmt.Sprintf("%s[%d].match[%q]", join(l.at, "destinations"), i, p.key), "a destination of retries is a service: only kuma.io/service can be given")
+				l.add(p.node, fmt.Sprintf("%s[%d].match[%q]", join(l.at, "destinations"), i, p.key),
+					"a destination of retries is a service: only kuma.io/service can be given")
 				continue
 			}
 			target = mapping("kind", text(string(KindMeshService)), "name", p.value)

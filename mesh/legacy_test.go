@@ -21,6 +21,7 @@ metadata: {name: all}
 spec:
   sources: [{match: {kuma.io/service: '*'}}]
   destinations: [{match: {kuma.io/service: '*'}}]`,
+
 			`MeshTrafficPermission all {from: [{targetRef: {kind: Mesh}, default: {action: Allow}}], targetRef: {kind: Mesh}}`},
 		{"a permission hides the wider ones of its destinations", `
 type: TrafficPermission
@@ -28,6 +29,7 @@ mesh: default
 name: some
 sources: [{match: {kuma.io/service: web, version: '*'}}, {match: {kuma.io/service: api, team: a}}]
 destinations: [{match: {kuma.io/service: backend}}, {match: {kuma.io/service: '*'}}]`,
+
 			`MeshTrafficPermission some {targetRef: {kind: MeshSubset, tags: {kuma.io/service: backend}}, from: [
 			  {targetRef: {kind: Mesh}, default: {action: Deny}},
 			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {action: Allow}},
@@ -57,7 +59,9 @@ conf:
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(docs) == 0 || !strings.Contains(strings.Join(docs[0].Warnings, "\n"), "older policy model: it is stored as") {
+			if len(docs) == 0 ||
+				!strings.Contains(strings.Join(docs[0].Warnings, "\n"),
+					"older policy model: it is stored as") {
 				t.Fatalf("no warning of the translation: %+v", docs)
 			}
 			var got []any
@@ -105,20 +109,41 @@ func splitWant(s string) []string {
 
 func TestDecodeRefusesWhatOlderKindsCannotSayHere(t *testing.T) {
 	for _, tc := range []struct{ name, in, field string }{
-		{"no sources", "type: TrafficPermission\nname: a\ndestinations: [{match: {kuma.io/service: b}}]", "sources"},
-		{"empty destinations", "type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: []", "destinations"},
-		{"no tags", "type: TrafficPermission\nname: a\nsources: [{match: {}}]\ndestinations: [{match: {kuma.io/service: b}}]", "sources[0].match"},
-		{"any value of a tag", "type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b, version: '*'}}]",
+		{"no sources", "type: TrafficPermission\nname: a\ndestinations: [{match: {kuma.io/service: b}}]",
+			"sources"},
+		{"empty destinations",
+			"type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: []",
+			"destinations"},
+		{"no tags", "type: TrafficPermission\nname: a\nsources: [{match: {}}]\ndestinations: [{match: " +
+			"{kuma.io/service: b}}]", "sources[0].match"},
+		{"any value of a tag",
+			"type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: " +
+				"[{match: {kuma.io/service: b, version: '*'}}]",
 			`destinations[0].match["version"]`},
-		{"a stray field", "type: TrafficPermission\nname: a\nsource: []\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b}}]", "source"},
-		{"a stray field in a match", "type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}, x: 1}]\ndestinations: [{match: {kuma.io/service: b}}]", "sources[0].x"},
-		{"a permission with conf", "type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b}}]\nconf: {}", "conf"},
-		{"retries without conf", "type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b}}]", "conf"},
-		{"retries of a subset", "type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b, version: v1}}]\nconf: {tcp: {maxConnectAttempts: 2}}",
+		{"a stray field", "type: TrafficPermission\nname: a\nsource: []\nsources: [{match: " +
+			"{kuma.io/service: " +
+			"b}}]\ndestinations: [{match: {kuma.io/service: b}}]", "source"},
+		{"a stray field in a match",
+			"type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}, x: " +
+				"1}]\ndestinations: " +
+				"[{match: {kuma.io/service: b}}]", "sources[0].x"},
+		{"a permission with conf",
+			"type: TrafficPermission\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: " +
+				"[{match: {kuma.io/service: b}}]\nconf: {}", "conf"},
+		{"retries without conf",
+			"type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: " +
+				"{kuma.io/service: b}}]", "conf"},
+		{"retries of a subset",
+			"type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: " +
+				"{kuma.io/service: b, version: v1}}]\nconf: {tcp: {maxConnectAttempts: 2}}",
 			`destinations[0].match["version"]`},
-		{"retries of an unknown protocol", "apiVersion: kuma.io/v1alpha1\nkind: Retry\nmetadata: {name: a}\nspec: {sources: [{match: {kuma.io/service: b}}], destinations: [{match: {kuma.io/service: b}}], conf: {udp: {}}}",
+		{"retries of an unknown protocol",
+			"apiVersion: kuma.io/v1alpha1\nkind: Retry\nmetadata: {name: a}\nspec: {sources: [{match: " +
+				"{kuma.io/service: b}}], destinations: [{match: {kuma.io/service: b}}], conf: {udp: {}}}",
 			"spec.conf.udp"},
-		{"an unknown setting", "type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: {kuma.io/service: b}}]\nconf: {http: {retries: 2}}",
+		{"an unknown setting",
+			"type: Retry\nname: a\nsources: [{match: {kuma.io/service: b}}]\ndestinations: [{match: " +
+				"{kuma.io/service: b}}]\nconf: {http: {retries: 2}}",
 			"spec.to[0].default.http.retries"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// deriveName names a policy that came without a name after its targets, such as web-to-backend. The same document always
-// gets the same name, so that applying it again changes the same resource. Empty for kinds that have no targets.
+// deriveName names a policy that came without a name after its targets, such as web-to-backend. The
+// same document always gets the same name, so that applying it again changes the same resource.
+// Empty for kinds that have no targets.
 func deriveName(info *KindInfo, spec proto.Message) string {
 	if info.Policy == nil {
 		return ""
@@ -32,7 +33,8 @@ func deriveName(info *KindInfo, spec proto.Message) string {
 		}
 		parts = append(parts, string(list))
 		for i := range m.Get(fd).List().Len() {
-			if e, ok := m.Get(fd).List().Get(i).Message().Interface().(interface{ GetTargetRef() *meshv1.TargetRef }); ok {
+			if e, ok := m.Get(fd).List().Get(
+				i).Message().Interface().(interface{ GetTargetRef() *meshv1.TargetRef }); ok {
 				parts = append(parts, targetWords(e.GetTargetRef()))
 			}
 		}
@@ -76,7 +78,9 @@ func dropTargetPorts(r *Resource) (warnings []string) {
 	for i, p := range r.Spec.(*meshv1.MeshMultiZoneService).GetPorts() {
 		if p.GetTargetPort() != nil {
 			p.TargetPort = nil
-			warnings = append(warnings, fmt.Sprintf("spec.ports[%d].targetPort: left out, the target ports of the member services hold", i))
+			warnings = append(warnings,
+				fmt.Sprintf("spec.ports[%d].targetPort: left out, the target ports of the member "+
+					"services hold", i))
 		}
 	}
 	return warnings

@@ -12,9 +12,10 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// normalise puts what public guides write in place of what the schema says (traffic-policies 1.16), with a warning for
-// each. Nodes are shared by aliases and so never changed: a pair gets a new one. It also refuses the lists that may be
-// left out and not be empty, which look the same once they are read.
+// normalise puts what public guides write in place of what the schema says (traffic-policies 1.16),
+// with a warning for each. Nodes are shared by aliases and so never changed: a pair gets a new one.
+// It also refuses the lists that may be left out and not be empty, which look the same once they
+// are read.
 func (d *decoder) normalise(message protoreflect.FullName, pairs []pair, path string) []pair {
 	switch message {
 	case "meridian.mesh.v1alpha1.TargetRef":
@@ -63,7 +64,8 @@ func (d *decoder) rename(pairs []pair, path, name string, aliases ...string) {
 // timing are the fields that guides write into the http section of a health check, and that belong beside it.
 var timing = []string{"interval", "timeout", "unhealthyThreshold", "healthyThreshold"}
 
-// hoistTiming moves timing out of "http". What is given beside "http" too holds there, and its copy is left out.
+// hoistTiming moves timing out of "http". What is given beside "http" too holds there, and its copy
+// is left out.
 func (d *decoder) hoistTiming(pairs []pair, path string) []pair {
 	at := slices.IndexFunc(pairs, func(p pair) bool { return p.key == "http" })
 	if at < 0 {
@@ -74,7 +76,12 @@ func (d *decoder) hoistTiming(pairs []pair, path string) []pair {
 		return pairs
 	}
 	var hoisted []pair
-	rest := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: section.Line, Column: section.Column}
+	rest := &yaml.Node{
+		Kind:   yaml.MappingNode,
+		Tag:    "!!map",
+		Line:   section.Line,
+		Column: section.Column,
+	}
 	inner := d.pairs(section, join(path, "http"))
 	for _, p := range inner {
 		if !slices.Contains(timing, p.key) {
@@ -94,8 +101,10 @@ func (d *decoder) hoistTiming(pairs []pair, path string) []pair {
 
 // Items of retryOn of MeshRetry besides status codes.
 var (
-	httpRetryOn = []string{"5xx", "GatewayError", "Reset", "Retriable4xx", "ConnectFailure", "EnvoyRatelimited", "RefusedStream",
-		"Http3PostConnectFailure", "HttpMethodConnect", "HttpMethodDelete", "HttpMethodGet", "HttpMethodHead", "HttpMethodOptions",
+	httpRetryOn = []string{"5xx", "GatewayError", "Reset", "Retriable4xx", "ConnectFailure",
+		"EnvoyRatelimited", "RefusedStream",
+		"Http3PostConnectFailure", "HttpMethodConnect", "HttpMethodDelete", "HttpMethodGet", "HttpMethodHead",
+		"HttpMethodOptions",
 		"HttpMethodPatch", "HttpMethodPost", "HttpMethodPut", "HttpMethodTrace"}
 	grpcRetryOn = []string{"Canceled", "DeadlineExceeded", "Internal", "ResourceExhausted", "Unavailable"}
 )
@@ -104,7 +113,8 @@ func plainSpelling(s string) string {
 	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
 }
 
-// spellings corrects the items of "retryOn": upper and lower case, "-" and "_", and status codes without quotes.
+// spellings corrects the items of "retryOn": upper and lower case, "-" and "_", and status codes
+// without quotes.
 func (d *decoder) spellings(pairs []pair, path string, known []string) {
 	at := slices.IndexFunc(pairs, func(p pair) bool { return p.key == "retryOn" })
 	if at < 0 {
@@ -127,7 +137,8 @@ func (d *decoder) spellings(pairs []pair, path string, known []string) {
 			d.warn(field, "read as text: put %s in quotes", n.Value)
 			n.Tag = "!!str"
 		case n.Tag == "!!str" && !slices.Contains(known, n.Value):
-			k := slices.IndexFunc(known, func(k string) bool { return plainSpelling(k) == plainSpelling(n.Value) })
+			k := slices.IndexFunc(known,
+				func(k string) bool { return plainSpelling(k) == plainSpelling(n.Value) })
 			if k < 0 {
 				continue
 			}
@@ -148,15 +159,18 @@ func isStatus(s string) bool {
 	if err != nil || len(s) != 3 {
 		return false
 	}
-	return slices.ContainsFunc([][2]uint64{{100, 103}, {200, 208}, {226, 226}, {300, 305}, {307, 308}, {400, 418}, {421, 426}, {428, 429},
-		{431, 431}, {451, 451}, {500, 508}, {510, 511}}, func(r [2]uint64) bool { return r[0] <= code && code <= r[1] })
+	return slices.ContainsFunc([][2]uint64{{100, 103}, {200, 208}, {226, 226}, {300, 305}, {307, 308},
+		{400, 418}, {421, 426}, {428, 429},
+		{431, 431}, {451, 451}, {500, 508}, {510, 511}},
+		func(r [2]uint64) bool { return r[0] <= code && code <= r[1] })
 }
 
-// sidecarsOnly gives a rate limit with "from" that does not say which proxies it means the only ones that "from" can be
-// about; it says whether it had to.
+// sidecarsOnly gives a rate limit with "from" that does not say which proxies it means the only
+// ones that "from" can be about; it says whether it had to.
 func sidecarsOnly(s *meshv1.MeshRateLimit) bool {
 	t := s.GetTargetRef()
-	if len(s.GetFrom()) == 0 || len(s.GetTo()) > 0 || len(t.GetProxyTypes()) > 0 || t != nil && t.GetKind() != "Mesh" {
+	if len(s.GetFrom()) == 0 || len(s.GetTo()) > 0 || len(t.GetProxyTypes()) > 0 ||
+		t != nil && t.GetKind() != "Mesh" {
 		return false
 	}
 	if t == nil {

@@ -9,8 +9,8 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Every document on the policies' pages is one that a user can apply as it stands, and every routing and resilience policy
-// has a page.
+// Every document on the policies' pages is one that a user can apply as it stands, and every
+// routing and resilience policy has a page.
 func TestPagesOfPoliciesHoldValidDocuments(t *testing.T) {
 	pages, err := filepath.Glob("../docs/policies/*.md")
 	if err != nil {
@@ -33,7 +33,8 @@ func TestPagesOfPoliciesHoldValidDocuments(t *testing.T) {
 			for _, d := range docs {
 				if warnings, err := mesh.Validate(d.Resource); err != nil {
 					t.Errorf("%s: %v\n%s", page, err, body)
-				} else if w := append(d.Warnings, warnings...); len(w) > 0 && !strings.Contains(body, "from:") {
+				} else if w := append(d.Warnings, warnings...); len(w) > 0 &&
+					!strings.Contains(body, "from:") {
 					t.Errorf("%s: %q\n%s", page, w, body)
 				}
 				if strings.EqualFold(string(d.Resource.Key.Kind), kind) {

@@ -33,9 +33,16 @@ func (k Key) String() string {
 func ParseKey(s string) (Key, error) {
 	p := strings.Split(s, "/")
 	if len(p) != 5 {
-		return Key{}, fmt.Errorf("resource key %q has %d parts, want kind/mesh/zone/namespace/name", s, len(p))
+		return Key{}, fmt.Errorf("resource key %q has %d parts, want kind/mesh/zone/namespace/name", s,
+			len(p))
 	}
-	return Key{Kind: Kind(p[0]), Mesh: p[1], Zone: p[2], Namespace: p[3], Name: p[4]}, nil
+	return Key{
+		Kind:      Kind(p[0]),
+		Mesh:      p[1],
+		Zone:      p[2],
+		Namespace: p[3],
+		Name:      p[4],
+	}, nil
 }
 
 // Compare orders keys by kind, mesh, name, namespace, zone.
@@ -56,8 +63,8 @@ func (k Key) Compare(o Key) int {
 	return cmp.Compare(k.Zone, o.Zone)
 }
 
-// KRI is the resource identifier of core-resources 4, kri_<short>_<mesh>_<zone>_<namespace>_<name>_<section>; empty for
-// kinds without a short name.
+// KRI is the resource identifier of core-resources 4,
+// kri_<short>_<mesh>_<zone>_<namespace>_<name>_<section>; empty for kinds without a short name.
 func (k Key) KRI(section string) string {
 	info, ok := Lookup(k.Kind)
 	if !ok || info.Short == "" {
@@ -68,12 +75,24 @@ func (k Key) KRI(section string) string {
 
 // Proto is the wire form.
 func (k Key) Proto() *meshv1.Key {
-	return &meshv1.Key{Kind: string(k.Kind), Mesh: k.Mesh, Zone: k.Zone, Namespace: k.Namespace, Name: k.Name}
+	return &meshv1.Key{
+		Kind:      string(k.Kind),
+		Mesh:      k.Mesh,
+		Zone:      k.Zone,
+		Namespace: k.Namespace,
+		Name:      k.Name,
+	}
 }
 
 // KeyFromProto reads the wire form; nil gives the zero Key.
 func KeyFromProto(p *meshv1.Key) Key {
-	return Key{Kind: Kind(p.GetKind()), Mesh: p.GetMesh(), Zone: p.GetZone(), Namespace: p.GetNamespace(), Name: p.GetName()}
+	return Key{
+		Kind:      Kind(p.GetKind()),
+		Mesh:      p.GetMesh(),
+		Zone:      p.GetZone(),
+		Namespace: p.GetNamespace(),
+		Name:      p.GetName(),
+	}
 }
 
 // Resource is one resource as a control plane holds it. See the package comment on immutability.
@@ -84,8 +103,8 @@ type Resource struct {
 	// Status is nil if the kind has none or none was written yet.
 	Status proto.Message
 
-	// Revision of the local store at the last write of spec or labels; StatusRevision at that of status. 0 before the
-	// first commit.
+	// Revision of the local store at the last write of spec or labels; StatusRevision at that of
+	// status. 0 before the first commit.
 	Revision       uint64
 	StatusRevision uint64
 	// OriginRevision is the version that the sender gave a copy received over KDS; 0 for local resources.
@@ -120,8 +139,12 @@ func (r *Resource) DisplayName() string {
 // Proto is the envelope for the wire and for rows. Specs are marshalled deterministically.
 func (r *Resource) Proto() (*meshv1.Resource, error) {
 	p := &meshv1.Resource{
-		Key: r.Key.Proto(), Labels: r.Labels, Revision: r.Revision, StatusRevision: r.StatusRevision,
-		OriginRevision: r.OriginRevision, Generation: r.Generation,
+		Key:            r.Key.Proto(),
+		Labels:         r.Labels,
+		Revision:       r.Revision,
+		StatusRevision: r.StatusRevision,
+		OriginRevision: r.OriginRevision,
+		Generation:     r.Generation,
 	}
 	if !r.Created.IsZero() {
 		p.Created = timestamppb.New(r.Created)
@@ -150,11 +173,16 @@ func toAny(m proto.Message) (*anypb.Any, error) {
 // ErrUnknownKind says that a kind is not in [Kinds].
 var ErrUnknownKind = errors.New("unknown kind")
 
-// FromProto reads the envelope. It fails with [ErrUnknownKind] or if spec or status are of another type than the kind's.
+// FromProto reads the envelope. It fails with [ErrUnknownKind] or if spec or status are of another
+// type than the kind's.
 func FromProto(p *meshv1.Resource) (*Resource, error) {
 	r := &Resource{
-		Key: KeyFromProto(p.GetKey()), Labels: p.GetLabels(), Revision: p.GetRevision(), StatusRevision: p.GetStatusRevision(),
-		OriginRevision: p.GetOriginRevision(), Generation: p.GetGeneration(),
+		Key:            KeyFromProto(p.GetKey()),
+		Labels:         p.GetLabels(),
+		Revision:       p.GetRevision(),
+		StatusRevision: p.GetStatusRevision(),
+		OriginRevision: p.GetOriginRevision(),
+		Generation:     p.GetGeneration(),
 	}
 	if p.GetCreated() != nil {
 		r.Created = p.GetCreated().AsTime()
@@ -241,8 +269,12 @@ func VirtualAddressKey(zone string, destination Key) Key {
 	if info, ok := Lookup(destination.Kind); ok {
 		short = info.Short
 	}
-	return Key{Kind: KindVirtualAddress, Mesh: destination.Mesh, Zone: zone,
-		Name: strings.Join([]string{short, destination.Zone, destination.Namespace, destination.Name}, ":")}
+	return Key{
+		Kind: KindVirtualAddress,
+		Mesh: destination.Mesh,
+		Zone: zone,
+		Name: strings.Join([]string{short, destination.Zone, destination.Namespace, destination.Name}, ":"),
+	}
 }
 
 // InsightKey is the key of the insight of a Dataplane or ZoneIngress.

@@ -12,8 +12,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// schema is the one validator of schema rules. It compiles the rules of a message when it first sees one, so it is made
-// when it is first needed and shared from then on; it is safe for concurrent use.
+// schema is the one validator of schema rules. It compiles the rules of a message when it first
+// sees one, so it is made when it is first needed and shared from then on; it is safe for
+// concurrent use.
 var schema = sync.OnceValues(func() (protovalidate.Validator, error) { return protovalidate.New() })
 
 // checkSchema adds what m's annotations refuse, with paths in the users' spelling below prefix.
@@ -30,7 +31,8 @@ func (c *check) checkSchema(prefix string, m proto.Message) {
 		return
 	}
 	for _, violation := range ve.Violations {
-		c.add(join(prefix, schemaPath(m.ProtoReflect().Descriptor(), violation)), "%s", schemaReason(violation))
+		c.add(join(prefix, schemaPath(m.ProtoReflect().Descriptor(), violation)), "%s",
+			schemaReason(violation))
 	}
 }
 
@@ -70,7 +72,8 @@ func schemaReason(v *protovalidate.Violation) string {
 	if v.Proto.GetRuleId() == "required" {
 		return "is required"
 	}
-	unset := v.FieldValue.IsValid() && v.FieldDescriptor != nil && v.FieldDescriptor.Kind() == protoreflect.StringKind &&
+	unset := v.FieldValue.IsValid() && v.FieldDescriptor != nil &&
+		v.FieldDescriptor.Kind() == protoreflect.StringKind &&
 		!v.FieldDescriptor.IsMap() && v.FieldValue.Interface() == ""
 	switch rule {
 	case "in":

@@ -33,19 +33,25 @@ var plannedKinds = []string{"MeshAccessLog", "MeshExternalService", "MeshGateway
 // movedFields are fields that a kind has elsewhere and not here, with what to do instead.
 var movedFields = map[Kind]map[string]string{
 	KindMesh: {
-		"tracing": "is not a part of Mesh here: remove it; MeshTrace, which replaces it, is not supported yet",
-		"logging": "is not a part of Mesh here: remove it; MeshAccessLog, which replaces it, is not supported yet",
-		"metrics": "is not a part of Mesh here: remove it; MeshMetric, which replaces it, is not supported yet",
+		"tracing": "is not a part of Mesh here: remove it; MeshTrace, which replaces it, is not " +
+			"supported yet",
+		"logging": "is not a part of Mesh here: remove it; MeshAccessLog, which replaces it, is not " +
+			"supported yet",
+		"metrics": "is not a part of Mesh here: remove it; MeshMetric, which replaces it, is not " +
+			"supported yet",
 	},
 	KindDataplane: {
-		"metrics": "is not a part of Dataplane here: remove it; MeshMetric, which replaces it, is not supported yet",
+		"metrics": "is not a part of Dataplane here: remove it; MeshMetric, which replaces it, is not " +
+			"supported yet",
 	},
 }
 
 func unknownKind(name string) string {
 	if by, ok := replacedKinds[name]; ok {
 		if legacyKinds[name] != nil {
-			return fmt.Sprintf("%s is of the older policy model: its documents are stored as %s, which is the kind to name here", name, by)
+			return fmt.Sprintf("%s is of the older policy model: its documents are stored as %s, "+
+				"which is the "+
+				"kind to name here", name, by)
 		}
 		if _, ok := Lookup(Kind(by)); ok {
 			return fmt.Sprintf("%s is of the older policy model and not supported here: use %s", name, by)

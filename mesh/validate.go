@@ -10,11 +10,15 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Validate checks what the schema and the kind demand of names, labels and spec. err is a [*ValidationError] with
-// everything that is wrong; warnings name what works but should be written otherwise. It looks at nothing but r: what
-// depends on other resources or on the control plane is for who admits it.
+// Validate checks what the schema and the kind demand of names, labels and spec. err is a
+// [*ValidationError] with everything that is wrong; warnings name what works but should be written
+// otherwise. It looks at nothing but r: what depends on other resources or on the control plane is
+// for who admits it.
 func Validate(r *Resource) (warnings []string, err error) {
-	c := &check{seen: map[string]bool{}, namespaced: r.Key.Namespace != "" && r.Key.Namespace != SystemNamespace}
+	c := &check{
+		seen:       map[string]bool{},
+		namespaced: r.Key.Namespace != "" && r.Key.Namespace != SystemNamespace,
+	}
 	info, ok := Lookup(r.Key.Kind)
 	if !ok {
 		c.add("type", "%s", unknownKind(string(r.Key.Kind)))
@@ -105,7 +109,8 @@ var (
 
 func isSubdomain(s string) bool { return len(s) <= 253 && subdomain.MatchString(s) }
 
-// ValidLabelKey says whether a key may be one of a label: an optional DNS prefix and "/", then a name of up to 63.
+// ValidLabelKey says whether a key may be one of a label: an optional DNS prefix and "/", then a
+// name of up to 63.
 func ValidLabelKey(key string) bool {
 	if prefix, name, ok := strings.Cut(key, "/"); ok {
 		return isSubdomain(prefix) && len(name) <= 63 && labelName.MatchString(name)
@@ -132,7 +137,8 @@ func (c *check) key(info *KindInfo, r *Resource) {
 	case len(k.Name) > limit:
 		c.add("name", "must have at most %d characters, has %d", limit, len(k.Name))
 	case !subdomain.MatchString(k.Name):
-		c.add("name", "must be lower-case letters, digits, \"-\" and \".\", and begin and end with a letter or digit")
+		c.add("name", "must be lower-case letters, digits, \"-\" and \".\", and begin and end with a "+
+			"letter or digit")
 	}
 	switch {
 	case info.Scope == ScopeGlobal:
@@ -151,12 +157,17 @@ func (c *check) key(info *KindInfo, r *Resource) {
 		value := r.Labels[key]
 		switch {
 		case !ValidLabelKey(key):
-			c.add(keyPath("labels", key), "is no key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an optional DNS name and \"/\"")
+			c.add(keyPath("labels", key),
+				"is no key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an "+
+					"optional DNS "+
+					"name and \"/\"")
 		// A display name is a name, which may be longer than other labels.
 		case key == LabelDisplayName && isSubdomain(value):
 		case key == LabelGraceStarted: // a time, written by the control plane
 		case !ValidLabelValue(value):
-			c.add(keyPath("labels", key), "has a value that no label may have: up to 63 letters, digits, \"-\", \"_\" and \".\", beginning and ending with a letter or digit")
+			c.add(keyPath("labels", key),
+				"has a value that no label may have: up to 63 letters, digits, \"-\", \"_\" and \".\", "+
+					"beginning and ending with a letter or digit")
 		case key == LabelOrigin && value != OriginGlobal && value != OriginZone:
 			c.add(keyPath("labels", key), "must be %s or %s", OriginGlobal, OriginZone)
 		case key == LabelMesh && info.Scope == ScopeMesh && value != k.Mesh:

@@ -33,7 +33,8 @@ func (c *check) mesh(s *meshv1.Mesh) {
 	for _, l := range []struct {
 		name  string
 		rules []*meshv1.Mesh_TagRules
-	}{{"requirements", s.GetConstraints().GetDataplaneProxy().GetRequirements()}, {"restrictions", s.GetConstraints().GetDataplaneProxy().GetRestrictions()}} {
+	}{{"requirements", s.GetConstraints().GetDataplaneProxy().GetRequirements()},
+		{"restrictions", s.GetConstraints().GetDataplaneProxy().GetRestrictions()}} {
 		for i, r := range l.rules {
 			c.tags(fmt.Sprintf("constraints.dataplaneProxy.%s[%d].tags", l.name, i), r.GetTags(), true)
 		}
@@ -82,7 +83,8 @@ func (c *check) dataSource(path string, s *meshv1.DataSource) {
 		return
 	}
 	n := 0
-	for _, given := range []bool{s.GetSecret() != "", s.GetFile() != "", len(s.GetInline()) > 0, s.GetInlineString() != ""} {
+	for _, given := range []bool{s.GetSecret() != "", s.GetFile() != "", len(s.GetInline()) > 0,
+		s.GetInlineString() != ""} {
 		if given {
 			n++
 		}
@@ -215,7 +217,8 @@ func (c *check) inbound(path, address string, in *meshv1.Dataplane_Inbound) {
 	if len(in.GetTags()) > 0 && in.GetTags()[TagService] == "" {
 		c.add(keyPath(path+".tags", TagService), "is required if there are tags")
 	}
-	if p, ok := in.GetTags()[TagProtocol]; ok && !slices.Contains(append([]string{"tls", "mysql"}, protocols...), p) {
+	if p, ok := in.GetTags()[TagProtocol]; ok &&
+		!slices.Contains(append([]string{"tls", "mysql"}, protocols...), p) {
 		c.add(keyPath(path+".tags", TagProtocol), "must be one of %s", strings.Join(protocols, ", "))
 	}
 	if in.GetAddress() != "" {
@@ -227,7 +230,8 @@ func (c *check) inbound(path, address string, in *meshv1.Dataplane_Inbound) {
 	}
 	// Without serviceAddress the workload is told apart by redirection, so equal ports are fine.
 	if serviceAddress != "" && serviceAddress == address && servicePort == in.GetPort() {
-		c.add(path+".serviceAddress", "with servicePort is the inbound's own address and port: traffic would come back to the proxy")
+		c.add(path+".serviceAddress",
+			"with servicePort is the inbound's own address and port: traffic would come back to the proxy")
 	}
 	if p := in.GetServiceProbe(); p != nil {
 		c.positive(path+".serviceProbe.interval", p.GetInterval())
@@ -304,7 +308,8 @@ func (c *check) portNames(seen map[string]bool, path, name string, number uint32
 // meshService: core-resources 11.
 func (c *check) meshService(s *meshv1.MeshService) {
 	sel, given := s.GetSelector(), 0
-	for _, b := range []bool{len(sel.GetDataplaneTags()) > 0, sel.GetDataplaneRef() != nil, sel.GetDataplaneLabels() != nil} {
+	for _, b := range []bool{len(sel.GetDataplaneTags()) > 0, sel.GetDataplaneRef() != nil,
+		sel.GetDataplaneLabels() != nil} {
 		if b {
 			given++
 		}
@@ -354,7 +359,8 @@ func (c *check) targetPort(path string, t *meshv1.IntOrString) {
 
 // multiZoneService: core-resources 12.
 func (c *check) multiZoneService(s *meshv1.MeshMultiZoneService) {
-	c.labelSelector("spec.selector.meshService.matchLabels", s.GetSelector().GetMeshService().GetMatchLabels())
+	c.labelSelector("spec.selector.meshService.matchLabels",
+		s.GetSelector().GetMeshService().GetMatchLabels())
 	names, numbers := map[string]bool{}, map[uint32]bool{}
 	for i, p := range s.GetPorts() {
 		path := fmt.Sprintf("spec.ports[%d]", i)

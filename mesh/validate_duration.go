@@ -8,8 +8,8 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 )
 
-// maxDuration is what every proxy can count with, ten years: Envoy refuses, and in places dies of, what comes near the
-// largest of its clock.
+// maxDuration is what every proxy can count with, ten years: Envoy refuses, and in places dies of,
+// what comes near the largest of its clock.
 const maxDuration = 87600 * time.Hour
 
 // durations refuses those that are too long, wherever they are below m.

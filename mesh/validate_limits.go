@@ -21,7 +21,8 @@ func includesGateways(t *meshv1.TargetRef) bool {
 }
 
 const (
-	needsSidecars = "must not be given for gateways: give spec.targetRef proxyTypes [Sidecar], or use Dataplane"
+	needsSidecars = "must not be given for gateways: give spec.targetRef proxyTypes [Sidecar], or " +
+		"use Dataplane"
 	needsGateways = "must not be given for sidecars: only builtin gateways have it; use rules"
 	noGateways    = "has no effect: there are no builtin gateways; use rules"
 )
@@ -68,7 +69,8 @@ func (c *check) rateLimit(s *meshv1.MeshRateLimit) {
 		local := rule.GetDefault().GetLocal()
 		c.limits(path+".default.local", local)
 		if caller && local.GetTcp() != nil {
-			c.add(path+".default.local.tcp", "must not be given in a rule with a spiffeID: it cannot depend on the caller")
+			c.add(path+".default.local.tcp",
+				"must not be given in a rule with a spiffeID: it cannot depend on the caller")
 		}
 	}
 }
@@ -169,7 +171,8 @@ func (c *check) faults(path string, list []*meshv1.MeshFaultInjection_Fault) {
 		c.percentage(at+".delay.percentage", f.GetDelay().GetPercentage())
 		b := f.GetResponseBandwidth()
 		if _, ok := BandwidthKiB(b.GetLimit()); !ok && b.GetLimit() != "" {
-			c.add(at+".responseBandwidth.limit", "must be a number above 0 with the unit kbps, Mbps or Gbps, such as \"50 kbps\"")
+			c.add(at+".responseBandwidth.limit",
+				"must be a number above 0 with the unit kbps, Mbps or Gbps, such as \"50 kbps\"")
 		}
 		c.percentage(at+".responseBandwidth.percentage", b.GetPercentage())
 	}
@@ -177,8 +180,9 @@ func (c *check) faults(path string, list []*meshv1.MeshFaultInjection_Fault) {
 
 var bandwidth = regexp.MustCompile(`^([0-9]{1,9})\s?(k|M|G)bps$`)
 
-// BandwidthKiB reads a bandwidth such as "50 kbps" (bits a second, steps of 1000) in KiB a second, rounded and at least
-// 1, which is what Envoy counts in (decision 12.17). It is not ok if the text is none or is 0.
+// BandwidthKiB reads a bandwidth such as "50 kbps" (bits a second, steps of 1000) in KiB a second,
+// rounded and at least 1, which is what Envoy counts in (decision 12.17). It is not ok if the text
+// is none or is 0.
 func BandwidthKiB(s string) (kib uint64, ok bool) {
 	m := bandwidth.FindStringSubmatch(s)
 	if m == nil {

@@ -25,7 +25,8 @@ func (c *check) notNegative(path string, d *durationpb.Duration) {
 	}
 }
 
-// timeout: traffic-policies 9.1, with decision 12.19 (requestHeadersTimeout may stand alone) and natural paths (12.21).
+// timeout: traffic-policies 9.1, with decision 12.19 (requestHeadersTimeout may stand alone) and
+// natural paths (12.21).
 func (c *check) timeout(s *meshv1.MeshTimeout) {
 	top := s.GetTargetRef().GetKind()
 	c.top(KindMeshTimeout, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
@@ -69,7 +70,8 @@ func (c *check) timeout(s *meshv1.MeshTimeout) {
 		}
 		c.timeoutConf(path+".default", rule.GetDefault())
 		if caller {
-			c.forbidTimeouts(path+".default", rule.GetDefault(), "in a rule with a spiffeID: it cannot depend on the caller", true)
+			c.forbidTimeouts(path+".default", rule.GetDefault(),
+				"in a rule with a spiffeID: it cannot depend on the caller", true)
 		}
 	}
 }
@@ -86,7 +88,8 @@ func (c *check) timeoutConf(path string, conf *meshv1.MeshTimeout_Conf) {
 	}
 	if h.GetRequestTimeout() == nil && h.GetStreamIdleTimeout() == nil && h.GetMaxStreamDuration() == nil &&
 		h.GetMaxConnectionDuration() == nil && h.GetRequestHeadersTimeout() == nil {
-		c.add(path+".http", "needs at least one of requestTimeout, streamIdleTimeout, maxStreamDuration, maxConnectionDuration and requestHeadersTimeout")
+		c.add(path+".http", "needs at least one of requestTimeout, streamIdleTimeout, maxStreamDuration, "+
+			"maxConnectionDuration and requestHeadersTimeout")
 	}
 	c.notNegative(path+".http.requestTimeout", h.GetRequestTimeout())
 	c.notNegative(path+".http.streamIdleTimeout", h.GetStreamIdleTimeout())
@@ -103,8 +106,10 @@ type namedDuration struct {
 // routeless are the timeouts that are no property of a route.
 func routeless(conf *meshv1.MeshTimeout_Conf, headers bool) []namedDuration {
 	h := conf.GetHttp()
-	out := []namedDuration{{"connectionTimeout", conf.GetConnectionTimeout()}, {"idleTimeout", conf.GetIdleTimeout()},
-		{"http.maxStreamDuration", h.GetMaxStreamDuration()}, {"http.maxConnectionDuration", h.GetMaxConnectionDuration()}}
+	out := []namedDuration{{"connectionTimeout", conf.GetConnectionTimeout()},
+		{"idleTimeout", conf.GetIdleTimeout()},
+		{"http.maxStreamDuration", h.GetMaxStreamDuration()},
+		{"http.maxConnectionDuration", h.GetMaxConnectionDuration()}}
 	if headers {
 		out = append(out, namedDuration{"http.requestHeadersTimeout", h.GetRequestHeadersTimeout()})
 	}
@@ -146,7 +151,8 @@ func (c *check) permission(s *meshv1.MeshTrafficPermission) {
 		for _, l := range []struct {
 			name    string
 			matches []*meshv1.Match
-		}{{"allow", d.GetAllow()}, {"deny", d.GetDeny()}, {"allowWithShadowDeny", d.GetAllowWithShadowDeny()}} {
+		}{{"allow", d.GetAllow()}, {"deny", d.GetDeny()},
+			{"allowWithShadowDeny", d.GetAllowWithShadowDeny()}} {
 			for j, m := range l.matches {
 				c.match(fmt.Sprintf("%s.%s[%d]", path, l.name, j), m)
 			}
@@ -188,7 +194,8 @@ func (c *check) routeRule(path string, r *meshv1.MeshHTTPRoute_Rule, gateway boo
 	}
 	for i, f := range r.GetDefault().GetFilters() {
 		if t := f.GetType(); redirect && (t == "URLRewrite" || t == "RequestMirror") {
-			c.add(fmt.Sprintf("%s.default.filters[%d]", path, i), "%s cannot be combined with RequestRedirect in one rule", t)
+			c.add(fmt.Sprintf("%s.default.filters[%d]", path, i),
+				"%s cannot be combined with RequestRedirect in one rule", t)
 		}
 	}
 	for i, b := range r.GetDefault().GetBackendRefs() {
@@ -245,7 +252,8 @@ func (c *check) headerMatch(path string, h *meshv1.MeshHTTPRoute_HeaderMatch) {
 // expression must be one that Envoy's engine, RE2, takes; Go's is the same language.
 func (c *check) expression(path, expr string) {
 	if _, err := regexp.Compile(expr); err != nil {
-		c.add(path, "is no regular expression in RE2 syntax: %s", strings.TrimPrefix(err.Error(), "error parsing regexp: "))
+		c.add(path, "is no regular expression in RE2 syntax: %s",
+			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
 	}
 }
 
@@ -391,8 +399,9 @@ var decimal = regexp.MustCompile(`^[+-]?[0-9]{1,9}(\.[0-9]{1,9})?$`)
 // expiration is a number and one of the units y w d h m s ms, or 0.
 var expiration = regexp.MustCompile(`^(0|([0-9]+(y|w|d|h|m|s|ms))+)$`)
 
-// ParseExpiration reads the lifetimes of certificates in a Mesh, such as "24h", "10y" or "1d12h": numbers with the units
-// y (365 days), w, d, h, m, s and ms. Empty and "0" are 0, which means the default.
+// ParseExpiration reads the lifetimes of certificates in a Mesh, such as "24h", "10y" or "1d12h":
+// numbers with the units y (365 days), w, d, h, m, s and ms. Empty and "0" are 0, which means the
+// default.
 func ParseExpiration(s string) (time.Duration, error) {
 	if s == "" || s == "0" {
 		return 0, nil
@@ -401,7 +410,8 @@ func ParseExpiration(s string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is no lifetime: use numbers with the units y, w, d, h, m, s or ms", s)
 	}
 	day := 24 * time.Hour
-	units := map[string]time.Duration{"y": 365 * day, "w": 7 * day, "d": day, "h": time.Hour, "m": time.Minute, "s": time.Second, "ms": time.Millisecond}
+	units := map[string]time.Duration{"y": 365 * day, "w": 7 * day, "d": day, "h": time.Hour,
+		"m": time.Minute, "s": time.Second, "ms": time.Millisecond}
 	var total time.Duration
 	for s != "" {
 		n := strings.IndexFunc(s, func(r rune) bool { return r < '0' || r > '9' })

@@ -27,10 +27,12 @@ func (c *check) healthCheck(s *meshv1.MeshHealthCheck) {
 		c.positive(path+".intervalJitter", conf.GetIntervalJitter())
 		c.positive(path+".noTrafficInterval", conf.GetNoTrafficInterval())
 		if conf.GetHealthyPanicThreshold() != nil {
-			c.warn(path+".healthyPanicThreshold", "is deprecated here: use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker")
+			c.warn(path+".healthyPanicThreshold",
+				"is deprecated here: use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker")
 		}
 		c.percentage(path+".healthyPanicThreshold", conf.GetHealthyPanicThreshold())
-		if p := conf.GetEventLogPath(); conf != nil && conf.EventLogPath != nil && (!strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ContainsFunc(p, isControl)) {
+		if p := conf.GetEventLogPath(); conf != nil && conf.EventLogPath != nil &&
+			(!strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ContainsFunc(p, isControl)) {
 			c.add(path+".eventLogPath", "must be the path of a file, such as /dev/stdout")
 		}
 		c.printable(path+".http.path", conf.GetHttp().GetPath())
@@ -82,9 +84,12 @@ func (c *check) breaker(path string, conf *meshv1.MeshCircuitBreaker_Conf) {
 	switch {
 	case d == nil && !o.GetDisabled():
 		c.add(path+".detectors", "is required, unless outlierDetection is disabled")
-	case d != nil && d.GetTotalFailures() == nil && d.GetGatewayFailures() == nil && d.GetLocalOriginFailures() == nil &&
+	case d != nil && d.GetTotalFailures() == nil && d.GetGatewayFailures() == nil &&
+		d.GetLocalOriginFailures() == nil &&
 		d.GetSuccessRate() == nil && d.GetFailurePercentage() == nil:
-		c.add(path+".detectors", "needs at least one of totalFailures, gatewayFailures, localOriginFailures, successRate and failurePercentage")
+		c.add(path+".detectors",
+			"needs at least one of totalFailures, gatewayFailures, localOriginFailures, successRate and "+
+				"failurePercentage")
 	}
 	at := path + ".detectors.successRate.standardDeviationFactor"
 	if v, ok := c.number(at, d.GetSuccessRate().GetStandardDeviationFactor()); ok && (v <= 0 || v > 1e6) {
@@ -114,8 +119,10 @@ func (c *check) retry(s *meshv1.MeshRetry) {
 		}
 		if g := conf.GetGrpc(); g != nil {
 			at := path + ".grpc"
-			if g.NumRetries == nil && g.GetPerTryTimeout() == nil && g.GetBackOff() == nil && g.GetRateLimitedBackOff() == nil && len(g.GetRetryOn()) == 0 {
-				c.add(at, "needs at least one of numRetries, perTryTimeout, backOff, rateLimitedBackOff and retryOn")
+			if g.NumRetries == nil && g.GetPerTryTimeout() == nil && g.GetBackOff() == nil &&
+				g.GetRateLimitedBackOff() == nil && len(g.GetRetryOn()) == 0 {
+				c.add(at, "needs at least one of numRetries, perTryTimeout, backOff, rateLimitedBackOff "+
+					"and retryOn")
 			}
 			c.notNegative(at+".perTryTimeout", g.GetPerTryTimeout())
 			c.backOff(at, g.GetBackOff(), g.GetRateLimitedBackOff())
@@ -124,15 +131,19 @@ func (c *check) retry(s *meshv1.MeshRetry) {
 }
 
 func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
-	if h.NumRetries == nil && h.GetPerTryTimeout() == nil && h.GetBackOff() == nil && h.GetRateLimitedBackOff() == nil && len(h.GetRetryOn()) == 0 &&
-		len(h.GetRetriableRequestHeaders()) == 0 && len(h.GetRetriableResponseHeaders()) == 0 && len(h.GetHostSelection()) == 0 {
-		c.add(path, "needs at least one of numRetries, perTryTimeout, backOff, rateLimitedBackOff, retryOn, retriableRequestHeaders, retriableResponseHeaders and hostSelection")
+	if h.NumRetries == nil && h.GetPerTryTimeout() == nil && h.GetBackOff() == nil &&
+		h.GetRateLimitedBackOff() == nil && len(h.GetRetryOn()) == 0 &&
+		len(h.GetRetriableRequestHeaders()) == 0 && len(h.GetRetriableResponseHeaders()) == 0 &&
+		len(h.GetHostSelection()) == 0 {
+		c.add(path, "needs at least one of numRetries, perTryTimeout, backOff, rateLimitedBackOff, retryOn, "+
+			"retriableRequestHeaders, retriableResponseHeaders and hostSelection")
 	}
 	c.notNegative(path+".perTryTimeout", h.GetPerTryTimeout())
 	c.backOff(path, h.GetBackOff(), h.GetRateLimitedBackOff())
 	for i, item := range h.GetRetryOn() {
 		if !slices.Contains(httpRetryOn, item) && !isStatus(item) {
-			c.add(fmt.Sprintf("%s.retryOn[%d]", path, i), "must be a status code of HTTP in quotes or one of %s", strings.Join(httpRetryOn, ", "))
+			c.add(fmt.Sprintf("%s.retryOn[%d]", path, i),
+				"must be a status code of HTTP in quotes or one of %s", strings.Join(httpRetryOn, ", "))
 		}
 	}
 	for i, m := range h.GetRetriableRequestHeaders() {
@@ -163,7 +174,8 @@ func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
 }
 
 // backOff: the base must not be above the maximum, which Envoy would refuse.
-func (c *check) backOff(path string, b *meshv1.MeshRetry_BackOff, limited *meshv1.MeshRetry_RateLimitedBackOff) {
+func (c *check) backOff(path string, b *meshv1.MeshRetry_BackOff,
+	limited *meshv1.MeshRetry_RateLimitedBackOff) {
 	if b != nil {
 		low, high := b.GetBaseInterval(), b.GetMaxInterval()
 		if low == nil && high == nil {

@@ -26,8 +26,8 @@ func (c *check) tcpRoute(s *meshv1.MeshTCPRoute) {
 	}
 }
 
-// loadBalancing: traffic-policies 4.1, with decision 12.14 and what Envoy would refuse: tables that are no prime, rings
-// whose least size is above the largest.
+// loadBalancing: traffic-policies 4.1, with decision 12.14 and what Envoy would refuse: tables that
+// are no prime, rings whose least size is above the largest.
 func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 	c.top(KindMeshLoadBalancingStrategy, s.GetTargetRef(), false)
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
@@ -45,14 +45,19 @@ func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 		at := path + ".default"
 		if t.GetKind() == "MeshHTTPRoute" {
 			if conf.GetLoadBalancer() != nil {
-				c.add(at+".loadBalancer", "must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
+				c.add(at+".loadBalancer",
+					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
 			}
 			if conf.GetLocalityAwareness() != nil {
-				c.add(at+".localityAwareness", "must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
+				c.add(at+".localityAwareness",
+					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
 			}
 		}
-		if t.GetKind() == "MeshService" && (t.GetSectionName() != "" || len(t.GetLabels()) > 0) && conf.GetLocalityAwareness().GetCrossZone() != nil {
-			c.add(at+".localityAwareness.crossZone", "must not be given for a MeshService with sectionName or labels: it is of one zone; use a MeshMultiZoneService")
+		if t.GetKind() == "MeshService" && (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
+			conf.GetLocalityAwareness().GetCrossZone() != nil {
+			c.add(at+".localityAwareness.crossZone",
+				"must not be given for a MeshService with sectionName or labels: it is of one zone; use a "+
+					"MeshMultiZoneService")
 		}
 		c.locality(at+".localityAwareness", conf.GetLocalityAwareness())
 		c.loadBalancer(at, conf)
@@ -84,14 +89,16 @@ func (c *check) locality(path string, l *meshv1.MeshLoadBalancingStrategy_Locali
 		}
 	}
 	at := path + ".crossZone.failoverThreshold.percentage"
-	if v, ok := c.number(at, l.GetCrossZone().GetFailoverThreshold().GetPercentage()); ok && (v <= 0 || v > 100) {
+	if v, ok := c.number(at, l.GetCrossZone().GetFailoverThreshold().GetPercentage()); ok &&
+		(v <= 0 || v > 100) {
 		c.add(at, "must be above 0 and at most 100")
 	}
 }
 
 func (c *check) loadBalancer(path string, conf *meshv1.MeshLoadBalancingStrategy_Conf) {
 	lb, at := conf.GetLoadBalancer(), path+".loadBalancer"
-	if v, ok := c.number(at+".leastRequest.activeRequestBias", lb.GetLeastRequest().GetActiveRequestBias()); ok && v < 0 {
+	if v, ok := c.number(at+".leastRequest.activeRequestBias",
+		lb.GetLeastRequest().GetActiveRequestBias()); ok && v < 0 {
 		c.add(at+".leastRequest.activeRequestBias", "must not be negative")
 	}
 	ring, table := lb.GetRingHash(), lb.GetMaglev()
@@ -104,7 +111,8 @@ func (c *check) loadBalancer(path string, conf *meshv1.MeshLoadBalancingStrategy
 	for _, old := range []struct {
 		at   string
 		list []*meshv1.MeshLoadBalancingStrategy_HashPolicy
-	}{{at + ".ringHash.hashPolicies", ring.GetHashPolicies()}, {at + ".maglev.hashPolicies", table.GetHashPolicies()}} {
+	}{{at + ".ringHash.hashPolicies", ring.GetHashPolicies()},
+		{at + ".maglev.hashPolicies", table.GetHashPolicies()}} {
 		if len(old.list) == 0 {
 			continue
 		}
@@ -132,7 +140,8 @@ func (c *check) hashPolicies(path string, list []*meshv1.MeshLoadBalancingStrate
 			require(h.GetCookie() == nil, "cookie")
 			c.printable(at+".cookie.name", h.GetCookie().GetName())
 			c.notNegative(at+".cookie.ttl", h.GetCookie().GetTtl())
-			if h.GetCookie() != nil && h.GetCookie().Path != nil && !strings.HasPrefix(h.GetCookie().GetPath(), "/") {
+			if h.GetCookie() != nil && h.GetCookie().Path != nil &&
+				!strings.HasPrefix(h.GetCookie().GetPath(), "/") {
 				c.add(at+".cookie.path", "must begin with a slash")
 			}
 			c.printable(at+".cookie.path", h.GetCookie().GetPath())

@@ -18,8 +18,8 @@ type level struct {
 	top bool
 }
 
-// topKinds are the kinds of the top-level targetRef of each policy (traffic-policies 1.5): everywhere, and only in
-// policies of the system, which are those without a namespace.
+// topKinds are the kinds of the top-level targetRef of each policy (traffic-policies 1.5):
+// everywhere, and only in policies of the system, which are those without a namespace.
 var topKinds = map[Kind]struct{ anywhere, system []string }{
 	KindMeshHTTPRoute:             {anyProxies, gateways},
 	KindMeshTCPRoute:              {anyProxies, gateways},
@@ -62,7 +62,8 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 		return // the schema says so
 	}
 	if !slices.Contains(at.kinds, t.GetKind()) {
-		c.add(path+".kind", "%s is not supported here: use one of %s", t.GetKind(), strings.Join(at.kinds, ", "))
+		c.add(path+".kind", "%s is not supported here: use one of %s", t.GetKind(),
+			strings.Join(at.kinds, ", "))
 		return
 	}
 	if t.GetMesh() != "" {
@@ -85,7 +86,8 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 		forbid(len(t.GetTags()) > 0, "tags")
 		forbid(len(t.GetProxyTypes()) > 0, "proxyTypes")
 		if t.GetSectionName() != "" && !at.sections {
-			c.add(path+".sectionName", "must not be given: it selects one inbound, and the policy has neither from nor rules")
+			c.add(path+".sectionName",
+				"must not be given: it selects one inbound, and the policy has neither from nor rules")
 		}
 		c.nameOrLabels(path, t, false)
 	case "MeshService", "MeshHTTPRoute", "MeshExternalService", "MeshMultiZoneService":
@@ -138,9 +140,16 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 	if b == nil || kind == "" {
 		return
 	}
-	c.target(path, &meshv1.TargetRef{Kind: kind, Name: b.GetName(), Namespace: b.GetNamespace(), Labels: b.GetLabels(),
-		SectionName: b.GetSectionName(), Tags: b.GetTags()},
-		level{kinds: []string{"MeshService", "MeshServiceSubset", "MeshExternalService", "MeshMultiZoneService"}})
+	c.target(path, &meshv1.TargetRef{
+		Kind:        kind,
+		Name:        b.GetName(),
+		Namespace:   b.GetNamespace(),
+		Labels:      b.GetLabels(),
+		SectionName: b.GetSectionName(),
+		Tags:        b.GetTags(),
+	},
+		level{kinds: []string{"MeshService", "MeshServiceSubset", "MeshExternalService",
+			"MeshMultiZoneService"}})
 	if b.GetWeight() > maxWeight {
 		c.add(path+".weight", "must be at most 1000000")
 	}
@@ -149,7 +158,9 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 	}
 	if kind == "MeshServiceSubset" {
 		if len(b.GetTags()) > 0 {
-			c.warn(path+".kind", "MeshServiceSubset with tags finds no instances: define a MeshService over the subset and name that")
+			c.warn(path+".kind",
+				"MeshServiceSubset with tags finds no instances: define a MeshService over the subset "+
+					"and name that")
 		} else {
 			c.warn(path+".kind", "MeshServiceSubset is deprecated: use MeshService")
 		}
@@ -159,7 +170,8 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 // maxWeight is that of the Gateway API. Envoy adds the weights of a route up in 32 bits.
 const maxWeight = 1_000_000
 
-// match checks a condition on the caller (traffic-policies 1.10, decision 12.23: a prefix may end in a slash).
+// match checks a condition on the caller (traffic-policies 1.10, decision 12.23: a prefix may end
+// in a slash).
 func (c *check) match(path string, m *meshv1.Match) {
 	if m.GetSpiffeId() == nil && m.GetSni() == nil {
 		c.add(path, "needs spiffeID or sni")
@@ -185,7 +197,8 @@ func spiffeReason(id string) string {
 	case !ok:
 		return "must begin with spiffe://"
 	case domain == "" || strings.Trim(domain, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "":
-		return "must have a trust domain of lower-case letters, digits, \".\", \"-\" and \"_\" after spiffe://"
+		return "must have a trust domain of lower-case letters, digits, \".\", \"-\" and \"_\" " +
+			"after spiffe://"
 	case !hasPath:
 		return ""
 	}
@@ -194,7 +207,8 @@ func spiffeReason(id string) string {
 			return "must not end with a slash nor have an empty or relative path segment"
 		}
 		for _, r := range segment {
-			if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune(".-_", r)) {
+			if !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' ||
+				strings.ContainsRune(".-_", r)) {
 				return fmt.Sprintf("has a character that no SPIFFE ID may have: %q", r)
 			}
 		}

@@ -47,16 +47,17 @@ func entriesFor(policies []*mesh.Resource, d Destination) []ranked {
 	return out
 }
 
-// ForDestination merges the "to" entries of one kind's policies for d (traffic-policies 1.7, 1.9 and 1.11). The policies
-// are those that select the proxy, ascending by [Compare]. Of MeshTCPRoute the conf is that of the one rule, and one
-// without backendRefs means the destination itself; a Conf of nil means that no route is about d. A MeshHTTPRoute as destination gets what is said of the route
-// and of the whole mesh, not what is said of the service behind it.
+// ForDestination merges the "to" entries of one kind's policies for d (traffic-policies 1.7, 1.9
+// and 1.11). The policies are those that select the proxy, ascending by [Compare]. Of MeshTCPRoute
+// the conf is that of the one rule, and one without backendRefs means the destination itself; a
+// Conf of nil means that no route is about d. A MeshHTTPRoute as destination gets what is said of
+// the route and of the whole mesh, not what is said of the service behind it.
 func ForDestination(policies []*mesh.Resource, d Destination) Effective {
 	return mergeEntries(entriesFor(policies, d))
 }
 
-// ForRoute is [ForDestination] for a MeshHTTPRoute. It is not ok if no entry is about the route: what is said of the
-// service behind it holds then.
+// ForRoute is [ForDestination] for a MeshHTTPRoute. It is not ok if no entry is about the route:
+// what is said of the service behind it holds then.
 func ForRoute(policies []*mesh.Resource, route Destination) (Effective, bool) {
 	about := false
 	for _, p := range policies {

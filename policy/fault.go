@@ -9,11 +9,12 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// FaultSet is what the MeshFaultInjections of one inbound say. If HasRules, Rules hold and the from form is ignored.
+// FaultSet is what the MeshFaultInjections of one inbound say. If HasRules, Rules hold and the from
+// form is ignored.
 type FaultSet struct {
 	HasRules bool
-	// Rules in the order in which a request meets them: specific callers first, then by ascending priority. They are
-	// not merged: each that fits acts on its own.
+	// Rules in the order in which a request meets them: specific callers first, then by ascending
+	// priority. They are not merged: each that fits acts on its own.
 	Rules []FaultRule
 	// From: at most one fits a caller.
 	From []CallerFaults
@@ -33,9 +34,10 @@ type CallerFaults struct {
 	Conf *meshv1.MeshFaultInjection_Conf
 }
 
-// Faults collects the MeshFaultInjections of one inbound (traffic-policies 10.2 to 10.4). The policies are those that
-// select the inbound, ascending by [Compare]. Matches of one rule are alternatives: one that another of the same rule
-// covers is left out, so that the rule does not act twice on a caller that fits both.
+// Faults collects the MeshFaultInjections of one inbound (traffic-policies 10.2 to 10.4). The
+// policies are those that select the inbound, ascending by [Compare]. Matches of one rule are
+// alternatives: one that another of the same rule covers is left out, so that the rule does not act
+// twice on a caller that fits both.
 func Faults(policies []*mesh.Resource) FaultSet {
 	var out FaultSet
 	var from []fromFaults
@@ -47,7 +49,11 @@ func Faults(policies []*mesh.Resource) FaultSet {
 		for i, r := range spec.GetRules() {
 			out.HasRules = true
 			for _, m := range widest(r.GetMatches()) {
-				out.Rules = append(out.Rules, FaultRule{Match: m, Conf: r.GetDefault(), Origin: Origin{Key: p.Key, Rule: i}})
+				out.Rules = append(out.Rules, FaultRule{
+					Match:  m,
+					Conf:   r.GetDefault(),
+					Origin: Origin{Key: p.Key, Rule: i},
+				})
 			}
 		}
 		if len(spec.GetRules()) > 0 {
@@ -56,7 +62,11 @@ func Faults(policies []*mesh.Resource) FaultSet {
 		for i, f := range spec.GetFrom() {
 			// A list that is not given replaces none.
 			if tags, ok := callerTags(f.GetTargetRef()); ok && len(f.GetDefault().GetHttp()) > 0 {
-				from = append(from, fromFaults{tags: tags, conf: f.GetDefault(), origin: Origin{Key: p.Key, Rule: i}})
+				from = append(from, fromFaults{
+					tags:   tags,
+					conf:   f.GetDefault(),
+					origin: Origin{Key: p.Key, Rule: i},
+				})
 			}
 		}
 	}
@@ -94,8 +104,8 @@ type fromFaults struct {
 	origin Origin
 }
 
-// callerFaults turns a list in which the last fitting entry decides, because its list replaces those before, into a set
-// of which at most one fits.
+// callerFaults turns a list in which the last fitting entry decides, because its list replaces
+// those before, into a set of which at most one fits.
 func callerFaults(list []fromFaults) []CallerFaults {
 	var out []CallerFaults
 	for i, e := range list {
@@ -114,8 +124,9 @@ func callerFaults(list []fromFaults) []CallerFaults {
 	return out
 }
 
-// replacesDefaults says that a person's conf takes the place of what the defaults of the system say, instead of being
-// merged over it: with detectors of their own, people do not expect those of the default to eject too (design 9.9).
+// replacesDefaults says that a person's conf takes the place of what the defaults of the system
+// say, instead of being merged over it: with detectors of their own, people do not expect those of
+// the default to eject too (design 9.9).
 func replacesDefaults(conf proto.Message) bool {
 	b, ok := conf.(*meshv1.MeshCircuitBreaker_Conf)
 	return ok && b.GetOutlierDetection() != nil

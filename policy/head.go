@@ -56,7 +56,8 @@ var wholeMesh = &meshv1.TargetRef{Kind: targetMesh}
 // HeadOf reads the head of a policy. The Target is shared with r.
 func HeadOf(r *mesh.Resource) Head {
 	h := Head{
-		Key: r.Key, Target: topTarget(r.Spec),
+		Key:         r.Key,
+		Target:      topTarget(r.Spec),
 		Origin:      cmp.Or(r.Labels[mesh.LabelOrigin], originOf(r.Key)),
 		Role:        cmp.Or(r.Labels[mesh.LabelPolicyRole], RoleSystem),
 		DisplayName: r.DisplayName(),
@@ -143,10 +144,11 @@ func roleRank(role string) int {
 
 // dataplaneRank ranks Dataplane targets: labels, then names, each without a section before with one.
 //
-// The peer leaves a target without name and labels unordered against both, which is no order at all: with labels "aaa",
-// plain "mmm" and name "zzz" each would override the next, in a circle, and the result would hang on the order of the
-// input. Here a plain target stands with the names. Of the peer's answers only one differs: a plain target overrides one
-// by labels also if its policy's name is the larger.
+// The peer leaves a target without name and labels unordered against both, which is no order at
+// all: with labels "aaa", plain "mmm" and name "zzz" each would override the next, in a circle, and
+// the result would hang on the order of the input. Here a plain target stands with the names. Of
+// the peer's answers only one differs: a plain target overrides one by labels also if its policy's
+// name is the larger.
 func dataplaneRank(t *meshv1.TargetRef) int {
 	rank := 0
 	if len(t.GetLabels()) == 0 {
@@ -185,16 +187,16 @@ func compareName(a, b Head) int {
 	return cmp.Or(-cmp.Compare(a.DisplayName, b.DisplayName), -a.Key.Compare(b.Key))
 }
 
-// Compare orders policies by ascending priority (traffic-policies 1.7, keys 1 to 5 and 7): a later one overrides an
-// earlier one. Defaults of the system come first.
+// Compare orders policies by ascending priority (traffic-policies 1.7, keys 1 to 5 and 7): a later
+// one overrides an earlier one. Defaults of the system come first.
 func Compare(a, b Head) int { return cmp.Or(compareRank(a, b), compareName(a, b)) }
 
 // Entry is one entry of "to", "from" or "rules".
 type Entry struct {
 	// Target is nil for rules.
 	Target *meshv1.TargetRef
-	// Conf is the entry's "default"; nil if absent or if the kind's entries have none. For MeshTCPRoute it is that of the
-	// one rule, and never nil.
+	// Conf is the entry's "default"; nil if absent or if the kind's entries have none. For
+	// MeshTCPRoute it is that of the one rule, and never nil.
 	Conf proto.Message
 	// Index in the list.
 	Index int

@@ -14,21 +14,23 @@ import (
 type HTTPRule struct {
 	Matches []*meshv1.MeshHTTPRoute_RouteMatch
 	Conf    *meshv1.MeshHTTPRoute_Conf
-	// Origin names the "to" entry of the highest-ranking policy that has a rule with these matches; Rule says which rule.
+	// Origin names the "to" entry of the highest-ranking policy that has a rule with these matches;
+	// Rule says which rule.
 	Origin Origin
 	// Index of the rule in that entry's rules.
 	Index int
 	// Policy is the resource of Origin.
 	Policy *mesh.Resource
-	// Backends and Filters are the policies whose backendRefs and filters Conf has, for which the references in them are to
-	// be resolved; nil if none has any.
+	// Backends and Filters are the policies whose backendRefs and filters Conf has, for which the
+	// references in them are to be resolved; nil if none has any.
 	Backends, Filters *mesh.Resource
 }
 
-// HTTPRoutes merges the rules of MeshHTTPRoutes for a destination (traffic-policies 2.7). The policies are those that
-// select the proxy, ascending by [Compare]. Rules of the highest-ranking policy come first, in their written order; rules
-// with the same matches are one, at the place of the highest; filters and backendRefs are each taken whole from the
-// highest that has them. The result is neither flattened nor sorted: see [SortRoutes].
+// HTTPRoutes merges the rules of MeshHTTPRoutes for a destination (traffic-policies 2.7). The
+// policies are those that select the proxy, ascending by [Compare]. Rules of the highest-ranking
+// policy come first, in their written order; rules with the same matches are one, at the place of
+// the highest; filters and backendRefs are each taken whole from the highest that has them. The
+// result is neither flattened nor sorted: see [SortRoutes].
 func HTTPRoutes(policies []*mesh.Resource, d Destination) []HTTPRule {
 	entries := entriesFor(policies, d)
 	// Highest first; within one policy and rank the first entry comes first.
@@ -43,10 +45,16 @@ func HTTPRoutes(policies []*mesh.Resource, d Destination) []HTTPRule {
 			continue
 		}
 		for i, rule := range to.GetRules() {
-			at := slices.IndexFunc(out, func(r HTTPRule) bool { return sameMatches(r.Matches, rule.GetMatches()) })
+			at := slices.IndexFunc(out,
+				func(r HTTPRule) bool { return sameMatches(r.Matches, rule.GetMatches()) })
 			if at < 0 {
-				r := HTTPRule{Matches: rule.GetMatches(), Conf: &meshv1.MeshHTTPRoute_Conf{}, Policy: e.policy, Index: i,
-					Origin: Origin{Key: e.policy.Key, Rule: e.Index}}
+				r := HTTPRule{
+					Matches: rule.GetMatches(),
+					Conf:    &meshv1.MeshHTTPRoute_Conf{},
+					Policy:  e.policy,
+					Index:   i,
+					Origin:  Origin{Key: e.policy.Key, Rule: e.Index},
+				}
 				at, out = len(out), append(out, r)
 			}
 			r := &out[at]
@@ -69,7 +77,8 @@ func sameMatches(a, b []*meshv1.MeshHTTPRoute_RouteMatch) bool {
 }
 
 func withDefaults(m *meshv1.MeshHTTPRoute_RouteMatch) *meshv1.MeshHTTPRoute_RouteMatch {
-	if !slices.ContainsFunc(m.GetHeaders(), func(h *meshv1.MeshHTTPRoute_HeaderMatch) bool { return h.GetType() == "" }) {
+	if !slices.ContainsFunc(m.GetHeaders(),
+		func(h *meshv1.MeshHTTPRoute_HeaderMatch) bool { return h.GetType() == "" }) {
 		return m
 	}
 	m = proto.CloneOf(m)
@@ -130,8 +139,8 @@ func compareRoutes(a, b *meshv1.MeshHTTPRoute_RouteMatch) int {
 		-cmp.Compare(len(a.GetQueryParams()), len(b.GetQueryParams())))
 }
 
-// MatchesAll says that a match fits every request: path prefix "/" and nothing else. If no route of a destination does,
-// a proxy needs a last route to the destination itself.
+// MatchesAll says that a match fits every request: path prefix "/" and nothing else. If no route of
+// a destination does, a proxy needs a last route to the destination itself.
 func MatchesAll(m *meshv1.MeshHTTPRoute_RouteMatch) bool {
 	p := m.GetPath()
 	return (p == nil || p.GetType() == "PathPrefix" && p.GetValue() == "/") &&

@@ -10,7 +10,8 @@ import (
 )
 
 func route(name, rules string) string {
-	return "type: MeshHTTPRoute\nname: " + name + "\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [" + rules + "]}]}\n---\n"
+	return "type: MeshHTTPRoute\nname: " + name +
+		"\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [" + rules + "]}]}\n---\n"
 }
 
 func rule(match, conf string) string { return "{matches: [" + match + "], default: " + conf + "}" }
@@ -41,21 +42,40 @@ func TestSortRoutes(t *testing.T) {
 		name, policies string
 		want           []string
 	}{
-		{"vector 9", route("a", rule(p("PathPrefix", "/"), "{backendRefs: [{kind: MeshService, name: v1, weight: 90}, {kind: MeshService, name: v2, weight: 10}]}")),
+		{"vector 9", route("a",
+			rule(p("PathPrefix", "/"),
+				"{backendRefs: [{kind: MeshService, name: v1, weight: 90}, {kind: MeshService, name: v2, "+
+					"weight: 10}]}")),
 			[]string{"PathPrefix / →v1 →v2"}},
-		{"vector 14", route("a", rule(p("Exact", "/b"), "{}")+", "+rule(p("PathPrefix", "/a"), "{}")+", "+rule(p("PathPrefix", "/abc"), "{}")+", "+rule(p("RegularExpression", "/x.*"), "{}")),
+		{"vector 14", route("a",
+			rule(p("Exact", "/b"), "{}")+", "+rule(p("PathPrefix", "/a"), "{}")+", "+
+				rule(p("PathPrefix", "/abc"), "{}")+", "+rule(p("RegularExpression", "/x.*"), "{}")),
 			[]string{"Exact /b", "PathPrefix /abc", "PathPrefix /a", "RegularExpression /x.*"}},
-		{"vectors 10, 12 and 13, changed by decision 2 of design 9: a rule stays, whatever its backends", route("a", rule(p("PathPrefix", "/v1"), "{backendRefs: [{kind: MeshService, name: gone, weight: 0}]}")),
+		{"vectors 10, 12 and 13, changed by decision 2 of design 9: a rule stays, whatever its backends",
+			route("a", rule(p("PathPrefix", "/v1"),
+				"{backendRefs: [{kind: MeshService, name: gone, weight: 0}]}")),
 			[]string{"PathPrefix /v1 →gone"}},
-		{"vector 11: weights are for who splits", route("a", rule(p("PathPrefix", "/v1"), "{backendRefs: [{kind: MeshService, name: v1, weight: 0}, {kind: MeshService, name: v2, weight: 10}]}")),
+		{"vector 11: weights are for who splits",
+			route("a", rule(p("PathPrefix", "/v1"),
+				"{backendRefs: [{kind: MeshService, name: v1, weight: 0}, {kind: MeshService, name: v2, "+
+					"weight: 10}]}")),
 			[]string{"PathPrefix /v1 →v1 →v2"}},
-		{"no path counts as / (decision 2 of traffic-policies 12)", route("a", rule(p("PathPrefix", "/"), to("all"))+", "+rule("{method: GET}", to("get"))),
+		{"no path counts as / (decision 2 of traffic-policies 12)",
+			route("a", rule(p("PathPrefix", "/"), to("all"))+", "+rule("{method: GET}", to("get"))),
 			[]string{"PathPrefix / GET →get", "PathPrefix / →all"}},
-		{"method, headers, query", route("a", rule("{}", "{}")+", "+rule("{queryParams: [{type: Exact, name: q, value: a}]}", "{}")+", "+rule("{headers: [{name: h}]}", "{}")+", "+rule("{headers: [{name: h}, {name: i}]}", "{}")+", "+rule("{method: PUT}", "{}")),
-			[]string{"PathPrefix / PUT", "PathPrefix / h i", "PathPrefix / h", "PathPrefix / ?q", "PathPrefix /"}},
-		{"tie: the higher policy first, then position", route("b", rule(p("Exact", "/1"), to("b1"))+", "+rule(p("Exact", "/2"), to("b2"))) + route("a", rule(p("Exact", "/3"), to("a3"))),
+		{"method, headers, query",
+			route("a", rule("{}", "{}")+", "+rule("{queryParams: [{type: Exact, name: q, value: a}]}", "{}")+
+				", "+rule("{headers: [{name: h}]}", "{}")+", "+
+				rule("{headers: [{name: h}, {name: i}]}", "{}")+
+				", "+rule("{method: PUT}", "{}")),
+			[]string{"PathPrefix / PUT", "PathPrefix / h i", "PathPrefix / h", "PathPrefix / ?q",
+				"PathPrefix /"}},
+		{"tie: the higher policy first, then position",
+			route("b", rule(p("Exact", "/1"), to("b1"))+", "+rule(p("Exact", "/2"), to("b2"))) +
+				route("a", rule(p("Exact", "/3"), to("a3"))),
 			[]string{"Exact /3 →a3", "Exact /1 →b1", "Exact /2 →b2"}},
-		{"matches are one route each", route("a", rule(p("Exact", "/1")+", "+p("PathPrefix", "/2"), to("x"))), []string{"Exact /1 →x", "PathPrefix /2 →x"}},
+		{"matches are one route each", route("a", rule(p("Exact", "/1")+", "+p("PathPrefix", "/2"), to("x"))),
+			[]string{"Exact /1 →x", "PathPrefix /2 →x"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var got []string
@@ -69,22 +89,29 @@ func TestSortRoutes(t *testing.T) {
 	}
 }
 
-// Vector 15: rules with the same matches are one; filters and backendRefs each come from the highest that has them.
+// Vector 15: rules with the same matches are one; filters and backendRefs each come from the
+// highest that has them.
 func TestRulesMerge(t *testing.T) {
 	filter := func(name string) string {
 		return "{type: RequestHeaderModifier, requestHeaderModifier: {remove: [" + name + "]}}"
 	}
-	policies := sorted(read(t, route("aaa", rule("{headers: [{name: h, value: a}]}", "{filters: ["+filter("a")+"]}")+", "+rule("{headers: [{name: h, type: Exact, value: a}]}", "{filters: ["+filter("second")+"]}"))+
-		route("zzz", rule("{}", to("other"))+", "+rule("{headers: [{name: h, type: Exact, value: a}]}", "{filters: ["+filter("z")+"], backendRefs: [{kind: MeshService, name: v2}]}"))))
+	policies := sorted(read(t,
+		route("aaa", rule("{headers: [{name: h, value: a}]}", "{filters: ["+filter("a")+"]}")+", "+
+			rule("{headers: [{name: h, type: Exact, value: a}]}", "{filters: ["+filter("second")+"]}"))+
+			route("zzz", rule("{}", to("other"))+", "+
+				rule("{headers: [{name: h, type: Exact, value: a}]}",
+					"{filters: ["+filter("z")+"], backendRefs: [{kind: MeshService, name: v2}]}"))))
 	got := HTTPRoutes(policies, backend)
 	if len(got) != 2 {
 		t.Fatalf("%d rules, want 2", len(got))
 	}
 	r := got[0]
-	if f := r.Conf.Filters; len(f) != 1 || f[0].RequestHeaderModifier.Remove[0] != "a" || r.Filters.Key.Name != "aaa" {
+	if f := r.Conf.Filters; len(f) != 1 || f[0].RequestHeaderModifier.Remove[0] != "a" ||
+		r.Filters.Key.Name != "aaa" {
 		t.Errorf("filters %v of %v", f, r.Filters.Key)
 	}
-	if b := r.Conf.BackendRefs; len(b) != 1 || b[0].Name != "v2" || r.Backends.Key.Name != "zzz" || r.Policy.Key.Name != "aaa" || r.Index != 0 {
+	if b := r.Conf.BackendRefs; len(b) != 1 || b[0].Name != "v2" || r.Backends.Key.Name != "zzz" ||
+		r.Policy.Key.Name != "aaa" || r.Index != 0 {
 		t.Errorf("backends %v of %v, rule of %v", b, r.Backends.Key, r.Policy.Key)
 	}
 	if got[1].Index != 0 || got[1].Policy.Key.Name != "zzz" || len(got[1].Matches) != 1 {
@@ -96,14 +123,17 @@ func TestRulesMerge(t *testing.T) {
 }
 
 func TestRoutesOfASection(t *testing.T) {
-	text := route("a", rule("{}", to("x"))) + strings.Replace(route("z", rule("{}", to("y"))), "name: backend}", "name: backend, sectionName: main}", 1)
+	text := route("a", rule("{}", to("x"))) +
+		strings.Replace(route("z", rule("{}", to("y"))), "name: backend}",
+			"name: backend, sectionName: main}", 1)
 	got := HTTPRoutes(sorted(read(t, text)), backend)
 	if len(got) != 1 || got[0].Conf.BackendRefs[0].Name != "y" || got[0].Policy.Key.Name != "z" {
 		t.Errorf("the rule for the port does not win: %v", got)
 	}
 	other := backend
 	other.Section = "side"
-	if got := HTTPRoutes(sorted(read(t, text)), other); len(got) != 1 || got[0].Conf.BackendRefs[0].Name != "x" {
+	if got := HTTPRoutes(sorted(read(t, text)), other); len(got) != 1 ||
+		got[0].Conf.BackendRefs[0].Name != "x" {
 		t.Errorf("another port: %v", got)
 	}
 }
@@ -116,7 +146,10 @@ func TestMatchesAll(t *testing.T) {
 		{&meshv1.MeshHTTPRoute_RouteMatch{}, true},
 		{&meshv1.MeshHTTPRoute_RouteMatch{Path: anyPath}, true},
 		{&meshv1.MeshHTTPRoute_RouteMatch{Path: anyPath, Method: "GET"}, false},
-		{&meshv1.MeshHTTPRoute_RouteMatch{Path: &meshv1.MeshHTTPRoute_PathMatch{Type: "Exact", Value: "/"}}, false},
+		{&meshv1.MeshHTTPRoute_RouteMatch{Path: &meshv1.MeshHTTPRoute_PathMatch{
+			Type:  "Exact",
+			Value: "/",
+		}}, false},
 	} {
 		if got := MatchesAll(tt.m); got != tt.want {
 			t.Errorf("%v: %v", tt.m, got)

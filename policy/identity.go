@@ -9,8 +9,9 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// CertificateURIs are the URI SANs by which a Dataplane is known to those it calls, sorted: spiffe://<mesh>/<service> for every
-// service and kuma://<tag>/<value> for every tag. A Dataplane without service tags counts as its label kuma.io/workload.
+// CertificateURIs are the URI SANs by which a Dataplane is known to those it calls, sorted:
+// spiffe://<mesh>/<service> for every service and kuma://<tag>/<value> for every tag. A Dataplane
+// without service tags counts as its label kuma.io/workload.
 func CertificateURIs(dp *mesh.Resource) []string {
 	set := map[string]struct{}{}
 	services := 0

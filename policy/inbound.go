@@ -15,8 +15,8 @@ import (
 type Inbound struct {
 	// CatchAll is about every caller: rules without matches and "from" entries.
 	CatchAll Effective
-	// Conditioned are about some callers, most specific match first: the first that fits a caller holds. Those of a
-	// MeshRateLimit include the CatchAll, others do not.
+	// Conditioned are about some callers, most specific match first: the first that fits a caller
+	// holds. Those of a MeshRateLimit include the CatchAll, others do not.
 	Conditioned []Conditioned
 }
 
@@ -26,9 +26,9 @@ type Conditioned struct {
 	Effective
 }
 
-// ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies 1.10). The policies are
-// those that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read.
-// MeshFaultInjection is another matter: see [Faults].
+// ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies
+// 1.10). The policies are those that select the inbound, ascending by [Compare]. If a policy has
+// rules its "from" is not read. MeshFaultInjection is another matter: see [Faults].
 func ForInbound(policies []*mesh.Resource) Inbound {
 	type conditioned struct {
 		match  *meshv1.Match
@@ -80,7 +80,8 @@ func ForInbound(policies []*mesh.Resource) Inbound {
 		}
 		in.Conditioned = append(in.Conditioned, out)
 	}
-	slices.SortStableFunc(in.Conditioned, func(a, b Conditioned) int { return compareMatches(a.Match, b.Match) })
+	slices.SortStableFunc(in.Conditioned,
+		func(a, b Conditioned) int { return compareMatches(a.Match, b.Match) })
 	return in
 }
 
@@ -108,7 +109,8 @@ func matchRank(m *meshv1.Match) int {
 
 // compareMatches puts the more specific match first; of two prefixes the longer.
 func compareMatches(a, b *meshv1.Match) int {
-	return cmp.Or(cmp.Compare(matchRank(a), matchRank(b)), -cmp.Compare(len(a.GetSpiffeId().GetValue()), len(b.GetSpiffeId().GetValue())))
+	return cmp.Or(cmp.Compare(matchRank(a), matchRank(b)),
+		-cmp.Compare(len(a.GetSpiffeId().GetValue()), len(b.GetSpiffeId().GetValue())))
 }
 
 // subsumes says that every caller that fits b fits a.
@@ -128,8 +130,9 @@ func subsumes(a, b *meshv1.Match) bool {
 	return PrefixCovers(as.GetValue(), bs.GetValue())
 }
 
-// PrefixCovers says that a SPIFFE ID or a longer prefix falls under a prefix. A prefix ends at a path segment: a trailing
-// slash is the same as none, and spiffe://d/ns/a does not cover spiffe://d/ns/ab.
+// PrefixCovers says that a SPIFFE ID or a longer prefix falls under a prefix. A prefix ends at a
+// path segment: a trailing slash is the same as none, and spiffe://d/ns/a does not cover
+// spiffe://d/ns/ab.
 func PrefixCovers(prefix, id string) bool {
 	prefix = strings.TrimSuffix(prefix, "/")
 	rest, ok := strings.CutPrefix(id, prefix)

@@ -11,7 +11,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Vector 28: one conditioned rule; the common conf of the default still holds (decision 13 of traffic-policies 12).
+// Vector 28: one conditioned rule; the common conf of the default still holds (decision 13 of
+// traffic-policies 12).
 func TestInboundConditioned(t *testing.T) {
 	in := ForInbound(sorted(read(t, defaults+`
 type: MeshTimeout
@@ -22,10 +23,12 @@ spec:
     default: {http: {requestTimeout: 3s}}
 `)))
 	all := in.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
-	if requestTimeout(all) != 0 || all.Http.RequestTimeout == nil || all.ConnectionTimeout.AsDuration() != 10*time.Second || all.IdleTimeout.AsDuration() != 2*time.Hour {
+	if requestTimeout(all) != 0 || all.Http.RequestTimeout == nil ||
+		all.ConnectionTimeout.AsDuration() != 10*time.Second || all.IdleTimeout.AsDuration() != 2*time.Hour {
 		t.Errorf("catch-all %v", all)
 	}
-	if len(in.Conditioned) != 1 || requestTimeout(in.Conditioned[0].Conf) != 3*time.Second || in.Conditioned[0].Conf.(*meshv1.MeshTimeout_Conf).IdleTimeout != nil {
+	if len(in.Conditioned) != 1 || requestTimeout(in.Conditioned[0].Conf) != 3*time.Second ||
+		in.Conditioned[0].Conf.(*meshv1.MeshTimeout_Conf).IdleTimeout != nil {
 		t.Errorf("conditioned %v", in.Conditioned)
 	}
 }
@@ -57,10 +60,12 @@ spec:
 	var got []row
 	for _, c := range in.Conditioned {
 		h := c.Conf.(*meshv1.MeshTimeout_Conf).Http
-		got = append(got, row{c.Match.GetSpiffeId().GetValue(), c.Match.GetSni().GetValue(), h.GetRequestTimeout().AsDuration(), h.GetStreamIdleTimeout().AsDuration()})
+		got = append(got, row{c.Match.GetSpiffeId().GetValue(), c.Match.GetSni().GetValue(),
+			h.GetRequestTimeout().AsDuration(), h.GetStreamIdleTimeout().AsDuration()})
 	}
 	want := []row{
-		{"spiffe://d/ns/shopping", "a", 2 * time.Second, 4 * time.Second}, // under spiffe://d/ns, and not under spiffe://d/ns/shop
+		{"spiffe://d/ns/shopping", "a", 2 * time.Second,
+			4 * time.Second}, // under spiffe://d/ns, and not under spiffe://d/ns/shop
 		{"spiffe://d/ns/shop/web", "", 2 * time.Second, 3 * time.Second},
 		{"spiffe://d/ns/shop", "", 2 * time.Second, 0},
 		{"spiffe://d/ns", "", 2 * time.Second, 0},
@@ -102,7 +107,9 @@ spec: {from: [{targetRef: {kind: Mesh}, default: {action: Allow}}]}
 	if diff := cmp.Diff([]string{"kri_mtp_default___b_ spiffe://d/ns/legacy"}, ids(p.Deny)); diff != "" {
 		t.Errorf("deny %s", diff)
 	}
-	if diff := cmp.Diff([]string{"kri_mtp_default___a_ spiffe://d/ns/web", "kri_mtp_default___a_ spiffe://d/ns", "kri_mtp_default___a_ s", "kri_mtp_default___b_ spiffe://d/x"}, ids(p.Allow)); diff != "" {
+	if diff := cmp.Diff([]string{"kri_mtp_default___a_ spiffe://d/ns/web",
+		"kri_mtp_default___a_ spiffe://d/ns", "kri_mtp_default___a_ s", "kri_mtp_default___b_ spiffe://d/x"},
+		ids(p.Allow)); diff != "" {
 		t.Errorf("allow %s", diff)
 	}
 	if diff := cmp.Diff([]string{"kri_mtp_default___b_ spiffe://d/x"}, ids(p.Shadow)); diff != "" {
@@ -119,14 +126,18 @@ spec:
   - {targetRef: {kind: Mesh}, default: {action: Allow}}
   - {targetRef: {kind: MeshService, name: x}, default: {action: Deny}}
 `)))
-	want := []Principal{{Not: [][]Tag{{{Key: "kuma.io/service", Value: "x"}}}, Origin: Origin{Key: mesh.Key{Kind: mesh.KindMeshTrafficPermission, Mesh: "default", Name: "b"}}}}
+	want := []Principal{{
+		Not:    [][]Tag{{{Key: "kuma.io/service", Value: "x"}}},
+		Origin: Origin{Key: mesh.Key{Kind: mesh.KindMeshTrafficPermission, Mesh: "default", Name: "b"}},
+	}}
 	if diff := cmp.Diff(want, p.Principals); diff != "" || p.HasRules || !p.HasFrom {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	if none := Permissions(nil); none.HasFrom || none.HasRules || none.Principals != nil {
 		t.Errorf("of nothing: %v", none)
 	}
-	for tag, want := range map[Tag]string{{"kuma.io/service", "web"}: "spiffe://m/web", {"version", "1"}: "kuma://version/1"} {
+	for tag, want := range map[Tag]string{{"kuma.io/service", "web"}: "spiffe://m/web",
+		{"version", "1"}: "kuma://version/1"} {
 		if uri, prefix := tag.URI("m"); uri != want || prefix {
 			t.Errorf("%v is %q", tag, uri)
 		}
@@ -150,7 +161,10 @@ func TestPrincipalsProperty(t *testing.T) {
 					ref.Tags[k] = values[rnd.IntN(3)]
 				}
 			}
-			spec.From = append(spec.From, &meshv1.MeshTrafficPermission_From{TargetRef: ref, Default: &meshv1.MeshTrafficPermission_FromConf{Action: actions[rnd.IntN(3)]}})
+			spec.From = append(spec.From, &meshv1.MeshTrafficPermission_From{
+				TargetRef: ref,
+				Default:   &meshv1.MeshTrafficPermission_FromConf{Action: actions[rnd.IntN(3)]},
+			})
 		}
 		p := Permissions([]*mesh.Resource{{Spec: spec}})
 		for range 20 {
@@ -174,8 +188,10 @@ func TestPrincipalsProperty(t *testing.T) {
 				}
 				return false
 			}
-			if fits(p.Principals) != (action != "Deny") || fits(p.ShadowPrincipals) != (action == "AllowWithShadowDeny") {
-				t.Fatalf("%v of %v: list says %s, principals %v, shadow %v", caller, spec, action, p.Principals, p.ShadowPrincipals)
+			if fits(p.Principals) != (action != "Deny") ||
+				fits(p.ShadowPrincipals) != (action == "AllowWithShadowDeny") {
+				t.Fatalf("%v of %v: list says %s, principals %v, shadow %v", caller, spec, action,
+					p.Principals, p.ShadowPrincipals)
 			}
 		}
 	}

@@ -26,9 +26,10 @@ type Effective struct {
 	Fields map[string]Origin
 }
 
-// Merge merges src over dst, which must be of the same type: messages recurse; durations, int-or-strings, lists and
-// scalars that are set in src replace; maps merge key by key; lists whose name begins with "append" are concatenated.
-// What src does not set stays. src is never changed, and dst may share its lists and leaves afterwards.
+// Merge merges src over dst, which must be of the same type: messages recurse; durations,
+// int-or-strings, lists and scalars that are set in src replace; maps merge key by key; lists whose
+// name begins with "append" are concatenated. What src does not set stays. src is never changed,
+// and dst may share its lists and leaves afterwards.
 func Merge(dst, src proto.Message) {
 	merge(dst.ProtoReflect(), src.ProtoReflect(), "", nil)
 }

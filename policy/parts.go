@@ -11,9 +11,9 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Part is what a policy says to one group of destinations: its entries of "to" that name a service, or all else that it
-// says. A mesh has policies with entries for many services, and a destination that looks at the parts that can mean it
-// does not notice the others. The zero Part is all else.
+// Part is what a policy says to one group of destinations: its entries of "to" that name a service,
+// or all else that it says. A mesh has policies with entries for many services, and a destination
+// that looks at the parts that can mean it does not notice the others. The zero Part is all else.
 type Part struct {
 	Kind mesh.Kind
 	Name string
@@ -26,14 +26,16 @@ func PartOf(d mesh.Key) Part { return Part{d.Kind, d.Name} }
 func partOfEntry(ref *meshv1.TargetRef) Part {
 	kind := mesh.Kind(ref.GetKind())
 	byName := kind == mesh.KindMeshService || kind == mesh.KindMeshMultiZoneService
-	if !byName || ref.GetName() == "" || len(ref.GetLabels()) > 0 || strings.Contains(ref.GetName(), "_") { // the older spelling has parts
+	if !byName || ref.GetName() == "" || len(ref.GetLabels()) > 0 ||
+		strings.Contains(ref.GetName(), "_") { // the older spelling has parts
 		return Part{}
 	}
 	return Part{kind, ref.GetName()}
 }
 
-// ChangedParts are the parts in which two versions of a policy differ; nil stands for a policy that is not there. Whoever has
-// read the zero Part and that of a destination sees every change that can concern the destination.
+// ChangedParts are the parts in which two versions of a policy differ; nil stands for a policy that
+// is not there. Whoever has read the zero Part and that of a destination sees every change that can
+// concern the destination.
 func ChangedParts(old, now *mesh.Resource) []Part {
 	if old == nil || now == nil || !HeadOf(old).Equal(HeadOf(now)) || !maps.Equal(old.Labels, now.Labels) {
 		all := map[Part]bool{{}: true}

@@ -13,17 +13,21 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// TestChangedPartsSeeEveryChange: whatever a change of a policy does to a destination, the destination has read a part that
-// changed; and what changes for one service alone concerns no other.
+// TestChangedPartsSeeEveryChange: whatever a change of a policy does to a destination, the
+// destination has read a part that changed; and what changes for one service alone concerns no
+// other.
 func TestChangedPartsSeeEveryChange(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 9))
 	pick := func(list ...string) string { return list[r.IntN(len(list))] }
 	version := func() *mesh.Resource {
-		text := "type: MeshTimeout\nmesh: default\nname: p\nspec:\n  targetRef: " + pick("{kind: Mesh}", "{kind: Dataplane, labels: {app: a}}") + "\n  to:\n"
+		text := "type: MeshTimeout\nmesh: default\nname: p\nspec:\n  targetRef: " +
+			pick("{kind: Mesh}", "{kind: Dataplane, labels: {app: a}}") + "\n  to:\n"
 		for range 1 + r.IntN(3) {
 			text += fmt.Sprintf("  - {targetRef: %s, default: {connectionTimeout: %ds}}\n",
-				pick("{kind: Mesh}", "{kind: MeshService, name: a}", "{kind: MeshService, name: b}", "{kind: MeshService, name: a, sectionName: http}",
-					"{kind: MeshService, labels: {team: x}}", "{kind: MeshService, name: a_ns_svc_80}", "{kind: MeshMultiZoneService, name: a}"), 1+r.IntN(2))
+				pick("{kind: Mesh}", "{kind: MeshService, name: a}", "{kind: MeshService, name: b}",
+					"{kind: MeshService, name: a, sectionName: http}",
+					"{kind: MeshService, labels: {team: x}}", "{kind: MeshService, name: a_ns_svc_80}",
+					"{kind: MeshMultiZoneService, name: a}"), 1+r.IntN(2))
 		}
 		docs, err := mesh.Decode([]byte(text))
 		if err != nil {
@@ -33,8 +37,21 @@ func TestChangedPartsSeeEveryChange(t *testing.T) {
 	}
 	destinations := []Destination{
 		{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "z", Name: "a"}, Section: "http"},
-		{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "z", Name: "b"}, Labels: map[string]string{"team": "x"}, Section: "http"},
-		{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "z", Namespace: "ns", Name: "a"}, Section: "80"},
+		{
+			Key:     mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "z", Name: "b"},
+			Labels:  map[string]string{"team": "x"},
+			Section: "http",
+		},
+		{
+			Key: mesh.Key{
+				Kind:      mesh.KindMeshService,
+				Mesh:      "default",
+				Zone:      "z",
+				Namespace: "ns",
+				Name:      "a",
+			},
+			Section: "80",
+		},
 		{Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: "a"}, Section: "http"},
 	}
 	of := func(p *mesh.Resource, d Destination) string {
@@ -61,7 +78,8 @@ func TestChangedPartsSeeEveryChange(t *testing.T) {
 			now.Labels = map[string]string{mesh.LabelEffect: mesh.EffectShadow}
 		}
 		changed := ChangedParts(old, now)
-		if old != nil && now != nil && proto.Equal(old.Spec, now.Spec) && len(now.Labels) == 0 && len(changed) > 0 {
+		if old != nil && now != nil && proto.Equal(old.Spec, now.Spec) && len(now.Labels) == 0 &&
+			len(changed) > 0 {
 			t.Fatalf("equal versions differ in %v", changed)
 		}
 		for _, d := range destinations {

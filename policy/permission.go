@@ -9,13 +9,15 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Permission is what the MeshTrafficPermissions of one inbound say. If HasRules, the rules form holds and the from form
-// is ignored; else if HasFrom, the from form holds; else everything is denied.
+// Permission is what the MeshTrafficPermissions of one inbound say. If HasRules, the rules form
+// holds and the from form is ignored; else if HasFrom, the from form holds; else everything is
+// denied.
 type Permission struct {
 	HasRules, HasFrom bool
-	// Deny, Allow and Shadow are lists in order of evaluation, highest-ranking policy first, more specific matches first.
-	// A caller that fits Deny is denied; else one that fits Allow is allowed; else it is denied. Allow includes the matches
-	// of Shadow; those are allowed and counted as if denied.
+	// Deny, Allow and Shadow are lists in order of evaluation, highest-ranking policy first, more
+	// specific matches first. A caller that fits Deny is denied; else one that fits Allow is
+	// allowed; else it is denied. Allow includes the matches of Shadow; those are allowed and
+	// counted as if denied.
 	Deny, Allow, Shadow []PermissionMatch
 	// Principals of the from form: a caller that fits one of them is allowed. Empty denies all.
 	Principals []Principal
@@ -46,8 +48,9 @@ func (t Tag) URI(meshName string) (uri string, prefix bool) {
 	return "kuma://" + t.Key + "/" + value, prefix
 }
 
-// Principal fits a caller that has all tags of All and, of each element of Not, lacks at least one tag. Empty All is
-// every caller; an element of Not that is empty would be nobody and does not occur.
+// Principal fits a caller that has all tags of All and, of each element of Not, lacks at least one
+// tag. Empty All is every caller; an element of Not that is empty would be nobody and does not
+// occur.
 type Principal struct {
 	All []Tag
 	Not [][]Tag
@@ -57,20 +60,22 @@ type Principal struct {
 
 // Fits evaluates the principal for a caller's tags.
 func (p Principal) Fits(caller []Tag) bool {
-	return hasTags(caller, p.All) && !slices.ContainsFunc(p.Not, func(not []Tag) bool { return hasTags(caller, not) })
+	return hasTags(caller, p.All) &&
+		!slices.ContainsFunc(p.Not, func(not []Tag) bool { return hasTags(caller, not) })
 }
 
 func hasTags(caller, want []Tag) bool {
 	for _, w := range want {
-		if !slices.ContainsFunc(caller, func(t Tag) bool { return t.Key == w.Key && (t.Value == w.Value || w.Value == "*") }) {
+		if !slices.ContainsFunc(caller,
+			func(t Tag) bool { return t.Key == w.Key && (t.Value == w.Value || w.Value == "*") }) {
 			return false
 		}
 	}
 	return true
 }
 
-// Permissions collects the MeshTrafficPermissions of one inbound (security reference 4.2 to 4.4). The policies are those
-// that select the inbound, ascending by [Compare].
+// Permissions collects the MeshTrafficPermissions of one inbound (security reference 4.2 to 4.4).
+// The policies are those that select the inbound, ascending by [Compare].
 func Permissions(policies []*mesh.Resource) Permission {
 	var out Permission
 	var from []fromEntry
@@ -85,7 +90,11 @@ func Permissions(policies []*mesh.Resource) Permission {
 		for i, r := range spec.GetRules() {
 			take := func(to *[]PermissionMatch, matches []*meshv1.Match) {
 				for _, m := range matches {
-					*to = append(*to, PermissionMatch{Match: m, Policy: kri, Origin: Origin{Key: p.Key, Rule: i}})
+					*to = append(*to, PermissionMatch{
+						Match:  m,
+						Policy: kri,
+						Origin: Origin{Key: p.Key, Rule: i},
+					})
 				}
 			}
 			take(&deny, r.GetDefault().GetDeny())
@@ -97,7 +106,8 @@ func Permissions(policies []*mesh.Resource) Permission {
 			to   *[]PermissionMatch
 			from []PermissionMatch
 		}{{&out.Deny, deny}, {&out.Allow, allow}, {&out.Shadow, shadow}} {
-			slices.SortStableFunc(l.from, func(a, b PermissionMatch) int { return compareMatches(a.Match, b.Match) })
+			slices.SortStableFunc(l.from,
+				func(a, b PermissionMatch) int { return compareMatches(a.Match, b.Match) })
 			*l.to = append(*l.to, l.from...)
 		}
 	}
@@ -110,12 +120,17 @@ func Permissions(policies []*mesh.Resource) Permission {
 			out.HasFrom = true
 			tags, ok := callerTags(f.GetTargetRef())
 			if ok {
-				from = append(from, fromEntry{tags: tags, action: f.GetDefault().GetAction(), origin: Origin{Key: p.Key, Rule: i}})
+				from = append(from, fromEntry{
+					tags:   tags,
+					action: f.GetDefault().GetAction(),
+					origin: Origin{Key: p.Key, Rule: i},
+				})
 			}
 		}
 	}
 	out.Principals = principals(from, func(action string) bool { return action != "Deny" })
-	out.ShadowPrincipals = principals(from, func(action string) bool { return action == "AllowWithShadowDeny" })
+	out.ShadowPrincipals = principals(from,
+		func(action string) bool { return action == "AllowWithShadowDeny" })
 	return out
 }
 
@@ -150,9 +165,9 @@ func callerTags(t *meshv1.TargetRef) (tags []Tag, ok bool) {
 	return tags, true
 }
 
-// principals turns a list in which the last fitting entry decides into a set: a caller fits one of the principals exactly
-// if the last entry that fits it is one that is wanted. An entry that is wanted needs no exception for a later one that
-// is wanted too.
+// principals turns a list in which the last fitting entry decides into a set: a caller fits one of
+// the principals exactly if the last entry that fits it is one that is wanted. An entry that is
+// wanted needs no exception for a later one that is wanted too.
 func principals(list []fromEntry, wanted func(action string) bool) []Principal {
 	var out []Principal
 	for i, e := range list {

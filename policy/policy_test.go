@@ -28,17 +28,30 @@ func TestVectorsOfTimeouts(t *testing.T) {
 		want           time.Duration
 	}{
 		{"1", timeout("aaa", inMesh, "", "1s") + timeout("bbb", inMesh, "", "2s"), time.Second},
-		{"2, changed by decision 3 of design 9: defaults rank lowest", timeout("zzz", inMesh, "", "1s"), time.Second},
+		{"2, changed by decision 3 of design 9: defaults rank lowest", timeout("zzz", inMesh, "", "1s"),
+			time.Second},
 		{"3", timeout("aaa", inMesh, "", "1s") + timeout("zzz", inMesh, "backend", "2s"), 2 * time.Second},
 		{"4", timeout("aaa", inMesh, "backend", "1s") + timeout("zzz", byName, "", "2s"), 2 * time.Second},
 		{"5", timeout("zzz", byName, "", "1s") + timeout("aaa", byLabels, "", "2s"), time.Second},
 		{"6", timeout("zzz", byName, "", "1s") + timeout("aaa", plain, "", "2s"), 2 * time.Second},
 		{"7", timeout("zzz", byLabels, "", "1s") + timeout("aaa", plain, "", "2s"), 2 * time.Second},
 		{"8", timeout("zzz", byService, "", "1s") + timeout("aaa", byName, "", "2s"), time.Second},
-		{"later entry of one policy", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}, {targetRef: {kind: Mesh}, default: {http: {requestTimeout: 2s}}}]}", 2 * time.Second},
-		{"service before mesh in one policy", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, default: {http: {requestTimeout: 1s}}}, {targetRef: {kind: Mesh}, default: {http: {requestTimeout: 2s}}}]}", time.Second},
-		{"section beats service", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: backend, sectionName: main}, default: {http: {requestTimeout: 1s}}}, {targetRef: {kind: MeshService, name: backend}, default: {http: {requestTimeout: 2s}}}]}", time.Second},
-		{"another section", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: backend, sectionName: other}, default: {http: {requestTimeout: 1s}}}]}", 15 * time.Second},
+		{"later entry of one policy",
+			"type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {http: " +
+				"{requestTimeout: 1s}}}, {targetRef: {kind: Mesh}, default: {http: {requestTimeout: 2s}}}]}",
+			2 * time.Second},
+		{"service before mesh in one policy",
+			"type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: " +
+				"backend}, default: " +
+				"{http: {requestTimeout: 1s}}}, {targetRef: {kind: Mesh}, default: {http: " +
+				"{requestTimeout: 2s}}}]}", time.Second},
+		{"section beats service",
+			"type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: backend, " +
+				"sectionName: main}, default: {http: {requestTimeout: 1s}}}, {targetRef: {kind: " +
+				"MeshService, " +
+				"name: backend}, default: {http: {requestTimeout: 2s}}}]}", time.Second},
+		{"another section", "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: MeshService, name: " +
+			"backend, sectionName: other}, default: {http: {requestTimeout: 1s}}}]}", 15 * time.Second},
 		{"another service", timeout("aaa", inMesh, "frontend", "1s"), 15 * time.Second},
 		{"another proxy", timeout("aaa", "{kind: Dataplane, name: api}", "", "1s"), 15 * time.Second},
 		{"only defaults", "", 15 * time.Second},
@@ -56,7 +69,8 @@ func TestProvenance(t *testing.T) {
 	policies := sorted(read(t, defaults+timeout("zzz", "{kind: Mesh}", "backend", "2s")))
 	e := ForDestination(policies, backend)
 	base, own := Origin{Key: policies[0].Key}, Origin{Key: policies[1].Key}
-	want := map[string]Origin{"connectionTimeout": base, "idleTimeout": base, "http.requestTimeout": own, "http.streamIdleTimeout": base}
+	want := map[string]Origin{"connectionTimeout": base, "idleTimeout": base, "http.requestTimeout": own,
+		"http.streamIdleTimeout": base}
 	if diff := cmp.Diff(want, e.Fields); diff != "" {
 		t.Errorf("fields (-want +got)\n%s", diff)
 	}
@@ -71,8 +85,13 @@ func TestProvenance(t *testing.T) {
 // A rule for a route has what is said of the route and of the mesh, not of the service.
 func TestRouteAsDestination(t *testing.T) {
 	policies := sorted(read(t, defaults+timeout("a", "{kind: Mesh}", "backend", "7s")+
-		"type: MeshTimeout\nname: b\nspec: {to: [{targetRef: {kind: MeshHTTPRoute, name: split}, default: {http: {requestTimeout: 70s}}}]}"))
-	conf := ForDestination(policies, Destination{Key: mesh.Key{Kind: mesh.KindMeshHTTPRoute, Mesh: "default", Name: "split"}}).Conf.(*meshv1.MeshTimeout_Conf)
+		"type: MeshTimeout\nname: b\nspec: {to: [{targetRef: {kind: MeshHTTPRoute, name: split}, default: "+
+		"{http: {requestTimeout: 70s}}}]}"))
+	conf := ForDestination(policies, Destination{Key: mesh.Key{
+		Kind: mesh.KindMeshHTTPRoute,
+		Mesh: "default",
+		Name: "split",
+	}}).Conf.(*meshv1.MeshTimeout_Conf)
 	if requestTimeout(conf) != 70*time.Second || conf.Http.StreamIdleTimeout.AsDuration() != 30*time.Minute {
 		t.Errorf("got %v", conf)
 	}
@@ -118,7 +137,8 @@ func TestCompare(t *testing.T) {
 			}
 		}
 	}
-	if c := Compare(with(at("a"), func(h *Head) { h.Key.Zone = "x" }), with(at("a"), func(h *Head) { h.Key.Zone = "y" })); c == 0 {
+	if c := Compare(with(at("a"), func(h *Head) { h.Key.Zone = "x" }),
+		with(at("a"), func(h *Head) { h.Key.Zone = "y" })); c == 0 {
 		t.Error("two policies of one name tie")
 	}
 }
@@ -128,8 +148,17 @@ func TestCompareIsAnOrder(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
 	pick := func(s ...string) string { return s[rnd.IntN(len(s))] }
 	random := func() Head {
-		h := Head{Target: &meshv1.TargetRef{Kind: pick("Mesh", "Dataplane", "Dataplane", "MeshGateway", "MeshService"), Name: pick("", "n"), SectionName: pick("", "s")},
-			Origin: pick("global", "", "zone"), Role: pick(RoleSystem, RoleProducer), DisplayName: pick("a", "b", "c"), Default: rnd.IntN(4) == 0}
+		h := Head{
+			Target: &meshv1.TargetRef{
+				Kind:        pick("Mesh", "Dataplane", "Dataplane", "MeshGateway", "MeshService"),
+				Name:        pick("", "n"),
+				SectionName: pick("", "s"),
+			},
+			Origin:      pick("global", "", "zone"),
+			Role:        pick(RoleSystem, RoleProducer),
+			DisplayName: pick("a", "b", "c"),
+			Default:     rnd.IntN(4) == 0,
+		}
 		if h.Target.Name == "" && rnd.IntN(2) == 0 {
 			h.Target.Labels = map[string]string{"a": "b"}
 		}
@@ -148,10 +177,13 @@ func TestCompareIsAnOrder(t *testing.T) {
 }
 
 func TestHeadOf(t *testing.T) {
-	r := read(t, "type: MeshTimeout\nname: a\nlabels: {kuma.io/display-name: b, kuma.io/effect: shadow, kuma.io/policy-role: consumer, k8s.kuma.io/namespace: shop, kuma.io/managed-by: meridian-defaults}\nspec: {rules: [{default: {idleTimeout: 1s}}]}")[0]
+	r := read(t, "type: MeshTimeout\nname: a\nlabels: {kuma.io/display-name: b, kuma.io/effect: shadow, "+
+		"kuma.io/policy-role: consumer, k8s.kuma.io/namespace: shop, kuma.io/managed-by: "+
+		"meridian-defaults}\nspec: {rules: [{default: {idleTimeout: 1s}}]}")[0]
 	r.Key.Zone = "east"
 	h := HeadOf(r)
-	if h.Target.GetKind() != "Mesh" || h.Origin != "zone" || h.Role != RoleConsumer || h.DisplayName != "b" || h.Zone != "east" || h.Namespace != "shop" || !h.Shadow || !h.Default {
+	if h.Target.GetKind() != "Mesh" || h.Origin != "zone" || h.Role != RoleConsumer || h.DisplayName != "b" ||
+		h.Zone != "east" || h.Namespace != "shop" || !h.Shadow || !h.Default {
 		t.Errorf("got %+v", h)
 	}
 	other := r.Clone()
@@ -166,7 +198,8 @@ func TestHeadOf(t *testing.T) {
 }
 
 func TestSelect(t *testing.T) {
-	all, http, admin := Selection{AllInbounds: true}, Selection{Inbounds: []string{"http"}}, Selection{Inbounds: []string{"9000"}}
+	all, http, admin := Selection{AllInbounds: true}, Selection{Inbounds: []string{"http"}},
+		Selection{Inbounds: []string{"9000"}}
 	none := Selection{}
 	for _, tt := range []struct {
 		name, target string
@@ -186,8 +219,10 @@ func TestSelect(t *testing.T) {
 		{"number of a named inbound", "{kind: Dataplane, sectionName: '8000'}", nil, none},
 		{"number of a nameless inbound", "{kind: Dataplane, sectionName: '9000'}", nil, admin},
 		{"subset", "{kind: MeshSubset, tags: {version: '1'}}", nil, http},
-		{"subset by zone", "{kind: MeshSubset, tags: {kuma.io/zone: east}}", nil, Selection{Inbounds: []string{"http", "9000"}}},
-		{"subset of tags of two inbounds", "{kind: MeshSubset, tags: {version: '1', kuma.io/service: web-admin}}", nil, none},
+		{"subset by zone", "{kind: MeshSubset, tags: {kuma.io/zone: east}}", nil,
+			Selection{Inbounds: []string{"http", "9000"}}},
+		{"subset of tags of two inbounds",
+			"{kind: MeshSubset, tags: {version: '1', kuma.io/service: web-admin}}", nil, none},
 		{"whole subset", "{kind: MeshSubset}", nil, all},
 		{"service tag", "{kind: MeshService, name: web-admin}", nil, admin},
 		{"service", "{kind: MeshService, name: web-all}", nil, all},
@@ -199,15 +234,19 @@ func TestSelect(t *testing.T) {
 		{"other zone", "{kind: Mesh}", func(r *mesh.Resource) { r.Key.Zone = "west" }, none},
 		{"own zone", "{kind: Mesh}", func(r *mesh.Resource) { r.Key.Zone = "east" }, all},
 		{"producer of another zone", "{kind: Mesh}", func(r *mesh.Resource) {
-			r.Key.Zone, r.Key.Namespace, r.Labels = "west", "shop", map[string]string{mesh.LabelPolicyRole: RoleProducer}
+			r.Key.Zone, r.Key.Namespace, r.Labels = "west", "shop",
+				map[string]string{mesh.LabelPolicyRole: RoleProducer}
 		}, all},
 		{"consumer of another namespace", "{kind: Mesh}", func(r *mesh.Resource) {
 			r.Key.Namespace, r.Labels = "shop", map[string]string{mesh.LabelPolicyRole: RoleConsumer}
 		}, none},
-		{"shadow", "{kind: Mesh}", func(r *mesh.Resource) { r.Labels = map[string]string{mesh.LabelEffect: mesh.EffectShadow} }, none},
+		{"shadow", "{kind: Mesh}",
+			func(r *mesh.Resource) { r.Labels = map[string]string{mesh.LabelEffect: mesh.EffectShadow} },
+			none},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := read(t, "type: MeshTimeout\nname: a\nspec: {targetRef: "+tt.target+", rules: [{default: {idleTimeout: 1s}}]}")[0]
+			p := read(t, "type: MeshTimeout\nname: a\nspec: {targetRef: "+tt.target+
+				", rules: [{default: {idleTimeout: 1s}}]}")[0]
 			if tt.policy != nil {
 				tt.policy(p)
 			}
@@ -231,14 +270,18 @@ func TestSelect(t *testing.T) {
 func TestSelectWithoutInbounds(t *testing.T) {
 	s := web()
 	s.Dataplane.Spec = &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{}}
-	for _, target := range []string{"{kind: Mesh}", "{kind: Dataplane, name: web}", "{kind: MeshService, name: web-all}"} {
+	for _, target := range []string{"{kind: Mesh}", "{kind: Dataplane, name: web}",
+		"{kind: MeshService, name: web-all}"} {
 		h := HeadOf(read(t, timeout("a", target, "", "1s"))[0])
 		if sel, ok := h.Select(s); !ok || !sel.AllInbounds {
 			t.Errorf("%s: %v %v", target, sel, ok)
 		}
 	}
-	s.Dataplane.Spec = &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"kuma.io/service": "edge"}}}}
-	for target, want := range map[string]bool{"{kind: Mesh, proxyTypes: [Gateway]}": true, "{kind: Mesh, proxyTypes: [Sidecar]}": false, "{kind: MeshService, name: edge}": true} {
+	s.Dataplane.Spec = &meshv1.Dataplane{
+		Networking: &meshv1.Dataplane_Networking{
+			Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"kuma.io/service": "edge"}}}}
+	for target, want := range map[string]bool{"{kind: Mesh, proxyTypes: [Gateway]}": true,
+		"{kind: Mesh, proxyTypes: [Sidecar]}": false, "{kind: MeshService, name: edge}": true} {
 		if _, ok := HeadOf(read(t, timeout("a", target, "", "1s"))[0]).Select(s); ok != want {
 			t.Errorf("gateway: %s selects: %v", target, ok)
 		}
@@ -258,18 +301,34 @@ func TestBucketsProperty(t *testing.T) {
 	}
 	selected := 0
 	for range 20000 {
-		in := &meshv1.Dataplane_Inbound{Port: 80, Name: pick("", "a"), Tags: pairs("kuma.io/service", "kuma.io/zone", "v")}
-		s := Subject{Dataplane: &mesh.Resource{Key: mesh.Key{Mesh: "m", Name: pick("a", "b"), Zone: pick("", "a")}, Labels: pairs("v", "kuma.io/workload"),
-			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Inbound: []*meshv1.Dataplane_Inbound{in}}}}}
+		in := &meshv1.Dataplane_Inbound{
+			Port: 80,
+			Name: pick("", "a"),
+			Tags: pairs("kuma.io/service", "kuma.io/zone", "v"),
+		}
+		s := Subject{Dataplane: &mesh.Resource{
+			Key:    mesh.Key{Mesh: "m", Name: pick("a", "b"), Zone: pick("", "a")},
+			Labels: pairs("v", "kuma.io/workload"),
+
+			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Inbound: []*meshv1.Dataplane_Inbound{in}}},
+		}}
 		if rnd.IntN(2) == 0 {
 			s.Services = []mesh.Key{{Kind: mesh.KindMeshService, Mesh: "m", Name: pick("a", "b", "c")}}
 		}
-		h := Head{Key: mesh.Key{Mesh: "m"}, Target: &meshv1.TargetRef{Kind: pick("Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"), Name: pick("", "a", "b"),
-			Labels: pairs("v", "kuma.io/zone", "kuma.io/display-name"), Tags: pairs("kuma.io/service", "kuma.io/zone", "v")}}
+		h := Head{
+			Key: mesh.Key{Mesh: "m"},
+			Target: &meshv1.TargetRef{
+				Kind:   pick("Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"),
+				Name:   pick("", "a", "b"),
+				Labels: pairs("v", "kuma.io/zone", "kuma.io/display-name"),
+				Tags:   pairs("kuma.io/service", "kuma.io/zone", "v"),
+			},
+		}
 		if _, ok := h.Select(s); ok {
 			selected++
 			if !slices.Contains(Buckets(s), h.Bucket()) {
-				t.Fatalf("%v selects %v with %v, but its bucket %q is not among %v", h.Target, s.Dataplane.Key, in.Tags, h.Bucket(), Buckets(s))
+				t.Fatalf("%v selects %v with %v, but its bucket %q is not among %v", h.Target,
+					s.Dataplane.Key, in.Tags, h.Bucket(), Buckets(s))
 			}
 		}
 	}
@@ -280,16 +339,26 @@ func TestBucketsProperty(t *testing.T) {
 
 func TestMerge(t *testing.T) {
 	dp := func() *meshv1.Dataplane {
-		return &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "a", Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"a": "1", "b": "1"}},
-			Inbound: []*meshv1.Dataplane_Inbound{{Port: 1}, {Port: 2}}}}
+		return &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: "a",
+			Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"a": "1", "b": "1"}},
+			Inbound: []*meshv1.Dataplane_Inbound{{Port: 1}, {Port: 2}},
+		}}
 	}
-	src := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{AdvertisedAddress: "b", Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"b": "2", "c": "2"}},
-		Inbound: []*meshv1.Dataplane_Inbound{{Port: 3}}}}
+	src := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+		AdvertisedAddress: "b",
+		Gateway:           &meshv1.Dataplane_Gateway{Tags: map[string]string{"b": "2", "c": "2"}},
+		Inbound:           []*meshv1.Dataplane_Inbound{{Port: 3}},
+	}}
 	before := proto.Clone(src)
 	got := dp()
 	Merge(got, src)
-	want := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "a", AdvertisedAddress: "b", Gateway: &meshv1.Dataplane_Gateway{Tags: map[string]string{"a": "1", "b": "2", "c": "2"}},
-		Inbound: []*meshv1.Dataplane_Inbound{{Port: 3}}}}
+	want := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+		Address:           "a",
+		AdvertisedAddress: "b",
+		Gateway:           &meshv1.Dataplane_Gateway{Tags: map[string]string{"a": "1", "b": "2", "c": "2"}},
+		Inbound:           []*meshv1.Dataplane_Inbound{{Port: 3}},
+	}}
 	if diff := cmp.Diff(want, got, protocmp.Transform()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
@@ -348,19 +417,50 @@ func TestMergeLaws(t *testing.T) {
 	}
 }
 
-// The order in which policies arrive has no influence once they are sorted, and every leaf is as its origin says.
+// The order in which policies arrive has no influence once they are sorted, and every leaf is as
+// its origin says.
 func TestForDestinationLaws(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 8))
-	kinds := []*meshv1.TargetRef{nil, {Kind: "Mesh"}, {Kind: "Dataplane"}, {Kind: "Dataplane", Name: "web"}, {Kind: "Dataplane", Labels: map[string]string{"app": "web"}}, {Kind: "MeshSubset"}, {Kind: "MeshService", Name: "web"}}
-	tos := []*meshv1.TargetRef{{Kind: "Mesh"}, {Kind: "MeshService", Name: "backend"}, {Kind: "MeshService", Name: "backend", SectionName: "main"}, {Kind: "MeshService", Name: "other"}}
+	kinds := []*meshv1.TargetRef{nil, {Kind: "Mesh"}, {Kind: "Dataplane"}, {
+		Kind: "Dataplane",
+		Name: "web",
+	}, {
+		Kind:   "Dataplane",
+		Labels: map[string]string{"app": "web"},
+	}, {Kind: "MeshSubset"}, {
+		Kind: "MeshService",
+		Name: "web",
+	}}
+	tos := []*meshv1.TargetRef{{Kind: "Mesh"}, {
+		Kind: "MeshService",
+		Name: "backend",
+	}, {
+		Kind:        "MeshService",
+		Name:        "backend",
+		SectionName: "main",
+	}, {
+		Kind: "MeshService",
+		Name: "other",
+	}}
 	for range 500 {
 		var policies []*mesh.Resource
 		for i := range 1 + rnd.IntN(6) {
 			spec := &meshv1.MeshTimeout{TargetRef: kinds[rnd.IntN(len(kinds))]}
 			for range 1 + rnd.IntN(3) {
-				spec.To = append(spec.To, &meshv1.MeshTimeout_To{TargetRef: tos[rnd.IntN(len(tos))], Default: randomConf(rnd)})
+				spec.To = append(spec.To, &meshv1.MeshTimeout_To{
+					TargetRef: tos[rnd.IntN(len(tos))],
+					Default:   randomConf(rnd),
+				})
 			}
-			policies = append(policies, &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: []string{"", "east"}[rnd.IntN(2)], Name: string(rune('a' + i))}, Spec: spec})
+			policies = append(policies, &mesh.Resource{
+				Key: mesh.Key{
+					Kind: mesh.KindMeshTimeout,
+					Mesh: "default",
+					Zone: []string{"", "east"}[rnd.IntN(2)],
+					Name: string(rune('a' + i)),
+				},
+				Spec: spec,
+			})
 		}
 		first := ForDestination(sorted(policies), backend)
 		rnd.Shuffle(len(policies), func(i, j int) { policies[i], policies[j] = policies[j], policies[i] })
@@ -374,7 +474,8 @@ func TestForDestinationLaws(t *testing.T) {
 					continue
 				}
 				from := ToEntries(p)[origin.Rule].Conf.(*meshv1.MeshTimeout_Conf)
-				if got, want := leaf(first.Conf.(*meshv1.MeshTimeout_Conf), path), leaf(from, path); !proto.Equal(got, want) {
+				if got, want := leaf(first.Conf.(*meshv1.MeshTimeout_Conf), path),
+					leaf(from, path); !proto.Equal(got, want) {
 					t.Fatalf("%s is %v, but its origin says %v", path, got, want)
 				}
 			}
@@ -383,6 +484,8 @@ func TestForDestinationLaws(t *testing.T) {
 }
 
 func leaf(c *meshv1.MeshTimeout_Conf, path string) *durationpb.Duration {
-	return map[string]*durationpb.Duration{"connectionTimeout": c.GetConnectionTimeout(), "idleTimeout": c.GetIdleTimeout(), "http.requestTimeout": c.GetHttp().GetRequestTimeout(),
-		"http.streamIdleTimeout": c.GetHttp().GetStreamIdleTimeout(), "http.maxStreamDuration": c.GetHttp().GetMaxStreamDuration()}[path]
+	return map[string]*durationpb.Duration{"connectionTimeout": c.GetConnectionTimeout(),
+		"idleTimeout": c.GetIdleTimeout(), "http.requestTimeout": c.GetHttp().GetRequestTimeout(),
+		"http.streamIdleTimeout": c.GetHttp().GetStreamIdleTimeout(),
+		"http.maxStreamDuration": c.GetHttp().GetMaxStreamDuration()}[path]
 }

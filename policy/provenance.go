@@ -58,16 +58,22 @@ func settings(list []ranked, e Effective) []Setting {
 	for i, r := range list {
 		said[i] = map[string]bool{}
 		if r.Conf != nil {
-			merge(r.Conf.ProtoReflect().New(), r.Conf.ProtoReflect(), "", func(path string) { said[i][path] = true })
+			merge(r.Conf.ProtoReflect().New(), r.Conf.ProtoReflect(), "",
+				func(path string) { said[i][path] = true })
 		}
 	}
 	var out []Setting
 	for _, path := range slices.Sorted(maps.Keys(e.Fields)) {
 		s := Setting{Path: path, Origin: e.Fields[path]}
-		winner := slices.IndexFunc(list, func(r ranked) bool { return r.policy.Key == s.Origin.Key && r.Index == s.Origin.Rule })
+		winner := slices.IndexFunc(list,
+			func(r ranked) bool { return r.policy.Key == s.Origin.Key && r.Index == s.Origin.Rule })
 		for i, r := range slices.Backward(list) {
 			if i < winner && said[i][path] {
-				s.Overruled = append(s.Overruled, Overruled{Origin: Origin{Key: r.policy.Key, Rule: r.Index}, Conf: r.Conf, Reason: decided(r, list[winner])})
+				s.Overruled = append(s.Overruled, Overruled{
+					Origin: Origin{Key: r.policy.Key, Rule: r.Index},
+					Conf:   r.Conf,
+					Reason: decided(r, list[winner]),
+				})
 			}
 		}
 		out = append(out, s)
@@ -75,7 +81,8 @@ func settings(list []ranked, e Effective) []Setting {
 	return out
 }
 
-// decided names the first of the rules of priority (traffic-policies 1.7) in which two entries differ, winner above loser.
+// decided names the first of the rules of priority (traffic-policies 1.7) in which two entries
+// differ, winner above loser.
 func decided(loser, winner ranked) string {
 	l, w := loser.head, winner.head
 	target := func(h Head) string { return cmp.Or(h.Target.GetKind(), targetMesh) }
@@ -97,7 +104,8 @@ func decided(loser, winner ranked) string {
 		if loser.Target.GetKind() == winner.Target.GetKind() {
 			return "an entry about one port ranks above one about the service"
 		}
-		return "an entry about a " + winner.Target.GetKind() + " ranks above one about a " + loser.Target.GetKind()
+		return "an entry about a " + winner.Target.GetKind() + " ranks above one about a " +
+			loser.Target.GetKind()
 	case l.Key == w.Key:
 		return "a later entry of one policy overrides an earlier one"
 	case l.DisplayName != w.DisplayName:

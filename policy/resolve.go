@@ -8,7 +8,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Destination is what an entry of "to" may be about: a port of a service, a whole service, or a MeshHTTPRoute.
+// Destination is what an entry of "to" may be about: a port of a service, a whole service, or a
+// MeshHTTPRoute.
 type Destination struct {
 	Key    mesh.Key
 	Labels map[string]string
@@ -55,8 +56,8 @@ func labelsMatch(want map[string]string, key mesh.Key, labels map[string]string)
 	return true
 }
 
-// MatchLabels says whether a resource carries all of the wanted labels. Labels that follow from its key (display name,
-// mesh, zone, namespace) count also when they are not stored.
+// MatchLabels says whether a resource carries all of the wanted labels. Labels that follow from its
+// key (display name, mesh, zone, namespace) count also when they are not stored.
 func MatchLabels(want map[string]string, r *mesh.Resource) bool {
 	return labelsMatch(want, r.Key, r.Labels)
 }
@@ -90,7 +91,8 @@ func legacyName(name string) (service, namespace, port string, ok bool) {
 	return p[0], p[1], port, true
 }
 
-// resolves compares kind, and name or labels; not the section. policy's zone and namespace are those of the policy.
+// resolves compares kind, and name or labels; not the section. policy's zone and namespace are
+// those of the policy.
 func resolves(ref *meshv1.TargetRef, policy, key mesh.Key, labels map[string]string) bool {
 	if ref.GetKind() != string(key.Kind) || policy.Mesh != key.Mesh {
 		return false
@@ -136,18 +138,24 @@ type BackendQuery struct {
 	Policy mesh.Key
 	// OwnZone is the zone of the control plane that asks.
 	OwnZone string
-	// RoutedPort and RoutedSection are port number and port name of the destination whose traffic is routed; a ref without
-	// a port falls back on them.
+	// RoutedPort and RoutedSection are port number and port name of the destination whose traffic
+	// is routed; a ref without a port falls back on them.
 	RoutedPort    uint32
 	RoutedSection string
 }
 
-// ResolveBackend finds the destination of a backendRef among candidates (resources of any kind; those of another kind or
-// mesh are passed over). By name: the policy's own zone's or global's, the asking zone's first, else the oldest. By
-// labels: the oldest. section is the name of the port. It is not ok if nothing fits, or the port is not there or
-// not known; that share of the traffic must then be answered 500 (design 9.2).
+// ResolveBackend finds the destination of a backendRef among candidates (resources of any kind;
+// those of another kind or mesh are passed over). By name: the policy's own zone's or global's, the
+// asking zone's first, else the oldest. By labels: the oldest. section is the name of the port. It
+// is not ok if nothing fits, or the port is not there or not known; that share of the traffic must
+// then be answered 500 (design 9.2).
 func ResolveBackend(q BackendQuery, candidates []*mesh.Resource) (r *mesh.Resource, section string, ok bool) {
-	ref := &meshv1.TargetRef{Kind: q.Ref.GetKind(), Name: q.Ref.GetName(), Namespace: q.Ref.GetNamespace(), Labels: q.Ref.GetLabels()}
+	ref := &meshv1.TargetRef{
+		Kind:      q.Ref.GetKind(),
+		Name:      q.Ref.GetName(),
+		Namespace: q.Ref.GetNamespace(),
+		Labels:    q.Ref.GetLabels(),
+	}
 	if ref.Kind == targetServiceSubset && len(q.Ref.GetTags()) == 0 {
 		ref.Kind = targetService
 	}
@@ -231,7 +239,9 @@ func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
 	case q.Ref.Port != nil:
 		return find(func(p Port) bool { return p.Number == q.Ref.GetPort() })
 	case section != "": // the port of a name of the older form: a number
-		return find(func(p Port) bool { return strconv.FormatUint(uint64(p.Number), 10) == section || p.Name == section })
+		return find(func(p Port) bool {
+			return strconv.FormatUint(uint64(p.Number), 10) == section || p.Name == section
+		})
 	case len(ports) == 1:
 		return ports[0].Name, true
 	}

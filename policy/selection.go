@@ -10,8 +10,9 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Bucket is the index value under which a policy is found by the proxies that it might select. It is one of "mesh",
-// "dataplane", "dataplane/name=N", "label/k=v", "tag/k=v", "service", "service/NAME", or "none", where nobody looks.
+// Bucket is the index value under which a policy is found by the proxies that it might select. It
+// is one of "mesh", "dataplane", "dataplane/name=N", "label/k=v", "tag/k=v", "service",
+// "service/NAME", or "none", where nobody looks.
 type Bucket string
 
 const (
@@ -27,8 +28,8 @@ type Subject struct {
 	Dataplane *mesh.Resource
 	// Services are the MeshServices that select it.
 	Services []mesh.Key
-	// ServiceLabels are the labels of Services, for targets that name a MeshService by labels. It may be nil; labels that
-	// follow from a key are then all that such a target can ask for.
+	// ServiceLabels are the labels of Services, for targets that name a MeshService by labels. It
+	// may be nil; labels that follow from a key are then all that such a target can ask for.
 	ServiceLabels map[mesh.Key]map[string]string
 }
 
@@ -88,7 +89,8 @@ func (h Head) Bucket() Bucket {
 	return bucketNone // MeshGateway and MeshHTTPRoute: there are no builtin gateways
 }
 
-// rarest picks a pair: values "*" are left out, keys that split a mesh coarsely come last, then the order of keys.
+// rarest picks a pair: values "*" are left out, keys that split a mesh coarsely come last, then the
+// order of keys.
 func rarest(pairs map[string]string) (key string, ok bool) {
 	best := 3
 	for k, v := range pairs {
@@ -110,7 +112,8 @@ func rarest(pairs map[string]string) (key string, ok bool) {
 
 // Buckets are all buckets that a proxy must look into, each once.
 func Buckets(s Subject) []Bucket {
-	out := []Bucket{bucketMesh, bucketDataplane, bucketService, Bucket("dataplane/name=" + s.Dataplane.Key.Name)}
+	out := []Bucket{bucketMesh, bucketDataplane, bucketService,
+		Bucket("dataplane/name=" + s.Dataplane.Key.Name)}
 	seen := map[Bucket]bool{}
 	add := func(b Bucket) {
 		if !seen[b] {
@@ -137,8 +140,8 @@ func Buckets(s Subject) []Bucket {
 	return out
 }
 
-// tagSet is one inbound's tags, or the gateway's (section ""). zone is the tag that the control plane adds, empty if the
-// tags say it themselves.
+// tagSet is one inbound's tags, or the gateway's (section ""). zone is the tag that the control
+// plane adds, empty if the tags say it themselves.
 type tagSet struct {
 	section string
 	gateway bool
@@ -181,8 +184,8 @@ func tagSets(dataplane *mesh.Resource) []tagSet {
 	return out
 }
 
-// Select says whether and where the policy selects the proxy (traffic-policies 1.6 and 1.8). Unlike the peer it selects
-// a proxy without inbounds as a whole.
+// Select says whether and where the policy selects the proxy (traffic-policies 1.6 and 1.8). Unlike
+// the peer it selects a proxy without inbounds as a whole.
 func (h Head) Select(s Subject) (Selection, bool) {
 	dp := s.Dataplane
 	if h.Shadow || h.Key.Mesh != dp.Key.Mesh || !h.reaches(dp.Key) {
@@ -213,7 +216,8 @@ func (h Head) Select(s Subject) (Selection, bool) {
 	return Selection{}, false
 }
 
-// reaches is the scope of a role: a producer's policy goes everywhere, others stay in their namespace and zone.
+// reaches is the scope of a role: a producer's policy goes everywhere, others stay in their
+// namespace and zone.
 func (h Head) reaches(dp mesh.Key) bool {
 	if h.Role == RoleProducer {
 		return true
@@ -278,8 +282,8 @@ func selectTags(dp *mesh.Resource, want map[string]string) (Selection, bool) {
 	return sel, sel.AllInbounds || len(sel.Inbounds) > 0
 }
 
-// selectService takes the inbounds with the tag kuma.io/service, and else the whole proxy if a MeshService that the
-// target means selects it.
+// selectService takes the inbounds with the tag kuma.io/service, and else the whole proxy if a
+// MeshService that the target means selects it.
 func (h Head) selectService(s Subject) (Selection, bool) {
 	t := h.Target
 	if t.GetName() != "" {

@@ -29,7 +29,8 @@ func read(t testing.TB, text string) []*mesh.Resource {
 }
 
 func sorted(policies []*mesh.Resource) []*mesh.Resource {
-	return slices.SortedFunc(slices.Values(policies), func(a, b *mesh.Resource) int { return Compare(HeadOf(a), HeadOf(b)) })
+	return slices.SortedFunc(slices.Values(policies),
+		func(a, b *mesh.Resource) int { return Compare(HeadOf(a), HeadOf(b)) })
 }
 
 // selecting are the policies that select the subject, ascending.
@@ -45,18 +46,31 @@ func selecting(s Subject, policies []*mesh.Resource) []*mesh.Resource {
 
 // web is the client of the vectors: label app=web, inbound http on 8000, tag kuma.io/service=web.
 func web() Subject {
-	return Subject{Dataplane: &mesh.Resource{
-		Key:    mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: "east", Name: "web"},
-		Labels: map[string]string{"app": "web"},
-		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{
-			{Port: 8000, Name: "http", Tags: map[string]string{"kuma.io/service": "web", "version": "1"}},
-			{Port: 9000, Tags: map[string]string{"kuma.io/service": "web-admin"}},
-		}}},
-	}, Services: []mesh.Key{{Kind: mesh.KindMeshService, Mesh: "default", Zone: "east", Name: "web-all"}}}
+	return Subject{
+		Dataplane: &mesh.Resource{
+			Key:    mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: "east", Name: "web"},
+			Labels: map[string]string{"app": "web"},
+			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+				Address: "10.0.0.1",
+				Inbound: []*meshv1.Dataplane_Inbound{
+					{
+						Port: 8000,
+						Name: "http",
+						Tags: map[string]string{"kuma.io/service": "web", "version": "1"},
+					},
+					{Port: 9000, Tags: map[string]string{"kuma.io/service": "web-admin"}},
+				},
+			}},
+		},
+		Services: []mesh.Key{{Kind: mesh.KindMeshService, Mesh: "default", Zone: "east", Name: "web-all"}},
+	}
 }
 
 // backend is the destination of the vectors, port 3001 called main.
-var backend = Destination{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "east", Name: "backend"}, Section: "main"}
+var backend = Destination{
+	Key:     mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "east", Name: "backend"},
+	Section: "main",
+}
 
 const defaults = `
 type: MeshTimeout
@@ -76,7 +90,8 @@ func timeout(name, top, to, value string) string {
 	} else {
 		to = "{kind: Mesh}"
 	}
-	return "type: MeshTimeout\nname: " + name + "\nspec: {targetRef: " + top + ", to: [{targetRef: " + to + ", default: {http: {requestTimeout: " + value + "}}}]}\n---\n"
+	return "type: MeshTimeout\nname: " + name + "\nspec: {targetRef: " + top + ", to: [{targetRef: " + to +
+		", default: {http: {requestTimeout: " + value + "}}}]}\n---\n"
 }
 
 func requestTimeout(conf proto.Message) time.Duration {

@@ -5,8 +5,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// TCPRule is what MeshTCPRoutes say of the connections to a destination. Its parts are shared with the policies: do not
-// change them.
+// TCPRule is what MeshTCPRoutes say of the connections to a destination. Its parts are shared with
+// the policies: do not change them.
 type TCPRule struct {
 	// BackendRefs is empty if connections go to the destination itself.
 	BackendRefs []*meshv1.BackendRef
@@ -16,9 +16,10 @@ type TCPRule struct {
 	Policy *mesh.Resource
 }
 
-// TCPRoute is the rule of the highest-ranking entry that means d (traffic-policies 3.5): the one rule of an entry replaces
-// that of lower ones whole, for all it has is a list. An entry without rules means the destination itself and replaces as
-// well. False if no entry means d. The policies are those that select the proxy, ascending by [Compare].
+// TCPRoute is the rule of the highest-ranking entry that means d (traffic-policies 3.5): the one
+// rule of an entry replaces that of lower ones whole, for all it has is a list. An entry without
+// rules means the destination itself and replaces as well. False if no entry means d. The policies
+// are those that select the proxy, ascending by [Compare].
 func TCPRoute(policies []*mesh.Resource, d Destination) (TCPRule, bool) {
 	list := entriesFor(policies, d)
 	for i := len(list) - 1; i >= 0; i-- {

@@ -11,14 +11,15 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Store is the contract; see the package comment. All methods are safe for concurrent use. Each returns ctx's error when
-// ctx ends first, and [ErrClosed] after Close.
+// Store is the contract; see the package comment. All methods are safe for concurrent use. Each
+// returns ctx's error when ctx ends first, and [ErrClosed] after Close.
 type Store interface {
 	// ID is the store's identity, 16 random bytes as hex, made when the store is created.
 	ID() string
 
-	// Commit applies txn. Errors: [*ConflictError] (a check failed), [*InvalidError] (the txn makes no sense: unknown
-	// kind, empty name, two ops on a key other than one Put and one PutStatus), [ErrUnavailable].
+	// Commit applies txn. Errors: [*ConflictError] (a check failed), [*InvalidError] (the txn makes
+	// no sense: unknown kind, empty name, two ops on a key other than one Put and one PutStatus),
+	// [ErrUnavailable].
 	Commit(ctx context.Context, txn Txn) (Result, error)
 
 	// Get reads one resource at the latest revision; [ErrNotFound] if there is none.
@@ -33,12 +34,13 @@ type Store interface {
 	// Snapshot reads everything at one revision, in the order of keys.
 	Snapshot(ctx context.Context) (Snapshot, error)
 
-	// Watch follows commits after revision after. It fails with [ErrCompacted] if the log does not reach back that far,
-	// and with [*InvalidError] if after is beyond the latest revision (the cursor is of another store).
+	// Watch follows commits after revision after. It fails with [ErrCompacted] if the log does not
+	// reach back that far, and with [*InvalidError] if after is beyond the latest revision (the
+	// cursor is of another store).
 	Watch(ctx context.Context, after uint64) (Watch, error)
 
-	// History reads the log of one key, newest first, at most limit commits (0: all that are left); each commit's
-	// Changes holds only those of the key.
+	// History reads the log of one key, newest first, at most limit commits (0: all that are left);
+	// each commit's Changes holds only those of the key.
 	History(ctx context.Context, key mesh.Key, limit int) ([]Commit, error)
 
 	// Compact drops log entries of revisions up to and including through. Current state is never touched.
@@ -50,8 +52,8 @@ type Store interface {
 
 // Watch delivers commits. One goroutine uses it.
 type Watch interface {
-	// Next blocks until the next commit is there. Errors: [ErrCompacted], [ErrUnavailable] (try Next again; nothing is
-	// lost), [ErrClosed], ctx's.
+	// Next blocks until the next commit is there. Errors: [ErrCompacted], [ErrUnavailable] (try
+	// Next again; nothing is lost), [ErrClosed], ctx's.
 	Next(ctx context.Context) (Commit, error)
 	// Close releases the watch; it is idempotent.
 	Close()
@@ -81,13 +83,15 @@ type Result struct {
 // Check must hold for a Txn to commit. It is one of [KeyAt], [KindUnchanged].
 type Check interface{ check() }
 
-// KeyAt holds if the key's last write (of spec or labels) was at Revision; 0 means that the key does not exist.
+// KeyAt holds if the key's last write (of spec or labels) was at Revision; 0 means that the key
+// does not exist.
 type KeyAt struct {
 	Key      mesh.Key
 	Revision uint64
 }
 
-// KindUnchanged holds if no spec or label of the kind in the mesh (empty: in any) changed, appeared or went since Since.
+// KindUnchanged holds if no spec or label of the kind in the mesh (empty: in any) changed, appeared
+// or went since Since.
 type KindUnchanged struct {
 	Kind  mesh.Kind
 	Mesh  string
@@ -100,10 +104,11 @@ func (KindUnchanged) check() {}
 // Op is one write. It is one of [Put], [PutStatus], [Delete], [SetMeta].
 type Op interface{ op() }
 
-// Put creates or replaces spec and labels. The store fills Revision, Generation, Created and Modified of what it stores
-// (Created is kept from Resource if set, so that a copy keeps its owner's); Resource.Status is ignored: add a PutStatus of
-// the same key to write both, which is one change. Another OriginRevision is a change too; Generation grows only if the
-// spec differs. The store keeps Resource: do not change it afterwards.
+// Put creates or replaces spec and labels. The store fills Revision, Generation, Created and
+// Modified of what it stores (Created is kept from Resource if set, so that a copy keeps its
+// owner's); Resource.Status is ignored: add a PutStatus of the same key to write both, which is one
+// change. Another OriginRevision is a change too; Generation grows only if the spec differs. The
+// store keeps Resource: do not change it afterwards.
 type Put struct{ Resource *mesh.Resource }
 
 // PutStatus replaces the status of an existing resource; it is dropped in silence if the resource is gone.
@@ -115,7 +120,8 @@ type PutStatus struct {
 // Delete removes a resource; it is dropped in silence if there is none.
 type Delete struct{ Key mesh.Key }
 
-// SetMeta writes a named value beside the resources; it makes no change that a watch shows, and no revision of its own.
+// SetMeta writes a named value beside the resources; it makes no change that a watch shows, and no
+// revision of its own.
 type SetMeta struct {
 	Name  string
 	Value []byte
@@ -188,12 +194,14 @@ func (e *ConflictError) Error() string {
 		}
 		return fmt.Sprintf("%s is at revision %d, expected %d", c.Key, e.Revision, c.Revision)
 	case KindUnchanged:
-		return fmt.Sprintf("%s of mesh %q changed at revision %d, after %d", c.Kind, c.Mesh, e.Revision, c.Since)
+		return fmt.Sprintf("%s of mesh %q changed at revision %d, after %d", c.Kind, c.Mesh, e.Revision,
+			c.Since)
 	}
 	return "conflict"
 }
 
-// InvalidError is a transaction or a call that makes no sense: a bug of the caller or a cursor of another store.
+// InvalidError is a transaction or a call that makes no sense: a bug of the caller or a cursor of
+// another store.
 type InvalidError struct{ Reason string }
 
 func (e *InvalidError) Error() string { return "invalid: " + e.Reason }
@@ -205,19 +213,21 @@ type CorruptError struct {
 }
 
 func (e *CorruptError) Error() string {
-	return fmt.Sprintf("%s is damaged: %v; restore it from a backup, or move it away to start empty", e.Where, e.Err)
+	return fmt.Sprintf("%s is damaged: %v; restore it from a backup, or move it away to start empty", e.Where,
+		e.Err)
 }
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
 // Sealer encrypts secret specs. Implementations are safe for concurrent use.
 type Sealer interface {
-	// Seal encrypts plain, bound to context (the key as text): a sealed value moved to another key does not open.
+	// Seal encrypts plain, bound to context (the key as text): a sealed value moved to another key
+	// does not open.
 	Seal(plain, context []byte) ([]byte, error)
 	// Open is the inverse of Seal.
 	Open(sealed, context []byte) ([]byte, error)
-	// Fingerprint names the key without revealing it: the store keeps it, and opening a store whose kept fingerprint
-	// differs fails with [*WrongKeyError].
+	// Fingerprint names the key without revealing it: the store keeps it, and opening a store whose
+	// kept fingerprint differs fails with [*WrongKeyError].
 	Fingerprint() string
 }
 
@@ -225,6 +235,8 @@ type Sealer interface {
 type WrongKeyError struct{ Want, Got string }
 
 func (e *WrongKeyError) Error() string {
-	return fmt.Sprintf("the encryption key has fingerprint %s, but this store was made with %s: give that key's file with "+
-		"--encryption-key-file (it is encryption.key in the data directory of the replica that created the store)", e.Got, e.Want)
+	return fmt.Sprintf("the encryption key has fingerprint %s, but this store was made with %s: give that "+
+		"key's file with "+
+		"--encryption-key-file (it is encryption.key in the data directory of the replica that "+
+		"created the store)", e.Got, e.Want)
 }

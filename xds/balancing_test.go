@@ -84,15 +84,20 @@ func hashed(a *routev3.RouteAction) []string {
 	return out
 }
 
-// TestVectorsOfBalancingAndTCP are the vectors 16 to 18 and 31 to 33 of traffic-policies 13, at the level of Envoy.
+// TestVectorsOfBalancingAndTCP are the vectors 16 to 18 and 31 to 33 of traffic-policies 13, at the
+// level of Envoy.
 func TestVectorsOfBalancingAndTCP(t *testing.T) {
 	tcpRoute := func(refs string) string {
-		return "type: MeshTCPRoute\nmesh: default\nname: tcp\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [{default: {backendRefs: [" + refs + "]}}]}]}\n---\n"
+		return "type: MeshTCPRoute\nmesh: default\nname: tcp\nspec: {to: [{targetRef: {kind: MeshService, " +
+			"name: backend}, rules: [{default: {backendRefs: [" + refs + "]}}]}]}\n---\n"
 	}
 	strategy := func(name, kind, conf string) string {
-		return "type: MeshLoadBalancingStrategy\nmesh: default\nname: " + name + "\nspec: {to: [{targetRef: {kind: " + kind + "}, default: " + conf + "}]}\n---\n"
+		return "type: MeshLoadBalancingStrategy\nmesh: default\nname: " + name +
+			"\nspec: {to: [{targetRef: {kind: " + kind + "}, default: " + conf + "}]}\n---\n"
 	}
-	const httpRoute = "type: MeshHTTPRoute\nmesh: default\nname: route\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [{matches: [{path: {type: Exact, value: /a}}], default: {backendRefs: [{kind: MeshService, name: backend, port: 3001}]}}]}]}\n---\n"
+	const httpRoute = "type: MeshHTTPRoute\nmesh: default\nname: route\nspec: {to: [{targetRef: {kind: " +
+		"MeshService, name: backend}, rules: [{matches: [{path: {type: Exact, value: /a}}], default: " +
+		"{backendRefs: [{kind: MeshService, name: backend, port: 3001}]}}]}]}\n---\n"
 	for _, tc := range []struct {
 		name, policies string
 		check          func(t *testing.T, table *delta.Table)
@@ -105,51 +110,67 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 				t.Error("there are routes that nobody asks for")
 			}
 		}},
-		{"17", tcpRoute("{kind: MeshService, name: db, port: 3001}") + httpRoute, func(t *testing.T, table *delta.Table) {
-			if diff := cmp.Diff([]string{"http_connection_manager"}, filters(t, table, backendKRI)); diff != "" {
-				t.Error(diff)
-			}
-			if table.Lookup(delta.TypeCluster, "kri_msvc_default_east__db_main") != nil {
-				t.Error("the MeshTCPRoute has a say")
-			}
-		}},
-		{"18", tcpRoute("{kind: MeshService, name: db, port: 3001, weight: 0}, {kind: MeshService, name: backend, port: 3001, weight: 0}"), func(t *testing.T, table *delta.Table) {
+		{"17", tcpRoute("{kind: MeshService, name: db, port: 3001}") + httpRoute,
+			func(t *testing.T, table *delta.Table) {
+				if diff := cmp.Diff([]string{"http_connection_manager"},
+					filters(t, table, backendKRI)); diff != "" {
+					t.Error(diff)
+				}
+				if table.Lookup(delta.TypeCluster, "kri_msvc_default_east__db_main") != nil {
+					t.Error("the MeshTCPRoute has a say")
+				}
+			}},
+		{"18", tcpRoute("{kind: MeshService, name: db, port: 3001, weight: 0}, {kind: MeshService, name: " +
+			"backend, port: 3001, weight: 0}"), func(t *testing.T, table *delta.Table) {
 			if got := filters(t, table, backendKRI); len(got) != 0 {
 				t.Errorf("filters %v", got)
 			}
 		}},
-		{"18 with references that find nobody (design 9.2)", tcpRoute("{kind: MeshService, name: missing, port: 3001}"), func(t *testing.T, table *delta.Table) {
-			if got := filters(t, table, backendKRI); len(got) != 0 {
-				t.Errorf("filters %v", got)
-			}
-		}},
-		{"31", strategy("s", "Mesh", "{localityAwareness: {localZone: {affinityTags: [{key: node}, {key: rack}]}}}"), func(t *testing.T, table *delta.Table) {
-			e := lookup[*endpointv3.ClusterLoadAssignment](t, table, delta.TypeEndpoint, backendKRI)
-			if len(e.Endpoints) != 1 || e.Endpoints[0].GetLoadBalancingWeight().GetValue() != 90 || e.Endpoints[0].GetLocality().GetSubZone() != "node=n1" ||
-				e.GetPolicy().GetOverprovisioningFactor().GetValue() != 200 {
-				t.Errorf("%v", e)
-			}
-			c := lookup[*clusterv3.Cluster](t, table, delta.TypeCluster, backendKRI)
-			if c.GetCommonLbConfig().GetLocalityWeightedLbConfig() == nil {
-				t.Errorf("the cluster does not weight localities: %v", c.GetCommonLbConfig())
-			}
-		}},
-		{"32, with decision 12.15: 143 instead of 100", strategy("s", "Mesh", "{localityAwareness: {crossZone: {failover: [{to: {type: Any}}], failoverThreshold: {percentage: 70}}}}"), func(t *testing.T, table *delta.Table) {
-			e := lookup[*endpointv3.ClusterLoadAssignment](t, table, delta.TypeEndpoint, backendKRI)
-			if got := e.GetPolicy().GetOverprovisioningFactor().GetValue(); got != 143 {
-				t.Errorf("overprovisioning %d", got)
-			}
-		}},
-		{"33", httpRoute + strategy("all", "Mesh", "{hashPolicies: [{type: Header, header: {name: x-mesh}}]}") +
-			strategy("one", "MeshHTTPRoute, name: route", "{hashPolicies: [{type: Header, header: {name: x-route}}]}"), func(t *testing.T, table *delta.Table) {
-			routes := lookup[*routev3.RouteConfiguration](t, table, delta.TypeRoute, backendKRI).VirtualHosts[0].Routes
-			if len(routes) != 2 {
-				t.Fatalf("%d routes", len(routes))
-			}
-			if diff := cmp.Diff([][]string{{"x-route"}, {"x-mesh"}}, [][]string{hashed(routes[0].GetRoute()), hashed(routes[1].GetRoute())}); diff != "" {
-				t.Error(diff)
-			}
-		}},
+		{"18 with references that find nobody (design 9.2)",
+			tcpRoute("{kind: MeshService, name: missing, port: 3001}"),
+			func(t *testing.T, table *delta.Table) {
+				if got := filters(t, table, backendKRI); len(got) != 0 {
+					t.Errorf("filters %v", got)
+				}
+			}},
+		{"31", strategy("s", "Mesh",
+			"{localityAwareness: {localZone: {affinityTags: [{key: node}, {key: rack}]}}}"),
+			func(t *testing.T, table *delta.Table) {
+				e := lookup[*endpointv3.ClusterLoadAssignment](t, table, delta.TypeEndpoint, backendKRI)
+				if len(e.Endpoints) != 1 || e.Endpoints[0].GetLoadBalancingWeight().GetValue() != 90 ||
+					e.Endpoints[0].GetLocality().GetSubZone() != "node=n1" ||
+					e.GetPolicy().GetOverprovisioningFactor().GetValue() != 200 {
+					t.Errorf("%v", e)
+				}
+				c := lookup[*clusterv3.Cluster](t, table, delta.TypeCluster, backendKRI)
+				if c.GetCommonLbConfig().GetLocalityWeightedLbConfig() == nil {
+					t.Errorf("the cluster does not weight localities: %v", c.GetCommonLbConfig())
+				}
+			}},
+		{"32, with decision 12.15: 143 instead of 100",
+			strategy("s", "Mesh",
+				"{localityAwareness: {crossZone: {failover: [{to: {type: Any}}], failoverThreshold: "+
+					"{percentage: 70}}}}"), func(t *testing.T, table *delta.Table) {
+				e := lookup[*endpointv3.ClusterLoadAssignment](t, table, delta.TypeEndpoint, backendKRI)
+				if got := e.GetPolicy().GetOverprovisioningFactor().GetValue(); got != 143 {
+					t.Errorf("overprovisioning %d", got)
+				}
+			}},
+		{"33", httpRoute + strategy("all", "Mesh",
+			"{hashPolicies: [{type: Header, header: {name: x-mesh}}]}") +
+			strategy("one", "MeshHTTPRoute, name: route",
+				"{hashPolicies: [{type: Header, header: {name: x-route}}]}"),
+			func(t *testing.T, table *delta.Table) {
+				routes := lookup[*routev3.RouteConfiguration](t, table, delta.TypeRoute,
+					backendKRI).VirtualHosts[0].Routes
+				if len(routes) != 2 {
+					t.Fatalf("%d routes", len(routes))
+				}
+				if diff := cmp.Diff([][]string{{"x-route"}, {"x-mesh"}},
+					[][]string{hashed(routes[0].GetRoute()), hashed(routes[1].GetRoute())}); diff != "" {
+					t.Error(diff)
+				}
+			}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			table := compileText(t, []byte(vectorBase+strings.TrimSuffix(tc.policies, "---\n")))
@@ -160,18 +181,22 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 }
 
 func strategyFor(service string, a *meshv1.MeshLoadBalancingStrategy_LocalityAwareness) *mesh.Resource {
-	return resource(mesh.KindMeshLoadBalancingStrategy, "", "near-"+service, &meshv1.MeshLoadBalancingStrategy{To: []*meshv1.MeshLoadBalancingStrategy_To{{
-		TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: service},
-		Default:   &meshv1.MeshLoadBalancingStrategy_Conf{LocalityAwareness: a}}}})
+	return resource(mesh.KindMeshLoadBalancingStrategy, "", "near-"+service,
+		&meshv1.MeshLoadBalancingStrategy{To: []*meshv1.MeshLoadBalancingStrategy_To{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: service},
+			Default:   &meshv1.MeshLoadBalancingStrategy_Conf{LocalityAwareness: a},
+		}}})
 }
 
 func byNode() *meshv1.MeshLoadBalancingStrategy_LocalityAwareness {
-	return &meshv1.MeshLoadBalancingStrategy_LocalityAwareness{LocalZone: &meshv1.MeshLoadBalancingStrategy_LocalZone{
-		AffinityTags: []*meshv1.MeshLoadBalancingStrategy_AffinityTag{{Key: "node"}}}}
+	return &meshv1.MeshLoadBalancingStrategy_LocalityAwareness{
+		LocalZone: &meshv1.MeshLoadBalancingStrategy_LocalZone{
+			AffinityTags: []*meshv1.MeshLoadBalancingStrategy_AffinityTag{{Key: "node"}}}}
 }
 
-// TestAffinityShares: endpoints differ only as far as the tags that a policy names do. Callers with equal values share one
-// node and one group; a tag that no policy names, or a destination of which none speaks, makes no difference.
+// TestAffinityShares: endpoints differ only as far as the tags that a policy names do. Callers with
+// equal values share one node and one group; a tag that no policy names, or a destination of which
+// none speaks, makes no difference.
 func TestAffinityShares(t *testing.T) {
 	w := newWorld(t)
 	caller := func(i int) *mesh.Resource {
@@ -185,8 +210,10 @@ func TestAffinityShares(t *testing.T) {
 		r.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Tags["node"] = node
 		return r
 	}
-	rs := []*mesh.Resource{testMesh("STRICT"), testService(testZone, "api", 8080), testService(testZone, "other", 8080),
-		instance("api-0", "10.0.0.1", "api", "n0"), instance("api-1", "10.0.0.2", "api", "n1"), instance("other-0", "10.0.0.3", "other", "n0")}
+	rs := []*mesh.Resource{testMesh("STRICT"), testService(testZone, "api", 8080),
+		testService(testZone, "other", 8080),
+		instance("api-0", "10.0.0.1", "api", "n0"), instance("api-1", "10.0.0.2", "api", "n1"),
+		instance("other-0", "10.0.0.3", "other", "n0")}
 	var feeds []*feed
 	for i := range 6 {
 		rs = append(rs, caller(i))
@@ -208,7 +235,8 @@ func TestAffinityShares(t *testing.T) {
 		t.Fatal("callers without a policy do not share")
 	}
 	w.put(strategyFor("api", byNode()))
-	if endpoints(0, "api") == before || endpoints(0, "api") == endpoints(1, "api") || endpoints(0, "api").Version == endpoints(1, "api").Version {
+	if endpoints(0, "api") == before || endpoints(0, "api") == endpoints(1, "api") ||
+		endpoints(0, "api").Version == endpoints(1, "api").Version {
 		t.Error("the policy has no effect")
 	}
 	if outbound(0) != outbound(2) || outbound(1) != outbound(3) {
@@ -232,7 +260,8 @@ func TestAffinityShares(t *testing.T) {
 	got := w.computes(func() {
 		w.put(resource(mesh.KindDataplaneInsight, testZone, "api-0", &meshv1.ProxyInsight{State: "Lost"}))
 	})
-	for q, most := range map[string]uint64{"local_endpoints": 2, "endpoints": 2, "group": 2, "cluster": 0, "listener": 0, "routes": 0, "confs": 0, "caller_tags": 0} {
+	for q, most := range map[string]uint64{"local_endpoints": 2, "endpoints": 2, "group": 2, "cluster": 0,
+		"listener": 0, "routes": 0, "confs": 0, "caller_tags": 0} {
 		if got[q] > most {
 			t.Errorf("an endpoint's health: %s was computed %d times, want at most %d", q, got[q], most)
 		}
@@ -241,7 +270,8 @@ func TestAffinityShares(t *testing.T) {
 		t.Errorf("an endpoint's health: %v", got)
 	}
 
-	// A tag that no policy names is nobody's affair; one that a policy names moves the caller to the others with its value.
+	// A tag that no policy names is nobody's affair; one that a policy names moves the caller to
+	// the others with its value.
 	pod := caller(4)
 	pod.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Tags["pod"] = "else"
 	if got := w.computes(func() { w.put(pod) }); got["group"]+got["endpoints"] > 0 {
@@ -249,7 +279,8 @@ func TestAffinityShares(t *testing.T) {
 	}
 	node := caller(4)
 	node.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Tags["node"] = "n1"
-	if got := w.computes(func() { w.put(node) }); got["group"]+got["endpoints"] > 0 || outbound(4) != outbound(1) {
+	if got := w.computes(func() { w.put(node) }); got["group"]+got["endpoints"] > 0 ||
+		outbound(4) != outbound(1) {
 		t.Errorf("a tag that a policy names: %v", got)
 	}
 	w.remove(strategyFor("api", nil).Key)
@@ -258,26 +289,41 @@ func TestAffinityShares(t *testing.T) {
 	}
 }
 
-// TestExtremes: what is valid but makes no sense, alone or after a merge, is still a configuration that a proxy takes.
+// TestExtremes: what is valid but makes no sense, alone or after a merge, is still a configuration
+// that a proxy takes.
 func TestExtremes(t *testing.T) {
 	const most = "4294967295"
 	strategy := func(name, conf string) string {
-		return "type: MeshLoadBalancingStrategy\nmesh: default\nname: " + name + "\nspec: {to: [{targetRef: {kind: Mesh}, default: " + conf + "}]}\n---\n"
+		return "type: MeshLoadBalancingStrategy\nmesh: default\nname: " + name +
+			"\nspec: {to: [{targetRef: {kind: Mesh}, default: " + conf + "}]}\n---\n"
 	}
 	route := func(kind, rule string) string {
-		return "type: " + kind + "\nmesh: default\nname: r\nspec: {to: [{targetRef: {kind: MeshService, name: backend}, rules: [{" + rule +
-			"default: {backendRefs: [{kind: MeshService, name: backend, port: 3001, weight: 1000000}, {kind: MeshService, name: backend, port: 3001, weight: 1000000}]}}]}]}\n---\n"
+		return "type: " + kind +
+			"\nmesh: default\nname: r\nspec: {to: [{targetRef: {kind: MeshService, name: " +
+			"backend}, rules: [{" + rule +
+			"default: {backendRefs: [{kind: MeshService, name: backend, port: 3001, weight: " +
+			"1000000}, {kind: " +
+			"MeshService, name: backend, port: 3001, weight: 1000000}]}}]}]}\n---\n"
 	}
 	for _, tc := range []struct{ name, policies string }{
-		{"choices and bias", strategy("a", "{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: "+most+", activeRequestBias: 1000000}}}")},
+		{"choices and bias", strategy("a",
+			"{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: "+most+
+				", activeRequestBias: 1000000}}}")},
 		{"a ring of one", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 1}}}")},
-		{"the largest ring", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {minRingSize: 8000000, maxRingSize: 8000000}}}")},
-		{"rings that cross in the merge", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {minRingSize: 5000}}}") +
-			strategy("b", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 100}}}")},
+		{"the largest ring", strategy("a",
+			"{loadBalancer: {type: RingHash, ringHash: {minRingSize: 8000000, maxRingSize: 8000000}}}")},
+		{"rings that cross in the merge",
+			strategy("a", "{loadBalancer: {type: RingHash, ringHash: {minRingSize: 5000}}}") +
+				strategy("b", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 100}}}")},
 		{"a table of two", strategy("a", "{loadBalancer: {type: Maglev, maglev: {tableSize: 2}}}")},
-		{"locality weights", strategy("a", "{localityAwareness: {localZone: {affinityTags: [{key: node, weight: "+most+"}, {key: rack, weight: "+most+"}]}}}")},
-		{"many tags", strategy("a", "{localityAwareness: {localZone: {affinityTags: ["+strings.TrimSuffix(strings.Repeat("{key: none}, ", 30), ", ")+", {key: node}]}}}")},
-		{"a threshold of nearly nothing", strategy("a", "{localityAwareness: {crossZone: {failoverThreshold: {percentage: \"0.0001\"}}}}")},
+		{"locality weights", strategy("a",
+			"{localityAwareness: {localZone: {affinityTags: [{key: node, weight: "+most+
+				"}, {key: rack, weight: "+most+"}]}}}")},
+		{"many tags", strategy("a",
+			"{localityAwareness: {localZone: {affinityTags: ["+
+				strings.TrimSuffix(strings.Repeat("{key: none}, ", 30), ", ")+", {key: node}]}}}")},
+		{"a threshold of nearly nothing",
+			strategy("a", "{localityAwareness: {crossZone: {failoverThreshold: {percentage: \"0.0001\"}}}}")},
 		{"weights of requests", route("MeshHTTPRoute", "matches: [{path: {type: PathPrefix, value: /}}], ")},
 		{"weights of connections", route("MeshTCPRoute", "")},
 	} {

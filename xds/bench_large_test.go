@@ -12,7 +12,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// The size of the large mesh: services with instances each, and proxies that each reach a few of the services.
+// The size of the large mesh: services with instances each, and proxies that each reach a few of
+// the services.
 const (
 	largeServices  = 10_000
 	largeInstances = 3
@@ -27,20 +28,31 @@ func largeWorld(tb testing.TB) (w *world, feeds []delta.Feed) {
 	for i := range largeServices {
 		name := fmt.Sprintf("svc-%d", i)
 		s := testService(testZone, name, 8080)
-		rs = append(rs, s, &mesh.Resource{Key: mesh.VirtualAddressKey(testZone, s.Key), Spec: &meshv1.VirtualAddress{Ip: fmt.Sprintf("241.%d.%d.%d", i>>16, i>>8&255, i&255)}})
+		rs = append(rs, s, &mesh.Resource{
+			Key:  mesh.VirtualAddressKey(testZone, s.Key),
+			Spec: &meshv1.VirtualAddress{Ip: fmt.Sprintf("241.%d.%d.%d", i>>16, i>>8&255, i&255)},
+		})
 		for j := range largeInstances {
-			rs = append(rs, testDataplane(fmt.Sprintf("%s-%d", name, j), fmt.Sprintf("10.%d.%d.%d", j, i>>8&255, i&255), name, 8080))
+			rs = append(rs, testDataplane(fmt.Sprintf("%s-%d", name, j),
+				fmt.Sprintf("10.%d.%d.%d", j, i>>8&255, i&255), name, 8080))
 		}
 	}
 	var proxies []mesh.Key
 	for i := range largeProxies {
-		dp := testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.100.%d.%d", i/200, i%200+1), "client", 8080)
+		dp := testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.100.%d.%d", i/200, i%200+1), "client",
+			8080)
 		var refs []*meshv1.Dataplane_ReachableBackendRef
 		for j := range largeReach {
-			refs = append(refs, &meshv1.Dataplane_ReachableBackendRef{Kind: "MeshService", Name: fmt.Sprintf("svc-%d", (i*largeReach+j)%largeServices)})
+			refs = append(refs, &meshv1.Dataplane_ReachableBackendRef{
+				Kind: "MeshService",
+				Name: fmt.Sprintf("svc-%d", (i*largeReach+j)%largeServices),
+			})
 		}
-		dp.Spec.(*meshv1.Dataplane).Networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{RedirectPortInbound: 15006, RedirectPortOutbound: 15001,
-			ReachableBackends: &meshv1.Dataplane_ReachableBackends{Refs: refs}}
+		dp.Spec.(*meshv1.Dataplane).Networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
+			RedirectPortInbound:  15006,
+			RedirectPortOutbound: 15001,
+			ReachableBackends:    &meshv1.Dataplane_ReachableBackends{Refs: refs},
+		}
 		proxies = append(proxies, dp.Key)
 		rs = append(rs, dp)
 	}
@@ -110,14 +122,16 @@ func BenchmarkLarge(b *testing.B) {
 			}
 		}, 1},
 		{"health", func(i int) {
-			w.put(resource(mesh.KindDataplaneInsight, testZone, "svc-700-1", &meshv1.ProxyInsight{State: []string{"Online", "Lost"}[i%2]}))
+			w.put(resource(mesh.KindDataplaneInsight, testZone, "svc-700-1",
+				&meshv1.ProxyInsight{State: []string{"Online", "Lost"}[i%2]}))
 		}, 1},
 		{"policy for one", func(i int) {
 			r := benchTimeout("svc-700", time.Duration(i+1)*time.Millisecond)
 			r.Key.Name = "one"
 			w.put(r)
 		}, 1},
-		{"policy for every", func(i int) { w.put(benchTimeout("", time.Duration(i+1)*time.Millisecond)) }, largeProxies},
+		{"policy for every", func(i int) { w.put(benchTimeout("", time.Duration(i+1)*time.Millisecond)) },
+			largeProxies},
 		{"service", func(i int) {
 			s := testService(testZone, "svc-700", 8080)
 			s.Spec.(*meshv1.MeshService).Identities[0].Value = fmt.Sprint("id-", i)
@@ -133,14 +147,30 @@ func BenchmarkLarge(b *testing.B) {
 		}, 0},
 		{"route", func(i int) {
 			port := uint32(8080)
-			w.put(resource(mesh.KindMeshHTTPRoute, "", "r", &meshv1.MeshHTTPRoute{To: []*meshv1.MeshHTTPRoute_To{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "svc-700"},
-				Rules: []*meshv1.MeshHTTPRoute_Rule{{Matches: []*meshv1.MeshHTTPRoute_RouteMatch{{Path: &meshv1.MeshHTTPRoute_PathMatch{Type: "PathPrefix", Value: fmt.Sprint("/v", i)}}}, Default: &meshv1.MeshHTTPRoute_Conf{BackendRefs: []*meshv1.BackendRef{
-					{Kind: "MeshService", Name: fmt.Sprint("svc-", 700+i%2), Port: &port}}}}}}}}))
+			w.put(resource(mesh.KindMeshHTTPRoute, "", "r",
+				&meshv1.MeshHTTPRoute{To: []*meshv1.MeshHTTPRoute_To{{
+					TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "svc-700"},
+					Rules: []*meshv1.MeshHTTPRoute_Rule{{
+						Matches: []*meshv1.MeshHTTPRoute_RouteMatch{{Path: &meshv1.MeshHTTPRoute_PathMatch{
+							Type:  "PathPrefix",
+							Value: fmt.Sprint("/v", i),
+						}}},
+						Default: &meshv1.MeshHTTPRoute_Conf{BackendRefs: []*meshv1.BackendRef{
+							{Kind: "MeshService", Name: fmt.Sprint("svc-", 700+i%2), Port: &port}}},
+					}},
+				}}}))
 		}, 1},
 		{"client comes", func(i int) {
 			dp := testDataplane("dp-7", fmt.Sprintf("10.200.0.%d", i%200), "client", 8080)
-			dp.Spec.(*meshv1.Dataplane).Networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{RedirectPortInbound: 15006, RedirectPortOutbound: 15001,
-				ReachableBackends: &meshv1.Dataplane_ReachableBackends{Refs: []*meshv1.Dataplane_ReachableBackendRef{{Kind: "MeshService", Name: fmt.Sprint("svc-", i%100)}}}}
+			dp.Spec.(*meshv1.Dataplane).Networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
+				RedirectPortInbound:  15006,
+				RedirectPortOutbound: 15001,
+
+				ReachableBackends: &meshv1.Dataplane_ReachableBackends{Refs: []*meshv1.Dataplane_ReachableBackendRef{{
+					Kind: "MeshService",
+					Name: fmt.Sprint("svc-", i%100),
+				}}},
+			}
 			w.put(dp)
 		}, 1},
 	} {
@@ -161,7 +191,8 @@ func BenchmarkLarge(b *testing.B) {
 					b.Fatalf("%d proxies were woken, want %d", n, tc.woken)
 				}
 			}
-			// The first one makes what the others change: a new policy is in the set of every proxy that it selects.
+			// The first one makes what the others change: a new policy is in the set of every proxy
+			// that it selects.
 			b.ReportMetric(float64(first.Microseconds()), "first-µs")
 			report(b, took)
 		})

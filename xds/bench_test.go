@@ -27,7 +27,8 @@ func benchWorld(b *testing.B) *world {
 		rs = append(rs, testService(testZone, calls[i], 8080))
 	}
 	for i := range benchProxies {
-		rs = append(rs, testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.0.%d.%d", i/200, i%200+1), calls[i%benchServices], 8080, calls...))
+		rs = append(rs, testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.0.%d.%d", i/200, i%200+1),
+			calls[i%benchServices], 8080, calls...))
 	}
 	w.put(rs...)
 	for _, r := range rs {
@@ -44,8 +45,13 @@ func benchTimeout(service string, d time.Duration) *mesh.Resource {
 	if service != "" {
 		target = &meshv1.TargetRef{Kind: "MeshService", Name: service}
 	}
-	return resource(mesh.KindMeshTimeout, "", "bench", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{TargetRef: target,
-		Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(d), Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}}}}})
+	return resource(mesh.KindMeshTimeout, "", "bench", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
+		TargetRef: target,
+		Default: &meshv1.MeshTimeout_Conf{
+			ConnectionTimeout: durationpb.New(d),
+			Http:              &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)},
+		},
+	}}})
 }
 
 // BenchmarkPolicyAll: a policy for every destination changes.

@@ -12,10 +12,11 @@ import (
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
-// A gRPC client has no addresses to listen at: it asks for a listener by the name that the program calls. Names are looked
-// up on demand, by recorded reads, so that a client costs what it calls and is woken by that alone. Its resources bear the
-// names of the Envoys' but hold what gRPC takes; all queries that give one are of this file and are remembered apart.
-// What policies say, and which endpoints there are, comes from the queries that Envoys have too.
+// A gRPC client has no addresses to listen at: it asks for a listener by the name that the program
+// calls. Names are looked up on demand, by recorded reads, so that a client costs what it calls and
+// is woken by that alone. Its resources bear the names of the Envoys' but hold what gRPC takes; all
+// queries that give one are of this file and are remembered apart. What policies say, and which
+// endpoints there are, comes from the queries that Envoys have too.
 
 // caller is a client of a proxy: a proxy may have several kinds.
 type caller struct {
@@ -81,8 +82,9 @@ func (q *queries) computeCallListener(_ *reader, k callKey) (*delta.Resource, er
 	return q.pool.encode(delta.TypeListener, k.name, m, err, []mesh.Key{k.ref.Key})
 }
 
-// computeCallCluster: in a mesh that demands mTLS a client needs a certificate; where the mesh also takes clear text it
-// gets that, for gRPC does not offer the ALPN by which sidecars tell mesh connections from the application's own.
+// computeCallCluster: in a mesh that demands mTLS a client needs a certificate; where the mesh also
+// takes clear text it gets that, for gRPC does not offer the ALPN by which sidecars tell mesh
+// connections from the application's own.
 func (q *queries) computeCallCluster(r *reader, k callClusterKey) (*delta.Resource, error) {
 	d := q.destination(r, k.ref.Key)
 	if _, ok := d.Port(k.ref.Section); !ok {
@@ -95,14 +97,18 @@ func (q *queries) computeCallCluster(r *reader, k callClusterKey) (*delta.Resour
 		if k.certificates == "" {
 			ends = translate.NoCertificates
 		} else {
-			tls = &translate.CallTLS{Provider: k.certificates, UpstreamTLS: ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: compile.SNI(k.ref), SANs: d.SANs}}
+			tls = &translate.CallTLS{
+				Provider:    k.certificates,
+				UpstreamTLS: ir.UpstreamTLS{Mesh: d.Key.Mesh, SNI: compile.SNI(k.ref), SANs: d.SANs},
+			}
 		}
 	}
 	m, err := translate.CallCluster(name, ends, tls)
 	return q.pool.encode(delta.TypeCluster, name, m, err, []mesh.Key{k.ref.Key})
 }
 
-// computeCallEndpoints are this zone's: another zone is entered by a server name that gRPC clients do not send.
+// computeCallEndpoints are this zone's: another zone is entered by a server name that gRPC clients
+// do not send.
 func (q *queries) computeCallEndpoints(r *reader, ref compile.Ref) (*delta.Resource, error) {
 	e := ir.Endpoints{Cluster: ref.KRI()}
 	d := q.destination(r, ref.Key)
@@ -118,8 +124,15 @@ func (q *queries) computeCallRoutes(r *reader, k routesKey) (*routesOf, error) {
 	if !ok {
 		return &routesOf{}, nil
 	}
-	// A port of which the protocol is not known carries what the client sends, without policies about requests.
-	config := ir.RouteConfig{Name: k.ref.KRI(), Routes: []ir.Route{{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: k.ref.KRI(), Weight: 1}}}}}
+	// A port of which the protocol is not known carries what the client sends, without policies
+	// about requests.
+	config := ir.RouteConfig{
+		Name: k.ref.KRI(),
+		Routes: []ir.Route{{
+			Match:    ir.Match{Path: "/"},
+			Backends: []ir.Backend{{Cluster: k.ref.KRI(), Weight: 1}},
+		}},
+	}
 	var extra []compile.Ref
 	cause := []mesh.Key{k.ref.Key}
 	if p.Protocol.IsHTTP() {
@@ -181,7 +194,8 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 		if err != nil {
 			return nil, err
 		}
-		ends, err := q.pool.encode(delta.TypeEndpoint, name, translate.CallEndpoints(ir.Endpoints{Cluster: name}), nil, nil)
+		ends, err := q.pool.encode(delta.TypeEndpoint, name,
+			translate.CallEndpoints(ir.Endpoints{Cluster: name}), nil, nil)
 		if err != nil {
 			return nil, err
 		}
@@ -192,16 +206,20 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 	return s, nil
 }
 
-// conditionError is no failure to compute a value but a condition that a person has to see to: it concerns the change that
-// brought it about, and none after that.
+// conditionError is no failure to compute a value but a condition that a person has to see to: it
+// concerns the change that brought it about, and none after that.
 type conditionError string
 
 func (e conditionError) Error() string { return string(e) }
 
-const errKeyless = conditionError("the mesh demands mTLS and this gRPC client has no certificate: name a certificate provider of its bootstrap " +
-	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; until then its calls fail")
+const errKeyless = conditionError("the mesh demands mTLS and this gRPC client has no certificate: name a " +
+	"certificate provider of its bootstrap " +
+	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; " +
+	"until then " +
+	"its calls fail")
 
-// computeKeyless fails where a client without a certificate can reach nobody, which is how [Progress] gets to say so.
+// computeKeyless fails where a client without a certificate can reach nobody, which is how
+// [Progress] gets to say so.
 func (q *queries) computeKeyless(r *reader, meshName string) (bool, error) {
 	if q.mesh.get(r, meshName).MTLS == "STRICT" {
 		return false, errKeyless
@@ -217,11 +235,17 @@ func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
 	t := &delta.Table{}
 	whole := true
 	var lacks []lack
-	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) && names.Value() != "" {
+	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) &&
+		names.Value() != "" {
 		if k.client.CertificateProvider == "" {
 			q.keyless.get(r, k.proxy.Mesh)
 		}
-		at := mesh.Key{Kind: k.proxy.Kind, Mesh: k.proxy.Mesh, Zone: k.proxy.Zone, Namespace: k.proxy.Namespace}
+		at := mesh.Key{
+			Kind:      k.proxy.Kind,
+			Mesh:      k.proxy.Mesh,
+			Zone:      k.proxy.Zone,
+			Namespace: k.proxy.Namespace,
+		}
 		var s *segment
 		if s, whole = q.calls.try(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
 			t.Segments, lacks = append(t.Segments, s.set), s.lacks

@@ -34,8 +34,14 @@ func dataplaneKey(name string) mesh.Key {
 }
 
 func virtual(destination *mesh.Resource, hostnames ...string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.VirtualAddressKey(testZone, destination.Key),
-		Spec: &meshv1.VirtualAddress{Destination: destination.Key.Proto(), Ip: "241.0.0.1", Hostnames: hostnames}}
+	return &mesh.Resource{
+		Key: mesh.VirtualAddressKey(testZone, destination.Key),
+		Spec: &meshv1.VirtualAddress{
+			Destination: destination.Key.Proto(),
+			Ip:          "241.0.0.1",
+			Hostnames:   hostnames,
+		},
+	}
 }
 
 // listeners are what the feed's table has, by name.
@@ -59,11 +65,19 @@ func TestCallNames(t *testing.T) {
 	w := newWorld(t)
 	api := testService(testZone, "api", 8080)
 	spec := api.Spec.(*meshv1.MeshService)
-	spec.Ports = append(spec.Ports, &meshv1.ServicePort{Port: 9090, Name: "main", AppProtocol: "grpc"}, &meshv1.ServicePort{Port: 9091, AppProtocol: "tcp"})
+	spec.Ports = append(spec.Ports, &meshv1.ServicePort{
+		Port:        9090,
+		Name:        "main",
+		AppProtocol: "grpc",
+	}, &meshv1.ServicePort{
+		Port:        9091,
+		AppProtocol: "tcp",
+	})
 	west := testService("west", "far", 8080)
 	address := virtual(api, "api.svc.kongair.mesh")
 	w.put(testMesh(""), api, west, testDataplane("web", "10.0.0.1", "web", 80), address)
-	names := []string{"api", "api:8080", "api:9091", "api:main", "api:1", "api.svc.kongair.mesh", "api.svc.kongair.mesh:9090", "far", "later", "multi:8080"}
+	names := []string{"api", "api:8080", "api:9091", "api:main", "api:1", "api.svc.kongair.mesh",
+		"api.svc.kongair.mesh:9090", "far", "later", "multi:8080"}
 	f := w.call(dataplaneKey("web"), aCaller, names...)
 	w.has(f, "api", "api.svc.kongair.mesh", "api.svc.kongair.mesh:9090", "api:8080", "api:9091", "api:main")
 	routesOf := func(name string) string {
@@ -75,25 +89,34 @@ func TestCallNames(t *testing.T) {
 		}
 		return text
 	}
-	for name, port := range map[string]string{"api": "main", "api:8080": "http", "api.svc.kongair.mesh": "main", "api:9091": "9091"} {
+	for name, port := range map[string]string{"api": "main", "api:8080": "http",
+		"api.svc.kongair.mesh": "main", "api:9091": "9091"} {
 		if got := routesOf(name); got != port {
 			t.Errorf("%s is port %s, want %s", name, got, port)
 		}
 	}
-	w.put(testService(testZone, "later", 8080), resource(mesh.KindMeshMultiZoneService, "", "multi", &meshv1.MeshMultiZoneService{
-		Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, AppProtocol: "grpc"}}}))
-	w.has(f, "api", "api.svc.kongair.mesh", "api.svc.kongair.mesh:9090", "api:8080", "api:9091", "api:main", "later", "multi:8080")
+	w.put(testService(testZone, "later", 8080),
+		resource(mesh.KindMeshMultiZoneService, "", "multi", &meshv1.MeshMultiZoneService{
+			Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, AppProtocol: "grpc"}}}))
+	w.has(f, "api", "api.svc.kongair.mesh", "api.svc.kongair.mesh:9090", "api:8080", "api:9091", "api:main",
+		"later", "multi:8080")
 	released := *address
-	released.Spec = &meshv1.VirtualAddress{Destination: api.Key.Proto(), Hostnames: []string{"api.svc.kongair.mesh"}, Released: timestamppb.Now()}
+	released.Spec = &meshv1.VirtualAddress{
+		Destination: api.Key.Proto(),
+		Hostnames:   []string{"api.svc.kongair.mesh"},
+		Released:    timestamppb.Now(),
+	}
 	w.put(&released)
 	w.remove(api.Key)
 	w.has(f, "later", "multi:8080")
 
-	// Streams of one client add up, and what one of them calls goes with it. An Envoy of the proxy has nothing of it.
+	// Streams of one client add up, and what one of them calls goes with it. An Envoy of the proxy
+	// has nothing of it.
 	second := w.call(dataplaneKey("web"), aCaller, "later:8080")
 	w.has(second, "later", "later:8080", "multi:8080")
 	envoy := w.open(dataplaneKey("web"))
-	if got := envoy.listeners(); slices.Contains(got, "later") || !slices.Contains(got, "self_inbound_dp_http") {
+	if got := envoy.listeners(); slices.Contains(got, "later") ||
+		!slices.Contains(got, "self_inbound_dp_http") {
 		t.Fatalf("an Envoy has the listeners %q", got)
 	}
 	f.Close()
@@ -143,21 +166,25 @@ func TestWantIsAnswered(t *testing.T) {
 // TestCallCost: a gRPC client is woken by what it calls alone.
 func TestCallCost(t *testing.T) {
 	w := newWorld(t)
-	w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080), testDataplane("web", "10.0.0.1", "web", 80),
+	w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080),
+		testDataplane("web", "10.0.0.1", "web", 80),
 		testDataplane("api-1", "10.0.0.2", "api", 8080))
 	f := w.call(dataplaneKey("web"), aCaller, "api")
 	before := f.latest
 	if n := w.computes(func() {
 		w.put(testDataplane("other-1", "10.0.0.3", "other", 8080), testService(testZone, "another", 8080))
-	}); n["calls"]+n["call_table"]+n["call_endpoints"]+n["call_cluster"]+n["call_listener"] > 0 || f.latest != before {
+	}); n["calls"]+n["call_table"]+n["call_endpoints"]+n["call_cluster"]+n["call_listener"] > 0 ||
+		f.latest != before {
 		t.Errorf("another service cost %v", n)
 	}
 	n := w.computes(func() { w.put(testDataplane("api-2", "10.0.0.4", "api", 8080)) })
-	if n["call_endpoints"] != 1 || n["calls"] != 1 || n["call_routes"]+n["call_cluster"]+n["call_listener"] > 0 {
+	if n["call_endpoints"] != 1 || n["calls"] != 1 ||
+		n["call_routes"]+n["call_cluster"]+n["call_listener"] > 0 {
 		t.Errorf("an endpoint cost %v", n)
 	}
 	var cla endpointv3.ClusterLoadAssignment
-	if err := proto.Unmarshal(f.latest.Lookup(delta.TypeEndpoint, "kri_msvc_default_east__api_http").Body, &cla); err != nil {
+	if err := proto.Unmarshal(f.latest.Lookup(delta.TypeEndpoint, "kri_msvc_default_east__api_http").Body,
+		&cla); err != nil {
 		t.Fatal(err)
 	}
 	if len(cla.GetEndpoints()) != 1 || cla.GetEndpoints()[0].GetLoadBalancingWeight().GetValue() != 2 {
@@ -165,11 +192,13 @@ func TestCallCost(t *testing.T) {
 	}
 }
 
-// TestCallTLS: clear text where the mesh takes it, else the client's provider, else nobody to call and a reason.
+// TestCallTLS: clear text where the mesh takes it, else the client's provider, else nobody to call
+// and a reason.
 func TestCallTLS(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("web", "10.0.0.1", "web", 80))
-	plain, provided := w.call(dataplaneKey("web"), aCaller, "api"), w.call(dataplaneKey("web"), aCertificate, "api")
+	plain, provided := w.call(dataplaneKey("web"), aCaller, "api"),
+		w.call(dataplaneKey("web"), aCertificate, "api")
 	idle := w.call(dataplaneKey("web"), aCaller)
 	cluster := func(f *feed) string {
 		return fmt.Sprint(message(t, f.latest.Lookup(delta.TypeCluster, "kri_msvc_default_east__api_http")))
@@ -217,7 +246,10 @@ func TestCallsIncremental(t *testing.T) {
 			for range *steps {
 				what := d.step(w, envoys)
 				if d.IntN(3) == 0 {
-					c := caller{dataplaneKey(d.of("p1", "p2", "p3")), delta.Client{Kind: delta.ClientGRPC, CertificateProvider: d.of("", "mesh")}}
+					c := caller{dataplaneKey(d.of("p1", "p2", "p3")), delta.Client{
+						Kind:                delta.ClientGRPC,
+						CertificateProvider: d.of("", "mesh"),
+					}}
 					if calling[c] == nil {
 						calling[c] = w.call(c.proxy, c.client)
 					}

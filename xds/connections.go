@@ -24,12 +24,15 @@ func (c *connectionsOf) equal(o *connectionsOf) bool {
 	if c == nil || o == nil {
 		return c == o
 	}
-	return c.backends == o.backends && slices.Equal(c.extra, o.extra) && c.conf == o.conf && c.causes == o.causes
+	return c.backends == o.backends && slices.Equal(c.extra, o.extra) && c.conf == o.conf &&
+		c.causes == o.causes
 }
 
-// hasTCPRoutes says that a list of policies has a MeshTCPRoute. Most have none, and then connections are not looked at.
+// hasTCPRoutes says that a list of policies has a MeshTCPRoute. Most have none, and then
+// connections are not looked at.
 func (q *queries) hasTCPRoutes(r *reader, l keyList) bool {
-	return slices.ContainsFunc(q.set.get(r, l), func(k mesh.Key) bool { return k.Kind == mesh.KindMeshTCPRoute })
+	return slices.ContainsFunc(q.set.get(r, l),
+		func(k mesh.Key) bool { return k.Kind == mesh.KindMeshTCPRoute })
 }
 
 func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error) {
@@ -47,10 +50,11 @@ func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error)
 	if !compile.TCPTakes(p, ok, http) {
 		return &connectionsOf{}, nil
 	}
-	backends, extra := compile.TCPBackends(k.ref, rule, func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
-		found, _, ok := q.backend(r, ref, owner, p)
-		return found, ok
-	})
+	backends, extra := compile.TCPBackends(k.ref, rule,
+		func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
+			found, _, ok := q.backend(r, ref, owner, p)
+			return found, ok
+		})
 	// The listener of a port of HTTP is one of TCP now.
 	if p.Protocol.IsHTTP() {
 		p.Protocol = ir.TCP
@@ -58,5 +62,10 @@ func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error)
 	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf), dest, p)
 	keys := append(why.Listener, rule.Policy.Key)
 	slices.SortFunc(keys, mesh.Key.Compare)
-	return &connectionsOf{backends: ir.Share(backends), extra: extra, conf: conf.Listener, causes: internKeys(slices.Compact(keys))}, nil
+	return &connectionsOf{
+		backends: ir.Share(backends),
+		extra:    extra,
+		conf:     conf.Listener,
+		causes:   internKeys(slices.Compact(keys)),
+	}, nil
 }

@@ -12,8 +12,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
-// pool keeps one copy of equal resources: what differs between groups of proxies in its inputs alone, as the routes of a
-// destination to which their policies say the same, is one resource for all of them. It holds them weakly.
+// pool keeps one copy of equal resources: what differs between groups of proxies in its inputs
+// alone, as the routes of a destination to which their policies say the same, is one resource for
+// all of them. It holds them weakly.
 type pool struct {
 	items map[poolKey]weak.Pointer[delta.Resource]
 	limit int
@@ -44,7 +45,8 @@ func (p *pool) intern(r *delta.Resource) *delta.Resource {
 	return r
 }
 
-func (p *pool) encode(t delta.Type, name string, m proto.Message, err error, cause []mesh.Key) (*delta.Resource, error) {
+func (p *pool) encode(t delta.Type, name string, m proto.Message, err error,
+	cause []mesh.Key) (*delta.Resource, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +85,8 @@ func sameResource(a, b *delta.Resource) bool {
 	if a == nil || b == nil {
 		return a == b
 	}
-	return a == b || a.Version == b.Version && a.Name == b.Name && a.Type == b.Type && slices.Equal(a.Cause, b.Cause)
+	return a == b || a.Version == b.Version && a.Name == b.Name && a.Type == b.Type &&
+		slices.Equal(a.Cause, b.Cause)
 }
 
 // segment is a set of resources as a list, to compare by pointer, and as the server wants it.
@@ -106,8 +109,8 @@ func (s *segment) equal(o *segment) bool {
 	return slices.Equal(s.list, o.list) && slices.Equal(s.lacks, o.lacks)
 }
 
-// keepSegment keeps the old segment if its resources are the same, and within a new one the old pointers of resources
-// that did not change.
+// keepSegment keeps the old segment if its resources are the same, and within a new one the old
+// pointers of resources that did not change.
 func keepSegment(old, now *segment) (*segment, bool) {
 	if now == nil {
 		return nil, old != nil
@@ -128,8 +131,8 @@ func keepSegment(old, now *segment) (*segment, bool) {
 	return now, true
 }
 
-// keepLacking gives a table the resources that it lacks as the last one had them. everything says that what would say which
-// these are is itself lacking.
+// keepLacking gives a table the resources that it lacks as the last one had them. everything says
+// that what would say which these are is itself lacking.
 func keepLacking(t, last *delta.Table, lacks []lack, everything bool) {
 	var list []*delta.Resource
 	keep := func(r *delta.Resource) {
@@ -152,7 +155,9 @@ func keepLacking(t, last *delta.Table, lacks []lack, everything bool) {
 	}
 	kept := delta.NewSegment(list)
 	for _, s := range last.Segments {
-		if s.Len() == kept.Len() && !slices.ContainsFunc(list, func(r *delta.Resource) bool { return s.Lookup(r.Type, r.Name) != r }) {
+		if s.Len() == kept.Len() &&
+			!slices.ContainsFunc(list,
+				func(r *delta.Resource) bool { return s.Lookup(r.Type, r.Name) != r }) {
 			kept = s // the same as last time
 		}
 	}

@@ -22,8 +22,9 @@ type Config struct {
 	// Zone is this control plane's zone: whose Dataplanes it serves.
 	Zone    string
 	Replica *replica.Replica
-	// TestHooks lets a MeshHTTPRoute labelled [LabelTestHook] = [HookRejected] become something that Envoy refuses: no policy
-	// that can be stored does, and what happens then has to be shown and tested.
+	// TestHooks lets a MeshHTTPRoute labelled [LabelTestHook] = [HookRejected] become something
+	// that Envoy refuses: no policy that can be stored does, and what happens then has to be shown
+	// and tested.
 	TestHooks bool
 	// Logger and Registerer may be nil.
 	Logger     *zap.Logger
@@ -93,9 +94,20 @@ func New(c Config) *Engine {
 }
 
 func newEngine(zone string) *Engine {
-	e := &Engine{zone: zone, log: zap.NewNop(), g: newGraph(), ready: make(chan struct{}), wake: make(chan struct{}, 1),
-		proxies: map[caller]*proxy{}, feeds: map[*feed]struct{}{}, outstanding: map[*feed]struct{}{}, refusing: map[*feed]struct{}{},
-		joining: map[*feed]struct{}{}, tables: map[caller]*delta.Table{}, progress: make(chan struct{})}
+	e := &Engine{
+		zone:        zone,
+		log:         zap.NewNop(),
+		g:           newGraph(),
+		ready:       make(chan struct{}),
+		wake:        make(chan struct{}, 1),
+		proxies:     map[caller]*proxy{},
+		feeds:       map[*feed]struct{}{},
+		outstanding: map[*feed]struct{}{},
+		refusing:    map[*feed]struct{}{},
+		joining:     map[*feed]struct{}{},
+		tables:      map[caller]*delta.Table{},
+		progress:    make(chan struct{}),
+	}
 	e.s = newState(e.g)
 	e.q = newQueries(e.g, e.s, zone)
 	return e
@@ -104,7 +116,8 @@ func newEngine(zone string) *Engine {
 // Ready is closed once the first view of the replica was taken in.
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
-// Run follows the replica until ctx ends, whose error it returns. Call it once. When it returns, all feeds have ended.
+// Run follows the replica until ctx ends, whose error it returns. Call it once. When it returns,
+// all feeds have ended.
 func (e *Engine) Run(ctx context.Context) error {
 	sub := e.replica.Subscribe()
 	defer sub.Close()
@@ -212,8 +225,8 @@ func (e *Engine) processEvents() {
 	e.metrics.flush()
 }
 
-// deliver hands changed tables to their feeds and moves the processed revision on. Without changes of the store it is about
-// certificates, or what clients ask for.
+// deliver hands changed tables to their feeds and moves the processed revision on. Without changes
+// of the store it is about certificates, or what clients ask for.
 func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
 	e.offer(revision, committed, changes)
 	urgent := len(e.woken) <= few
@@ -298,8 +311,8 @@ func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 	})
 }
 
-// Config is what the engine believes that a followed proxy should have; false if no feed was opened for it. Where the proxy
-// has an Envoy and a gRPC client, it is the Envoy's.
+// Config is what the engine believes that a followed proxy should have; false if no feed was opened
+// for it. Where the proxy has an Envoy and a gRPC client, it is the Envoy's.
 func (e *Engine) Config(key mesh.Key) (*delta.Table, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -105,15 +105,23 @@ func resource(kind mesh.Kind, zone, name string, spec proto.Message) *mesh.Resou
 func testMesh(mode string) *mesh.Resource {
 	spec := &meshv1.Mesh{}
 	if mode != "" {
-		spec.Mtls = &meshv1.Mesh_Mtls{EnabledBackend: "ca-1", Backends: []*meshv1.Mesh_Backend{{Name: "ca-1", Type: "builtin", Mode: mode}}}
+		spec.Mtls = &meshv1.Mesh_Mtls{
+			EnabledBackend: "ca-1",
+			Backends:       []*meshv1.Mesh_Backend{{Name: "ca-1", Type: "builtin", Mode: mode}},
+		}
 	}
 	return resource(mesh.KindMesh, "", "default", spec)
 }
 
 func testService(zone, name string, port uint32) *mesh.Resource {
 	return resource(mesh.KindMeshService, zone, name, &meshv1.MeshService{
-		Selector:   &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: name}},
-		Ports:      []*meshv1.ServicePort{{Port: port, Name: "http", AppProtocol: "http", TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(port)}}}},
+		Selector: &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: name}},
+		Ports: []*meshv1.ServicePort{{
+			Port:        port,
+			Name:        "http",
+			AppProtocol: "http",
+			TargetPort:  &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(port)}},
+		}},
 		Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: name}},
 		State:      "Available",
 	})
@@ -121,8 +129,11 @@ func testService(zone, name string, port uint32) *mesh.Resource {
 
 // testDataplane is an instance of service that calls the services named.
 func testDataplane(name, address, service string, port uint32, calls ...string) *mesh.Resource {
-	n := &meshv1.Dataplane_Networking{Address: address, Inbound: []*meshv1.Dataplane_Inbound{{Port: port, Name: "http", ServicePort: port + 1,
-		Protocol: "http", Tags: map[string]string{mesh.TagService: service}}}}
+	n := &meshv1.Dataplane_Networking{
+		Address: address,
+		Inbound: []*meshv1.Dataplane_Inbound{{Port: port, Name: "http", ServicePort: port + 1,
+			Protocol: "http", Tags: map[string]string{mesh.TagService: service}}},
+	}
 	for i, c := range calls {
 		n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(10000 + i),
 			BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: c, Port: 8080}})
@@ -130,8 +141,8 @@ func testDataplane(name, address, service string, port uint32, calls ...string) 
 	return resource(mesh.KindDataplane, testZone, name, &meshv1.Dataplane{Networking: n})
 }
 
-// TestCostFollowsChange counts calls of compute functions: a change must compute what depends on it and nothing else,
-// however many proxies there are.
+// TestCostFollowsChange counts calls of compute functions: a change must compute what depends on it
+// and nothing else, however many proxies there are.
 func TestCostFollowsChange(t *testing.T) {
 	const proxies = 40
 	w := newWorld(t)
@@ -143,20 +154,29 @@ func TestCostFollowsChange(t *testing.T) {
 		rs = append(rs, testService(testZone, name, 8080))
 	}
 	for i := range proxies {
-		rs = append(rs, testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.0.0.%d", i+1), calls[i%10], 8080, calls...))
+		rs = append(rs, testDataplane(fmt.Sprintf("dp-%d", i), fmt.Sprintf("10.0.0.%d", i+1), calls[i%10],
+			8080, calls...))
 	}
 	w.put(rs...)
 	feeds := make([]*feed, proxies)
 	for i := range proxies {
-		feeds[i] = w.open(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: fmt.Sprintf("dp-%d", i)})
+		feeds[i] = w.open(mesh.Key{
+			Kind: mesh.KindDataplane,
+			Mesh: "default",
+			Zone: testZone,
+			Name: fmt.Sprintf("dp-%d", i),
+		})
 	}
 	timeout := func(name, service string, d time.Duration) *mesh.Resource {
 		target := &meshv1.TargetRef{Kind: "Mesh"}
 		if service != "" {
 			target = &meshv1.TargetRef{Kind: "MeshService", Name: service}
 		}
-		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{TargetRef: target,
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}}}}})
+		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
+			TargetRef: target,
+
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+		}}})
 	}
 	w.put(timeout("one", "svc-3", time.Second))
 	insight := func(name, state string) *mesh.Resource {
@@ -169,13 +189,19 @@ func TestCostFollowsChange(t *testing.T) {
 		change func()
 		want   map[string]uint64
 	}{
-		{"a policy's content: no matching, one route", func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
-			map[string]uint64{"head": 1, "survey": 1, "confs": 1, "routes": 1, "group": 1, "table": proxies, "inbound_policy": 1}},
-		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) }, map[string]uint64{"instance": 1}},
+		{"a policy's content: no matching, one route",
+			func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
+			map[string]uint64{"head": 1, "survey": 1, "confs": 1, "routes": 1, "group": 1, "table": proxies,
+				"inbound_policy": 1}},
+		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) },
+			map[string]uint64{"instance": 1}},
 		{"an endpoint's health", func() { w.put(insight("dp-0", "Lost")) },
-			map[string]uint64{"instance": 1, "local_endpoints": 1, "endpoints": 1, "group": 1, "table": proxies, "membership": 1}},
-		{"an identity", func() { w.e.SetIdentity(feeds[0].key, testIdentity); w.e.processEvents() }, map[string]uint64{"secrets": 1, "table": 1}},
-		{"a status that nobody reads", func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
+			map[string]uint64{"instance": 1, "local_endpoints": 1, "endpoints": 1, "group": 1,
+				"table": proxies, "membership": 1}},
+		{"an identity", func() { w.e.SetIdentity(feeds[0].key, testIdentity); w.e.processEvents() },
+			map[string]uint64{"secrets": 1, "table": 1}},
+		{"a status that nobody reads",
+			func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
 		{"an unrelated mesh", func() {
 			r := testService(testZone, "else", 8080)
 			r.Key.Mesh = "other"
@@ -219,7 +245,8 @@ func TestCostFollowsChange(t *testing.T) {
 // TestNothingStays: when all feeds are closed, nothing is remembered.
 func TestNothingStays(t *testing.T) {
 	w := newWorld(t)
-	w.put(testMesh("STRICT"), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.1", "api", 8080, "api"))
+	w.put(testMesh("STRICT"), testService(testZone, "api", 8080),
+		testDataplane("api-1", "10.0.0.1", "api", 8080, "api"))
 	f := w.open(testDataplane("api-1", "", "api", 1).Key)
 	g := w.open(f.key)
 	f.Close()
@@ -239,21 +266,24 @@ func TestNothingStays(t *testing.T) {
 // TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is told, and heals.
 func TestFailureKeepsLastGood(t *testing.T) {
 	w := newWorld(t)
-	w.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("web-1", "10.0.0.1", "web", 8080, "api"))
+	w.put(testMesh(""), testService(testZone, "api", 8080),
+		testDataplane("web-1", "10.0.0.1", "web", 8080, "api"))
 	f := w.open(testDataplane("web-1", "", "web", 1).Key)
 	before := w.table(f.key)
 	good := w.e.q.cluster.fn
 	w.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { panic("broken") }
 	w.put(testMesh("STRICT"))
 	p := w.e.Progress()
-	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != f.key || !p.Refusals[0].ByControlPlane || !strings.Contains(p.Refusals[0].Reason, "broken") {
+	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != f.key || !p.Refusals[0].ByControlPlane ||
+		!strings.Contains(p.Refusals[0].Reason, "broken") {
 		t.Fatalf("refusals: %+v", p.Refusals)
 	}
 	name := "kri_msvc_default_east__api_http"
 	if w.table(f.key).Lookup(delta.TypeCluster, name) != before.Lookup(delta.TypeCluster, name) {
 		t.Error("the last good cluster is gone")
 	}
-	if w.table(f.key).Lookup(delta.TypeListener, "self_inbound_dp_http") == before.Lookup(delta.TypeListener, "self_inbound_dp_http") {
+	if w.table(f.key).Lookup(delta.TypeListener, "self_inbound_dp_http") == before.Lookup(delta.TypeListener,
+		"self_inbound_dp_http") {
 		t.Error("the rest of the proxy's configuration did not move on")
 	}
 	w.e.q.cluster.fn = good
@@ -273,18 +303,34 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	}
 }
 
-// TestBlame: what a policy says that cannot be made is blamed on it alone; only the proxies that it selects are concerned, and
-// of those only the resource that it is about.
+// TestBlame: what a policy says that cannot be made is blamed on it alone; only the proxies that it
+// selects are concerned, and of those only the resource that it is about.
 func TestBlame(t *testing.T) {
 	limits := func(name string) *mesh.Resource {
-		return resource(mesh.KindMeshRateLimit, "", name, &meshv1.MeshRateLimit{TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
-			From: []*meshv1.MeshRateLimit_From{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: &meshv1.MeshRateLimit_Conf{Local: &meshv1.MeshRateLimit_Local{
-				Tcp: &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: durationpb.New(time.Second)}}}}}}})
+		return resource(mesh.KindMeshRateLimit, "", name, &meshv1.MeshRateLimit{
+			TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
+			From: []*meshv1.MeshRateLimit_From{{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+				Default: &meshv1.MeshRateLimit_Conf{Local: &meshv1.MeshRateLimit_Local{
+					Tcp: &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{
+						Num:      proto.Uint32(5),
+						Interval: durationpb.New(time.Second),
+					}}}},
+			}},
+		})
 	}
 	timeout := func(name string) *mesh.Resource {
-		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
-			To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "api"}, Default: &meshv1.MeshTimeout_Conf{
-				ConnectionTimeout: durationpb.New(3 * time.Second), Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(3 * time.Second)}}}}})
+		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{
+			TargetRef: &meshv1.TargetRef{Kind: "Dataplane", Name: "web-1"},
+			To: []*meshv1.MeshTimeout_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "api"},
+				Default: &meshv1.MeshTimeout_Conf{
+					ConnectionTimeout: durationpb.New(3 * time.Second),
+
+					Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(3 * time.Second)},
+				},
+			}},
+		})
 	}
 	failure := func(on bool) error {
 		if on {
@@ -330,8 +376,10 @@ func TestBlame(t *testing.T) {
 	} {
 		t.Run(tc.query, func(t *testing.T) {
 			w := newWorld(t)
-			web, shop := testDataplane("web-1", "10.0.0.1", "web", 8080, "api", "other"), testDataplane("shop-1", "10.0.0.2", "shop", 8080, "api")
-			w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080), web, shop)
+			web, shop := testDataplane("web-1", "10.0.0.1", "web", 8080, "api", "other"),
+				testDataplane("shop-1", "10.0.0.2", "shop", 8080, "api")
+			w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080), web,
+				shop)
 			w.open(web.Key)
 			w.open(shop.Key)
 			before, others := w.table(web.Key), w.table(shop.Key)
@@ -340,14 +388,17 @@ func TestBlame(t *testing.T) {
 			innocent.Spec.(*meshv1.MeshTimeout).To[0].TargetRef.Name = "other"
 			w.put(tc.policy, innocent)
 			p := w.e.Progress()
-			if len(p.Refusals) != 1 || p.Refusals[0].Proxy != web.Key || !slices.Equal(p.Refusals[0].Cause, []mesh.Key{tc.policy.Key}) ||
-				!p.Refusals[0].ByControlPlane || !strings.Contains(p.Refusals[0].Reason, "cannot be translated") {
+			if len(p.Refusals) != 1 || p.Refusals[0].Proxy != web.Key ||
+				!slices.Equal(p.Refusals[0].Cause, []mesh.Key{tc.policy.Key}) ||
+				!p.Refusals[0].ByControlPlane ||
+				!strings.Contains(p.Refusals[0].Reason, "cannot be translated") {
 				t.Fatalf("refusals: %+v", p.Refusals)
 			}
 			if w.table(web.Key).Lookup(tc.typ, tc.name) != before.Lookup(tc.typ, tc.name) {
 				t.Error("the last good one is gone")
 			}
-			if name := "kri_msvc_default_east__other_http"; w.table(web.Key).Lookup(delta.TypeRoute, name) == before.Lookup(delta.TypeRoute, name) {
+			if name := "kri_msvc_default_east__other_http"; w.table(web.Key).Lookup(delta.TypeRoute,
+				name) == before.Lookup(delta.TypeRoute, name) {
 				t.Error("the rest did not move on")
 			}
 			if w.table(shop.Key) != others {
@@ -390,7 +441,8 @@ func TestTrust(t *testing.T) {
 		{"builtin", []*mesh.Resource{secret("default.ca-builtin-cert-ca-1", "one")}, "one"},
 		{"another root", []*mesh.Resource{secret("default.ca-builtin-cert-ca-1", "two")}, "two"},
 		{"provided inline", []*mesh.Resource{provided(&meshv1.DataSource{InlineString: "three"})}, "three"},
-		{"provided by a Secret", []*mesh.Resource{provided(&meshv1.DataSource{Secret: "my-ca"}), secret("my-ca", "four")}, "four"},
+		{"provided by a Secret",
+			[]*mesh.Resource{provided(&meshv1.DataSource{Secret: "my-ca"}), secret("my-ca", "four")}, "four"},
 	} {
 		w.put(tc.change...)
 		got := ""

@@ -9,8 +9,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// feed implements delta.Feed. All fields but e, key, caller and wake, and names, which Run's goroutine owns, are guarded by
-// Engine.mu.
+// feed implements delta.Feed. All fields but e, key, caller and wake, and names, which Run's
+// goroutine owns, are guarded by Engine.mu.
 type feed struct {
 	e      *Engine
 	key    mesh.Key
@@ -35,17 +35,26 @@ type feed struct {
 	woke *rollup
 }
 
-// debt is a range of revisions for which an answer is owed: from the first change in it to the last. What has no
-// revision of its own, as an identity, owes an answer for itself alone: first is then last+1.
+// debt is a range of revisions for which an answer is owed: from the first change in it to the
+// last. What has no revision of its own, as an identity, owes an answer for itself alone: first is
+// then last+1.
 type debt struct {
 	first, last uint64
 	// owed are the changes that wait for the answer.
 	owed []*rollup
 }
 
-// Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits until there is.
+// Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits
+// until there is.
 func (e *Engine) Open(o delta.Opening) delta.Feed {
-	f := &feed{e: e, key: o.Proxy, caller: caller{o.Proxy, o.Client}, wake: o.Wake, minRevision: o.MinRevision, waiting: true}
+	f := &feed{
+		e:           e,
+		key:         o.Proxy,
+		caller:      caller{o.Proxy, o.Client},
+		wake:        o.Wake,
+		minRevision: o.MinRevision,
+		waiting:     true,
+	}
 	if f.wake == nil {
 		f.wake = func(bool) {}
 	}
@@ -148,7 +157,8 @@ func (e *Engine) collect(p *proxy) {
 	e.s.asked.touch(p.key)
 }
 
-// offer gives the feed a table that changes after the revision after, up to revision, made; Engine.mu is held.
+// offer gives the feed a table that changes after the revision after, up to revision, made;
+// Engine.mu is held.
 func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time, r *rollup) {
 	f.latest = t
 	if f.closed || f.waiting {

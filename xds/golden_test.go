@@ -36,10 +36,11 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 const goldenDir = "translate/testdata"
 
-// TestGolden compiles inputs as users write them and compares what a proxy gets. An input is NAME.in.yaml; comments of it
-// steer: "# proxy NAME" (a Dataplane, or a ZoneIngress), "# member MZSVC ZONE SERVICE HEALTHY PORT" (what global computes),
-// "# identity" (the proxy has a certificate). Resources that only zones create are of zone east unless their label
-// kuma.io/zone says otherwise.
+// TestGolden compiles inputs as users write them and compares what a proxy gets. An input is
+// NAME.in.yaml; comments of it steer: "# proxy NAME" (a Dataplane, or a ZoneIngress), "# member
+// MZSVC ZONE SERVICE HEALTHY PORT" (what global computes), "# identity" (the proxy has a
+// certificate). Resources that only zones create are of zone east unless their label kuma.io/zone
+// says otherwise.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob(goldenDir + "/*.in.yaml")
 	if err != nil || len(inputs) == 0 {
@@ -103,7 +104,8 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 			r.Key.Zone = testZone
 		}
 		if r.Key.Kind == mesh.KindVirtualAddress {
-			r.Key = mesh.VirtualAddressKey(testZone, mesh.KeyFromProto(mesh.Spec[*meshv1.VirtualAddress](r).GetDestination()))
+			r.Key = mesh.VirtualAddressKey(testZone,
+				mesh.KeyFromProto(mesh.Spec[*meshv1.VirtualAddress](r).GetDestination()))
 		}
 		if _, err := mesh.Validate(r); err != nil {
 			t.Fatalf("%s: %v", r.Key, err)
@@ -124,7 +126,8 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 			identity = true
 		case "proxy":
 			for _, r := range rs {
-				if r.Key.Name == f[2] && (r.Key.Kind == mesh.KindDataplane || r.Key.Kind == mesh.KindZoneIngress) {
+				if r.Key.Name == f[2] &&
+					(r.Key.Kind == mesh.KindDataplane || r.Key.Kind == mesh.KindZoneIngress) {
 					proxy = r.Key
 				}
 			}
@@ -134,9 +137,16 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 			if status[f[2]] == nil {
 				status[f[2]] = &meshv1.MeshMultiZoneServiceStatus{}
 			}
-			status[f[2]].MeshServices = append(status[f[2]].MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{Name: f[4], Zone: f[3], Mesh: "default",
-				Ports: []uint32{uint32(port)}, Healthy: uint32(healthy), Total: uint32(healthy),
-				Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: f[4]}}})
+			status[f[2]].MeshServices = append(status[f[2]].MeshServices,
+				&meshv1.MeshMultiZoneServiceStatus_Member{
+					Name:       f[4],
+					Zone:       f[3],
+					Mesh:       "default",
+					Ports:      []uint32{uint32(port)},
+					Healthy:    uint32(healthy),
+					Total:      uint32(healthy),
+					Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: f[4]}},
+				})
 		}
 	}
 	for name, s := range status {
@@ -219,19 +229,27 @@ func envoyBinary() string {
 	return ""
 }
 
-// validate has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and load assignments into
-// static clusters, for what comes by xDS is not looked at in this mode.
+// validate has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
+// load assignments into static clusters, for what comes by xDS is not looked at in this mode.
 func validate(t *testing.T, table *delta.Table) {
 	t.Helper()
 	envoy := envoyBinary()
 	if envoy == "" {
 		return
 	}
-	ads := &corev3.ApiConfigSource{ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}}}
-	b := &bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
-		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: ads}}
-	b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
+	ads := &corev3.ApiConfigSource{
+		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+		TransportApiVersion: corev3.ApiVersion_V3,
+
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+	}
+	b := &bootstrapv3.Bootstrap{
+		Node:             &corev3.Node{Id: "test", Cluster: "test"},
+		StaticResources:  &bootstrapv3.Bootstrap_StaticResources{},
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: ads},
+	}
+	b.StaticResources.Clusters = append(b.StaticResources.Clusters,
+		staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
 	for _, typ := range delta.Types {
 		for r := range table.All(typ) {
 			switch m := message(t, r).(type) {
@@ -239,7 +257,8 @@ func validate(t *testing.T, table *delta.Table) {
 				b.StaticResources.Clusters = append(b.StaticResources.Clusters, m)
 			case *endpointv3.ClusterLoadAssignment:
 				m.ClusterName = "check_" + m.ClusterName
-				b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster(m.ClusterName, m))
+				b.StaticResources.Clusters = append(b.StaticResources.Clusters,
+					staticCluster(m.ClusterName, m))
 			case *listenerv3.Listener:
 				checkConnections(t, table, m)
 				inlineRoutes(t, m, table)
@@ -257,14 +276,19 @@ func validate(t *testing.T, table *delta.Table) {
 	if err := os.WriteFile(path, j, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(envoy, "--mode", "validate", "-c", path, "-l", "error").CombinedOutput(); err != nil {
+	if out, err := exec.Command(envoy, "--mode", "validate", "-c", path, "-l",
+		"error").CombinedOutput(); err != nil {
 		t.Errorf("Envoy refuses it: %v\n%s", err, out)
 	}
 }
 
 func staticCluster(name string, la *endpointv3.ClusterLoadAssignment) *clusterv3.Cluster {
-	return &clusterv3.Cluster{Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, LoadAssignment: la,
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{}}
+	return &clusterv3.Cluster{
+		Name:                          name,
+		ClusterDiscoveryType:          &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC},
+		LoadAssignment:                la,
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{},
+	}
 }
 
 func inlineRoutes(t *testing.T, l *listenerv3.Listener, table *delta.Table) {
@@ -283,7 +307,8 @@ func inlineRoutes(t *testing.T, l *listenerv3.Listener, table *delta.Table) {
 			}
 			r := table.Lookup(delta.TypeRoute, h.GetRds().GetRouteConfigName())
 			if r == nil {
-				t.Fatalf("listener %s asks for routes %s, which are not there", l.Name, h.GetRds().GetRouteConfigName())
+				t.Fatalf("listener %s asks for routes %s, which are not there", l.Name,
+					h.GetRds().GetRouteConfigName())
 			}
 			rc := message(t, r).(*routev3.RouteConfiguration)
 			rc.ValidateClusters = wrapperspb.Bool(false)
@@ -302,7 +327,8 @@ func inlineRoutes(t *testing.T, l *listenerv3.Listener, table *delta.Table) {
 	}
 }
 
-// checkReferences fails if a listener asks for routes, or connections or requests go to a cluster, that are not there.
+// checkReferences fails if a listener asks for routes, or connections or requests go to a cluster,
+// that are not there.
 func checkReferences(t *testing.T, table *delta.Table) {
 	t.Helper()
 	for r := range table.All(delta.TypeListener) {
@@ -340,7 +366,8 @@ func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) 
 	}
 }
 
-// checkCluster fails for a route to a cluster that the proxy does not have and that is not meant to be missing.
+// checkCluster fails for a route to a cluster that the proxy does not have and that is not meant to
+// be missing.
 func checkCluster(t *testing.T, table *delta.Table, a *routev3.RouteAction) {
 	t.Helper()
 	names := []string{a.GetCluster()}
@@ -348,7 +375,8 @@ func checkCluster(t *testing.T, table *delta.Table, a *routev3.RouteAction) {
 		names = append(names, w.GetName())
 	}
 	for _, n := range names {
-		if n != "" && n != "missing_backend" && (table.Lookup(delta.TypeCluster, n) == nil || table.Lookup(delta.TypeEndpoint, n) == nil) {
+		if n != "" && n != "missing_backend" &&
+			(table.Lookup(delta.TypeCluster, n) == nil || table.Lookup(delta.TypeEndpoint, n) == nil) {
 			t.Errorf("a route goes to %s, which has no cluster or no endpoints", n)
 		}
 	}

@@ -79,7 +79,8 @@ type graph struct {
 
 func newGraph() *graph { return &graph{failed: map[*node]struct{}{}} }
 
-// newKind adds a query; its level is one above the ones added before, since a query can only read earlier ones.
+// newKind adds a query; its level is one above the ones added before, since a query can only read
+// earlier ones.
 func (g *graph) newKind(name string) *queryKind {
 	k := &queryKind{g: g, name: name, level: len(g.kinds)}
 	g.kinds = append(g.kinds, k)
@@ -277,7 +278,12 @@ func newInput[K comparable](g *graph, name string) *input[K] {
 func (in *input[K]) note(r *reader, k K) {
 	n := in.nodes[k]
 	if n == nil {
-		n = &node{kind: in.kind, input: k, state: stateClean, drop: func() { delete(in.nodes, k) }}
+		n = &node{
+			kind:  in.kind,
+			input: k,
+			state: stateClean,
+			drop:  func() { delete(in.nodes, k) },
+		}
 		in.nodes[k] = n
 		in.kind.nodes++
 	}
@@ -305,10 +311,17 @@ type memo[V any] struct {
 	value V
 }
 
-// newQuery adds a query. keep compares the old value with the new and gives the one to keep and whether it changed: it
-// is where an equal result stops the propagation.
-func newQuery[K comparable, V any](g *graph, name string, keep func(old, new V) (V, bool), fn func(*reader, K) (V, error)) *query[K, V] {
-	return &query[K, V]{g: g, kind: g.newKind(name), fn: fn, keep: keep, nodes: map[K]*memo[V]{}}
+// newQuery adds a query. keep compares the old value with the new and gives the one to keep and
+// whether it changed: it is where an equal result stops the propagation.
+func newQuery[K comparable, V any](g *graph, name string, keep func(old, new V) (V, bool),
+	fn func(*reader, K) (V, error)) *query[K, V] {
+	return &query[K, V]{
+		g:     g,
+		kind:  g.newKind(name),
+		fn:    fn,
+		keep:  keep,
+		nodes: map[K]*memo[V]{},
+	}
 }
 
 // describe names a query's key for people.
@@ -391,7 +404,8 @@ func (m *memo[V]) refresh() {
 	}
 }
 
-// try is get for a reader that can do without: ok is false if there is no value because it could not be computed.
+// try is get for a reader that can do without: ok is false if there is no value because it could
+// not be computed.
 func (q *query[K, V]) try(r *reader, k K) (v V, ok bool) {
 	m := q.fresh(k)
 	r.note(&m.node)

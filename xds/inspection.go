@@ -10,8 +10,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Inspection is what a proxy is made of, before it becomes Envoy's messages: the policies that select it and what they come
-// to, by the very queries that its configuration comes from. Resources in it are shared; do not change them.
+// Inspection is what a proxy is made of, before it becomes Envoy's messages: the policies that
+// select it and what they come to, by the very queries that its configuration comes from. Resources
+// in it are shared; do not change them.
 type Inspection struct {
 	// Proxy is the Dataplane.
 	Proxy *mesh.Resource
@@ -60,8 +61,8 @@ type InspectedInbound struct {
 	Conf     *compile.InboundConf
 }
 
-// Inspect looks into a Dataplane; nil if there is none of that name. The error is of the first part that could not be
-// computed.
+// Inspect looks into a Dataplane; nil if there is none of that name. The error is of the first part
+// that could not be computed.
 func (s *Static) Inspect(proxy mesh.Key) (*Inspection, error) {
 	q := s.e.q
 	dp, ok := s.e.s.view.Get(proxy)
@@ -77,8 +78,12 @@ func (s *Static) Inspect(proxy mesh.Key) (*Inspection, error) {
 
 // ask runs fn as a query that nobody keeps.
 func (s *Static) ask(about mesh.Key, fn func(r *reader)) error {
-	q := &query[mesh.Key, struct{}]{g: s.e.g, kind: &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
-		keep: same[struct{}], nodes: map[mesh.Key]*memo[struct{}]{}}
+	q := &query[mesh.Key, struct{}]{
+		g:     s.e.g,
+		kind:  &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
+		keep:  same[struct{}],
+		nodes: map[mesh.Key]*memo[struct{}]{},
+	}
 	q.fn = func(r *reader, _ mesh.Key) (struct{}, error) {
 		fn(r)
 		return struct{}{}, nil
@@ -105,8 +110,13 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 		}
 		in := inSet{m.to, o.Ref}
 		conf := q.confs.get(r, in)
-		io := InspectedOutbound{Outbound: o, Port: p, Conf: conf.OutboundConf, Clusters: map[string]InspectedCluster{},
-			About: policy.Destination{Key: d.Key, Labels: d.Labels, Section: o.Ref.Section}}
+		io := InspectedOutbound{
+			Outbound: o,
+			Port:     p,
+			Conf:     conf.OutboundConf,
+			Clusters: map[string]InspectedCluster{},
+			About:    policy.Destination{Key: d.Key, Labels: d.Labels, Section: o.Ref.Section},
+		}
 		cluster := func(ref compile.Ref) {
 			d := q.destination(r, ref.Key)
 			p, ok := d.Port(ref.Section)
@@ -114,9 +124,13 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 				return
 			}
 			c := q.confs.get(r, inSet{m.to, ref})
-			io.Clusters[ref.KRI()] = InspectedCluster{Ref: ref, Port: p, Conf: c.OutboundConf,
+			io.Clusters[ref.KRI()] = InspectedCluster{
+				Ref:       ref,
+				Port:      p,
+				Conf:      c.OutboundConf,
 				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints,
-				TLS:       out.MTLS != "" && !q.plain.get(r, ref.Key)}
+				TLS:       out.MTLS != "" && !q.plain.get(r, ref.Key),
+			}
 		}
 		cluster(o.Ref)
 		c := q.connections.get(r, in)
@@ -129,7 +143,8 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 		case p.Protocol.IsHTTP():
 			config, extra, _ := q.routing(r, routesKey{in, conf.Route, conf.route}, d, p)
 			io.Routes = config.Routes
-			io.Rules = policy.HTTPRoutes(q.policies(r, m.to, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }), io.About)
+			io.Rules = policy.HTTPRoutes(q.policies(r, m.to,
+				func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }), io.About)
 			for _, e := range extra {
 				cluster(e)
 			}
@@ -139,16 +154,22 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 	for _, in := range mesh.Spec[*meshv1.Dataplane](out.Proxy).GetNetworking().GetInbound() {
 		section := policy.SectionName(in)
 		set := noKeys
-		if i := slices.IndexFunc(m.sections, func(s sectionMatch) bool { return s.section == section }); i >= 0 {
+		if i := slices.IndexFunc(m.sections,
+			func(s sectionMatch) bool { return s.section == section }); i >= 0 {
 			set = m.sections[i].set
 		}
-		out.Inbounds = append(out.Inbounds, InspectedInbound{Section: section, Inbound: in, Protocol: compile.InboundProtocol(in),
-			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }), Conf: q.policed.get(r, inboundKey{k.Mesh, set})})
+		out.Inbounds = append(out.Inbounds, InspectedInbound{
+			Section:  section,
+			Inbound:  in,
+			Protocol: compile.InboundProtocol(in),
+			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }),
+			Conf:     q.policed.get(r, inboundKey{k.Mesh, set}),
+		})
 	}
 }
 
-// Policies are the policies of all kinds that select a Dataplane or one of its inbounds, in no order; none if there is no
-// Dataplane of the name.
+// Policies are the policies of all kinds that select a Dataplane or one of its inbounds, in no
+// order; none if there is no Dataplane of the name.
 func (s *Static) Policies(proxy mesh.Key) ([]*mesh.Resource, error) {
 	if _, ok := s.e.s.view.Get(proxy); !ok || proxy.Kind != mesh.KindDataplane {
 		return nil, nil

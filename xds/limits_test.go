@@ -36,8 +36,8 @@ func policies(t testing.TB, text string) []*mesh.Resource {
 	return out
 }
 
-// inboundLines says what Envoy does with what arrives at a listener: a line for each chain's limit of connections, fault,
-// route, and what all routes share.
+// inboundLines says what Envoy does with what arrives at a listener: a line for each chain's limit
+// of connections, fault, route, and what all routes share.
 func inboundLines(t *testing.T, table *delta.Table, name string) []string {
 	t.Helper()
 	r := table.Lookup(delta.TypeListener, name)
@@ -55,13 +55,16 @@ func inboundLines(t *testing.T, table *delta.Table, name string) []string {
 			return "no limit"
 		}
 		unpack(t, a, l)
-		return fmt.Sprintf("%d in %s", l.GetTokenBucket().GetMaxTokens(), l.GetTokenBucket().GetFillInterval().AsDuration())
+		return fmt.Sprintf("%d in %s", l.GetTokenBucket().GetMaxTokens(),
+			l.GetTokenBucket().GetFillInterval().AsDuration())
 	}
 	for _, c := range message(t, r).(*listenerv3.Listener).FilterChains {
 		for _, f := range c.Filters {
 			if l := (&netlimitv3.LocalRateLimit{}); f.GetTypedConfig().MessageIs(l) {
 				unpack(t, f.GetTypedConfig(), l)
-				out = append(out, fmt.Sprintf("connections: %d in %s", l.GetTokenBucket().GetMaxTokens(), l.GetTokenBucket().GetFillInterval().AsDuration()))
+				out = append(out,
+					fmt.Sprintf("connections: %d in %s", l.GetTokenBucket().GetMaxTokens(),
+						l.GetTokenBucket().GetFillInterval().AsDuration()))
 			}
 			h := &hcmv3.HttpConnectionManager{}
 			if !f.GetTypedConfig().MessageIs(h) {
@@ -76,16 +79,21 @@ func inboundLines(t *testing.T, table *delta.Table, name string) []string {
 				}
 				if m := (&httpfaultv3.HTTPFault{}); a.MessageIs(m) {
 					unpack(t, a, m)
-					out = append(out, fmt.Sprintf("fault of %s to %s: %d %d", hf.Name, to, m.GetAbort().GetHttpStatus(), m.GetAbort().GetPercentage().GetNumerator()))
+					out = append(out,
+						fmt.Sprintf("fault of %s to %s: %d %d", hf.Name, to, m.GetAbort().GetHttpStatus(),
+							m.GetAbort().GetPercentage().GetNumerator()))
 				}
 			}
 			vh := h.GetRouteConfig().GetVirtualHosts()[0]
 			for _, route := range vh.Routes {
 				var on []string
 				for _, s := range route.GetMatch().GetFilterState() {
-					on = append(on, s.GetStringMatch().GetSafeRegex().GetRegex()+s.GetStringMatch().GetExact())
+					on = append(on,
+						s.GetStringMatch().GetSafeRegex().GetRegex()+s.GetStringMatch().GetExact())
 				}
-				out = append(out, fmt.Sprintf("route %s: %s, timeout %s", strings.Join(on, " and "), limit(route.TypedPerFilterConfig), route.GetRoute().GetTimeout().AsDuration()))
+				out = append(out,
+					fmt.Sprintf("route %s: %s, timeout %s", strings.Join(on, " and "),
+						limit(route.TypedPerFilterConfig), route.GetRoute().GetTimeout().AsDuration()))
 			}
 			out = append(out, "everybody: "+limit(vh.TypedPerFilterConfig))
 		}
@@ -102,9 +110,9 @@ func unpack(t *testing.T, a *anypb.Any, m proto.Message) {
 
 const sidecars = "spec:\n  targetRef: {kind: Mesh, proxyTypes: [Sidecar]}\n"
 
-// TestInboundVectors: vectors 24 to 28 of traffic-policies 13, as Envoy sees them. That of 25 gives the route of everybody
-// its limit of 5; here the virtual host has it, so that routes which differ in something else share the bucket. That of 28
-// keeps the common conf by decision 12.13.
+// TestInboundVectors: vectors 24 to 28 of traffic-policies 13, as Envoy sees them. That of 25 gives
+// the route of everybody its limit of 5; here the virtual host has it, so that routes which differ
+// in something else share the bucket. That of 28 keeps the common conf by decision 12.13.
 func TestInboundVectors(t *testing.T) {
 	for _, tc := range []struct {
 		name, policies string
@@ -128,7 +136,8 @@ name: a
   - default: {local: {http: {requestRate: {num: 5, interval: 10s}}}}
   - matches: [{spiffeID: {type: Prefix, value: spiffe://default/a}}, {spiffeID: {type: Exact, value: spiffe://default/b}}]
     default: {local: {http: {requestRate: {num: 50, interval: 10s}}}}
-`, []string{"route (.*,)?spiffe://default/b(,.*)?: 50 in 10s, timeout 15s", "route (.*,)?spiffe://default/a(/[^,]*)?(,.*)?: 50 in 10s, timeout 15s",
+`, []string{"route (.*,)?spiffe://default/b(,.*)?: 50 in 10s, timeout 15s",
+			"route (.*,)?spiffe://default/a(/[^,]*)?(,.*)?: 50 in 10s, timeout 15s",
 			"route : as everybody, timeout 15s", "everybody: 5 in 10s"}},
 		{"26, by number", `
 type: MeshRateLimit
@@ -152,23 +161,29 @@ name: aaa
 type: MeshFaultInjection
 name: zzz
 ` + sidecars + `  rules: [{default: {http: [{abort: {httpStatus: 502, percentage: "10"}}]}}]
-`, []string{"fault of kri_mfi_default___zzz_ to all: 502 100000", "fault of kri_mfi_default___aaa_ to all: 501 100000",
+`, []string{"fault of kri_mfi_default___zzz_ to all: 502 100000",
+			"fault of kri_mfi_default___aaa_ to all: 501 100000",
 			"route : as everybody, timeout 15s", "everybody: as everybody"}},
 		{"28", `
 type: MeshTimeout
 name: mesh-timeout-all-default
 labels: {kuma.io/managed-by: meridian-defaults}
-` + sidecars + `  from: [{targetRef: {kind: Mesh}, default: {connectionTimeout: 10s, idleTimeout: 2h, http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}}}]
+` + sidecars +
+
+			`  from: [{targetRef: {kind: Mesh}, default: {connectionTimeout: 10s, idleTimeout: 2h, http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}}}]
 ---
 type: MeshTimeout
 name: a
 spec:
   rules: [{matches: [{spiffeID: {type: Exact, value: spiffe://default/b}}], default: {http: {requestTimeout: 3s}}}]
-`, []string{"route (.*,)?spiffe://default/b(,.*)?: as everybody, timeout 3s", "route : as everybody, timeout 0s", "everybody: as everybody"}},
+`, []string{"route (.*,)?spiffe://default/b(,.*)?: as everybody, timeout 3s",
+			"route : as everybody, timeout 0s", "everybody: as everybody"}},
 		{"a rule that says nothing of requests takes no route", `
 type: MeshRateLimit
 name: a
-` + sidecars + `  rules: [{matches: [{sni: {type: Exact, value: b}}], default: {local: {http: {disabled: true}, tcp: {disabled: true}}}}]
+` + sidecars +
+
+			`  rules: [{matches: [{sni: {type: Exact, value: b}}], default: {local: {http: {disabled: true}, tcp: {disabled: true}}}}]
 `, []string{"route : as everybody, timeout 15s", "everybody: as everybody"}},
 		{"what differs from everybody's", `
 type: MeshRateLimit
@@ -177,11 +192,13 @@ name: a
   - default: {local: {http: {requestRate: {num: 5, interval: 10s}, onRateLimit: {status: 503}}}}
   - matches: [{spiffeID: {type: Exact, value: spiffe://default/b}}]
     default: {local: {http: {onRateLimit: {status: 429}}}}
-`, []string{"route (.*,)?spiffe://default/b(,.*)?: 5 in 10s, timeout 15s", "route : as everybody, timeout 15s", "everybody: 5 in 10s"}},
+`, []string{"route (.*,)?spiffe://default/b(,.*)?: 5 in 10s, timeout 15s",
+			"route : as everybody, timeout 15s", "everybody: 5 in 10s"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t)
-			w.put(append(policies(t, tc.policies), testMesh("STRICT"), testDataplane("web", "10.0.0.1", "web", 8000))...)
+			w.put(append(policies(t, tc.policies), testMesh("STRICT"),
+				testDataplane("web", "10.0.0.1", "web", 8000))...)
 			k := testDataplane("web", "", "web", 1).Key
 			w.e.SetIdentity(k, testIdentity)
 			w.open(k)
@@ -193,17 +210,20 @@ name: a
 	}
 }
 
-// TestInboundPolicyConcernsItsInbounds: a policy of inbounds wakes the proxies that it selects, and of those only the
-// inbounds it selects are made anew; nothing that proxies share is looked at.
+// TestInboundPolicyConcernsItsInbounds: a policy of inbounds wakes the proxies that it selects, and
+// of those only the inbounds it selects are made anew; nothing that proxies share is looked at.
 func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 	for _, kind := range []struct{ name, conf, other string }{
-		{"MeshRateLimit", "{local: {http: {requestRate: {num: 5, interval: 1s}}}}", "{local: {http: {requestRate: {num: 6, interval: 1s}}}}"},
-		{"MeshFaultInjection", "{http: [{abort: {httpStatus: 500, percentage: 1}}]}", "{http: [{abort: {httpStatus: 500, percentage: 2}}]}"},
+		{"MeshRateLimit", "{local: {http: {requestRate: {num: 5, interval: 1s}}}}",
+			"{local: {http: {requestRate: {num: 6, interval: 1s}}}}"},
+		{"MeshFaultInjection", "{http: [{abort: {httpStatus: 500, percentage: 1}}]}",
+			"{http: [{abort: {httpStatus: 500, percentage: 2}}]}"},
 	} {
 		t.Run(kind.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.put(testMesh("STRICT"), testService(testZone, "a", 8080), testService(testZone, "b", 8080),
-				testDataplane("p", "10.0.0.1", "a", 8080, "a", "b"), testDataplane("q", "10.0.0.2", "b", 8080, "a", "b"))
+				testDataplane("p", "10.0.0.1", "a", 8080, "a", "b"),
+				testDataplane("q", "10.0.0.2", "b", 8080, "a", "b"))
 			p, q := testDataplane("p", "", "a", 1).Key, testDataplane("q", "", "b", 1).Key
 			w.open(p)
 			w.open(q)
@@ -211,17 +231,25 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				what, conf string
 				want       map[string]uint64
 			}{
-				{"a new policy", kind.conf, map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
-				{"its content", kind.other, map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
+				{"a new policy", kind.conf,
+					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1,
+						"inbound": 1, "table": 1}},
+				{"its content", kind.other,
+					map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
 				{"nothing", kind.other, map[string]uint64{"head": 1, "inbound_policy": 1}},
 			} {
 				before, other := w.table(p), w.table(q)
 				got := w.computes(func() {
-					w.put(policies(t, "type: "+kind.name+"\nname: x\nspec:\n  targetRef: {kind: Dataplane, name: p, sectionName: http}\n  rules: [{default: "+change.conf+"}]\n")...)
+					w.put(policies(t,
+						"type: "+kind.name+
+							"\nname: x\nspec:\n  targetRef: {kind: Dataplane, name: p, "+
+							"sectionName: http}\n  "+
+							"rules: [{default: "+change.conf+"}]\n")...)
 				})
 				for query, n := range got {
 					if n > change.want[query] {
-						t.Errorf("%s: %s was computed %d times, want at most %d", change.what, query, n, change.want[query])
+						t.Errorf("%s: %s was computed %d times, want at most %d", change.what, query, n,
+							change.want[query])
 					}
 				}
 				if w.table(q) != other {

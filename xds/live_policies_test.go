@@ -12,25 +12,38 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-// TestAnyPolicyWhileRunning: a running Envoy takes random policies of all kinds as they come, replace each other and go. What
-// it would take at its start (TestAnyPolicy) it could still refuse as an update. Each change waits for Envoy's answer.
+// TestAnyPolicyWhileRunning: a running Envoy takes random policies of all kinds as they come,
+// replace each other and go. What it would take at its start (TestAnyPolicy) it could still refuse
+// as an update. Each change waits for Envoy's answer.
 func TestAnyPolicyWhileRunning(t *testing.T) {
-	p := resource(mesh.KindDataplane, testZone, "p", &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1"}})
+	p := resource(mesh.KindDataplane, testZone, "p",
+		&meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1"}})
 	p.Labels = map[string]string{"app": "p"}
 	n := p.Spec.(*meshv1.Dataplane).Networking
-	rs := []*mesh.Resource{testMesh("PERMISSIVE"), resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)}),
+	rs := []*mesh.Resource{testMesh("PERMISSIVE"),
+		resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)}),
 		resource(mesh.KindMeshMultiZoneService, "", "multi", &meshv1.MeshMultiZoneService{
-			Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{MatchLabels: map[string]string{mesh.LabelDisplayName: "http"}}},
-			Ports:    []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "main", AppProtocol: "http"}}})}
+			Selector: &meshv1.MeshMultiZoneService_Selector{
+				MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
+					MatchLabels: map[string]string{mesh.LabelDisplayName: "http"}}},
+			Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "main", AppProtocol: "http"}},
+		})}
 	outbound := func(kind, name string) {
-		n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(unusedPort(t)), BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: kind, Name: name, Port: 8080}})
+		n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{
+			Port:       uint32(unusedPort(t)),
+			BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: kind, Name: name, Port: 8080},
+		})
 	}
 	for _, protocol := range []string{"http", "http2", "grpc", "tcp"} {
 		s := serviceOf(protocol, protocol)
 		s.Labels = map[string]string{mesh.LabelDisplayName: protocol}
 		rs = append(rs, s, testDataplane("o-"+protocol, "127.0.0.1", protocol, 1))
-		n.Inbound = append(n.Inbound, &meshv1.Dataplane_Inbound{Port: uint32(unusedPort(t)), Name: protocol, Protocol: protocol,
-			Tags: map[string]string{mesh.TagService: protocol, "version": "v1", "team": "x"}})
+		n.Inbound = append(n.Inbound, &meshv1.Dataplane_Inbound{
+			Port:     uint32(unusedPort(t)),
+			Name:     protocol,
+			Protocol: protocol,
+			Tags:     map[string]string{mesh.TagService: protocol, "version": "v1", "team": "x"},
+		})
 		outbound("MeshService", protocol)
 	}
 	outbound("MeshMultiZoneService", "multi")
@@ -76,9 +89,12 @@ func TestAnyPolicyWhileRunning(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		progress := l.until(func(p Progress) bool { return p.Revision >= res.Revision && p.Answered >= res.Revision })
+		progress := l.until(func(p Progress) bool {
+			return p.Revision >= res.Revision && p.Answered >= res.Revision
+		})
 		if len(progress.Refusals) > 0 || progress.Online != 1 {
-			t.Fatalf("round %d (replay with -policy-seed=%d): %d Envoys online, refused: %+v\n%s", round, *policySeed, progress.Online, progress.Refusals, yamlOf(put))
+			t.Fatalf("round %d (replay with -policy-seed=%d): %d Envoys online, refused: %+v\n%s", round,
+				*policySeed, progress.Online, progress.Refusals, yamlOf(put))
 		}
 		now, _ := l.e.Config(p.Key)
 		if now != before {

@@ -51,8 +51,11 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 	if envoy == "" {
 		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
 	}
-	l := &live{running: start(t), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second},
-		fresh: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}}
+	l := &live{
+		running: start(t),
+		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second},
+		fresh:   &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second},
+	}
 	t.Cleanup(l.client.CloseIdleConnections)
 	l.put(rs...)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -65,22 +68,45 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 	t.Cleanup(g.Stop)
 
 	port := uint32(listener.Addr().(*net.TCPAddr).Port)
-	c := staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads", Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
-		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
-			SocketAddress: &corev3.SocketAddress{Address: "127.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}}}}}}}})
-	h2, err := anypb.New(&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-		ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}}}})
+	c := staticCluster("ads", &endpointv3.ClusterLoadAssignment{
+		ClusterName: "ads",
+		Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{{
+			HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+				Endpoint: &endpointv3.Endpoint{
+					Address: &corev3.Address{Address: &corev3.Address_SocketAddress{
+						SocketAddress: &corev3.SocketAddress{
+							Address:       "127.0.0.1",
+							PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+						}}}}}}}}},
+	})
+	h2, err := anypb.New(
+		&httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.TypedExtensionProtocolOptions["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"] = h2
-	api := &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
-	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "default.web", Cluster: "web"}, LayeredRuntime: longExpressions(),
+	api := &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
+	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{
+		Node:            &corev3.Node{Id: "default.web", Cluster: "web"},
+		LayeredRuntime:  longExpressions(),
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{c}},
-		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{LdsConfig: api, CdsConfig: api,
-			AdsConfig: &corev3.ApiConfigSource{ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
-				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}}}}})
+		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
+			LdsConfig: api,
+			CdsConfig: api,
+			AdsConfig: &corev3.ApiConfigSource{
+				ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+				TransportApiVersion: corev3.ApiVersion_V3,
+
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+			},
+		},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +146,8 @@ func (l *live) settled(revision uint64) {
 	}
 }
 
-// ask is who answers a request, and whether Envoy spoke HTTP to answer it. A fresh one makes a connection of its own.
+// ask is who answers a request, and whether Envoy spoke HTTP to answer it. A fresh one makes a
+// connection of its own.
 func (l *live) ask(port int, user string, fresh bool) (who string, http1 bool, err error) {
 	req, err := http.NewRequest("GET", fmt.Sprintf("http://127.0.0.1:%d/", port), nil)
 	if err != nil {
@@ -174,7 +201,12 @@ func instanceOf(t *testing.T, service, name, protocol string) *mesh.Resource {
 		var p http.Protocols
 		p.SetHTTP1(true)
 		p.SetUnencryptedHTTP2(true)
-		s := &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) })}
+		s := &http.Server{
+			Protocols: &p,
+			Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				_, _ = io.WriteString(w, name)
+			}),
+		}
 		go func() { _ = s.Serve(l) }()
 		t.Cleanup(func() { _ = s.Close() })
 	} else {
@@ -190,9 +222,16 @@ func instanceOf(t *testing.T, service, name, protocol string) *mesh.Resource {
 			}
 		}()
 	}
-	return resource(mesh.KindDataplane, testZone, name, &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1",
-		Inbound: []*meshv1.Dataplane_Inbound{{Port: uint32(l.Addr().(*net.TCPAddr).Port), Name: "main", Protocol: protocol,
-			Tags: map[string]string{mesh.TagService: service, "node": name}}}}})
+	return resource(mesh.KindDataplane, testZone, name,
+		&meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: "127.0.0.1",
+			Inbound: []*meshv1.Dataplane_Inbound{{
+				Port:     uint32(l.Addr().(*net.TCPAddr).Port),
+				Name:     "main",
+				Protocol: protocol,
+				Tags:     map[string]string{mesh.TagService: service, "node": name},
+			}},
+		}})
 }
 
 func serviceOf(name, protocol string) *mesh.Resource {
@@ -202,19 +241,28 @@ func serviceOf(name, protocol string) *mesh.Resource {
 			TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: "main"}}}}})
 }
 
-// TestChangesUnderLoad: load balancing and connections of a real Envoy change by policies while it is under load, each
-// change has its effect, and not one request or connection fails.
+// TestChangesUnderLoad: load balancing and connections of a real Envoy change by policies while it
+// is under load, each change has its effect, and not one request or connection fails.
 func TestChangesUnderLoad(t *testing.T) {
-	web := resource(mesh.KindDataplane, testZone, "web", &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1"}})
+	web := resource(mesh.KindDataplane, testZone, "web",
+		&meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "127.0.0.1"}})
 	n := web.Spec.(*meshv1.Dataplane).Networking
-	n.Inbound = []*meshv1.Dataplane_Inbound{{Port: uint32(unusedPort(t)), Tags: map[string]string{mesh.TagService: "web", "node": "api-1"}}}
+	n.Inbound = []*meshv1.Dataplane_Inbound{{
+		Port: uint32(unusedPort(t)),
+		Tags: map[string]string{mesh.TagService: "web", "node": "api-1"},
+	}}
 	ports := map[string]int{}
 	for _, s := range []string{"api", "db"} {
 		ports[s] = unusedPort(t)
-		n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(ports[s]), BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: s, Port: 8080}})
+		n.Outbound = append(n.Outbound, &meshv1.Dataplane_Outbound{
+			Port:       uint32(ports[s]),
+			BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: s, Port: 8080},
+		})
 	}
-	l := startLive(t, web.Key, testMesh(""), serviceOf("api", "http"), serviceOf("db", "tcp"), serviceOf("db-next", "tcp"),
-		instanceOf(t, "api", "api-0", "http"), instanceOf(t, "api", "api-1", "http"), instanceOf(t, "api", "api-2", "http"),
+	l := startLive(t, web.Key, testMesh(""), serviceOf("api", "http"), serviceOf("db", "tcp"),
+		serviceOf("db-next", "tcp"),
+		instanceOf(t, "api", "api-0", "http"), instanceOf(t, "api", "api-1", "http"),
+		instanceOf(t, "api", "api-2", "http"),
 		instanceOf(t, "db", "db-0", "tcp"), instanceOf(t, "db-next", "db-next-0", "tcp"), web)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -281,12 +329,18 @@ func TestChangesUnderLoad(t *testing.T) {
 	type conf = meshv1.MeshLoadBalancingStrategy_Conf
 	balance := func(c *conf) *mesh.Resource {
 		return resource(mesh.KindMeshLoadBalancingStrategy, "", "s", &meshv1.MeshLoadBalancingStrategy{
-			To: []*meshv1.MeshLoadBalancingStrategy_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: c}}})
+			To: []*meshv1.MeshLoadBalancingStrategy_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+				Default:   c,
+			}}})
 	}
 	algorithm := func(name string) *meshv1.MeshLoadBalancingStrategy_LoadBalancer {
 		return &meshv1.MeshLoadBalancingStrategy_LoadBalancer{Type: name}
 	}
-	byUser := []*meshv1.MeshLoadBalancingStrategy_HashPolicy{{Type: "Header", Header: &meshv1.MeshLoadBalancingStrategy_HashHeader{Name: "x-user"}}}
+	byUser := []*meshv1.MeshLoadBalancingStrategy_HashPolicy{{
+		Type:   "Header",
+		Header: &meshv1.MeshLoadBalancingStrategy_HashHeader{Name: "x-user"},
+	}}
 	for _, a := range []string{"LeastRequest", "RingHash", "Random", "Maglev"} {
 		l.apply(balance(&conf{LoadBalancer: algorithm(a), HashPolicies: byUser}))
 		more()
@@ -310,9 +364,12 @@ func TestChangesUnderLoad(t *testing.T) {
 	}
 
 	tcp := func(service string, refs ...*meshv1.BackendRef) *mesh.Resource {
-		return resource(mesh.KindMeshTCPRoute, "", "to-"+service, &meshv1.MeshTCPRoute{To: []*meshv1.MeshTCPRoute_To{{
-			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: service},
-			Rules:     []*meshv1.MeshTCPRoute_Rule{{Default: &meshv1.MeshTCPRoute_Conf{BackendRefs: refs}}}}}})
+		return resource(mesh.KindMeshTCPRoute, "", "to-"+service,
+			&meshv1.MeshTCPRoute{To: []*meshv1.MeshTCPRoute_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: service},
+
+				Rules: []*meshv1.MeshTCPRoute_Rule{{Default: &meshv1.MeshTCPRoute_Conf{BackendRefs: refs}}},
+			}}})
 	}
 	ref := func(name string, weight uint32) *meshv1.BackendRef {
 		return &meshv1.BackendRef{Kind: "MeshService", Name: name, Port: new(uint32(8080)), Weight: &weight}

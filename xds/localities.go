@@ -6,9 +6,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// What a MeshLoadBalancingStrategy says of localities makes endpoints differ between callers, yet only as far as it says:
-// the endpoints of a port are one node for all callers with equal localities, and of a caller's tags only those that the
-// policies name are looked at. Without such a policy the locality is empty and there is one node for all.
+// What a MeshLoadBalancingStrategy says of localities makes endpoints differ between callers, yet
+// only as far as it says: the endpoints of a port are one node for all callers with equal
+// localities, and of a caller's tags only those that the policies name are looked at. Without such
+// a policy the locality is empty and there is one node for all.
 
 // callerTags are the values of a caller's tags that its policies name; the zero value if they name none.
 type callerTags = ir.Shared[map[string]string]
@@ -38,7 +39,8 @@ func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
 }
 
 // endpointsFor is the node of a port's endpoints for callers with these tags, who must see the tags shown.
-func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string, shown []string) endpointsKey {
+func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string,
+	shown []string) endpointsKey {
 	k := endpointsKey{ref: ref, causes: noKeys}
 	var l compile.Locality
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {

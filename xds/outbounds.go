@@ -32,9 +32,10 @@ func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*m
 	return out
 }
 
-// policiesAbout are [queries.policies] for somebody who looks at what they say of one destination alone: what they say of
-// services of other names does not concern him.
-func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key, want func(mesh.Kind) bool) []*mesh.Resource {
+// policiesAbout are [queries.policies] for somebody who looks at what they say of one destination
+// alone: what they say of services of other names does not concern him.
+func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key,
+	want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
 	for _, k := range q.set.get(r, l) {
@@ -45,7 +46,8 @@ func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key, want func(m
 			out = append(out, res)
 		}
 	}
-	q.s.named.note(r, serviceName{dest.Mesh, policy.PartOf(dest), want(mesh.KindMeshHTTPRoute) || want(mesh.KindMeshTCPRoute)})
+	q.s.named.note(r, serviceName{dest.Mesh, policy.PartOf(dest),
+		want(mesh.KindMeshHTTPRoute) || want(mesh.KindMeshTCPRoute)})
 	return out
 }
 
@@ -58,7 +60,8 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 	}
 	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
-	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route), internKeys(why.Listener)}, nil
+	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
+		internKeys(why.Listener)}, nil
 }
 
 func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
@@ -71,7 +74,8 @@ func (q *queries) computeCluster(r *reader, k clusterKey) (*delta.Resource, erro
 	if !ok {
 		return nil, nil
 	}
-	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.conf, q.plain.get(r, k.ref.Key)),
+	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.conf,
+		q.plain.get(r, k.ref.Key)),
 		q.cause(r, k.causes, k.ref.Key)...)
 }
 
@@ -86,12 +90,19 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 	return &routesOf{resource: res, extra: extra}, err
 }
 
-// routing is what policies make of requests to an HTTP port, the other backends that it needs, and where it came from.
-func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
-	rules := policy.HTTPRoutes(q.policiesAbout(r, k.set, d.Key, func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
+// routing is what policies make of requests to an HTTP port, the other backends that it needs, and
+// where it came from.
+func (q *queries) routing(r *reader, k routesKey, d *compile.Destination,
+	p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
+	rules := policy.HTTPRoutes(q.policiesAbout(r, k.set, d.Key,
+		func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
 	cause := q.cause(r, k.causes, k.ref.Key)
-	config, extra := compile.Routes(compile.RouteInput{Ref: k.ref, Port: p, Rules: rules, Policy: k.conf,
+	config, extra := compile.Routes(compile.RouteInput{
+		Ref:    k.ref,
+		Port:   p,
+		Rules:  rules,
+		Policy: k.conf,
 		ForRoute: func(route mesh.Key) ir.RoutePolicy {
 			conf, why := q.routeConf(r, k, route, p)
 			cause = append(cause, why...)
@@ -99,12 +110,14 @@ func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p comp
 		},
 		Resolve: func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
 			return q.resolve(r, ref, owner, p)
-		}})
+		},
+	})
 	for _, rule := range rules {
 		cause = append(cause, rule.Policy.Key)
 		if q.hooks && rule.Policy.Labels[LabelTestHook] == HookRejected {
 			// Envoy keeps the host header to itself.
-			config.Routes[0].RequestHeaders.Remove = append(slices.Clone(config.Routes[0].RequestHeaders.Remove), "host")
+			config.Routes[0].RequestHeaders.Remove = append(
+				slices.Clone(config.Routes[0].RequestHeaders.Remove), "host")
 		}
 	}
 	slices.SortFunc(cause, mesh.Key.Compare)
@@ -112,7 +125,8 @@ func (q *queries) routing(r *reader, k routesKey, d *compile.Destination, p comp
 }
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
-func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Port) (ir.RoutePolicy, []mesh.Key) {
+func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key,
+	p compile.Port) (ir.RoutePolicy, []mesh.Key) {
 	if !q.survey.get(r, k.set).Attached {
 		return k.conf, nil
 	}
@@ -124,13 +138,15 @@ func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key, p compile.Po
 }
 
 // resolve finds the backend of a reference for requests. Ports that do not speak HTTP cannot take them.
-func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key, routed compile.Port) (compile.Ref, bool) {
+func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key,
+	routed compile.Port) (compile.Ref, bool) {
 	found, p, ok := q.backend(r, ref, owner, routed)
 	return found, ok && p.Protocol.IsHTTP()
 }
 
 // backend finds the destination's port that a reference in a route means.
-func (q *queries) backend(r *reader, ref *meshv1.BackendRef, owner mesh.Key, routed compile.Port) (compile.Ref, compile.Port, bool) {
+func (q *queries) backend(r *reader, ref *meshv1.BackendRef, owner mesh.Key,
+	routed compile.Port) (compile.Ref, compile.Port, bool) {
 	rd := q.reads(r)
 	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh}
 	if ref.GetKind() == string(mesh.KindMeshMultiZoneService) {
@@ -155,8 +171,13 @@ func (q *queries) backend(r *reader, ref *meshv1.BackendRef, owner mesh.Key, rou
 		i.Value = parts[0]
 		list = candidates(i)
 	}
-	res, section, ok := policy.ResolveBackend(policy.BackendQuery{Ref: ref, Policy: owner, OwnZone: q.zone,
-		RoutedPort: routed.Number, RoutedSection: routed.Name}, list)
+	res, section, ok := policy.ResolveBackend(policy.BackendQuery{
+		Ref:           ref,
+		Policy:        owner,
+		OwnZone:       q.zone,
+		RoutedPort:    routed.Number,
+		RoutedSection: routed.Name,
+	}, list)
 	if !ok {
 		return compile.Ref{}, compile.Port{}, false
 	}
@@ -195,7 +216,8 @@ func (q *queries) finder(r *reader) compile.Lookup {
 }
 
 func (q *queries) computeEverything(r *reader, meshName string) (scope, error) {
-	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r), func(k mesh.Key) string { return q.vip.get(r, k) })), nil
+	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r),
+		func(k mesh.Key) string { return q.vip.get(r, k) })), nil
 }
 
 // computeDirectory indexes everything, once for all proxies that reach a part of it.
@@ -225,7 +247,12 @@ func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
 		if err != nil {
 			return internScope(nil), err
 		}
-		at := mesh.Key{Kind: k.Kind, Mesh: k.Mesh, Zone: k.Zone, Namespace: k.Namespace}
+		at := mesh.Key{
+			Kind:      k.Kind,
+			Mesh:      k.Mesh,
+			Zone:      k.Zone,
+			Namespace: k.Namespace,
+		}
 		return q.listed.get(r, listedKey{at, unique.Make(string(text))}), nil
 	}
 	out, limited := compile.Reachable(dp, q.directory.get(r, k.Mesh), q.finder(r))
@@ -251,13 +278,20 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, compile.Outbound{Name: f[0], Address: f[1], Port: uint32(port), Unbound: f[3] == "true", Ref: compile.Ref{Key: k, Section: f[5]}})
+		out = append(out, compile.Outbound{
+			Name:    f[0],
+			Address: f[1],
+			Port:    uint32(port),
+			Unbound: f[3] == "true",
+			Ref:     compile.Ref{Key: k, Section: f[5]},
+		})
 	}
 	return out, nil
 }
 
-// computeGroup is everything outbound of all proxies with the same policies and the same outbounds. What cannot be made of it
-// is noted: a change of policies makes new keys, of which there is no last good value.
+// computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
+// What cannot be made of it is noted: a change of policies makes new keys, of which there is no
+// last good value.
 func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	out := &segment{}
 	add := func(typ delta.Type, name string, res *delta.Resource, ok bool) {

@@ -89,8 +89,8 @@ func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 	return newSegment(list), nil
 }
 
-// computeIngress is a zone ingress: a chain for every port of this zone's services and of the multi-zone services that
-// have members here, in every mesh with mTLS.
+// computeIngress is a zone ingress: a chain for every port of this zone's services and of the
+// multi-zone services that have members here, in every mesh with mTLS.
 func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 	rd := q.reads(r)
 	res := rd.Spec(k)
@@ -136,7 +136,8 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 				continue
 			}
 			for _, p := range d.Ports {
-				if !slices.ContainsFunc(d.Members, func(m compile.Member) bool { return m.Live && slices.Contains(m.Ports, p.Number) }) {
+				if !slices.ContainsFunc(d.Members,
+					func(m compile.Member) bool { return m.Live && slices.Contains(m.Ports, p.Number) }) {
 					continue
 				}
 				if err := add(d, p); err != nil {

@@ -33,15 +33,16 @@ var (
 	policySeed = flag.Uint64("policy-seed", 1, "seed of the random policies")
 )
 
-// piece is a part of a proxy's configuration that Envoy can look at by itself, and the policies that it came from.
+// piece is a part of a proxy's configuration that Envoy can look at by itself, and the policies
+// that it came from.
 type piece struct {
 	policies string
 	cluster  *clusterv3.Cluster
 	listener *listenerv3.Listener
 }
 
-// TestAnyPolicy: no policy that can be stored stops a proxy from getting its configuration. Random policies of all kinds
-// are compiled, none fails, and a real Envoy accepts all that comes of them.
+// TestAnyPolicy: no policy that can be stored stops a proxy from getting its configuration. Random
+// policies of all kinds are compiled, none fails, and a real Envoy accepts all that comes of them.
 func TestAnyPolicy(t *testing.T) {
 	a := xdstest.NewAuthor(rand.New(rand.NewPCG(*policySeed, 11)))
 	var kinds []*mesh.KindInfo
@@ -88,7 +89,8 @@ func TestAnyPolicy(t *testing.T) {
 		}
 		compiled(round, rs)
 	}
-	// Every form of reference that a kind takes, wherever it takes it, beside the route that some of them are about.
+	// Every form of reference that a kind takes, wherever it takes it, beside the route that some
+	// of them are about.
 	forms, aimed := map[string]int{}, 0
 	routes, _ := mesh.Lookup(mesh.KindMeshHTTPRoute)
 	route := a.Policy(routes, "route")
@@ -107,7 +109,8 @@ func TestAnyPolicy(t *testing.T) {
 	missing := a.Unreached(kinds)
 	t.Logf("%d pieces of configuration; never set: %s", len(pieces), strings.Join(missing, " "))
 	if *rounds >= 600 && len(missing) > 12 {
-		t.Errorf("%d fields were never set: the test looks at less than it should: %s", len(missing), strings.Join(missing, " "))
+		t.Errorf("%d fields were never set: the test looks at less than it should: %s", len(missing),
+			strings.Join(missing, " "))
 	}
 
 	envoy := envoyBinary()
@@ -122,7 +125,8 @@ func TestAnyPolicy(t *testing.T) {
 			pieces = pieces[n:]
 			continue
 		}
-		t.Errorf("Envoy refuses what comes of valid policies (replay with -policy-seed=%d):\n%s\n%s\n%s", *policySeed, out, pieces[at].policies, pieces[at])
+		t.Errorf("Envoy refuses what comes of valid policies (replay with -policy-seed=%d):\n%s\n%s\n%s",
+			*policySeed, out, pieces[at].policies, pieces[at])
 		if failed++; failed == 5 {
 			break
 		}
@@ -170,41 +174,84 @@ func yamlOf(rs []*mesh.Resource) string {
 func smallMesh(t *testing.T, mode string) *world {
 	w := newWorld(t)
 	dp := &meshv1.Dataplane_Networking{Address: "10.0.0.1"}
-	rs := []*mesh.Resource{testMesh(mode), resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)})}
+	rs := []*mesh.Resource{testMesh(mode),
+		resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)})}
 	for i, protocol := range []string{"http", "http2", "grpc", "tcp", "kafka"} {
 		s := testService(testZone, protocol, 8080)
 		s.Spec.(*meshv1.MeshService).Ports[0].Name, s.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = "main", protocol
 		far := testService("west", "far-"+protocol, 8080)
 		far.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = protocol
 		rs = append(rs, s, far)
-		dp.Inbound = append(dp.Inbound, &meshv1.Dataplane_Inbound{Port: uint32(9000 + i), Name: protocol, Protocol: protocol,
-			Tags: map[string]string{mesh.TagService: protocol, "version": "v1", "team": "x"}})
+		dp.Inbound = append(dp.Inbound, &meshv1.Dataplane_Inbound{
+			Port:     uint32(9000 + i),
+			Name:     protocol,
+			Protocol: protocol,
+			Tags:     map[string]string{mesh.TagService: protocol, "version": "v1", "team": "x"},
+		})
 		for j, name := range []string{protocol, "far-" + protocol} {
 			ref := &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: name, Port: 8080}
 			if j == 1 {
-				ref = &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Labels: map[string]string{mesh.LabelDisplayName: name}, Port: 8080}
+				ref = &meshv1.Dataplane_OutboundBackendRef{
+					Kind:   "MeshService",
+					Labels: map[string]string{mesh.LabelDisplayName: name},
+					Port:   8080,
+				}
 			}
-			dp.Outbound = append(dp.Outbound, &meshv1.Dataplane_Outbound{Port: uint32(10000 + 10*i + j), BackendRef: ref})
+			dp.Outbound = append(dp.Outbound, &meshv1.Dataplane_Outbound{
+				Port:       uint32(10000 + 10*i + j),
+				BackendRef: ref,
+			})
 		}
 		other := testDataplane("o-"+protocol, fmt.Sprintf("10.0.1.%d", i+1), protocol, 8080)
 		rs = append(rs, other)
 	}
-	dp.Outbound = append(dp.Outbound, &meshv1.Dataplane_Outbound{Port: 11000, BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshMultiZoneService", Name: "multi", Port: 8080}})
+	dp.Outbound = append(dp.Outbound, &meshv1.Dataplane_Outbound{
+		Port: 11000,
+		BackendRef: &meshv1.Dataplane_OutboundBackendRef{
+			Kind: "MeshMultiZoneService",
+			Name: "multi",
+			Port: 8080,
+		},
+	})
 	p := resource(mesh.KindDataplane, testZone, "p", &meshv1.Dataplane{Networking: dp})
 	p.Labels = map[string]string{"app": "p"}
 	multi := resource(mesh.KindMeshMultiZoneService, "", "multi", &meshv1.MeshMultiZoneService{
-		Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{MatchLabels: map[string]string{mesh.LabelDisplayName: "http"}}},
-		Ports:    []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "main", AppProtocol: "http"}}})
-	ingress := resource(mesh.KindZoneIngress, "west", "ingress", &meshv1.ZoneIngress{Zone: "west", Networking: &meshv1.ZoneIngress_Networking{
-		Address: "10.0.0.9", Port: 10001, AdvertisedAddress: "192.0.2.1", AdvertisedPort: 10001}})
+		Selector: &meshv1.MeshMultiZoneService_Selector{
+			MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
+				MatchLabels: map[string]string{mesh.LabelDisplayName: "http"}}},
+		Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "main", AppProtocol: "http"}},
+	})
+	ingress := resource(mesh.KindZoneIngress, "west", "ingress", &meshv1.ZoneIngress{
+		Zone: "west",
+		Networking: &meshv1.ZoneIngress_Networking{
+			Address: "10.0.0.9", Port: 10001, AdvertisedAddress: "192.0.2.1", AdvertisedPort: 10001},
+	})
 	w.put(append(rs, p, multi, ingress)...)
-	w.status(multi.Key, &meshv1.MeshMultiZoneServiceStatus{MeshServices: []*meshv1.MeshMultiZoneServiceStatus_Member{
-		{Name: "http", Zone: testZone, Mesh: "default", Ports: []uint32{8080}, Healthy: 1, Total: 1, Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "http"}}},
-		{Name: "http", Zone: "west", Mesh: "default", Ports: []uint32{8080}, Healthy: 3, Total: 3, Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "http"}}}}})
+	w.status(multi.Key,
+		&meshv1.MeshMultiZoneServiceStatus{MeshServices: []*meshv1.MeshMultiZoneServiceStatus_Member{
+			{
+				Name:       "http",
+				Zone:       testZone,
+				Mesh:       "default",
+				Ports:      []uint32{8080},
+				Healthy:    1,
+				Total:      1,
+				Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "http"}},
+			},
+			{
+				Name:       "http",
+				Zone:       "west",
+				Mesh:       "default",
+				Ports:      []uint32{8080},
+				Healthy:    3,
+				Total:      3,
+				Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "http"}},
+			}}})
 	return w
 }
 
-// piecesOf are the parts of a table that were not seen yet: clusters with their endpoints, listeners with their routes.
+// piecesOf are the parts of a table that were not seen yet: clusters with their endpoints,
+// listeners with their routes.
 func piecesOf(t *testing.T, table *delta.Table, policies string, seen map[string]bool) []piece {
 	t.Helper()
 	var out []piece
@@ -224,10 +271,12 @@ func piecesOf(t *testing.T, table *delta.Table, policies string, seen map[string
 			out = append(out, piece{policies: policies, cluster: message(t, r).(*clusterv3.Cluster)})
 		}
 		if e := table.Lookup(delta.TypeEndpoint, r.Name); e != nil && isNew(r, e) {
-			// As if the endpoints were there from the begin, so that what the cluster does with them is looked at. Envoy
-			// cannot ask for secrets before it has clusters, and crashes if the first one would have it.
+			// As if the endpoints were there from the begin, so that what the cluster does with
+			// them is looked at. Envoy cannot ask for secrets before it has clusters, and crashes
+			// if the first one would have it.
 			c := message(t, r).(*clusterv3.Cluster)
-			c.ClusterDiscoveryType, c.EdsClusterConfig, c.TransportSocket = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, nil, nil
+			c.ClusterDiscoveryType, c.EdsClusterConfig, c.TransportSocket = &clusterv3.Cluster_Type{
+				Type: clusterv3.Cluster_STATIC}, nil, nil
 			c.LoadAssignment = message(t, e).(*endpointv3.ClusterLoadAssignment)
 			out = append(out, piece{policies: policies, cluster: c})
 		}
@@ -253,7 +302,8 @@ func rdsOf(t *testing.T, l *listenerv3.Listener, table *delta.Table, policies st
 				if name := h.GetRds().GetRouteConfigName(); name != "" {
 					r := table.Lookup(delta.TypeRoute, name)
 					if r == nil {
-						t.Fatalf("listener %s asks for routes %s, which are not there:\n%s", l.Name, name, policies)
+						t.Fatalf("listener %s asks for routes %s, which are not there:\n%s", l.Name, name,
+							policies)
 					}
 					out = append(out, r)
 				}
@@ -263,21 +313,36 @@ func rdsOf(t *testing.T, l *listenerv3.Listener, table *delta.Table, policies st
 	return out
 }
 
-// longExpressions is as package bootstrap has it: long identities and long expressions of users are no mistake.
+// longExpressions is as package bootstrap has it: long identities and long expressions of users are
+// no mistake.
 func longExpressions() *bootstrapv3.LayeredRuntime {
-	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-		StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}}}}}
+	return &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+		Name: "static",
+		LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+			StaticLayer: &structpb.Struct{
+				Fields: map[string]*structpb.Value{
+					"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295)}}},
+	}}}
 }
 
-// refuses gives what Envoy has against the pieces together; empty if nothing. Each gets a name and an address of its own.
+// refuses gives what Envoy has against the pieces together; empty if nothing. Each gets a name and
+// an address of its own.
 func refuses(t *testing.T, envoy string, list []piece) string {
 	t.Helper()
-	ads := &corev3.ApiConfigSource{ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3,
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}}}
-	b := &bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: &bootstrapv3.Bootstrap_StaticResources{},
+	ads := &corev3.ApiConfigSource{
+		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
+		TransportApiVersion: corev3.ApiVersion_V3,
+
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+	}
+	b := &bootstrapv3.Bootstrap{
+		Node:             &corev3.Node{Id: "test", Cluster: "test"},
+		StaticResources:  &bootstrapv3.Bootstrap_StaticResources{},
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{AdsConfig: ads},
-		LayeredRuntime:   longExpressions()}
-	b.StaticResources.Clusters = append(b.StaticResources.Clusters, staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
+		LayeredRuntime:   longExpressions(),
+	}
+	b.StaticResources.Clusters = append(b.StaticResources.Clusters,
+		staticCluster("ads", &endpointv3.ClusterLoadAssignment{ClusterName: "ads"}))
 	for i, p := range list {
 		if p.cluster != nil {
 			c := proto.Clone(p.cluster).(*clusterv3.Cluster)
@@ -291,7 +356,8 @@ func refuses(t *testing.T, envoy string, list []piece) string {
 		l := proto.Clone(p.listener).(*listenerv3.Listener)
 		l.Name = fmt.Sprintf("%d/%s", i, l.Name)
 		a := l.GetAddress().GetSocketAddress()
-		a.Address, a.PortSpecifier = fmt.Sprintf("10.1.%d.%d", i/250, i%250), &corev3.SocketAddress_PortValue{PortValue: 80}
+		a.Address, a.PortSpecifier = fmt.Sprintf("10.1.%d.%d", i/250, i%250),
+			&corev3.SocketAddress_PortValue{PortValue: 80}
 		b.StaticResources.Listeners = append(b.StaticResources.Listeners, l)
 	}
 	raw, err := proto.Marshal(b)

@@ -11,13 +11,14 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// ProxyRefusal is something that a proxy refused, or that the control plane could not make for it: Type and Resource are
-// then of no meaning and Resource names the computation.
+// ProxyRefusal is something that a proxy refused, or that the control plane could not make for it:
+// Type and Resource are then of no meaning and Resource names the computation.
 type ProxyRefusal struct {
 	Proxy mesh.Key
 	// ByControlPlane says that the proxy was never asked.
 	ByControlPlane bool
-	// Since is, for what the control plane could not make, the revision that first led to it with this reason.
+	// Since is, for what the control plane could not make, the revision that first led to it with
+	// this reason.
 	Since uint64
 	delta.Refusal
 }
@@ -38,7 +39,8 @@ type Progress struct {
 
 const maxPending = 20
 
-// Progress is the state at the moment; its cost follows the number of proxies that owe an answer or refuse something.
+// Progress is the state at the moment; its cost follows the number of proxies that owe an answer or
+// refuse something.
 func (e *Engine) Progress() Progress {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -80,7 +82,8 @@ func (e *Engine) changed() {
 	}
 }
 
-// failed are the values that could not be computed, for each proxy whose table needs them. It runs in Run's goroutine.
+// failed are the values that could not be computed, for each proxy whose table needs them. It runs
+// in Run's goroutine.
 func (e *Engine) failed() []ProxyRefusal {
 	var out []ProxyRefusal
 	for n := range e.g.failed {
@@ -89,7 +92,8 @@ func (e *Engine) failed() []ProxyRefusal {
 		}
 		if !n.told {
 			n.told = true
-			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", describe(n.key())), zap.Error(n.failure)}
+			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", describe(n.key())),
+				zap.Error(n.failure)}
 			var p *PanicError
 			if errors.As(n.failure, &p) {
 				fields = append(fields, zap.ByteString("stack", p.Stack))
@@ -97,7 +101,8 @@ func (e *Engine) failed() []ProxyRefusal {
 			if _, ok := n.failure.(conditionError); ok {
 				e.log.Warn("a proxy lacks what its mesh demands", fields...)
 			} else {
-				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
+				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one",
+					fields...)
 			}
 		}
 		if reason := n.failure.Error(); n.since == 0 || n.reason != reason {
@@ -122,8 +127,17 @@ func (e *Engine) failed() []ProxyRefusal {
 			if u.kind != e.q.table.kind && u.kind != e.q.callTable.kind || u.pins == 0 {
 				continue
 			}
-			out = append(out, ProxyRefusal{Proxy: u.proxy, ByControlPlane: true, Since: n.since, Refusal: delta.Refusal{
-				Resource: n.kind.name + " " + describe(n.key()), Reason: n.failure.Error(), Cause: e.causes(n), Revision: revision}})
+			out = append(out, ProxyRefusal{
+				Proxy:          u.proxy,
+				ByControlPlane: true,
+				Since:          n.since,
+				Refusal: delta.Refusal{
+					Resource: n.kind.name + " " + describe(n.key()),
+					Reason:   n.failure.Error(),
+					Cause:    e.causes(n),
+					Revision: revision,
+				},
+			})
 		}
 	}
 	return out

@@ -18,8 +18,8 @@ import (
 // errGone says that a proxy's resource is not there (yet, or any more): what it had stays.
 var errGone = errors.New("resource is gone")
 
-// keyList is an interned list of keys: equal lists are the same value, so that proxies with equal policies meet in one
-// node. It is freed when nobody has it.
+// keyList is an interned list of keys: equal lists are the same value, so that proxies with equal
+// policies meet in one node. It is freed when nobody has it.
 type keyList = unique.Handle[string]
 
 var noKeys = internKeys(nil)
@@ -41,7 +41,8 @@ type scope = unique.Handle[string]
 func internScope(list []compile.Outbound) scope {
 	var b strings.Builder
 	for _, o := range list {
-		fmt.Fprintf(&b, "%s\t%s\t%d\t%t\t%s\t%s\n", o.Name, o.Address, o.Port, o.Unbound, o.Ref.Key, o.Ref.Section)
+		fmt.Fprintf(&b, "%s\t%s\t%d\t%t\t%s\t%s\n", o.Name, o.Address, o.Port, o.Unbound, o.Ref.Key,
+			o.Ref.Section)
 	}
 	return unique.Make(b.String())
 }
@@ -63,7 +64,8 @@ type (
 		conf   ir.ClusterPolicy
 		causes keyList
 	}
-	// endpointsKey is a destination's port for callers with the same locality; causes are the policies that made it.
+	// endpointsKey is a destination's port for callers with the same locality; causes are the
+	// policies that made it.
 	endpointsKey struct {
 		ref      compile.Ref
 		locality ir.Shared[compile.Locality]
@@ -97,7 +99,8 @@ type (
 	}
 )
 
-// confs is what policies say about a port of a destination, and which of them said it of each part. Comparable.
+// confs is what policies say about a port of a destination, and which of them said it of each part.
+// Comparable.
 type confs struct {
 	compile.OutboundConf
 	cluster, endpoints, route, listener keyList
@@ -189,10 +192,13 @@ type queries struct {
 func newQueries(g *graph, s *state, zone string) *queries {
 	q := &queries{zone: zone, s: s, pool: newPool()}
 	q.set = newQuery(g, "set", sameBy(slices.Equal[[]mesh.Key]), computeSet)
-	q.head = newQuery(g, "head", sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }), q.computeHead)
-	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo], func(r *reader, name string) (compile.MeshInfo, error) {
-		return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
-	})
+	q.head = newQuery(g, "head",
+		sameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }),
+		q.computeHead)
+	q.mesh = newQuery(g, "mesh", same[compile.MeshInfo],
+		func(r *reader, name string) (compile.MeshInfo, error) {
+			return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: name})), nil
+		})
 	q.instance = newQuery(g, "instance", sameBy((*compile.Instance).Equal), q.computeInstance)
 	q.service = newQuery(g, "service", sameBy((*compile.Destination).Equal), q.computeService)
 	q.multi = newQuery(g, "multizone", sameBy((*compile.Destination).Equal), q.computeMulti)
@@ -301,8 +307,8 @@ func (q *queries) destination(r *reader, k mesh.Key) *compile.Destination {
 	return nil
 }
 
-// computePlain says that callers of a local service must speak in clear: the mesh is PERMISSIVE and not all members have
-// certificates.
+// computePlain says that callers of a local service must speak in clear: the mesh is PERMISSIVE and
+// not all members have certificates.
 func (q *queries) computePlain(r *reader, k mesh.Key) (bool, error) {
 	if k.Kind != mesh.KindMeshService || k.Zone != q.zone || q.mesh.get(r, k.Mesh).MTLS != "PERMISSIVE" {
 		return false, nil
@@ -358,7 +364,8 @@ func (q *queries) computeIngresses(r *reader, zone string) ([]ir.Endpoint, error
 }
 
 // localOf are the endpoints in this zone for a destination's port.
-func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port, near ir.Shared[compile.Locality]) []ir.Endpoint {
+func (q *queries) localOf(r *reader, d *compile.Destination, p compile.Port,
+	near ir.Shared[compile.Locality]) []ir.Endpoint {
 	if d.Key.Kind == mesh.KindMeshService {
 		if d.Key.Zone != q.zone {
 			return nil
@@ -378,7 +385,8 @@ func (q *queries) computeEndpoints(r *reader, k endpointsKey) (*delta.Resource, 
 	return q.pool.endpoints(q.assemble(r, k), q.cause(r, k.causes, k.ref.Key)...)
 }
 
-// assemble puts the endpoints of a destination's port together, near ones and those behind other zones' ingresses.
+// assemble puts the endpoints of a destination's port together, near ones and those behind other
+// zones' ingresses.
 func (q *queries) assemble(r *reader, k endpointsKey) ir.Endpoints {
 	l, _ := k.locality.Get()
 	near := compile.Locality{Weighted: l.Weighted, Affinity: l.Affinity, Shown: l.Shown}.Share()
@@ -410,7 +418,10 @@ func (q *queries) remotes(r *reader, d *compile.Destination, p compile.Port) []c
 		}
 		at := slices.IndexFunc(out, func(o compile.Remote) bool { return o.Zone == m.Key.Zone })
 		if at < 0 {
-			at, out = len(out), append(out, compile.Remote{Zone: m.Key.Zone, Ingresses: q.ingresses.get(r, m.Key.Zone)})
+			at, out = len(out), append(out, compile.Remote{
+				Zone:      m.Key.Zone,
+				Ingresses: q.ingresses.get(r, m.Key.Zone),
+			})
 		}
 		out[at].Healthy += m.Healthy
 	}

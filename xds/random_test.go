@@ -23,8 +23,9 @@ var (
 	steps = flag.Int("steps", 30, "changes in a random sequence")
 )
 
-// TestIncrementalEqualsRebuild: after each of a random sequence of changes of every kind, what the engine keeps up to date
-// is byte for byte what a new engine derives from the same state; and a resource that is the same is the same pointer.
+// TestIncrementalEqualsRebuild: after each of a random sequence of changes of every kind, what the
+// engine keeps up to date is byte for byte what a new engine derives from the same state; and a
+// resource that is the same is the same pointer.
 func TestIncrementalEqualsRebuild(t *testing.T) {
 	var sum wakes
 	if *seed != 0 {
@@ -46,7 +47,8 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 type wakes struct{ steps, proxies, woken, idle int }
 
 func (w wakes) String() string {
-	return fmt.Sprintf("%d steps, %d times a proxy: %d times woken, %d of them for nothing", w.steps, w.proxies, w.woken, w.idle)
+	return fmt.Sprintf("%d steps, %d times a proxy: %d times woken, %d of them for nothing", w.steps,
+		w.proxies, w.woken, w.idle)
 }
 
 // holding is what a client has, by type and name.
@@ -176,10 +178,12 @@ func compareTables(t *testing.T, what string, k mesh.Key, got, want *delta.Table
 			names[r.Name] = true
 			g := got.Lookup(typ, r.Name)
 			if g == nil || string(g.Body) != string(r.Body) || g.Version != r.Version {
-				t.Fatalf("after %s: %s: %s %s differs from a rebuild:\n got %v\nwant %v", what, k, typ, r.Name, show(t, g), show(t, r))
+				t.Fatalf("after %s: %s: %s %s differs from a rebuild:\n got %v\nwant %v", what, k, typ,
+					r.Name, show(t, g), show(t, r))
 			}
 			if fmt.Sprint(g.Cause) != fmt.Sprint(r.Cause) {
-				t.Fatalf("after %s: %s: %s %s is blamed on %v, rebuilt %v", what, k, typ, r.Name, g.Cause, r.Cause)
+				t.Fatalf("after %s: %s: %s %s is blamed on %v, rebuilt %v", what, k, typ, r.Name, g.Cause,
+					r.Cause)
 			}
 		}
 		for r := range got.All(typ) {
@@ -205,7 +209,8 @@ func samePointers(t *testing.T, what string, k mesh.Key, old, now *delta.Table) 
 	for _, typ := range delta.Types {
 		for r := range now.All(typ) {
 			was := old.Lookup(typ, r.Name)
-			if was != nil && was != r && was.Version == r.Version && fmt.Sprint(was.Cause) == fmt.Sprint(r.Cause) {
+			if was != nil && was != r && was.Version == r.Version &&
+				fmt.Sprint(was.Cause) == fmt.Sprint(r.Cause) {
 				t.Fatalf("after %s: %s: %s %s was made anew though nothing changed", what, k, typ, r.Name)
 			}
 		}
@@ -236,14 +241,20 @@ func (d *dice) other() *mesh.Resource {
 	case 1:
 		return resource(mesh.KindGlobalSecret, "", "g", &meshv1.Secret{Data: []byte(d.service())})
 	case 2:
-		return resource(mesh.KindHostnameGenerator, "", "h", &meshv1.HostnameGenerator{Template: "{{ .Name }}." + d.service()})
+		return resource(mesh.KindHostnameGenerator, "", "h",
+			&meshv1.HostnameGenerator{Template: "{{ .Name }}." + d.service()})
 	case 3:
-		return resource(mesh.KindSecret, "", d.of("a-secret", "another"), &meshv1.Secret{Data: []byte(d.service())})
+		return resource(mesh.KindSecret, "", d.of("a-secret", "another"),
+			&meshv1.Secret{Data: []byte(d.service())})
 	case 4:
 		of := mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: testZone, Name: d.service()}
-		return &mesh.Resource{Key: mesh.VirtualAddressKey(testZone, of), Spec: &meshv1.VirtualAddress{Ip: d.of("240.0.0.1", "240.0.0.2", "240.0.0.3")}}
+		return &mesh.Resource{
+			Key:  mesh.VirtualAddressKey(testZone, of),
+			Spec: &meshv1.VirtualAddress{Ip: d.of("240.0.0.1", "240.0.0.2", "240.0.0.3")},
+		}
 	}
-	return resource(mesh.KindZoneIngressInsight, testZone, "ingress", &meshv1.ProxyInsight{State: d.of("Online", "Lost")})
+	return resource(mesh.KindZoneIngressInsight, testZone, "ingress",
+		&meshv1.ProxyInsight{State: d.of("Online", "Lost")})
 }
 
 // policy is any policy of any kind, most often about names that are here.
@@ -312,8 +323,14 @@ func (d *dice) step(w *world, followed map[mesh.Key]*feed) string {
 		if d.live[k] {
 			s := &meshv1.MeshMultiZoneServiceStatus{}
 			for range d.IntN(4) {
-				s.MeshServices = append(s.MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{Name: d.service(), Zone: d.zone(), Mesh: "default",
-					Ports: []uint32{8080}, Healthy: uint32(d.IntN(3)), Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: d.service()}}})
+				s.MeshServices = append(s.MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{
+					Name:       d.service(),
+					Zone:       d.zone(),
+					Mesh:       "default",
+					Ports:      []uint32{8080},
+					Healthy:    uint32(d.IntN(3)),
+					Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: d.service()}},
+				})
 			}
 			w.status(k, s)
 			return "status of " + k.String()
@@ -383,7 +400,8 @@ func (d *dice) resource() *mesh.Resource {
 	case 0:
 		return testMesh(d.of("", "STRICT", "STRICT", "PERMISSIVE"))
 	case 1:
-		r := resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(d.of(testCert, testCert+"\n"))})
+		r := resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1",
+			&meshv1.Secret{Data: []byte(d.of(testCert, testCert+"\n"))})
 		return r
 	case 2, 3:
 		s := testService(d.zone(), d.service(), 8080)
@@ -393,30 +411,49 @@ func (d *dice) resource() *mesh.Resource {
 		}
 		switch d.IntN(5) {
 		case 0:
-			spec.Selector = &meshv1.MeshService_Selector{DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": d.service()}}}
+			spec.Selector = &meshv1.MeshService_Selector{
+				DataplaneLabels: &meshv1.MeshService_DataplaneLabels{
+					MatchLabels: map[string]string{"app": d.service()}}}
 		case 1:
-			spec.Selector = &meshv1.MeshService_Selector{DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "p1"}}
+			spec.Selector = &meshv1.MeshService_Selector{
+				DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "p1"}}
 		case 2:
 			spec.Ports[0].AppProtocol = d.of("tcp", "grpc")
 		case 3:
-			spec.Ports[0].TargetPort = &meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: "http"}}
+			spec.Ports[0].TargetPort = &meshv1.IntOrString{
+				Value: &meshv1.IntOrString_StringValue{StringValue: "http"}}
 		}
 		return s
 	case 4:
 		return resource(mesh.KindMeshMultiZoneService, "", "multi", &meshv1.MeshMultiZoneService{
-			Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
-				MatchLabels: map[string]string{mesh.LabelDisplayName: d.service()}}},
-			Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "http", AppProtocol: d.of("http", "tcp")}}})
+			Selector: &meshv1.MeshMultiZoneService_Selector{
+				MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
+					MatchLabels: map[string]string{mesh.LabelDisplayName: d.service()}}},
+			Ports: []*meshv1.MeshMultiZoneService_Port{{
+				Port:        8080,
+				Name:        "http",
+				AppProtocol: d.of("http", "tcp"),
+			}},
+		})
 	case 5, 6:
 		return d.dataplane()
 	case 7:
-		return resource(mesh.KindDataplaneInsight, testZone, d.of("p1", "p2", "p3"), &meshv1.ProxyInsight{State: d.of("Online", "Lost", "Draining")})
+		return resource(mesh.KindDataplaneInsight, testZone, d.of("p1", "p2", "p3"),
+			&meshv1.ProxyInsight{State: d.of("Online", "Lost", "Draining")})
 	case 8:
 		z := d.zone()
-		r := resource(mesh.KindZoneIngress, z, "ingress", &meshv1.ZoneIngress{Zone: z, Networking: &meshv1.ZoneIngress_Networking{
-			Address: "10.0.0.9", Port: 10001, AdvertisedAddress: d.of("192.0.2.1", "192.0.2.2"), AdvertisedPort: 10001}})
+		r := resource(mesh.KindZoneIngress, z, "ingress", &meshv1.ZoneIngress{
+			Zone: z,
+			Networking: &meshv1.ZoneIngress_Networking{
+				Address:           "10.0.0.9",
+				Port:              10001,
+				AdvertisedAddress: d.of("192.0.2.1", "192.0.2.2"),
+				AdvertisedPort:    10001,
+			},
+		})
 		if d.half() && z != testZone {
-			return resource(mesh.KindZoneIngressInsight, z, "ingress", &meshv1.ProxyInsight{State: d.of("Online", "Lost")})
+			return resource(mesh.KindZoneIngressInsight, z, "ingress",
+				&meshv1.ProxyInsight{State: d.of("Online", "Lost")})
 		}
 		return r
 	case 9:
@@ -432,19 +469,37 @@ func (d *dice) dataplane() *mesh.Resource {
 	dp.Labels = map[string]string{"app": d.service()}
 	n := dp.Spec.(*meshv1.Dataplane).Networking
 	for i := range d.IntN(4) {
-		o := &meshv1.Dataplane_Outbound{Port: uint32(10000 + i), BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Name: d.service(), Port: 8080}}
+		o := &meshv1.Dataplane_Outbound{
+			Port: uint32(10000 + i),
+			BackendRef: &meshv1.Dataplane_OutboundBackendRef{
+				Kind: "MeshService",
+				Name: d.service(),
+				Port: 8080,
+			},
+		}
 		switch d.IntN(4) {
 		case 0:
-			o.BackendRef = &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshMultiZoneService", Name: "multi", Port: 8080}
+			o.BackendRef = &meshv1.Dataplane_OutboundBackendRef{
+				Kind: "MeshMultiZoneService",
+				Name: "multi",
+				Port: 8080,
+			}
 		case 1:
-			o.BackendRef = &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshService", Labels: map[string]string{mesh.LabelZone: d.of("west", "north")}, Port: 8080}
+			o.BackendRef = &meshv1.Dataplane_OutboundBackendRef{
+				Kind:   "MeshService",
+				Labels: map[string]string{mesh.LabelZone: d.of("west", "north")},
+				Port:   8080,
+			}
 		case 2:
 			o.BackendRef, o.Tags = nil, map[string]string{mesh.TagService: d.service()}
 		}
 		n.Outbound = append(n.Outbound, o)
 	}
 	if d.IntN(3) == 0 {
-		n.TransparentProxying = &meshv1.Dataplane_TransparentProxying{RedirectPortInbound: 15006, RedirectPortOutbound: 15001}
+		n.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
+			RedirectPortInbound:  15006,
+			RedirectPortOutbound: 15001,
+		}
 		n.Outbound = nil
 	}
 	n.Inbound[0].State = d.of("", "", "NotReady", "Ignored")
@@ -493,12 +548,26 @@ func (d *dice) timeout() *mesh.Resource {
 	spec := &meshv1.MeshTimeout{TargetRef: d.top()}
 	switch d.IntN(3) {
 	case 0:
-		spec.Rules = []*meshv1.MeshTimeout_Rule{{Default: conf()}, {Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: d.duration()}},
-			Matches: []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{Type: "Exact", Value: "spiffe://default/a"}}}}}
+		spec.Rules = []*meshv1.MeshTimeout_Rule{{Default: conf()}, {
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: d.duration()}},
+			Matches: []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{
+				Type:  "Exact",
+				Value: "spiffe://default/a",
+			}}},
+		}}
 	case 1:
-		spec.To = []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "MeshHTTPRoute", Name: d.of("r1", "r2")}, Default: conf()}}
+		spec.To = []*meshv1.MeshTimeout_To{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshHTTPRoute", Name: d.of("r1", "r2")},
+			Default:   conf(),
+		}}
 	default:
-		spec.To = []*meshv1.MeshTimeout_To{{TargetRef: d.to(), Default: conf()}, {TargetRef: d.to(), Default: conf()}}
+		spec.To = []*meshv1.MeshTimeout_To{{
+			TargetRef: d.to(),
+			Default:   conf(),
+		}, {
+			TargetRef: d.to(),
+			Default:   conf(),
+		}}
 	}
 	return resource(mesh.KindMeshTimeout, "", d.of("t1", "t2", "t3"), spec)
 }
@@ -513,14 +582,20 @@ func (d *dice) section() *meshv1.TargetRef {
 }
 
 func (d *dice) match() []*meshv1.Match {
-	return []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{Type: d.of("Exact", "Prefix"), Value: "spiffe://default/" + d.of("a", "b")}}}
+	return []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{
+		Type:  d.of("Exact", "Prefix"),
+		Value: "spiffe://default/" + d.of("a", "b"),
+	}}}
 }
 
 func (d *dice) limit() *mesh.Resource {
 	conf := func() *meshv1.MeshRateLimit_Conf {
 		l := &meshv1.MeshRateLimit_Local{}
 		if d.half() {
-			l.Tcp = &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: d.duration()}}
+			l.Tcp = &meshv1.MeshRateLimit_Tcp{ConnectionRate: &meshv1.MeshRateLimit_Rate{
+				Num:      proto.Uint32(5),
+				Interval: d.duration(),
+			}}
 		} else if l.Http = (&meshv1.MeshRateLimit_Http{Disabled: proto.Bool(d.half())}); d.half() {
 			l.Http.RequestRate = &meshv1.MeshRateLimit_Rate{Num: proto.Uint32(5), Interval: d.duration()}
 		}
@@ -528,21 +603,34 @@ func (d *dice) limit() *mesh.Resource {
 	}
 	spec := &meshv1.MeshRateLimit{TargetRef: d.section()}
 	if d.half() {
-		spec.From = []*meshv1.MeshRateLimit_From{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: conf()}}
+		spec.From = []*meshv1.MeshRateLimit_From{{
+			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+			Default:   conf(),
+		}}
 	} else {
-		spec.Rules = []*meshv1.MeshRateLimit_Rule{{Default: conf()}, {Matches: d.match(), Default: &meshv1.MeshRateLimit_Conf{
-			Local: &meshv1.MeshRateLimit_Local{Http: &meshv1.MeshRateLimit_Http{Disabled: proto.Bool(d.half())}}}}}
+		spec.Rules = []*meshv1.MeshRateLimit_Rule{{Default: conf()}, {
+			Matches: d.match(),
+			Default: &meshv1.MeshRateLimit_Conf{
+				Local: &meshv1.MeshRateLimit_Local{
+					Http: &meshv1.MeshRateLimit_Http{Disabled: proto.Bool(d.half())}}},
+		}}
 	}
 	return resource(mesh.KindMeshRateLimit, "", d.of("l1", "l2"), spec)
 }
 
 func (d *dice) fault() *mesh.Resource {
-	conf := &meshv1.MeshFaultInjection_Conf{Http: []*meshv1.MeshFaultInjection_Fault{{Delay: &meshv1.MeshFaultInjection_Delay{Value: d.duration(),
-		Percentage: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(d.IntN(3))}}}}}}
+	conf := &meshv1.MeshFaultInjection_Conf{
+		Http: []*meshv1.MeshFaultInjection_Fault{{Delay: &meshv1.MeshFaultInjection_Delay{
+			Value:      d.duration(),
+			Percentage: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(d.IntN(3))}},
+		}}}}
 	spec := &meshv1.MeshFaultInjection{TargetRef: d.section()}
 	switch d.IntN(3) {
 	case 0:
-		spec.From = []*meshv1.MeshFaultInjection_From{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()}, Default: conf}}
+		spec.From = []*meshv1.MeshFaultInjection_From{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()},
+			Default:   conf,
+		}}
 	case 1:
 		spec.Rules = []*meshv1.MeshFaultInjection_Rule{{Matches: d.match(), Default: conf}}
 	default:
@@ -554,18 +642,27 @@ func (d *dice) fault() *mesh.Resource {
 func (d *dice) permission() *mesh.Resource {
 	spec := &meshv1.MeshTrafficPermission{TargetRef: d.top()}
 	if d.half() {
-		spec.From = []*meshv1.MeshTrafficPermission_From{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()},
-			Default: &meshv1.MeshTrafficPermission_FromConf{Action: d.of("Allow", "Deny", "AllowWithShadowDeny")}}}
+		spec.From = []*meshv1.MeshTrafficPermission_From{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()},
+			Default: &meshv1.MeshTrafficPermission_FromConf{Action: d.of("Allow", "Deny",
+				"AllowWithShadowDeny")},
+		}}
 	} else {
 		spec.Rules = []*meshv1.MeshTrafficPermission_Rule{{Default: &meshv1.MeshTrafficPermission_RuleConf{
-			Allow: []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{Type: d.of("Exact", "Prefix"), Value: "spiffe://default/" + d.service()}}}}}}
+			Allow: []*meshv1.Match{{SpiffeId: &meshv1.SpiffeIDMatch{
+				Type:  d.of("Exact", "Prefix"),
+				Value: "spiffe://default/" + d.service(),
+			}}}}}}
 	}
 	return resource(mesh.KindMeshTrafficPermission, "", d.of("m1", "m2"), spec)
 }
 
 func (d *dice) route() *mesh.Resource {
 	rule := &meshv1.MeshHTTPRoute_Rule{
-		Matches: []*meshv1.MeshHTTPRoute_RouteMatch{{Path: &meshv1.MeshHTTPRoute_PathMatch{Type: d.of("Exact", "PathPrefix"), Value: d.of("/", "/x", "/y")}}},
+		Matches: []*meshv1.MeshHTTPRoute_RouteMatch{{Path: &meshv1.MeshHTTPRoute_PathMatch{
+			Type:  d.of("Exact", "PathPrefix"),
+			Value: d.of("/", "/x", "/y"),
+		}}},
 		Default: &meshv1.MeshHTTPRoute_Conf{},
 	}
 	for range d.IntN(3) {
@@ -576,6 +673,11 @@ func (d *dice) route() *mesh.Resource {
 		}
 		rule.Default.BackendRefs = append(rule.Default.BackendRefs, ref)
 	}
-	return resource(mesh.KindMeshHTTPRoute, "", d.of("r1", "r2"), &meshv1.MeshHTTPRoute{TargetRef: d.top(),
-		To: []*meshv1.MeshHTTPRoute_To{{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()}, Rules: []*meshv1.MeshHTTPRoute_Rule{rule}}}})
+	return resource(mesh.KindMeshHTTPRoute, "", d.of("r1", "r2"), &meshv1.MeshHTTPRoute{
+		TargetRef: d.top(),
+		To: []*meshv1.MeshHTTPRoute_To{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: d.service()},
+			Rules:     []*meshv1.MeshHTTPRoute_Rule{rule},
+		}},
+	})
 }

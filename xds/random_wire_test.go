@@ -18,9 +18,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-// TestClientsFollow: clients on the wire fold what they are sent. After each of a random sequence of changes, cuts and returns,
-// each has what a new engine derives from the same state, as far as it asked for it, with nothing broken on the way; and no
-// resource came to a client that had it.
+// TestClientsFollow: clients on the wire fold what they are sent. After each of a random sequence
+// of changes, cuts and returns, each has what a new engine derives from the same state, as far as
+// it asked for it, with nothing broken on the way; and no resource came to a client that had it.
 func TestClientsFollow(t *testing.T) {
 	const sequences, length = 6, 30
 	if *seed != 0 {
@@ -96,25 +96,31 @@ func followSequence(t *testing.T, seed uint64, steps int) {
 		v := visitors[k]
 		if v == nil {
 			v = &visitor{}
-			v.Client = xdstest.New(xdstest.Config{Address: l.Addr().String(), NodeID: nodeOf(k), Verdict: func(resp xdstest.Response) xdstest.Verdict {
-				v.View(func(s *xdstest.State) {
-					for _, res := range resp.Resources {
-						// The endpoints of a cluster that was just replaced go once more.
-						again := resp.Type == xdstest.Endpoint && s.Warming[res.Name]
-						if held, ok := s.Resources[resp.Type][res.Name]; ok && held.Version == res.Version && !again {
-							v.twice = append(v.twice, resp.Type+" "+res.Name)
+			v.Client = xdstest.New(xdstest.Config{
+				Address: l.Addr().String(),
+				NodeID:  nodeOf(k),
+				Verdict: func(resp xdstest.Response) xdstest.Verdict {
+					v.View(func(s *xdstest.State) {
+						for _, res := range resp.Resources {
+							// The endpoints of a cluster that was just replaced go once more.
+							again := resp.Type == xdstest.Endpoint && s.Warming[res.Name]
+							if held, ok := s.Resources[resp.Type][res.Name]; ok &&
+								held.Version == res.Version && !again {
+								v.twice = append(v.twice, resp.Type+" "+res.Name)
+							}
 						}
-					}
-				})
-				return xdstest.Verdict{}
-			}})
+					})
+					return xdstest.Verdict{}
+				},
+			})
 			visitors[k] = v
 		}
 		ctx, cancel := context.WithCancel(ctx)
 		v.cancel, v.done = cancel, make(chan error, 1)
 		go func() { v.done <- v.Run(ctx) }()
 	}
-	// settle drives the engine until every client that is there, and no other, is followed and has answered everything.
+	// settle drives the engine until every client that is there, and no other, is followed and has
+	// answered everything.
 	settle := func(what string) {
 		t.Helper()
 		for {
@@ -183,14 +189,17 @@ func followSequence(t *testing.T, seed uint64, steps int) {
 			// A client that has just come may have answered all that it has asked for so far.
 			wait, cancel := context.WithTimeout(ctx, 5*time.Second)
 			problem := ""
-			if err := v.Wait(wait, func(s *xdstest.State) bool { problem = unlike(s, want); return problem == "" }); err != nil {
+			if err := v.Wait(wait,
+				func(s *xdstest.State) bool { problem = unlike(s, want); return problem == "" }); err != nil {
 				t.Fatalf("after %s: %s has %s", what, k, problem)
 			}
 			cancel()
 			v.View(func(s *xdstest.State) {
 				for _, b := range s.Broken {
-					// What has no backend, or must not be passed through, is sent to a cluster that is not there.
-					if !strings.Contains(b, " "+translate.MissingBackend+",") && !strings.Contains(b, " self_transparentproxy_passthrough_") {
+					// What has no backend, or must not be passed through, is sent to a cluster that
+					// is not there.
+					if !strings.Contains(b, " "+translate.MissingBackend+",") &&
+						!strings.Contains(b, " self_transparentproxy_passthrough_") {
 						t.Fatalf("after %s: %s is broken: %s", what, k, b)
 					}
 				}
@@ -202,8 +211,8 @@ func followSequence(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-// settled says that a client which is there has one stream, and has answered all there is; without its resource it may wait.
-// Of one that is away there is no stream.
+// settled says that a client which is there has one stream, and has answered all there is; without
+// its resource it may wait. Of one that is away there is no stream.
 func (w *world) settled(k mesh.Key, there bool) bool {
 	_, exists := w.view.Get(k)
 	w.e.mu.Lock()
@@ -227,7 +236,8 @@ func unlike(s *xdstest.State, want *delta.Table) string {
 		url := typ.URL()
 		names := map[string]bool{}
 		for r := range want.All(typ) {
-			if _, wanted := s.Wanted[url][r.Name]; !wanted && typ != delta.TypeCluster && typ != delta.TypeListener {
+			if _, wanted := s.Wanted[url][r.Name]; !wanted && typ != delta.TypeCluster &&
+				typ != delta.TypeListener {
 				continue
 			}
 			names[r.Name] = true

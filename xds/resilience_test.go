@@ -94,7 +94,8 @@ func (b backends) cluster(protocol string) *clusterv3.Cluster {
 
 func (b backends) retry(protocol string) *routev3.RetryPolicy {
 	b.t.Helper()
-	return message(b.t, b.table.Lookup(delta.TypeRoute, b.name(protocol))).(*routev3.RouteConfiguration).VirtualHosts[0].GetRetryPolicy()
+	return message(b.t, b.table.Lookup(delta.TypeRoute,
+		b.name(protocol))).(*routev3.RouteConfiguration).VirtualHosts[0].GetRetryPolicy()
 }
 
 func (b backends) attempts() uint32 {
@@ -109,8 +110,8 @@ func (b backends) attempts() uint32 {
 
 func toAll(conf string) string { return "to: [{targetRef: {kind: Mesh}, default: {" + conf + "}}]" }
 
-// TestDefaultsAreBuiltIn: the default MeshCircuitBreaker and MeshRetry of a new Mesh say what holds without them, so that
-// a mesh made without defaults fails over as well as one with.
+// TestDefaultsAreBuiltIn: the default MeshCircuitBreaker and MeshRetry of a new Mesh say what holds
+// without them, so that a mesh made without defaults fails over as well as one with.
 func TestDefaultsAreBuiltIn(t *testing.T) {
 	with, without := withPolicies(t, defaults("MeshTimeout")), withPolicies(t, nil)
 	if len(defaults("MeshTimeout")) != 2 {
@@ -140,11 +141,14 @@ func TestHealthCheckByProtocol(t *testing.T) {
 		want       [4]string
 	}{
 		{"vector 19", "http: {}", [4]string{"HTTP", "HTTP", "", ""}},
-		{"vector 20", "http: {disabled: true}, grpc: {disabled: true}, tcp: {}", [4]string{"TCP", "TCP", "TCP", "TCP"}},
+		{"vector 20", "http: {disabled: true}, grpc: {disabled: true}, tcp: {}",
+			[4]string{"TCP", "TCP", "TCP", "TCP"}},
 		{"each its own", "http: {}, grpc: {}, tcp: {}", [4]string{"HTTP", "HTTP", "gRPC", "TCP"}},
 		{"absent is not disabled", "tcp: {}", [4]string{"", "", "", "TCP"}},
-		{"grpc does not fall back to http", "http: {}, grpc: {disabled: true}", [4]string{"HTTP", "HTTP", "", ""}},
-		{"all disabled", "http: {disabled: true}, grpc: {disabled: true}, tcp: {disabled: true}", [4]string{}},
+		{"grpc does not fall back to http", "http: {}, grpc: {disabled: true}",
+			[4]string{"HTTP", "HTTP", "", ""}},
+		{"all disabled", "http: {disabled: true}, grpc: {disabled: true}, tcp: {disabled: true}",
+			[4]string{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := withPolicies(t, defaults(), "MeshHealthCheck a:"+toAll(tc.conf))
@@ -159,8 +163,10 @@ func TestHealthCheckByProtocol(t *testing.T) {
 
 // TestHealthCheckStarts: the interval holds also before the first request.
 func TestHealthCheckStarts(t *testing.T) {
-	h := withPolicies(t, nil, "MeshHealthCheck a:"+toAll("interval: 7s, http: {}")).cluster("http").HealthChecks[0]
-	if h.GetNoTrafficInterval().AsDuration() != 7*time.Second || h.GetTimeout().AsDuration() != 15*time.Second || h.GetUnhealthyThreshold().GetValue() != 5 ||
+	h := withPolicies(t, nil,
+		"MeshHealthCheck a:"+toAll("interval: 7s, http: {}")).cluster("http").HealthChecks[0]
+	if h.GetNoTrafficInterval().AsDuration() != 7*time.Second ||
+		h.GetTimeout().AsDuration() != 15*time.Second || h.GetUnhealthyThreshold().GetValue() != 5 ||
 		h.GetHealthyThreshold().GetValue() != 1 || h.GetHttpHealthCheck().GetPath() != "/" {
 		t.Errorf("%v", h)
 	}
@@ -169,14 +175,18 @@ func TestHealthCheckStarts(t *testing.T) {
 // TestBreakerVectors: vectors 21, 22 and 23, and what is left of the default.
 func TestBreakerVectors(t *testing.T) {
 	detect := func(s string) string { return toAll("outlierDetection: {" + s + "}") }
-	b := withPolicies(t, defaults(), "MeshCircuitBreaker zzz:"+detect("detectors: {totalFailures: {consecutive: 5}}"))
+	b := withPolicies(t, defaults(),
+		"MeshCircuitBreaker zzz:"+detect("detectors: {totalFailures: {consecutive: 5}}"))
 	o := b.cluster("http").GetOutlierDetection()
 	if o.GetConsecutive_5Xx().GetValue() != 5 || o.GetEnforcingConsecutive_5Xx().GetValue() != 100 {
 		t.Errorf("vector 21: %v", o)
 	}
-	for name, v := range map[string]uint32{"gateway": o.GetEnforcingConsecutiveGatewayFailure().GetValue(), "local": o.GetEnforcingConsecutiveLocalOriginFailure().GetValue(),
-		"success": o.GetEnforcingSuccessRate().GetValue(), "local success": o.GetEnforcingLocalOriginSuccessRate().GetValue(),
-		"percentage": o.GetEnforcingFailurePercentage().GetValue(), "local percentage": o.GetEnforcingFailurePercentageLocalOrigin().GetValue()} {
+	for name, v := range map[string]uint32{"gateway": o.GetEnforcingConsecutiveGatewayFailure().GetValue(),
+		"local":            o.GetEnforcingConsecutiveLocalOriginFailure().GetValue(),
+		"success":          o.GetEnforcingSuccessRate().GetValue(),
+		"local success":    o.GetEnforcingLocalOriginSuccessRate().GetValue(),
+		"percentage":       o.GetEnforcingFailurePercentage().GetValue(),
+		"local percentage": o.GetEnforcingFailurePercentageLocalOrigin().GetValue()} {
 		if v != 0 {
 			t.Errorf("vector 21: %s is enforced", name)
 		}
@@ -185,20 +195,28 @@ func TestBreakerVectors(t *testing.T) {
 	if o.GetMaxEjectionPercent().GetValue() != 10 || !o.GetAlwaysEjectOneHost().GetValue() {
 		t.Errorf("one of two cannot be ejected: %v", o)
 	}
-	o = withPolicies(t, nil, "MeshCircuitBreaker a:"+detect("maxEjectionPercent: 0, detectors: {totalFailures: {consecutive: 5}}")).cluster("http").GetOutlierDetection()
-	if o.GetAlwaysEjectOneHost().GetValue() || o.GetMaxEjectionPercent() == nil || o.GetMaxEjectionPercent().GetValue() != 0 {
+	o = withPolicies(t, nil, "MeshCircuitBreaker a:"+
+		detect("maxEjectionPercent: 0, detectors: {totalFailures: "+
+			"{consecutive: 5}}")).cluster("http").GetOutlierDetection()
+	if o.GetAlwaysEjectOneHost().GetValue() || o.GetMaxEjectionPercent() == nil ||
+		o.GetMaxEjectionPercent().GetValue() != 0 {
 		t.Errorf("0 percent ejects: %v", o)
 	}
 
-	o = withPolicies(t, defaults(), "MeshCircuitBreaker a:"+detect(`detectors: {successRate: {standardDeviationFactor: "1.9"}}`)).cluster("http").GetOutlierDetection()
+	o = withPolicies(t, defaults(),
+		"MeshCircuitBreaker a:"+
+			detect(`detectors: {successRate: {standardDeviationFactor: "1.9"}}`)).cluster(
+		"http").GetOutlierDetection()
 	if o.GetSuccessRateStdevFactor().GetValue() != 1900 || o.GetEnforcingSuccessRate().GetValue() != 100 {
 		t.Errorf("vector 22: %v", o)
 	}
 
 	// Decision 9.3: a person's policy beats the default's, whatever its name.
-	b = withPolicies(t, defaults(), "MeshCircuitBreaker zzz:"+toAll("connectionLimits: {maxConnections: 7, maxConnectionPools: 9}"))
+	b = withPolicies(t, defaults(),
+		"MeshCircuitBreaker zzz:"+toAll("connectionLimits: {maxConnections: 7, maxConnectionPools: 9}"))
 	l := b.cluster("http").GetCircuitBreakers().GetThresholds()[0]
-	if l.GetMaxConnections().GetValue() != 7 || l.GetMaxConnectionPools().GetValue() != 9 || l.GetMaxRequests().GetValue() != 1024 || !l.GetTrackRemaining() {
+	if l.GetMaxConnections().GetValue() != 7 || l.GetMaxConnectionPools().GetValue() != 9 ||
+		l.GetMaxRequests().GetValue() != 1024 || !l.GetTrackRemaining() {
 		t.Errorf("vector 23: %v", l)
 	}
 	if o := b.cluster("http").GetOutlierDetection(); o.GetConsecutiveGatewayFailure().GetValue() != 3 {
@@ -206,12 +224,14 @@ func TestBreakerVectors(t *testing.T) {
 	}
 
 	// Decision 12.20.
-	if o := withPolicies(t, defaults(), "MeshCircuitBreaker a:"+detect("disabled: true")).cluster("http").GetOutlierDetection(); o != nil {
+	if o := withPolicies(t, defaults(),
+		"MeshCircuitBreaker a:"+detect("disabled: true")).cluster("http").GetOutlierDetection(); o != nil {
 		t.Errorf("disabled: %v", o)
 	}
 	// The breaker's panic threshold beats that of the health check.
 	c := withPolicies(t, nil, "MeshHealthCheck a:"+toAll("healthyPanicThreshold: 20, http: {}"),
-		"MeshCircuitBreaker a:"+detect("healthyPanicThreshold: 0, detectors: {totalFailures: {}}")).cluster("http")
+		"MeshCircuitBreaker a:"+
+			detect("healthyPanicThreshold: 0, detectors: {totalFailures: {}}")).cluster("http")
 	if v := c.GetCommonLbConfig().GetHealthyPanicThreshold(); v == nil || v.GetValue() != 0 {
 		t.Errorf("panic threshold: %v", v)
 	}
@@ -221,7 +241,8 @@ func TestBreakerVectors(t *testing.T) {
 func TestRetryVectors(t *testing.T) {
 	elsewhere := func(t *testing.T, p *routev3.RetryPolicy) {
 		t.Helper()
-		if len(p.GetRetryHostPredicate()) != 1 || p.GetRetryHostPredicate()[0].GetName() != "envoy.retry_host_predicates.previous_hosts" ||
+		if len(p.GetRetryHostPredicate()) != 1 ||
+			p.GetRetryHostPredicate()[0].GetName() != "envoy.retry_host_predicates.previous_hosts" ||
 			p.GetRetryPriority() == nil || p.GetHostSelectionRetryMaxAttempts() != 5 {
 			t.Errorf("retries return to the instance that failed: %v", p)
 		}
@@ -242,7 +263,8 @@ func TestRetryVectors(t *testing.T) {
 	b = withPolicies(t, defaults())
 	for _, protocol := range []string{"http", "http2", "grpc"} {
 		p := b.retry(protocol)
-		if p.GetNumRetries().GetValue() != 5 || p.GetRetryBackOff().GetBaseInterval().AsDuration() != 25*time.Millisecond ||
+		if p.GetNumRetries().GetValue() != 5 ||
+			p.GetRetryBackOff().GetBaseInterval().AsDuration() != 25*time.Millisecond ||
 			p.GetRetryBackOff().GetMaxInterval().AsDuration() != 250*time.Millisecond {
 			t.Errorf("vector 30: %s has %v", protocol, p)
 		}
@@ -252,7 +274,9 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("vector 30: %d attempts", b.attempts())
 	}
 
-	b = withPolicies(t, defaults(), "MeshRetry a:"+toAll("http: {numRetries: 0}, grpc: {retryOn: [Canceled]}, tcp: {maxConnectAttempt: 2}"))
+	b = withPolicies(t, defaults(),
+		"MeshRetry a:"+toAll("http: {numRetries: 0}, grpc: {retryOn: [Canceled]}, tcp: "+
+			"{maxConnectAttempt: 2}"))
 	if p := b.retry("http"); p != nil {
 		t.Errorf("0 retries: %v", p)
 	}
@@ -263,8 +287,12 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("%d attempts", b.attempts())
 	}
 	// Who says where retries go, has it.
-	b = withPolicies(t, defaults(), "MeshRetry a:"+toAll("http: {hostSelection: [{predicate: OmitPreviousPriorities, updateFrequency: 1}], hostSelectionMaxAttempts: 2}"))
-	if p := b.retry("http"); len(p.GetRetryHostPredicate()) != 0 || p.GetRetryPriority() == nil || p.GetHostSelectionRetryMaxAttempts() != 2 {
+	b = withPolicies(t, defaults(),
+		"MeshRetry a:"+toAll("http: {hostSelection: [{predicate: OmitPreviousPriorities, "+
+			"updateFrequency: 1}], "+
+			"hostSelectionMaxAttempts: 2}"))
+	if p := b.retry("http"); len(p.GetRetryHostPredicate()) != 0 || p.GetRetryPriority() == nil ||
+		p.GetHostSelectionRetryMaxAttempts() != 2 {
 		t.Errorf("host selection: %v", p)
 	}
 	// Merged, they make a pause that Envoy would refuse: the default's longest is shorter.
@@ -273,7 +301,8 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("back-off: %v", p)
 	}
 	p = withPolicies(t, nil, "MeshRetry a:"+toAll("http: {backOff: {maxInterval: 1s}}")).retry("http")
-	if p.GetRetryBackOff().GetBaseInterval().AsDuration() != 25*time.Millisecond || p.GetNumRetries().GetValue() != 1 {
+	if p.GetRetryBackOff().GetBaseInterval().AsDuration() != 25*time.Millisecond ||
+		p.GetNumRetries().GetValue() != 1 {
 		t.Errorf("back-off: %v", p)
 	}
 }
@@ -293,26 +322,42 @@ func TestPartsAreApart(t *testing.T) {
 	w.open(dp.Key)
 	all := &meshv1.TargetRef{Kind: "Mesh"}
 	retry := func(n uint32) *mesh.Resource {
-		return resource(mesh.KindMeshRetry, "", "p", &meshv1.MeshRetry{To: []*meshv1.MeshRetry_To{{TargetRef: all,
-			Default: &meshv1.MeshRetry_Conf{Http: &meshv1.MeshRetry_Http{NumRetries: &n}}}}})
+		return resource(mesh.KindMeshRetry, "", "p", &meshv1.MeshRetry{To: []*meshv1.MeshRetry_To{{
+			TargetRef: all,
+			Default:   &meshv1.MeshRetry_Conf{Http: &meshv1.MeshRetry_Http{NumRetries: &n}},
+		}}})
 	}
 	breaker := func(n uint32) *mesh.Resource {
-		return resource(mesh.KindMeshCircuitBreaker, "", "p", &meshv1.MeshCircuitBreaker{To: []*meshv1.MeshCircuitBreaker_To{{TargetRef: all,
-			Default: &meshv1.MeshCircuitBreaker_Conf{ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}}}}})
+		return resource(mesh.KindMeshCircuitBreaker, "", "p",
+			&meshv1.MeshCircuitBreaker{To: []*meshv1.MeshCircuitBreaker_To{{
+				TargetRef: all,
+
+				Default: &meshv1.MeshCircuitBreaker_Conf{ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
+			}}})
 	}
 	check := func(n uint32) *mesh.Resource {
-		return resource(mesh.KindMeshHealthCheck, "", "p", &meshv1.MeshHealthCheck{To: []*meshv1.MeshHealthCheck_To{{TargetRef: all,
-			Default: &meshv1.MeshHealthCheck_Conf{HealthyThreshold: &n, Http: &meshv1.MeshHealthCheck_Http{}}}}})
+		return resource(mesh.KindMeshHealthCheck, "", "p",
+			&meshv1.MeshHealthCheck{To: []*meshv1.MeshHealthCheck_To{{
+				TargetRef: all,
+				Default: &meshv1.MeshHealthCheck_Conf{
+					HealthyThreshold: &n,
+					Http:             &meshv1.MeshHealthCheck_Http{},
+				},
+			}}})
 	}
 	headers := func(n uint32) *mesh.Resource {
-		return resource(mesh.KindMeshTimeout, "", "p", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{TargetRef: all,
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second)}}}}})
+		return resource(mesh.KindMeshTimeout, "", "p", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
+			TargetRef: all,
+
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second)}},
+		}}})
 	}
 	for _, tc := range []struct {
 		name, part string
 		policy     func(uint32) *mesh.Resource
 	}{
-		{"MeshRetry", "routes", retry}, {"MeshCircuitBreaker", "cluster", breaker}, {"MeshHealthCheck", "cluster", check}, {"MeshTimeout of headers", "listener", headers},
+		{"MeshRetry", "routes", retry}, {"MeshCircuitBreaker", "cluster", breaker},
+		{"MeshHealthCheck", "cluster", check}, {"MeshTimeout of headers", "listener", headers},
 	} {
 		w.put(tc.policy(2))
 		got := w.computes(func() { w.put(tc.policy(3)) })

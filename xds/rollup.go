@@ -16,8 +16,8 @@ const (
 	maxNamed   = 20
 )
 
-// Change is what one batch of changes did: which proxies it gave something new, and how far they are. Several commits that were
-// taken in together are one change.
+// Change is what one batch of changes did: which proxies it gave something new, and how far they
+// are. Several commits that were taken in together are one change.
 type Change struct {
 	// First and Last revision of the store in it.
 	First, Last uint64
@@ -25,7 +25,8 @@ type Change struct {
 	// Inputs are the first of InputCount resources that changed.
 	Inputs     []mesh.Key
 	InputCount int
-	// Concerned streams of proxies; each has Answered (Refused of them something), Left before it did, or is pending.
+	// Concerned streams of proxies; each has Answered (Refused of them something), Left before it
+	// did, or is pending.
 	Concerned, Answered, Refused, Left int
 	// Done is when the last of them answered; zero while some are pending.
 	Done time.Time
@@ -53,8 +54,8 @@ func (r *rollup) concern(f *feed) {
 // maxPushed is how many updates a feed tells apart that its client has not answered.
 const maxPushed = 8
 
-// merge adds what a later update owes. What has been owed for so long that nobody remembers it is left out: a client that
-// never answers costs no more than twice the history's length.
+// merge adds what a later update owes. What has been owed for so long that nobody remembers it is
+// left out: a client that never answers costs no more than twice the history's length.
 func (d *debt) merge(later debt) {
 	d.first, d.last = min(d.first, later.first), max(d.last, later.last)
 	d.owed = append(d.owed, later.owed...)
@@ -65,7 +66,12 @@ func (d *debt) merge(later debt) {
 
 // record begins the roll-up of a batch; mu is held.
 func (e *Engine) record(after, revision uint64, committed time.Time, changes []store.Change) *rollup {
-	r := &rollup{Change{First: after + 1, Last: revision, Committed: committed, InputCount: len(changes)}}
+	r := &rollup{Change{
+		First:      after + 1,
+		Last:       revision,
+		Committed:  committed,
+		InputCount: len(changes),
+	}}
 	for _, c := range changes[:min(len(changes), maxNamed)] {
 		r.Inputs = append(r.Inputs, c.Key)
 	}
@@ -84,7 +90,8 @@ func (e *Engine) answer(owed []*rollup, refusals []delta.Refusal, left bool, now
 			r.Left++
 		default:
 			r.Answered++
-			if slices.ContainsFunc(refusals, func(x delta.Refusal) bool { return x.Revision >= r.First && x.Revision <= r.Last }) {
+			if slices.ContainsFunc(refusals,
+				func(x delta.Refusal) bool { return x.Revision >= r.First && x.Revision <= r.Last }) {
 				r.Refused++
 			}
 		}

@@ -31,7 +31,9 @@ func propagations(t *testing.T, e *Engine) uint64 {
 // TestRollUp: of every change it is known whom it woke, who has answered, who refused and who left.
 func TestRollUp(t *testing.T) {
 	r := start(t)
-	web, shop, idle := testDataplane("web-1", "10.0.0.2", "web", 8080, "api"), testDataplane("shop-1", "10.0.0.3", "shop", 8080, "api"), testDataplane("idle-1", "10.0.0.4", "idle", 8080)
+	web, shop, idle := testDataplane("web-1", "10.0.0.2", "web", 8080, "api"),
+		testDataplane("shop-1", "10.0.0.3", "shop", 8080, "api"),
+		testDataplane("idle-1", "10.0.0.4", "idle", 8080)
 	r.put(testMesh(""), testService(testZone, "api", 8080), web, shop, idle)
 	feeds := map[string]delta.Feed{}
 	for _, dp := range []*mesh.Resource{web, shop, idle} {
@@ -55,10 +57,12 @@ func TestRollUp(t *testing.T) {
 	rev := r.put(api)
 	r.until(func(p Progress) bool { return p.Revision == rev })
 	c := change(rev)
-	if c.Concerned != 2 || c.Answered != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 || c.Inputs[0] != api.Key {
+	if c.Concerned != 2 || c.Answered != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 ||
+		c.Inputs[0] != api.Key {
 		t.Fatalf("nobody has answered: %+v", c)
 	}
-	if !slices.Contains(c.Woken, web.Key) || !slices.Contains(c.Woken, shop.Key) || slices.Contains(c.Woken, idle.Key) {
+	if !slices.Contains(c.Woken, web.Key) || !slices.Contains(c.Woken, shop.Key) ||
+		slices.Contains(c.Woken, idle.Key) {
 		t.Fatalf("woken %v", c.Woken)
 	}
 	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
@@ -74,7 +78,8 @@ func TestRollUp(t *testing.T) {
 	}
 	refusal := delta.Refusal{Type: delta.TypeEndpoint, Resource: "x", Reason: "no", Revision: u.Revision}
 	feeds["shop-1"].Answered(u.Revision, []delta.Refusal{refusal})
-	if c = change(rev); c.Answered != 2 || c.Refused != 1 || c.Done.IsZero() || len(c.Refusals) != 1 || c.Refusals[0].Proxy != shop.Key {
+	if c = change(rev); c.Answered != 2 || c.Refused != 1 || c.Done.IsZero() || len(c.Refusals) != 1 ||
+		c.Refusals[0].Proxy != shop.Key {
 		t.Fatalf("all have answered: %+v", c)
 	}
 
@@ -82,14 +87,16 @@ func TestRollUp(t *testing.T) {
 		t.Errorf("%d changes were timed, want one more than %d", n, timed)
 	}
 
-	// Two changes that a slow proxy gets in one are both answered by one answer, and one that leaves owes nothing any more.
+	// Two changes that a slow proxy gets in one are both answered by one answer, and one that
+	// leaves owes nothing any more.
 	first := r.put(testDataplane("api-2", "10.0.0.10", "api", 8080))
 	second := r.put(testDataplane("api-3", "10.0.0.11", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == second })
 	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
 	feeds["shop-1"].Close()
 	for _, rev := range []uint64{first, second} {
-		if c := change(rev); c.Concerned != 2 || c.Answered != 1 || c.Left != 1 || c.Done.IsZero() || len(c.Pending) != 0 {
+		if c := change(rev); c.Concerned != 2 || c.Answered != 1 || c.Left != 1 || c.Done.IsZero() ||
+			len(c.Pending) != 0 {
 			t.Fatalf("revision %d: %+v", rev, c)
 		}
 	}
@@ -158,7 +165,8 @@ func TestRollUpIsBounded(t *testing.T) {
 			for _, d := range f.pushed {
 				owed += len(d.owed)
 			}
-			if owed > 2*maxChanges+maxPushed || owed < maxChanges/2 || kept > maxChanges || len(f.pushed) > maxPushed {
+			if owed > 2*maxChanges+maxPushed || owed < maxChanges/2 || kept > maxChanges ||
+				len(f.pushed) > maxPushed {
 				t.Errorf("owes %d changes, %d are kept, %d updates are told apart", owed, kept, len(f.pushed))
 			}
 			r.e.mu.Unlock()
@@ -181,21 +189,30 @@ func TestRollUpIsBounded(t *testing.T) {
 	}
 }
 
-// TestRollUpOfWhatCannotBeMade: the change that brought a policy of which nothing can be made says so; later ones do not.
+// TestRollUpOfWhatCannotBeMade: the change that brought a policy of which nothing can be made says
+// so; later ones do not.
 func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	r := start(t)
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
-	r.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.9", "api", 8080), web)
+	r.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.9", "api", 8080),
+		web)
 	f := r.e.Open(delta.Opening{Proxy: web.Key})
 	defer f.Close()
 	f.Answered(r.next(f).Revision, nil)
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
 	r.e.send(func() {
-		r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { return nil, errors.New("broken") }
+		r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) {
+			return nil, errors.New("broken")
+		}
 	})
-	timeout := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}, Spec: &meshv1.MeshTimeout{
-		TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-			Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(3 * time.Second)}}}}}
+	timeout := &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
+		Spec: &meshv1.MeshTimeout{
+			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+			To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+				Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(3 * time.Second)}}},
+		},
+	}
 	bad := r.put(timeout)
 	r.until(func(p Progress) bool { return p.Revision == bad })
 	later := r.put(testService(testZone, "unheard", 8080))
@@ -209,15 +226,23 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	}
 }
 
-// BenchmarkRollUp: the bookkeeping of one change that 5,000 proxies take and answer, without what is computed and sent.
-// Half of the answers come while further changes wait.
+// BenchmarkRollUp: the bookkeeping of one change that 5,000 proxies take and answer, without what
+// is computed and sent. Half of the answers come while further changes wait.
 func BenchmarkRollUp(b *testing.B) {
 	const proxies = 5000
 	e := newEngine(testZone)
 	close(e.ready)
 	feeds := make([]*feed, proxies)
 	for i := range feeds {
-		feeds[i] = &feed{e: e, key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: fmt.Sprint("dp-", i)}}
+		feeds[i] = &feed{
+			e: e,
+			key: mesh.Key{
+				Kind: mesh.KindDataplane,
+				Mesh: "default",
+				Zone: testZone,
+				Name: fmt.Sprint("dp-", i),
+			},
+		}
 		e.feeds[feeds[i]] = struct{}{}
 	}
 	table := &delta.Table{}

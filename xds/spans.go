@@ -7,8 +7,9 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// span is the keys of one range, in order. Some ranges are long and hardly ever read, all Dataplanes of a zone for one: to keep such
-// a list in order at each change would cost what the mesh is large. Its changes wait until somebody reads it, or they are many.
+// span is the keys of one range, in order. Some ranges are long and hardly ever read, all
+// Dataplanes of a zone for one: to keep such a list in order at each change would cost what the
+// mesh is large. Its changes wait until somebody reads it, or they are many.
 type span struct {
 	keys []mesh.Key
 	// waiting says of keys whether they came (or went) since.

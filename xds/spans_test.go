@@ -10,7 +10,8 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// TestSpanIsTheSetInOrder: whenever it is read, a span is what was added and not removed, in order, be it long or short.
+// TestSpanIsTheSetInOrder: whenever it is read, a span is what was added and not removed, in order,
+// be it long or short.
 func TestSpanIsTheSetInOrder(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
@@ -18,7 +19,11 @@ func TestSpanIsTheSetInOrder(t *testing.T) {
 		want := map[mesh.Key]bool{}
 		reads := 0
 		for step := range 6000 {
-			k := mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: fmt.Sprintf("dp-%03d", r.IntN(900))}
+			k := mesh.Key{
+				Kind: mesh.KindDataplane,
+				Mesh: "default",
+				Name: fmt.Sprintf("dp-%03d", r.IntN(900)),
+			}
 			// It grows past the bound in the first half, and shrinks below it in the second.
 			if there := r.IntN(10) < 8 == (step < 3000); there {
 				s.add(k)

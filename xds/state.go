@@ -12,8 +12,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// state is the inputs of the graph: the view at hand, the ranges over it, and identities. Queries read it through a
-// reader alone.
+// state is the inputs of the graph: the view at hand, the ranges over it, and identities. Queries
+// read it through a reader alone.
 type state struct {
 	view       replica.View
 	ranges     map[compile.Index]*span
@@ -23,8 +23,8 @@ type state struct {
 
 	specs, statuses, secrets *input[mesh.Key]
 	indexes                  *input[compile.Index]
-	// general is what a policy says but for entries that name a service; named is what all policies of a mesh say of the
-	// services of a name.
+	// general is what a policy says but for entries that name a service; named is what all policies
+	// of a mesh say of the services of a name.
 	general *input[mesh.Key]
 	named   *input[serviceName]
 	asked   *input[caller]
@@ -40,11 +40,18 @@ type serviceName struct {
 func isRoute(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute || k == mesh.KindMeshTCPRoute }
 
 func newState(g *graph) *state {
-	return &state{ranges: map[compile.Index]*span{}, identities: map[mesh.Key]*ir.Identity{},
-		wants: map[caller]nameList{}, asked: newInput[caller](g, "wanted"),
-		specs: newInput[mesh.Key](g, "spec"), statuses: newInput[mesh.Key](g, "status"),
-		secrets: newInput[mesh.Key](g, "identity"), indexes: newInput[compile.Index](g, "index"),
-		general: newInput[mesh.Key](g, "policy"), named: newInput[serviceName](g, "named")}
+	return &state{
+		ranges:     map[compile.Index]*span{},
+		identities: map[mesh.Key]*ir.Identity{},
+		wants:      map[caller]nameList{},
+		asked:      newInput[caller](g, "wanted"),
+		specs:      newInput[mesh.Key](g, "spec"),
+		statuses:   newInput[mesh.Key](g, "status"),
+		secrets:    newInput[mesh.Key](g, "identity"),
+		indexes:    newInput[compile.Index](g, "index"),
+		general:    newInput[mesh.Key](g, "policy"),
+		named:      newInput[serviceName](g, "named"),
+	}
 }
 
 // apply takes a batch in and touches the inputs that it changed.
@@ -88,7 +95,12 @@ func difference(from, to replica.View) []store.Change {
 		case !ok:
 			out = append(out, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
 		case old != r:
-			out = append(out, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r, Old: old})
+			out = append(out, store.Change{
+				Type:     store.ChangeSpec,
+				Key:      r.Key,
+				Resource: r,
+				Old:      old,
+			})
 		}
 	}
 	for r := range from.All() {

@@ -9,9 +9,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// Static is the engine over one view at a time, without streams: what would proxies have if the store held this? It serves
-// questions (what a proxy has and why, what a change would do), not proxies. Nobody's certificate is known to it, so tables
-// lack them. It is for one goroutine at a time.
+// Static is the engine over one view at a time, without streams: what would proxies have if the
+// store held this? It serves questions (what a proxy has and why, what a change would do), not
+// proxies. Nobody's certificate is known to it, so tables lack them. It is for one goroutine at a
+// time.
 type Static struct {
 	e       *Engine
 	watched map[mesh.Key]*memo[*delta.Table]
@@ -25,9 +26,9 @@ func NewStatic(zone string, view replica.View) *Static {
 	return s
 }
 
-// Table is what a Dataplane or ZoneIngress of this zone should have, nil if there is none of that name; from then on it is
-// followed by [Static.Apply]. The errors are of what could not be computed for any proxy that is followed: such parts are
-// left out.
+// Table is what a Dataplane or ZoneIngress of this zone should have, nil if there is none of that
+// name; from then on it is followed by [Static.Apply]. The errors are of what could not be computed
+// for any proxy that is followed: such parts are left out.
 func (s *Static) Table(proxy mesh.Key) (*delta.Table, []error) {
 	m := s.watched[proxy]
 	if m == nil {
@@ -39,8 +40,8 @@ func (s *Static) Table(proxy mesh.Key) (*delta.Table, []error) {
 	return m.value, s.Failures()
 }
 
-// Apply moves on to another view, of which changes are all that differs, and returns the followed proxies whose table is
-// another now, in no order.
+// Apply moves on to another view, of which changes are all that differs, and returns the followed
+// proxies whose table is another now, in no order.
 func (s *Static) Apply(view replica.View, changes []store.Change) []mesh.Key {
 	s.e.g.batch++
 	s.e.g.retryFailed()

@@ -13,8 +13,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// TestStaticEqualsEngine: a Static that is moved along a random sequence of changes has the tables of an engine that is built anew,
-// says exactly of whom they changed, and inspects what they are made of.
+// TestStaticEqualsEngine: a Static that is moved along a random sequence of changes has the tables
+// of an engine that is built anew, says exactly of whom they changed, and inspects what they are
+// made of.
 func TestStaticEqualsEngine(t *testing.T) {
 	first, last := uint64(1), uint64(30)
 	if *seed != 0 {
@@ -95,13 +96,16 @@ func checkInspection(t *testing.T, what string, s *Static, k mesh.Key, table *de
 				n += len(l.GetLbEndpoints())
 			}
 			if n != len(c.Endpoints) {
-				t.Fatalf("after %s: %s has %d endpoints of %s, inspected %d", what, k, n, name, len(c.Endpoints))
+				t.Fatalf("after %s: %s has %d endpoints of %s, inspected %d", what, k, n, name,
+					len(c.Endpoints))
 			}
 		}
 		if len(o.Routes) > 0 {
 			r := table.Lookup(delta.TypeRoute, o.Ref.KRI())
-			if got := len(message(t, r).(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()); got != len(o.Routes) {
-				t.Fatalf("after %s: %s has %d routes to %s, inspected %d", what, k, got, o.Ref.KRI(), len(o.Routes))
+			if got := len(message(t,
+				r).(*routev3.RouteConfiguration).GetVirtualHosts()[0].GetRoutes()); got != len(o.Routes) {
+				t.Fatalf("after %s: %s has %d routes to %s, inspected %d", what, k, got, o.Ref.KRI(),
+					len(o.Routes))
 			}
 		}
 	}

@@ -13,7 +13,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// testIdentity is a certificate with its key, made for this run and trusted by nobody; testCert is the certificate.
+// testIdentity is a certificate with its key, made for this run and trusted by nobody; testCert is
+// the certificate.
 var testIdentity, testCert = newTestIdentity()
 
 func newTestIdentity() (*ir.Identity, string) {
@@ -21,8 +22,12 @@ func newTestIdentity() (*ir.Identity, string) {
 	if err != nil {
 		panic(err)
 	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "default", Path: "/web"}}}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+		URIs:         []*url.URL{{Scheme: "spiffe", Host: "default", Path: "/web"}},
+	}
 	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, &key.PublicKey, key)
 	if err != nil {
 		panic(err)
@@ -32,5 +37,8 @@ func newTestIdentity() (*ir.Identity, string) {
 		panic(err)
 	}
 	chain := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	return &ir.Identity{Chain: chain, Key: pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw})}, string(chain)
+	return &ir.Identity{
+		Chain: chain,
+		Key:   pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}),
+	}, string(chain)
 }

@@ -112,7 +112,14 @@ func (p *testPlane) put(rs ...*mesh.Resource) uint64 {
 // envoy runs a proxy until the test ends or kill is called, which is SIGKILL.
 func (p *testPlane) envoy(bin, nodeID, kind string) (kill func()) {
 	p.t.Helper()
-	b, err := bootstrap.Build(bootstrap.Config{NodeID: nodeID, ProxyType: kind, Host: "127.0.0.1", Port: p.port, ServerName: "localhost", CA: p.ca})
+	b, err := bootstrap.Build(bootstrap.Config{
+		NodeID:     nodeID,
+		ProxyType:  kind,
+		Host:       "127.0.0.1",
+		Port:       p.port,
+		ServerName: "localhost",
+		CA:         p.ca,
+	})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -160,7 +167,8 @@ func app(t *testing.T, name string) uint32 {
 
 func freePort(t *testing.T) uint32 {
 	t.Helper()
-	// Below the range from which the system takes ports for connections: one of those could take it before Envoy binds it.
+	// Below the range from which the system takes ports for connections: one of those could take it
+	// before Envoy binds it.
 	for range 100 {
 		port := 11000 + rand.IntN(20000)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -173,8 +181,9 @@ func freePort(t *testing.T) uint32 {
 	return 0
 }
 
-// TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone service here, and in
-// west through its ingress when the sidecar here is killed under load; a caller without permission is told 403.
+// TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone
+// service here, and in west through its ingress when the sidecar here is killed under load; a
+// caller without permission is told 403.
 func TestZones(t *testing.T) {
 	bin := envoyBinary()
 	if bin == "" {
@@ -191,7 +200,8 @@ func TestZones(t *testing.T) {
 		t.Fatal(err)
 	}
 	identity := func(service string) *ir.Identity {
-		chain, key, _, err := authority.IssueLeaf([]string{"kuma://kuma.io/service/" + service, "spiffe://default/" + service}, time.Hour, time.Now())
+		chain, key, _, err := authority.IssueLeaf([]string{"kuma://kuma.io/service/" + service,
+			"spiffe://default/" + service}, time.Hour, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -201,7 +211,8 @@ func TestZones(t *testing.T) {
 
 	service := func(zone string) *mesh.Resource {
 		r := testService(zone, "backend", 8080)
-		r.Spec.(*meshv1.MeshService).Ports[0].TargetPort = &meshv1.IntOrString{Value: &meshv1.IntOrString_StringValue{StringValue: "http"}}
+		r.Spec.(*meshv1.MeshService).Ports[0].TargetPort = &meshv1.IntOrString{
+			Value: &meshv1.IntOrString_StringValue{StringValue: "http"}}
 		return r
 	}
 	backend := func(zone string) *mesh.Resource {
@@ -214,32 +225,61 @@ func TestZones(t *testing.T) {
 	caller := func(name string) (*mesh.Resource, string) {
 		port := freePort(t)
 		r := testDataplane(name, "127.0.0.1", name, freePort(t))
-		r.Spec.(*meshv1.Dataplane).Networking.Outbound = []*meshv1.Dataplane_Outbound{{Port: port,
-			BackendRef: &meshv1.Dataplane_OutboundBackendRef{Kind: "MeshMultiZoneService", Name: "backend", Port: 8080}}}
+		r.Spec.(*meshv1.Dataplane).Networking.Outbound = []*meshv1.Dataplane_Outbound{{
+			Port: port,
+			BackendRef: &meshv1.Dataplane_OutboundBackendRef{
+				Kind: "MeshMultiZoneService",
+				Name: "backend",
+				Port: 8080,
+			},
+		}}
 		return r, fmt.Sprintf("http://127.0.0.1:%d/", port)
 	}
 	multi := resource(mesh.KindMeshMultiZoneService, "", "backend", &meshv1.MeshMultiZoneService{
-		Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{MatchLabels: map[string]string{mesh.LabelDisplayName: "backend"}}},
-		Ports:    []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "http", AppProtocol: "http"}}})
+		Selector: &meshv1.MeshMultiZoneService_Selector{
+			MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
+				MatchLabels: map[string]string{mesh.LabelDisplayName: "backend"}}},
+		Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 8080, Name: "http", AppProtocol: "http"}},
+	})
 	status := &meshv1.MeshMultiZoneServiceStatus{}
 	for _, z := range []string{"east", "west"} {
-		status.MeshServices = append(status.MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{Name: "backend", Zone: z, Mesh: "default", Ports: []uint32{8080},
-			Healthy: 1, Total: 1, Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "backend"}}})
+		status.MeshServices = append(status.MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{
+			Name:       "backend",
+			Zone:       z,
+			Mesh:       "default",
+			Ports:      []uint32{8080},
+			Healthy:    1,
+			Total:      1,
+			Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "backend"}},
+		})
 	}
 	ingressPort := freePort(t)
-	ingress := resource(mesh.KindZoneIngress, "west", "ingress", &meshv1.ZoneIngress{Zone: "west", Networking: &meshv1.ZoneIngress_Networking{
-		Address: "127.0.0.1", Port: ingressPort, AdvertisedAddress: "127.0.0.1", AdvertisedPort: ingressPort}})
+	ingress := resource(mesh.KindZoneIngress, "west", "ingress", &meshv1.ZoneIngress{
+		Zone: "west",
+		Networking: &meshv1.ZoneIngress_Networking{
+			Address:           "127.0.0.1",
+			Port:              ingressPort,
+			AdvertisedAddress: "127.0.0.1",
+			AdvertisedPort:    ingressPort,
+		},
+	})
 	ca := resource(mesh.KindSecret, "", "", &meshv1.Secret{Data: root})
 	ca.Key = compile.CAKey("default", "ca-1")
-	permission := resource(mesh.KindMeshTrafficPermission, "", "web", &meshv1.MeshTrafficPermission{From: []*meshv1.MeshTrafficPermission_From{{
-		TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "web"}, Default: &meshv1.MeshTrafficPermission_FromConf{Action: "Allow"}}}})
+	permission := resource(mesh.KindMeshTrafficPermission, "", "web",
+		&meshv1.MeshTrafficPermission{From: []*meshv1.MeshTrafficPermission_From{{
+			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "web"},
+			Default:   &meshv1.MeshTrafficPermission_FromConf{Action: "Allow"},
+		}}})
 	web, url := caller("web")
 	intruder, intruderURL := caller("intruder")
 
 	for _, p := range []*testPlane{east, west} {
 		multi := multi.Clone()
 		p.put(testMesh("STRICT"), ca, permission, multi, service("east"), service("west"), ingress)
-		if _, err := p.store.Commit(ctx, store.Txn{Actor: "test", Ops: []store.Op{store.PutStatus{Key: multi.Key, Status: status}}}); err != nil {
+		if _, err := p.store.Commit(ctx, store.Txn{
+			Actor: "test",
+			Ops:   []store.Op{store.PutStatus{Key: multi.Key, Status: status}},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -251,7 +291,8 @@ func TestZones(t *testing.T) {
 	b = backend("east")
 	east.put(b, web, intruder)
 	for _, r := range []*mesh.Resource{b, web, intruder} {
-		east.e.SetIdentity(r.Key, identity(mesh.Spec[*meshv1.Dataplane](r).Networking.Inbound[0].Tags[mesh.TagService]))
+		east.e.SetIdentity(r.Key,
+			identity(mesh.Spec[*meshv1.Dataplane](r).Networking.Inbound[0].Tags[mesh.TagService]))
 	}
 	kill := east.envoy(bin, "default.backend-1", "dataplane")
 	east.envoy(bin, "default.web", "dataplane")
@@ -277,7 +318,8 @@ func TestZones(t *testing.T) {
 			case <-tick.C:
 			case <-ctx.Done():
 				code, body := get(url)
-				t.Fatalf("timed out; web sees %d %s; east %+v west %+v", code, body, east.e.Progress(), west.e.Progress())
+				t.Fatalf("timed out; web sees %d %s; east %+v west %+v", code, body, east.e.Progress(),
+					west.e.Progress())
 			}
 		}
 	}

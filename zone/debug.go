@@ -26,7 +26,12 @@ func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
 	view := d.z.replica.View()
 	for _, s := range d.z.ads.Look(key) {
-		st := &adminv1.DebugStream{Client: "envoy", Peer: s.Join.Peer, Since: timestamppb.New(s.Since), WaitsItsTurn: s.Feed == nil}
+		st := &adminv1.DebugStream{
+			Client:       "envoy",
+			Peer:         s.Join.Peer,
+			Since:        timestamppb.New(s.Since),
+			WaitsItsTurn: s.Feed == nil,
+		}
 		if s.Join.Client.Kind == delta.ClientGRPC {
 			st.Client = "grpc"
 		}
@@ -35,7 +40,8 @@ func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 			if !ok {
 				continue // it has just ended
 			}
-			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Answered, compared(view, s.Resources, f.Should), refusalsProto(f.Refusals)
+			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Answered,
+				compared(view, s.Resources, f.Should), refusalsProto(f.Refusals)
 			if f.Woke != nil {
 				st.Woke = d.change(*f.Woke)
 			}
@@ -54,7 +60,13 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 	seen := make(map[id]bool, len(has))
 	var out []*adminv1.DebugResource
 	add := func(v delta.ResourceView, now *delta.Resource) {
-		p := &adminv1.DebugResource{Type: v.Type.String(), Name: v.Name, Has: v.Has, State: v.Standing.String(), Reason: v.Reason}
+		p := &adminv1.DebugResource{
+			Type:   v.Type.String(),
+			Name:   v.Name,
+			Has:    v.Has,
+			State:  v.Standing.String(),
+			Reason: v.Reason,
+		}
 		var was string
 		if v.Should != nil {
 			was = v.Should.Version
@@ -91,8 +103,14 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 func refusalsProto(list []xds.ProxyRefusal) []*adminv1.DebugRefusal {
 	var out []*adminv1.DebugRefusal
 	for _, r := range list {
-		out = append(out, &adminv1.DebugRefusal{Proxy: r.Proxy.Proto(), Resource: r.Resource, Reason: r.Reason, Causes: keysProto(r.Cause), Revision: r.Revision,
-			ByControlPlane: r.ByControlPlane})
+		out = append(out, &adminv1.DebugRefusal{
+			Proxy:          r.Proxy.Proto(),
+			Resource:       r.Resource,
+			Reason:         r.Reason,
+			Causes:         keysProto(r.Cause),
+			Revision:       r.Revision,
+			ByControlPlane: r.ByControlPlane,
+		})
 	}
 	return out
 }
@@ -106,9 +124,20 @@ func keysProto(keys []mesh.Key) []*meshv1.Key {
 }
 
 func (d debugger) change(c xds.Change) *adminv1.DebugChangeResponse {
-	out := &adminv1.DebugChangeResponse{Zone: d.z.cfg.Name, First: c.First, Last: c.Last, Inputs: keysProto(c.Inputs), InputCount: uint32(c.InputCount),
-		Concerned: uint32(c.Concerned), Answered: uint32(c.Answered), Refused: uint32(c.Refused), Left: uint32(c.Left),
-		Woken: keysProto(c.Woken), Pending: keysProto(c.Pending), Refusals: refusalsProto(c.Refusals)}
+	out := &adminv1.DebugChangeResponse{
+		Zone:       d.z.cfg.Name,
+		First:      c.First,
+		Last:       c.Last,
+		Inputs:     keysProto(c.Inputs),
+		InputCount: uint32(c.InputCount),
+		Concerned:  uint32(c.Concerned),
+		Answered:   uint32(c.Answered),
+		Refused:    uint32(c.Refused),
+		Left:       uint32(c.Left),
+		Woken:      keysProto(c.Woken),
+		Pending:    keysProto(c.Pending),
+		Refusals:   refusalsProto(c.Refusals),
+	}
 	stamp := func(t time.Time) *timestamppb.Timestamp {
 		if t.IsZero() {
 			return nil

@@ -8,9 +8,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds"
 )
 
-// progress is the engine's progress as everybody in the zone reads it. A burst of a thousand answers changes it a thousand
-// times, and computing it costs as much as there are proxies that owe one; so one goroutine computes it, for all readers,
-// and rests in between for a multiple of what the last time cost. What readers see is at most that much behind.
+// progress is the engine's progress as everybody in the zone reads it. A burst of a thousand
+// answers changes it a thousand times, and computing it costs as much as there are proxies that owe
+// one; so one goroutine computes it, for all readers, and rests in between for a multiple of what
+// the last time cost. What readers see is at most that much behind.
 type progress struct {
 	engine *xds.Engine
 

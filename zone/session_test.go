@@ -17,13 +17,15 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-func (w *world) session(token string, hello *dataplanev1.SessionHello) (dataplanev1.DataplaneService_SessionClient, error) {
+func (w *world) session(token string,
+	hello *dataplanev1.SessionHello) (dataplanev1.DataplaneService_SessionClient, error) {
 	w.t.Helper()
 	tls, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	conn, err := grpc.NewClient("passthrough:///"+w.addr, grpc.WithTransportCredentials(credentials.NewTLS(tls)))
+	conn, err := grpc.NewClient("passthrough:///"+w.addr,
+		grpc.WithTransportCredentials(credentials.NewTLS(tls)))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -34,7 +36,8 @@ func (w *world) session(token string, hello *dataplanev1.SessionHello) (dataplan
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := s.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Hello{Hello: hello}}); err != nil {
+	if err := s.Send(
+		&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Hello{Hello: hello}}); err != nil {
 		w.t.Fatal(err)
 	}
 	m, err := s.Recv()
@@ -46,25 +49,34 @@ func (w *world) session(token string, hello *dataplanev1.SessionHello) (dataplan
 
 func report(w *world, s dataplanev1.DataplaneService_SessionClient, r *dataplanev1.Report) {
 	w.t.Helper()
-	if err := s.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Report{Report: r}}); err != nil {
+	if err := s.Send(
+		&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Report{Report: r}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-// TestLauncherSession: readiness reaches callers at once, and drained is said when they no longer pick the proxy.
+// TestLauncherSession: readiness reaches callers at once, and drained is said when they no longer
+// pick the proxy.
 func TestLauncherSession(t *testing.T) {
 	w := newWorld(t)
 	client := w.join("client", "client", "127.0.0.9")
 	a := w.join("web-1", "web", "127.0.0.1")
 	const endpoint = "127.0.0.1:9001"
 	w.waitEndpoints(client, clusterOf("web"), map[string]string{endpoint: "HEALTHY"})
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: "web-1"}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{
+		Mesh: "default",
+		Name: "web-1",
+	}, time.Hour)
 	if err != nil {
 		t.Fatal(err)
 	}
 	doc := "type: Dataplane\nmesh: default\nname: web-1\nnetworking:\n  address: 127.0.0.1\n  inbound:\n" +
 		"  - {port: 9001, tags: {kuma.io/service: web, kuma.io/protocol: http}}\n"
-	s, err := w.session(token, &dataplanev1.SessionHello{NodeId: "default.web-1", ProxyType: "dataplane", Resource: doc})
+	s, err := w.session(token, &dataplanev1.SessionHello{
+		NodeId:    "default.web-1",
+		ProxyType: "dataplane",
+		Resource:  doc,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,10 +113,19 @@ func TestLauncherRefusals(t *testing.T) {
 		hello *dataplanev1.SessionHello
 		code  codes.Code
 	}{
-		"no token": {"", &dataplanev1.SessionHello{NodeId: "default.a", Resource: doc}, codes.Unauthenticated},
-		"garbage":  {"garbage", &dataplanev1.SessionHello{NodeId: "default.a", Resource: doc}, codes.Unauthenticated},
-		"mesh":     {"garbage", &dataplanev1.SessionHello{NodeId: "nope.a", Resource: ""}, codes.NotFound},
-		"document": {"garbage", &dataplanev1.SessionHello{NodeId: "default.a", Resource: "type: Dataplane\nx: 1\n"}, codes.InvalidArgument},
+		"no token": {"", &dataplanev1.SessionHello{
+			NodeId:   "default.a",
+			Resource: doc,
+		}, codes.Unauthenticated},
+		"garbage": {"garbage", &dataplanev1.SessionHello{
+			NodeId:   "default.a",
+			Resource: doc,
+		}, codes.Unauthenticated},
+		"mesh": {"garbage", &dataplanev1.SessionHello{NodeId: "nope.a", Resource: ""}, codes.NotFound},
+		"document": {"garbage", &dataplanev1.SessionHello{
+			NodeId:   "default.a",
+			Resource: "type: Dataplane\nx: 1\n",
+		}, codes.InvalidArgument},
 	} {
 		if _, err := w.session(c.token, c.hello); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)

@@ -20,13 +20,18 @@ import (
 	"github.com/meridian-mesh/meridian/xds"
 )
 
-// refusalsOf is the wire form, with the likeliest cause of each. What the control plane could not make is computed anew all the
-// time, so its revision is that of the cause.
+// refusalsOf is the wire form, with the likeliest cause of each. What the control plane could not
+// make is computed anew all the time, so its revision is that of the cause.
 func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
 	view := z.replica.View()
 	for _, r := range p.Refusals {
-		pr := &kdsv1.ProxyRefusal{Proxy: r.Proxy.String(), Resource: r.Resource, Reason: r.Reason, Revision: r.Revision}
+		pr := &kdsv1.ProxyRefusal{
+			Proxy:    r.Proxy.String(),
+			Resource: r.Resource,
+			Reason:   r.Reason,
+			Revision: r.Revision,
+		}
 		if cause := likeliest(view, r.Cause); cause != nil {
 			pr.Cause = cause.Key.Proto()
 			if r.ByControlPlane {
@@ -38,8 +43,9 @@ func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	return out
 }
 
-// likeliest is, of what a refused resource came from, the policy that was changed last; without policies, what was changed last;
-// nil if nothing of it is there any more. A resource that was taken before and is refused now was changed by something.
+// likeliest is, of what a refused resource came from, the policy that was changed last; without
+// policies, what was changed last; nil if nothing of it is there any more. A resource that was
+// taken before and is refused now was changed by something.
 func likeliest(view replica.View, causes []mesh.Key) *mesh.Resource {
 	var best *mesh.Resource
 	rank := func(r *mesh.Resource) (bool, uint64) {
@@ -81,13 +87,19 @@ func (z *Zone) localProgress() kdsrpc.LocalProgress {
 	p := z.progress.now()
 	total, _, _ := z.registry.Counts()
 	return kdsrpc.LocalProgress{
-		Answered: p.Answered, Total: max(total, p.Online), Online: p.Online, Pending: names(p.Pending), PendingCount: p.PendingCount,
-		Refusals: z.refusals.global(z.refusalsOf(p), z.client.Applied()), ZoneRevision: p.Revision,
+		Answered:     p.Answered,
+		Total:        max(total, p.Online),
+		Online:       p.Online,
+		Pending:      names(p.Pending),
+		PendingCount: p.PendingCount,
+		Refusals:     z.refusals.global(z.refusalsOf(p), z.client.Applied()),
+		ZoneRevision: p.Revision,
 	}
 }
 
-// refusalLog remembers which of global's revisions this zone had applied when it first saw a refusal. Proxies refuse what
-// they got after it was applied, so it is at least the revision that led to the refusal.
+// refusalLog remembers which of global's revisions this zone had applied when it first saw a
+// refusal. Proxies refuse what they got after it was applied, so it is at least the revision that
+// led to the refusal.
 type refusalLog struct {
 	mu   sync.Mutex
 	seen map[refusalID]uint64
@@ -104,7 +116,8 @@ func (l *refusalLog) global(refusals []*kdsv1.ProxyRefusal, applied uint64) []*k
 	defer l.mu.Unlock()
 	seen := make(map[refusalID]uint64, len(refusals))
 	for _, r := range refusals {
-		id := refusalID{r.GetProxy(), r.GetResource(), mesh.KeyFromProto(r.GetCause()).String(), r.GetReason(), r.GetRevision()}
+		id := refusalID{r.GetProxy(), r.GetResource(), mesh.KeyFromProto(r.GetCause()).String(),
+			r.GetReason(), r.GetRevision()}
 		at, ok := l.seen[id]
 		if !ok {
 			at = applied
@@ -130,7 +143,8 @@ func (z *Zone) delivered(ctx context.Context, revision uint64) error {
 	}
 }
 
-// Wait returns when every online proxy has answered everything up to revision of this zone's store, or when ctx ends.
+// Wait returns when every online proxy has answered everything up to revision of this zone's store,
+// or when ctx ends.
 func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 	began := time.Now()
 	err := z.delivered(ctx, revision)
@@ -148,7 +162,11 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 	if len(d.Refusals) > 0 && d.Complete {
 		d.Complete, d.Reason = false, "refused: "+d.Refusals[0].GetReason()
 	}
-	return &adminv1.WaitRevisionResponse{Complete: d.Complete, Zones: []*adminv1.ZoneDelivery{d}, Took: durationpb.New(time.Since(began))}
+	return &adminv1.WaitRevisionResponse{
+		Complete: d.Complete,
+		Zones:    []*adminv1.ZoneDelivery{d},
+		Took:     durationpb.New(time.Since(began)),
+	}
 }
 
 // refused is the state of a global that does not want this zone.
@@ -163,9 +181,17 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	total, _, withheld := z.registry.Counts()
 	revision := z.replica.View().Revision()
 	out := &adminv1.GetStatusResponse{
-		Role: api.RoleZone, Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Revision: revision,
+		Role:     api.RoleZone,
+		Zone:     z.cfg.Name,
+		Instance: z.cfg.Instance,
+		Version:  z.cfg.Version,
+		Revision: revision,
 		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
-		Proxies:  &adminv1.ProxyRollup{Total: uint32(max(total, p.Online)), Online: uint32(p.Online), Withheld: uint32(withheld)},
+		Proxies: &adminv1.ProxyRollup{
+			Total:    uint32(max(total, p.Online)),
+			Online:   uint32(p.Online),
+			Withheld: uint32(withheld),
+		},
 		Refusals: z.refusalsOf(p),
 	}
 	if p.Answered >= revision {
@@ -183,7 +209,13 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	}
 	s := z.client.State()
 	out.GlobalRevision = s.Revision
-	peer := &adminv1.GlobalPeer{State: string(kdsrpc.Online), Reason: s.Reason, Address: z.cfg.GlobalURL, Resumed: s.Resumed, ConfigBytes: s.ConfigBytes}
+	peer := &adminv1.GlobalPeer{
+		State:       string(kdsrpc.Online),
+		Reason:      s.Reason,
+		Address:     z.cfg.GlobalURL,
+		Resumed:     s.Resumed,
+		ConfigBytes: s.ConfigBytes,
+	}
 	switch {
 	case s.Permanent:
 		peer.State = refused
@@ -218,7 +250,8 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 		for _, r := range p.Refusals {
 			causes := r.Cause
 			if best := likeliest(view, causes); best != nil && !r.ByControlPlane {
-				causes = []mesh.Key{best.Key} // of what the control plane cannot make, every policy that it read is suspect
+				causes = []mesh.Key{
+					best.Key} // of what the control plane cannot make, every policy that it read is suspect
 			}
 			for _, cause := range causes {
 				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)

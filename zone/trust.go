@@ -17,7 +17,8 @@ import (
 // token reads the zone token.
 func (z *Zone) token() (string, error) {
 	if z.cfg.TokenFile == "" {
-		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token zone', and give it with --token-file")
+		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token " +
+			"zone', and give it with --token-file")
 	}
 	data, err := os.ReadFile(z.cfg.TokenFile)
 	if err != nil {
@@ -34,26 +35,35 @@ func (z *Zone) pins() ([]string, error) {
 	}
 	pins, err := tokens.PinsOf(token)
 	if err != nil {
-		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global with 'meridian token zone --zone %s'",
+		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global "+
+			"with 'meridian "+
+			"token zone --zone %s'",
 			z.cfg.TokenFile, err, z.cfg.Name)
 	}
 	return pins, nil
 }
 
-// globalTLS says whom to trust as global. The pins are read at each connection, so that a new token counts without a
-// restart, and a damaged one stops nothing but the connection.
+// globalTLS says whom to trust as global. The pins are read at each connection, so that a new token
+// counts without a restart, and a damaged one stops nothing but the connection.
 func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 	if z.cfg.TLSSkipVerify {
-		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way can read and change what global says")
+		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way " +
+			"can read and " +
+			"change what global says")
 	}
 	if z.cfg.CAFile != "" || z.cfg.TLSSkipVerify {
-		return pki.ClientTLS(pki.ClientOptions{CAFile: z.cfg.CAFile, SkipVerify: z.cfg.TLSSkipVerify, ServerName: host})
+		return pki.ClientTLS(pki.ClientOptions{
+			CAFile:     z.cfg.CAFile,
+			SkipVerify: z.cfg.TLSSkipVerify,
+			ServerName: host,
+		})
 	}
 	if _, err := z.pins(); err != nil {
 		z.log.Error("the zone token cannot be used; this zone serves what it has", zap.Error(err))
 	}
 	return &tls.Config{
-		MinVersion: tls.VersionTLS12, ServerName: host,
+		MinVersion: tls.VersionTLS12,
+		ServerName: host,
 		// VerifyConnection replaces the standard check.
 		InsecureSkipVerify: true,
 		VerifyConnection: func(cs tls.ConnectionState) error {

@@ -1,4 +1,5 @@
-// Package zone is the control plane of a zone: it serves the zone's proxies with what it knows, whatever happens to global.
+// Package zone is the control plane of a zone: it serves the zone's proxies with what it knows,
+// whatever happens to global.
 //
 // # Parts
 //
@@ -8,15 +9,17 @@
 //	                              │                └▶ identity: intermediates, leaves ─▶ engine
 //	                              └── universal: joins, sessions, liveness ◀═▶ proxies, launchers
 //
-// [Zone] only wires them; each part says in its own package what it promises. A zone without a global (standalone) also
-// owns its meshes: their roots and defaults (internal/meshca) and the members of multi-zone services (internal/members).
+// [Zone] only wires them; each part says in its own package what it promises. A zone without a
+// global (standalone) also owns its meshes: their roots and defaults (internal/meshca) and the
+// members of multi-zone services (internal/members).
 //
 // # Life
 //
-// [Zone.Listen] opens the ports, so that a port in use is an error before anything runs. [Zone.Run] serves until its context
-// ends. A zone is ready once its state is loaded, and, if it has a global, it has had global's state at least once, now or
-// before a restart: it boots from its own store with global away. A token that global refuses leaves the zone serving what
-// it has; the reason is in the log and the status. At the end liveness stops first, so that streams which end now mark
+// [Zone.Listen] opens the ports, so that a port in use is an error before anything runs. [Zone.Run]
+// serves until its context ends. A zone is ready once its state is loaded, and, if it has a global,
+// it has had global's state at least once, now or before a restart: it boots from its own store
+// with global away. A token that global refuses leaves the zone serving what it has; the reason is
+// in the log and the status. At the end liveness stops first, so that streams which end now mark
 // nobody; then the ports close; then the parts behind them stop.
 package zone
 
@@ -63,8 +66,8 @@ type Config struct {
 	Name string
 	// GlobalURL is "grpcs://HOST:5685"; empty makes a standalone zone.
 	GlobalURL string
-	// TokenFile holds the zone token, read at every connection. CAFile ("system": the system's roots) and TLSSkipVerify
-	// replace the pins of the token.
+	// TokenFile holds the zone token, read at every connection. CAFile ("system": the system's
+	// roots) and TLSSkipVerify replace the pins of the token.
 	TokenFile, CAFile string
 	TLSSkipVerify     bool
 
@@ -72,15 +75,16 @@ type Config struct {
 	// StoreType is "embedded" or "postgres", for status.
 	StoreType string
 
-	// APIAddr serves HTTP, APITLSAddr the same over TLS, XDSAddr the proxies (TLS), DiagnosticsAddr health and metrics.
+	// APIAddr serves HTTP, APITLSAddr the same over TLS, XDSAddr the proxies (TLS), DiagnosticsAddr
+	// health and metrics.
 	APIAddr, APITLSAddr, XDSAddr, DiagnosticsAddr string
 	// Server is the certificate of all TLS ports.
 	Server *pki.Server
 
 	// Instance and Version of this process.
 	Instance, Version string
-	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks to be sure; 0 is any.
-	// A policy that changes fewer than GuardProxies never needs to.
+	// GuardShare is the percentage of proxies that a policy may change before `meridian apply` asks
+	// to be sure; 0 is any. A policy that changes fewer than GuardProxies never needs to.
 	GuardShare, GuardProxies int
 	// DisableLocalhostAdmin takes the administrator's rights from direct calls from loopback.
 	DisableLocalhostAdmin bool
@@ -93,11 +97,13 @@ type Config struct {
 
 	// Grace, Lease, ReturnTime, GoodbyeDelay of proxies; 0 means the defaults of package universal.
 	Grace, Lease, ReturnTime, GoodbyeDelay time.Duration
-	// MaxJoining is how many proxies may be getting their first configuration at once; 0 means the default of package
-	// xds/delta. ConnectionAge is after which time proxies are asked to connect again; 0 is never.
+	// MaxJoining is how many proxies may be getting their first configuration at once; 0 means the
+	// default of package xds/delta. ConnectionAge is after which time proxies are asked to connect
+	// again; 0 is never.
 	MaxJoining    int
 	ConnectionAge time.Duration
-	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are kept; 0 is without bound.
+	// HistoryAge and HistoryRevisions are how long, and how many, entries of the change log are
+	// kept; 0 is without bound.
 	HistoryAge       time.Duration
 	HistoryRevisions uint64
 	// DeletionGrace of generated services without Dataplanes; 0 means the default of package services.
@@ -165,27 +171,96 @@ func New(cfg Config) (*Zone, error) {
 	if cfg.Registry == nil {
 		cfg.Registry = prometheus.NewRegistry()
 	}
-	z := &Zone{cfg: cfg, log: cfg.Logger, ready: make(chan struct{}), keys: make(chan struct{}), listeners: map[string]net.Listener{}}
-	z.replica = replica.New(replica.Config{Store: cfg.Store, Logger: z.log.Named("replica"), Registerer: cfg.Registry})
-	z.tokens = tokens.New(tokens.Config{Store: cfg.Store, View: z.replica.View, Zone: cfg.Name, Pins: func() []string { return []string{cfg.Server.Pin} }})
-	z.engine = xds.New(xds.Config{Zone: cfg.Name, Replica: z.replica, TestHooks: cfg.TestHooks, Logger: z.log.Named("xds"), Registerer: cfg.Registry})
-	z.progress = newProgress(z.engine)
-	z.issuer = issuer.New(issuer.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, Sign: z.sign, Set: z.engine.SetIdentity,
-		Logger: z.log.Named("identity"), Registerer: cfg.Registry})
-	z.services = services.New(services.Config{Zone: cfg.Name, Store: cfg.Store, Replica: z.replica, DeletionGrace: cfg.DeletionGrace,
-		Logger: z.log.Named("services"), Registerer: cfg.Registry})
-	reg := universal.Config{
-		Zone: cfg.Name, Instance: cfg.Instance, Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
-		Issue: z.issuer.Issue, Delivered: z.delivered, Grace: cfg.Grace, Lease: cfg.Lease, ReturnTime: cfg.ReturnTime,
-		GoodbyeDelay: cfg.GoodbyeDelay, Logger: z.log.Named("universal"), Registerer: cfg.Registry,
+	z := &Zone{
+		cfg:       cfg,
+		log:       cfg.Logger,
+		ready:     make(chan struct{}),
+		keys:      make(chan struct{}),
+		listeners: map[string]net.Listener{},
 	}
-	z.delivery = delivery.New(delivery.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("delivery"), Owns: z.owns})
-	z.history = retention.New(retention.Config{Store: cfg.Store, Head: func() uint64 { return z.replica.View().Revision() },
-		Age: cfg.HistoryAge, Revisions: cfg.HistoryRevisions, Logger: z.log.Named("history"), Registerer: cfg.Registry})
+	z.replica = replica.New(replica.Config{
+		Store:      cfg.Store,
+		Logger:     z.log.Named("replica"),
+		Registerer: cfg.Registry,
+	})
+	z.tokens = tokens.New(tokens.Config{
+		Store: cfg.Store,
+		View:  z.replica.View,
+		Zone:  cfg.Name,
+		Pins:  func() []string { return []string{cfg.Server.Pin} },
+	})
+	z.engine = xds.New(xds.Config{
+		Zone:       cfg.Name,
+		Replica:    z.replica,
+		TestHooks:  cfg.TestHooks,
+		Logger:     z.log.Named("xds"),
+		Registerer: cfg.Registry,
+	})
+	z.progress = newProgress(z.engine)
+	z.issuer = issuer.New(issuer.Config{
+		Zone:       cfg.Name,
+		Store:      cfg.Store,
+		Replica:    z.replica,
+		Sign:       z.sign,
+		Set:        z.engine.SetIdentity,
+		Logger:     z.log.Named("identity"),
+		Registerer: cfg.Registry,
+	})
+	z.services = services.New(services.Config{
+		Zone:          cfg.Name,
+		Store:         cfg.Store,
+		Replica:       z.replica,
+		DeletionGrace: cfg.DeletionGrace,
+		Logger:        z.log.Named("services"),
+		Registerer:    cfg.Registry,
+	})
+	reg := universal.Config{
+		Zone:         cfg.Name,
+		Instance:     cfg.Instance,
+		Store:        cfg.Store,
+		Replica:      z.replica,
+		Tokens:       z.tokens,
+		Issue:        z.issuer.Issue,
+		Delivered:    z.delivered,
+		Grace:        cfg.Grace,
+		Lease:        cfg.Lease,
+		ReturnTime:   cfg.ReturnTime,
+		GoodbyeDelay: cfg.GoodbyeDelay,
+		Logger:       z.log.Named("universal"),
+		Registerer:   cfg.Registry,
+	}
+	z.delivery = delivery.New(delivery.Config{
+		Store:   cfg.Store,
+		Replica: z.replica,
+		Logger:  z.log.Named("delivery"),
+		Owns:    z.owns,
+	})
+	z.history = retention.New(retention.Config{
+		Store:      cfg.Store,
+		Head:       func() uint64 { return z.replica.View().Revision() },
+		Age:        cfg.HistoryAge,
+		Revisions:  cfg.HistoryRevisions,
+		Logger:     z.log.Named("history"),
+		Registerer: cfg.Registry,
+	})
 	conf := api.Config{
-		Role: api.RoleZone, Zone: cfg.Name, Federated: z.federated(), Store: cfg.Store, Replica: z.replica, Tokens: z.tokens,
-		Version: cfg.Version, Instance: cfg.Instance, Status: z.Status, Wait: z.Wait, Debug: debugger{z}, ProcessConfig: cfg.ProcessConfig,
-		GuardShare: cfg.GuardShare, GuardProxies: cfg.GuardProxies, LocalhostIsAdmin: !cfg.DisableLocalhostAdmin, Logger: z.log.Named("api"), Registerer: cfg.Registry,
+		Role:             api.RoleZone,
+		Zone:             cfg.Name,
+		Federated:        z.federated(),
+		Store:            cfg.Store,
+		Replica:          z.replica,
+		Tokens:           z.tokens,
+		Version:          cfg.Version,
+		Instance:         cfg.Instance,
+		Status:           z.Status,
+		Wait:             z.Wait,
+		Debug:            debugger{z},
+		ProcessConfig:    cfg.ProcessConfig,
+		GuardShare:       cfg.GuardShare,
+		GuardProxies:     cfg.GuardProxies,
+		LocalhostIsAdmin: !cfg.DisableLocalhostAdmin,
+		Logger:           z.log.Named("api"),
+		Registerer:       cfg.Registry,
 	}
 	if z.federated() {
 		client, err := z.newClient()
@@ -195,13 +270,24 @@ func New(cfg Config) (*Zone, error) {
 		z.client = client
 		reg.Synced = func() bool { return isClosed(client.Synced()) }
 	} else {
-		z.members = members.New(members.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("members"), Registerer: cfg.Registry})
+		z.members = members.New(members.Config{
+			Store:      cfg.Store,
+			Replica:    z.replica,
+			Logger:     z.log.Named("members"),
+			Registerer: cfg.Registry,
+		})
 		z.roots = ca.New(ca.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("meshca")})
 		conf.OnMesh = ca.OnMesh(z.tokens, z.log)
 	}
 	z.registry = universal.New(reg)
-	z.ads = delta.NewServer(delta.Config{Source: z.engine, Admission: z.registry, MaxJoining: cfg.MaxJoining, MaxAge: cfg.ConnectionAge,
-		Logger: z.log.Named("ads"), Registerer: cfg.Registry})
+	z.ads = delta.NewServer(delta.Config{
+		Source:     z.engine,
+		Admission:  z.registry,
+		MaxJoining: cfg.MaxJoining,
+		MaxAge:     cfg.ConnectionAge,
+		Logger:     z.log.Named("ads"),
+		Registerer: cfg.Registry,
+	})
 	var err error
 	z.api, err = api.New(conf)
 	return z, err
@@ -236,12 +322,23 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 		return nil, err
 	}
 	return kdsrpc.NewClient(kdsrpc.ClientConfig{
-		Zone: z.cfg.Name, Instance: z.cfg.Instance, Version: z.cfg.Version, Address: address, TLS: conf, Token: z.token,
-		Store: z.cfg.Store, Replica: z.replica, Progress: z.localProgress, ProgressChanged: z.progress.next,
+		Zone:            z.cfg.Name,
+		Instance:        z.cfg.Instance,
+		Version:         z.cfg.Version,
+		Address:         address,
+		TLS:             conf,
+		Token:           z.token,
+		Store:           z.cfg.Store,
+		Replica:         z.replica,
+		Progress:        z.localProgress,
+		ProgressChanged: z.progress.next,
 		Admin: func(ctx context.Context, method string, req []byte) ([]byte, error) {
 			return z.api.Call(ctx, method, req)
 		},
-		CAPins: []string{z.cfg.Server.Pin}, Validate: validate, Logger: z.log.Named("kds"), Registerer: z.cfg.Registry,
+		CAPins:     []string{z.cfg.Server.Pin},
+		Validate:   validate,
+		Logger:     z.log.Named("kds"),
+		Registerer: z.cfg.Registry,
 	}), nil
 }
 
@@ -262,7 +359,8 @@ func (z *Zone) Engine() *xds.Engine { return z.engine }
 // Ready is closed once the zone is ready; see the package comment.
 func (z *Zone) Ready() <-chan struct{} { return z.ready }
 
-// Listen opens the ports. [Zone.Run] does if it was not called; call it before to learn of a port in use first.
+// Listen opens the ports. [Zone.Run] does if it was not called; call it before to learn of a port
+// in use first.
 func (z *Zone) Listen(ctx context.Context) error {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -311,7 +409,8 @@ func (z *Zone) Run(ctx context.Context) error {
 	defer stopCore()
 	core, coreCtx := errgroup.WithContext(coreCtx)
 	parts := []func(context.Context) error{
-		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run, z.reportRefusals, z.bootstrap, z.becomeReady, z.history.Run,
+		z.replica.Run, z.engine.Run, z.issuer.Run, z.services.Run, z.delivery.Run, z.progress.run,
+		z.reportRefusals, z.bootstrap, z.becomeReady, z.history.Run,
 	}
 	if z.client != nil {
 		parts = append(parts, z.runClient)
@@ -348,10 +447,18 @@ func (z *Zone) serve(front *errgroup.Group, ctx context.Context) {
 		front.Go(func() error { return z.api.Serve(ctx, l, z.tls()) })
 	}
 	if l := z.listeners[XDS]; l != nil {
-		server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewTLS(z.tls())), grpc.MaxRecvMsgSize(maxMessage),
+		server := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewTLS(z.tls())),
+			grpc.MaxRecvMsgSize(maxMessage),
 			grpc.MaxSendMsgSize(maxMessage),
-			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: time.Second, PermitWithoutStream: true}),
-			grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, MaxConnectionAge: z.cfg.ConnectionAge}))...)
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+				MinTime:             time.Second,
+				PermitWithoutStream: true,
+			}),
+			grpc.KeepaliveParams(keepalive.ServerParameters{
+				Time:             10 * time.Second,
+				Timeout:          5 * time.Second,
+				MaxConnectionAge: z.cfg.ConnectionAge,
+			}))...)
 		z.ads.Register(server)
 		z.registry.Register(server)
 		front.Go(func() error {
@@ -430,7 +537,8 @@ func (z *Zone) isReady() error {
 	case !isClosed(z.replica.Ready()):
 		return errors.New("the state is not loaded from the store yet")
 	case z.client != nil && !isClosed(z.client.Synced()):
-		return fmt.Errorf("this zone has never heard from global: %s", cmp.Or(z.client.State().Reason, "connecting"))
+		return fmt.Errorf("this zone has never heard from global: %s",
+			cmp.Or(z.client.State().Reason, "connecting"))
 	}
 	return errors.New("still starting")
 }

@@ -64,8 +64,18 @@ func newWorld(t *testing.T) *world {
 // start runs a zone on the world's store; again after stop.
 func (w *world) start() {
 	w.t.Helper()
-	z, err := zone.New(zone.Config{Name: zoneName, Store: w.store, Server: w.server, Instance: "test", XDSAddr: w.addr,
-		APIAddr: "127.0.0.1:0", DiagnosticsAddr: "127.0.0.1:0", Lease: 1500 * time.Millisecond, ReturnTime: 2 * time.Second, Logger: zaptest.NewLogger(w.t)})
+	z, err := zone.New(zone.Config{
+		Name:            zoneName,
+		Store:           w.store,
+		Server:          w.server,
+		Instance:        "test",
+		XDSAddr:         w.addr,
+		APIAddr:         "127.0.0.1:0",
+		DiagnosticsAddr: "127.0.0.1:0",
+		Lease:           1500 * time.Millisecond,
+		ReturnTime:      2 * time.Second,
+		Logger:          zaptest.NewLogger(w.t),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -107,7 +117,10 @@ type proxy struct {
 
 func (w *world) join(name, service, address string) *proxy {
 	w.t.Helper()
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{
+		Mesh: "default",
+		Name: name,
+	}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -115,10 +128,17 @@ func (w *world) join(name, service, address string) *proxy {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	doc := fmt.Sprintf(`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
-		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address, service)
-	p := &proxy{Client: xdstest.New(xdstest.Config{Address: w.addr, TLS: tls, Token: token, NodeID: "default." + name,
-		Metadata: map[string]string{"dataplane.resource": doc}})}
+	doc := fmt.Sprintf(
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
+		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
+		service)
+	p := &proxy{Client: xdstest.New(xdstest.Config{
+		Address:  w.addr,
+		TLS:      tls,
+		Token:    token,
+		NodeID:   "default." + name,
+		Metadata: map[string]string{"dataplane.resource": doc},
+	})}
 	p.run(w)
 	return p
 }
@@ -155,7 +175,8 @@ func (p *proxy) run(w *world) {
 
 const edsType = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 
-// endpoints are address:port and health of a service's cluster, as the proxy has them; nil if it has no such cluster.
+// endpoints are address:port and health of a service's cluster, as the proxy has them; nil if it
+// has no such cluster.
 func endpoints(s *xdstest.State, cluster string) map[string]string {
 	r, ok := s.Resources[edsType][cluster]
 	if !ok {
@@ -173,7 +194,8 @@ func endpoints(s *xdstest.State, cluster string) map[string]string {
 		for _, e := range l.GetLbEndpoints() {
 			sock := e.GetEndpoint().GetAddress().GetSocketAddress()
 			health := "HEALTHY"
-			if e.GetHealthStatus() != corev3.HealthStatus_UNKNOWN && e.GetHealthStatus() != corev3.HealthStatus_HEALTHY {
+			if e.GetHealthStatus() != corev3.HealthStatus_UNKNOWN &&
+				e.GetHealthStatus() != corev3.HealthStatus_HEALTHY {
 				health = e.GetHealthStatus().String()
 			}
 			out[fmt.Sprintf("%s:%d", sock.GetAddress(), sock.GetPortValue())] = health
@@ -199,7 +221,8 @@ func (w *world) waitEndpoints(p *proxy, cluster string, want map[string]string) 
 			for n := range s.Resources[edsType] {
 				names = append(names, n)
 			}
-			w.t.Fatalf("endpoints of %s: %v, want %v (%v); clusters %v; log %v", cluster, endpoints(s, cluster), want, err, names, s.Log)
+			w.t.Fatalf("endpoints of %s: %v, want %v (%v); clusters %v; log %v", cluster,
+				endpoints(s, cluster), want, err, names, s.Log)
 		})
 	}
 }
@@ -251,7 +274,8 @@ func TestRestartServesAndMarksNobody(t *testing.T) {
 	}
 }
 
-// TestMassLossWithholds: when most proxies vanish at once their endpoints stay as they are, and the status says so.
+// TestMassLossWithholds: when most proxies vanish at once their endpoints stay as they are, and the
+// status says so.
 func TestMassLossWithholds(t *testing.T) {
 	w := newWorld(t)
 	client := w.join("client", "client", "127.0.0.9")
@@ -289,8 +313,11 @@ func TestMassLossWithholds(t *testing.T) {
 func TestIdentityBeforeConfiguration(t *testing.T) {
 	w := newWorld(t)
 	_, err := w.store.Commit(w.ctx, store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{
-		Key:  mesh.Key{Kind: mesh.KindMesh, Name: "default"},
-		Spec: &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{EnabledBackend: "ca", Backends: []*meshv1.Mesh_Backend{{Name: "ca", Type: "builtin"}}}},
+		Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"},
+		Spec: &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{
+			EnabledBackend: "ca",
+			Backends:       []*meshv1.Mesh_Backend{{Name: "ca", Type: "builtin"}},
+		}},
 	}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -328,7 +355,8 @@ func TestWaitAndStatus(t *testing.T) {
 	}
 }
 
-// TestWaitTellsWhoOwesAnAnswer: a proxy that stops reading is named, and the wait ends when the caller's patience does.
+// TestWaitTellsWhoOwesAnAnswer: a proxy that stops reading is named, and the wait ends when the
+// caller's patience does.
 func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 	w := newWorld(t)
 	p := w.join("web-1", "web", "127.0.0.1")
@@ -340,8 +368,13 @@ func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 	commit := func(timeout time.Duration) uint64 {
 		res, err := w.store.Commit(w.ctx, store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{
 			Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
-			Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{
-				TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(timeout)}}}},
+			Spec: &meshv1.MeshTimeout{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+				To: []*meshv1.MeshTimeout_To{{
+					TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+					Default:   &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(timeout)},
+				}},
+			},
 		}}}})
 		if err != nil {
 			t.Fatal(err)
@@ -355,7 +388,8 @@ func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 	defer cancel()
 	got := w.zone.Wait(impatient, revision)
 	z := got.GetZones()[0]
-	if got.GetComplete() || z.GetPendingCount() != 1 || len(z.GetPending()) != 1 || z.GetPending()[0] != "default/web-1" || got.GetTook().AsDuration() < 100*time.Millisecond {
+	if got.GetComplete() || z.GetPendingCount() != 1 || len(z.GetPending()) != 1 ||
+		z.GetPending()[0] != "default/web-1" || got.GetTook().AsDuration() < 100*time.Millisecond {
 		t.Fatalf("with an answer withheld: %v", got)
 	}
 	p.Resume()
@@ -370,7 +404,8 @@ func TestPortInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := z.Listen(w.ctx); err == nil || !strings.Contains(err.Error(), "--xds-addr") || !strings.Contains(err.Error(), w.addr) {
+	if err := z.Listen(w.ctx); err == nil || !strings.Contains(err.Error(), "--xds-addr") ||
+		!strings.Contains(err.Error(), w.addr) {
 		t.Errorf("Listen = %v", err)
 	}
 }

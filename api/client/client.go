@@ -1,17 +1,19 @@
-// Package client is the typed Go client of a control plane's management API, meridian.admin.v1 over gRPC, on the
-// same port as REST. The client verbs of the meridian program use it; other tooling may.
+// Package client is the typed Go client of a control plane's management API, meridian.admin.v1 over
+// gRPC, on the same port as REST. The client verbs of the meridian program use it; other tooling
+// may.
 //
 // # Model
 //
-// A [Client] is one connection, dialled at the first call and again after a break. It speaks cleartext HTTP/2 to an
-// http:// URL and TLS to https://. A TLS server is accepted if its chain ends in one of the SHA-256 pins that the token
-// carries, or in a certificate of CAFile; a token is all that a caller needs.
+// A [Client] is one connection, dialled at the first call and again after a break. It speaks
+// cleartext HTTP/2 to an http:// URL and TLS to https://. A TLS server is accepted if its chain
+// ends in one of the SHA-256 pins that the token carries, or in a certificate of CAFile; a token is
+// all that a caller needs.
 //
 // # Failure
 //
-// Every error of a call is an [*Error] with the class, a title, the text for people and, for bad input, every violation.
-// A control plane that cannot be reached is code Unavailable with the address in the text. Calls are not retried: a write
-// may have happened.
+// Every error of a call is an [*Error] with the class, a title, the text for people and, for bad
+// input, every violation. A control plane that cannot be reached is code Unavailable with the
+// address in the text. Calls are not retried: a write may have happened.
 //
 // # Concurrency
 //
@@ -102,14 +104,16 @@ func New(o Options) (*Client, error) {
 		grpc.WithUserAgent("meridian-adminclient"),
 	}
 	if o.Token != "" {
-		opts = append(opts, grpc.WithUnaryInterceptor(unaryBearer(o.Token)), grpc.WithStreamInterceptor(streamBearer(o.Token)))
+		opts = append(opts, grpc.WithUnaryInterceptor(unaryBearer(o.Token)),
+			grpc.WithStreamInterceptor(streamBearer(o.Token)))
 	}
 	conn, err := grpc.NewClient("passthrough:///"+address, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("control plane URL %q: %w", o.URL, err)
 	}
 	return &Client{
-		conn: conn, address: address,
+		conn:      conn,
+		address:   address,
 		resources: adminv1.NewResourceServiceClient(conn),
 		status:    adminv1.NewStatusServiceClient(conn),
 		tokens:    adminv1.NewTokenServiceClient(conn),
@@ -132,20 +136,25 @@ func clientTLS(o Options) (*tls.Config, error) {
 }
 
 func unaryBearer(token string) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		return call(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), method, req, reply, cc, opts...)
+	return func(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+		call grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		return call(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), method, req,
+			reply, cc, opts...)
 	}
 }
 
 func streamBearer(token string) grpc.StreamClientInterceptor {
-	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-		return open(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), desc, cc, method, opts...)
+	return func(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.ClientConn, method string,
+		open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+		return open(metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+token), desc, cc, method,
+			opts...)
 	}
 }
 
 // Close ends the connection.
 func (c *Client) Close() error {
-	if err := c.conn.Close(); err != nil && status.Code(err) != codes.Canceled { // Canceled: it was closed before
+	if err := c.conn.Close(); err != nil &&
+		status.Code(err) != codes.Canceled { // Canceled: it was closed before
 		return err
 	}
 	return nil
@@ -153,7 +162,8 @@ func (c *Client) Close() error {
 
 // PutOptions of a write.
 type PutOptions struct {
-	// IfRevision is the resource's revision that must still stand (0: it must not exist); nil writes over any.
+	// IfRevision is the resource's revision that must still stand (0: it must not exist); nil
+	// writes over any.
 	IfRevision *uint64
 	// DryRun checks all and writes nothing.
 	DryRun bool
@@ -177,11 +187,20 @@ func (c *Client) Put(ctx context.Context, r *mesh.Resource, o PutOptions) (PutRe
 	if err != nil {
 		return PutResult{}, err
 	}
-	resp, err := c.resources.PutResource(ctx, &adminv1.PutResourceRequest{Resource: p, IfRevision: o.IfRevision, DryRun: o.DryRun})
+	resp, err := c.resources.PutResource(ctx, &adminv1.PutResourceRequest{
+		Resource:   p,
+		IfRevision: o.IfRevision,
+		DryRun:     o.DryRun,
+	})
 	if err != nil {
 		return PutResult{}, c.fail(err)
 	}
-	out := PutResult{Revision: resp.GetRevision(), Created: resp.GetCreated(), Changed: resp.GetChanged(), Warnings: resp.GetWarnings()}
+	out := PutResult{
+		Revision: resp.GetRevision(),
+		Created:  resp.GetCreated(),
+		Changed:  resp.GetChanged(),
+		Warnings: resp.GetWarnings(),
+	}
 	if resp.GetResource() != nil {
 		if out.Resource, err = mesh.FromProto(resp.GetResource()); err != nil {
 			return PutResult{}, err
@@ -190,8 +209,8 @@ func (c *Client) Put(ctx context.Context, r *mesh.Resource, o PutOptions) (PutRe
 	return out, nil
 }
 
-// Get reads one resource. An empty Key.Zone means the only one of that name: if zones have several, the error is code
-// FailedPrecondition and names the zones; see GetExact.
+// Get reads one resource. An empty Key.Zone means the only one of that name: if zones have several,
+// the error is code FailedPrecondition and names the zones; see GetExact.
 func (c *Client) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
 	resp, err := c.resources.GetResource(ctx, &adminv1.GetResourceRequest{Key: key.Proto()})
 	if err != nil {
@@ -241,8 +260,16 @@ type Page struct {
 
 // List reads resources, sorted by mesh, name and zone.
 func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
-	req := &adminv1.ListResourcesRequest{Kind: string(o.Kind), Mesh: o.Mesh, Labels: o.Labels, Name: o.Name, Zone: o.Zone, Size: o.Size,
-		Offset: o.Offset, AtLeast: o.AtLeast}
+	req := &adminv1.ListResourcesRequest{
+		Kind:    string(o.Kind),
+		Mesh:    o.Mesh,
+		Labels:  o.Labels,
+		Name:    o.Name,
+		Zone:    o.Zone,
+		Size:    o.Size,
+		Offset:  o.Offset,
+		AtLeast: o.AtLeast,
+	}
 	if o.Size == 0 {
 		req.Size = 1000
 	}
@@ -259,7 +286,8 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 			}
 			page.Resources = append(page.Resources, r)
 		}
-		page.Total, page.Revision, page.Warnings = int(resp.GetTotal()), resp.GetRevision(), resp.GetWarnings()
+		page.Total, page.Revision, page.Warnings = int(resp.GetTotal()), resp.GetRevision(),
+			resp.GetWarnings()
 		req.Offset += uint32(len(resp.GetResources()))
 		if o.Size != 0 || len(resp.GetResources()) == 0 || req.Offset >= resp.GetTotal() {
 			return page, nil
@@ -277,7 +305,11 @@ type DeleteOptions struct {
 
 // Delete removes a resource and returns the store's revision after it.
 func (c *Client) Delete(ctx context.Context, key mesh.Key, o DeleteOptions) (uint64, error) {
-	resp, err := c.resources.DeleteResource(ctx, &adminv1.DeleteResourceRequest{Key: key.Proto(), IfRevision: o.IfRevision, DryRun: o.DryRun})
+	resp, err := c.resources.DeleteResource(ctx, &adminv1.DeleteResourceRequest{
+		Key:        key.Proto(),
+		IfRevision: o.IfRevision,
+		DryRun:     o.DryRun,
+	})
 	if err != nil {
 		return 0, c.fail(err)
 	}
@@ -293,7 +325,8 @@ type Event struct {
 	Bookmark bool
 }
 
-// Watch calls f with the state, a bookmark, and each change, until ctx ends or f fails. It returns nil only when ctx ended.
+// Watch calls f with the state, a bookmark, and each change, until ctx ends or f fails. It returns
+// nil only when ctx ended.
 func (c *Client) Watch(ctx context.Context, kinds []mesh.Kind, meshName string, f func(Event) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -338,10 +371,14 @@ func (c *Client) Status(ctx context.Context) (*adminv1.GetStatusResponse, error)
 	return resp, c.fail(err)
 }
 
-// Wait returns when every online proxy concerned has answered everything up to revision, or at the timeout, with
-// Complete false and the reasons; that is not an error.
-func (c *Client) Wait(ctx context.Context, revision uint64, timeout time.Duration) (*adminv1.WaitRevisionResponse, error) {
-	resp, err := c.status.WaitRevision(ctx, &adminv1.WaitRevisionRequest{Revision: revision, Timeout: durationpb.New(timeout)})
+// Wait returns when every online proxy concerned has answered everything up to revision, or at the
+// timeout, with Complete false and the reasons; that is not an error.
+func (c *Client) Wait(ctx context.Context, revision uint64,
+	timeout time.Duration) (*adminv1.WaitRevisionResponse, error) {
+	resp, err := c.status.WaitRevision(ctx, &adminv1.WaitRevisionRequest{
+		Revision: revision,
+		Timeout:  durationpb.New(timeout),
+	})
 	return resp, c.fail(err)
 }
 
@@ -358,7 +395,13 @@ type DataplaneToken struct {
 
 // IssueDataplaneToken makes a token for a proxy.
 func (c *Client) IssueDataplaneToken(ctx context.Context, t DataplaneToken) (string, error) {
-	req := &adminv1.IssueDataplaneTokenRequest{Mesh: t.Mesh, Name: t.Name, Type: t.Type, Workload: t.Workload, ValidFor: duration(t.ValidFor)}
+	req := &adminv1.IssueDataplaneTokenRequest{
+		Mesh:     t.Mesh,
+		Name:     t.Name,
+		Type:     t.Type,
+		Workload: t.Workload,
+		ValidFor: duration(t.ValidFor),
+	}
 	for k, v := range t.Tags {
 		if req.Tags == nil {
 			req.Tags = map[string]*adminv1.Values{}
@@ -369,16 +412,26 @@ func (c *Client) IssueDataplaneToken(ctx context.Context, t DataplaneToken) (str
 	return resp.GetToken(), c.fail(err)
 }
 
-// IssueZoneToken makes a token for a zone control plane (scope "cp") or its zone proxies ("ingress", "egress"); validFor
-// nil is 10 years.
-func (c *Client) IssueZoneToken(ctx context.Context, zone string, scope []string, validFor *time.Duration) (string, error) {
-	resp, err := c.tokens.IssueZoneToken(ctx, &adminv1.IssueZoneTokenRequest{Zone: zone, Scope: scope, ValidFor: duration(validFor)})
+// IssueZoneToken makes a token for a zone control plane (scope "cp") or its zone proxies
+// ("ingress", "egress"); validFor nil is 10 years.
+func (c *Client) IssueZoneToken(ctx context.Context, zone string, scope []string,
+	validFor *time.Duration) (string, error) {
+	resp, err := c.tokens.IssueZoneToken(ctx, &adminv1.IssueZoneTokenRequest{
+		Zone:     zone,
+		Scope:    scope,
+		ValidFor: duration(validFor),
+	})
 	return resp.GetToken(), c.fail(err)
 }
 
 // IssueUserToken makes a token for a person or a program.
-func (c *Client) IssueUserToken(ctx context.Context, name string, groups []string, validFor time.Duration) (string, error) {
-	resp, err := c.tokens.IssueUserToken(ctx, &adminv1.IssueUserTokenRequest{Name: name, Groups: groups, ValidFor: durationpb.New(validFor)})
+func (c *Client) IssueUserToken(ctx context.Context, name string, groups []string,
+	validFor time.Duration) (string, error) {
+	resp, err := c.tokens.IssueUserToken(ctx, &adminv1.IssueUserTokenRequest{
+		Name:     name,
+		Groups:   groups,
+		ValidFor: durationpb.New(validFor),
+	})
 	return resp.GetToken(), c.fail(err)
 }
 

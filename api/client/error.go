@@ -13,7 +13,8 @@ import (
 
 // Error is what a control plane answered, or that it could not be reached.
 type Error struct {
-	// Code is the class: InvalidArgument, NotFound, FailedPrecondition, PermissionDenied, Unauthenticated, Unavailable…
+	// Code is the class: InvalidArgument, NotFound, FailedPrecondition, PermissionDenied,
+	// Unauthenticated, Unavailable…
 	Code codes.Code
 	// Title names the operation that failed, such as "Could not process a resource".
 	Title string
@@ -50,7 +51,10 @@ func (c *Client) fail(err error) error {
 		switch d := d.(type) {
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
-				e.Violations = append(e.Violations, mesh.Violation{Field: v.GetField(), Reason: v.GetDescription()})
+				e.Violations = append(e.Violations, mesh.Violation{
+					Field:  v.GetField(),
+					Reason: v.GetDescription(),
+				})
 			}
 		case *errdetails.ErrorInfo:
 			e.Title = d.GetMetadata()["title"]

@@ -1,8 +1,10 @@
-// Command meridian-dp runs beside each workload, or as a zone's ingress: it brings up one Envoy, tells the zone about it
-// and takes it down without a failed request. The work is in package internal/launcher; here are flags and signals.
+// Command meridian-dp runs beside each workload, or as a zone's ingress: it brings up one Envoy,
+// tells the zone about it and takes it down without a failed request. The work is in package
+// internal/launcher; here are flags and signals.
 //
-// Every flag is also an environment variable (--token-file is MERIDIAN_TOKEN_FILE) and a key of the file that --config
-// names. The token itself may be in MERIDIAN_TOKEN; it is never a flag, for arguments are seen by every user of a host.
+// Every flag is also an environment variable (--token-file is MERIDIAN_TOKEN_FILE) and a key of the
+// file that --config names. The token itself may be in MERIDIAN_TOKEN; it is never a flag, for
+// arguments are seen by every user of a host.
 package main
 
 import (
@@ -41,8 +43,12 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(run(), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
-		Run: func(cmd *cobra.Command, _ []string) { _, _ = fmt.Fprintln(cmd.OutOrStdout(), "meridian-dp", version) },
+		Use:   "version",
+		Short: "Print the version",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "meridian-dp", version)
+		},
 	})
 	return cmd
 }
@@ -83,18 +89,22 @@ MERIDIAN_TOKEN.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.CP, "cp", "https://localhost:5678", "the zone's xDS address")
-	f.StringVarP(&o.resourceFile, "dataplane-file", "d", "", "file with the Dataplane or ZoneIngress, YAML or JSON; - is standard input")
+	f.StringVarP(&o.resourceFile, "dataplane-file", "d", "",
+		"file with the Dataplane or ZoneIngress, YAML or JSON; - is standard input")
 	f.StringVar(&o.tokenFile, "token-file", "", "file with the proxy's token")
 	f.StringVar(&o.ProxyType, "proxy-type", "dataplane", "dataplane or ingress")
-	f.StringVar(&o.CAFile, "ca-file", "", "PEM file to trust the zone by, instead of the token's pins; \"system\" is the system's roots")
+	f.StringVar(&o.CAFile, "ca-file", "",
+		"PEM file to trust the zone by, instead of the token's pins; \"system\" is the system's roots")
 	f.BoolVar(&o.TLSSkipVerify, "tls-skip-verify", false, "trust any server; for trying out")
 	f.StringVar(&o.Envoy, "envoy", "", "Envoy's binary (default: PATH, then .tools/envoy)")
 	f.StringVar(&o.EnvoyLogLevel, "envoy-log-level", "warning", "log level of Envoy")
 	f.IntVar(&o.Concurrency, "concurrency", 0, "worker threads of Envoy; 0 lets Envoy choose")
-	f.StringVar(&o.WorkDir, "work-dir", "", "folder for bootstrap and sockets (default: a new private folder, removed at the end)")
+	f.StringVar(&o.WorkDir, "work-dir", "",
+		"folder for bootstrap and sockets (default: a new private folder, removed at the end)")
 	f.DurationVar(&o.DrainTime, "drain-time", 30*time.Second, "longest time that a stop may take")
 	f.IntVar(&o.ReadinessPort, "readiness-port", 0, "loopback port that serves /ready; 0 is off")
-	f.IntVar(&o.AdminPort, "admin-port", 0, "loopback port of Envoy's admin interface; 0 is a socket in the work folder")
+	f.IntVar(&o.AdminPort, "admin-port", 0,
+		"loopback port of Envoy's admin interface; 0 is a socket in the work folder")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
 	config.AddFlag(f)
@@ -109,7 +119,9 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 	defer func() { _ = log.Sync() }()
 	switch o.resourceFile {
 	case "":
-		return errors.New("--dataplane-file is missing; give the file with the Dataplane, or the ZoneIngress with --proxy-type ingress")
+		return errors.New("--dataplane-file is missing; give the file with the Dataplane, or the " +
+			"ZoneIngress " +
+			"with --proxy-type ingress")
 	case "-":
 		o.Resource, err = io.ReadAll(stdin)
 	default:

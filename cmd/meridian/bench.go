@@ -35,6 +35,7 @@ func newBenchXDS() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "xds",
 		Short: "Measure how fast and at what cost changes reach sidecars",
+
 		Long: `Starts the engine of a zone in this process and stand-in sidecars in another, which speak incremental ADS over TLS. Writes
 changes and waits for the last acknowledgement; in turn pushes the same bytes over as many bare gRPC streams, the floor.`,
 		Example: `  meridian bench xds
@@ -45,8 +46,10 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) (err error) {
 			switch {
-			case c.Sidecars < 2 || c.Services < 1 || c.Endpoints < 1 || c.Rounds < 1 || c.Idle < 0 || c.Reachable < 0 || c.Churn < 0 || c.Settle < 0:
-				return errors.New("--sidecars must be at least 2, --services, --endpoints and --rounds at least 1, and nothing below 0")
+			case c.Sidecars < 2 || c.Services < 1 || c.Endpoints < 1 || c.Rounds < 1 || c.Idle < 0 ||
+				c.Reachable < 0 || c.Churn < 0 || c.Settle < 0:
+				return errors.New("--sidecars must be at least 2, --services, --endpoints and --rounds at " +
+					"least 1, and nothing below 0")
 			case c.Reachable > c.Services:
 				return fmt.Errorf("--reachable %d is more than --services %d", c.Reachable, c.Services)
 			}
@@ -99,20 +102,26 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 	f.IntVar(&c.Services, "services", 50, "number of services")
 	f.IntVar(&c.Endpoints, "endpoints", 2, "endpoints of each service")
 	f.IntVar(&c.Reachable, "reachable", 0, "services that each sidecar reaches (reachableBackends); 0 is all")
-	f.StringSliceVar(&c.Changes, "changes", nil, "kinds of change to measure: every, one, endpoint, sidecar (default all)")
+	f.StringSliceVar(&c.Changes, "changes", nil,
+		"kinds of change to measure: every, one, endpoint, sidecar (default all)")
 	f.IntVar(&c.Rounds, "rounds", 20, "changes of each kind")
 	f.IntVar(&c.Settle, "settle", 0, "changes to make before the memory is read a second time")
 	f.IntVar(&c.Churn, "churn", 0, "endpoints that come or go in a second, for --churn-for; 0 is none")
 	f.DurationVar(&c.ChurnFor, "churn-for", 15*time.Second, "with --churn: how long")
 	f.BoolVar(&c.Restart, "restart", false, "restart the zone with all sidecars connecting again")
-	f.BoolVar(&c.Untouched, "untouched", false, "compare a change for ten sidecars among all with one among a tenth")
-	f.DurationVar(&c.Idle, "idle", 5*time.Second, "how long to look at the idle control plane; 0 is not at all")
+	f.BoolVar(&c.Untouched, "untouched", false,
+		"compare a change for ten sidecars among all with one among a tenth")
+	f.DurationVar(&c.Idle, "idle", 5*time.Second,
+		"how long to look at the idle control plane; 0 is not at all")
 	f.StringVarP(&output, "output", "o", "table", "table or json")
 	f.BoolVar(&check, "check", false, "exit with code 1 if a budget is missed")
-	f.BoolVar(&suite, "suite", false, "run every table of docs/benchmarks.md, and draw --plot; other flags do not count")
+	f.BoolVar(&suite, "suite", false,
+		"run every table of docs/benchmarks.md, and draw --plot; other flags do not count")
 	f.StringVar(&plot, "plot", "", "with --suite: SVG file of cost over mesh size")
-	f.StringVar(&cpuProfile, "cpuprofile", "", "write a CPU profile of the control plane's process to this file")
-	f.StringVar(&heapProfile, "heapprofile", "", "write a profile of what is live once all sidecars are connected to this file")
+	f.StringVar(&cpuProfile, "cpuprofile", "",
+		"write a CPU profile of the control plane's process to this file")
+	f.StringVar(&heapProfile, "heapprofile", "",
+		"write a profile of what is live once all sidecars are connected to this file")
 	f.StringVar(&memProfile, "memprofile", "", "write a profile of its allocations to this file")
 	return cmd
 }
@@ -123,13 +132,15 @@ func encode(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-func runSuite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Writer, plot string, asJSON bool) error {
+func runSuite(ctx context.Context, command func(context.Context) *exec.Cmd, w io.Writer, plot string,
+	asJSON bool) error {
 	if asJSON {
 		all := struct {
 			Machine string
 			Tables  []bench.Entry
 		}{Machine: bench.Machine()}
-		if err := bench.Suite(ctx, command, func(e bench.Entry) error { all.Tables = append(all.Tables, e); return nil }, plot); err != nil {
+		if err := bench.Suite(ctx, command,
+			func(e bench.Entry) error { all.Tables = append(all.Tables, e); return nil }, plot); err != nil {
 			return err
 		}
 		return encode(w, all)
@@ -176,7 +187,10 @@ func writeProfile(name, path string) error {
 
 func newBenchSidecars() *cobra.Command {
 	return &cobra.Command{
-		Use: "sidecars", Short: "The sidecars' process of a benchmark", Hidden: true, Args: cobra.NoArgs,
+		Use:    "sidecars",
+		Short:  "The sidecars' process of a benchmark",
+		Hidden: true,
+		Args:   cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return bench.Sidecars(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout())
 		},

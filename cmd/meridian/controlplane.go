@@ -46,23 +46,38 @@ type roleOptions struct {
 
 func (o *roleOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.store, "store", "embedded", "embedded (one process, durable in the data directory) or postgres (any number of replicas)")
-	f.StringVar(&o.postgresURL, "postgres-url", "", "with --store postgres: postgres://USER:PASSWORD@HOST:5432/DATABASE; better given as MERIDIAN_POSTGRES_URL")
-	f.IntVar(&o.maxConns, "postgres-max-conns", 0, "with --store postgres: most connections at once; 0 is the store's own default")
-	f.StringVar(&o.dataDir, "data-dir", "", "directory for the store, keys and certificates (default: below ~/.meridian)")
-	f.StringVar(&o.keyFile, "encryption-key-file", "", "key that encrypts secrets at rest (default: encryption.key in the data directory, made once)")
-	f.DurationVar(&o.historyAge, "history-age", retention.DefaultAge, "how long the change log, which is the history, is kept; 0 keeps it for ever")
-	f.Uint64Var(&o.historyRevisions, "history-revisions", retention.DefaultRevisions, "how many revisions of it are kept at most; 0 is without bound")
-	f.StringVar(&o.certFile, "tls-cert-file", "", "server certificate with its chain, PEM (default: one of an own CA, made once)")
+	f.StringVar(&o.store, "store", "embedded",
+		"embedded (one process, durable in the data directory) or postgres (any number of replicas)")
+	f.StringVar(&o.postgresURL, "postgres-url", "",
+		"with --store postgres: postgres://USER:PASSWORD@HOST:5432/DATABASE; better given as "+
+			"MERIDIAN_POSTGRES_URL")
+	f.IntVar(&o.maxConns, "postgres-max-conns", 0,
+		"with --store postgres: most connections at once; 0 is the store's own default")
+	f.StringVar(&o.dataDir, "data-dir", "",
+		"directory for the store, keys and certificates (default: below ~/.meridian)")
+	f.StringVar(&o.keyFile, "encryption-key-file", "",
+		"key that encrypts secrets at rest (default: encryption.key in the data directory, made once)")
+	f.DurationVar(&o.historyAge, "history-age", retention.DefaultAge,
+		"how long the change log, which is the history, is kept; 0 keeps it for ever")
+	f.Uint64Var(&o.historyRevisions, "history-revisions", retention.DefaultRevisions,
+		"how many revisions of it are kept at most; 0 is without bound")
+	f.StringVar(&o.certFile, "tls-cert-file", "",
+		"server certificate with its chain, PEM (default: one of an own CA, made once)")
 	f.StringVar(&o.keyFileTLS, "tls-key-file", "", "key of --tls-cert-file")
-	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true, "callers on loopback need no token; turn it off where others use this host")
-	f.IntVar(&o.guardShare, "guard-share", 0, "percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any")
-	f.IntVar(&o.guardProxies, "guard-proxies", 10, "with --guard-share: a policy that changes fewer proxies than this needs no --force for it")
+	f.BoolVar(&o.localhostIsAdmin, "localhost-is-admin", true,
+		"callers on loopback need no token; turn it off where others use this host")
+	f.IntVar(&o.guardShare, "guard-share", 0,
+		"percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any")
+	f.IntVar(&o.guardProxies, "guard-proxies", 10,
+		"with --guard-share: a policy that changes fewer proxies than this needs no --force for it")
 	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
-	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error; PUT /logging on the diagnostics port changes it at run time")
-	o.address(f, &o.apiAddr, "api-addr", "127.0.0.1:5681", "address of the API without TLS; callers on this host are administrators")
+	f.StringVar(&o.logLevel, "log-level", "info",
+		"debug, info, warn or error; PUT /logging on the diagnostics port changes it at run time")
+	o.address(f, &o.apiAddr, "api-addr", "127.0.0.1:5681",
+		"address of the API without TLS; callers on this host are administrators")
 	o.address(f, &o.apiTLSAddr, "api-tls-addr", "127.0.0.1:5682", "address of the API with TLS")
-	o.address(f, &o.diagnosticsAddr, "diagnostics-addr", "127.0.0.1:5680", "address of /healthy, /ready, /metrics, /logging and pprof")
+	o.address(f, &o.diagnosticsAddr, "diagnostics-addr", "127.0.0.1:5680",
+		"address of /healthy, /ready, /metrics, /logging and pprof")
 	config.AddFlag(f)
 }
 
@@ -77,14 +92,16 @@ func (o *roleOptions) check(f *pflag.FlagSet) error {
 	for _, name := range o.addressFlags {
 		value := f.Lookup(name).Value.String()
 		if _, _, err := net.SplitHostPort(value); err != nil {
-			errs = append(errs, fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:5681 or :5681", name, value))
+			errs = append(errs,
+				fmt.Errorf("--%s %q: want HOST:PORT, such as 127.0.0.1:5681 or :5681", name, value))
 		}
 	}
 	if o.guardShare < 0 || o.guardShare > 100 {
 		errs = append(errs, fmt.Errorf("--guard-share %d: want a percentage, 0 to 100", o.guardShare))
 	}
 	if o.guardProxies < 0 {
-		errs = append(errs, fmt.Errorf("--guard-proxies %d: want a number of proxies, 0 or more", o.guardProxies))
+		errs = append(errs, fmt.Errorf("--guard-proxies %d: want a number of proxies, 0 or more",
+			o.guardProxies))
 	}
 	errs = append(errs, retention.Check(o.historyAge, o.historyRevisions))
 	return errors.Join(errs...)
@@ -135,7 +152,8 @@ func (o *roleOptions) open(ctx context.Context, name string) (*role, error) {
 	if err := o.openStore(ctx, r); err != nil {
 		return nil, err
 	}
-	r.log.Info("store is open", zap.String("type", o.store), zap.String("data_dir", r.dataDir), zap.String("instance", r.instance))
+	r.log.Info("store is open", zap.String("type", o.store), zap.String("data_dir", r.dataDir),
+		zap.String("instance", r.instance))
 	return r, nil
 }
 
@@ -161,7 +179,8 @@ func (o *roleOptions) loadServer(r *role) error {
 	default:
 		var hosts []string
 		for _, addr := range []string{o.apiAddr, o.apiTLSAddr} {
-			if host, _, err := net.SplitHostPort(addr); err == nil && host != "" && !net.ParseIP(host).IsUnspecified() {
+			if host, _, err := net.SplitHostPort(addr); err == nil && host != "" &&
+				!net.ParseIP(host).IsUnspecified() {
 				hosts = append(hosts, host)
 			}
 		}
@@ -193,21 +212,35 @@ func (o *roleOptions) openStore(ctx context.Context, r *role) (err error) {
 		if o.postgresURL != "" {
 			return errors.New("--postgres-url needs --store postgres")
 		}
-		s, err := embedded.Open(embedded.Config{Dir: r.dataDir, Sealer: sealer, Logger: r.log, Registerer: r.registry})
+		s, err := embedded.Open(embedded.Config{
+			Dir:        r.dataDir,
+			Sealer:     sealer,
+			Logger:     r.log,
+			Registerer: r.registry,
+		})
 		if err != nil {
 			return explainStore(err, keyFile)
 		}
 		r.store = s
 	case "postgres":
 		if o.postgresURL == "" {
-			return errors.New("--store postgres needs --postgres-url (or MERIDIAN_POSTGRES_URL), such as postgres://meridian@db.example:5432/meridian")
+			return errors.New("--store postgres needs --postgres-url (or MERIDIAN_POSTGRES_URL), such as " +
+				"postgres://meridian@db.example:5432/meridian")
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
-		s, err := postgres.Open(ctx, postgres.Config{URL: o.postgresURL, Sealer: sealer, MaxConns: o.maxConns, Logger: r.log, Registerer: r.registry})
+		s, err := postgres.Open(ctx, postgres.Config{
+			URL:        o.postgresURL,
+			Sealer:     sealer,
+			MaxConns:   o.maxConns,
+			Logger:     r.log,
+			Registerer: r.registry,
+		})
 		if err != nil {
 			if errors.Is(err, store.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("PostgreSQL at %s (--postgres-url) does not answer: %w\nStart it, or correct the URL; nothing was changed", withoutPassword(o.postgresURL), err)
+				return fmt.Errorf("PostgreSQL at %s (--postgres-url) does not answer: %w\nStart it, "+
+					"or correct "+
+					"the URL; nothing was changed", withoutPassword(o.postgresURL), err)
 			}
 			return explainStore(err, keyFile)
 		}
@@ -221,7 +254,8 @@ func (o *roleOptions) openStore(ctx context.Context, r *role) (err error) {
 func explainStore(err error, keyFile string) error {
 	var wrongKey *store.WrongKeyError
 	if errors.As(err, &wrongKey) {
-		return fmt.Errorf("%w\nThe key read was %s; copy the key of the control plane that made this store there, or name it with --encryption-key-file", err, keyFile)
+		return fmt.Errorf("%w\nThe key read was %s; copy the key of the control plane that made this store "+
+			"there, or name it with --encryption-key-file", err, keyFile)
 	}
 	return err
 }
@@ -244,8 +278,10 @@ func (o *roleOptions) explainRun(f *pflag.FlagSet, err error) error {
 	if errors.As(err, &op) && op.Addr != nil {
 		_, port, _ := net.SplitHostPort(op.Addr.String())
 		for _, name := range o.addressFlags {
-			if _, p, splitErr := net.SplitHostPort(f.Lookup(name).Value.String()); splitErr == nil && p == port {
-				return fmt.Errorf("%s is in use by another process, perhaps another control plane; choose another with --%s: %w", op.Addr, name, err)
+			if _, p, splitErr := net.SplitHostPort(f.Lookup(name).Value.String()); splitErr == nil &&
+				p == port {
+				return fmt.Errorf("%s is in use by another process, perhaps another control plane; choose "+
+					"another with --%s: %w", op.Addr, name, err)
 			}
 		}
 	}

@@ -20,12 +20,14 @@ func newDemo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Start global, two zones and a small airline, and tell the story step by step",
+
 		Long: `Start a global control plane, two zone control planes, a dozen Envoys and the programs behind them, each as a process of
 its own on a loopback address of its own, and tell a story step by step: what is expected and what was seen.
 
 It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything was missed.`,
-		Example: "  make demo\n  make demo ONCE=1 STORE=postgres\n  make demo STORY=resilience\n  meridian demo --once --step 1 --step 3",
-		Args:    cobra.NoArgs,
+		Example: "  make demo\n  make demo ONCE=1 STORE=postgres\n  make demo STORY=resilience\n  meridian " +
+			"demo --once --step 1 --step 3",
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if conf.Store != "embedded" && conf.Store != "postgres" {
 				return fmt.Errorf("--store %q: want embedded or postgres", conf.Store)
@@ -42,7 +44,8 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 				conf.Launcher = filepath.Join(filepath.Dir(self), "meridian-dp")
 			}
 			if _, err := os.Stat(conf.Launcher); err != nil {
-				return fmt.Errorf("meridian-dp is not beside this program: %w; run `make build`, or give --launcher", err)
+				return fmt.Errorf("meridian-dp is not beside this program: %w; run `make build`, or "+
+					"give --launcher", err)
 			}
 			conf.Out = cmd.OutOrStdout()
 			passed, failed, err := demo.Run(cmd.Context(), conf)
@@ -61,13 +64,18 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 	}
 	f := cmd.Flags()
 	f.BoolVar(&conf.Once, "once", false, "end after the last step")
-	f.StringVar(&conf.Store, "store", "embedded", "embedded, or postgres: throwaway PostgreSQL clusters of the demo's own")
-	f.StringVar(&conf.Story, "story", demo.Operations, "operations: an operator's; resilience: a day of somebody who develops services")
-	f.StringVar(&conf.Dir, "dir", ".demo", "folder for data, documents and logs; a former demo's is made anew")
-	f.StringVar(&conf.Network, "network", "127.0", "first two bytes of the loopback addresses; global is at .0.1, the zones at .1.1 and .2.1")
+	f.StringVar(&conf.Store, "store", "embedded",
+		"embedded, or postgres: throwaway PostgreSQL clusters of the demo's own")
+	f.StringVar(&conf.Story, "story", demo.Operations,
+		"operations: an operator's; resilience: a day of somebody who develops services")
+	f.StringVar(&conf.Dir, "dir", ".demo",
+		"folder for data, documents and logs; a former demo's is made anew")
+	f.StringVar(&conf.Network, "network", "127.0",
+		"first two bytes of the loopback addresses; global is at .0.1, the zones at .1.1 and .2.1")
 	f.StringVar(&conf.Envoy, "envoy", "", "Envoy's binary (default: PATH, then .tools/envoy)")
 	f.StringVar(&conf.Launcher, "launcher", "", "meridian-dp (default: beside this program)")
-	f.IntSliceVar(&conf.Steps, "step", nil, "only this step, by number; may be given several times (most need the ones before)")
+	f.IntSliceVar(&conf.Steps, "step", nil,
+		"only this step, by number; may be given several times (most need the ones before)")
 	return cmd
 }
 
@@ -75,8 +83,11 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 func newDemoApp() *cobra.Command {
 	var a demo.App
 	cmd := &cobra.Command{
-		Use: "demo-app", Short: "The HTTP program of the demo", Hidden: true, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.Run(cmd.Context()) },
+		Use:    "demo-app",
+		Short:  "The HTTP program of the demo",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   func(cmd *cobra.Command, _ []string) error { return a.Run(cmd.Context()) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&a.Addr, "addr", "127.0.0.1:9090", "address to serve on")

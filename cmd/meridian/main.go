@@ -1,9 +1,11 @@
-// Command meridian is the operators' program: the two roles of the control plane (global, zone), the client verbs
-// (apply, get, describe, delete, status, token, config), the demo and the benchmark.
+// Command meridian is the operators' program: the two roles of the control plane (global, zone),
+// the client verbs (apply, get, describe, delete, status, token, config), the demo and the
+// benchmark.
 //
-// Here are flags, environment, files, signals and the opening of stores; the work is in the packages global, zone and
-// internal. Every flag of every command is also an environment variable (--data-dir is MERIDIAN_DATA_DIR), and the roles
-// read a YAML file named by --config; package internal/config does that from the flag sets themselves.
+// Here are flags, environment, files, signals and the opening of stores; the work is in the
+// packages global, zone and internal. Every flag of every command is also an environment variable
+// (--data-dir is MERIDIAN_DATA_DIR), and the roles read a YAML file named by --config; package
+// internal/config does that from the flag sets themselves.
 //
 // Errors go to standard error with exit code 1; what a program may want to read goes to standard output.
 package main
@@ -48,7 +50,13 @@ it knows, whatever happens to global. Start with "meridian demo", or with "merid
 		},
 	}
 	root.SetErrPrefix("meridian:")
-	root.AddGroup(&cobra.Group{ID: "roles", Title: "Control planes:"}, &cobra.Group{ID: "client", Title: "Resources and status:"},
+	root.AddGroup(&cobra.Group{
+		ID:    "roles",
+		Title: "Control planes:",
+	}, &cobra.Group{
+		ID:    "client",
+		Title: "Resources and status:",
+	},
 		&cobra.Group{ID: "try", Title: "Trying and measuring:"})
 	add := func(group string, commands ...*cobra.Command) {
 		for _, c := range commands {

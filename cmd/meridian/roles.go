@@ -38,10 +38,23 @@ number of replicas may run on one database; they need the same encryption key.`,
 			}
 			defer r.close()
 			g, err := global.New(global.Config{
-				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
-				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, KDSAddr: kdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions,
-				GuardShare: o.guardShare, GuardProxies: o.guardProxies, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry,
+				Store:                 r.store,
+				StoreType:             o.store,
+				Server:                r.server,
+				Instance:              r.instance,
+				Version:               version,
+				APIAddr:               o.apiAddr,
+				APITLSAddr:            o.apiTLSAddr,
+				KDSAddr:               kdsAddr,
+				DiagnosticsAddr:       o.diagnosticsAddr,
+				HistoryAge:            o.historyAge,
+				HistoryRevisions:      o.historyRevisions,
+				GuardShare:            o.guardShare,
+				GuardProxies:          o.guardProxies,
+				DisableLocalhostAdmin: !o.localhostIsAdmin,
+				Logger:                r.log,
+				Level:                 r.level,
+				Registry:              r.registry,
 			})
 			if err != nil {
 				return err
@@ -80,13 +93,16 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 			case !zoneName.MatchString(name):
 				return fmt.Errorf("--name %q: want lower-case letters, digits, - and ., at most 63", name)
 			case globalURL != "" && tokenFile == "":
-				return fmt.Errorf("--token-file is missing; make a token at global with: meridian token zone --zone %s", name)
+				return fmt.Errorf("--token-file is missing; make a token at global with: meridian token "+
+					"zone --zone %s", name)
 			case maxJoining < 1:
 				return fmt.Errorf("--xds-max-joining %d: want at least 1", maxJoining)
 			case connectionAge < 0 || connectionAge > 0 && connectionAge < time.Minute:
-				return fmt.Errorf("--xds-connection-age %v: want at least 1m, or 0 for no bound", connectionAge)
+				return fmt.Errorf("--xds-connection-age %v: want at least 1m, or 0 for no bound",
+					connectionAge)
 			case globalURL == "" && tokenFile != "":
-				return errors.New("--token-file without --global; give the address of global, grpcs://HOST:5685")
+				return errors.New("--token-file without --global; give the address of global, " +
+					"grpcs://HOST:5685")
 			}
 			if tokenFile != "" {
 				if _, err := os.ReadFile(tokenFile); err != nil {
@@ -102,14 +118,36 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 			}
 			defer r.close()
 			if o.skipVerify {
-				r.log.Warn("global's certificate is not verified (--tls-skip-verify); anybody on the way can read the token")
+				r.log.Warn("global's certificate is not verified (--tls-skip-verify); anybody on " +
+					"the way can " +
+					"read the token")
 			}
 			z, err := zone.New(zone.Config{
-				Name: name, GlobalURL: globalURL, TokenFile: tokenFile, CAFile: o.caFile, TLSSkipVerify: o.skipVerify,
-				Store: r.store, StoreType: o.store, Server: r.server, Instance: r.instance, Version: version,
-				APIAddr: o.apiAddr, APITLSAddr: o.apiTLSAddr, XDSAddr: xdsAddr, DiagnosticsAddr: o.diagnosticsAddr,
-				HistoryAge: o.historyAge, HistoryRevisions: o.historyRevisions, MaxJoining: maxJoining, ConnectionAge: connectionAge,
-				GuardShare: o.guardShare, GuardProxies: o.guardProxies, DisableLocalhostAdmin: !o.localhostIsAdmin, Logger: r.log, Level: r.level, Registry: r.registry, TestHooks: testHooks,
+				Name:                  name,
+				GlobalURL:             globalURL,
+				TokenFile:             tokenFile,
+				CAFile:                o.caFile,
+				TLSSkipVerify:         o.skipVerify,
+				Store:                 r.store,
+				StoreType:             o.store,
+				Server:                r.server,
+				Instance:              r.instance,
+				Version:               version,
+				APIAddr:               o.apiAddr,
+				APITLSAddr:            o.apiTLSAddr,
+				XDSAddr:               xdsAddr,
+				DiagnosticsAddr:       o.diagnosticsAddr,
+				HistoryAge:            o.historyAge,
+				HistoryRevisions:      o.historyRevisions,
+				MaxJoining:            maxJoining,
+				ConnectionAge:         connectionAge,
+				GuardShare:            o.guardShare,
+				GuardProxies:          o.guardProxies,
+				DisableLocalhostAdmin: !o.localhostIsAdmin,
+				Logger:                r.log,
+				Level:                 r.level,
+				Registry:              r.registry,
+				TestHooks:             testHooks,
 			})
 			if err != nil {
 				return err
@@ -122,11 +160,16 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 	f.StringVar(&name, "name", "", "name of the zone")
 	f.StringVar(&globalURL, "global", "", "global's address, grpcs://HOST:5685; empty is a standalone zone")
 	f.StringVar(&tokenFile, "token-file", "", "file with the zone token")
-	f.StringVar(&o.caFile, "ca-file", "", "PEM file to trust global by, instead of the token's pins; \"system\" is the system's roots")
+	f.StringVar(&o.caFile, "ca-file", "",
+		"PEM file to trust global by, instead of the token's pins; \"system\" is the system's roots")
 	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "trust any global; for trying out")
-	f.IntVar(&maxJoining, "xds-max-joining", delta.DefaultMaxJoining, "how many proxies may be getting their first configuration at once; others wait in the order of their coming")
-	f.DurationVar(&connectionAge, "xds-connection-age", 0, "after which time proxies are asked to connect again, which spreads them over replicas; 0 is never")
-	f.BoolVar(&testHooks, "test-hooks", false, "let labelled policies break on purpose; for the demo and for tests")
+	f.IntVar(&maxJoining, "xds-max-joining", delta.DefaultMaxJoining,
+		"how many proxies may be getting their first configuration at once; others wait in the order of "+
+			"their coming")
+	f.DurationVar(&connectionAge, "xds-connection-age", 0,
+		"after which time proxies are asked to connect again, which spreads them over replicas; 0 is never")
+	f.BoolVar(&testHooks, "test-hooks", false,
+		"let labelled policies break on purpose; for the demo and for tests")
 	_ = f.MarkHidden("test-hooks")
 	o.address(f, &xdsAddr, "xds-addr", "127.0.0.1:5678", "address that proxies connect to (TLS)")
 	return cmd

@@ -1,8 +1,10 @@
-// Package delivery keeps the delivery status of policies: in which zones something is wrong with one, and why.
+// Package delivery keeps the delivery status of policies: in which zones something is wrong with
+// one, and why.
 //
-// The caller says what is wrong now, whole, with [Writer.Set]; [Writer.Run] writes the difference to what the resources
-// say. Only resources whose status is a DeliveryStatus are written. What was never written is found by the writer's own
-// memory and, at a start, by one look at all resources, so that a refusal that ended while nobody watched is cleared.
+// The caller says what is wrong now, whole, with [Writer.Set]; [Writer.Run] writes the difference
+// to what the resources say. Only resources whose status is a DeliveryStatus are written. What was
+// never written is found by the writer's own memory and, at a start, by one look at all resources,
+// so that a refusal that ended while nobody watched is cleared.
 package delivery
 
 import (
@@ -38,7 +40,12 @@ type Problems map[mesh.Key][]*meshv1.ZoneDelivery
 
 // Refuse notes that a zone did not store a resource.
 func (p Problems) Refuse(key mesh.Key, zone, field, reason string) {
-	p[key] = append(p[key], &meshv1.ZoneDelivery{Zone: zone, State: Refused, Field: field, Reason: reason})
+	p[key] = append(p[key], &meshv1.ZoneDelivery{
+		Zone:   zone,
+		State:  Refused,
+		Field:  field,
+		Reason: reason,
+	})
 }
 
 // Nack notes that a proxy refused what a resource led to. Proxies that refuse with one reason share an entry.
@@ -53,7 +60,12 @@ func (p Problems) Nack(key mesh.Key, zone, proxy, reason string) {
 		}
 		return
 	}
-	p[key] = append(p[key], &meshv1.ZoneDelivery{Zone: zone, State: Nacked, Reason: reason, Proxies: []string{proxy}})
+	p[key] = append(p[key], &meshv1.ZoneDelivery{
+		Zone:    zone,
+		State:   Nacked,
+		Reason:  reason,
+		Proxies: []string{proxy},
+	})
 }
 
 // Config of a Writer. Store and Replica are required.
@@ -79,7 +91,12 @@ type Writer struct {
 
 // New makes a Writer; [Writer.Run] starts it.
 func New(cfg Config) *Writer {
-	w := &Writer{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), written: map[mesh.Key]bool{}}
+	w := &Writer{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		wake:    make(chan struct{}, 1),
+		written: map[mesh.Key]bool{},
+	}
 	if w.log == nil {
 		w.log = zap.NewNop()
 	}
@@ -136,7 +153,8 @@ func (w *Writer) Run(ctx context.Context) error {
 		default:
 			retry = min(max(retry*2, minRetry), maxRetry)
 			timer = time.After(retry)
-			w.log.Warn("delivery statuses were not written, will try again", zap.Error(err), zap.Duration("in", retry))
+			w.log.Warn("delivery statuses were not written, will try again", zap.Error(err),
+				zap.Duration("in", retry))
 		}
 	}
 }
@@ -163,7 +181,8 @@ func (w *Writer) write(ctx context.Context) error {
 		old := mesh.Status[*meshv1.DeliveryStatus](r)
 		next := &meshv1.DeliveryStatus{Conditions: old.GetConditions(), Zones: problems[k]}
 		slices.SortFunc(next.Zones, func(a, b *meshv1.ZoneDelivery) int {
-			return cmp.Or(cmp.Compare(a.GetZone(), b.GetZone()), cmp.Compare(a.GetState(), b.GetState()), cmp.Compare(a.GetReason(), b.GetReason()))
+			return cmp.Or(cmp.Compare(a.GetZone(), b.GetZone()), cmp.Compare(a.GetState(), b.GetState()),
+				cmp.Compare(a.GetReason(), b.GetReason()))
 		})
 		if len(next.Zones) > 0 {
 			after[k] = true

@@ -26,7 +26,10 @@ func TestWriter(t *testing.T) {
 		other := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "old"}
 		foreign := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: "east", Name: "z"}
 		ctx, cancel := context.WithCancel(context.Background())
-		ops := []store.Op{store.PutStatus{Key: other, Status: &meshv1.DeliveryStatus{Zones: []*meshv1.ZoneDelivery{{Zone: "west", State: Refused}}}}}
+		ops := []store.Op{store.PutStatus{
+			Key:    other,
+			Status: &meshv1.DeliveryStatus{Zones: []*meshv1.ZoneDelivery{{Zone: "west", State: Refused}}},
+		}}
 		for _, k := range []mesh.Key{policy, other, foreign} {
 			ops = append(ops, store.Put{Resource: &mesh.Resource{Key: k, Spec: &meshv1.MeshTimeout{}}})
 		}
@@ -65,7 +68,8 @@ func TestWriter(t *testing.T) {
 			p.Refuse(foreign, "west", "", "x")
 		})
 		got := zones(policy)
-		if len(got) != 2 || len(got[0].GetProxies()) != 2 || got[0].GetProxies()[0] != "a" || got[1].GetField() != "spec.to" {
+		if len(got) != 2 || len(got[0].GetProxies()) != 2 || got[0].GetProxies()[0] != "a" ||
+			got[1].GetField() != "spec.to" {
 			t.Errorf("deliveries %v", got)
 		}
 		if got := zones(other); len(got) != 0 {

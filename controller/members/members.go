@@ -1,17 +1,19 @@
-// Package members computes which MeshServices stand behind each MeshMultiZoneService: at global over all zones, at a
-// standalone zone over its own.
+// Package members computes which MeshServices stand behind each MeshMultiZoneService: at global
+// over all zones, at a standalone zone over its own.
 //
 // # Model
 //
-// The aggregator follows the replica. MeshServices are indexed by each of their label pairs, MeshMultiZoneServices by one
-// pair of their selector, so that a change of a service finds the few multi-zone services it could belong to, and a
-// changed selector finds its services. What a batch touches is recomputed in one round, and statuses that differ are
-// written in one transaction. Only services of the same mesh count, and those of a disabled Zone are left out.
+// The aggregator follows the replica. MeshServices are indexed by each of their label pairs,
+// MeshMultiZoneServices by one pair of their selector, so that a change of a service finds the few
+// multi-zone services it could belong to, and a changed selector finds its services. What a batch
+// touches is recomputed in one round, and statuses that differ are written in one transaction. Only
+// services of the same mesh count, and those of a disabled Zone are left out.
 //
 // # Concurrency and failure
 //
-// One goroutine, [Aggregator.Run], owns all state. Several replicas of global compute the same statuses, and a status that
-// says the same is no change. When the store is away the touched set stays and is retried with backoff.
+// One goroutine, [Aggregator.Run], owns all state. Several replicas of global compute the same
+// statuses, and a status that says the same is no change. When the store is away the touched set
+// stays and is retried with backoff.
 package members
 
 import (
@@ -59,7 +61,8 @@ func New(cfg Config) *Aggregator {
 	a := &Aggregator{cfg: cfg, log: cfg.Logger, state: newState()}
 	a.computed = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "meridian_members_computed_total",
-		Help: "Multi-zone services whose members were computed. A rate above that of changes of services is a defect.",
+		Help: "Multi-zone services whose members were computed. A rate above that of changes of services " +
+			"is a defect.",
 	})
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(a.computed)
@@ -105,7 +108,8 @@ func (a *Aggregator) Run(ctx context.Context) error {
 			return err
 		default:
 			retry = min(max(retry*2, minRetry), maxRetry)
-			a.log.Warn("members of multi-zone services were not written, will try again", zap.Error(err), zap.Duration("in", retry))
+			a.log.Warn("members of multi-zone services were not written, will try again", zap.Error(err),
+				zap.Duration("in", retry))
 		}
 	}
 }
@@ -219,7 +223,8 @@ func selectorOf(multi *mesh.Resource) map[string]string {
 	return mesh.Spec[*meshv1.MeshMultiZoneService](multi).GetSelector().GetMeshService().GetMatchLabels()
 }
 
-// selectorPair is the pair under which a multi-zone service is found. The display name sets services apart best.
+// selectorPair is the pair under which a multi-zone service is found. The display name sets
+// services apart best.
 func selectorPair(multi *mesh.Resource) pair {
 	labels := selectorOf(multi)
 	if v, ok := labels[mesh.LabelDisplayName]; ok {
@@ -269,8 +274,14 @@ func (s *state) members(multi *mesh.Resource) []*meshv1.MeshMultiZoneServiceStat
 		spec := mesh.Spec[*meshv1.MeshService](r)
 		counts := mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies()
 		m := &meshv1.MeshMultiZoneServiceStatus_Member{
-			Name: r.DisplayName(), Namespace: k.Namespace, Zone: k.Zone, Mesh: k.Mesh, Identities: spec.GetIdentities(),
-			Healthy: counts.GetHealthy(), Total: counts.GetTotal(), State: cmp.Or(spec.GetState(), "Unavailable"),
+			Name:       r.DisplayName(),
+			Namespace:  k.Namespace,
+			Zone:       k.Zone,
+			Mesh:       k.Mesh,
+			Identities: spec.GetIdentities(),
+			Healthy:    counts.GetHealthy(),
+			Total:      counts.GetTotal(),
+			State:      cmp.Or(spec.GetState(), "Unavailable"),
 		}
 		for _, p := range spec.GetPorts() {
 			m.Ports = append(m.Ports, p.GetPort())
@@ -278,7 +289,8 @@ func (s *state) members(multi *mesh.Resource) []*meshv1.MeshMultiZoneServiceStat
 		out = append(out, m)
 	}
 	slices.SortFunc(out, func(a, b *meshv1.MeshMultiZoneServiceStatus_Member) int {
-		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetZone(), b.GetZone()))
+		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetNamespace(), b.GetNamespace()),
+			cmp.Compare(a.GetZone(), b.GetZone()))
 	})
 	return out
 }
@@ -304,7 +316,12 @@ func subset(want, have map[string]string) bool {
 
 // setCondition notes whether anything matched.
 func setCondition(status *meshv1.MeshMultiZoneServiceStatus, n int) {
-	c := &meshv1.Condition{Type: "MeshServicesMatched", Status: "True", Reason: "MatchesFound", Message: fmt.Sprintf("%d MeshServices match", n)}
+	c := &meshv1.Condition{
+		Type:    "MeshServicesMatched",
+		Status:  "True",
+		Reason:  "MatchesFound",
+		Message: fmt.Sprintf("%d MeshServices match", n),
+	}
 	if n == 0 {
 		c.Status, c.Reason, c.Message = "False", "NoMatchesFound", "no MeshService matches the selector"
 	}

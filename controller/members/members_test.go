@@ -63,17 +63,31 @@ func (w *world) commit(ops ...store.Op) {
 func service(meshName, zone, name, state string, healthy, total uint32) []store.Op {
 	k := mesh.Key{Kind: mesh.KindMeshService, Mesh: meshName, Zone: zone, Name: name}
 	return []store.Op{
-		store.Put{Resource: &mesh.Resource{Key: k, Labels: map[string]string{"app": name}, Spec: &meshv1.MeshService{
-			Ports: []*meshv1.ServicePort{{Port: 80}}, State: state,
-			Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: name}},
-		}}},
-		store.PutStatus{Key: k, Status: &meshv1.MeshServiceStatus{DataplaneProxies: &meshv1.ProxyCounts{Healthy: healthy, Total: total}}},
+		store.Put{Resource: &mesh.Resource{
+			Key:    k,
+			Labels: map[string]string{"app": name},
+			Spec: &meshv1.MeshService{
+				Ports: []*meshv1.ServicePort{{Port: 80}}, State: state,
+				Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: name}},
+			},
+		}},
+		store.PutStatus{
+			Key: k,
+			Status: &meshv1.MeshServiceStatus{DataplaneProxies: &meshv1.ProxyCounts{
+				Healthy: healthy,
+				Total:   total,
+			}},
+		},
 	}
 }
 
 func multi(name string, labels map[string]string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: name}, Spec: &meshv1.MeshMultiZoneService{
-		Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{MatchLabels: labels}}}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: name},
+		Spec: &meshv1.MeshMultiZoneService{
+			Selector: &meshv1.MeshMultiZoneService_Selector{
+				MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{MatchLabels: labels}}},
+	}
 }
 
 func (w *world) status(name string) *meshv1.MeshMultiZoneServiceStatus {
@@ -89,7 +103,8 @@ func TestMembers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		w.commit(store.Put{Resource: multi("web", map[string]string{mesh.LabelDisplayName: "web"})})
-		if c := w.status("web").GetConditions()[0]; c.GetStatus() != "False" || c.GetReason() != "NoMatchesFound" {
+		if c := w.status("web").GetConditions()[0]; c.GetStatus() != "False" ||
+			c.GetReason() != "NoMatchesFound" {
 			t.Errorf("condition %v", c)
 		}
 		w.commit(service("default", "west", "web", "Available", 2, 3)...)
@@ -98,8 +113,25 @@ func TestMembers(t *testing.T) {
 		w.commit(service("default", "east", "db", "Available", 1, 1)...)
 		id := []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "web"}}
 		want := []*meshv1.MeshMultiZoneServiceStatus_Member{
-			{Name: "web", Zone: "east", Mesh: "default", Ports: []uint32{80}, Identities: id, Total: 1, State: "Unavailable"},
-			{Name: "web", Zone: "west", Mesh: "default", Ports: []uint32{80}, Identities: id, Healthy: 2, Total: 3, State: "Available"},
+			{
+				Name:       "web",
+				Zone:       "east",
+				Mesh:       "default",
+				Ports:      []uint32{80},
+				Identities: id,
+				Total:      1,
+				State:      "Unavailable",
+			},
+			{
+				Name:       "web",
+				Zone:       "west",
+				Mesh:       "default",
+				Ports:      []uint32{80},
+				Identities: id,
+				Healthy:    2,
+				Total:      3,
+				State:      "Available",
+			},
 		}
 		if diff := cmp.Diff(want, w.status("web").GetMeshServices(), protocmp.Transform()); diff != "" {
 			t.Errorf("members (-want +got):\n%s", diff)
@@ -110,7 +142,10 @@ func TestMembers(t *testing.T) {
 			t.Errorf("healthy %d, want 3", got)
 		}
 		off := false
-		w.commit(store.Put{Resource: &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: "east"}, Spec: &meshv1.Zone{Enabled: &off}}})
+		w.commit(store.Put{Resource: &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindZone, Name: "east"},
+			Spec: &meshv1.Zone{Enabled: &off},
+		}})
 		if got := w.status("web").GetMeshServices(); len(got) != 1 || got[0].GetZone() != "west" {
 			t.Errorf("members with zone east disabled: %v", got)
 		}
@@ -121,7 +156,8 @@ func TestMembers(t *testing.T) {
 	})
 }
 
-// TestIncrementalEqualsRebuild: after random changes an aggregator that starts from scratch has nothing to write.
+// TestIncrementalEqualsRebuild: after random changes an aggregator that starts from scratch has
+// nothing to write.
 func TestIncrementalEqualsRebuild(t *testing.T) {
 	for seed := range uint64(5) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -132,16 +168,26 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 				for range 200 {
 					switch rnd.IntN(6) {
 					case 0, 1:
-						w.commit(service("default", pick("east", "west"), pick("a", "b", "c"), pick("", "Available"), rnd.Uint32N(3), 3)...)
+						w.commit(service("default", pick("east", "west"), pick("a", "b", "c"),
+							pick("", "Available"), rnd.Uint32N(3), 3)...)
 					case 2:
-						w.commit(store.Delete{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: pick("east", "west"), Name: pick("a", "b", "c")}})
+						w.commit(store.Delete{Key: mesh.Key{
+							Kind: mesh.KindMeshService,
+							Mesh: "default",
+							Zone: pick("east", "west"),
+							Name: pick("a", "b", "c"),
+						}})
 					case 3:
-						w.commit(store.Put{Resource: multi(pick("x", "y"), map[string]string{pick("app", mesh.LabelZone): pick("a", "b", "east")})})
+						w.commit(store.Put{Resource: multi(pick("x", "y"),
+							map[string]string{pick("app", mesh.LabelZone): pick("a", "b", "east")})})
 					case 4:
 						w.commit(store.Delete{Key: multi(pick("x", "y"), nil).Key})
 					case 5:
 						on := rnd.IntN(2) == 0
-						w.commit(store.Put{Resource: &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: pick("east", "west")}, Spec: &meshv1.Zone{Enabled: &on}}})
+						w.commit(store.Put{Resource: &mesh.Resource{
+							Key:  mesh.Key{Kind: mesh.KindZone, Name: pick("east", "west")},
+							Spec: &meshv1.Zone{Enabled: &on},
+						}})
 					}
 					fresh := newState()
 					fresh.apply(replica.Batch{View: w.rep.View(), Reset: true})

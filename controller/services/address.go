@@ -53,15 +53,21 @@ func (s *state) bind(r *mesh.Resource) {
 		ip, ok := s.allocate(r.Key.Kind)
 		if !ok {
 			s.short++
-			s.log.Error("no virtual IP is left for a destination; enlarge the range", zap.Stringer("destination", r.Key))
+			s.log.Error("no virtual IP is left for a destination; enlarge the range",
+				zap.Stringer("destination", r.Key))
 			return
 		}
 		next.Ip = ip.String()
 		s.plan.allocated = true
 	}
-	res := &mesh.Resource{Key: key, Created: s.now, Spec: next, Labels: map[string]string{
-		mesh.LabelMesh: key.Mesh, mesh.LabelZone: s.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone,
-	}}
+	res := &mesh.Resource{
+		Key:     key,
+		Created: s.now,
+		Spec:    next,
+		Labels: map[string]string{
+			mesh.LabelMesh: key.Mesh, mesh.LabelZone: s.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone,
+		},
+	}
 	if existing != nil {
 		res.Created = existing.Created
 	}
@@ -94,8 +100,8 @@ func (s *state) release(k mesh.Key) {
 	s.timed[key] = timed{at: end, destination: k}
 }
 
-// allocate finds a free address: the one after the highest in use, then any free one, then the one that has been in
-// quarantine the longest.
+// allocate finds a free address: the one after the highest in use, then any free one, then the one
+// that has been in quarantine the longest.
 func (s *state) allocate(kind mesh.Kind) (netip.Addr, bool) {
 	prefix := s.cfg.ServicePrefix
 	if kind == mesh.KindMeshMultiZoneService {
@@ -152,7 +158,8 @@ func (s *state) reuse(prefix netip.Prefix) (netip.Addr, bool) {
 	if len(all) == 0 {
 		return netip.Addr{}, false
 	}
-	oldest := slices.MinFunc(all, func(a, b candidate) int { return cmp.Or(a.since.Compare(b.since), a.ip.Compare(b.ip)) })
+	oldest := slices.MinFunc(all,
+		func(a, b candidate) int { return cmp.Or(a.since.Compare(b.since), a.ip.Compare(b.ip)) })
 	s.remove(oldest.key)
 	return oldest.ip, true
 }

@@ -19,7 +19,12 @@ var dns1035 = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
 // generate makes, updates or removes the generated MeshService of one name (core-resources 11.3).
 func (s *state) generate(n serviceName) {
-	key := mesh.Key{Kind: mesh.KindMeshService, Mesh: n.mesh, Zone: s.cfg.Zone, Name: n.name}
+	key := mesh.Key{
+		Kind: mesh.KindMeshService,
+		Mesh: n.mesh,
+		Zone: s.cfg.Zone,
+		Name: n.name,
+	}
 	existing := s.get(key)
 	delete(s.timed, key)
 	if existing != nil && existing.Labels[mesh.LabelManagedBy] != mesh.ManagedByServiceGenerator {
@@ -40,8 +45,10 @@ func (s *state) generate(n serviceName) {
 		return
 	}
 	if !dns1035.MatchString(n.name) {
-		s.log.Info("no MeshService is generated for a name that is no DNS label of at most 63 characters; rename the service "+
-			"or write a MeshService for it by hand", zap.String("mesh", n.mesh), zap.String("service", n.name))
+		s.log.Info("no MeshService is generated for a name that is no DNS label of at most 63 characters; "+
+			"rename the service "+
+			"or write a MeshService for it by hand", zap.String("mesh", n.mesh),
+			zap.String("service", n.name))
 		return
 	}
 	next := &mesh.Resource{Key: key, Created: s.now, Spec: &meshv1.MeshService{}}
@@ -53,8 +60,9 @@ func (s *state) generate(n serviceName) {
 	}
 	delete(next.Labels, mesh.LabelGraceStarted)
 	maps.Copy(next.Labels, map[string]string{
-		mesh.LabelMesh: n.mesh, mesh.LabelDisplayName: n.name, mesh.LabelManagedBy: mesh.ManagedByServiceGenerator,
-		mesh.LabelEnv: "universal", mesh.LabelZone: s.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone,
+		mesh.LabelMesh: n.mesh, mesh.LabelDisplayName: n.name,
+		mesh.LabelManagedBy: mesh.ManagedByServiceGenerator,
+		mesh.LabelEnv:       "universal", mesh.LabelZone: s.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone,
 	})
 	spec := next.Spec.(*meshv1.MeshService)
 	spec.Selector = &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: n.name}}
@@ -97,8 +105,10 @@ func olderFirst(a, b *mesh.Resource) int {
 	return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
 }
 
-// agreedPorts are the ports of the service: those there are if one member agrees with them, else the first member's.
-func (s *state) agreedPorts(name string, current []*meshv1.ServicePort, members []*mesh.Resource) []*meshv1.ServicePort {
+// agreedPorts are the ports of the service: those there are if one member agrees with them, else
+// the first member's.
+func (s *state) agreedPorts(name string, current []*meshv1.ServicePort,
+	members []*mesh.Resource) []*meshv1.ServicePort {
 	var first []*meshv1.ServicePort
 	for i, dp := range members {
 		ports := portsOf(dp, name)
@@ -108,8 +118,10 @@ func (s *state) agreedPorts(name string, current []*meshv1.ServicePort, members 
 		if i == 0 {
 			first = ports
 		} else if !equalPorts(ports, first) {
-			s.log.Info("a Dataplane's ports differ from those of its service; it stays selected by tag, but only the ports of the "+
-				"oldest Dataplane are offered", zap.String("service", name), zap.Stringer("dataplane", dp.Key))
+			s.log.Info("a Dataplane's ports differ from those of its service; it stays selected by tag, but "+
+				"only the ports of the "+
+				"oldest Dataplane are offered", zap.String("service", name),
+				zap.Stringer("dataplane", dp.Key))
 		}
 	}
 	return first
@@ -129,7 +141,10 @@ func portsOf(dp *mesh.Resource, name string) []*meshv1.ServicePort {
 		}
 		seen[in.GetPort()] = true
 		out = append(out, &meshv1.ServicePort{
-			Port: in.GetPort(), Name: sectionName(in), AppProtocol: cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], "tcp"),
+			Port:        in.GetPort(),
+			Name:        sectionName(in),
+			AppProtocol: cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], "tcp"),
+
 			TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(in.GetPort())}},
 		})
 	}

@@ -56,8 +56,8 @@ type templateInput struct {
 	Name, DisplayName, Namespace, Mesh, Zone string
 }
 
-// reclaim computes anew what the generators make of a destination, and marks every destination that shares a hostname
-// with what it claimed or claims now.
+// reclaim computes anew what the generators make of a destination, and marks every destination that
+// shares a hostname with what it claimed or claims now.
 func (s *state) reclaim(k mesh.Key) {
 	for _, c := range s.index.claims[k] {
 		if c.host == "" {
@@ -108,8 +108,11 @@ func (s *state) claimsOf(r *mesh.Resource) []claim {
 		}
 		c := claim{generator: g.key, core: g.key.Name}
 		host, err := render(g, templateInput{
-			Name: r.Key.Name, DisplayName: r.DisplayName(), Namespace: r.Key.Namespace, Mesh: r.Key.Mesh,
-			Zone: cmp.Or(labels[mesh.LabelZone], s.cfg.Zone),
+			Name:        r.Key.Name,
+			DisplayName: r.DisplayName(),
+			Namespace:   r.Key.Namespace,
+			Mesh:        r.Key.Mesh,
+			Zone:        cmp.Or(labels[mesh.LabelZone], s.cfg.Zone),
 		}, labels)
 		if err != nil {
 			c.err = err.Error()
@@ -121,8 +124,9 @@ func (s *state) claimsOf(r *mesh.Resource) []claim {
 	return out
 }
 
-// labelsOf are the labels that selectors and templates see: those written, and those that follow from the key as seen
-// from this zone (core-resources 3.1: what another control plane owns has origin global here).
+// labelsOf are the labels that selectors and templates see: those written, and those that follow
+// from the key as seen from this zone (core-resources 3.1: what another control plane owns has
+// origin global here).
 func (s *state) labelsOf(r *mesh.Resource) map[string]string {
 	out := map[string]string{mesh.LabelEnv: "universal", mesh.LabelDisplayName: r.DisplayName()}
 	for k, v := range r.Labels {
@@ -203,18 +207,28 @@ func (s *state) hostnameStatus(k mesh.Key) ([]*meshv1.HostnameAddress, []*meshv1
 		case c.err != "":
 			cond.Reason, cond.Message = "TemplateError", c.err
 		case owner != k:
-			cond.Reason, cond.Message = "Collision", fmt.Sprintf("hostname %s belongs to %s of zone %q", c.host, owner.Name, owner.Zone)
+			cond.Reason, cond.Message = "Collision",
+				fmt.Sprintf("hostname %s belongs to %s of zone %q", c.host, owner.Name, owner.Zone)
 		default:
 			cond.Status, cond.Reason = "True", "Generated"
-			addresses = append(addresses, &meshv1.HostnameAddress{Hostname: c.host, Origin: "HostnameGenerator", HostnameGeneratorRef: ref})
+			addresses = append(addresses, &meshv1.HostnameAddress{
+				Hostname:             c.host,
+				Origin:               "HostnameGenerator",
+				HostnameGeneratorRef: ref,
+			})
 		}
-		statuses = append(statuses, &meshv1.HostnameGeneratorStatus{HostnameGeneratorRef: ref, Conditions: []*meshv1.Condition{cond}})
+		statuses = append(statuses, &meshv1.HostnameGeneratorStatus{
+			HostnameGeneratorRef: ref,
+			Conditions:           []*meshv1.Condition{cond},
+		})
 	}
 	slices.SortStableFunc(addresses, func(a, b *meshv1.HostnameAddress) int {
-		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(), b.GetHostnameGeneratorRef().GetCoreName())
+		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(),
+			b.GetHostnameGeneratorRef().GetCoreName())
 	})
 	slices.SortStableFunc(statuses, func(a, b *meshv1.HostnameGeneratorStatus) int {
-		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(), b.GetHostnameGeneratorRef().GetCoreName())
+		return cmp.Compare(a.GetHostnameGeneratorRef().GetCoreName(),
+			b.GetHostnameGeneratorRef().GetCoreName())
 	})
 	return addresses, statuses
 }

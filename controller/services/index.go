@@ -80,9 +80,14 @@ type index struct {
 
 func newIndex() index {
 	return index{
-		dataplanes: multimap[bucket]{}, services: multimap[bucket]{}, names: multimap[serviceName]{},
-		meshServices: multimap[string]{}, destinations: keySet{}, addresses: map[netip.Addr]mesh.Key{},
-		claims: map[mesh.Key][]claim{}, claimants: multimap[hostKey]{},
+		dataplanes:   multimap[bucket]{},
+		services:     multimap[bucket]{},
+		names:        multimap[serviceName]{},
+		meshServices: multimap[string]{},
+		destinations: keySet{},
+		addresses:    map[netip.Addr]mesh.Key{},
+		claims:       map[mesh.Key][]claim{},
+		claimants:    multimap[hostKey]{},
 	}
 }
 
@@ -229,7 +234,8 @@ func (s *state) addressChanged(c store.Change) {
 		return
 	}
 	if c.Old != nil {
-		if ip, err := netip.ParseAddr(mesh.Spec[*meshv1.VirtualAddress](c.Old).GetIp()); err == nil && s.index.addresses[ip] == c.Key {
+		if ip, err := netip.ParseAddr(mesh.Spec[*meshv1.VirtualAddress](c.Old).GetIp()); err == nil &&
+			s.index.addresses[ip] == c.Key {
 			delete(s.index.addresses, ip)
 		}
 		s.dirty.destinations.add(mesh.KeyFromProto(mesh.Spec[*meshv1.VirtualAddress](c.Old).GetDestination()))

@@ -34,9 +34,10 @@ func (s *state) computeSpec(k mesh.Key) {
 	if s.counts(spec, matched).GetHealthy() > 0 {
 		state = "Available"
 	}
-	if state == spec.GetState() && slices.EqualFunc(identities, spec.GetIdentities(), func(a, b *meshv1.MeshService_Identity) bool {
-		return proto.Equal(a, b)
-	}) {
+	if state == spec.GetState() &&
+		slices.EqualFunc(identities, spec.GetIdentities(), func(a, b *meshv1.MeshService_Identity) bool {
+			return proto.Equal(a, b)
+		}) {
 		return
 	}
 	next := service.Clone()
@@ -83,9 +84,9 @@ func identitiesOf(matched []*mesh.Resource) []*meshv1.MeshService_Identity {
 	return out
 }
 
-// counts of the proxies behind a service. Healthy is a proxy that callers would pick for every port: each has a ready
-// inbound whose workload answers, and the proxy is neither lost nor draining. A Dataplane that no proxy ever joined
-// (written by hand) counts by its inbounds.
+// counts of the proxies behind a service. Healthy is a proxy that callers would pick for every
+// port: each has a ready inbound whose workload answers, and the proxy is neither lost nor
+// draining. A Dataplane that no proxy ever joined (written by hand) counts by its inbounds.
 func (s *state) counts(spec *meshv1.MeshService, matched []*mesh.Resource) *meshv1.ProxyCounts {
 	out := &meshv1.ProxyCounts{Total: uint32(len(matched))}
 	for _, dp := range matched {
@@ -110,7 +111,8 @@ func everyPortReady(spec *meshv1.MeshService, dp *mesh.Resource, insight *meshv1
 	inbounds := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound()
 	for _, port := range spec.GetPorts() {
 		if !slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
-			return portMatches(port, in) && ready(in) && !slices.Contains(insight.GetNotReady(), sectionName(in))
+			return portMatches(port, in) && ready(in) &&
+				!slices.Contains(insight.GetNotReady(), sectionName(in))
 		}) {
 			return false
 		}
@@ -130,7 +132,8 @@ func portMatches(port *meshv1.ServicePort, in *meshv1.Dataplane_Inbound) bool {
 
 // ready is core-resources 9.2: state Ready, and health absent or true.
 func ready(in *meshv1.Dataplane_Inbound) bool {
-	return (in.GetState() == "" || in.GetState() == "Ready") && (in.GetHealth() == nil || in.GetHealth().GetReady())
+	return (in.GetState() == "" || in.GetState() == "Ready") &&
+		(in.GetHealth() == nil || in.GetHealth().GetReady())
 }
 
 // computeStatus writes counts, TLS readiness and the copies of addresses of a service of this zone.
@@ -157,8 +160,8 @@ func (s *state) computeStatus(k mesh.Key) {
 	}
 }
 
-// tlsStatus is core-resources 11.5: Ready stays Ready while mTLS is on, and is reached when every proxy is connected, for
-// a proxy has its certificate before its first configuration.
+// tlsStatus is core-resources 11.5: Ready stays Ready while mTLS is on, and is reached when every
+// proxy is connected, for a proxy has its certificate before its first configuration.
 func (s *state) tlsStatus(meshName string, old *meshv1.MeshServiceStatus, counts *meshv1.ProxyCounts) string {
 	if s.mesh(meshName).GetMtls().GetEnabledBackend() == "" {
 		return "NotReady"

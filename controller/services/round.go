@@ -45,7 +45,13 @@ type plan struct {
 }
 
 func newState(cfg *Config, log *zap.Logger) *state {
-	return &state{cfg: cfg, log: log, index: newIndex(), dirty: newDirty(), timed: map[mesh.Key]timed{}}
+	return &state{
+		cfg:   cfg,
+		log:   log,
+		index: newIndex(),
+		dirty: newDirty(),
+		timed: map[mesh.Key]timed{},
+	}
 }
 
 // round computes what to write for all that is dirty. The dirty sets stay until [state.done].
@@ -92,7 +98,10 @@ func (s *state) round(now time.Time) round {
 		}
 	}
 	if s.plan.allocated {
-		out.checks = append(out.checks, store.KindUnchanged{Kind: mesh.KindVirtualAddress, Since: s.view.Revision()})
+		out.checks = append(out.checks, store.KindUnchanged{
+			Kind:  mesh.KindVirtualAddress,
+			Since: s.view.Revision(),
+		})
 	}
 	out.ops = append(out.ops, s.plan.statuses...)
 	return out

@@ -80,7 +80,8 @@ func New(cfg Config) *Reconciler {
 	r.state = newState(&r.cfg, r.log)
 	r.rounds = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "meridian_services_rounds_total",
-		Help: "Rounds of service generation by result (written, unchanged, conflict, failed). Conflicts or failures that keep " +
+		Help: "Rounds of service generation by result (written, unchanged, conflict, failed). Conflicts or " +
+			"failures that keep " +
 			"growing mean that services and addresses are not kept up to date: look at the store.",
 	}, []string{"result"})
 	r.short = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -124,7 +125,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 		default:
 			retry = min(max(retry*2, minRetry), maxRetry)
 			if result == "failed" {
-				r.log.Warn("services were not written, will try again", zap.Error(err), zap.Duration("in", retry))
+				r.log.Warn("services were not written, will try again", zap.Error(err),
+					zap.Duration("in", retry))
 			}
 			wakeAt = earlier(wakeAt, r.cfg.Now().Add(retry))
 		}
@@ -157,7 +159,11 @@ func (r *Reconciler) commit(ctx context.Context, round round) (string, error) {
 		r.state.done()
 		return "unchanged", nil
 	}
-	res, err := r.cfg.Store.Commit(ctx, store.Txn{Actor: "system:services", Checks: round.checks, Ops: round.ops})
+	res, err := r.cfg.Store.Commit(ctx, store.Txn{
+		Actor:  "system:services",
+		Checks: round.checks,
+		Ops:    round.ops,
+	})
 	if err != nil {
 		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
 			return "conflict", err

@@ -113,13 +113,19 @@ func (w *world) settled() {
 
 func dataplane(name string, inbounds ...*meshv1.Dataplane_Inbound) *mesh.Resource {
 	return &mesh.Resource{
-		Key:  mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: name},
-		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: inbounds}},
+		Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: name},
+		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: "10.0.0.1",
+			Inbound: inbounds,
+		}},
 	}
 }
 
 func inbound(service string, port uint32) *meshv1.Dataplane_Inbound {
-	return &meshv1.Dataplane_Inbound{Port: port, Tags: map[string]string{mesh.TagService: service, mesh.TagProtocol: "http"}}
+	return &meshv1.Dataplane_Inbound{
+		Port: port,
+		Tags: map[string]string{mesh.TagService: service, mesh.TagProtocol: "http"},
+	}
 }
 
 func insight(name, state string, notReady ...string) *mesh.Resource {
@@ -164,7 +170,8 @@ func TestGenerateInOneTransaction(t *testing.T) {
 			t.Fatal("no MeshService was generated")
 		}
 		want := &meshv1.MeshService{
-			Selector: &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: "flight-search"}},
+			Selector: &meshv1.MeshService_Selector{
+				DataplaneTags: map[string]string{mesh.TagService: "flight-search"}},
 			Ports: []*meshv1.ServicePort{{Port: 8080, Name: "8080", AppProtocol: "http",
 				TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 8080}}}},
 			Identities: []*meshv1.MeshService_Identity{{Type: "ServiceTag", Value: "flight-search"}},
@@ -177,11 +184,16 @@ func TestGenerateInOneTransaction(t *testing.T) {
 			t.Errorf("label managed-by = %q", got)
 		}
 		va := w.address(service.Key)
-		if va.GetIp() != "241.0.0.1" || !slices.Equal(va.GetHostnames(), []string{"flight-search.svc.kongair.mesh"}) {
+		if va.GetIp() != "241.0.0.1" ||
+			!slices.Equal(va.GetHostnames(), []string{"flight-search.svc.kongair.mesh"}) {
 			t.Errorf("address = %v", va)
 		}
 		status := mesh.Status[*meshv1.MeshServiceStatus](service)
-		if diff := cmp.Diff(&meshv1.ProxyCounts{Connected: 1, Healthy: 1, Total: 1}, status.GetDataplaneProxies(), protocmp.Transform()); diff != "" {
+		if diff := cmp.Diff(&meshv1.ProxyCounts{
+			Connected: 1,
+			Healthy:   1,
+			Total:     1,
+		}, status.GetDataplaneProxies(), protocmp.Transform()); diff != "" {
 			t.Errorf("counts (-want +got):\n%s", diff)
 		}
 		if len(status.GetAddresses()) != 1 || status.GetVips()[0].GetIp() != "241.0.0.1" {
@@ -197,7 +209,8 @@ func TestGenerateInOneTransaction(t *testing.T) {
 func TestHealth(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.put(dataplane("a", inbound("web", 80)), dataplane("b", inbound("web", 80)), insight("a", "Online"), insight("b", "Online"))
+		w.put(dataplane("a", inbound("web", 80)), dataplane("b", inbound("web", 80)), insight("a", "Online"),
+			insight("b", "Online"))
 		for _, c := range []struct {
 			a, b               *mesh.Resource
 			connected, healthy uint32
@@ -211,7 +224,8 @@ func TestHealth(t *testing.T) {
 			w.put(c.a, c.b)
 			service := w.get(serviceKey("web"))
 			counts := mesh.Status[*meshv1.MeshServiceStatus](service).GetDataplaneProxies()
-			if counts.GetConnected() != c.connected || counts.GetHealthy() != c.healthy || counts.GetTotal() != 2 {
+			if counts.GetConnected() != c.connected || counts.GetHealthy() != c.healthy ||
+				counts.GetTotal() != 2 {
 				t.Errorf("%v %v: counts %v", c.a.Spec, c.b.Spec, counts)
 			}
 			if got := mesh.Spec[*meshv1.MeshService](service).GetState(); got != c.state {
@@ -225,10 +239,18 @@ func TestHealth(t *testing.T) {
 func TestHandWrittenServiceBlocksGeneration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		hand := &mesh.Resource{Key: serviceKey("web"), Spec: &meshv1.MeshService{
-			Selector: &meshv1.MeshService_Selector{DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": "web"}}},
-			Ports:    []*meshv1.ServicePort{{Port: 9, TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 80}}}},
-		}}
+		hand := &mesh.Resource{
+			Key: serviceKey("web"),
+			Spec: &meshv1.MeshService{
+				Selector: &meshv1.MeshService_Selector{
+					DataplaneLabels: &meshv1.MeshService_DataplaneLabels{
+						MatchLabels: map[string]string{"app": "web"}}},
+				Ports: []*meshv1.ServicePort{{
+					Port:       9,
+					TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: 80}},
+				}},
+			},
+		}
 		w.put(hand)
 		dp := dataplane("a", inbound("web", 80))
 		dp.Labels = map[string]string{"app": "web"}
@@ -298,7 +320,8 @@ func TestGraceAndAddressOfIdentity(t *testing.T) {
 func TestShortRange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, func(c *Config) { c.ServicePrefix = netip.MustParsePrefix("241.0.0.0/30") })
-		a, b, c, d := dataplane("a", inbound("a", 1)), dataplane("b", inbound("b", 1)), dataplane("c", inbound("c", 1)), dataplane("d", inbound("d", 1))
+		a, b, c, d := dataplane("a", inbound("a", 1)), dataplane("b", inbound("b", 1)),
+			dataplane("c", inbound("c", 1)), dataplane("d", inbound("d", 1))
 		w.put(a, b, c, d)
 		var have int
 		for _, n := range []string{"a", "b", "c", "d"} {
@@ -310,7 +333,8 @@ func TestShortRange(t *testing.T) {
 			t.Fatalf("%d of 4 have an address, want 3 of a range with 3", have)
 		}
 		w.commit(store.Delete{Key: a.Key}, store.Delete{Key: b.Key}, store.Delete{Key: c.Key})
-		w.commit(store.Delete{Key: serviceKey("a")}, store.Delete{Key: serviceKey("b")}, store.Delete{Key: serviceKey("c")})
+		w.commit(store.Delete{Key: serviceKey("a")}, store.Delete{Key: serviceKey("b")},
+			store.Delete{Key: serviceKey("c")})
 		// Something has to touch d: its own change.
 		d = d.Clone()
 		d.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Name = "x"
@@ -328,7 +352,10 @@ func TestModeDisabledAndBadNames(t *testing.T) {
 		if w.get(serviceKey("Not_Dns")) != nil {
 			t.Error("a service of a bad name was generated")
 		}
-		off := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{MeshServices: &meshv1.Mesh_MeshServices{Mode: "Disabled"}}}
+		off := &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindMesh, Name: "default"},
+			Spec: &meshv1.Mesh{MeshServices: &meshv1.Mesh_MeshServices{Mode: "Disabled"}},
+		}
 		w.put(off)
 		if w.get(serviceKey("web")) != nil {
 			t.Error("mode Disabled leaves generated services")
@@ -344,7 +371,8 @@ func TestModeDisabledAndBadNames(t *testing.T) {
 func TestHostnameCollisionAndErrors(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		w.put(hostnames("same", "MeshService", "same.mesh"), hostnames("bad", "MeshService", `{{ label "no/such" }}.mesh`))
+		w.put(hostnames("same", "MeshService", "same.mesh"),
+			hostnames("bad", "MeshService", `{{ label "no/such" }}.mesh`))
 		w.put(dataplane("a", inbound("older", 80)))
 		time.Sleep(time.Second)
 		w.put(dataplane("b", inbound("newer", 80)))
@@ -355,13 +383,20 @@ func TestHostnameCollisionAndErrors(t *testing.T) {
 			t.Errorf("the newer has %v", got)
 		}
 		var reasons []string
-		for _, g := range mesh.Status[*meshv1.MeshServiceStatus](w.get(serviceKey("newer"))).GetHostnameGenerators() {
-			reasons = append(reasons, g.GetHostnameGeneratorRef().GetCoreName()+" "+g.GetConditions()[0].GetReason())
+		for _, g := range mesh.Status[*meshv1.MeshServiceStatus](
+			w.get(serviceKey("newer"))).GetHostnameGenerators() {
+			reasons = append(reasons,
+				g.GetHostnameGeneratorRef().GetCoreName()+" "+g.GetConditions()[0].GetReason())
 		}
 		if want := []string{"bad TemplateError", "same Collision"}; !slices.Equal(reasons, want) {
 			t.Errorf("conditions %v, want %v", reasons, want)
 		}
-		w.commit(store.Delete{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: zone, Name: "a"}}, store.Delete{Key: serviceKey("older")})
+		w.commit(store.Delete{Key: mesh.Key{
+			Kind: mesh.KindDataplane,
+			Mesh: "default",
+			Zone: zone,
+			Name: "a",
+		}}, store.Delete{Key: serviceKey("older")})
 		if got := w.address(serviceKey("newer")).GetHostnames(); !slices.Equal(got, []string{"same.mesh"}) {
 			t.Errorf("the owner went, and the next has %v", got)
 		}
@@ -372,16 +407,27 @@ func TestHostnameCollisionAndErrors(t *testing.T) {
 func TestSyncedDestinations(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, nil)
-		other := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "eu-west", Name: "web"},
-			Labels: map[string]string{mesh.LabelOrigin: mesh.OriginZone}, Spec: &meshv1.MeshService{State: "Available"}}
-		multi := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: "web"}, Spec: &meshv1.MeshMultiZoneService{}}
+		other := &mesh.Resource{
+			Key:    mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Zone: "eu-west", Name: "web"},
+			Labels: map[string]string{mesh.LabelOrigin: mesh.OriginZone},
+			Spec:   &meshv1.MeshService{State: "Available"},
+		}
+		multi := &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: "web"},
+			Spec: &meshv1.MeshMultiZoneService{},
+		}
 		synced := hostnames("synced", "MeshService", "{{ .Name }}.svc.{{ .Zone }}.mesh.local")
-		synced.Spec.(*meshv1.HostnameGenerator).Selector.MeshService.MatchLabels = map[string]string{mesh.LabelOrigin: mesh.OriginGlobal}
-		w.put(other, multi, synced, hostnames("multi", "MeshMultiZoneService", "{{ .Name }}.mzsvc.mesh.local"), dataplane("a", inbound("web", 80)))
-		if va := w.address(other.Key); !slices.Equal(va.GetHostnames(), []string{"web.svc.eu-west.mesh.local"}) {
+		synced.Spec.(*meshv1.HostnameGenerator).Selector.MeshService.MatchLabels = map[string]string{
+			mesh.LabelOrigin: mesh.OriginGlobal}
+		w.put(other, multi, synced,
+			hostnames("multi", "MeshMultiZoneService", "{{ .Name }}.mzsvc.mesh.local"),
+			dataplane("a", inbound("web", 80)))
+		if va := w.address(other.Key); !slices.Equal(va.GetHostnames(),
+			[]string{"web.svc.eu-west.mesh.local"}) {
 			t.Errorf("other zone's service: %v", va)
 		}
-		if va := w.address(multi.Key); va.GetIp() != "243.0.0.1" || !slices.Equal(va.GetHostnames(), []string{"web.mzsvc.mesh.local"}) {
+		if va := w.address(multi.Key); va.GetIp() != "243.0.0.1" ||
+			!slices.Equal(va.GetHostnames(), []string{"web.mzsvc.mesh.local"}) {
 			t.Errorf("multi-zone service: %v", va)
 		}
 		if va := w.address(serviceKey("web")); len(va.GetHostnames()) != 0 {
@@ -394,7 +440,8 @@ func TestSyncedDestinations(t *testing.T) {
 	})
 }
 
-// TestIncrementalEqualsRebuild runs random changes; after each, a reconciler that starts from scratch has nothing to do.
+// TestIncrementalEqualsRebuild runs random changes; after each, a reconciler that starts from
+// scratch has nothing to do.
 func TestIncrementalEqualsRebuild(t *testing.T) {
 	for seed := range uint64(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -406,27 +453,40 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 				for range 120 {
 					switch rnd.IntN(10) {
 					case 0, 1, 2:
-						dp := dataplane("dp-"+pick(names...), inbound(pick(names...), uint32(80+rnd.IntN(2))), inbound(pick(names...), 90))
+						dp := dataplane("dp-"+pick(names...), inbound(pick(names...), uint32(80+rnd.IntN(2))),
+							inbound(pick(names...), 90))
 						dp.Labels = map[string]string{"app": pick("x", "y")}
 						w.put(dp)
 					case 3:
 						w.remove(dataplane("dp-" + pick(names...)).Key)
 					case 4:
-						w.put(insight("dp-"+pick(names...), pick("Online", "Lost", "Draining"), pick("80", "90")))
+						w.put(insight("dp-"+pick(names...), pick("Online", "Lost", "Draining"),
+							pick("80", "90")))
 					case 5:
-						w.put(&mesh.Resource{Key: serviceKey("hand-" + pick(names...)), Spec: &meshv1.MeshService{
-							Selector: &meshv1.MeshService_Selector{DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": pick("x", "y")}}},
-						}})
+						w.put(&mesh.Resource{
+							Key: serviceKey("hand-" + pick(names...)),
+							Spec: &meshv1.MeshService{
+								Selector: &meshv1.MeshService_Selector{
+									DataplaneLabels: &meshv1.MeshService_DataplaneLabels{
+										MatchLabels: map[string]string{"app": pick("x", "y")}}},
+							},
+						})
 					case 6:
 						w.remove(serviceKey(pick("hand-a", "hand-b", "a", "b")))
 					case 7:
-						w.put(hostnames("g-"+pick("1", "2"), pick("MeshService", "MeshMultiZoneService"), pick("{{ .Name }}.mesh", "same.mesh", `{{ label "app" }}.mesh`)))
+						w.put(hostnames("g-"+pick("1", "2"), pick("MeshService", "MeshMultiZoneService"),
+							pick("{{ .Name }}.mesh", "same.mesh", `{{ label "app" }}.mesh`)))
 					case 8:
 						w.remove(mesh.Key{Kind: mesh.KindHostnameGenerator, Name: "g-" + pick("1", "2")})
 					case 9:
-						w.put(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{
-							MeshServices: &meshv1.Mesh_MeshServices{Mode: pick("", "Disabled", "Everywhere", "Exclusive")},
-							Mtls:         &meshv1.Mesh_Mtls{EnabledBackend: pick("", "ca")}}})
+						w.put(&mesh.Resource{
+							Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"},
+							Spec: &meshv1.Mesh{
+								MeshServices: &meshv1.Mesh_MeshServices{Mode: pick("", "Disabled",
+									"Everywhere", "Exclusive")},
+								Mtls: &meshv1.Mesh_Mtls{EnabledBackend: pick("", "ca")},
+							},
+						})
 					}
 					time.Sleep(time.Duration(rnd.IntN(20)) * time.Minute)
 					synctest.Wait()

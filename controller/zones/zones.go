@@ -1,12 +1,13 @@
-// Package zones turns what the zones report into state at global: a Zone resource with its status for every zone that
-// ever connected, and the delivery status of policies from the refusals of zones and their proxies.
+// Package zones turns what the zones report into state at global: a Zone resource with its status
+// for every zone that ever connected, and the delivery status of policies from the refusals of
+// zones and their proxies.
 //
 // Members of MeshMultiZoneServices are computed by internal/members, which a standalone zone shares.
 //
-// One goroutine, [Zones.Run], follows the sessions: at each change it compares what it would write with what the replica
-// has, and writes the difference. Fields that change all the time (lag, bytes) are not written; status calls read them from
-// the session. A zone that was online before global restarted and does not come back is written as Offline after
-// [Config.ReturnTime].
+// One goroutine, [Zones.Run], follows the sessions: at each change it compares what it would write
+// with what the replica has, and writes the difference. Fields that change all the time (lag,
+// bytes) are not written; status calls read them from the session. A zone that was online before
+// global restarted and does not come back is written as Offline after [Config.ReturnTime].
 package zones
 
 import (
@@ -99,7 +100,8 @@ func (z *Zones) Run(ctx context.Context) error {
 		default:
 			retry = min(max(retry*2, minRetry), maxRetry)
 			again = time.After(retry)
-			z.log.Warn("the state of zones was not written, will try again", zap.Error(err), zap.Duration("in", retry))
+			z.log.Warn("the state of zones was not written, will try again", zap.Error(err),
+				zap.Duration("in", retry))
 		}
 		select {
 		case <-ctx.Done():
@@ -126,10 +128,19 @@ func (z *Zones) write(ctx context.Context, states []kdsrpc.ZoneState, started ui
 		if !ok {
 			txn.Checks = append(txn.Checks, store.KeyAt{Key: key})
 			txn.Ops = append(txn.Ops, store.Put{Resource: &mesh.Resource{
-				Key: key, Labels: map[string]string{mesh.LabelOrigin: mesh.OriginGlobal}, Spec: &meshv1.Zone{}}})
+				Key:    key,
+				Labels: map[string]string{mesh.LabelOrigin: mesh.OriginGlobal},
+				Spec:   &meshv1.Zone{},
+			}})
 			z.log.Info("a new zone connected", zap.String("zone", s.Name))
 		}
-		next := &meshv1.ZoneStatus{State: string(s.State), Instance: s.Instance, Epoch: s.Epoch, CaPins: s.CAPins, Version: s.Version}
+		next := &meshv1.ZoneStatus{
+			State:    string(s.State),
+			Instance: s.Instance,
+			Epoch:    s.Epoch,
+			CaPins:   s.CAPins,
+			Version:  s.Version,
+		}
 		if r == nil || !proto.Equal(r.Status, next) {
 			txn.Ops = append(txn.Ops, store.PutStatus{Key: key, Status: next})
 		}
@@ -137,7 +148,8 @@ func (z *Zones) write(ctx context.Context, states []kdsrpc.ZoneState, started ui
 	if returned {
 		for r := range view.List(mesh.KindZone, "") {
 			old := mesh.Status[*meshv1.ZoneStatus](r)
-			if seen[r.Key.Name] || old == nil || old.GetState() == string(kdsrpc.Offline) || r.StatusRevision > started {
+			if seen[r.Key.Name] || old == nil || old.GetState() == string(kdsrpc.Offline) ||
+				r.StatusRevision > started {
 				continue
 			}
 			next := proto.Clone(old).(*meshv1.ZoneStatus)

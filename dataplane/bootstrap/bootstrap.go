@@ -1,13 +1,15 @@
-// Package bootstrap writes the document that Envoy starts with: who it is, where its control plane is, and nothing else. All
-// the rest comes over ADS. [Build] is a pure function.
+// Package bootstrap writes the document that Envoy starts with: who it is, where its control plane
+// is, and nothing else. All the rest comes over ADS. [Build] is a pure function.
 //
-// The control plane is the cluster system_ads, spoken to with incremental ADS over TLS. The connection notices a dead peer
-// by HTTP/2 pings and TCP keepalive, and comes back fast: retries start at 0.2 s and never wait longer than 1 s, so that a
-// control plane that returns is used at once.
+// The control plane is the cluster system_ads, spoken to with incremental ADS over TLS. The
+// connection notices a dead peer by HTTP/2 pings and TCP keepalive, and comes back fast: retries
+// start at 0.2 s and never wait longer than 1 s, so that a control plane that returns is used at
+// once.
 //
-// The dataplane token is not in the document, in an argument or in a log. Envoy reads it from a file, as a static secret,
-// and an upstream filter of system_ads adds it to each stream as the header authorization; Envoy's own config dump shows
-// secrets as redacted. The file must hold the token and nothing else, not even a newline.
+// The dataplane token is not in the document, in an argument or in a log. Envoy reads it from a
+// file, as a static secret, and an upstream filter of system_ads adds it to each stream as the
+// header authorization; Envoy's own config dump shows secrets as redacted. The file must hold the
+// token and nothing else, not even a newline.
 package bootstrap
 
 import (
@@ -54,7 +56,8 @@ const (
 
 // Config of one proxy.
 type Config struct {
-	// NodeID is "<mesh>.<name>"; Cluster is the node's cluster, the service by convention; Zone its locality, if known.
+	// NodeID is "<mesh>.<name>"; Cluster is the node's cluster, the service by convention; Zone its
+	// locality, if known.
 	NodeID, Cluster, Zone string
 	// ProxyType is "dataplane", "ingress" or "egress".
 	ProxyType string
@@ -68,7 +71,8 @@ type Config struct {
 	Port uint32
 	// ServerName is the name to ask for and to find in the server's certificate; empty means Host.
 	ServerName string
-	// CA is PEM to trust. CAFile is read by Envoy instead, such as the system's bundle. With neither, Insecure must be set.
+	// CA is PEM to trust. CAFile is read by Envoy instead, such as the system's bundle. With
+	// neither, Insecure must be set.
 	CA     []byte
 	CAFile string
 	// AnyName trusts any name in a certificate that CA signed: for a CA that a token's pin vouches for.
@@ -78,12 +82,13 @@ type Config struct {
 	// TokenFile is a file with the bare token; empty sends none.
 	TokenFile string
 
-	// AdminSocket is the path of Envoy's admin socket, in a private directory; else AdminPort is bound on 127.0.0.1. With
-	// neither there is no admin interface.
+	// AdminSocket is the path of Envoy's admin socket, in a private directory; else AdminPort is
+	// bound on 127.0.0.1. With neither there is no admin interface.
 	AdminSocket string
 	AdminPort   uint32
 
-	// MaxHeapBytes makes Envoy shed load near this size; 0 is no limit. MaxConnections from clients; 0 means 50,000.
+	// MaxHeapBytes makes Envoy shed load near this size; 0 is no limit. MaxConnections from
+	// clients; 0 means 50,000.
 	MaxHeapBytes   uint64
 	MaxConnections int64
 }
@@ -96,10 +101,13 @@ func (c Config) validate() error {
 		}
 	}
 	need(c.NodeID != "", "bootstrap: NodeID is empty, want <mesh>.<dataplane name>")
-	need(slices.Contains([]string{"dataplane", "ingress", "egress"}, c.ProxyType), fmt.Sprintf("bootstrap: proxy type %q is unknown, use dataplane, ingress or egress", c.ProxyType))
+	need(slices.Contains([]string{"dataplane", "ingress", "egress"}, c.ProxyType),
+		fmt.Sprintf("bootstrap: proxy type %q is unknown, use dataplane, ingress or egress", c.ProxyType))
 	need(c.Host != "", "bootstrap: Host of the control plane is empty")
-	need(c.Port > 0 && c.Port < 1<<16, fmt.Sprintf("bootstrap: port %d of the control plane is not between 1 and 65535", c.Port))
-	need(len(c.CA) > 0 || c.CAFile != "" || c.Insecure, "bootstrap: no CA to trust the control plane by: give CA, CAFile or Insecure")
+	need(c.Port > 0 && c.Port < 1<<16,
+		fmt.Sprintf("bootstrap: port %d of the control plane is not between 1 and 65535", c.Port))
+	need(len(c.CA) > 0 || c.CAFile != "" || c.Insecure,
+		"bootstrap: no CA to trust the control plane by: give CA, CAFile or Insecure")
 	return errors.Join(errs...)
 }
 
@@ -112,13 +120,20 @@ func Build(c Config) (*bootstrapv3.Bootstrap, error) {
 	b := &bootstrapv3.Bootstrap{
 		Node: c.node(),
 		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
-			LdsConfig: adsSource(), CdsConfig: adsSource(),
+			LdsConfig: adsSource(),
+			CdsConfig: adsSource(),
 			AdsConfig: &corev3.ApiConfigSource{
-				ApiType: corev3.ApiConfigSource_DELTA_GRPC, TransportApiVersion: corev3.ApiVersion_V3, SetNodeOnFirstMessageOnly: true,
+				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
+				TransportApiVersion:       corev3.ApiVersion_V3,
+				SetNodeOnFirstMessageOnly: true,
+
 				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-					ClusterName: ClusterADS, Authority: c.serverName(),
+					ClusterName: ClusterADS,
+					Authority:   c.serverName(),
 					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-						BaseInterval: durationpb.New(200 * time.Millisecond), MaxInterval: durationpb.New(time.Second)}},
+						BaseInterval: durationpb.New(200 * time.Millisecond),
+						MaxInterval:  durationpb.New(time.Second),
+					}},
 				}}}},
 			},
 		},
@@ -126,13 +141,19 @@ func Build(c Config) (*bootstrapv3.Bootstrap, error) {
 			Clusters: []*clusterv3.Cluster{c.cluster(p)},
 			Secrets:  c.secrets(),
 		},
-		Admin:              c.admin(),
-		DefaultRegexEngine: &corev3.TypedExtensionConfig{Name: "envoy.regex_engines.google_re2", TypedConfig: p.pack(&re2v3.GoogleRE2{})},
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{Name: "static", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-			StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
-				"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295),
-				"re2.max_program_size.warn_level":  structpb.NewNumberValue(1000),
-			}}}}}},
+		Admin: c.admin(),
+		DefaultRegexEngine: &corev3.TypedExtensionConfig{
+			Name:        "envoy.regex_engines.google_re2",
+			TypedConfig: p.pack(&re2v3.GoogleRE2{}),
+		},
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+			Name: "static",
+			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
+				StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
+					"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295),
+					"re2.max_program_size.warn_level":  structpb.NewNumberValue(1000),
+				}}},
+		}}},
 		StatsConfig:     statsConfig(),
 		OverloadManager: c.overload(p),
 	}
@@ -156,8 +177,11 @@ func (p *packer) pack(m proto.Message) *anypb.Any {
 }
 
 func adsSource() *corev3.ConfigSource {
-	return &corev3.ConfigSource{ResourceApiVersion: corev3.ApiVersion_V3, InitialFetchTimeout: durationpb.New(0),
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+	return &corev3.ConfigSource{
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+		InitialFetchTimeout:   durationpb.New(0),
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+	}
 }
 
 func (c Config) node() *corev3.Node {
@@ -207,20 +231,35 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: SecretCA}}
 	}
 	options := &upstreamhttpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-			ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-				ConnectionKeepalive: &corev3.KeepaliveSettings{Interval: durationpb.New(10 * time.Second), Timeout: durationpb.New(5 * time.Second),
-					IntervalJitter: &typev3.Percent{Value: 15}},
-			}}}},
+		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
+				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
+						ConnectionKeepalive: &corev3.KeepaliveSettings{
+							Interval:       durationpb.New(10 * time.Second),
+							Timeout:        durationpb.New(5 * time.Second),
+							IntervalJitter: &typev3.Percent{Value: 15},
+						},
+					}}}},
 	}
 	if c.TokenFile != "" {
 		options.HttpFilters = []*hcmv3.HttpFilter{
-			{Name: "envoy.filters.http.credential_injector", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&injectorv3.CredentialInjector{
-				Overwrite: true,
-				Credential: &corev3.TypedExtensionConfig{Name: "envoy.http.injected_credentials.generic", TypedConfig: p.pack(&genericv3.Generic{
-					Credential: &tlsv3.SdsSecretConfig{Name: SecretToken}, Header: "authorization"})},
-			})}},
-			{Name: "envoy.filters.http.upstream_codec", ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&upstreamcodecv3.UpstreamCodec{})}},
+			{
+				Name: "envoy.filters.http.credential_injector",
+				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&injectorv3.CredentialInjector{
+					Overwrite: true,
+					Credential: &corev3.TypedExtensionConfig{
+						Name: "envoy.http.injected_credentials.generic",
+						TypedConfig: p.pack(&genericv3.Generic{
+							Credential: &tlsv3.SdsSecretConfig{Name: SecretToken}, Header: "authorization"}),
+					},
+				})},
+			},
+			{
+				Name: "envoy.filters.http.upstream_codec",
+
+				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&upstreamcodecv3.UpstreamCodec{})},
+			},
 		}
 	}
 	host := c.Host
@@ -228,17 +267,26 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 		host = address.String()
 	}
 	return &clusterv3.Cluster{
-		Name: ClusterADS, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
-		ConnectTimeout:  durationpb.New(time.Second),
-		DnsLookupFamily: clusterv3.Cluster_ALL,
+		Name:                 ClusterADS,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
+		ConnectTimeout:       durationpb.New(time.Second),
+		DnsLookupFamily:      clusterv3.Cluster_ALL,
 		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes: wrapperspb.UInt32(3), KeepaliveTime: wrapperspb.UInt32(10), KeepaliveInterval: wrapperspb.UInt32(10)}},
+			KeepaliveProbes:   wrapperspb.UInt32(3),
+			KeepaliveTime:     wrapperspb.UInt32(10),
+			KeepaliveInterval: wrapperspb.UInt32(10),
+		}},
+
 		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": p.pack(options)},
 		TransportSocket: &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: p.pack(tls)}},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{ClusterName: ClusterADS, Endpoints: []*endpointv3.LocalityLbEndpoints{{
-			LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-				Address: socketAddress(host, c.Port)}}}}}}},
+		LoadAssignment: &endpointv3.ClusterLoadAssignment{
+			ClusterName: ClusterADS,
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{
+				LbEndpoints: []*endpointv3.LbEndpoint{
+					{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
+						Address: socketAddress(host, c.Port)}}}}}},
+		},
 	}
 }
 
@@ -250,7 +298,8 @@ func socketAddress(host string, port uint32) *corev3.Address {
 func (c Config) secrets() []*tlsv3.Secret {
 	var out []*tlsv3.Secret
 	if !c.Insecure {
-		v := &tlsv3.CertificateValidationContext{TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.CAFile}}}
+		v := &tlsv3.CertificateValidationContext{
+			TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.CAFile}}}
 		if len(c.CA) > 0 {
 			v.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: c.CA}}
 		}
@@ -259,14 +308,23 @@ func (c Config) secrets() []*tlsv3.Secret {
 			if _, err := netip.ParseAddr(c.serverName()); err == nil {
 				san = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
 			}
-			v.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{SanType: san,
-				Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: c.serverName()}}}}
+			v.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
+				SanType: san,
+
+				Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: c.serverName()}},
+			}}
 		}
-		out = append(out, &tlsv3.Secret{Name: SecretCA, Type: &tlsv3.Secret_ValidationContext{ValidationContext: v}})
+		out = append(out, &tlsv3.Secret{
+			Name: SecretCA,
+			Type: &tlsv3.Secret_ValidationContext{ValidationContext: v},
+		})
 	}
 	if c.TokenFile != "" {
-		out = append(out, &tlsv3.Secret{Name: SecretToken, Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
-			Secret: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.TokenFile}}}}})
+		out = append(out, &tlsv3.Secret{
+			Name: SecretToken,
+			Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
+				Secret: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.TokenFile}}}},
+		})
 	}
 	return out
 }
@@ -274,7 +332,10 @@ func (c Config) secrets() []*tlsv3.Secret {
 func (c Config) admin() *bootstrapv3.Admin {
 	switch {
 	case c.AdminSocket != "":
-		return &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{Path: c.AdminSocket, Mode: 0o600}}}}
+		return &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
+			Path: c.AdminSocket,
+			Mode: 0o600,
+		}}}}
 	case c.AdminPort != 0:
 		return &bootstrapv3.Admin{Address: socketAddress("127.0.0.1", c.AdminPort)}
 	}
@@ -293,7 +354,10 @@ func statsConfig() *metricsv3.StatsConfig {
 	}
 	out := &metricsv3.StatsConfig{}
 	for _, t := range tags {
-		out.StatsTags = append(out.StatsTags, &metricsv3.TagSpecifier{TagName: t.name, TagValue: &metricsv3.TagSpecifier_Regex{Regex: t.regex}})
+		out.StatsTags = append(out.StatsTags, &metricsv3.TagSpecifier{
+			TagName:  t.name,
+			TagValue: &metricsv3.TagSpecifier_Regex{Regex: t.regex},
+		})
 	}
 	return out
 }
@@ -306,21 +370,34 @@ func (c Config) overload(p *packer) *overloadv3.OverloadManager {
 	}
 	m := &overloadv3.OverloadManager{
 		RefreshInterval: durationpb.New(250 * time.Millisecond),
-		ResourceMonitors: []*overloadv3.ResourceMonitor{{Name: "envoy.resource_monitors.global_downstream_max_connections",
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: connections})}}},
+		ResourceMonitors: []*overloadv3.ResourceMonitor{{
+			Name: "envoy.resource_monitors.global_downstream_max_connections",
+
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: connections})},
+		}},
 	}
 	if c.MaxHeapBytes == 0 {
 		return m
 	}
 	const heap = "envoy.resource_monitors.fixed_heap"
-	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{Name: heap,
-		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes})}})
+	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{
+		Name: heap,
+
+		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes})},
+	})
 	for _, a := range []struct {
 		name string
 		at   float64
-	}{{"envoy.overload_actions.shrink_heap", 0.95}, {"envoy.overload_actions.stop_accepting_requests", 0.98}} {
-		m.Actions = append(m.Actions, &overloadv3.OverloadAction{Name: a.name, Triggers: []*overloadv3.Trigger{{Name: heap,
-			TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: a.at}}}}})
+	}{{"envoy.overload_actions.shrink_heap", 0.95},
+		{"envoy.overload_actions.stop_accepting_requests", 0.98}} {
+		m.Actions = append(m.Actions, &overloadv3.OverloadAction{
+			Name: a.name,
+			Triggers: []*overloadv3.Trigger{{
+				Name: heap,
+
+				TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: a.at}},
+			}},
+		})
 	}
 	return m
 }

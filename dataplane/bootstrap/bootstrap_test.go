@@ -49,14 +49,28 @@ func certificate(t *testing.T) (tls.Certificate, []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "zone"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "zone"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		DNSNames:              []string{"localhost"},
+		IPAddresses:           []net.IP{net.IPv4(127, 0, 0, 1)},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{
+			Certificate: [][]byte{der},
+			PrivateKey:  key,
+		}, pem.EncodeToMemory(&pem.Block{
+			Type:  "CERTIFICATE",
+			Bytes: der,
+		})
 }
 
 func write(t *testing.T, dir, name string, data []byte) string {
@@ -93,24 +107,40 @@ func TestWhatIsMissing(t *testing.T) {
 func TestEnvoyAccepts(t *testing.T) {
 	bin := envoy(t)
 	_, ca := certificate(t)
-	base := bootstrap.Config{NodeID: "default.web", ProxyType: "dataplane", Resource: "type: Dataplane", Host: "localhost", Port: 5678, CA: ca}
+	base := bootstrap.Config{
+		NodeID:    "default.web",
+		ProxyType: "dataplane",
+		Resource:  "type: Dataplane",
+		Host:      "localhost",
+		Port:      5678,
+		CA:        ca,
+	}
 	for name, change := range map[string]func(dir string, c *bootstrap.Config){
-		"plain":         func(string, *bootstrap.Config) {},
-		"token":         func(dir string, c *bootstrap.Config) { c.TokenFile = write(t, dir, "token", []byte("secret-token")) },
-		"address":       func(_ string, c *bootstrap.Config) { c.Host = "127.0.0.1" },
-		"address six":   func(_ string, c *bootstrap.Config) { c.Host = "::1" },
-		"pinned":        func(_ string, c *bootstrap.Config) { c.AnyName = true },
-		"insecure":      func(_ string, c *bootstrap.Config) { c.CA, c.Insecure = nil, true },
-		"ca file":       func(dir string, c *bootstrap.Config) { c.CA, c.CAFile = nil, write(t, dir, "ca.pem", ca) },
-		"admin socket":  func(dir string, c *bootstrap.Config) { c.AdminSocket = filepath.Join(dir, "admin.sock") },
-		"ingress, heap": func(_ string, c *bootstrap.Config) { c.ProxyType, c.MaxHeapBytes, c.Zone = "ingress", 1<<30, "us-east" },
+		"plain": func(string, *bootstrap.Config) {},
+		"token": func(dir string, c *bootstrap.Config) {
+			c.TokenFile = write(t, dir, "token", []byte("secret-token"))
+		},
+		"address":     func(_ string, c *bootstrap.Config) { c.Host = "127.0.0.1" },
+		"address six": func(_ string, c *bootstrap.Config) { c.Host = "::1" },
+		"pinned":      func(_ string, c *bootstrap.Config) { c.AnyName = true },
+		"insecure":    func(_ string, c *bootstrap.Config) { c.CA, c.Insecure = nil, true },
+		"ca file": func(dir string, c *bootstrap.Config) {
+			c.CA, c.CAFile = nil, write(t, dir, "ca.pem", ca)
+		},
+		"admin socket": func(dir string, c *bootstrap.Config) {
+			c.AdminSocket = filepath.Join(dir, "admin.sock")
+		},
+		"ingress, heap": func(_ string, c *bootstrap.Config) {
+			c.ProxyType, c.MaxHeapBytes, c.Zone = "ingress", 1<<30, "us-east"
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			c := base
 			change(dir, &c)
 			path := write(t, dir, "bootstrap.json", document(t, c))
-			if out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path, "--log-level", "error").CombinedOutput(); err != nil {
+			if out, err := exec.CommandContext(t.Context(), bin, "--mode", "validate", "-c", path,
+				"--log-level", "error").CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
@@ -144,7 +174,8 @@ func (*feed) Answered(uint64, []delta.Refusal) {}
 func (*feed) Want([]string)                    {}
 func (*feed) Close()                           {}
 
-// TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon after a restart of the server.
+// TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon
+// after a restart of the server.
 func TestEnvoyJoins(t *testing.T) {
 	bin := envoy(t)
 	dir := t.TempDir()
@@ -156,7 +187,8 @@ func TestEnvoyJoins(t *testing.T) {
 			t.Fatal(err)
 		}
 		d := delta.NewServer(delta.Config{Source: s, Admission: s})
-		g := grpc.NewServer(append(delta.ServerOptions(), grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
+		g := grpc.NewServer(append(delta.ServerOptions(),
+			grpc.Creds(credentials.NewServerTLSFromCert(&cert)))...)
 		d.Register(g)
 		done := make(chan error, 1)
 		go func() { done <- g.Serve(l) }()
@@ -176,13 +208,23 @@ func TestEnvoyJoins(t *testing.T) {
 		t.Fatal(err)
 	}
 	const token = "header.payload.signature"
-	c := bootstrap.Config{NodeID: "default.web", ProxyType: "dataplane", Resource: "type: Dataplane", Host: host, Port: uint32(n), CA: ca,
-		TokenFile: write(t, dir, "token", []byte(token)), AdminSocket: filepath.Join(dir, "admin.sock"), Metadata: map[string]string{"version": "1", "dataplane.token": token}}
+	c := bootstrap.Config{
+		NodeID:      "default.web",
+		ProxyType:   "dataplane",
+		Resource:    "type: Dataplane",
+		Host:        host,
+		Port:        uint32(n),
+		CA:          ca,
+		TokenFile:   write(t, dir, "token", []byte(token)),
+		AdminSocket: filepath.Join(dir, "admin.sock"),
+		Metadata:    map[string]string{"version": "1", "dataplane.token": token},
+	}
 	doc := document(t, c)
 	if strings.Contains(string(doc), token) {
 		t.Error("the token is in the document")
 	}
-	cmd := exec.Command(bin, "-c", write(t, dir, "bootstrap.json", doc), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "warning")
+	cmd := exec.Command(bin, "-c", write(t, dir, "bootstrap.json", doc), "--use-dynamic-base-id",
+		"--concurrency", "1", "--log-level", "warning")
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
@@ -211,7 +253,8 @@ func TestEnvoyJoins(t *testing.T) {
 		return delta.Join{}
 	}
 	j := join()
-	if j.Token != token || j.NodeID != "default.web" || j.ProxyType != "dataplane" || j.Resource != "type: Dataplane" || !strings.HasPrefix(j.UserAgent, "envoy/") {
+	if j.Token != token || j.NodeID != "default.web" || j.ProxyType != "dataplane" ||
+		j.Resource != "type: Dataplane" || !strings.HasPrefix(j.UserAgent, "envoy/") {
 		t.Errorf("joined as %+v", j)
 	}
 	stop()

@@ -18,17 +18,22 @@ type admin struct {
 }
 
 func newAdmin(network, address string) admin {
-	return admin{network: network, address: address, client: &http.Client{
-		Timeout: 2 * time.Second,
-		Transport: &http.Transport{
-			// One request, one connection: the other end is on this host, and a kept connection outlives a restarted Envoy.
-			DisableKeepAlives: true,
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				var d net.Dialer
-				return d.DialContext(ctx, network, address)
+	return admin{
+		network: network,
+		address: address,
+		client: &http.Client{
+			Timeout: 2 * time.Second,
+			Transport: &http.Transport{
+				// One request, one connection: the other end is on this host, and a kept connection
+				// outlives a restarted Envoy.
+				DisableKeepAlives: true,
+				DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+					var d net.Dialer
+					return d.DialContext(ctx, network, address)
+				},
 			},
 		},
-	}}
+	}
 }
 
 func (a admin) call(ctx context.Context, method, path string) (int, string, error) {
@@ -71,7 +76,8 @@ func (a admin) ready(ctx context.Context) (string, error) {
 	return body, err
 }
 
-// waitLive returns nil once Envoy is live; an error if ctx ends first. Envoy has no way to be told of it, so it is asked.
+// waitLive returns nil once Envoy is live; an error if ctx ends first. Envoy has no way to be told
+// of it, so it is asked.
 func (a admin) waitLive(ctx context.Context) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -95,10 +101,11 @@ func (a admin) post(ctx context.Context, path string) error {
 	return err
 }
 
-// inFlight counts what a stop would cut: HTTP requests, and connections that are not HTTP's. An idle kept connection of an
-// HTTP client is no reason to wait.
+// inFlight counts what a stop would cut: HTTP requests, and connections that are not HTTP's. An
+// idle kept connection of an HTTP client is no reason to wait.
 func (a admin) inFlight(ctx context.Context) (int, error) {
-	_, body, err := a.call(ctx, http.MethodGet, "/stats?format=json&type=Gauges&filter=downstream_(cx|rq)_active$")
+	_, body, err := a.call(ctx, http.MethodGet,
+		"/stats?format=json&type=Gauges&filter=downstream_(cx|rq)_active$")
 	if err != nil {
 		return 0, err
 	}
@@ -120,7 +127,8 @@ func (a admin) inFlight(ctx context.Context) (int, error) {
 			requests += s.Value
 		case root == "http" && strings.HasSuffix(rest, "downstream_cx_active"):
 			httpConnections += s.Value
-		case root == "listener" && strings.HasSuffix(rest, "downstream_cx_active") && !strings.Contains(rest, ".worker_"):
+		case root == "listener" && strings.HasSuffix(rest, "downstream_cx_active") &&
+			!strings.Contains(rest, ".worker_"):
 			connections += s.Value
 		}
 	}

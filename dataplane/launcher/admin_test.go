@@ -63,7 +63,8 @@ func TestAdminQuestions(t *testing.T) {
 	}
 	before := len(asked)
 	mu.Unlock()
-	for _, what := range []string{"quitquitquit", "", "stats?", "../quitquitquit", "logging", "config_dump?mask="} {
+	for _, what := range []string{"quitquitquit", "", "stats?", "../quitquitquit", "logging",
+		"config_dump?mask="} {
 		if _, problem, _ := ask(what, ""); !strings.Contains(problem, "does not answer") {
 			t.Errorf("%q: %q", what, problem)
 		}
@@ -74,7 +75,8 @@ func TestAdminQuestions(t *testing.T) {
 	if len(asked) != before {
 		t.Errorf("Envoy was asked %q", asked[before:])
 	}
-	if _, _, err := s.admin.fetch(t.Context(), "/config_dump", 100); err == nil || !strings.Contains(err.Error(), "longer than 100 bytes") {
+	if _, _, err := s.admin.fetch(t.Context(), "/config_dump", 100); err == nil ||
+		!strings.Contains(err.Error(), "longer than 100 bytes") {
 		t.Errorf("a long answer: %v", err)
 	}
 	srv.Close()
@@ -83,5 +85,6 @@ func TestAdminQuestions(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	s.answer(ended, &dataplanev1.AdminQuestion{What: "stats"}, make(chan *dataplanev1.AdminAnswer)) // returns though nobody listens
+	s.answer(ended, &dataplanev1.AdminQuestion{What: "stats"},
+		make(chan *dataplanev1.AdminAnswer)) // returns though nobody listens
 }

@@ -14,11 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// listenerDeath returns a channel that is closed when a process that listens on the address dies. It never fires if the
-// processes cannot be seen: another host, another user, another process namespace. Then the probes alone decide.
+// listenerDeath returns a channel that is closed when a process that listens on the address dies.
+// It never fires if the processes cannot be seen: another host, another user, another process
+// namespace. Then the probes alone decide.
 //
-// The way there: the listening socket's inode from /proc/net/tcp, the processes that hold it from /proc/PID/fd, and a
-// pidfd of each, which becomes readable when the process ends. The context releases all of it.
+// The way there: the listening socket's inode from /proc/net/tcp, the processes that hold it from
+// /proc/PID/fd, and a pidfd of each, which becomes readable when the process ends. The context
+// releases all of it.
 func listenerDeath(ctx context.Context, address string) <-chan struct{} {
 	died := make(chan struct{})
 	addr, err := netip.ParseAddrPort(address)
@@ -92,7 +94,8 @@ func listeningInodes(addr netip.AddrPort) []string {
 				continue
 			}
 			local, ok := parseLocal(field[1])
-			if ok && local.Port() == addr.Port() && (local.Addr() == addr.Addr() || local.Addr().IsUnspecified()) {
+			if ok && local.Port() == addr.Port() &&
+				(local.Addr() == addr.Addr() || local.Addr().IsUnspecified()) {
 				out = append(out, field[9])
 			}
 		}

@@ -14,11 +14,12 @@ import (
 
 // appWatch connects to the application's ports and reports which do not answer.
 //
-// One goroutine per port. It connects every interval; while the port does not answer it connects ten times as often, for
-// a refused connect on the way to a first request costs little and a late one costs requests. Between attempts it waits
-// for the death of the processes that listen on the port (where the system lets it see them), so that a killed
-// application is reported within milliseconds. It never keeps a connection open: a workload that serves one connection at
-// a time would be blocked by it.
+// One goroutine per port. It connects every interval; while the port does not answer it connects
+// ten times as often, for a refused connect on the way to a first request costs little and a late
+// one costs requests. Between attempts it waits for the death of the processes that listen on the
+// port (where the system lets it see them), so that a killed application is reported within
+// milliseconds. It never keeps a connection open: a workload that serves one connection at a time
+// would be blocked by it.
 type appWatch struct {
 	targets []target
 	log     *zap.Logger
@@ -29,7 +30,12 @@ type appWatch struct {
 }
 
 func newAppWatch(targets []target, log *zap.Logger, report func([]string)) *appWatch {
-	return &appWatch{targets: targets, log: log, report: report, down: map[string]bool{}}
+	return &appWatch{
+		targets: targets,
+		log:     log,
+		report:  report,
+		down:    map[string]bool{},
+	}
 }
 
 // first asks every port once, briefly, so that the first report to the zone is right.
@@ -65,8 +71,8 @@ func (w *appWatch) watch(ctx context.Context, t target) {
 		if !up && !t.given {
 			pause = max(t.interval/10, 20*time.Millisecond)
 		}
-		// Looking for the processes costs a walk over all of them: once when the port came up, and again an interval after
-		// a death that the application survived (a worker of several).
+		// Looking for the processes costs a walk over all of them: once when the port came up, and
+		// again an interval after a death that the application survived (a worker of several).
 		if up && !t.given && died == nil && !fired {
 			died, release = watchDeath(ctx, t.address)
 		}
@@ -130,9 +136,11 @@ func (w *appWatch) set(t target, up bool) {
 	}
 	w.down[t.section] = !up
 	if up {
-		w.log.Info("the application answers again", zap.String("inbound", t.section), zap.String("address", t.address))
+		w.log.Info("the application answers again", zap.String("inbound", t.section),
+			zap.String("address", t.address))
 	} else {
-		w.log.Warn("the application does not answer", zap.String("inbound", t.section), zap.String("address", t.address))
+		w.log.Warn("the application does not answer", zap.String("inbound", t.section),
+			zap.String("address", t.address))
 	}
 	var notReady []string
 	for section, down := range w.down {

@@ -10,7 +10,8 @@ import (
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 )
 
-// bootstrap writes Envoy's bootstrap and the token that it reads, both mode 0600, and returns the bootstrap's path.
+// bootstrap writes Envoy's bootstrap and the token that it reads, both mode 0600, and returns the
+// bootstrap's path.
 func (l *Launcher) bootstrap(t *trust) (string, error) {
 	host, portText, err := net.SplitHostPort(l.address)
 	if err != nil {
@@ -29,10 +30,18 @@ func (l *Launcher) bootstrap(t *trust) (string, error) {
 		return "", err
 	}
 	conf := bootstrap.Config{
-		NodeID: l.proxy.nodeID, Cluster: l.proxy.cluster, ProxyType: l.proxy.proxyType, Resource: l.proxy.document,
-		Metadata: map[string]string{"version": l.cfg.Version},
-		Host:     host, Port: uint32(port), CA: ca, AnyName: len(t.pins) > 0, Insecure: t.skip,
-		TokenFile: token, AdminPort: uint32(l.cfg.AdminPort),
+		NodeID:    l.proxy.nodeID,
+		Cluster:   l.proxy.cluster,
+		ProxyType: l.proxy.proxyType,
+		Resource:  l.proxy.document,
+		Metadata:  map[string]string{"version": l.cfg.Version},
+		Host:      host,
+		Port:      uint32(port),
+		CA:        ca,
+		AnyName:   len(t.pins) > 0,
+		Insecure:  t.skip,
+		TokenFile: token,
+		AdminPort: uint32(l.cfg.AdminPort),
 	}
 	if l.cfg.AdminPort == 0 {
 		conf.AdminSocket = l.admin.address

@@ -5,8 +5,8 @@ import (
 	"syscall"
 )
 
-// childAttributes: a process group of its own, so that a terminal's ^C reaches the launcher alone, and death with the
-// launcher, however that dies.
+// childAttributes: a process group of its own, so that a terminal's ^C reaches the launcher alone,
+// and death with the launcher, however that dies.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

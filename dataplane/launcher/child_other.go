@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// childAttributes: a process group of its own, so that a terminal's ^C reaches the launcher alone. There is no
-// parent-death signal here: a killed launcher leaves Envoy behind.
+// childAttributes: a process group of its own, so that a terminal's ^C reaches the launcher alone.
+// There is no parent-death signal here: a killed launcher leaves Envoy behind.
 func childAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true}
 }

@@ -9,8 +9,8 @@ import (
 
 // Times of a drain.
 const (
-	// notTold is how long the drain waits for the zone's word that callers know; a zone that is away is not waited for
-	// any longer than callers need to notice "connection: close".
+	// notTold is how long the drain waits for the zone's word that callers know; a zone that is
+	// away is not waited for any longer than callers need to notice "connection: close".
 	notTold = 5 * time.Second
 	// quiet is how long nothing may be in flight before Envoy is stopped.
 	quiet = 300 * time.Millisecond
@@ -18,8 +18,9 @@ const (
 	look = 50 * time.Millisecond
 )
 
-// drain takes a running proxy out of service: the zone is told, Envoy asks its clients to go elsewhere, and it is over
-// when callers no longer pick this proxy and nothing is in flight, or at the limit.
+// drain takes a running proxy out of service: the zone is told, Envoy asks its clients to go
+// elsewhere, and it is over when callers no longer pick this proxy and nothing is in flight, or at
+// the limit.
 type drain struct {
 	log     *zap.Logger
 	admin   admin
@@ -33,7 +34,8 @@ func (d drain) run(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, d.limit)
 	defer cancel()
 	d.state.setDraining()
-	// Responses now carry "connection: close" or GOAWAY; listeners go on accepting, for some callers do not know yet.
+	// Responses now carry "connection: close" or GOAWAY; listeners go on accepting, for some
+	// callers do not know yet.
 	for _, path := range []string{"/healthcheck/fail", "/drain_listeners?graceful&skip_exit"} {
 		if err := d.admin.post(ctx, path); err != nil {
 			d.log.Warn("Envoy did not take the drain request", zap.String("path", path), zap.Error(err))

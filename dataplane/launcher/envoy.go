@@ -42,8 +42,8 @@ type envoy struct {
 	killAtOnce atomic.Bool // stop with SIGKILL
 }
 
-// run keeps one Envoy alive until ctx ends; then it stops Envoy and returns nil. It returns an error if Envoy never comes
-// up.
+// run keeps one Envoy alive until ctx ends; then it stops Envoy and returns nil. It returns an
+// error if Envoy never comes up.
 func (e *envoy) run(ctx context.Context) error {
 	failures, everLive := 0, false
 	for {
@@ -61,14 +61,16 @@ func (e *envoy) run(ctx context.Context) error {
 			failures = 1
 		}
 		if !everLive && failures >= neverLive {
-			return fmt.Errorf("envoy ended %d times before it was ever live (last: %v); its own log above says why", failures, err)
+			return fmt.Errorf("envoy ended %d times before it was ever live (last: %v); its own log "+
+				"above says why", failures, err)
 		}
 		// The first restart is at once: traffic waits for it.
 		pause := time.Duration(0)
 		if failures > 1 {
 			pause = min(100*time.Millisecond<<min(failures-2, 10), 10*time.Second)
 		}
-		e.log.Error("Envoy ended; restarting it", zap.NamedError("reason", err), zap.Duration("in", pause), zap.Int("in_a_row", failures))
+		e.log.Error("Envoy ended; restarting it", zap.NamedError("reason", err), zap.Duration("in", pause),
+			zap.Int("in_a_row", failures))
 		select {
 		case <-ctx.Done():
 			return nil
@@ -83,7 +85,8 @@ func (e *envoy) once(ctx context.Context) (live bool, err error) {
 	if level == "" {
 		level = "warning"
 	}
-	args := []string{"--config-path", e.bootstrap, "--drain-time-s", strconv.Itoa(max(1, int(e.drainTime/time.Second))),
+	args := []string{"--config-path", e.bootstrap, "--drain-time-s",
+		strconv.Itoa(max(1, int(e.drainTime/time.Second))),
 		"--drain-strategy", "immediate", "--disable-hot-restart", "--log-level", level}
 	if e.concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(e.concurrency))
@@ -101,7 +104,8 @@ func (e *envoy) once(ctx context.Context) (live bool, err error) {
 
 	started, ended := make(chan error, 1), make(chan error, 1)
 	go func() {
-		// The parent-death signal goes off when the thread that started the child ends, so the thread is held until then.
+		// The parent-death signal goes off when the thread that started the child ends, so the
+		// thread is held until then.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		if err := cmd.Start(); err != nil {

@@ -19,7 +19,8 @@ import (
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
-// listenVariable makes the test's own binary an application that listens on the address and does nothing else.
+// listenVariable makes the test's own binary an application that listens on the address and does
+// nothing else.
 const listenVariable = "LAUNCHER_TEST_LISTEN"
 
 func TestMain(m *testing.M) {

@@ -70,7 +70,8 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	}
 	r := docs[0].Resource
 	if r.Key.Kind != want {
-		return p, fmt.Errorf("resource: %s does not go with --proxy-type %s, which needs a %s", r.Key.Kind, proxyType, want)
+		return p, fmt.Errorf("resource: %s does not go with --proxy-type %s, which needs a %s", r.Key.Kind,
+			proxyType, want)
 	}
 	if _, err := mesh.Validate(r); err != nil {
 		return p, fmt.Errorf("resource: %w", err)
@@ -97,8 +98,8 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	return p, nil
 }
 
-// targets are the application ports to watch. A port that Envoy itself listens on says nothing about the application, so
-// an inbound whose service address is its own address is left out.
+// targets are the application ports to watch. A port that Envoy itself listens on says nothing
+// about the application, so an inbound whose service address is its own address is left out.
 func targets(dp *meshv1.Dataplane) []target {
 	var out []target
 	for _, in := range dp.GetNetworking().GetInbound() {
@@ -116,8 +117,12 @@ func targets(dp *meshv1.Dataplane) []target {
 			continue
 		}
 		t := target{
-			section: section(in), address: net.JoinHostPort(appHost, fmt.Sprint(appPort)),
-			interval: time.Second, timeout: time.Second, unhealthy: 1, healthy: 1,
+			section:   section(in),
+			address:   net.JoinHostPort(appHost, fmt.Sprint(appPort)),
+			interval:  time.Second,
+			timeout:   time.Second,
+			unhealthy: 1,
+			healthy:   1,
 		}
 		if probe := in.GetServiceProbe(); probe != nil {
 			t.given = true
@@ -149,7 +154,8 @@ func firstOf(values ...string) string {
 	return ""
 }
 
-// checkToken finds what is wrong with a token without the key: form and expiry. The token's text is in no error.
+// checkToken finds what is wrong with a token without the key: form and expiry. The token's text is
+// in no error.
 func checkToken(token string, now time.Time) error {
 	switch {
 	case strings.TrimSpace(token) == "":
@@ -167,11 +173,13 @@ func checkToken(token string, now time.Time) error {
 		ok = err == nil && json.Unmarshal(payload, &claims) == nil
 	}
 	if !ok {
-		return errors.New("the token is not a token of a control plane (a JWT); make one with: meridian token dataplane")
+		return errors.New("the token is not a token of a control plane (a JWT); make one with: meridian " +
+			"token dataplane")
 	}
 	if claims.Expires != nil {
 		if at := time.Unix(int64(*claims.Expires), 0); now.After(at) {
-			return fmt.Errorf("the token expired at %s; make a new one with: meridian token dataplane", at.UTC().Format(time.RFC3339))
+			return fmt.Errorf("the token expired at %s; make a new one with: meridian token dataplane",
+				at.UTC().Format(time.RFC3339))
 		}
 	}
 	return nil
@@ -196,7 +204,9 @@ func findEnvoy(given string) (path, version string, err error) {
 		path = lookEnvoy()
 	}
 	if path == "" {
-		return "", "", errors.New("no Envoy found: not on PATH and no .tools/envoy; give --envoy PATH (in the repository: make tools)")
+		return "", "", errors.New("no Envoy found: not on PATH and no .tools/envoy; give --envoy " +
+			"PATH (in the " +
+			"repository: make tools)")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
@@ -220,7 +230,8 @@ func lookEnvoy() string {
 	var near []string
 	if self, err := os.Executable(); err == nil {
 		dir := filepath.Dir(self)
-		near = append(near, filepath.Join(dir, "envoy"), filepath.Join(dir, ".tools", "envoy"), filepath.Join(dir, "..", ".tools", "envoy"))
+		near = append(near, filepath.Join(dir, "envoy"), filepath.Join(dir, ".tools", "envoy"),
+			filepath.Join(dir, "..", ".tools", "envoy"))
 	}
 	near = append(near, filepath.Join(".tools", "envoy"))
 	for _, p := range near {

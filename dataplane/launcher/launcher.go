@@ -1,5 +1,5 @@
-// Package launcher is the work of meridian-dp: it brings up one Envoy beside a workload or as a zone proxy, tells the
-// zone about it, and takes it down without a failed request.
+// Package launcher is the work of meridian-dp: it brings up one Envoy beside a workload or as a
+// zone proxy, tells the zone about it, and takes it down without a failed request.
 //
 // # Order
 //
@@ -12,22 +12,23 @@
 //
 // # Session
 //
-// One goroutine owns the session stream ([session]). What it has to say is one state, whole: which inbounds do not answer
-// and whether the launcher is draining. A stream that breaks is opened again with jitter and says the whole state again,
-// so nothing is lost and nothing is queued.
+// One goroutine owns the session stream ([session]). What it has to say is one state, whole: which
+// inbounds do not answer and whether the launcher is draining. A stream that breaks is opened again
+// with jitter and says the whole state again, so nothing is lost and nothing is queued.
 //
 // # Failure
 //
-// A zone that is away never disturbs a running Envoy: Envoy keeps its configuration, and its own stream and the session
-// are retried for ever. A permanent refusal (token, resource, mesh) ends the launcher with its reason, for then the zone
-// itself says that this proxy is not wanted; once a proxy was accepted, a mesh that is not found is retried too, for the
-// zone may have come back without its state. Envoy that crashes is restarted with backoff; Envoy that never comes up,
+// A zone that is away never disturbs a running Envoy: Envoy keeps its configuration, and its own
+// stream and the session are retried for ever. A permanent refusal (token, resource, mesh) ends the
+// launcher with its reason, for then the zone itself says that this proxy is not wanted; once a
+// proxy was accepted, a mesh that is not found is retried too, for the zone may have come back
+// without its state. Envoy that crashes is restarted with backoff; Envoy that never comes up,
 // several times in a row, ends the launcher. Envoy dies with the launcher (parent-death signal).
 //
 // # Secrets
 //
-// The token comes from a file or the environment, goes to the zone in a header and into the bootstrap file (mode 0600, in
-// a folder of mode 0700). It is never an argument and never logged.
+// The token comes from a file or the environment, goes to the zone in a header and into the
+// bootstrap file (mode 0600, in a folder of mode 0700). It is never an argument and never logged.
 package launcher
 
 import (
@@ -58,7 +59,8 @@ type Config struct {
 	// CAFile and TLSSkipVerify override the token's pins.
 	CAFile        string
 	TLSSkipVerify bool
-	// Envoy is the path of the binary; empty means PATH, then .tools/envoy beside the program or in the current folder.
+	// Envoy is the path of the binary; empty means PATH, then .tools/envoy beside the program or in
+	// the current folder.
 	Envoy string
 	// EnvoyLogLevel such as "warning"; empty means that.
 	EnvoyLogLevel string
@@ -74,7 +76,8 @@ type Config struct {
 	AdminPort int
 	// Version of the launcher, for the zone.
 	Version string
-	// Stop is closed, or sent to once, to drain and end; a second value ends at once. It takes the place of signals.
+	// Stop is closed, or sent to once, to drain and end; a second value ends at once. It takes the
+	// place of signals.
 	Stop <-chan os.Signal
 	// Stdout and Stderr of Envoy; nil means the launcher's own.
 	Stdout, Stderr *os.File
@@ -134,7 +137,8 @@ func New(cfg Config) (*Launcher, error) {
 	return l, nil
 }
 
-// Run brings the proxy up and blocks until it has ended: nil after a stop that was asked for, else the reason.
+// Run brings the proxy up and blocks until it has ended: nil after a stop that was asked for, else
+// the reason.
 func (l *Launcher) Run(ctx context.Context) error {
 	if err := l.makeWorkDir(); err != nil {
 		return err
@@ -168,7 +172,15 @@ func (l *Launcher) Run(ctx context.Context) error {
 	watch.first(ctx)
 	g.Go(func() error { return watch.run(ctx) })
 
-	s := &session{log: l.log, address: l.address, trust: trust, token: l.cfg.Token, state: l.state, hello: l.hello(), admin: l.admin}
+	s := &session{
+		log:     l.log,
+		address: l.address,
+		trust:   trust,
+		token:   l.cfg.Token,
+		state:   l.state,
+		hello:   l.hello(),
+		admin:   l.admin,
+	}
 	g.Go(func() error { return s.run(ctx) })
 
 	if l.cfg.ReadinessPort != 0 {
@@ -194,15 +206,26 @@ func (l *Launcher) Run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e := &envoy{log: l.log, binary: l.envoyBin, bootstrap: bootstrap, drainTime: l.cfg.DrainTime, logLevel: l.cfg.EnvoyLogLevel,
-			concurrency: l.cfg.Concurrency, admin: l.admin, stdout: l.cfg.Stdout, stderr: l.cfg.Stderr, onLive: l.state.setLive}
+		e := &envoy{
+			log:         l.log,
+			binary:      l.envoyBin,
+			bootstrap:   bootstrap,
+			drainTime:   l.cfg.DrainTime,
+			logLevel:    l.cfg.EnvoyLogLevel,
+			concurrency: l.cfg.Concurrency,
+			admin:       l.admin,
+			stdout:      l.cfg.Stdout,
+			stderr:      l.cfg.Stderr,
+			onLive:      l.state.setLive,
+		}
 		return l.superviseUntilDrained(ctx, e, s, drainAsked, endAsked)
 	})
 	return g.Wait()
 }
 
 // superviseUntilDrained runs Envoy until the context ends or a drain that was asked for is over.
-func (l *Launcher) superviseUntilDrained(ctx context.Context, e *envoy, s *session, drainAsked, endAsked <-chan struct{}) error {
+func (l *Launcher) superviseUntilDrained(ctx context.Context, e *envoy, s *session,
+	drainAsked, endAsked <-chan struct{}) error {
 	envoyCtx, stopEnvoy := context.WithCancel(ctx)
 	defer stopEnvoy()
 	ended := make(chan error, 1)
@@ -214,7 +237,13 @@ func (l *Launcher) superviseUntilDrained(ctx context.Context, e *envoy, s *sessi
 		return <-ended
 	case <-drainAsked:
 	}
-	d := drain{log: l.log, admin: l.admin, state: l.state, drained: s.drained(), limit: l.cfg.DrainTime}
+	d := drain{
+		log:     l.log,
+		admin:   l.admin,
+		state:   l.state,
+		drained: s.drained(),
+		limit:   l.cfg.DrainTime,
+	}
 	drainCtx, endDrain := context.WithCancel(ctx)
 	defer endDrain()
 	go func() {
@@ -263,7 +292,8 @@ func (l *Launcher) makeWorkDir() error {
 	}
 	socket := filepath.Join(l.dir, "admin.sock")
 	if len(socket) > 100 {
-		return fmt.Errorf("--work-dir: %s is too long for a socket's path (100 bytes); choose a shorter folder", l.dir)
+		return fmt.Errorf("--work-dir: %s is too long for a socket's path (100 bytes); choose a "+
+			"shorter folder", l.dir)
 	}
 	_ = os.Remove(socket) // left by a launcher that was killed
 	l.admin = newAdmin("unix", socket)
@@ -279,14 +309,21 @@ func (l *Launcher) newTrust() (*trust, error) {
 			return nil, fmt.Errorf("token: %w", err)
 		}
 		if len(pins) == 0 {
-			return nil, errors.New("the token carries no pin of a control plane's certificate; give its CA with --ca-file")
+			return nil, errors.New("the token carries no pin of a control plane's certificate; give its CA " +
+				"with --ca-file")
 		}
 		t.setPins(pins)
 	}
 	if l.cfg.TLSSkipVerify {
-		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); anybody on the way can read the token")
+		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); anybody on the way can " +
+			"read the token")
 	}
-	conf, err := pki.ClientTLS(pki.ClientOptions{CAFile: l.cfg.CAFile, SkipVerify: l.cfg.TLSSkipVerify, Pins: pins, ServerName: l.host})
+	conf, err := pki.ClientTLS(pki.ClientOptions{
+		CAFile:     l.cfg.CAFile,
+		SkipVerify: l.cfg.TLSSkipVerify,
+		Pins:       pins,
+		ServerName: l.host,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("--ca-file: %w", err)
 	}

@@ -51,7 +51,8 @@ networking: {address: 127.0.0.1, port: 10001, advertisedAddress: 127.0.0.1, adve
 func envoyScript(t *testing.T, run string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "envoy")
-	script := "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'envoy  version: abc/1.40.0/Clean/RELEASE/BoringSSL'; exit 0; fi\n" + run + "\n"
+	script := "#!/bin/sh\nif [ \"$1\" = --version ]; then echo 'envoy  version: " +
+		"abc/1.40.0/Clean/RELEASE/BoringSSL'; exit 0; fi\n" + run + "\n"
 	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -60,8 +61,15 @@ func envoyScript(t *testing.T, run string) string {
 
 func config(t *testing.T) Config {
 	t.Helper()
-	return Config{CP: "https://127.0.0.1:5678", Resource: []byte(dataplane), ProxyType: "dataplane", DrainTime: 5 * time.Second,
-		Token: token(t, strings.Repeat("ab", 32), time.Now().Add(time.Hour)), Envoy: envoyScript(t, "exit 0"), Logger: zap.NewNop()}
+	return Config{
+		CP:        "https://127.0.0.1:5678",
+		Resource:  []byte(dataplane),
+		ProxyType: "dataplane",
+		DrainTime: 5 * time.Second,
+		Token:     token(t, strings.Repeat("ab", 32), time.Now().Add(time.Hour)),
+		Envoy:     envoyScript(t, "exit 0"),
+		Logger:    zap.NewNop(),
+	}
 }
 
 func TestLocalChecks(t *testing.T) {
@@ -73,21 +81,29 @@ func TestLocalChecks(t *testing.T) {
 	}{
 		{"no resource", func(c *Config) { c.Resource = nil }, []string{"--dataplane-file"}},
 		{"not YAML", func(c *Config) { c.Resource = []byte("a: [") }, []string{"resource"}},
-		{"unknown field", func(c *Config) { c.Resource = []byte(strings.Replace(dataplane, "servicePort", "servicePrt", 1)) }, []string{"servicePrt", "servicePort"}},
-		{"two documents", func(c *Config) { c.Resource = []byte(dataplane + "---" + dataplane) }, []string{"one document, got 2"}},
-		{"kind and type", func(c *Config) { c.ProxyType = "ingress" }, []string{"Dataplane does not go with --proxy-type ingress", "ZoneIngress"}},
-		{"type and kind", func(c *Config) { c.Resource = []byte(ingress) }, []string{"ZoneIngress does not go with --proxy-type dataplane"}},
+		{"unknown field", func(c *Config) {
+			c.Resource = []byte(strings.Replace(dataplane, "servicePort", "servicePrt", 1))
+		}, []string{"servicePrt", "servicePort"}},
+		{"two documents", func(c *Config) { c.Resource = []byte(dataplane + "---" + dataplane) },
+			[]string{"one document, got 2"}},
+		{"kind and type", func(c *Config) { c.ProxyType = "ingress" },
+			[]string{"Dataplane does not go with --proxy-type ingress", "ZoneIngress"}},
+		{"type and kind", func(c *Config) { c.Resource = []byte(ingress) },
+			[]string{"ZoneIngress does not go with --proxy-type dataplane"}},
 		{"unknown type", func(c *Config) { c.ProxyType = "gateway" }, []string{"want dataplane or ingress"}},
 		{"no token", func(c *Config) { c.Token = "" }, []string{"--token-file"}},
 		{"no JWT", func(c *Config) { c.Token = "hunter2" }, []string{"not a token"}},
 		{"two lines", func(c *Config) { c.Token = "a\nb" }, []string{"several lines"}},
 		{"expired", func(c *Config) { c.Token = secret }, []string{"expired at", "meridian token dataplane"}},
-		{"no Envoy", func(c *Config) { c.Envoy = filepath.Join(t.TempDir(), "envoy") }, []string{"no Envoy found", "--envoy"}},
-		{"another program", func(c *Config) { c.Envoy = "/bin/true" }, []string{"does not answer as Envoy does"}},
+		{"no Envoy", func(c *Config) { c.Envoy = filepath.Join(t.TempDir(), "envoy") },
+			[]string{"no Envoy found", "--envoy"}},
+		{"another program", func(c *Config) { c.Envoy = "/bin/true" },
+			[]string{"does not answer as Envoy does"}},
 		{"plain http", func(c *Config) { c.CP = "http://127.0.0.1:5678" }, []string{"--cp", "https://"}},
 		{"no drain time", func(c *Config) { c.DrainTime = 0 }, []string{"--drain-time"}},
 		{"no port", func(c *Config) { c.ReadinessPort = 70000 }, []string{"--readiness-port"}},
-		{"several at once", func(c *Config) { c.Token, c.CP, c.Resource = "", "x", nil }, []string{"--token-file", "--cp", "--dataplane-file"}},
+		{"several at once", func(c *Config) { c.Token, c.CP, c.Resource = "", "x", nil },
+			[]string{"--token-file", "--cp", "--dataplane-file"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := config(t)
@@ -126,9 +142,24 @@ func TestTargets(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []target{
-		{section: "8080", address: "127.0.0.1:9090", interval: time.Second, timeout: time.Second, unhealthy: 1, healthy: 1},
+		{
+			section:   "8080",
+			address:   "127.0.0.1:9090",
+			interval:  time.Second,
+			timeout:   time.Second,
+			unhealthy: 1,
+			healthy:   1,
+		},
 		// 8081 has no port of its own behind it: Envoy itself would answer.
-		{section: "probed", address: "127.0.0.2:9092", interval: 3 * time.Second, timeout: 500 * time.Millisecond, unhealthy: 2, healthy: 4, given: true},
+		{
+			section:   "probed",
+			address:   "127.0.0.2:9092",
+			interval:  3 * time.Second,
+			timeout:   500 * time.Millisecond,
+			unhealthy: 2,
+			healthy:   4,
+			given:     true,
+		},
 	}
 	if !slices.Equal(l.proxy.targets, want) {
 		t.Errorf("got %+v\nwant %+v", l.proxy.targets, want)
@@ -211,9 +242,13 @@ func TestSessionSaysTheWholeStateAgain(t *testing.T) {
 }
 
 func TestSessionRefusals(t *testing.T) {
-	for _, code := range []codes.Code{codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument, codes.NotFound, codes.FailedPrecondition} {
+	for _, code := range []codes.Code{codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument,
+		codes.NotFound, codes.FailedPrecondition} {
 		t.Run(code.String(), func(t *testing.T) {
-			z := startZone(t, &fakeZone{answer: func(int, *dataplanev1.SessionHello) error { return status.Error(code, "because of this") }})
+			z := startZone(t,
+				&fakeZone{answer: func(int, *dataplanev1.SessionHello) error {
+					return status.Error(code, "because of this")
+				}})
 			err := newSession(t, z).run(t.Context())
 			if err == nil || !strings.Contains(err.Error(), "because of this") {
 				t.Errorf("got %v", err)
@@ -278,7 +313,14 @@ func TestSessionRefusals(t *testing.T) {
 func TestAppWatch(t *testing.T) {
 	address := freeAddress(t)
 	reports := make(chan []string, 10)
-	w := newAppWatch([]target{{section: "8080", address: address, interval: 200 * time.Millisecond, timeout: time.Second, unhealthy: 1, healthy: 1}},
+	w := newAppWatch([]target{{
+		section:   "8080",
+		address:   address,
+		interval:  200 * time.Millisecond,
+		timeout:   time.Second,
+		unhealthy: 1,
+		healthy:   1,
+	}},
 		zap.NewNop(), func(s []string) { reports <- s })
 	w.first(t.Context())
 	if got := receive(t, "first report", reports); !slices.Equal(got, []string{"8080"}) {
@@ -360,7 +402,13 @@ func TestDrain(t *testing.T) {
 	defer srv.Close()
 	drained := make(chan struct{})
 	st := newState()
-	d := drain{log: zap.NewNop(), admin: newAdmin("tcp", srv.Listener.Addr().String()), state: st, drained: drained, limit: 20 * time.Second}
+	d := drain{
+		log:     zap.NewNop(),
+		admin:   newAdmin("tcp", srv.Listener.Addr().String()),
+		state:   st,
+		drained: drained,
+		limit:   20 * time.Second,
+	}
 	finished := make(chan struct{})
 	_, changed := st.report()
 	go func() { d.run(t.Context()); close(finished) }()
@@ -382,7 +430,13 @@ func TestDrain(t *testing.T) {
 
 	t.Run("limit", func(t *testing.T) {
 		f.set(busy)
-		d := drain{log: zap.NewNop(), admin: newAdmin("tcp", srv.Listener.Addr().String()), state: newState(), drained: drained, limit: 300 * time.Millisecond}
+		d := drain{
+			log:     zap.NewNop(),
+			admin:   newAdmin("tcp", srv.Listener.Addr().String()),
+			state:   newState(),
+			drained: drained,
+			limit:   300 * time.Millisecond,
+		}
 		began := time.Now()
 		d.run(t.Context())
 		if took := time.Since(began); took < 250*time.Millisecond || took > 5*time.Second {
@@ -392,7 +446,14 @@ func TestDrain(t *testing.T) {
 }
 
 func TestEnvoyThatNeverComesUp(t *testing.T) {
-	e := &envoy{log: zap.NewNop(), onLive: func(bool) {}, binary: envoyScript(t, "exit 3"), bootstrap: "none", drainTime: time.Second, admin: newAdmin("tcp", freeAddress(t))}
+	e := &envoy{
+		log:       zap.NewNop(),
+		onLive:    func(bool) {},
+		binary:    envoyScript(t, "exit 3"),
+		bootstrap: "none",
+		drainTime: time.Second,
+		admin:     newAdmin("tcp", freeAddress(t)),
+	}
 	err := e.run(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "exit status 3") {
 		t.Errorf("got %v", err)

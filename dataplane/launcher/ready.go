@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// serveReadiness answers /ready until ctx ends: 200 LIVE if Envoy is live and the zone accepted this proxy at least once,
-// else 503 with the reason.
+// serveReadiness answers /ready until ctx ends: 200 LIVE if Envoy is live and the zone accepted
+// this proxy at least once, else 503 with the reason.
 func serveReadiness(ctx context.Context, ln net.Listener, s *state, a admin) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, r *http.Request) {
@@ -33,7 +33,13 @@ func serveReadiness(ctx context.Context, ln net.Listener, s *state, a admin) err
 		}
 		_, _ = fmt.Fprintln(w, text)
 	})
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute}
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

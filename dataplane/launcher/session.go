@@ -33,12 +33,14 @@ func (e *RefusedError) Error() string { return "the zone refused this proxy: " +
 
 // permanent codes as DataplaneService has them.
 var permanent = map[codes.Code]bool{
-	codes.Unauthenticated: true, codes.PermissionDenied: true, codes.InvalidArgument: true, codes.NotFound: true,
+	codes.Unauthenticated: true, codes.PermissionDenied: true, codes.InvalidArgument: true,
+	codes.NotFound:           true,
 	codes.FailedPrecondition: true,
 }
 
-// mayMend are refusals that are final for a newcomer, but not for a proxy that the zone had accepted: a control plane that
-// came back without its state learns the mesh again from global. Traffic that flows is not cut for that.
+// mayMend are refusals that are final for a newcomer, but not for a proxy that the zone had
+// accepted: a control plane that came back without its state learns the mesh again from global.
+// Traffic that flows is not cut for that.
 var mayMend = map[codes.Code]bool{codes.NotFound: true, codes.FailedPrecondition: true}
 
 // Pauses between attempts, before jitter.
@@ -92,9 +94,16 @@ func (s *session) run(ctx context.Context) error {
 	conn, err := grpc.NewClient("passthrough:///"+s.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
-			BaseDelay: firstPause, Multiplier: 1.6, Jitter: 0.3, MaxDelay: 2 * time.Second}}),
+			BaseDelay:  firstPause,
+			Multiplier: 1.6,
+			Jitter:     0.3,
+			MaxDelay:   2 * time.Second,
+		}}),
 		// A zone that died without a word, or a broken network, is noticed within this time.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:    10 * time.Second,
+			Timeout: 5 * time.Second,
+		}),
 		grpc.WithUserAgent("meridian-dp/"+s.hello.GetLauncherVersion()))
 	if err != nil {
 		return fmt.Errorf("--cp: %w", err)
@@ -120,7 +129,8 @@ func (s *session) run(ctx context.Context) error {
 		}
 		wait := pause/2 + rand.N(pause)
 		s.log.Warn("session with the zone ended; a running Envoy goes on, the session is retried",
-			zap.String("zone_address", s.address), zap.String("reason", status.Convert(err).Message()), zap.Duration("retry_in", wait))
+			zap.String("zone_address", s.address), zap.String("reason", status.Convert(err).Message()),
+			zap.Duration("retry_in", wait))
 		pause = min(2*pause, lastPause)
 		select {
 		case <-ctx.Done():
@@ -138,7 +148,8 @@ func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServic
 	if err != nil {
 		return err
 	}
-	if err := stream.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Hello{Hello: s.hello}}); err != nil {
+	if err := stream.Send(
+		&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Hello{Hello: s.hello}}); err != nil {
 		return reason(stream, err)
 	}
 	received := make(chan error, 1)
@@ -146,7 +157,9 @@ func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServic
 	go func() { received <- s.receive(ctx, stream, answers) }()
 	for {
 		report, changed := s.state.report()
-		if err := stream.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_Report{Report: report}}); err != nil {
+		if err := stream.Send(
+			&dataplanev1.SessionRequest{
+				Message: &dataplanev1.SessionRequest_Report{Report: report}}); err != nil {
 			cancel()
 			return firstError(<-received, err)
 		}
@@ -157,7 +170,9 @@ func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServic
 			case <-changed:
 				waiting = false
 			case a := <-answers:
-				if err := stream.Send(&dataplanev1.SessionRequest{Message: &dataplanev1.SessionRequest_AdminAnswer{AdminAnswer: a}}); err != nil {
+				if err := stream.Send(
+					&dataplanev1.SessionRequest{
+						Message: &dataplanev1.SessionRequest_AdminAnswer{AdminAnswer: a}}); err != nil {
 					cancel()
 					return firstError(<-received, err)
 				}
@@ -166,7 +181,8 @@ func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServic
 	}
 }
 
-func (s *session) receive(ctx context.Context, stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse],
+func (s *session) receive(ctx context.Context,
+	stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse],
 	answers chan<- *dataplanev1.AdminAnswer) error {
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -195,7 +211,8 @@ func (s *session) receive(ctx context.Context, stream grpc.BidiStreamingClient[d
 }
 
 // reason is the status with which the server ended a stream; Send says only io.EOF.
-func reason(stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse], err error) error {
+func reason(stream grpc.BidiStreamingClient[dataplanev1.SessionRequest, dataplanev1.SessionResponse],
+	err error) error {
 	if !errors.Is(err, io.EOF) {
 		return err
 	}
@@ -213,8 +230,14 @@ func firstError(errs ...error) error {
 }
 
 func (l *Launcher) hello() *dataplanev1.SessionHello {
-	return &dataplanev1.SessionHello{NodeId: l.proxy.nodeID, ProxyType: l.proxy.proxyType, Resource: l.proxy.document,
-		LauncherVersion: l.cfg.Version, EnvoyVersion: l.envoyVer, AnswersAdmin: true}
+	return &dataplanev1.SessionHello{
+		NodeId:          l.proxy.nodeID,
+		ProxyType:       l.proxy.proxyType,
+		Resource:        l.proxy.document,
+		LauncherVersion: l.cfg.Version,
+		EnvoyVersion:    l.envoyVer,
+		AnswersAdmin:    true,
+	}
 }
 
 // questions are what the zone may ask of Envoy's admin interface: nothing that changes it.
@@ -233,7 +256,8 @@ const (
 )
 
 // answer asks Envoy and hands the answer out in parts.
-func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion, answers chan<- *dataplanev1.AdminAnswer) {
+func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion,
+	answers chan<- *dataplanev1.AdminAnswer) {
 	say := func(a *dataplanev1.AdminAnswer) bool {
 		a.Id = q.GetId()
 		select {

@@ -13,8 +13,8 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 )
 
-// trust is how the zone's certificate is checked, and the CA that was found doing so: Envoy gets it as the only root for
-// its own connection to the zone.
+// trust is how the zone's certificate is checked, and the CA that was found doing so: Envoy gets it
+// as the only root for its own connection to the zone.
 type trust struct {
 	caFile string
 	skip   bool
@@ -75,7 +75,8 @@ var systemRoots = []string{
 	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", "/etc/ssl/cert.pem",
 }
 
-// envoyCA is the PEM that Envoy verifies the zone with; nil means that it verifies nothing (--tls-skip-verify).
+// envoyCA is the PEM that Envoy verifies the zone with; nil means that it verifies nothing
+// (--tls-skip-verify).
 func (t *trust) envoyCA() ([]byte, error) {
 	switch {
 	case t.skip:

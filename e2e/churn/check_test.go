@@ -30,9 +30,15 @@ import (
 type admin struct{ client *http.Client }
 
 func newAdmin(socket string) admin {
-	return admin{&http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}}
+	return admin{&http.Client{
+		Timeout: patience,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+			},
+		},
+	}}
 }
 
 func (a admin) fetch(path string) ([]byte, error) {
@@ -89,7 +95,8 @@ type loaded struct {
 }
 
 // take notes a resource; the body is of the type of into.
-func take(to map[string]loaded, version, updated string, a *anypb.Any, into proto.Message, name func() string) error {
+func take(to map[string]loaded, version, updated string, a *anypb.Any, into proto.Message,
+	name func() string) error {
 	if err := a.UnmarshalTo(into); err != nil {
 		return err
 	}
@@ -113,7 +120,8 @@ func (p *proxy) listeners() (map[string]loaded, error) {
 		}
 		s := l.GetActiveState()
 		m := &listenerv3.Listener{}
-		return take(out, s.GetVersionInfo(), s.GetLastUpdated().AsTime().String(), s.GetListener(), m, m.GetName)
+		return take(out, s.GetVersionInfo(), s.GetLastUpdated().AsTime().String(), s.GetListener(), m,
+			m.GetName)
 	})
 	return out, err
 }
@@ -126,7 +134,8 @@ func (p *proxy) clusters() (map[string]loaded, error) {
 			return err
 		}
 		m := &clusterv3.Cluster{}
-		return take(out, d.GetVersionInfo(), d.GetLastUpdated().AsTime().String(), d.GetCluster(), m, m.GetName)
+		return take(out, d.GetVersionInfo(), d.GetLastUpdated().AsTime().String(), d.GetCluster(), m,
+			m.GetName)
 	})
 	return out, err
 }
@@ -139,7 +148,8 @@ func (p *proxy) routes() (map[string]loaded, error) {
 			return err
 		}
 		m := &routev3.RouteConfiguration{}
-		return take(out, d.GetVersionInfo(), d.GetLastUpdated().AsTime().String(), d.GetRouteConfig(), m, m.GetName)
+		return take(out, d.GetVersionInfo(), d.GetLastUpdated().AsTime().String(), d.GetRouteConfig(), m,
+			m.GetName)
 	})
 	return out, err
 }
@@ -171,7 +181,9 @@ func (p *proxy) hosts() (map[string][]string, error) {
 		lines := []string{}
 		for _, h := range c.GetHostStatuses() {
 			s := h.GetAddress().GetSocketAddress()
-			lines = append(lines, hostLine(s, h.GetHealthStatus().GetEdsHealthStatus(), h.GetPriority(), h.GetWeight(), h.GetLocality()))
+			lines = append(lines,
+				hostLine(s, h.GetHealthStatus().GetEdsHealthStatus(), h.GetPriority(), h.GetWeight(),
+					h.GetLocality()))
 		}
 		slices.Sort(lines)
 		out[c.GetName()] = lines
@@ -179,11 +191,13 @@ func (p *proxy) hosts() (map[string][]string, error) {
 	return out, nil
 }
 
-func hostLine(s *corev3.SocketAddress, health corev3.HealthStatus, priority, weight uint32, l *corev3.Locality) string {
+func hostLine(s *corev3.SocketAddress, health corev3.HealthStatus, priority, weight uint32,
+	l *corev3.Locality) string {
 	if health == corev3.HealthStatus_UNKNOWN {
 		health = corev3.HealthStatus_HEALTHY
 	}
-	return fmt.Sprintf("%s:%d %s priority %d weight %d in %s/%s", s.GetAddress(), s.GetPortValue(), health, priority, max(weight, 1), l.GetZone(), l.GetSubZone())
+	return fmt.Sprintf("%s:%d %s priority %d weight %d in %s/%s", s.GetAddress(), s.GetPortValue(), health,
+		priority, max(weight, 1), l.GetZone(), l.GetSubZone())
 }
 
 // compare says how an Envoy differs from what the engine believes.
@@ -203,14 +217,16 @@ func (w *world) compare(p *proxy) error {
 			errs = append(errs, err)
 			continue
 		}
-		errs = append(errs, compareLoaded(part.typ, table, has, part.typ == delta.TypeListener && len(inPlace) > 0))
+		errs = append(errs, compareLoaded(part.typ, table, has,
+			part.typ == delta.TypeListener && len(inPlace) > 0))
 	}
 	errs = append(errs, w.compareHosts(p, table), w.compareSecrets(p, table))
 	return errors.Join(errs...)
 }
 
-// compareLoaded compares by content, and by version too unless those are known to be kept: of a listener of which nothing but
-// filter chains changed Envoy takes the new content into the old listener, which shows the version that it had.
+// compareLoaded compares by content, and by version too unless those are known to be kept: of a
+// listener of which nothing but filter chains changed Envoy takes the new content into the old
+// listener, which shows the version that it had.
 func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded, keptVersions bool) error {
 	var errs []error
 	should := map[string]bool{}
@@ -227,9 +243,12 @@ func compareLoaded(typ delta.Type, table *delta.Table, has map[string]loaded, ke
 		}
 		switch {
 		case !proto.Equal(want, l.body):
-			errs = append(errs, fmt.Errorf("%s %s of version %s is\n%v\nwant %s\n%v", typ, r.Name, l.version, l.body, r.Version, want))
+			errs = append(errs,
+				fmt.Errorf("%s %s of version %s is\n%v\nwant %s\n%v", typ, r.Name, l.version, l.body,
+					r.Version, want))
 		case l.version != r.Version && !keptVersions:
-			errs = append(errs, fmt.Errorf("%s %s has the version %s, want %s", typ, r.Name, l.version, r.Version))
+			errs = append(errs,
+				fmt.Errorf("%s %s has the version %s, want %s", typ, r.Name, l.version, r.Version))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(has)) {
@@ -254,8 +273,10 @@ func (w *world) compareHosts(p *proxy, table *delta.Table) error {
 		want := []string{}
 		for _, l := range cla.GetEndpoints() {
 			for _, e := range l.GetLbEndpoints() {
-				want = append(want, hostLine(e.GetEndpoint().GetAddress().GetSocketAddress(), e.GetHealthStatus(), l.GetPriority(),
-					e.GetLoadBalancingWeight().GetValue(), l.GetLocality()))
+				want = append(want,
+					hostLine(e.GetEndpoint().GetAddress().GetSocketAddress(), e.GetHealthStatus(),
+						l.GetPriority(),
+						e.GetLoadBalancingWeight().GetValue(), l.GetLocality()))
 			}
 		}
 		slices.Sort(want)
@@ -300,8 +321,8 @@ func portOf(l loaded) uint32 {
 	return l.body.(*listenerv3.Listener).GetAddress().GetSocketAddress().GetPortValue()
 }
 
-// reloads compares the listeners with those of the last look, and returns those that changed, came or went. One whose content
-// is as before and that was loaded anew is an error.
+// reloads compares the listeners with those of the last look, and returns those that changed, came
+// or went. One whose content is as before and that was loaded anew is an error.
 func (p *proxy) reloads() ([]change, error) {
 	now, err := p.listeners()
 	if err != nil {
@@ -320,7 +341,8 @@ func (p *proxy) reloads() ([]change, error) {
 		case !ok || !proto.Equal(was.body, l.body):
 			out = append(out, change{name, portOf(l)})
 		case was.updated != l.updated && was.version == l.version:
-			errs = append(errs, fmt.Errorf("listener %s was loaded anew with the same content, at %s", name, l.updated))
+			errs = append(errs,
+				fmt.Errorf("listener %s was loaded anew with the same content, at %s", name, l.updated))
 		}
 	}
 	for name, l := range before {

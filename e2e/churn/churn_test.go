@@ -76,7 +76,8 @@ func TestChurn(t *testing.T) {
 	steps := 0
 	group.Go(func() error {
 		defer stop()
-		for end := time.Now().Add(*lasting); (time.Now().Before(end) || steps < least) && ctx.Err() == nil; steps++ {
+		for end := time.Now().Add(*lasting); (time.Now().Before(end) || steps < least) &&
+			ctx.Err() == nil; steps++ {
 			did, revision, err := s.step()
 			if err == nil {
 				err = w.settled(revision)
@@ -109,19 +110,24 @@ func TestChurn(t *testing.T) {
 			t.Error(f)
 		}
 		if len(failed) > 10 {
-			t.Errorf("and %d more of %d requests of %s to %s", len(failed)-10, l.requests.Load(), l.caller.name, l.name)
+			t.Errorf("and %d more of %d requests of %s to %s", len(failed)-10, l.requests.Load(),
+				l.caller.name, l.name)
 		}
 		if n := changes[fmt.Sprint(l.caller.name, " ", firstOutbound+l.destination)]; len(l.ends) > n {
-			t.Errorf("connections of %s to %s were ended at %v, where the listener changed %d times", l.caller.name, l.name, l.ends, n)
+			t.Errorf("connections of %s to %s were ended at %v, where the listener changed %d times",
+				l.caller.name, l.name, l.ends, n)
 		}
 	}
 	if n := w.counter("meridian_delta_nacks_total"); n > 0 {
 		t.Errorf("%v responses were refused", n)
 	}
 	if steps < least || rolled < 1 || requests < 100 {
-		t.Errorf("hardly anything happened: %d steps, %d instances replaced, %d requests", steps, rolled, requests)
+		t.Errorf("hardly anything happened: %d steps, %d instances replaced, %d requests", steps, rolled,
+			requests)
 	}
-	t.Logf("%d Envoys: %d steps, %d instances replaced, %d requests, %d changes of listeners, %d connections ended by them", *envoys, steps, rolled, requests, total(changes), ends)
+	t.Logf("%d Envoys: %d steps, %d instances replaced, %d requests, %d changes of listeners, %d "+
+		"connections "+
+		"ended by them", *envoys, steps, rolled, requests, total(changes), ends)
 }
 
 func total(of map[string]int) (n int) {
@@ -131,8 +137,8 @@ func total(of map[string]int) (n int) {
 	return n
 }
 
-// populate starts a third of the Envoys as callers, the others as instances of services, and waits until every caller has
-// every service.
+// populate starts a third of the Envoys as callers, the others as instances of services, and waits
+// until every caller has every service.
 func (w *world) populate(s *walk) (callers []*proxy, instances map[string][]*proxy) {
 	w.t.Helper()
 	instances = map[string][]*proxy{}
@@ -177,8 +183,10 @@ func (w *world) populate(s *walk) (callers []*proxy, instances map[string][]*pro
 	return callers, instances
 }
 
-// roll replaces the oldest instance of one service after the other until ctx ends, and returns how many it replaced.
-func (w *world) roll(ctx context.Context, services []string, instances map[string][]*proxy) (n int, err error) {
+// roll replaces the oldest instance of one service after the other until ctx ends, and returns how
+// many it replaced.
+func (w *world) roll(ctx context.Context, services []string,
+	instances map[string][]*proxy) (n int, err error) {
 	for ; n == 0 || ctx.Err() == nil; n++ {
 		name := services[n%len(services)]
 		p, err := w.start(context.WithoutCancel(ctx), fmt.Sprintf("%s-new-%d", name, n), name)
@@ -197,8 +205,8 @@ func (w *world) roll(ctx context.Context, services []string, instances map[strin
 	return n, nil
 }
 
-// look compares Envoys with the engine: the listeners with those of the last look, of which only those may have changed that
-// what was done touches, or everything.
+// look compares Envoys with the engine: the listeners with those of the last look, of which only
+// those may have changed that what was done touches, or everything.
 func (w *world) look(ctx context.Context, did touch, changes map[string]int, everything bool) error {
 	var group errgroup.Group
 	group.SetLimit(4)

@@ -23,8 +23,8 @@ type load struct {
 	mu       sync.Mutex
 	failures []string
 	answers  map[string]int
-	// ends are the times at which Envoy ended a connection. That of one which the client gave up, as Go's does with one whose
-	// writer is slow to say that it is done, is not among them.
+	// ends are the times at which Envoy ended a connection. That of one which the client gave up,
+	// as Go's does with one whose writer is slow to say that it is done, is not among them.
 	ends []string
 	last *connection
 }
@@ -64,13 +64,17 @@ func (l *load) connect(conn net.Conn) net.Conn {
 // run sends a request every pause until ctx ends; the last one is let end.
 func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 	dialer := net.Dialer{Timeout: patience}
-	transport := &http.Transport{MaxConnsPerHost: 1, MaxIdleConnsPerHost: 1, DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil {
-			return nil, err
-		}
-		return l.connect(conn), nil
-	}}
+	transport := &http.Transport{
+		MaxConnsPerHost:     1,
+		MaxIdleConnsPerHost: 1,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return l.connect(conn), nil
+		},
+	}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: patience}
 	url := fmt.Sprintf("http://%s/", w.outbound(l.caller, l.destination))
@@ -82,8 +86,9 @@ func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 		l.requests.Add(1)
 		l.mu.Lock()
 		if err != nil {
-			l.failures = append(l.failures, fmt.Sprintf("%s %s to %s after %s: %v", begin.Format("15:04:05.000"), l.caller.name, l.name,
-				time.Since(begin).Round(time.Millisecond), err))
+			l.failures = append(l.failures,
+				fmt.Sprintf("%s %s to %s after %s: %v", begin.Format("15:04:05.000"), l.caller.name, l.name,
+					time.Since(begin).Round(time.Millisecond), err))
 		} else {
 			l.answers[who]++
 		}
@@ -109,7 +114,8 @@ func ask(client *http.Client, url string) (who string, last bool, err error) {
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%d %s (%s)", resp.StatusCode, strings.TrimSpace(string(body)), resp.Header.Get("x-envoy-upstream-service-time"))
+		err = fmt.Errorf("%d %s (%s)", resp.StatusCode, strings.TrimSpace(string(body)),
+			resp.Header.Get("x-envoy-upstream-service-time"))
 	}
 	return strings.TrimSpace(string(body)), resp.Close, err
 }

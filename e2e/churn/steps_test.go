@@ -96,8 +96,8 @@ type conf struct {
 	kind mesh.Kind
 	// inbound policies are of the instances that are called, and change their listener.
 	inbound bool
-	// listener says that a policy of calls changes the listener at which the service is called; the others change clusters
-	// or routes.
+	// listener says that a policy of calls changes the listener at which the service is called; the
+	// others change clusters or routes.
 	listener bool
 	text     func(n int) string
 }
@@ -114,21 +114,26 @@ func (c conf) touches(what, service string) touch {
 
 var policies = []conf{
 	{mesh.KindMeshTimeout, false, true, func(n int) string {
-		return fmt.Sprintf("{idleTimeout: %dm, http: {requestTimeout: %ds, streamIdleTimeout: %dm}}", 30+n%9, 20+n%7, 10+n%5)
+		return fmt.Sprintf("{idleTimeout: %dm, http: {requestTimeout: %ds, streamIdleTimeout: %dm}}", 30+n%9,
+			20+n%7, 10+n%5)
 	}},
-	{mesh.KindMeshTimeout, true, false, func(n int) string { return fmt.Sprintf("{http: {requestTimeout: %ds}}", 20+n%9) }},
+	{mesh.KindMeshTimeout, true, false,
+		func(n int) string { return fmt.Sprintf("{http: {requestTimeout: %ds}}", 20+n%9) }},
 	{mesh.KindMeshRetry, false, false, func(n int) string {
 		return fmt.Sprintf("{http: {numRetries: %d, perTryTimeout: %ds}}", 1+n%5, 10+n%4)
 	}},
 	{mesh.KindMeshCircuitBreaker, false, false, func(n int) string {
-		return fmt.Sprintf("{connectionLimits: {maxConnections: %d, maxRequests: %d}, outlierDetection: {interval: 1s, detectors: {totalFailures: {consecutive: %d}}}}",
+		return fmt.Sprintf("{connectionLimits: {maxConnections: %d, maxRequests: %d}, outlierDetection: "+
+			"{interval: 1s, detectors: {totalFailures: {consecutive: %d}}}}",
 			500+n, 600+n, 20+n%9)
 	}},
 	{mesh.KindMeshLoadBalancingStrategy, false, false, func(n int) string {
-		return "{loadBalancer: {type: " + []string{"RoundRobin", "LeastRequest", "Random", "RingHash", "Maglev"}[n%5] + "}}"
+		return "{loadBalancer: {type: " +
+			[]string{"RoundRobin", "LeastRequest", "Random", "RingHash", "Maglev"}[n%5] + "}}"
 	}},
 	{mesh.KindMeshHealthCheck, false, false, func(n int) string {
-		return fmt.Sprintf("{interval: 1s, timeout: %ds, unhealthyThreshold: 3, healthyThreshold: 1, http: {path: /%d, expectedStatuses: [200]}}", 10+n%9, n)
+		return fmt.Sprintf("{interval: 1s, timeout: %ds, unhealthyThreshold: 3, healthyThreshold: 1, http: "+
+			"{path: /%d, expectedStatuses: [200]}}", 10+n%9, n)
 	}},
 	{mesh.KindMeshRateLimit, true, false, func(n int) string {
 		return fmt.Sprintf("{local: {http: {requestRate: {num: %d, interval: 1s}}}}", 100000+n)
@@ -141,12 +146,13 @@ var policies = []conf{
 	}},
 }
 
-// touch says what a step did, and of which service it may change the listeners: those of its instances for what comes in,
-// and those of everybody at which it is called.
+// touch says what a step did, and of which service it may change the listeners: those of its
+// instances for what comes in, and those of everybody at which it is called.
 type touch struct{ what, inbound, outbound string }
 
-// step writes the next change, in one commit or several that follow at once, and says what it was. Changes that depend on
-// each other are written in the order in which a person would, without a pause.
+// step writes the next change, in one commit or several that follow at once, and says what it was.
+// Changes that depend on each other are written in the order in which a person would, without a
+// pause.
 func (s *walk) step() (did touch, revision uint64, err error) {
 	s.turn++
 	switch pick := s.rand.IntN(10); {
@@ -159,7 +165,8 @@ func (s *walk) step() (did touch, revision uint64, err error) {
 	}
 }
 
-// serviceStep makes an extra service, points it at other instances, or takes it away, the route that uses it first.
+// serviceStep makes an extra service, points it at other instances, or takes it away, the route
+// that uses it first.
 func (s *walk) serviceStep() (touch, uint64, error) {
 	name := s.extras[s.rand.IntN(len(s.extras))]
 	if s.there[name] && s.rand.IntN(2) == 0 {

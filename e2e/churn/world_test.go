@@ -35,7 +35,8 @@ import (
 const (
 	zoneName = "east"
 	meshName = "default"
-	// proxyPort and appPort of every workload, at an address of its own; its outbounds begin at firstOutbound.
+	// proxyPort and appPort of every workload, at an address of its own; its outbounds begin at
+	// firstOutbound.
 	proxyPort, appPort, firstOutbound = 8080, 18080, 10001
 	// patience is for one thing to happen on a machine that has much to do.
 	patience = 30 * time.Second
@@ -76,8 +77,15 @@ func envoyBinary(t *testing.T) string {
 
 func newWorld(t *testing.T, destinations []string) *world {
 	t.Helper()
-	w := &world{t: t, bin: envoyBinary(t), net: fmt.Sprintf("127.%d.%d", 150+os.Getpid()/250%100, 1+os.Getpid()%250), registry: prometheus.NewRegistry(),
-		ca: filepath.Join(t.TempDir(), "ca.pem"), destinations: destinations, proxies: map[string]*proxy{}}
+	w := &world{
+		t:            t,
+		bin:          envoyBinary(t),
+		net:          fmt.Sprintf("127.%d.%d", 150+os.Getpid()/250%100, 1+os.Getpid()%250),
+		registry:     prometheus.NewRegistry(),
+		ca:           filepath.Join(t.TempDir(), "ca.pem"),
+		destinations: destinations,
+		proxies:      map[string]*proxy{},
+	}
 	st, err := embedded.Open(embedded.Config{InMemory: true})
 	if err != nil {
 		t.Fatal(err)
@@ -90,8 +98,15 @@ func newWorld(t *testing.T, destinations []string) *world {
 	if err := os.WriteFile(w.ca, w.server.CAPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.zone, err = zone.New(zone.Config{Name: zoneName, Store: st, Server: w.server, Instance: "churn", XDSAddr: "127.0.0.1:0", Registry: w.registry,
-		Logger: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))})
+	w.zone, err = zone.New(zone.Config{
+		Name:     zoneName,
+		Store:    st,
+		Server:   w.server,
+		Instance: "churn",
+		XDSAddr:  "127.0.0.1:0",
+		Registry: w.registry,
+		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +160,10 @@ func (w *world) remove(kind mesh.Kind, name string) (uint64, error) {
 	if kind == mesh.KindMeshService {
 		k.Zone = zoneName
 	}
-	res, err := w.store.Commit(context.Background(), store.Txn{Actor: "test", Ops: []store.Op{store.Delete{Key: k}}})
+	res, err := w.store.Commit(context.Background(), store.Txn{
+		Actor: "test",
+		Ops:   []store.Op{store.Delete{Key: k}},
+	})
 	return res.Revision, err
 }
 
@@ -221,13 +239,24 @@ func (w *world) outbound(p *proxy, destination int) string {
 func (w *world) start(ctx context.Context, name, service string) (*proxy, error) {
 	w.mu.Lock()
 	w.hosts = w.hosts%250 + 1
-	p := &proxy{name: name, service: service, address: fmt.Sprintf("%s.%d", w.net, w.hosts), stop: make(chan os.Signal, 2), ended: make(chan struct{})}
+	p := &proxy{
+		name:    name,
+		service: service,
+		address: fmt.Sprintf("%s.%d", w.net, w.hosts),
+		stop:    make(chan os.Signal, 2),
+		ended:   make(chan struct{}),
+	}
 	w.mu.Unlock()
 	listener, err := net.Listen("tcp", net.JoinHostPort(p.address, fmt.Sprint(appPort)))
 	if err != nil {
 		return nil, err
 	}
-	p.app = &http.Server{Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(rw, name) }), ReadHeaderTimeout: patience}
+	p.app = &http.Server{
+		Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
+			_, _ = fmt.Fprintln(rw, name)
+		}),
+		ReadHeaderTimeout: patience,
+	}
 	w.running.Go(func() { _ = p.app.Serve(listener) })
 
 	doc := fmt.Sprintf(`
@@ -241,9 +270,13 @@ networking:
   outbound:
 `, meshName, name, service, p.address, proxyPort, appPort, service)
 	for i, d := range w.destinations {
-		doc += fmt.Sprintf("  - {address: %s, port: %d, backendRef: {kind: MeshService, name: %s, port: 80}}\n", p.address, firstOutbound+i, d)
+		doc += fmt.Sprintf("  - {address: %s, port: %d, backendRef: {kind: MeshService, name: %s, "+
+			"port: 80}}\n", p.address, firstOutbound+i, d)
 	}
-	token, err := w.zone.Tokens().IssueDataplane(ctx, tokens.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(ctx, tokens.DataplaneClaims{
+		Mesh: meshName,
+		Name: name,
+	}, time.Hour)
 	if err != nil {
 		return nil, err
 	}
@@ -255,8 +288,21 @@ networking:
 		return nil, err
 	}
 	p.admin = newAdmin(filepath.Join(dir, "admin.sock"))
-	l, err := launcher.New(launcher.Config{CP: "https://" + w.zone.Addresses()[zone.XDS], Resource: []byte(doc), ProxyType: "dataplane", Token: token, CAFile: w.ca,
-		Envoy: w.bin, EnvoyLogLevel: "warning", Concurrency: 1, WorkDir: dir, DrainTime: 10 * time.Second, Stop: p.stop, Stdout: p.log, Stderr: p.log})
+	l, err := launcher.New(launcher.Config{
+		CP:            "https://" + w.zone.Addresses()[zone.XDS],
+		Resource:      []byte(doc),
+		ProxyType:     "dataplane",
+		Token:         token,
+		CAFile:        w.ca,
+		Envoy:         w.bin,
+		EnvoyLogLevel: "warning",
+		Concurrency:   1,
+		WorkDir:       dir,
+		DrainTime:     10 * time.Second,
+		Stop:          p.stop,
+		Stdout:        p.log,
+		Stderr:        p.log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +412,9 @@ func (w *world) called(ctx context.Context, p *proxy) error {
 				}
 				for _, l := range cla.GetEndpoints() {
 					for _, e := range l.GetLbEndpoints() {
-						found = found || e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress() == p.address && e.GetHealthStatus() != corev3.HealthStatus_UNHEALTHY
+						found = found ||
+							e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress() == p.address &&
+								e.GetHealthStatus() != corev3.HealthStatus_UNHEALTHY
 					}
 				}
 			}

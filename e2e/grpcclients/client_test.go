@@ -77,18 +77,21 @@ func (c *goClient) call(cmd command) map[string]int {
 	c.t.Helper()
 	conn := c.conns[cmd.Target]
 	if conn == nil {
-		creds, err := xdscreds.NewClientCredentials(xdscreds.ClientOptions{FallbackCreds: insecure.NewCredentials()})
+		creds, err := xdscreds.NewClientCredentials(
+			xdscreds.ClientOptions{FallbackCreds: insecure.NewCredentials()})
 		if err != nil {
 			c.t.Fatal(err)
 		}
-		if conn, err = grpc.NewClient(cmd.Target, grpc.WithTransportCredentials(creds), grpc.WithResolvers(c.resolver)); err != nil {
+		if conn, err = grpc.NewClient(cmd.Target, grpc.WithTransportCredentials(creds),
+			grpc.WithResolvers(c.resolver)); err != nil {
 			c.t.Fatal(err)
 		}
 		c.conns[cmd.Target] = conn
 	}
 	out := map[string]int{}
 	for range cmd.Calls {
-		ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(context.Background(), metadata.New(cmd.Metadata)),
+		ctx, cancel := context.WithTimeout(metadata.NewOutgoingContext(context.Background(),
+			metadata.New(cmd.Metadata)),
 			time.Duration(cmd.Timeout*float64(time.Second)))
 		var who wrapperspb.StringValue
 		if err := conn.Invoke(ctx, "/meridian.test.Echo/Who", &emptypb.Empty{}, &who); err != nil {
@@ -203,7 +206,8 @@ func startPython(t *testing.T, bootstrap []byte) client {
 	var env []string
 	if exec.Command(python, "-c", "import grpc; grpc.xds_channel_credentials").Run() != nil {
 		dir := libs(t, "python", func(dir string) {
-			run(t, dir, python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target", dir, "grpcio>=1.60")
+			run(t, dir, python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target",
+				dir, "grpcio>=1.60")
 		})
 		env = append(env, "PYTHONPATH="+dir)
 	}
@@ -219,7 +223,8 @@ func startNode(t *testing.T, bootstrap []byte) client {
 		if err := os.WriteFile(filepath.Join(dir, "package.json"), []byte("{}"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		run(t, dir, tool(t, "npm"), "install", "--silent", "--no-audit", "--no-fund", "@grpc/grpc-js@^1.14", "@grpc/grpc-js-xds@^1.14")
+		run(t, dir, tool(t, "npm"), "install", "--silent", "--no-audit", "--no-fund", "@grpc/grpc-js@^1.14",
+			"@grpc/grpc-js-xds@^1.14")
 	})
 	cmd := exec.Command(node, script(t, "client.js"))
 	cmd.Env = []string{"NODE_PATH=" + filepath.Join(dir, "node_modules")}

@@ -34,7 +34,10 @@ func libs(t *testing.T, language string, install func(dir string)) string {
 func TestMain(m *testing.M) {
 	code := m.Run()
 	// grpc-go keeps watching a client's files after its last connection has ended.
-	if err := goleak.Find(goleak.IgnoreAnyFunction("google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run")); err != nil && code == 0 {
+	if err := goleak.Find(
+		goleak.IgnoreAnyFunction(
+			"google.golang.org/grpc/credentials/tls/certprovider/pemfile.(*watcher).run")); err != nil &&
+		code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
@@ -51,7 +54,8 @@ type story struct {
 	client client
 }
 
-// eventually calls until the counts are as wanted: a change reaches a client's calls some moments after it took it.
+// eventually calls until the counts are as wanted: a change reaches a client's calls some moments
+// after it took it.
 func (s *story) eventually(what string, cmd command, ok func(map[string]int) bool) {
 	s.t.Helper()
 	if cmd.Timeout == 0 {
@@ -153,8 +157,12 @@ func (s *story) tell() {
 		service("flights-v2", one.port, "kuma.io/service: flights, version: v2"))
 	s.client = s.start(t, s.bootstrap("web-1", s.address(), s.inClear, ""))
 
-	for _, name := range []string{"flight-search", "flight-search:8080", "flight-search.svc.kongair.mesh", "flight-search.svc.kongair.mesh:8080"} {
-		s.eventually("both instances by "+name, command{Target: "xds:///" + name, Calls: 20}, only("one", "two"))
+	for _, name := range []string{"flight-search", "flight-search:8080", "flight-search.svc.kongair.mesh",
+		"flight-search.svc.kongair.mesh:8080"} {
+		s.eventually("both instances by "+name, command{
+			Target: "xds:///" + name,
+			Calls:  20,
+		}, only("one", "two"))
 	}
 	target := "xds:///flight-search.svc.kongair.mesh:8080"
 
@@ -175,8 +183,16 @@ func (s *story) tell() {
   default: {backendRefs: [{kind: MeshService, name: flights-v2, port: 8080}]}
 - matches: [{path: {type: PathPrefix, value: /}}]
   default: {backendRefs: [{kind: MeshService, name: flights-v1, port: 8080}]}`))
-	s.eventually("by a header", command{Target: target, Calls: 20, Metadata: map[string]string{"x-version": "v2"}}, only("two"))
-	s.eventually("by a pattern", command{Target: target, Calls: 20, Metadata: map[string]string{"x-version": "v7"}}, only("two"))
+	s.eventually("by a header", command{
+		Target:   target,
+		Calls:    20,
+		Metadata: map[string]string{"x-version": "v2"},
+	}, only("two"))
+	s.eventually("by a pattern", command{
+		Target:   target,
+		Calls:    20,
+		Metadata: map[string]string{"x-version": "v7"},
+	}, only("two"))
 	s.eventually("without the header", command{Target: target, Calls: 20}, only("one"))
 
 	one.flaky.Store(uint32(codes.Unavailable))
@@ -185,7 +201,8 @@ func (s *story) tell() {
 	if n := one.calls.Load() - before; n < 40 {
 		t.Errorf("%d attempts for 20 calls of which each fails once", n)
 	}
-	// What a policy says of gRPC's own conditions holds, and pauses that a library would refuse, or not wait for, are bounded.
+	// What a policy says of gRPC's own conditions holds, and pauses that a library would refuse, or
+	// not wait for, are bounded.
 	s.apply(retry)
 	one.flaky.Store(uint32(codes.ResourceExhausted))
 	s.eventually("retried as a policy says", command{Target: target, Calls: 20}, only("one"))
@@ -204,7 +221,11 @@ func (s *story) tell() {
     - {kind: MeshService, name: flights-v1, port: 8080, weight: 4294967295}
     - {kind: MeshService, name: flights-v2, port: 8080, weight: 4294967295}`))
 	s.eventually("half and half", command{Target: target, Calls: 50}, only("one", "two"))
-	s.eventually("no weight fails", command{Target: target, Calls: 2, Metadata: map[string]string{"x-none": "1"}}, failing("UNAVAILABLE"))
+	s.eventually("no weight fails", command{
+		Target:   target,
+		Calls:    2,
+		Metadata: map[string]string{"x-none": "1"},
+	}, failing("UNAVAILABLE"))
 
 	// What the library cannot take is left out; the rest holds. What it would be wrong without fails.
 	s.apply(route(`
@@ -224,13 +245,25 @@ func (s *story) tell() {
     - {type: RequestMirror, requestMirror: {percentage: 50, backendRef: {kind: MeshService, name: flights-v1, port: 8080}}}
     backendRefs: [{kind: MeshService, name: flights-v2, port: 8080}]`))
 	s.eventually("rewrites are left out", command{Target: target, Calls: 20}, only("two"))
-	s.eventually("a redirect fails", command{Target: target, Calls: 2, Metadata: map[string]string{"x-away": "1"}}, failing("UNAVAILABLE"))
-	s.eventually("no backend fails", command{Target: target, Calls: 2, Metadata: map[string]string{"x-nobody": "1"}}, failing("UNAVAILABLE"))
+	s.eventually("a redirect fails", command{
+		Target:   target,
+		Calls:    2,
+		Metadata: map[string]string{"x-away": "1"},
+	}, failing("UNAVAILABLE"))
+	s.eventually("no backend fails", command{
+		Target:   target,
+		Calls:    2,
+		Metadata: map[string]string{"x-nobody": "1"},
+	}, failing("UNAVAILABLE"))
 
 	s.remove(mesh.Key{Kind: mesh.KindMeshHTTPRoute, Mesh: meshName, Name: "flights"})
 	s.eventually("both again", command{Target: target, Calls: 20}, only("one", "two"))
 	three := serve(t, "three", "127.0.0.3", one.port, nil)
-	again := &backend{name: "three-again", address: three.address, port: three.port} // as after a restart under another name
+	again := &backend{
+		name:    "three-again",
+		address: three.address,
+		port:    three.port,
+	} // as after a restart under another name
 	s.apply(three.dataplane("v3") + again.dataplane("v3"))
 	s.eventually("a new instance", command{Target: target, Calls: 30}, only("one", "two", "three"))
 	s.remove(mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Zone: zoneName, Name: "one"})

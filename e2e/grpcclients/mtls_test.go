@@ -29,8 +29,9 @@ mtls:
   backends: [{name: ca, type: builtin, mode: STRICT}]
 `
 
-// certificates asks the zone for a dataplane's certificate and the roots of its mesh, by state-of-the-world ADS, and
-// writes them where a file_watcher reads them. text is the Dataplane, empty if the zone has it.
+// certificates asks the zone for a dataplane's certificate and the roots of its mesh, by
+// state-of-the-world ADS, and writes them where a file_watcher reads them. text is the Dataplane,
+// empty if the zone has it.
 func (w *world) certificates(name, text string) string {
 	w.t.Helper()
 	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
@@ -62,8 +63,11 @@ func (w *world) certificates(name, text string) string {
 		w.t.Fatal(err)
 	}
 	identity, ca := "system_mtls_identity_"+meshName, "system_mtls_ca_"+meshName
-	req := &discoveryv3.DiscoveryRequest{Node: &corev3.Node{Id: meshName + "." + name, Metadata: meta},
-		TypeUrl: "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret", ResourceNames: []string{identity, ca}}
+	req := &discoveryv3.DiscoveryRequest{
+		Node:          &corev3.Node{Id: meshName + "." + name, Metadata: meta},
+		TypeUrl:       "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+		ResourceNames: []string{identity, ca},
+	}
 	dir := w.t.TempDir()
 	files := map[string][]byte{}
 	send := func() {
@@ -127,10 +131,15 @@ func serverTLS(t *testing.T, dir string) *tls.Config {
 	}
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(ca)
-	return &tls.Config{Certificates: []tls.Certificate{cert}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots}
+	return &tls.Config{
+		Certificates: []tls.Certificate{cert},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    roots,
+	}
 }
 
-// TestMutualTLS: in a mesh that demands mTLS, a client with a certificate calls, and one without fails and is told why.
+// TestMutualTLS: in a mesh that demands mTLS, a client with a certificate calls, and one without
+// fails and is told why.
 func TestMutualTLS(t *testing.T) {
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
@@ -143,7 +152,8 @@ func TestMutualTLS(t *testing.T) {
 			s.write(one.dataplane("v1") + service("flight-search", one.port, "kuma.io/service: flights"))
 			serve(t, "one", one.address, one.port, serverTLS(t, s.certificates("one", "")))
 
-			certificates := s.certificates("web-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
+			certificates := s.certificates("web-1",
+				fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
 				"inbound":[{"port":9,"tags":{"kuma.io/service":"web"}}]}}`, meshName))
 			s.client = s.start(t, s.bootstrap("web-1", s.address(), s.inClear, certificates))
 			call := command{Target: "xds:///flight-search", Calls: 5}

@@ -43,14 +43,18 @@ func TestSidecar(t *testing.T) {
 			s := &story{world: w, library: lib}
 			s.write(strict)
 			app := serve(t, "app", "127.0.0.1", 0, nil)
-			s.sidecar(bin, "flights-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
+			s.sidecar(bin, "flights-1",
+
+				fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
 				{"port":%d,"serviceAddress":"127.0.0.1","tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, app.port))
 			s.write(service("flight-search", app.port, "kuma.io/service: flights"))
-			certificates := s.certificates("web-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
+			certificates := s.certificates("web-1",
+				fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
 				"inbound":[{"port":9,"tags":{"kuma.io/service":"web"}}]}}`, meshName))
 			s.client = s.start(t, s.bootstrap("web-1", s.address(), s.inClear, certificates))
 			call := command{Target: "xds:///flight-search", Calls: 5}
-			s.eventually("nobody may call", call, func(got map[string]int) bool { return failing("RBAC: ACCESS DENIED")(got) })
+			s.eventually("nobody may call", call,
+				func(got map[string]int) bool { return failing("RBAC: ACCESS DENIED")(got) })
 			s.write(permission)
 			s.eventually("who is permitted calls", call, only("app"))
 		})
@@ -62,17 +66,27 @@ func testBetweenSidecars(t *testing.T, bin string) {
 	w := newWorld(t)
 	w.write(strict)
 	app := serve(t, "app", "127.0.0.1", 0, nil)
-	w.sidecar(bin, "flights-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
+	w.sidecar(bin, "flights-1",
+
+		fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
 		{"port":%d,"serviceAddress":"127.0.0.1","tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, app.port))
 	w.write(service("flight-search", app.port, "kuma.io/service: flights") + "---" + permission)
-	w.sidecar(bin, "web-1", fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
+	w.sidecar(bin, "web-1",
+		fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
 		"inbound":[{"port":9999,"tags":{"kuma.io/service":"web"}}],
 		"outbound":[{"address":"127.0.0.9","port":%d,"backendRef":{"kind":"MeshService","name":"flight-search","port":8080}}]}}`, meshName, app.port))
 	s := &story{world: w, client: &goClient{t: t, conns: map[string]*grpc.ClientConn{}}}
 	c := s.client.(*goClient)
 	target := fmt.Sprintf("passthrough:///127.0.0.9:%d", app.port)
-	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(grpc.ConnectParams{
-		Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, MaxDelay: 100 * time.Millisecond, Multiplier: 1}, MinConnectTimeout: time.Second}))
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff: backoff.Config{
+				BaseDelay:  50 * time.Millisecond,
+				MaxDelay:   100 * time.Millisecond,
+				Multiplier: 1,
+			},
+			MinConnectTimeout: time.Second,
+		}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,8 +118,16 @@ func (w *world) sidecar(bin, name, document string) {
 		}
 		return p
 	}
-	b, err := bootstrap.Build(bootstrap.Config{NodeID: meshName + "." + name, ProxyType: "dataplane", Resource: document, Host: host, Port: uint32(port),
-		CA: w.server.CAPEM, TokenFile: file("token", []byte(w.token(name))), AdminSocket: filepath.Join(dir, "admin.sock")})
+	b, err := bootstrap.Build(bootstrap.Config{
+		NodeID:      meshName + "." + name,
+		ProxyType:   "dataplane",
+		Resource:    document,
+		Host:        host,
+		Port:        uint32(port),
+		CA:          w.server.CAPEM,
+		TokenFile:   file("token", []byte(w.token(name))),
+		AdminSocket: filepath.Join(dir, "admin.sock"),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -113,7 +135,8 @@ func (w *world) sidecar(bin, name, document string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cmd := exec.Command(bin, "-c", file("bootstrap.json", doc), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error")
+	cmd := exec.Command(bin, "-c", file("bootstrap.json", doc), "--use-dynamic-base-id", "--concurrency", "1",
+		"--log-level", "error")
 	cmd.Stderr = &logWriter{w.t}
 	if err := cmd.Start(); err != nil {
 		w.t.Fatal(err)

@@ -66,12 +66,26 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ctx: ctx, store: st, server: server, registry: prometheus.NewRegistry(), ca: filepath.Join(t.TempDir(), "ca.pem")}
+	w := &world{
+		t:        t,
+		ctx:      ctx,
+		store:    st,
+		server:   server,
+		registry: prometheus.NewRegistry(),
+		ca:       filepath.Join(t.TempDir(), "ca.pem"),
+	}
 	if err := os.WriteFile(w.ca, server.CAPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	w.zone, err = zone.New(zone.Config{Name: zoneName, Store: st, Server: server, Instance: "test", XDSAddr: "127.0.0.1:0",
-		Registry: w.registry, Logger: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))})
+	w.zone, err = zone.New(zone.Config{
+		Name:     zoneName,
+		Store:    st,
+		Server:   server,
+		Instance: "test",
+		XDSAddr:  "127.0.0.1:0",
+		Registry: w.registry,
+		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +144,10 @@ func (w *world) write(text string) uint64 {
 
 func (w *world) remove(k mesh.Key) {
 	w.t.Helper()
-	if _, err := w.store.Commit(w.ctx, store.Txn{Actor: "test", Ops: []store.Op{store.Delete{Key: k}}}); err != nil {
+	if _, err := w.store.Commit(w.ctx, store.Txn{
+		Actor: "test",
+		Ops:   []store.Op{store.Delete{Key: k}},
+	}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -158,15 +175,18 @@ func (w *world) token(name string) string {
 	if err := w.zone.Tokens().EnsureMeshKey(w.ctx, meshName); err != nil {
 		w.t.Fatal(err)
 	}
-	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: meshName, Name: name}, time.Hour)
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{
+		Mesh: meshName,
+		Name: name,
+	}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	return token
 }
 
-// bootstrap is the document that a gRPC client of a dataplane starts with. in says that it reaches the zone in clear text
-// at the address; certificates is the directory with its files, or empty.
+// bootstrap is the document that a gRPC client of a dataplane starts with. in says that it reaches
+// the zone in clear text at the address; certificates is the directory with its files, or empty.
 func (w *world) bootstrap(name, address string, inClear bool, certificates string) []byte {
 	w.t.Helper()
 	type object = map[string]any
@@ -175,12 +195,14 @@ func (w *world) bootstrap(name, address string, inClear bool, certificates strin
 		creds = object{"type": "insecure"}
 	}
 	meta := object{"dataplane.token": w.token(name), "dataplane.resource": document(name)}
-	doc := object{"xds_servers": []any{object{"server_uri": address, "channel_creds": []any{creds}, "server_features": []any{"xds_v3"}}},
+	doc := object{"xds_servers": []any{object{"server_uri": address, "channel_creds": []any{creds},
+		"server_features": []any{"xds_v3"}}},
 		"node": object{"id": meshName + "." + name, "locality": object{"zone": zoneName}, "metadata": meta}}
 	if certificates != "" {
 		meta["dataplane.certificateProvider"] = "mesh"
 		doc["certificate_providers"] = object{"mesh": object{"plugin_name": "file_watcher", "config": object{
-			"certificate_file": filepath.Join(certificates, "cert.pem"), "private_key_file": filepath.Join(certificates, "key.pem"),
+			"certificate_file":    filepath.Join(certificates, "cert.pem"),
+			"private_key_file":    filepath.Join(certificates, "key.pem"),
 			"ca_certificate_file": filepath.Join(certificates, "ca.pem"), "refresh_interval": "1s"}}}
 	}
 	out, err := json.Marshal(doc)
@@ -191,10 +213,12 @@ func (w *world) bootstrap(name, address string, inClear bool, certificates strin
 }
 
 func document(name string) string {
-	return fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":%q,"networking":{"address":"127.0.0.1"}}`, meshName, name)
+	return fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":%q,"networking":{"address":"127.0.0.1"}}`,
+		meshName, name)
 }
 
-// forward listens on loopback in clear text for clients that cannot do better, and passes bytes to the zone over TLS.
+// forward listens on loopback in clear text for clients that cannot do better, and passes bytes to
+// the zone over TLS.
 func (w *world) forward() string {
 	w.t.Helper()
 	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
@@ -262,18 +286,26 @@ func serve(t *testing.T, name, address string, port int, config *tls.Config) *ba
 		opts = append(opts, grpc.Creds(credentials.NewTLS(config)))
 	}
 	g := grpc.NewServer(opts...)
-	g.RegisterService(&grpc.ServiceDesc{ServiceName: "meridian.test.Echo", HandlerType: (*any)(nil), Methods: []grpc.MethodDesc{{
-		MethodName: "Who", Handler: func(_ any, ctx context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
-			if err := decode(&emptypb.Empty{}); err != nil {
-				return nil, err
-			}
-			b.calls.Add(1)
-			md, _ := metadata.FromIncomingContext(ctx)
-			if code := codes.Code(b.flaky.Load()); code != codes.OK && len(md.Get("grpc-previous-rpc-attempts")) == 0 {
-				return nil, status.Error(code, "not at the first attempt")
-			}
-			return wrapperspb.String(name), nil
-		}}}}, struct{}{})
+	g.RegisterService(&grpc.ServiceDesc{
+		ServiceName: "meridian.test.Echo",
+		HandlerType: (*any)(nil),
+		Methods: []grpc.MethodDesc{{
+			MethodName: "Who",
+			Handler: func(_ any, ctx context.Context, decode func(any) error,
+				_ grpc.UnaryServerInterceptor) (any, error) {
+				if err := decode(&emptypb.Empty{}); err != nil {
+					return nil, err
+				}
+				b.calls.Add(1)
+				md, _ := metadata.FromIncomingContext(ctx)
+				if code := codes.Code(b.flaky.Load()); code != codes.OK &&
+					len(md.Get("grpc-previous-rpc-attempts")) == 0 {
+					return nil, status.Error(code, "not at the first attempt")
+				}
+				return wrapperspb.String(name), nil
+			},
+		}},
+	}, struct{}{})
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(l) }()
 	var once sync.Once

@@ -18,23 +18,28 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-// TestDiffNamesWhoHears: of random policies of every kind, what global says of them beforehand is which proxies of which zones
-// hear of them when they are written, and nobody hears of the question.
+// TestDiffNamesWhoHears: of random policies of every kind, what global says of them beforehand is
+// which proxies of which zones hear of them when they are written, and nobody hears of the
+// question.
 func TestDiffNamesWhoHears(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
-	proxies := map[string]*proxy{"us-east/p": w.sidecar("us-east", "p", "http", "127.0.0.1"), "us-east/q": w.sidecar("us-east", "q", "grpc", "127.0.0.2"),
+	proxies := map[string]*proxy{"us-east/p": w.sidecar("us-east", "p", "http", "127.0.0.1"),
+		"us-east/q": w.sidecar("us-east", "q", "grpc", "127.0.0.2"),
 		"eu-west/r": w.sidecar("eu-west", "r", "http", "127.0.0.3")}
-	// All have all services, with their addresses, and the instances of their own zone; so nothing of this is still on its way.
+	// All have all services, with their addresses, and the instances of their own zone; so nothing
+	// of this is still on its way.
 	for name, p := range proxies {
 		home, _, _ := strings.Cut(name, "/")
 		services := map[string][]string{"kri_msvc_default_us-east__http_9001": {"127.0.0.1:9001 0 healthy"},
-			"kri_msvc_default_us-east__grpc_9001": {"127.0.0.2:9001 0 healthy"}, "kri_msvc_default_eu-west__http_9001": {"127.0.0.3:9001 0 healthy"}}
+			"kri_msvc_default_us-east__grpc_9001": {"127.0.0.2:9001 0 healthy"},
+			"kri_msvc_default_eu-west__http_9001": {"127.0.0.3:9001 0 healthy"}}
 		err := p.Wait(w.ctx, func(s *xdstest.State) bool {
 			for kri, want := range services {
 				if !strings.Contains(kri, home) {
 					want = nil
 				}
-				if _, ok := s.Resources[xdstest.Listener][kri]; !ok || !slices.Equal(endpoints(s, kri), want) {
+				if _, ok := s.Resources[xdstest.Listener][kri]; !ok ||
+					!slices.Equal(endpoints(s, kri), want) {
 					return false
 				}
 			}
@@ -73,7 +78,8 @@ func TestDiffNamesWhoHears(t *testing.T) {
 		if aimed := policy.Clone(); r.IntN(2) == 0 { // at one proxy
 			m := aimed.Spec.ProtoReflect()
 			ref := &meshv1.TargetRef{Kind: "Dataplane", Name: []string{"p", "q", "r"}[r.IntN(3)]}
-			m.Set(m.Descriptor().Fields().ByName("target_ref"), protoreflect.ValueOfMessage(ref.ProtoReflect()))
+			m.Set(m.Descriptor().Fields().ByName("target_ref"),
+				protoreflect.ValueOfMessage(ref.ProtoReflect()))
 			if _, err := mesh.Validate(aimed); err == nil {
 				policy = aimed
 			}

@@ -17,17 +17,24 @@ import (
 )
 
 func timeout(d time.Duration) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}, Spec: &meshv1.MeshTimeout{
-		TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-		To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}}}},
-	}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
+		Spec: &meshv1.MeshTimeout{
+			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+			To: []*meshv1.MeshTimeout_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+
+				Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+			}},
+		},
+	}
 }
 
 // TestPolicyReachesBothZones: a policy written at global is with every proxy of both zones when Wait returns.
 func TestPolicyReachesBothZones(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
-	east, west := w.sidecar("us-east", "east", "web", "127.0.0.1"), w.sidecar("eu-west", "west", "web", "127.0.0.2")
+	east, west := w.sidecar("us-east", "east", "web", "127.0.0.1"),
+		w.sidecar("eu-west", "west", "web", "127.0.0.2")
 	const eastCluster, westCluster = "kri_msvc_default_us-east__web_9001", "kri_msvc_default_eu-west__web_9001"
 	w.waitEndpoints(east, eastCluster, "127.0.0.1:9001 0 healthy")
 	w.waitEndpoints(west, westCluster, "127.0.0.2:9001 0 healthy")
@@ -56,7 +63,8 @@ func TestPolicyReachesBothZones(t *testing.T) {
 	}
 }
 
-// TestFailoverThroughIngress: a client prefers its own zone's instances; when they are lost the other zone's ingress is there.
+// TestFailoverThroughIngress: a client prefers its own zone's instances; when they are lost the
+// other zone's ingress is there.
 func TestFailoverThroughIngress(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	w.apply(mtls(), multiZone("global-web", "web"))
@@ -75,7 +83,8 @@ func TestFailoverThroughIngress(t *testing.T) {
 			return false
 		}
 		members := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](r).GetMeshServices()
-		return len(members) == 2 && members[0].GetZone() == "eu-west" && members[0].GetHealthy() == 1 && members[1].GetHealthy() == 0
+		return len(members) == 2 && members[0].GetZone() == "eu-west" && members[0].GetHealthy() == 1 &&
+			members[1].GetHealthy() == 0
 	})
 }
 
@@ -108,12 +117,15 @@ func TestGlobalRestart(t *testing.T) {
 	}
 }
 
-// TestBadToken: a zone with a token of another zone, of no use or out of date keeps running, says why it is refused, and
-// joins once it has a good one, without a restart.
+// TestBadToken: a zone with a token of another zone, of no use or out of date keeps running, says
+// why it is refused, and joins once it has a good one, without a restart.
 func TestBadToken(t *testing.T) {
 	w := newWorld(t)
 	foreign := w.zoneToken("eu-west")
-	late, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{Zone: "us-east", Scope: []string{"cp"}}, time.Nanosecond)
+	late, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{
+		Zone:  "us-east",
+		Scope: []string{"cp"},
+	}, time.Nanosecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +169,8 @@ func TestOfflineZoneIsReported(t *testing.T) {
 	}
 }
 
-// TestRefusalReachesThePolicy: a proxy's NACK fails the wait, is on the policy's status at global, and goes when the policy
-// is mended.
+// TestRefusalReachesThePolicy: a proxy's NACK fails the wait, is on the policy's status at global,
+// and goes when the policy is mended.
 func TestRefusalReachesThePolicy(t *testing.T) {
 	w := newWorld(t, "us-east")
 	var refuse atomic.Bool
@@ -187,7 +199,8 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	}
 	w.eventually("the refusal on the policy", func() bool {
 		d := deliveries()
-		return len(d) == 1 && d[0].GetState() == "Nacked" && strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
+		return len(d) == 1 && d[0].GetState() == "Nacked" &&
+			strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
 	})
 	if len(w.global.Status(w.ctx).GetRefusals()) == 0 {
 		t.Error("the refusal is not in the status")
@@ -197,8 +210,8 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	w.eventually("the policy without refusal", func() bool { return len(deliveries()) == 0 })
 }
 
-// TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get its endpoints after its
-// cluster, however many steps it is made in.
+// TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get
+// its endpoints after its cluster, however many steps it is made in.
 func TestMultiZoneServiceArrivesLater(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	w.settled(w.apply(mtls()))
@@ -209,7 +222,8 @@ func TestMultiZoneServiceArrivesLater(t *testing.T) {
 	w.waitEndpoints(client, "kri_msvc_default_us-east__web_9001", "127.0.0.1:9001 0 healthy")
 	w.waitEndpoints(client, "kri_msvc_default_eu-west__web_9001", "127.0.0.3:10001 0 healthy")
 	w.settled(w.apply(multiZone("global-web", "web")))
-	w.waitEndpoints(client, "kri_mzsvc_default___global-web_9001", "127.0.0.1:9001 0 healthy", "127.0.0.3:10001 1 healthy")
+	w.waitEndpoints(client, "kri_mzsvc_default___global-web_9001", "127.0.0.1:9001 0 healthy",
+		"127.0.0.3:10001 1 healthy")
 	if err := client.Wait(w.ctx, func(s *xdstest.State) bool { return len(s.Warming) == 0 }); err != nil {
 		client.View(func(s *xdstest.State) { t.Fatalf("still warming: %v; log %v", s.Warming, s.Log) })
 	}

@@ -132,8 +132,14 @@ func (w *world) ready(r runner) {
 
 func (w *world) startGlobal() {
 	w.t.Helper()
-	g, err := global.New(global.Config{Store: w.g.store, Server: w.g.server, Instance: "global", APIAddr: w.g.address(global.API),
-		KDSAddr: w.g.address(global.KDS), Logger: zaptest.NewLogger(w.t).Named("global")})
+	g, err := global.New(global.Config{
+		Store:    w.g.store,
+		Server:   w.g.server,
+		Instance: "global",
+		APIAddr:  w.g.address(global.API),
+		KDSAddr:  w.g.address(global.KDS),
+		Logger:   zaptest.NewLogger(w.t).Named("global"),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -143,7 +149,10 @@ func (w *world) startGlobal() {
 
 func (w *world) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
+	token, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{
+		Zone:  name,
+		Scope: []string{"cp", "ingress"},
+	}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -158,9 +167,18 @@ func (w *world) startZone(name, token string) string {
 		w.t.Fatal(err)
 	}
 	p := w.zones[name]
-	z, err := zone.New(zone.Config{Name: name, GlobalURL: "grpcs://" + w.g.addresses[global.KDS], TokenFile: file, Store: p.store, Server: p.server,
-		Instance: name, XDSAddr: p.address(zone.XDS), APIAddr: p.address(zone.API), Lease: 2 * time.Second,
-		Logger: zaptest.NewLogger(w.t).Named(name)})
+	z, err := zone.New(zone.Config{
+		Name:      name,
+		GlobalURL: "grpcs://" + w.g.addresses[global.KDS],
+		TokenFile: file,
+		Store:     p.store,
+		Server:    p.server,
+		Instance:  name,
+		XDSAddr:   p.address(zone.XDS),
+		APIAddr:   p.address(zone.API),
+		Lease:     2 * time.Second,
+		Logger:    zaptest.NewLogger(w.t).Named(name),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -248,22 +266,38 @@ func (w *world) sidecar(zoneName, name, service, address string) *proxy {
 // config of a sidecar's stand-in.
 func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 	w.t.Helper()
-	token, err := w.global.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{Mesh: "default", Name: name}, time.Hour)
+	token, err := w.global.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{
+		Mesh: "default",
+		Name: name,
+	}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	doc := fmt.Sprintf(`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
-		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address, service)
-	return xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: token,
-		NodeID: "default." + name, Metadata: map[string]string{"dataplane.resource": doc}}
+	doc := fmt.Sprintf(
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
+		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
+		service)
+	return xdstest.Config{
+		Address:  w.zones[zoneName].addresses[zone.XDS],
+		TLS:      w.clientTLS(zoneName),
+		Token:    token,
+		NodeID:   "default." + name,
+		Metadata: map[string]string{"dataplane.resource": doc},
+	}
 }
 
 // ingress joins a zone's ingress.
 func (w *world) ingress(zoneName, address string) *proxy {
 	w.t.Helper()
-	doc := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
-	return w.start(xdstest.Config{Address: w.zones[zoneName].addresses[zone.XDS], TLS: w.clientTLS(zoneName), Token: w.zoneToken(zoneName),
-		NodeID: ".ingress", Metadata: map[string]string{"dataplane.resource": doc, "dataplane.proxyType": "ingress"}})
+	doc := fmt.Sprintf(
+		`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
+	return w.start(xdstest.Config{
+		Address:  w.zones[zoneName].addresses[zone.XDS],
+		TLS:      w.clientTLS(zoneName),
+		Token:    w.zoneToken(zoneName),
+		NodeID:   ".ingress",
+		Metadata: map[string]string{"dataplane.resource": doc, "dataplane.proxyType": "ingress"},
+	})
 }
 
 func (w *world) start(c xdstest.Config) *proxy {
@@ -314,11 +348,13 @@ func endpoints(s *xdstest.State, cluster string) []string {
 	for _, l := range cla.GetEndpoints() {
 		for _, e := range l.GetLbEndpoints() {
 			health := "healthy"
-			if h := e.GetHealthStatus(); h != corev3.HealthStatus_UNKNOWN && h != corev3.HealthStatus_HEALTHY {
+			if h := e.GetHealthStatus(); h != corev3.HealthStatus_UNKNOWN &&
+				h != corev3.HealthStatus_HEALTHY {
 				health = strings.ToLower(h.String())
 			}
 			sock := e.GetEndpoint().GetAddress().GetSocketAddress()
-			out = append(out, fmt.Sprintf("%s:%d %d %s", sock.GetAddress(), sock.GetPortValue(), l.GetPriority(), health))
+			out = append(out,
+				fmt.Sprintf("%s:%d %d %s", sock.GetAddress(), sock.GetPortValue(), l.GetPriority(), health))
 		}
 	}
 	slices.Sort(out)
@@ -334,20 +370,31 @@ func (w *world) waitEndpoints(p *proxy, cluster string, want ...string) {
 			for n := range s.Resources[eds] {
 				names = append(names, n)
 			}
-			w.t.Fatalf("endpoints of %s: %q, want %q (%v); there are %q", cluster, endpoints(s, cluster), want, err, names)
+			w.t.Fatalf("endpoints of %s: %q, want %q (%v); there are %q", cluster, endpoints(s, cluster),
+				want, err, names)
 		})
 	}
 }
 
 func multiZone(name, service string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: name}, Spec: &meshv1.MeshMultiZoneService{
-		Selector: &meshv1.MeshMultiZoneService_Selector{MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
-			MatchLabels: map[string]string{mesh.LabelDisplayName: service}}},
-		Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 9001, AppProtocol: "http"}},
-	}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMeshMultiZoneService, Mesh: "default", Name: name},
+		Spec: &meshv1.MeshMultiZoneService{
+			Selector: &meshv1.MeshMultiZoneService_Selector{
+				MeshService: &meshv1.MeshMultiZoneService_MeshServiceSelector{
+					MatchLabels: map[string]string{mesh.LabelDisplayName: service}}},
+			Ports: []*meshv1.MeshMultiZoneService_Port{{Port: 9001, AppProtocol: "http"}},
+		},
+	}
 }
 
 func mtls() *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{
-		Mtls: &meshv1.Mesh_Mtls{EnabledBackend: "ca", Backends: []*meshv1.Mesh_Backend{{Name: "ca", Type: "builtin"}}}}}
+	return &mesh.Resource{
+		Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"},
+		Spec: &meshv1.Mesh{
+			Mtls: &meshv1.Mesh_Mtls{
+				EnabledBackend: "ca",
+				Backends:       []*meshv1.Mesh_Backend{{Name: "ca", Type: "builtin"}},
+			}},
+	}
 }

@@ -104,10 +104,11 @@ func (m *callerMesh) homes(t *testing.T, users int) []string {
 	return out
 }
 
-// testHash: users stay with their instance; when one goes its users move, and of the others few; when it is back all are
-// where they were.
+// testHash: users stay with their instance; when one goes its users move, and of the others few;
+// when it is back all are where they were.
 func (m *callerMesh) testHash(t *testing.T, algorithm string) {
-	m.Apply(t, balance("loadBalancer: {type: "+algorithm+"}, hashPolicies: [{type: Header, header: {name: x-user}}]"))
+	m.Apply(t, balance("loadBalancer: {type: "+algorithm+
+		"}, hashPolicies: [{type: Header, header: {name: x-user}}]"))
 	const users = 300
 	at := m.homes(t, users)
 	counts := map[string]int{}
@@ -147,12 +148,15 @@ func (m *callerMesh) testHashPolicies(t *testing.T) {
 		conf string
 		call func(user int) meshtest.Result
 	}{
-		"query": {"{type: QueryParameter, queryParameter: {name: user}}", func(u int) meshtest.Result { return m.web.Call("api", "GET", fmt.Sprintf("/?user=%d", u)) }},
+		"query": {"{type: QueryParameter, queryParameter: {name: user}}",
+			func(u int) meshtest.Result { return m.web.Call("api", "GET", fmt.Sprintf("/?user=%d", u)) }},
 		"cookie": {"{type: Cookie, cookie: {name: user}}", func(u int) meshtest.Result {
 			return m.web.Call("api", "GET", "/", "cookie", fmt.Sprintf("user=%d", u))
 		}},
-		"the first that is there": {"{type: Header, terminal: true, header: {name: x-user}}, {type: QueryParameter, queryParameter: {name: other}}", func(u int) meshtest.Result {
-			return m.web.Call("api", "GET", fmt.Sprintf("/?other=%d", m.web.Requests()), "x-user", fmt.Sprint(u))
+		"the first that is there": {"{type: Header, terminal: true, header: {name: x-user}}, {type: " +
+			"QueryParameter, queryParameter: {name: other}}", func(u int) meshtest.Result {
+			return m.web.Call("api", "GET", fmt.Sprintf("/?other=%d", m.web.Requests()), "x-user",
+				fmt.Sprint(u))
 		}},
 	} {
 		m.Apply(t, balance("loadBalancer: {type: RingHash}, hashPolicies: ["+c.conf+"]"))
@@ -174,7 +178,8 @@ func (m *callerMesh) testHashPolicies(t *testing.T) {
 		}
 	}
 	// All of one connection are one.
-	m.Apply(t, balance("loadBalancer: {type: RingHash}, hashPolicies: [{type: Connection, connection: {sourceIP: true}}]"))
+	m.Apply(t, balance("loadBalancer: {type: RingHash}, hashPolicies: [{type: Connection, connection: "+
+		"{sourceIP: true}}]"))
 	if got := m.get(40); len(got) != 1 {
 		t.Errorf("all requests are of one address, and went to %v", got)
 	}
@@ -182,9 +187,21 @@ func (m *callerMesh) testHashPolicies(t *testing.T) {
 
 // testAffinity: what shares the caller's tag gets its share by weight.
 func (m *callerMesh) testAffinity(t *testing.T) {
-	near := m.Add(meshtest.Spec{Zone: us, Name: "api-near", Service: "api", Bare: true, Tags: map[string]string{"node": "n1"}})
+	near := m.Add(meshtest.Spec{
+		Zone:    us,
+		Name:    "api-near",
+		Service: "api",
+		Bare:    true,
+		Tags:    map[string]string{"node": "n1"},
+	})
 	defer near.Remove(t)
-	caller := m.Add(meshtest.Spec{Zone: us, Name: "web-near", Service: "web-near", Tags: map[string]string{"node": "n1"}, Outbounds: []string{"api"}})
+	caller := m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "web-near",
+		Service:   "web-near",
+		Tags:      map[string]string{"node": "n1"},
+		Outbounds: []string{"api"},
+	})
 	caller.Await(t, "api")
 	m.Apply(t, `
 type: MeshLoadBalancingStrategy
@@ -204,7 +221,8 @@ spec: {to: [{targetRef: {kind: MeshService, name: api}, default: {localityAwaren
 
 // testHashOfRoute: what is said of a route is hashed on its requests, and not on others.
 func (m *callerMesh) testHashOfRoute(t *testing.T) {
-	m.Apply(t, toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /mine}}], default: {}}]"))
+	m.Apply(t, toAPI("MeshHTTPRoute",
+		"rules: [{matches: [{path: {type: PathPrefix, value: /mine}}], default: {}}]"))
 	m.Apply(t, `
 type: MeshLoadBalancingStrategy
 mesh: default

@@ -46,19 +46,26 @@ func (m *callerMesh) testDetectors(t *testing.T) {
 	ill := m.api[0]
 	for _, c := range []struct {
 		name, detector string
-		// fail is what the instance answers; 0: it does not listen. harmless is an answer that this detector does not mind.
+		// fail is what the instance answers; 0: it does not listen. harmless is an answer that this
+		// detector does not mind.
 		fail, harmless int
 		// inARow is how many failures it takes, if that is certain.
 		inARow int
 	}{
 		{"total", "detectors: {totalFailures: {consecutive: 5}}", 500, 404, 5},
 		{"gateway", "detectors: {gatewayFailures: {consecutive: 3}}", 503, 500, 3},
-		{"local", "splitExternalAndLocalErrors: true, detectors: {localOriginFailures: {consecutive: 4}}", 0, 500, 4},
-		{"success rate", "detectors: {successRate: {minimumHosts: 3, requestVolume: 10, standardDeviationFactor: '1.1'}}", 500, 404, 0},
-		{"failure percentage", "detectors: {failurePercentage: {minimumHosts: 3, requestVolume: 10, threshold: 60}}", 500, 404, 0},
+		{"local", "splitExternalAndLocalErrors: true, detectors: {localOriginFailures: {consecutive: 4}}", 0,
+			500, 4},
+		{"success rate", "detectors: {successRate: {minimumHosts: 3, requestVolume: 10, " +
+			"standardDeviationFactor: '1.1'}}", 500, 404, 0},
+		{"failure percentage",
+			"detectors: {failurePercentage: {minimumHosts: 3, requestVolume: 10, threshold: 60}}", 500, 404,
+			0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			m.Apply(t, toAPI("MeshCircuitBreaker", "default: {outlierDetection: {interval: 200ms, baseEjectionTime: 1s, maxEjectionPercent: 1, "+c.detector+"}}"))
+			m.Apply(t, toAPI("MeshCircuitBreaker",
+				"default: {outlierDetection: {interval: 200ms, baseEjectionTime: 1s, maxEjectionPercent: 1, "+
+					c.detector+"}}"))
 			ill.Fail(t, c.harmless)
 			before := ill.Requests()
 			for range 60 {
@@ -77,7 +84,8 @@ func (m *callerMesh) testDetectors(t *testing.T) {
 				ill.Fail(t, c.fail)
 			}
 			if failed := m.rests(t, ill); c.inARow != 0 && (failed < c.inARow || failed > c.inARow+20) {
-				t.Errorf("%d requests failed, want %d, or little more until all threads know", failed, c.inARow)
+				t.Errorf("%d requests failed, want %d, or little more until all threads know", failed,
+					c.inARow)
 			}
 			ill.Fail(t, http.StatusOK)
 			ill.Start(t)
@@ -98,7 +106,9 @@ func (m *callerMesh) testDetectors(t *testing.T) {
 // testPanic: with too few healthy instances all are used.
 func (m *callerMesh) testPanic(t *testing.T) {
 	m.Apply(t, toAPI("MeshRetry", noRetries))
-	m.Apply(t, toAPI("MeshCircuitBreaker", "default: {outlierDetection: {interval: 200ms, baseEjectionTime: 30s, maxEjectionPercent: 100, healthyPanicThreshold: 50, detectors: {totalFailures: {consecutive: 3}}}}"))
+	m.Apply(t, toAPI("MeshCircuitBreaker",
+		"default: {outlierDetection: {interval: 200ms, baseEjectionTime: 30s, maxEjectionPercent: 100, "+
+			"healthyPanicThreshold: 50, detectors: {totalFailures: {consecutive: 3}}}}"))
 	m.api[0].Fail(t, 500)
 	m.rests(t, m.api[0])
 	m.api[1].Fail(t, 500)
@@ -174,10 +184,13 @@ func (m *callerMesh) testPending(t *testing.T) {
 	}
 	restart(1)
 	defer restart(0)
-	m.Apply(t, to("MeshCircuitBreaker", "api-next", "default: {connectionLimits: {maxConnections: 1, maxPendingRequests: 1}, outlierDetection: {disabled: true}}"))
+	m.Apply(t, to("MeshCircuitBreaker", "api-next",
+		"default: {connectionLimits: {maxConnections: 1, maxPendingRequests: 1}, outlierDetection: "+
+			"{disabled: true}}"))
 	m.Apply(t, to("MeshRetry", "api-next", noRetries))
 	next := func() meshtest.Result { return m.web.Get("api-next") }
-	meshtest.Eventually(t, "a connection that has learned its bounds", func() (bool, string) { r := next(); return r.Status == 200, r.String() })
+	meshtest.Eventually(t, "a connection that has learned its bounds",
+		func() (bool, string) { r := next(); return r.Status == 200, r.String() })
 	entered, release := slow(t, m.next.App)
 	one := later(next)
 	<-entered
@@ -221,8 +234,10 @@ func (m *callerMesh) testMaxConnections(t *testing.T) {
 
 // testMaxRetries: of many requests that fail at once, one is retried at a time.
 func (m *callerMesh) testMaxRetries(t *testing.T) {
-	m.Apply(t, to("MeshCircuitBreaker", "api-next", "default: {connectionLimits: {maxRetries: 1}, outlierDetection: {disabled: true}}"))
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 2s, maxInterval: 2s}}}"))
+	m.Apply(t, to("MeshCircuitBreaker", "api-next",
+		"default: {connectionLimits: {maxRetries: 1}, outlierDetection: {disabled: true}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 2s, maxInterval: 2s}}}"))
 	m.next.Fail(t, 500)
 	before := m.next.Requests()
 	got := tally(m.web.Many(20, 20, func(int) meshtest.Result { return m.web.Get("api-next") }))

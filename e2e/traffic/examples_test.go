@@ -65,7 +65,8 @@ const (
 	dbTCP        = "db:5432"
 )
 
-// TestExamples applies every example of docs/policies, and sees it act. An example without a check is a failure.
+// TestExamples applies every example of docs/policies, and sees it act. An example without a check
+// is a failure.
 func TestExamples(t *testing.T) {
 	docs := examples(t)
 	g := &guide{}
@@ -82,7 +83,8 @@ func TestExamples(t *testing.T) {
 				}
 				_, warnings := g.Apply(t, docs[name])
 				for _, w := range warnings {
-					if !strings.Contains(w, "deprecated") { // the older form of permissions has a page's first example
+					if !strings.Contains(w,
+						"deprecated") { // the older form of permissions has a page's first example
 						t.Errorf("an example should need no warning: %s", w)
 					}
 				}
@@ -140,7 +142,8 @@ spec: {to: [{targetRef: {kind: Mesh}, default: {outlierDetection: {disabled: tru
 `
 
 func serviceOf(name string, port int, protocol string) string {
-	return fmt.Sprintf("type: MeshService\nmesh: default\nname: %s\nspec: {selector: {dataplaneTags: {app: %s}}, ports: [{port: %d, targetPort: 8080, appProtocol: %s}]}\n---\n", name, name, port, protocol)
+	return fmt.Sprintf("type: MeshService\nmesh: default\nname: %s\nspec: {selector: {dataplaneTags: {app: "+
+		"%s}}, ports: [{port: %d, targetPort: 8080, appProtocol: %s}]}\n---\n", name, name, port, protocol)
 }
 
 func (g *guide) add(name, app, protocol string, bare bool, outbounds ...string) *meshtest.Workload {
@@ -148,20 +151,31 @@ func (g *guide) add(name, app, protocol string, bare bool, outbounds ...string) 
 	if len(outbounds) > 0 {
 		service = app
 	}
-	return g.Add(meshtest.Spec{Zone: us, Name: name, Service: service, Protocol: protocol, Bare: bare, Outbounds: outbounds,
-		Tags: map[string]string{"app": app}, Labels: map[string]string{"app": app}})
+	return g.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      name,
+		Service:   service,
+		Protocol:  protocol,
+		Bare:      bare,
+		Outbounds: outbounds,
+		Tags:      map[string]string{"app": app},
+		Labels:    map[string]string{"app": app},
+	})
 }
 
 func (g *guide) startCallers(t *testing.T) {
 	g.World = meshtest.Start(t, us)
-	g.Apply(t, serviceOf("backend", 80, "http")+serviceOf("backend-v2", 80, "http")+serviceOf("db", 5432, "tcp")+serviceOf("db-next", 5432, "tcp")+`
+	g.Apply(t, serviceOf("backend", 80, "http")+serviceOf("backend-v2", 80, "http")+
+		serviceOf("db", 5432, "tcp")+serviceOf("db-next", 5432, "tcp")+`
 type: MeshMultiZoneService
 mesh: default
 name: backend
 spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: backend}}}, ports: [{port: 80, appProtocol: http}]}
 `)
-	g.backend = []*meshtest.Workload{g.add("backend-1", "backend", "http", true), g.add("backend-2", "backend", "http", true), g.add("backend-3", "backend", "http", true)}
-	g.backendV2, g.db, g.dbNext = g.add("v2", "backend-v2", "http", true), g.add("db-1", "db", "tcp", true), g.add("db-next-1", "db-next", "tcp", true)
+	g.backend = []*meshtest.Workload{g.add("backend-1", "backend", "http", true),
+		g.add("backend-2", "backend", "http", true), g.add("backend-3", "backend", "http", true)}
+	g.backendV2, g.db, g.dbNext = g.add("v2", "backend-v2", "http", true), g.add("db-1", "db", "tcp", true),
+		g.add("db-next-1", "db-next", "tcp", true)
 	g.web = g.add("web-1", "web", "http", false, backendHTTP, backendMulti, dbTCP)
 	g.web.Await(t, backendHTTP, backendMulti)
 }
@@ -191,7 +205,8 @@ func (g *guide) health(t *testing.T) {
 
 func (g *guide) canary(t *testing.T) {
 	got := g.calls(2000)
-	chiSquared(t, map[string]int{"backend": 2000 - got["v2"], "backend-v2": got["v2"]}, map[string]float64{"backend": 0.9, "backend-v2": 0.1})
+	chiSquared(t, map[string]int{"backend": 2000 - got["v2"], "backend-v2": got["v2"]},
+		map[string]float64{"backend": 0.9, "backend-v2": 0.1})
 }
 
 func (g *guide) balanced(t *testing.T) {
@@ -238,7 +253,8 @@ func (g *guide) timeout(t *testing.T) {
 	for _, x := range g.backend {
 		hang(t, x.App, 1)
 	}
-	if r := g.web.Get(backendHTTP); r.Status != 504 || r.Took < 700*time.Millisecond || r.Took > 10*time.Second {
+	if r := g.web.Get(backendHTTP); r.Status != 504 || r.Took < 700*time.Millisecond ||
+		r.Took > 10*time.Second {
 		t.Errorf("a request that hangs should end after a second: %v", r)
 	}
 }
@@ -250,7 +266,9 @@ func (g *guide) startDoors(t *testing.T) {
 	g.Apply(t, everybody)
 	x := g.add("backend-1", "backend", "http", false)
 	g.backend = []*meshtest.Workload{x}
-	g.web, g.batch, g.legacy = g.add("web-1", "web", "http", false, backendHTTP), g.add("batch-1", "batch", "http", false, backendHTTP), g.add("legacy-1", "legacy", "http", false, backendHTTP)
+	g.web, g.batch, g.legacy = g.add("web-1", "web", "http", false, backendHTTP),
+		g.add("batch-1", "batch", "http", false, backendHTTP),
+		g.add("legacy-1", "legacy", "http", false, backendHTTP)
 	for _, x := range []*meshtest.Workload{g.web, g.batch, g.legacy} {
 		x.Await(t, backendHTTP)
 	}
@@ -271,7 +289,8 @@ func (g *guide) until(t *testing.T, x *meshtest.Workload, status int) {
 }
 
 func (g *guide) chaos(t *testing.T) {
-	meshtest.Eventually(t, "the first fault", func() (bool, string) { r := g.web.Get(backendHTTP); return r.Status == 503, r.String() })
+	meshtest.Eventually(t, "the first fault",
+		func() (bool, string) { r := g.web.Get(backendHTTP); return r.Status == 503, r.String() })
 	got, late := map[string]int{}, 0
 	for _, r := range g.web.Many(1000, 100, func(int) meshtest.Result { return g.web.Get(backendHTTP) }) {
 		got[fmt.Sprint(r.Status)]++
@@ -302,11 +321,13 @@ func (g *guide) limited(t *testing.T) {
 }
 
 func (g *guide) limitedByCaller(t *testing.T) {
-	meshtest.Eventually(t, "batch is limited to 5", func() (bool, string) { r := g.batch.Get(backendHTTP); return r.Status == 429, r.String() })
+	meshtest.Eventually(t, "batch is limited to 5",
+		func() (bool, string) { r := g.batch.Get(backendHTTP); return r.Status == 429, r.String() })
 	if got := statuses(20, func() meshtest.Result { return g.web.Get(backendHTTP) }); got[200] != 20 {
 		t.Errorf("web may do 50: %v", got)
 	}
-	meshtest.Eventually(t, "and no more", func() (bool, string) { r := g.web.Get(backendHTTP); return r.Status == 429, r.String() })
+	meshtest.Eventually(t, "and no more",
+		func() (bool, string) { r := g.web.Get(backendHTTP); return r.Status == 429, r.String() })
 }
 
 func (g *guide) timeoutByCaller(t *testing.T) {

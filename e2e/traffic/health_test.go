@@ -50,16 +50,19 @@ func (m *callerMesh) testHealthHTTP(t *testing.T) {
 			w.WriteHeader(int(status.Load()))
 		})
 	}
-	m.Apply(t, toAPI("MeshHealthCheck", "default: {"+often+"http: {path: /healthz, expectedStatuses: [200, 204], requestHeadersToAdd: {set: [{name: x-check, value: meridian}]}}}"))
+	m.Apply(t, toAPI("MeshHealthCheck",
+		"default: {"+often+"http: {path: /healthz, expectedStatuses: [200, 204], requestHeadersToAdd: {set: "+
+			"[{name: x-check, value: meridian}]}}}"))
 	used := func(want bool) {
 		t.Helper()
-		meshtest.Eventually(t, fmt.Sprintf("the instance that says %d is used: %t", status.Load(), want), func() (bool, string) {
-			got := m.get(30)
-			if got["api-1"]+got["api-2"]+got["api-3"] != 30 {
-				t.Errorf("a request failed: %v", got)
-			}
-			return (got["api-1"] == 10) == want && (got["api-1"] == 0) != want, fmt.Sprint(got)
-		})
+		meshtest.Eventually(t, fmt.Sprintf("the instance that says %d is used: %t", status.Load(), want),
+			func() (bool, string) {
+				got := m.get(30)
+				if got["api-1"]+got["api-2"]+got["api-3"] != 30 {
+					t.Errorf("a request failed: %v", got)
+				}
+				return (got["api-1"] == 10) == want && (got["api-1"] == 0) != want, fmt.Sprint(got)
+			})
 	}
 	used(true)
 	status.Store(503)
@@ -99,7 +102,8 @@ func (m *callerMesh) testHealthTCP(t *testing.T) {
 	}()
 	// A greeting comes once in a connection, so each check needs a connection of its own.
 	receive := base64.StdEncoding.EncodeToString([]byte("db"))
-	m.Apply(t, to("MeshHealthCheck", "db", "default: {"+often+"reuseConnection: false, tcp: {receive: ["+receive+"]}}"))
+	m.Apply(t, to("MeshHealthCheck", "db",
+		"default: {"+often+"reuseConnection: false, tcp: {receive: ["+receive+"]}}"))
 	used := func(what string, want map[string]int) {
 		t.Helper()
 		meshtest.Eventually(t, what, func() (bool, string) {
@@ -120,14 +124,21 @@ func (m *callerMesh) testHealthTCP(t *testing.T) {
 }
 
 func (m *callerMesh) testHealthGRPC(t *testing.T) {
-	second := m.Add(meshtest.Spec{Zone: us, Name: "greeter-2", Service: "greeter", Protocol: "grpc", Bare: true})
+	second := m.Add(meshtest.Spec{
+		Zone:     us,
+		Name:     "greeter-2",
+		Service:  "greeter",
+		Protocol: "grpc",
+		Bare:     true,
+	})
 	defer second.Remove(t)
 	var healths [2]*health.Server
 	var calls [2]atomic.Int64
 	for i, x := range []*meshtest.Workload{m.greeter, second} {
 		healths[i] = health.NewServer()
 		healths[i].SetServingStatus("greetings", healthpb.HealthCheckResponse_SERVING)
-		s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+		s := grpc.NewServer(grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo,
+			next grpc.UnaryHandler) (any, error) {
 			if req.(*healthpb.HealthCheckRequest).GetService() == "" { // ours; a check asks for greetings
 				calls[i].Add(1)
 			}
@@ -137,7 +148,8 @@ func (m *callerMesh) testHealthGRPC(t *testing.T) {
 		x.Handle(t, s.ServeHTTP)
 	}
 	m.Apply(t, to("MeshHealthCheck", "greeter", "default: {"+often+"grpc: {serviceName: greetings}}"))
-	conn, err := grpc.NewClient("passthrough:///"+m.web.To("greeter"), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("passthrough:///"+m.web.To("greeter"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -148,7 +160,8 @@ func (m *callerMesh) testHealthGRPC(t *testing.T) {
 			before := [2]int64{calls[0].Load(), calls[1].Load()}
 			for range 10 {
 				ctx, cancel := context.WithTimeout(context.Background(), meshtest.Patience)
-				_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+				_, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{},
+					grpc.WaitForReady(true))
 				cancel()
 				if err != nil {
 					t.Fatal(err)

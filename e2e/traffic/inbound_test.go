@@ -23,10 +23,33 @@ type inboundMesh struct {
 
 func startInboundMesh(t *testing.T) *inboundMesh {
 	m := &inboundMesh{World: meshtest.Start(t, us)}
-	m.backend = m.Add(meshtest.Spec{Zone: us, Name: "backend-1", Service: "backend", Labels: map[string]string{"app": "backend"}, Outbounds: []string{"store"}})
-	m.store = m.Add(meshtest.Spec{Zone: us, Name: "store-1", Service: "store", Protocol: "tcp", Labels: map[string]string{"app": "store"}, Outbounds: []string{"backend"}})
-	m.web = m.Add(meshtest.Spec{Zone: us, Name: "web-1", Service: "web", Outbounds: []string{"backend", "store"}})
-	m.batch = m.Add(meshtest.Spec{Zone: us, Name: "batch-1", Service: "batch", Outbounds: []string{"backend", "store"}})
+	m.backend = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "backend-1",
+		Service:   "backend",
+		Labels:    map[string]string{"app": "backend"},
+		Outbounds: []string{"store"},
+	})
+	m.store = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "store-1",
+		Service:   "store",
+		Protocol:  "tcp",
+		Labels:    map[string]string{"app": "store"},
+		Outbounds: []string{"backend"},
+	})
+	m.web = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "web-1",
+		Service:   "web",
+		Outbounds: []string{"backend", "store"},
+	})
+	m.batch = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "batch-1",
+		Service:   "batch",
+		Outbounds: []string{"backend", "store"},
+	})
 	m.web.Await(t, "backend")
 	m.batch.Await(t, "backend")
 	m.store.Await(t, "backend")
@@ -46,11 +69,13 @@ func TestInbound(t *testing.T) {
 
 // atDoor is a policy with rules for the workloads of an app.
 func atDoor(kind, app, rules string) string {
-	return fmt.Sprintf("type: %s\nmesh: default\nname: at-door-%s\nspec: {targetRef: {kind: Dataplane, labels: {app: %s}}, rules: [%s]}\n", kind, app, app, rules)
+	return fmt.Sprintf("type: %s\nmesh: default\nname: at-door-%s\nspec: {targetRef: {kind: "+
+		"Dataplane, labels: "+
+		"{app: %s}}, rules: [%s]}\n", kind, app, app, rules)
 }
 
-// settled returns when the worker of the workload's Envoy has gone round once more, so that it works with what was acknowledged
-// before. It asks at another listener, and so takes no tokens.
+// settled returns when the worker of the workload's Envoy has gone round once more, so that it
+// works with what was acknowledged before. It asks at another listener, and so takes no tokens.
 func settled(t *testing.T, x *meshtest.Workload) {
 	t.Helper()
 	for range 2 {
@@ -89,7 +114,8 @@ func statuses(n int, one func() meshtest.Result) map[int]int {
 }
 
 func (m *inboundMesh) testRateLimit(t *testing.T) {
-	m.Apply(t, atDoor("MeshRateLimit", "backend", `{default: {local: {http: {requestRate: {num: 10, interval: 1h},
+	m.Apply(t, atDoor("MeshRateLimit", "backend",
+		`{default: {local: {http: {requestRate: {num: 10, interval: 1h},
 		onRateLimit: {status: 503, headers: {set: [{name: x-slow, value: down}], add: [{name: x-why, value: '10 per hour'}]}}}}}}`))
 	settled(t, m.backend)
 	before := m.backend.Requests()
@@ -105,7 +131,8 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 		t.Errorf("and the others: %v, and %d reached the application", got, m.backend.Requests()-before)
 	}
 	// Tokens come back.
-	m.Apply(t, atDoor("MeshRateLimit", "backend", "{default: {local: {http: {requestRate: {num: 2, interval: 1s}}}}}"))
+	m.Apply(t, atDoor("MeshRateLimit", "backend",
+		"{default: {local: {http: {requestRate: {num: 2, interval: 1s}}}}}"))
 	settled(t, m.backend)
 	if got := statuses(2, call); got[200] != 2 {
 		t.Errorf("two may pass: %v", got)
@@ -124,7 +151,8 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 	if took := time.Since(began); took < 1200*time.Millisecond {
 		t.Errorf("four more came back in %s, want two a second", took)
 	}
-	m.Apply(t, atDoor("MeshRateLimit", "backend", "{default: {local: {http: {disabled: true, requestRate: {num: 1, interval: 1h}}}}}"))
+	m.Apply(t, atDoor("MeshRateLimit", "backend",
+		"{default: {local: {http: {disabled: true, requestRate: {num: 1, interval: 1h}}}}}"))
 	settled(t, m.backend)
 	if got := statuses(20, call); got[200] != 20 {
 		t.Errorf("disabled: %v", got)
@@ -132,7 +160,8 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 }
 
 func (m *inboundMesh) testConnectionRate(t *testing.T) {
-	m.Apply(t, atDoor("MeshRateLimit", "store", "{default: {local: {tcp: {connectionRate: {num: 5, interval: 1h}}}}}"))
+	m.Apply(t, atDoor("MeshRateLimit", "store",
+		"{default: {local: {tcp: {connectionRate: {num: 5, interval: 1h}}}}}"))
 	settled(t, m.store)
 	passed := ""
 	for range 12 {
@@ -152,7 +181,8 @@ func (m *inboundMesh) testConnectionRate(t *testing.T) {
 
 func (m *inboundMesh) testFaults(t *testing.T) {
 	call := func(int) meshtest.Result { return direct(m.backend, "/") }
-	m.Apply(t, atDoor("MeshFaultInjection", "backend", "{default: {http: [{abort: {httpStatus: 500, percentage: 20}}]}}"))
+	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+		"{default: {http: [{abort: {httpStatus: 500, percentage: 20}}]}}"))
 	settled(t, m.backend)
 	shares := func(n int) map[string]int {
 		out := map[string]int{}
@@ -163,11 +193,14 @@ func (m *inboundMesh) testFaults(t *testing.T) {
 	}
 	chiSquared(t, shares(1000), map[string]float64{"200": 0.8, "500": 0.2})
 	// One after the other.
-	m.Apply(t, atDoor("MeshFaultInjection", "backend", "{default: {http: [{abort: {httpStatus: 500, percentage: 70}}, {abort: {httpStatus: 503, percentage: 50}}]}}"))
+	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+		"{default: {http: [{abort: {httpStatus: 500, percentage: 70}}, {abort: {httpStatus: 503, "+
+			"percentage: 50}}]}}"))
 	settled(t, m.backend)
 	chiSquared(t, shares(1000), map[string]float64{"500": 0.7, "503": 0.15, "200": 0.15})
 	const delay = 2 * time.Second
-	m.Apply(t, atDoor("MeshFaultInjection", "backend", fmt.Sprintf("{default: {http: [{delay: {value: %s, percentage: 30}}]}}", delay)))
+	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+		fmt.Sprintf("{default: {http: [{delay: {value: %s, percentage: 30}}]}}", delay)))
 	settled(t, m.backend)
 	late := 0
 	for _, r := range m.web.Many(200, 200, call) {
@@ -186,10 +219,12 @@ func (m *inboundMesh) testFaults(t *testing.T) {
 func (m *inboundMesh) testBandwidth(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 100_000)
 	m.backend.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
-	m.Apply(t, atDoor("MeshFaultInjection", "backend", "{default: {http: [{responseBandwidth: {limit: 800kbps, percentage: 100}}]}}"))
+	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+		"{default: {http: [{responseBandwidth: {limit: 800kbps, percentage: 100}}]}}"))
 	settled(t, m.backend)
 	// 800 kbit are 100 kB a second.
-	if r := direct(m.backend, "/"); len(r.Body) != len(body) || r.Took < 700*time.Millisecond || r.Took > 8*time.Second {
+	if r := direct(m.backend, "/"); len(r.Body) != len(body) || r.Took < 700*time.Millisecond ||
+		r.Took > 8*time.Second {
 		t.Errorf("%d bytes after %s, want %d after a second", len(r.Body), r.Took, len(body))
 	}
 }
@@ -207,7 +242,8 @@ func (m *inboundMesh) testInboundTimeout(t *testing.T) {
 }
 
 func (m *inboundMesh) testInboundLimits(t *testing.T) {
-	m.Apply(t, atDoor("MeshCircuitBreaker", "backend", "{default: {connectionLimits: {maxConnections: 1, maxPendingRequests: 1}}}"))
+	m.Apply(t, atDoor("MeshCircuitBreaker", "backend",
+		"{default: {connectionLimits: {maxConnections: 1, maxPendingRequests: 1}}}"))
 	settled(t, m.backend)
 	entered, release := slow(t, m.backend.App)
 	call := func() meshtest.Result { return direct(m.backend, "/") }
@@ -252,7 +288,8 @@ func (m *inboundMesh) testByCaller(t *testing.T) {
 		return func() meshtest.Result { return x.Get("backend") }
 	}
 	exact := func(kind, conf string) string {
-		return atDoor(kind, "backend", "{matches: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}], default: "+conf+"}")
+		return atDoor(kind, "backend",
+			"{matches: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}], default: "+conf+"}")
 	}
 	t.Run("by tags", func(t *testing.T) {
 		m.Apply(t, `
@@ -263,7 +300,8 @@ spec:
   targetRef: {kind: Dataplane, labels: {app: backend}}
   from: [{targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}}]
 `)
-		meshtest.Eventually(t, "web is concerned", func() (bool, string) { r := m.web.Get("backend"); return r.Status == 418, r.String() })
+		meshtest.Eventually(t, "web is concerned",
+			func() (bool, string) { r := m.web.Get("backend"); return r.Status == 418, r.String() })
 		if got := statuses(20, call(m.batch)); got[200] != 20 {
 			t.Errorf("batch is not: %v", got)
 		}
@@ -285,8 +323,10 @@ spec:
 					m.backend.Echo(w, r)
 				})
 			}
-			m.Apply(t, "type: MeshRetry\nmesh: default\nname: none\nspec: {to: [{targetRef: {kind: Mesh}, "+noRetries+"}]}")
-			m.Apply(t, "type: MeshCircuitBreaker\nmesh: default\nname: none\nspec: {to: [{targetRef: {kind: Mesh}, "+noEjection+"}]}")
+			m.Apply(t, "type: MeshRetry\nmesh: default\nname: none\nspec: {to: [{targetRef: {kind: Mesh}, "+
+				noRetries+"}]}")
+			m.Apply(t, "type: MeshCircuitBreaker\nmesh: default\nname: none\nspec: {to: [{targetRef: "+
+				"{kind: Mesh}, "+noEjection+"}]}")
 			m.Apply(t, exact(kind, c.conf))
 			in := 0
 			meshtest.Eventually(t, "web is concerned", func() (bool, string) {

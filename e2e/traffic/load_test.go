@@ -10,12 +10,20 @@ import (
 	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
-// TestChangesUnderLoad: each kind of policy comes, changes and goes under load, and no request and no connection fails.
+// TestChangesUnderLoad: each kind of policy comes, changes and goes under load, and no request and
+// no connection fails.
 func TestChangesUnderLoad(t *testing.T) {
 	w := meshtest.Start(t, us)
 	w.Apply(t, strict)
 	add := func(name, service, protocol string, outbounds ...string) *meshtest.Workload {
-		return w.Add(meshtest.Spec{Zone: us, Name: name, Service: service, Protocol: protocol, Labels: map[string]string{"app": service}, Outbounds: outbounds})
+		return w.Add(meshtest.Spec{
+			Zone:      us,
+			Name:      name,
+			Service:   service,
+			Protocol:  protocol,
+			Labels:    map[string]string{"app": service},
+			Outbounds: outbounds,
+		})
 	}
 	add("backend-1", "backend", "http")
 	add("backend-2", "backend", "http")
@@ -88,7 +96,9 @@ func TestChangesUnderLoad(t *testing.T) {
 	more()
 
 	refs := func(weight int) string {
-		return fmt.Sprintf("backendRefs: [{kind: MeshService, name: backend, port: 8080, weight: %d}, {kind: MeshService, name: backend, port: 8080, weight: 1}]", weight)
+		return fmt.Sprintf("backendRefs: [{kind: MeshService, name: backend, port: 8080, weight: "+
+			"%d}, {kind: "+
+			"MeshService, name: backend, port: 8080, weight: 1}]", weight)
 	}
 	tcp := "rules: [{default: {backendRefs: [{kind: MeshService, name: db, port: 8080, weight: %d}]}}]"
 	toBackend := func(kind string, confs ...string) (out []string) {
@@ -107,23 +117,48 @@ func TestChangesUnderLoad(t *testing.T) {
 		name string
 		docs []string
 	}{
-		{"MeshHTTPRoute", []string{toBackendRules("matches: [{path: {type: PathPrefix, value: /}}], default: {" + refs(1) + "}"),
-			toBackendRules("matches: [{method: GET}], default: {" + refs(9) + ", filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replaceFullPath: /x}}}]}"),
+		{"MeshHTTPRoute", []string{toBackendRules("matches: [{path: {type: PathPrefix, value: " +
+			"/}}], default: {" + refs(1) + "}"),
+			toBackendRules("matches: [{method: GET}], default: {" + refs(9) +
+				", filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, " +
+				"replaceFullPath: /x}}}]}"),
 			toBackendRules("matches: [{path: {type: Exact, value: /y}}], default: {}")}},
-		{"MeshTCPRoute", []string{to("MeshTCPRoute", "db", fmt.Sprintf(tcp, 1)), to("MeshTCPRoute", "db", fmt.Sprintf(tcp, 2)), to("MeshTCPRoute", "db", "rules: []")}},
-		{"MeshLoadBalancingStrategy", toBackend("MeshLoadBalancingStrategy", "{loadBalancer: {type: LeastRequest}}", "{loadBalancer: {type: RingHash}, hashPolicies: [{type: Header, header: {name: x-user}}]}",
-			"{loadBalancer: {type: Maglev}}", "{loadBalancer: {type: Random}}")},
-		{"MeshRetry", toBackend("MeshRetry", "{http: {numRetries: 3, retryOn: [5xx]}}", "{http: {numRetries: 2, perTryTimeout: 10s}}")},
-		{"MeshTimeout", toBackend("MeshTimeout", "{http: {requestTimeout: 9s}}", "{connectionTimeout: 9s, idleTimeout: 10m}", "{http: {maxConnectionDuration: 500ms}}")},
-		{"MeshTimeout at the door", doors("MeshTimeout", "backend", "{default: {http: {requestTimeout: 9s}}}", "{default: {idleTimeout: 10m, http: {requestTimeout: 8s}}}")},
-		{"MeshHealthCheck", toBackend("MeshHealthCheck", "{interval: 100ms, timeout: 5s, http: {path: /health}}", "{interval: 1s, timeout: 5s, http: {path: /other}}")},
-		{"MeshCircuitBreaker", toBackend("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 100}}", "{connectionLimits: {maxRequests: 200, maxConnections: 50}, outlierDetection: {detectors: {totalFailures: {consecutive: 5}}}}")},
-		{"MeshRateLimit", append(doors("MeshRateLimit", "backend", "{default: {local: {http: {requestRate: {num: 100000, interval: 1s}}}}}", "{default: {local: {http: {requestRate: {num: 200000, interval: 1s}}}}}"),
-			doors("MeshRateLimit", "db", "{default: {local: {tcp: {connectionRate: {num: 100000, interval: 1s}}}}}")...)},
-		{"MeshFaultInjection", doors("MeshFaultInjection", "backend", "{default: {http: [{delay: {value: 1ms, percentage: 50}}]}}", "{default: {http: [{abort: {httpStatus: 500, percentage: 0}}]}}")},
+		{"MeshTCPRoute", []string{to("MeshTCPRoute", "db", fmt.Sprintf(tcp, 1)),
+			to("MeshTCPRoute", "db", fmt.Sprintf(tcp, 2)), to("MeshTCPRoute", "db", "rules: []")}},
+		{"MeshLoadBalancingStrategy",
+			toBackend("MeshLoadBalancingStrategy", "{loadBalancer: {type: LeastRequest}}",
+				"{loadBalancer: {type: RingHash}, hashPolicies: [{type: Header, header: {name: x-user}}]}",
+				"{loadBalancer: {type: Maglev}}", "{loadBalancer: {type: Random}}")},
+		{"MeshRetry", toBackend("MeshRetry", "{http: {numRetries: 3, retryOn: [5xx]}}",
+			"{http: {numRetries: 2, perTryTimeout: 10s}}")},
+		{"MeshTimeout", toBackend("MeshTimeout", "{http: {requestTimeout: 9s}}",
+			"{connectionTimeout: 9s, idleTimeout: 10m}", "{http: {maxConnectionDuration: 500ms}}")},
+		{"MeshTimeout at the door",
+			doors("MeshTimeout", "backend", "{default: {http: {requestTimeout: 9s}}}",
+				"{default: {idleTimeout: 10m, http: {requestTimeout: 8s}}}")},
+		{"MeshHealthCheck", toBackend("MeshHealthCheck",
+			"{interval: 100ms, timeout: 5s, http: {path: /health}}",
+			"{interval: 1s, timeout: 5s, http: {path: /other}}")},
+		{"MeshCircuitBreaker",
+			toBackend("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 100}}",
+				"{connectionLimits: {maxRequests: 200, maxConnections: 50}, outlierDetection: {detectors: "+
+					"{totalFailures: {consecutive: 5}}}}")},
+		{"MeshRateLimit", append(doors("MeshRateLimit", "backend",
+			"{default: {local: {http: {requestRate: {num: 100000, interval: 1s}}}}}",
+			"{default: {local: {http: {requestRate: {num: 200000, interval: 1s}}}}}"),
+			doors("MeshRateLimit", "db",
+				"{default: {local: {tcp: {connectionRate: {num: 100000, interval: 1s}}}}}")...)},
+		{"MeshFaultInjection",
+			doors("MeshFaultInjection", "backend",
+				"{default: {http: [{delay: {value: 1ms, percentage: 50}}]}}",
+				"{default: {http: [{abort: {httpStatus: 500, percentage: 0}}]}}")},
 		{"MeshTrafficPermission", []string{
-			atDoor("MeshTrafficPermission", "backend", "{default: {allow: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}]}}"),
-			atDoor("MeshTrafficPermission", "backend", "{default: {allow: [{spiffeID: {type: Prefix, value: 'spiffe://default'}}], deny: [{spiffeID: {type: Exact, value: 'spiffe://default/other'}}]}}")}},
+			atDoor("MeshTrafficPermission", "backend",
+				"{default: {allow: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}]}}"),
+			atDoor("MeshTrafficPermission", "backend",
+				"{default: {allow: [{spiffeID: {type: Prefix, value: 'spiffe://default'}}], deny: "+
+					"[{spiffeID: "+
+					"{type: Exact, value: 'spiffe://default/other'}}]}}")}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, doc := range c.docs {
@@ -138,7 +173,8 @@ func TestChangesUnderLoad(t *testing.T) {
 	}
 	// What was drained is closed after a second.
 	drained := time.Now().Add(1500 * time.Millisecond)
-	meshtest.Eventually(t, "the end of the drain", func() (bool, string) { return time.Now().After(drained), "" })
+	meshtest.Eventually(t, "the end of the drain",
+		func() (bool, string) { return time.Now().After(drained), "" })
 	if list := failures(); len(list) > 0 {
 		t.Errorf("in the end: %d failed, the first %s", len(list), list[0])
 	}

@@ -48,7 +48,9 @@ const (
 
 func (m *callerMesh) testRetryCounts(t *testing.T) {
 	for _, retries := range []int{0, 1, 3} {
-		m.Apply(t, to("MeshRetry", "api-next", fmt.Sprintf("default: {http: {numRetries: %d, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}", retries)))
+		m.Apply(t, to("MeshRetry", "api-next",
+			fmt.Sprintf("default: {http: {numRetries: %d, retryOn: [5xx], backOff: {baseInterval: 1ms, "+
+				"maxInterval: 2ms}}}", retries)))
 		m.next.Fail(t, 500)
 		before := m.next.Requests()
 		if r := m.web.Get("api-next"); r.Status != 500 || m.next.Requests()-before != retries+1 {
@@ -71,7 +73,8 @@ func (m *callerMesh) testRetryCounts(t *testing.T) {
 // testRetryElsewhere: a retry goes to an instance that has not failed the request.
 func (m *callerMesh) testRetryElsewhere(t *testing.T) {
 	m.Apply(t, toAPI("MeshCircuitBreaker", noEjection))
-	m.Apply(t, toAPI("MeshRetry", "default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	m.Apply(t, toAPI("MeshRetry",
+		"default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
 	m.api[0].Fail(t, 500)
 	m.api[1].Fail(t, 500)
 	before := m.api[0].Requests() + m.api[1].Requests()
@@ -85,10 +88,17 @@ func (m *callerMesh) testRetryElsewhere(t *testing.T) {
 
 // testRetryByTags: instances with the tags are left out of retries, though not of first attempts.
 func (m *callerMesh) testRetryByTags(t *testing.T) {
-	newer := m.Add(meshtest.Spec{Zone: us, Name: "api-newer", Service: "api", Bare: true, Tags: map[string]string{"version": "v2"}})
+	newer := m.Add(meshtest.Spec{
+		Zone:    us,
+		Name:    "api-newer",
+		Service: "api",
+		Bare:    true,
+		Tags:    map[string]string{"version": "v2"},
+	})
 	defer newer.Remove(t)
 	m.Apply(t, toAPI("MeshCircuitBreaker", noEjection))
-	m.Apply(t, toAPI("MeshRetry", `default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
+	m.Apply(t, toAPI("MeshRetry",
+		`default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
 		hostSelection: [{predicate: OmitHostsWithTags, tags: {version: v1}}], hostSelectionMaxAttempts: 10}}`))
 	for _, a := range m.api {
 		a.Fail(t, 500)
@@ -100,7 +110,9 @@ func (m *callerMesh) testRetryByTags(t *testing.T) {
 }
 
 func (m *callerMesh) testRetryOn(t *testing.T) {
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 1, retryOn: ['503', HttpMethodGet], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 1, retryOn: ['503', HttpMethodGet], backOff: {baseInterval: 1ms, "+
+			"maxInterval: 2ms}}}"))
 	m.Apply(t, to("MeshCircuitBreaker", "api-next", noEjection))
 	for _, c := range []struct {
 		method           string
@@ -109,7 +121,8 @@ func (m *callerMesh) testRetryOn(t *testing.T) {
 		m.next.Fail(t, c.status)
 		before := m.next.Requests()
 		if r := m.web.Call("api-next", c.method, "/"); m.next.Requests()-before != c.attempts {
-			t.Errorf("%s, answered by %d: %d attempts, want %d (%v)", c.method, c.status, m.next.Requests()-before, c.attempts, r)
+			t.Errorf("%s, answered by %d: %d attempts, want %d (%v)", c.method, c.status,
+				m.next.Requests()-before, c.attempts, r)
 		}
 	}
 }
@@ -132,7 +145,8 @@ func (m *callerMesh) gaps(t *testing.T, requests int, header ...string) map[int]
 		}
 		w.WriteHeader(500)
 	})
-	m.web.Many(requests, requests, func(i int) meshtest.Result { return m.web.Call("api-next", "GET", "/", "x-id", fmt.Sprint(i)) })
+	m.web.Many(requests, requests,
+		func(i int) meshtest.Result { return m.web.Call("api-next", "GET", "/", "x-id", fmt.Sprint(i)) })
 	mu.Lock()
 	defer mu.Unlock()
 	return out
@@ -140,7 +154,8 @@ func (m *callerMesh) gaps(t *testing.T, requests int, header ...string) map[int]
 
 // testBackOff: each pause is random, up to a bound that doubles.
 func (m *callerMesh) testBackOff(t *testing.T) {
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 300ms, maxInterval: 1s}}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 300ms, maxInterval: 1s}}}"))
 	got := m.gaps(t, 60)
 	mean := func(ds []time.Duration) (sum time.Duration) {
 		for _, d := range ds {
@@ -150,18 +165,22 @@ func (m *callerMesh) testBackOff(t *testing.T) {
 	}
 	first, second := mean(got[1]), mean(got[2])
 	if len(got[1]) != 60 || len(got[2]) != 60 || first < 80*time.Millisecond || second < first {
-		t.Errorf("pauses of %s and %s on the average (%d, %d), want about 150 ms and 300 ms", first, second, len(got[1]), len(got[2]))
+		t.Errorf("pauses of %s and %s on the average (%d, %d), want about 150 ms and 300 ms", first, second,
+			len(got[1]), len(got[2]))
 	}
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 2, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
 	if short := mean(m.gaps(t, 5)[2]); short > first {
 		t.Errorf("a back-off of 2 ms takes %s", short)
 	}
 }
 
 func (m *callerMesh) testResetHeaders(t *testing.T) {
-	m.Apply(t, to("MeshRetry", "api-next", `default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
+	m.Apply(t, to("MeshRetry", "api-next",
+		`default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
 		rateLimitedBackOff: {maxInterval: 30s, resetHeaders: [{name: x-come-back, format: Seconds}]}}}`))
-	if got := m.gaps(t, 3, "x-come-back", "1")[1]; len(got) != 3 || min(got[0], got[1], got[2]) < 800*time.Millisecond {
+	if got := m.gaps(t, 3, "x-come-back", "1")[1]; len(got) != 3 ||
+		min(got[0], got[1], got[2]) < 800*time.Millisecond {
 		t.Errorf("asked to come back after 1 s: %v", got)
 	}
 }
@@ -169,19 +188,23 @@ func (m *callerMesh) testResetHeaders(t *testing.T) {
 // greet calls the gRPC service, whose handler decides.
 func (m *callerMesh) greet(t *testing.T) error {
 	t.Helper()
-	conn, err := grpc.NewClient("passthrough:///"+m.web.To("greeter"), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
+	conn, err := grpc.NewClient("passthrough:///"+m.web.To("greeter"),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableRetry())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), meshtest.Patience)
 	defer cancel()
-	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{},
+		grpc.WaitForReady(true))
 	return err
 }
 
 func (m *callerMesh) testRetryGRPC(t *testing.T) {
-	m.Apply(t, to("MeshRetry", "greeter", "default: {grpc: {numRetries: 2, retryOn: [ResourceExhausted], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	m.Apply(t, to("MeshRetry", "greeter",
+		"default: {grpc: {numRetries: 2, retryOn: [ResourceExhausted], backOff: {baseInterval: 1ms, "+
+			"maxInterval: 2ms}}}"))
 	var failures, attempts atomic.Int64
 	code := codes.ResourceExhausted
 	s := grpc.NewServer()
@@ -199,12 +222,14 @@ func (m *callerMesh) testRetryGRPC(t *testing.T) {
 	for _, c := range []struct {
 		failures, attempts int64
 		code, want         codes.Code
-	}{{2, 3, codes.ResourceExhausted, codes.OK}, {3, 3, codes.ResourceExhausted, codes.ResourceExhausted}, {1, 1, codes.Internal, codes.Internal}} {
+	}{{2, 3, codes.ResourceExhausted, codes.OK}, {3, 3, codes.ResourceExhausted, codes.ResourceExhausted},
+		{1, 1, codes.Internal, codes.Internal}} {
 		failures.Store(c.failures)
 		attempts.Store(0)
 		code = c.code
 		if err := m.greet(t); status.Code(err) != c.want || attempts.Load() != c.attempts {
-			t.Errorf("%d failures with %s: %d attempts and %v, want %d and %s", c.failures, c.code, attempts.Load(), err, c.attempts, c.want)
+			t.Errorf("%d failures with %s: %d attempts and %v, want %d and %s", c.failures, c.code,
+				attempts.Load(), err, c.attempts, c.want)
 		}
 	}
 }
@@ -244,7 +269,8 @@ func hang(t *testing.T, a *meshtest.App, n int64) *atomic.Int64 {
 }
 
 func (m *callerMesh) testPerTry(t *testing.T) {
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 2, perTryTimeout: 200ms, retryOn: [5xx]}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 2, perTryTimeout: 200ms, retryOn: [5xx]}}"))
 	seen := hang(t, m.next.App, 2)
 	if r := m.web.Get("api-next"); r.Status != 200 || seen.Load() != 3 || r.Took < 300*time.Millisecond {
 		t.Errorf("two attempts that hang: %d attempts, %v", seen.Load(), r)
@@ -253,9 +279,13 @@ func (m *callerMesh) testPerTry(t *testing.T) {
 
 func (m *callerMesh) testRequestTimeout(t *testing.T) {
 	m.Apply(t, to("MeshTimeout", "api-next", "default: {http: {requestTimeout: 300ms}}"))
-	m.Apply(t, to("MeshRetry", "api-next", "default: {http: {numRetries: 20, perTryTimeout: 100ms, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	m.Apply(t, to("MeshRetry", "api-next",
+		"default: {http: {numRetries: 20, perTryTimeout: 100ms, retryOn: [5xx], backOff: "+
+			"{baseInterval: 1ms, "+
+			"maxInterval: 2ms}}}"))
 	seen := hang(t, m.next.App, 1000)
-	if r := m.web.Get("api-next"); r.Status != 504 || r.Took < 200*time.Millisecond || r.Took > 3*time.Second || seen.Load() < 2 || seen.Load() > 4 {
+	if r := m.web.Get("api-next"); r.Status != 504 || r.Took < 200*time.Millisecond ||
+		r.Took > 3*time.Second || seen.Load() < 2 || seen.Load() > 4 {
 		t.Errorf("the whole takes 300 ms, each try 100 ms: %d attempts, %v", seen.Load(), r)
 	}
 	if r := m.web.Get("api"); r.Status != 200 {
@@ -330,7 +360,8 @@ func (m *callerMesh) testIdleTimeout(t *testing.T) {
 		t.Fatalf("%q %v", line, err)
 	}
 	began := time.Now()
-	if _, err := r.ReadByte(); err == nil || time.Since(began) < 150*time.Millisecond || time.Since(began) > 10*time.Second {
+	if _, err := r.ReadByte(); err == nil || time.Since(began) < 150*time.Millisecond ||
+		time.Since(began) > 10*time.Second {
 		t.Errorf("closed after %s: %v", time.Since(began), err)
 	}
 }
@@ -346,6 +377,7 @@ func (m *callerMesh) testConnectionTimeout(t *testing.T) {
 	// Every other request meets the instance.
 	meshtest.Eventually(t, "an attempt to connect ends after 300 ms", func() (bool, string) {
 		r := m.web.Get("api-next")
-		return r.Status == 503 && strings.Contains(string(r.Body), "timeout") && r.Took > 150*time.Millisecond && r.Took < 3*time.Second, r.String()
+		return r.Status == 503 && strings.Contains(string(r.Body), "timeout") &&
+			r.Took > 150*time.Millisecond && r.Took < 3*time.Second, r.String()
 	})
 }

@@ -24,14 +24,28 @@ type callerMesh struct {
 func startCallerMesh(t *testing.T) *callerMesh {
 	m := &callerMesh{World: meshtest.Start(t, us)}
 	bare := func(name, service, protocol, version string) *meshtest.Workload {
-		return m.Add(meshtest.Spec{Zone: us, Name: name, Service: service, Protocol: protocol, Bare: true, Tags: map[string]string{"version": version}})
+		return m.Add(meshtest.Spec{
+			Zone:     us,
+			Name:     name,
+			Service:  service,
+			Protocol: protocol,
+			Bare:     true,
+			Tags:     map[string]string{"version": version},
+		})
 	}
 	for i := range 3 {
 		m.api = append(m.api, bare(fmt.Sprintf("api-%d", i+1), "api", "http", "v1"))
 	}
 	m.next, m.mirror = bare("next", "api-next", "http", "v2"), bare("mirror", "api-mirror", "http", "v1")
-	m.db, m.dbNext, m.greeter = bare("db", "db", "tcp", "v1"), bare("db-next", "db-next", "tcp", "v1"), bare("greeter", "greeter", "grpc", "v1")
-	m.web = m.Add(meshtest.Spec{Zone: us, Name: "web", Service: "web", Labels: map[string]string{"app": "web"}, Outbounds: []string{"api", "db", "greeter", "api-next"}})
+	m.db, m.dbNext, m.greeter = bare("db", "db", "tcp", "v1"), bare("db-next", "db-next", "tcp", "v1"),
+		bare("greeter", "greeter", "grpc", "v1")
+	m.web = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "web",
+		Service:   "web",
+		Labels:    map[string]string{"app": "web"},
+		Outbounds: []string{"api", "db", "greeter", "api-next"},
+	})
 	m.web.Await(t, "api", "api-next")
 	return m
 }
@@ -40,12 +54,15 @@ func startCallerMesh(t *testing.T) *callerMesh {
 func toAPI(kind, conf string) string { return to(kind, "api", conf) }
 
 func to(kind, service, conf string) string {
-	return fmt.Sprintf("type: %s\nmesh: default\nname: under-test-%s\nspec: {targetRef: {kind: Dataplane, labels: {app: web}}, to: [{targetRef: {kind: MeshService, name: %s}, %s}]}\n", kind, service, service, conf)
+	return fmt.Sprintf("type: %s\nmesh: default\nname: under-test-%s\nspec: {targetRef: {kind: Dataplane, "+
+		"labels: {app: web}}, to: [{targetRef: {kind: MeshService, name: %s}, %s}]}\n", kind, service,
+		service, conf)
 }
 
 // rule of a route that answers with its name in a header.
 func rule(name, match string) string {
-	return fmt.Sprintf("{matches: [%s], default: {filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-rule, value: %s}]}}]}}", match, name)
+	return fmt.Sprintf("{matches: [%s], default: {filters: [{type: ResponseHeaderModifier, "+
+		"responseHeaderModifier: {set: [{name: x-rule, value: %s}]}}]}}", match, name)
 }
 
 func TestRoutes(t *testing.T) {
@@ -67,13 +84,21 @@ func (m *callerMesh) testMatches(t *testing.T) {
 		rule("prefix", "{path: {type: PathPrefix, value: /prefix}}"),
 		rule("regex", "{path: {type: RegularExpression, value: '/r[0-9]+'}}"),
 		rule("method", "{method: DELETE, path: {type: PathPrefix, value: /m}}"),
-		rule("header-exact", "{path: {type: PathPrefix, value: /h}, headers: [{name: x-kind, value: exact}]}"),
-		rule("header-prefix", "{path: {type: PathPrefix, value: /h}, headers: [{type: Prefix, name: x-kind, value: pre}]}"),
-		rule("header-regex", "{path: {type: PathPrefix, value: /h}, headers: [{type: RegularExpression, name: x-kind, value: 'r[0-9]+'}]}"),
-		rule("header-present", "{path: {type: PathPrefix, value: /h}, headers: [{type: Present, name: x-there}]}"),
-		rule("header-absent", "{path: {type: PathPrefix, value: /absent}, headers: [{type: Absent, name: x-there}]}"),
-		rule("query-exact", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: Exact, name: k, value: v}]}"),
-		rule("query-regex", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: RegularExpression, name: k, value: 'w+'}]}"),
+		rule("header-exact", "{path: {type: PathPrefix, value: /h}, headers: [{name: x-kind, "+
+			"value: exact}]}"),
+		rule("header-prefix",
+			"{path: {type: PathPrefix, value: /h}, headers: [{type: Prefix, name: x-kind, value: pre}]}"),
+		rule("header-regex", "{path: {type: PathPrefix, value: /h}, headers: [{type: "+
+			"RegularExpression, name: "+
+			"x-kind, value: 'r[0-9]+'}]}"),
+		rule("header-present",
+			"{path: {type: PathPrefix, value: /h}, headers: [{type: Present, name: x-there}]}"),
+		rule("header-absent",
+			"{path: {type: PathPrefix, value: /absent}, headers: [{type: Absent, name: x-there}]}"),
+		rule("query-exact", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: Exact, name: k, "+
+			"value: v}]}"),
+		rule("query-regex", "{path: {type: PathPrefix, value: /q}, queryParams: [{type: RegularExpression, "+
+			"name: k, value: 'w+'}]}"),
 		rule("either", "{path: {type: Exact, value: /one}}, {path: {type: Exact, value: /two}}"),
 	}
 	m.Apply(t, toAPI("MeshHTTPRoute", "rules: ["+strings.Join(rules, ", ")+"]"))
@@ -82,38 +107,53 @@ func (m *callerMesh) testMatches(t *testing.T) {
 		headers            []string
 	}{
 		{"exact", "GET", "/exact", nil}, {"", "GET", "/exact/", nil}, {"exact", "GET", "/exact?k=v", nil},
-		{"prefix", "GET", "/prefix", nil}, {"prefix", "GET", "/prefix/deep", nil}, {"", "GET", "/prefixed", nil},
+		{"prefix", "GET", "/prefix", nil}, {"prefix", "GET", "/prefix/deep", nil},
+		{"", "GET", "/prefixed", nil},
 		{"regex", "GET", "/r12", nil}, {"", "GET", "/r12/x", nil}, {"", "GET", "/r", nil},
 		{"method", "DELETE", "/m", nil}, {"", "GET", "/m", nil},
-		{"header-exact", "GET", "/h", []string{"x-kind", "exact"}}, {"header-prefix", "GET", "/h", []string{"x-kind", "prefer"}},
+		{"header-exact", "GET", "/h", []string{"x-kind", "exact"}},
+		{"header-prefix", "GET", "/h", []string{"x-kind", "prefer"}},
 		{"header-regex", "GET", "/h", []string{"x-kind", "r1"}}, {"", "GET", "/h", []string{"x-kind", "r1x"}},
 		{"header-present", "GET", "/h", []string{"x-there", "yes"}}, {"", "GET", "/h", nil},
 		{"header-absent", "GET", "/absent", nil}, {"", "GET", "/absent", []string{"x-there", "yes"}},
-		{"query-exact", "GET", "/q?k=v", nil}, {"query-regex", "GET", "/q?k=www", nil}, {"", "GET", "/q?k=x", nil}, {"", "GET", "/q", nil},
+		{"query-exact", "GET", "/q?k=v", nil}, {"query-regex", "GET", "/q?k=www", nil},
+		{"", "GET", "/q?k=x", nil}, {"", "GET", "/q", nil},
 		{"either", "GET", "/one", nil}, {"either", "GET", "/two", nil}, {"", "GET", "/", nil},
 	} {
 		got := m.web.Call("api", c.method, c.path, c.headers...)
 		if got.Status != 200 || got.Header.Get("x-rule") != c.want {
-			t.Errorf("%s %s %v: met the rule %q, want %q (%v)", c.method, c.path, c.headers, got.Header.Get("x-rule"), c.want, got)
+			t.Errorf("%s %s %v: met the rule %q, want %q (%v)", c.method, c.path, c.headers,
+				got.Header.Get("x-rule"), c.want, got)
 		}
 	}
 }
 
 func (m *callerMesh) testFilters(t *testing.T) {
 	filter := func(path, filters string) string {
-		return fmt.Sprintf("{matches: [{path: {type: PathPrefix, value: %s}}], default: {filters: [%s]}}", path, filters)
+		return fmt.Sprintf("{matches: [{path: {type: PathPrefix, value: %s}}], default: {filters: [%s]}}",
+			path, filters)
 	}
 	m.Apply(t, toAPI("MeshHTTPRoute", "rules: ["+strings.Join([]string{
-		filter("/request", "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-set, value: new}], add: [{name: x-add, value: more}], remove: [x-gone]}}"),
-		filter("/response", "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: content-type, value: text/other}], add: [{name: x-add, value: more}], remove: [x-powered-by]}}"),
-		filter("/redirect", "{type: RequestRedirect, requestRedirect: {scheme: https, hostname: other.example, port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /new}, statusCode: 308}}"),
-		filter("/moved", "{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /to}}}"),
-		filter("/full", "{type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplaceFullPath, replaceFullPath: /one}}}"),
-		filter("/v1", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /v2}}}"),
-		filter("/strip", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}"),
+		filter("/request", "{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: "+
+			"x-set, value: "+
+			"new}], add: [{name: x-add, value: more}], remove: [x-gone]}}"),
+		filter("/response", "{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: "+
+			"content-type, value: text/other}], add: [{name: x-add, value: more}], remove: [x-powered-by]}}"),
+		filter("/redirect", "{type: RequestRedirect, requestRedirect: {scheme: https, hostname: "+
+			"other.example, "+
+			"port: 8443, path: {type: ReplaceFullPath, replaceFullPath: /new}, statusCode: 308}}"),
+		filter("/moved", "{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, "+
+			"replacePrefixMatch: /to}}}"),
+		filter("/full", "{type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: "+
+			"ReplaceFullPath, replaceFullPath: /one}}}"),
+		filter("/v1", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, "+
+			"replacePrefixMatch: /v2}}}"),
+		filter("/strip", "{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, "+
+			"replacePrefixMatch: /}}}"),
 	}, ", ")+"]"))
 	r := m.web.Call("api", "GET", "/request", "x-set", "old", "x-add", "some", "x-gone", "here")
-	if h := r.Answer.Header; h.Get("x-set") != "new" || len(h.Values("x-set")) != 1 || strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-gone") != "" {
+	if h := r.Answer.Header; h.Get("x-set") != "new" || len(h.Values("x-set")) != 1 ||
+		strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-gone") != "" {
 		t.Errorf("request headers: %v (%v)", h, r)
 	}
 	for _, a := range m.api {
@@ -124,7 +164,8 @@ func (m *callerMesh) testFilters(t *testing.T) {
 		})
 	}
 	r = m.web.Call("api", "GET", "/response")
-	if h := r.Header; r.Status != 200 || h.Get("content-type") != "text/other" || strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-powered-by") != "" {
+	if h := r.Header; r.Status != 200 || h.Get("content-type") != "text/other" ||
+		strings.Join(h.Values("x-add"), ",") != "some,more" || h.Get("x-powered-by") != "" {
 		t.Errorf("response headers: %v (%v)", h, r)
 	}
 	for _, c := range []struct {
@@ -135,11 +176,14 @@ func (m *callerMesh) testFilters(t *testing.T) {
 		{"/moved", "http://" + m.web.To("api") + "/to", 302},
 		{"/moved/deep", "http://" + m.web.To("api") + "/to/deep", 302},
 	} {
-		if r := m.web.Call("api", "GET", c.path); r.Status != c.status || r.Header.Get("location") != c.location {
-			t.Errorf("%s: %d to %q, want %d to %q", c.path, r.Status, r.Header.Get("location"), c.status, c.location)
+		if r := m.web.Call("api", "GET", c.path); r.Status != c.status ||
+			r.Header.Get("location") != c.location {
+			t.Errorf("%s: %d to %q, want %d to %q", c.path, r.Status, r.Header.Get("location"), c.status,
+				c.location)
 		}
 	}
-	for path, want := range map[string]string{"/full/x": "/one", "/v1": "/v2", "/v1/": "/v2/", "/v1/foo": "/v2/foo", "/v1/foo?k=v": "/v2/foo?k=v", "/v1foo": "/v1foo",
+	for path, want := range map[string]string{"/full/x": "/one", "/v1": "/v2", "/v1/": "/v2/",
+		"/v1/foo": "/v2/foo", "/v1/foo?k=v": "/v2/foo?k=v", "/v1foo": "/v1foo",
 		"/strip": "/", "/strip/foo": "/foo"} {
 		if r := m.web.Call("api", "GET", path); r.Answer.Path != want {
 			t.Errorf("%s became %q, want %q (%v)", path, r.Answer.Path, want, r)
@@ -152,8 +196,10 @@ func (m *callerMesh) testFilters(t *testing.T) {
 
 func (m *callerMesh) testMirror(t *testing.T) {
 	mirror := func(percentage string) string {
-		return toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {filters: [{type: RequestMirror, requestMirror: {"+percentage+
-			"backendRef: {kind: MeshService, name: api-mirror, port: 8080}}}]}}]")
+		return toAPI("MeshHTTPRoute",
+			"rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {filters: [{type: "+
+				"RequestMirror, requestMirror: {"+percentage+
+				"backendRef: {kind: MeshService, name: api-mirror, port: 8080}}}]}}]")
 	}
 	count := func(n int) int {
 		before := m.mirror.Requests()
@@ -225,9 +271,11 @@ func (m *callerMesh) get(n int) map[string]int {
 func backends(weights ...any) string {
 	var refs []string
 	for i := 0; i < len(weights); i += 2 {
-		refs = append(refs, fmt.Sprintf("{kind: MeshService, name: %v, port: 8080, weight: %v}", weights[i], weights[i+1]))
+		refs = append(refs, fmt.Sprintf("{kind: MeshService, name: %v, port: 8080, weight: %v}", weights[i],
+			weights[i+1]))
 	}
-	return "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [" + strings.Join(refs, ", ") + "]}}]"
+	return "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [" +
+		strings.Join(refs, ", ") + "]}}]"
 }
 
 func (m *callerMesh) testWeights(t *testing.T) {
@@ -266,7 +314,8 @@ func (m *callerMesh) connections(n int) map[string]int {
 func (m *callerMesh) testTCP(t *testing.T) {
 	split := func(weights ...any) string {
 		text := backends(weights...)
-		return to("MeshTCPRoute", "db", strings.Replace(text, "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
+		return to("MeshTCPRoute", "db",
+			strings.Replace(text, "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
 	}
 	if got := m.connections(10); got["db"] != 10 {
 		t.Fatalf("without a route: %v", got)
@@ -285,7 +334,8 @@ func (m *callerMesh) testTCP(t *testing.T) {
 
 // testPrecedence: a MeshTCPRoute about an HTTP port acts only while no MeshHTTPRoute is about it.
 func (m *callerMesh) testPrecedence(t *testing.T) {
-	tcp := to("MeshTCPRoute", "api", strings.Replace(backends("api-next", 1), "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
+	tcp := to("MeshTCPRoute", "api",
+		strings.Replace(backends("api-next", 1), "matches: [{path: {type: PathPrefix, value: /}}], ", "", 1))
 	m.Apply(t, tcp)
 	meshtest.Eventually(t, "the route of TCP takes the port", func() (bool, string) {
 		r := m.web.Get("api")
@@ -300,7 +350,9 @@ func (m *callerMesh) testPrecedence(t *testing.T) {
 
 // testAttached: policies about a route hold for its requests and for no other.
 func (m *callerMesh) testAttached(t *testing.T) {
-	m.Apply(t, toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /slow}}], default: {backendRefs: [{kind: MeshService, name: api-next, port: 8080}]}}]"))
+	m.Apply(t, toAPI("MeshHTTPRoute",
+		"rules: [{matches: [{path: {type: PathPrefix, value: /slow}}], default: {backendRefs: [{kind: "+
+			"MeshService, name: api-next, port: 8080}]}}]"))
 	m.Apply(t, `
 type: MeshTimeout
 mesh: default

@@ -33,16 +33,44 @@ type airline struct {
 func TestScenarios(t *testing.T) {
 	m := &airline{World: meshtest.Start(t, us)}
 	tickets := map[string]string{"app": "ticket-booking"}
-	m.gateway = m.Add(meshtest.Spec{Zone: us, Name: "booking-gateway-1", Service: "booking-gateway", Outbounds: []string{"ticket-booking", "flight-search", "ticket-booking-v1"}})
-	m.v1 = m.Add(meshtest.Spec{Zone: us, Name: "v1", Service: "ticket-booking-v1", Tags: tickets, Outbounds: []string{"flight-search"}})
+	m.gateway = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "booking-gateway-1",
+		Service:   "booking-gateway",
+		Outbounds: []string{"ticket-booking", "flight-search", "ticket-booking-v1"},
+	})
+	m.v1 = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "v1",
+		Service:   "ticket-booking-v1",
+		Tags:      tickets,
+		Outbounds: []string{"flight-search"},
+	})
 	m.v2 = m.Add(meshtest.Spec{Zone: us, Name: "v2", Service: "ticket-booking-v2", Tags: tickets, Bare: true})
-	m.flights = m.Add(meshtest.Spec{Zone: us, Name: "flights-1", Service: "flight-search", Outbounds: []string{"backend", "ticket-booking"}})
+	m.flights = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "flights-1",
+		Service:   "flight-search",
+		Outbounds: []string{"backend", "ticket-booking"},
+	})
 	for _, name := range []string{"flights-2", "flights-3"} {
-		m.others = append(m.others, m.Add(meshtest.Spec{Zone: us, Name: name, Service: "flight-search", Bare: true}))
+		m.others = append(m.others, m.Add(meshtest.Spec{
+			Zone:    us,
+			Name:    name,
+			Service: "flight-search",
+			Bare:    true,
+		}))
 	}
-	m.frontend = m.Add(meshtest.Spec{Zone: us, Name: "frontend-1", Service: "frontend", Outbounds: []string{"backend"}})
+	m.frontend = m.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "frontend-1",
+		Service:   "frontend",
+		Outbounds: []string{"backend"},
+	})
 	m.backend = m.Add(meshtest.Spec{Zone: us, Name: "backend-1", Service: "backend", Bare: true})
-	m.Apply(t, "type: MeshService\nmesh: default\nname: ticket-booking\nspec: {selector: {dataplaneTags: {app: ticket-booking}}, ports: [{port: 8080, targetPort: 8080, appProtocol: http}]}\n")
+	m.Apply(t, "type: MeshService\nmesh: default\nname: ticket-booking\nspec: {selector: "+
+		"{dataplaneTags: {app: "+
+		"ticket-booking}}, ports: [{port: 8080, targetPort: 8080, appProtocol: http}]}\n")
 	m.gateway.Await(t, m.gateway.Outbounds...)
 	m.v1.Await(t, "flight-search")
 	m.flights.Await(t, "ticket-booking", "backend")
@@ -94,17 +122,19 @@ func (m *airline) testLeast(t *testing.T) {
 	<-entered
 	defer release()
 	var held int
-	meshtest.Eventually(t, "ticket-booking holds requests at the busy instance, and goes elsewhere", func() (bool, string) {
-		before := busy.Requests()
-		c := later(func() meshtest.Result { return m.v1.Get("flight-search") })
-		select {
-		case <-c:
-		case <-time.After(300 * time.Millisecond):
-			held += busy.Requests() - before
-		}
-		return held >= 3, fmt.Sprint(held)
-	})
-	// Each caller counts its own. With three instances and two draws the busy one is taken when it is drawn twice: one in nine.
+	meshtest.Eventually(t, "ticket-booking holds requests at the busy instance, and goes elsewhere",
+		func() (bool, string) {
+			before := busy.Requests()
+			c := later(func() meshtest.Result { return m.v1.Get("flight-search") })
+			select {
+			case <-c:
+			case <-time.After(300 * time.Millisecond):
+				held += busy.Requests() - before
+			}
+			return held >= 3, fmt.Sprint(held)
+		})
+	// Each caller counts its own. With three instances and two draws the busy one is taken when it
+	// is drawn twice: one in nine.
 	before, answered := busy.Requests(), 0
 	for range 60 {
 		c := later(func() meshtest.Result { return m.v1.Get("flight-search") })
@@ -116,7 +146,8 @@ func (m *airline) testLeast(t *testing.T) {
 		case <-time.After(300 * time.Millisecond):
 		}
 	}
-	if n := busy.Requests() - before; n > 17 || answered < 43 { // 6.7 are expected, with a deviation of 2.4; by turns it would be 20
+	if n := busy.Requests() - before; n > 17 ||
+		answered < 43 { // 6.7 are expected, with a deviation of 2.4; by turns it would be 20
 		t.Errorf("the busy instance got %d of 60, %d were answered", n, answered)
 	}
 }
@@ -141,12 +172,14 @@ func (m *airline) testHundredASecond(t *testing.T) {
 func (m *airline) testHealth(t *testing.T) {
 	paths := m.v2.Paths(t)
 	m.Apply(t, scenario(t, "07-health-check"))
-	meshtest.Eventually(t, "flight-search's proxies ask ticket-booking on /health", func() (bool, string) { return paths("/health") > 0, fmt.Sprint(paths("/health")) })
+	meshtest.Eventually(t, "flight-search's proxies ask ticket-booking on /health",
+		func() (bool, string) { return paths("/health") > 0, fmt.Sprint(paths("/health")) })
 	m.v2.FailAt(t, "/health", 503)
 	used := func(want bool) {
 		t.Helper()
 		meshtest.Eventually(t, fmt.Sprintf("v2 is used: %t", want), func() (bool, string) {
-			got := tally(m.flights.Many(20, 4, func(int) meshtest.Result { return m.flights.Get("ticket-booking") }))
+			got := tally(m.flights.Many(20, 4,
+				func(int) meshtest.Result { return m.flights.Get("ticket-booking") }))
 			if got["v1"]+got["v2"] != 20 {
 				t.Errorf("a request failed: %v", got)
 			}
@@ -159,7 +192,8 @@ func (m *airline) testHealth(t *testing.T) {
 }
 
 func (m *airline) testFiveFailures(t *testing.T) {
-	m.Apply(t, "type: MeshRetry\nmesh: default\nname: none\nspec: {to: [{targetRef: {kind: Mesh}, "+noRetries+"}]}")
+	m.Apply(t, "type: MeshRetry\nmesh: default\nname: none\nspec: {to: [{targetRef: {kind: Mesh}, "+noRetries+
+		"}]}")
 	m.Apply(t, scenario(t, "08-circuit-breaker"))
 	ill := m.others[0]
 	ill.Fail(t, 500)
@@ -234,7 +268,8 @@ func (m *airline) testLegacyRetry(t *testing.T) {
 		t.Errorf("frontend: %d attempts for %v, want 4", n, r)
 	}
 	seen := hang(t, m.backend.App, 1)
-	if r := m.frontend.Get("backend"); r.Status != 200 || seen.Load() != 2 || r.Took < 1500*time.Millisecond || r.Took > 12*time.Second {
+	if r := m.frontend.Get("backend"); r.Status != 200 || seen.Load() != 2 ||
+		r.Took < 1500*time.Millisecond || r.Took > 12*time.Second {
 		t.Errorf("an attempt that hangs ends after 2 s: %d attempts, %v", seen.Load(), r)
 	}
 }

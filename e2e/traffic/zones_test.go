@@ -12,7 +12,8 @@ import (
 
 const eu = "eu-west"
 
-// TestZones: one service over two zones, with mTLS and an ingress; the caller's own zone comes first, as the policy says.
+// TestZones: one service over two zones, with mTLS and an ingress; the caller's own zone comes
+// first, as the policy says.
 func TestZones(t *testing.T) {
 	w := meshtest.Start(t, us, eu)
 	w.Apply(t, strict)
@@ -21,7 +22,12 @@ func TestZones(t *testing.T) {
 		written = "MeshMultiZoneService/global-flight-search:80"
 	)
 	add := func(zone, name string) *meshtest.Workload {
-		return w.Add(meshtest.Spec{Zone: zone, Name: name, Service: "flights", Tags: map[string]string{"app": "flight-search"}})
+		return w.Add(meshtest.Spec{
+			Zone:    zone,
+			Name:    name,
+			Service: "flights",
+			Tags:    map[string]string{"app": "flight-search"},
+		})
 	}
 	near := []*meshtest.Workload{add(us, "near-1"), add(us, "near-2")}
 	far := add(eu, "far-1")
@@ -40,7 +46,10 @@ spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: flights}}}, 
 
 	t.Run("scenario 02", func(t *testing.T) {
 		for _, zone := range []string{us, eu} {
-			w.ApplyAt(t, zone, "type: MeshService\nmesh: default\nname: flight-search\nspec: {selector: {dataplaneTags: {app: flight-search}}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}\n")
+			w.ApplyAt(t, zone,
+				"type: MeshService\nmesh: default\nname: flight-search\nspec: {selector: "+
+					"{dataplaneTags: {app: "+
+					"flight-search}}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}\n")
 		}
 		_, warnings := w.Apply(t, scenario(t, "02-multi-zone-service"))
 		if !strings.Contains(strings.Join(warnings, "\n"), "targetPort") {
@@ -76,7 +85,8 @@ spec:
         backendRefs: [{kind: MeshMultiZoneService, name: flights, port: 8080, weight: 80}, {kind: MeshService, name: web, port: 8080, weight: 20}]
 `)
 		got := call(global, 1000)
-		chiSquared(t, map[string]int{"flights": got["near-1"] + got["near-2"], "web": got["web"]}, map[string]float64{"flights": 0.8, "web": 0.2})
+		chiSquared(t, map[string]int{"flights": got["near-1"] + got["near-2"], "web": got["web"]},
+			map[string]float64{"flights": 0.8, "web": 0.2})
 	})
 
 	t.Run("thresholds", func(t *testing.T) {
@@ -95,7 +105,8 @@ spec:
 type: MeshHealthCheck
 mesh: default
 name: flights
-spec: {to: [{targetRef: {kind: MeshMultiZoneService, name: flights}, default: {`+often+`http: {path: /healthz}}}]}
+spec: {to: [{targetRef: {kind: MeshMultiZoneService, name: flights}, default: {`+often+
+			`http: {path: /healthz}}}]}
 `)
 		failover := func(t *testing.T, conf string) {
 			w.Apply(t, `

@@ -1,10 +1,11 @@
-// Package authority is the mesh certificate authority as the zones see it: global keeps the roots and signs the zones'
-// intermediates.
+// Package authority is the mesh certificate authority as the zones see it: global keeps the roots
+// and signs the zones' intermediates.
 //
-// The roots themselves, and what else comes with a mesh, are made by internal/meshca, which a standalone zone shares. Here
-// is what only a global with zones does: it checks that a request is of the mesh it names and signs it for 30 days. The
-// private key of a root never leaves this process; the one exception is a provided CA that may not sign intermediates,
-// whose pair the zone must have.
+// The roots themselves, and what else comes with a mesh, are made by internal/meshca, which a
+// standalone zone shares. Here is what only a global with zones does: it checks that a request is
+// of the mesh it names and signs it for 30 days. The private key of a root never leaves this
+// process; the one exception is a provided CA that may not sign intermediates, whose pair the zone
+// must have.
 package authority
 
 import (
@@ -42,9 +43,10 @@ func New(cfg Config) *Signer {
 	return s
 }
 
-// Sign signs the intermediate of a zone for a mesh; csr is DER. Errors are gRPC status errors: Unavailable while the root is
-// not here yet, FailedPrecondition if the request cannot be signed.
-func (s *Signer) Sign(ctx context.Context, zone, meshName string, csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
+// Sign signs the intermediate of a zone for a mesh; csr is DER. Errors are gRPC status errors:
+// Unavailable while the root is not here yet, FailedPrecondition if the request cannot be signed.
+func (s *Signer) Sign(ctx context.Context, zone, meshName string,
+	csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
 	select {
 	case <-s.cfg.Replica.Ready():
 	case <-ctx.Done():
@@ -57,6 +59,11 @@ func (s *Signer) Sign(ctx context.Context, zone, meshName string, csr []byte) (*
 	case err != nil:
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
-	s.log.Info("signed a zone's intermediate authority", zap.String("zone", zone), zap.String("mesh", meshName))
-	return &kdsv1.IssueIntermediateResponse{Chain: string(signed.Chain), Root: string(signed.Root), ProvidedKey: string(signed.ProvidedKey)}, nil
+	s.log.Info("signed a zone's intermediate authority", zap.String("zone", zone),
+		zap.String("mesh", meshName))
+	return &kdsv1.IssueIntermediateResponse{
+		Chain:       string(signed.Chain),
+		Root:        string(signed.Root),
+		ProvidedKey: string(signed.ProvidedKey),
+	}, nil
 }

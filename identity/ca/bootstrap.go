@@ -39,9 +39,9 @@ func OnMesh(keys Keys, log *zap.Logger) func(view replica.View, m *mesh.Resource
 	}
 }
 
-// Bootstrap makes what a control plane that owns meshes needs at its first start: signing keys, the administrator's token,
-// and the mesh "default" unless skipDefaultMesh. It retries while the store is away, and fails only with ctx's error or
-// when the store cannot be used at all.
+// Bootstrap makes what a control plane that owns meshes needs at its first start: signing keys, the
+// administrator's token, and the mesh "default" unless skipDefaultMesh. It retries while the store
+// is away, and fails only with ctx's error or when the store cannot be used at all.
 func Bootstrap(ctx context.Context, st store.Store, keys Keys, skipDefaultMesh bool, log *zap.Logger) error {
 	return Retry(ctx, log, "make the first keys and the default mesh", func() error {
 		if err := keys.EnsureKeys(ctx); err != nil {
@@ -92,7 +92,8 @@ func Retry(ctx context.Context, log *zap.Logger, what string, do func() error) e
 			return fmt.Errorf("%s: %w", what, err)
 		}
 		retry = min(max(retry*2, minRetry), maxRetry)
-		log.Warn("the store is away, will try again", zap.String("to", what), zap.Error(err), zap.Duration("in", retry))
+		log.Warn("the store is away, will try again", zap.String("to", what), zap.Error(err),
+			zap.Duration("in", retry))
 		t := time.NewTimer(retry)
 		select {
 		case <-ctx.Done():

@@ -16,23 +16,36 @@ import (
 func TestDefaults(t *testing.T) {
 	want := map[string]string{
 		"MeshTimeout mesh-timeout-all-shop": `{"targetRef":{"kind":"Mesh","proxyTypes":["Sidecar"]},` +
+
 			`"to":[{"targetRef":{"kind":"Mesh"},"default":{"connectionTimeout":"5s","idleTimeout":"1h0m0s","http":{"requestTimeout":"15s","streamIdleTimeout":"30m0s"}}}],` +
+
 			`"from":[{"targetRef":{"kind":"Mesh"},"default":{"connectionTimeout":"10s","idleTimeout":"2h0m0s","http":{"requestTimeout":"0s","streamIdleTimeout":"1h0m0s","maxStreamDuration":"0s"}}}]}`,
+
 		"MeshTimeout mesh-gateways-timeout-all-shop": `{"targetRef":{"kind":"Mesh","proxyTypes":["Gateway"]},` +
+
 			`"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1h0m0s","http":{"streamIdleTimeout":"5s"}}}],` +
+
 			`"from":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"5m0s","http":{"streamIdleTimeout":"5s","requestHeadersTimeout":"500ms"}}}]}`,
+
 		"MeshCircuitBreaker mesh-circuit-breaker-all-shop": `{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{` +
+
 			`"connectionLimits":{"maxConnections":1024,"maxPendingRequests":1024,"maxRetries":1024,"maxRequests":1024},` +
+
 			`"outlierDetection":{"interval":"1s","baseEjectionTime":"5s","maxEjectionPercent":100,"splitExternalAndLocalErrors":true,` +
 			`"detectors":{"gatewayFailures":{"consecutive":3},"localOriginFailures":{"consecutive":3}}}}}]}`,
+
 		"MeshRetry mesh-retry-all-shop": `{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"tcp":{"maxConnectAttempt":5},` +
 			`"http":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"},` +
+
 			`"hostSelection":[{"predicate":"OmitPreviousHosts"},{"predicate":"OmitPreviousPriorities","updateFrequency":2}],"hostSelectionMaxAttempts":5},` +
 			`"grpc":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
 	}
 	of := func(skip ...string) []*mesh.Resource {
 		var out []*mesh.Resource
-		m := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "shop"}, Spec: &meshv1.Mesh{SkipCreatingInitialPolicies: skip}}
+		m := &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindMesh, Name: "shop"},
+			Spec: &meshv1.Mesh{SkipCreatingInitialPolicies: skip},
+		}
 		for _, op := range Defaults(m) {
 			out = append(out, op.(store.Put).Resource)
 		}
@@ -60,7 +73,8 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("%d in spite of *", len(all))
 	}
 	rest := of("MeshTimeout", "MeshRetry")
-	if len(rest) != 1 || !slices.ContainsFunc(rest, func(r *mesh.Resource) bool { return r.Key.Kind == mesh.KindMeshCircuitBreaker }) {
+	if len(rest) != 1 || !slices.ContainsFunc(rest,
+		func(r *mesh.Resource) bool { return r.Key.Kind == mesh.KindMeshCircuitBreaker }) {
 		t.Errorf("without timeouts and retries: %v", rest)
 	}
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ParseLifetime reads a number and one of the units y, w, d, h, m, s, ms (core-resources 8); "0" is 0. A year has 365
-// days.
+// ParseLifetime reads a number and one of the units y, w, d, h, m, s, ms (core-resources 8); "0" is
+// 0. A year has 365 days.
 func ParseLifetime(text string) (time.Duration, error) {
 	if text == "0" {
 		return 0, nil
@@ -18,7 +18,8 @@ func ParseLifetime(text string) (time.Duration, error) {
 		suffix string
 		unit   time.Duration
 	}{
-		{"ms", time.Millisecond}, {"y", 365 * 24 * time.Hour}, {"w", 7 * 24 * time.Hour}, {"d", 24 * time.Hour},
+		{"ms", time.Millisecond}, {"y", 365 * 24 * time.Hour}, {"w", 7 * 24 * time.Hour},
+		{"d", 24 * time.Hour},
 		{"h", time.Hour}, {"m", time.Minute}, {"s", time.Second},
 	}
 	for _, u := range units {
@@ -32,5 +33,6 @@ func ParseLifetime(text string) (time.Duration, error) {
 		}
 		return time.Duration(n) * u.unit, nil
 	}
-	return 0, fmt.Errorf("%q is no lifetime: write a number and one of y, w, d, h, m, s, ms, such as 24h", text)
+	return 0, fmt.Errorf("%q is no lifetime: write a number and one of y, w, d, h, m, s, ms, such as 24h",
+		text)
 }

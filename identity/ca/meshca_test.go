@@ -43,7 +43,8 @@ func builtin(name string) *mesh.Resource {
 
 func TestParseLifetime(t *testing.T) {
 	for text, want := range map[string]time.Duration{
-		"0": 0, "24h": 24 * time.Hour, "10y": 10 * 365 * 24 * time.Hour, "2w": 14 * 24 * time.Hour, "1d": 24 * time.Hour, "5m": 5 * time.Minute,
+		"0": 0, "24h": 24 * time.Hour, "10y": 10 * 365 * 24 * time.Hour, "2w": 14 * 24 * time.Hour,
+		"1d": 24 * time.Hour, "5m": 5 * time.Minute,
 		"7s": 7 * time.Second, "250ms": 250 * time.Millisecond,
 	} {
 		if got, err := ParseLifetime(text); err != nil || got != want {
@@ -63,7 +64,10 @@ type keys struct{ ensured int }
 func (k *keys) EnsureKeys(context.Context) error            { k.ensured++; return nil }
 func (k *keys) EnsureMeshKey(context.Context, string) error { return nil }
 func (k *keys) NewMeshKey(m string) (*mesh.Resource, error) {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindSecret, Mesh: m, Name: "dataplane-token-signing-key-" + m + "-1"}, Spec: &meshv1.Secret{Data: []byte("k")}}, nil
+	return &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindSecret, Mesh: m, Name: "dataplane-token-signing-key-" + m + "-1"},
+		Spec: &meshv1.Secret{Data: []byte("k")},
+	}, nil
 }
 
 func TestBootstrapMakesTheDefaultMeshOnce(t *testing.T) {
@@ -81,7 +85,8 @@ func TestBootstrapMakesTheDefaultMeshOnce(t *testing.T) {
 	if r, err := st.Revision(ctx); err != nil || r != 1 {
 		t.Errorf("revision %d %v, want 1: one transaction", r, err)
 	}
-	if _, err := st.Commit(ctx, store.Txn{Ops: []store.Op{store.Delete{Key: meshKey("default")}}}); err != nil {
+	if _, err := st.Commit(ctx,
+		store.Txn{Ops: []store.Op{store.Delete{Key: meshKey("default")}}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := Bootstrap(ctx, st, &keys{}, false, zap.NewNop()); err != nil {
@@ -124,11 +129,13 @@ func TestRootIsMadeOnce(t *testing.T) {
 		again := builtin("shop")
 		again.Spec.(*meshv1.Mesh).Networking = &meshv1.Mesh_Networking{}
 		put(again)
-		if second, _, err := Root(rep.View(), "shop"); err != nil || string(second.Cert) != string(first.Cert) {
+		if second, _, err := Root(rep.View(), "shop"); err != nil ||
+			string(second.Cert) != string(first.Cert) {
 			t.Errorf("the root changed: %v", err)
 		}
 		// Half a root is not replaced.
-		if _, err := st.Commit(ctx, store.Txn{Ops: []store.Op{store.Delete{Key: RootKeyKey("shop", "ca")}}}); err != nil {
+		if _, err := st.Commit(ctx,
+			store.Txn{Ops: []store.Op{store.Delete{Key: RootKeyKey("shop", "ca")}}}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
@@ -141,7 +148,8 @@ func TestRootIsMadeOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if signed, err := Sign(rep.View(), "other", csr); err != nil || signed.ProvidedKey != nil || len(signed.Chain) == 0 {
+		if signed, err := Sign(rep.View(), "other", csr); err != nil || signed.ProvidedKey != nil ||
+			len(signed.Chain) == 0 {
 			t.Errorf("Sign = %v", err)
 		}
 		foreign, _, err := pki.NewCSR("shop", "us-east")
@@ -164,9 +172,17 @@ func ca(t *testing.T, leafOnly bool) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "shop"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), KeyUsage: x509.KeyUsageCertSign,
-		MaxPathLenZero: leafOnly, URIs: []*url.URL{{Scheme: "spiffe", Host: "shop"}}}
+	tmpl := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "shop"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageCertSign,
+		MaxPathLenZero:        leafOnly,
+		URIs:                  []*url.URL{{Scheme: "spiffe", Host: "shop"}},
+	}
 	if !leafOnly {
 		tmpl.MaxPathLen = 1
 	}
@@ -178,17 +194,37 @@ func ca(t *testing.T, leafOnly bool) (cert, key []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
+	return pem.EncodeToMemory(&pem.Block{
+			Type:  "CERTIFICATE",
+			Bytes: der,
+		}), pem.EncodeToMemory(&pem.Block{
+			Type:  "PRIVATE KEY",
+			Bytes: keyDER,
+		})
 }
 
 func TestProvided(t *testing.T) {
 	for name, leafOnly := range map[string]bool{"signs intermediates": false, "goes to the zones": true} {
 		t.Run(name, func(t *testing.T) {
 			cert, key := ca(t, leafOnly)
-			m := &mesh.Resource{Key: meshKey("shop"), Spec: &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{EnabledBackend: "own",
-				Backends: []*meshv1.Mesh_Backend{{Name: "own", Type: "provided", Conf: &meshv1.Mesh_Conf{
-					Cert: &meshv1.DataSource{Secret: "cert"}, Key: &meshv1.DataSource{InlineString: string(key)}}}}}}}
-			secret := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindSecret, Mesh: "shop", Name: "cert"}, Spec: &meshv1.Secret{Data: cert}}
+			m := &mesh.Resource{
+				Key: meshKey("shop"),
+				Spec: &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{
+					EnabledBackend: "own",
+					Backends: []*meshv1.Mesh_Backend{{
+						Name: "own",
+						Type: "provided",
+						Conf: &meshv1.Mesh_Conf{
+							Cert: &meshv1.DataSource{Secret: "cert"},
+							Key:  &meshv1.DataSource{InlineString: string(key)},
+						},
+					}},
+				}},
+			}
+			secret := &mesh.Resource{
+				Key:  mesh.Key{Kind: mesh.KindSecret, Mesh: "shop", Name: "cert"},
+				Spec: &meshv1.Secret{Data: cert},
+			}
 			csr, _, err := pki.NewCSR("shop", "us-east")
 			if err != nil {
 				t.Fatal(err)

@@ -56,8 +56,8 @@ func RootKeyKey(meshName, backend string) mesh.Key {
 // Pair is an authority's certificate (or chain) and key as PEM.
 type Pair struct{ Cert, Key []byte }
 
-// Root reads the root pair of a mesh from the view: the builtin Secrets, or what a provided backend names. It fails with
-// [ErrNoAuthority] if mTLS is off or the pair is not there.
+// Root reads the root pair of a mesh from the view: the builtin Secrets, or what a provided backend
+// names. It fails with [ErrNoAuthority] if mTLS is off or the pair is not there.
 func Root(view replica.View, meshName string) (Pair, *meshv1.Mesh_Backend, error) {
 	m, _ := view.Get(mesh.Key{Kind: mesh.KindMesh, Name: meshName})
 	b := Backend(m)
@@ -71,14 +71,16 @@ func Root(view replica.View, meshName string) (Pair, *meshv1.Mesh_Backend, error
 			p.Key, err = source(view, meshName, b.GetConf().GetKey())
 		}
 		if err != nil {
-			return Pair{}, b, fmt.Errorf("%w: backend %q of mesh %q: %w", ErrNoAuthority, b.GetName(), meshName, err)
+			return Pair{}, b,
+				fmt.Errorf("%w: backend %q of mesh %q: %w", ErrNoAuthority, b.GetName(), meshName, err)
 		}
 		return p, b, nil
 	}
 	p.Cert = secret(view, RootCertKey(meshName, b.GetName()))
 	p.Key = secret(view, RootKeyKey(meshName, b.GetName()))
 	if p.Cert == nil || p.Key == nil {
-		return p, b, fmt.Errorf("%w: the root of backend %q of mesh %q is not here", ErrNoAuthority, b.GetName(), meshName)
+		return p, b, fmt.Errorf("%w: the root of backend %q of mesh %q is not here", ErrNoAuthority,
+			b.GetName(), meshName)
 	}
 	return p, b, nil
 }
@@ -211,7 +213,8 @@ func (r *Reconciler) Run(ctx context.Context) error {
 				return err
 			default:
 				failed = true
-				r.log.Warn("the certificate authority of a mesh was not made, will try again", zap.String("mesh", name), zap.Error(err))
+				r.log.Warn("the certificate authority of a mesh was not made, will try again",
+					zap.String("mesh", name), zap.Error(err))
 			}
 		}
 		if failed {
@@ -259,8 +262,11 @@ func (r *Reconciler) ensure(ctx context.Context, name string) error {
 	case hasCert && hasKey:
 		return nil
 	case hasCert || hasKey:
-		r.log.Error("half of a mesh's certificate authority is gone; restore the Secret, or delete the other one too to have a new "+
-			"authority made", zap.String("mesh", name), zap.Bool("certificate", hasCert && cert != nil), zap.Bool("key", hasKey))
+		r.log.Error("half of a mesh's certificate authority is gone; restore the Secret, or "+
+			"delete the other "+
+			"one too to have a new "+
+			"authority made", zap.String("mesh", name), zap.Bool("certificate", hasCert && cert != nil),
+			zap.Bool("key", hasKey))
 		return nil
 	}
 	validity, err := ParseLifetime(cmp.Or(b.GetConf().GetCaCert().GetExpiration(), "10y"))
@@ -276,12 +282,21 @@ func (r *Reconciler) ensure(ctx context.Context, name string) error {
 		Actor:  "system:authority",
 		Checks: []store.Check{store.KeyAt{Key: certKey}, store.KeyAt{Key: keyKey}},
 		Ops: []store.Op{
-			store.Put{Resource: &mesh.Resource{Key: certKey, Labels: labels, Spec: &meshv1.Secret{Data: certPEM}}},
-			store.Put{Resource: &mesh.Resource{Key: keyKey, Labels: labels, Spec: &meshv1.Secret{Data: keyPEM}}},
+			store.Put{Resource: &mesh.Resource{
+				Key:    certKey,
+				Labels: labels,
+				Spec:   &meshv1.Secret{Data: certPEM},
+			}},
+			store.Put{Resource: &mesh.Resource{
+				Key:    keyKey,
+				Labels: labels,
+				Spec:   &meshv1.Secret{Data: keyPEM},
+			}},
 		},
 	})
 	if err == nil {
-		r.log.Info("made the certificate authority of a mesh", zap.String("mesh", name), zap.String("backend", b.GetName()))
+		r.log.Info("made the certificate authority of a mesh", zap.String("mesh", name),
+			zap.String("backend", b.GetName()))
 	}
 	return err
 }
@@ -299,7 +314,9 @@ func (r *Reconciler) warnProvided(ctx context.Context, view replica.View, m *mes
 		cond.Status, cond.Reason, cond.Message = "False", "NotFound", err.Error()
 	case !MaySign(p.Cert):
 		cond.Reason = "KeyGoesToZones"
-		cond.Message = "the provided certificate may not sign intermediates (path length 0), so its private key goes to every zone"
+		cond.Message = "the provided certificate may not sign intermediates (path length 0), so " +
+			"its private " +
+			"key goes to every zone"
 	}
 	kept := next.Conditions[:0]
 	for _, c := range next.Conditions {
@@ -308,6 +325,9 @@ func (r *Reconciler) warnProvided(ctx context.Context, view replica.View, m *mes
 		}
 	}
 	next.Conditions = append(kept, cond)
-	_, err = r.cfg.Store.Commit(ctx, store.Txn{Actor: "system:authority", Ops: []store.Op{store.PutStatus{Key: m.Key, Status: next}}})
+	_, err = r.cfg.Store.Commit(ctx, store.Txn{
+		Actor: "system:authority",
+		Ops:   []store.Op{store.PutStatus{Key: m.Key, Status: next}},
+	})
 	return err
 }

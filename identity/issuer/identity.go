@@ -2,22 +2,25 @@
 //
 // # Authorities
 //
-// For every mesh with a builtin backend the zone holds an intermediate: its key is made here and never leaves, global signs
-// it (a standalone zone signs with its own root). It is kept as a Secret of the zone, <mesh>.ca-intermediate-<backend>,
-// which no stream carries; so a zone that restarts with global away still issues. It lives 30 days and is renewed at half
-// its life, and at once when the root changes. Requests to global are retried with backoff for as long as it takes. A
-// provided backend that may not sign intermediates comes to the zone as it is and is used directly.
+// For every mesh with a builtin backend the zone holds an intermediate: its key is made here and
+// never leaves, global signs it (a standalone zone signs with its own root). It is kept as a Secret
+// of the zone, <mesh>.ca-intermediate-<backend>, which no stream carries; so a zone that restarts
+// with global away still issues. It lives 30 days and is renewed at half its life, and at once when
+// the root changes. Requests to global are retried with backoff for as long as it takes. A provided
+// backend that may not sign intermediates comes to the zone as it is and is used directly.
 //
 // # Leaves
 //
-// A Dataplane of the zone has one certificate with the URIs spiffe://<mesh>/<service> and kuma://<tag>/<value> of its tags
-// (security-observability-policies 1.1). It is renewed at 4/5 of its life, and at once when its tags, the backend or the
-// root change. A renewed intermediate of the same root leaves the leaves alone. Keys are in memory only.
+// A Dataplane of the zone has one certificate with the URIs spiffe://<mesh>/<service> and
+// kuma://<tag>/<value> of its tags (security-observability-policies 1.1). It is renewed at 4/5 of
+// its life, and at once when its tags, the backend or the root change. A renewed intermediate of
+// the same root leaves the leaves alone. Keys are in memory only.
 //
 // # Concurrency
 //
-// [Issuer.Run] owns two loops: one that obtains intermediates and may wait for global, one that issues leaves and never
-// waits. [Issuer.Issue] issues a joining proxy's leaf at once, in the caller's goroutine; the mutex is held over that.
+// [Issuer.Run] owns two loops: one that obtains intermediates and may wait for global, one that
+// issues leaves and never waits. [Issuer.Issue] issues a joining proxy's leaf at once, in the
+// caller's goroutine; the mutex is held over that.
 package issuer
 
 import (
@@ -91,14 +94,24 @@ func New(cfg Config) *Issuer {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	i := &Issuer{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), authorities: map[string]authority{}, leaves: map[mesh.Key]leaf{}}
+	i := &Issuer{
+		cfg:         cfg,
+		log:         cfg.Logger,
+		wake:        make(chan struct{}, 1),
+		authorities: map[string]authority{},
+		leaves:      map[mesh.Key]leaf{},
+	}
 	i.issued = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "meridian_identity_certificates_total",
-		Help: "Certificates issued or obtained by kind: leaf, intermediate. A rate far above proxies per day means that something forces renewal.",
+		Help: "Certificates issued or obtained by kind: leaf, intermediate. A rate far above " +
+			"proxies per day " +
+			"means that something forces renewal.",
 	}, []string{"kind"})
 	i.failures = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "meridian_identity_failures_total",
-		Help: "Failed attempts to issue or obtain a certificate. If it keeps growing, certificates run out: see the log.",
+		Help: "Failed attempts to issue or obtain a certificate. If it keeps growing, " +
+			"certificates run out: " +
+			"see the log.",
 	})
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(i.issued, i.failures)
@@ -114,8 +127,8 @@ func (i *Issuer) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// Issue gives a joining Dataplane its identity, if the mesh has an authority here; otherwise [Issuer.Run] does as soon as
-// there is one.
+// Issue gives a joining Dataplane its identity, if the mesh has an authority here; otherwise
+// [Issuer.Run] does as soon as there is one.
 func (i *Issuer) Issue(_ context.Context, dataplane *mesh.Resource) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -236,7 +249,8 @@ func (i *Issuer) load(view replica.View, meshName string) {
 	signer, err := pki.LoadAuthority(certificates(source), privateKey(source))
 	if err != nil {
 		i.failures.Inc()
-		i.log.Error("the certificate authority of a mesh cannot be used", zap.String("mesh", meshName), zap.Error(err))
+		i.log.Error("the certificate authority of a mesh cannot be used", zap.String("mesh", meshName),
+			zap.Error(err))
 		delete(i.authorities, meshName)
 		return
 	}
@@ -244,11 +258,17 @@ func (i *Issuer) load(view replica.View, meshName string) {
 		// What the leaves hang on counts; a new root shows when the intermediate of it is here.
 		root = string(own)
 	}
-	i.authorities[meshName] = authority{signer: signer, source: string(source), root: root, lifetime: lifetime}
+	i.authorities[meshName] = authority{
+		signer:   signer,
+		source:   string(source),
+		root:     root,
+		lifetime: lifetime,
+	}
 }
 
 // material is the PEM (chain and key) that signs in this zone, and the root it hangs on.
-func (i *Issuer) material(view replica.View, meshName string, b *meshv1.Mesh_Backend) (source []byte, root string) {
+func (i *Issuer) material(view replica.View, meshName string,
+	b *meshv1.Mesh_Backend) (source []byte, root string) {
 	if b.GetType() == "provided" {
 		if p, _, err := ca.Root(view, meshName); err == nil && !ca.MaySign(p.Cert) {
 			return slices.Concat(p.Cert, []byte("\n"), p.Key), string(p.Cert)
@@ -278,7 +298,12 @@ func rootOf(view replica.View, meshName string, b *meshv1.Mesh_Backend) string {
 }
 
 func (i *Issuer) secretKey(meshName, backend string) mesh.Key {
-	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Zone: i.cfg.Zone, Name: meshName + ".ca-intermediate-" + backend}
+	return mesh.Key{
+		Kind: mesh.KindSecret,
+		Mesh: meshName,
+		Zone: i.cfg.Zone,
+		Name: meshName + ".ca-intermediate-" + backend,
+	}
 }
 
 // certificates and privateKey take a PEM file of both apart.
@@ -322,7 +347,12 @@ func (i *Issuer) leaf(dp *mesh.Resource, now time.Time) {
 	}
 	i.issued.WithLabelValues("leaf").Inc()
 	i.leaves[dp.Key] = leaf{uris: uris, root: a.root, renewAt: now.Add(end.Sub(now) * 4 / 5)}
-	i.cfg.Set(dp.Key, &ir.Identity{Chain: chain, Key: key, URIs: uris, Expires: end})
+	i.cfg.Set(dp.Key, &ir.Identity{
+		Chain:   chain,
+		Key:     key,
+		URIs:    uris,
+		Expires: end,
+	})
 }
 
 func (i *Issuer) drop(k mesh.Key) {

@@ -110,9 +110,15 @@ func withMTLS(expiration string) *mesh.Resource {
 func dataplane(name string, services ...string) *mesh.Resource {
 	dp := &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1"}}
 	for i, s := range services {
-		dp.Networking.Inbound = append(dp.Networking.Inbound, &meshv1.Dataplane_Inbound{Port: uint32(80 + i), Tags: map[string]string{mesh.TagService: s}})
+		dp.Networking.Inbound = append(dp.Networking.Inbound, &meshv1.Dataplane_Inbound{
+			Port: uint32(80 + i),
+			Tags: map[string]string{mesh.TagService: s},
+		})
 	}
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: "us-east", Name: name}, Spec: dp}
+	return &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: "us-east", Name: name},
+		Spec: dp,
+	}
 }
 
 func (w *world) identity(dp *mesh.Resource) *ir.Identity {
@@ -131,7 +137,8 @@ func TestLeafHangsOnRoot(t *testing.T) {
 		if id == nil {
 			t.Fatal("no identity was issued")
 		}
-		want := []string{"kuma://kuma.io/service/api", "kuma://kuma.io/service/web", "spiffe://default/api", "spiffe://default/web"}
+		want := []string{"kuma://kuma.io/service/api", "kuma://kuma.io/service/web", "spiffe://default/api",
+			"spiffe://default/web"}
 		if !slices.Equal(id.URIs, want) {
 			t.Errorf("URIs %v, want %v", id.URIs, want)
 		}
@@ -150,8 +157,12 @@ func TestLeafHangsOnRoot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := leaf.Verify(x509.VerifyOptions{Roots: roots, Intermediates: inter, CurrentTime: time.Now(),
-			KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}); err != nil {
+		if _, err := leaf.Verify(x509.VerifyOptions{
+			Roots:         roots,
+			Intermediates: inter,
+			CurrentTime:   time.Now(),
+			KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		}); err != nil {
 			t.Errorf("the leaf does not hang on the root: %v", err)
 		}
 	})

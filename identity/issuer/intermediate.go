@@ -17,7 +17,8 @@ import (
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
-// Bounds of the delay between requests while global is away, and the longest time until a look at what is due.
+// Bounds of the delay between requests while global is away, and the longest time until a look at
+// what is due.
 const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = 15 * time.Second
@@ -55,7 +56,8 @@ func (i *Issuer) obtain(ctx context.Context) error {
 			default:
 				failed = true
 				i.failures.Inc()
-				i.log.Warn("no intermediate authority was obtained, will try again", zap.String("mesh", m.Key.Name), zap.Error(err))
+				i.log.Warn("no intermediate authority was obtained, will try again",
+					zap.String("mesh", m.Key.Name), zap.Error(err))
 			}
 		}
 		if failed {
@@ -142,16 +144,18 @@ func (i *Issuer) request(ctx context.Context, view replica.View, m *mesh.Resourc
 		Actor:  "system:identity",
 		Checks: []store.Check{store.KeyAt{Key: secret, Revision: revision}},
 		Ops: []store.Op{store.Put{Resource: &mesh.Resource{
-			Key:    secret,
-			Labels: map[string]string{mesh.LabelMesh: m.Key.Name, mesh.LabelZone: i.cfg.Zone, mesh.LabelOrigin: mesh.OriginZone},
-			Spec:   &meshv1.Secret{Data: slices.Concat(certificates(chain), privateKey(key))},
+			Key: secret,
+			Labels: map[string]string{mesh.LabelMesh: m.Key.Name, mesh.LabelZone: i.cfg.Zone,
+				mesh.LabelOrigin: mesh.OriginZone},
+			Spec: &meshv1.Secret{Data: slices.Concat(certificates(chain), privateKey(key))},
 		}}},
 	})
 	if err != nil {
 		return err
 	}
 	i.issued.WithLabelValues("intermediate").Inc()
-	i.log.Info("obtained an intermediate authority", zap.String("mesh", m.Key.Name), zap.String("backend", b.GetName()))
+	i.log.Info("obtained an intermediate authority", zap.String("mesh", m.Key.Name),
+		zap.String("backend", b.GetName()))
 	_, err = i.cfg.Replica.Wait(ctx, res.Revision)
 	return err
 }

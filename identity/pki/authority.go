@@ -20,15 +20,20 @@ func NewRoot(meshName string, validity time.Duration) (cert, key []byte, err err
 	return newCA(meshName, validity, func(c *x509.Certificate) { c.URIs = []*url.URL{trustDomain(meshName)} })
 }
 
-// NewCSR makes a key and a request (DER) for the intermediate of a zone in a mesh. The key stays with the caller.
+// NewCSR makes a key and a request (DER) for the intermediate of a zone in a mesh. The key stays
+// with the caller.
 func NewCSR(meshName, zone string) (csrDER, key []byte, err error) {
 	k, err := newKey()
 	if err != nil {
 		return nil, nil, err
 	}
 	csrDER, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{
-		Subject: pkix.Name{Organization: []string{"Meridian"}, OrganizationalUnit: []string{zone}, CommonName: meshName + " in " + zone},
-		URIs:    []*url.URL{trustDomain(meshName)},
+		Subject: pkix.Name{
+			Organization:       []string{"Meridian"},
+			OrganizationalUnit: []string{zone},
+			CommonName:         meshName + " in " + zone,
+		},
+		URIs: []*url.URL{trustDomain(meshName)},
 	}, k)
 	if err != nil {
 		return nil, nil, fmt.Errorf("make certificate request: %w", err)
@@ -37,9 +42,10 @@ func NewCSR(meshName, zone string) (csrDER, key []byte, err error) {
 	return csrDER, key, err
 }
 
-// SignIntermediate signs a request with a mesh's root and returns the chain: the intermediate, then the root. The
-// intermediate may sign workloads only, and ends no later than the root. It fails if the request is damaged or asks for
-// another mesh than the root's, or if the root may not sign intermediates.
+// SignIntermediate signs a request with a mesh's root and returns the chain: the intermediate, then
+// the root. The intermediate may sign workloads only, and ends no later than the root. It fails if
+// the request is damaged or asks for another mesh than the root's, or if the root may not sign
+// intermediates.
 func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) (chain []byte, err error) {
 	root, err := LoadAuthority(rootCert, rootKey)
 	if err != nil {
@@ -58,7 +64,8 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 	}
 	if len(ca.URIs) > 0 {
 		if len(csr.URIs) != 1 || csr.URIs[0].String() != ca.URIs[0].String() {
-			return nil, fmt.Errorf("certificate request is for %v, but the root is of %s", csr.URIs, ca.URIs[0])
+			return nil, fmt.Errorf("certificate request is for %v, but the root is of %s", csr.URIs,
+				ca.URIs[0])
 		}
 	}
 	serial, err := newSerial()
@@ -67,9 +74,15 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: csr.Subject, URIs: csr.URIs,
-		NotBefore: now.Add(-clockSkew), NotAfter: earlier(now.Add(validity), ca.NotAfter),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, MaxPathLenZero: true, BasicConstraintsValid: true,
+		SerialNumber:          serial,
+		Subject:               csr.Subject,
+		URIs:                  csr.URIs,
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              earlier(now.Add(validity), ca.NotAfter),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		MaxPathLenZero:        true,
+		BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, ca, csr.PublicKey, root.key)
 	if err != nil {
@@ -82,12 +95,14 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 type Authority struct {
 	chain []*x509.Certificate
 	key   crypto.Signer
-	// intermediates are the PEM certificates that a leaf carries behind itself: the chain without the self-signed root.
+	// intermediates are the PEM certificates that a leaf carries behind itself: the chain without
+	// the self-signed root.
 	intermediates []byte
 	root          []byte
 }
 
-// LoadAuthority reads a chain (the signing certificate first) and the key that belongs to its first certificate.
+// LoadAuthority reads a chain (the signing certificate first) and the key that belongs to its first
+// certificate.
 func LoadAuthority(chainPEM, keyData []byte) (*Authority, error) {
 	chain, err := ParseCertificates(chainPEM)
 	if err != nil {
@@ -129,11 +144,14 @@ func (a *Authority) NotBefore() time.Time { return a.chain[0].NotBefore }
 // NotAfter is the end of the signing certificate.
 func (a *Authority) NotAfter() time.Time { return a.chain[0].NotAfter }
 
-// IssueLeaf makes a workload's key and certificate with the given URIs; the chain is the leaf and the intermediates,
-// without the root. The leaf ends no later than the authority; notAfter says when. It fails if the authority has ended.
-func (a *Authority) IssueLeaf(uris []string, validity time.Duration, now time.Time) (chainPEM, keyData []byte, notAfter time.Time, err error) {
+// IssueLeaf makes a workload's key and certificate with the given URIs; the chain is the leaf and
+// the intermediates, without the root. The leaf ends no later than the authority; notAfter says
+// when. It fails if the authority has ended.
+func (a *Authority) IssueLeaf(uris []string, validity time.Duration,
+	now time.Time) (chainPEM, keyData []byte, notAfter time.Time, err error) {
 	if now.After(a.NotAfter()) {
-		return nil, nil, time.Time{}, fmt.Errorf("the signing certificate ended at %s", a.NotAfter().Format(time.RFC3339))
+		return nil, nil, time.Time{},
+			fmt.Errorf("the signing certificate ended at %s", a.NotAfter().Format(time.RFC3339))
 	}
 	if len(uris) == 0 {
 		return nil, nil, time.Time{}, errors.New("a workload certificate needs at least one URI")
@@ -148,7 +166,10 @@ func (a *Authority) IssueLeaf(uris []string, validity time.Duration, now time.Ti
 	}
 	notAfter = earlier(now.Add(validity), a.NotAfter())
 	tmpl := &x509.Certificate{
-		SerialNumber: serial, NotBefore: now.Add(-clockSkew), NotAfter: notAfter,
+		SerialNumber: serial,
+		NotBefore:    now.Add(-clockSkew),
+		NotAfter:     notAfter,
+
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,

@@ -24,8 +24,8 @@ type ClientOptions struct {
 	ServerName string
 }
 
-// ClientTLS makes a client's TLS settings. With nothing given the system's roots are used. It fails if the file cannot be
-// read or holds no certificate.
+// ClientTLS makes a client's TLS settings. With nothing given the system's roots are used. It fails
+// if the file cannot be read or holds no certificate.
 func ClientTLS(o ClientOptions) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: o.ServerName}
 	switch {
@@ -50,10 +50,12 @@ func ClientTLS(o ClientOptions) (*tls.Config, error) {
 		for _, p := range o.Pins {
 			pins[strings.ToLower(p)] = true
 		}
-		// The name is not compared, so the standard check is replaced, not left out. VerifyConnection also runs on
-		// resumed sessions.
+		// The name is not compared, so the standard check is replaced, not left out.
+		// VerifyConnection also runs on resumed sessions.
 		conf.InsecureSkipVerify = true
-		conf.VerifyConnection = func(cs tls.ConnectionState) error { return verifyPinned(cs.PeerCertificates, pins, time.Now()) }
+		conf.VerifyConnection = func(cs tls.ConnectionState) error {
+			return verifyPinned(cs.PeerCertificates, pins, time.Now())
+		}
 	}
 	return conf, nil
 }
@@ -68,9 +70,11 @@ type PinError struct {
 
 func (e *PinError) Error() string {
 	if e.Err != nil {
-		return fmt.Sprintf("the server's certificate does not hold against the CA that the token pins: %v", e.Err)
+		return fmt.Sprintf("the server's certificate does not hold against the CA that the token pins: %v",
+			e.Err)
 	}
-	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): use a token that this control "+
+	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): use a token "+
+		"that this control "+
 		"plane issued, or give its CA with --ca-file", strings.Join(short(e.Got), ", "))
 }
 
@@ -110,8 +114,12 @@ func verifyPinned(chain []*x509.Certificate, pins map[string]bool, now time.Time
 	if !found {
 		return fail
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{Roots: roots, Intermediates: between, CurrentTime: now,
-		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
+	_, err := chain[0].Verify(x509.VerifyOptions{
+		Roots:         roots,
+		Intermediates: between,
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	})
 	if err != nil {
 		fail.Err = err
 		return fail
@@ -119,8 +127,8 @@ func verifyPinned(chain []*x509.Certificate, pins map[string]bool, now time.Time
 	return nil
 }
 
-// TokenPins reads the pins out of a token without verifying it; that is the client's side, which holds the token and
-// has no key. A token without pins gives none.
+// TokenPins reads the pins out of a token without verifying it; that is the client's side, which
+// holds the token and has no key. A token without pins gives none.
 func TokenPins(token string) ([]string, error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) != 3 {

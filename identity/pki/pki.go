@@ -1,24 +1,28 @@
-// Package pki makes and checks the certificates of the project: a control plane's own server certificate and its pin, a
-// client's TLS settings, and the authorities of a mesh (root at global, intermediate in a zone, leaf of a workload).
+// Package pki makes and checks the certificates of the project: a control plane's own server
+// certificate and its pin, a client's TLS settings, and the authorities of a mesh (root at global,
+// intermediate in a zone, leaf of a workload).
 //
 // # Server
 //
-// A control plane without a configured certificate makes its own CA and server certificate once, in its data directory:
-// ca.crt, ca.key, tls.crt, tls.key, the keys with mode 0600. The CA is kept for ever; the server certificate is made anew
-// from the same CA when it nears its end or lacks a host name. Damaged files are an error that names the file: nothing is
-// recreated in their place, for tokens in the field carry the CA's pin.
+// A control plane without a configured certificate makes its own CA and server certificate once, in
+// its data directory: ca.crt, ca.key, tls.crt, tls.key, the keys with mode 0600. The CA is kept for
+// ever; the server certificate is made anew from the same CA when it nears its end or lacks a host
+// name. Damaged files are an error that names the file: nothing is recreated in their place, for
+// tokens in the field carry the CA's pin.
 //
 // # Pins
 //
-// A pin is the hex SHA-256 of a certificate's SubjectPublicKeyInfo. Tokens carry the pins of the control plane that issued
-// them. A client with pins accepts a server if a certificate of the chain that the server sent has one of them and signs
-// (through the others) the server's own certificate, or is it. The host name is not compared then: who holds the pinned
-// key is the control plane, whatever it is called.
+// A pin is the hex SHA-256 of a certificate's SubjectPublicKeyInfo. Tokens carry the pins of the
+// control plane that issued them. A client with pins accepts a server if a certificate of the chain
+// that the server sent has one of them and signs (through the others) the server's own certificate,
+// or is it. The host name is not compared then: who holds the pinned key is the control plane,
+// whatever it is called.
 //
 // # Workloads
 //
-// All keys are ECDSA P-256. A root signs intermediates (path length 0), an intermediate signs leaves that carry SPIFFE
-// URIs. [Authority] works with a root as well as with an intermediate, so a standalone zone needs no second way.
+// All keys are ECDSA P-256. A root signs intermediates (path length 0), an intermediate signs
+// leaves that carry SPIFFE URIs. [Authority] works with a root as well as with an intermediate, so
+// a standalone zone needs no second way.
 //
 // # Concurrency
 //

@@ -85,7 +85,8 @@ func TestDamagedFilesAreNamedAndKept(t *testing.T) {
 				if err == nil || !strings.Contains(err.Error(), name) {
 					t.Fatalf("error = %v, want one that names %s", err, name)
 				}
-				if data, err := os.ReadFile(file); how == "damaged" && (err != nil || string(data) != "junk") {
+				if data, err := os.ReadFile(file); how == "damaged" &&
+					(err != nil || string(data) != "junk") {
 					t.Errorf("%s was replaced: %q, %v", name, data, err)
 				}
 			})
@@ -112,7 +113,8 @@ func TestClientTrust(t *testing.T) {
 	}
 	// A stranger who shows our CA behind a certificate that it did not sign.
 	stranger := &Server{Certificate: theirs.Certificate}
-	stranger.Certificate.Certificate = [][]byte{theirs.Certificate.Certificate[0], ours.Certificate.Certificate[1]}
+	stranger.Certificate.Certificate = [][]byte{theirs.Certificate.Certificate[0],
+		ours.Certificate.Certificate[1]}
 
 	for _, c := range []struct {
 		name   string
@@ -121,16 +123,33 @@ func TestClientTrust(t *testing.T) {
 		good   bool
 	}{
 		{"pin of the CA", ours, ClientOptions{Pins: []string{"00", ours.Pin}, ServerName: "whatever"}, true},
-		{"pin in upper case", ours, ClientOptions{Pins: []string{strings.ToUpper(ours.Pin)}, ServerName: "x"}, true},
-		{"pin of the server's own certificate", ours, ClientOptions{Pins: []string{Pin(leaf)}, ServerName: "x"}, true},
+		{"pin in upper case", ours, ClientOptions{
+			Pins:       []string{strings.ToUpper(ours.Pin)},
+			ServerName: "x",
+		}, true},
+		{"pin of the server's own certificate", ours, ClientOptions{
+			Pins:       []string{Pin(leaf)},
+			ServerName: "x",
+		}, true},
 		{"pin of another", theirs, ClientOptions{Pins: []string{ours.Pin}, ServerName: "cp.example"}, false},
-		{"pinned CA shown by a stranger", stranger, ClientOptions{Pins: []string{ours.Pin}, ServerName: "cp.example"}, false},
+		{"pinned CA shown by a stranger", stranger, ClientOptions{
+			Pins:       []string{ours.Pin},
+			ServerName: "cp.example",
+		}, false},
 		{"CA file", ours, ClientOptions{CAFile: caFile, ServerName: "cp.example"}, true},
-		{"CA file beats pins", theirs, ClientOptions{CAFile: caFile, Pins: []string{theirs.Pin}, ServerName: "cp.example"}, false},
+		{"CA file beats pins", theirs, ClientOptions{
+			CAFile:     caFile,
+			Pins:       []string{theirs.Pin},
+			ServerName: "cp.example",
+		}, false},
 		{"CA file and another name", ours, ClientOptions{CAFile: caFile, ServerName: "evil.example"}, false},
 		{"system roots", ours, ClientOptions{CAFile: "system", ServerName: "cp.example"}, false},
 		{"nothing given", ours, ClientOptions{ServerName: "cp.example"}, false},
-		{"no verification", theirs, ClientOptions{SkipVerify: true, Pins: []string{ours.Pin}, ServerName: "x"}, true},
+		{"no verification", theirs, ClientOptions{
+			SkipVerify: true,
+			Pins:       []string{ours.Pin},
+			ServerName: "x",
+		}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf, err := ClientTLS(c.o)
@@ -144,7 +163,8 @@ func TestClientTrust(t *testing.T) {
 	}
 	conf, _ := ClientTLS(ClientOptions{Pins: []string{ours.Pin}, ServerName: "cp.example"})
 	var pe *PinError
-	if err := handshake(t, theirs, conf); !errors.As(err, &pe) || !strings.Contains(err.Error(), "--ca-file") {
+	if err := handshake(t, theirs, conf); !errors.As(err, &pe) ||
+		!strings.Contains(err.Error(), "--ca-file") {
 		t.Errorf("error = %v, want a PinError that says what to do", err)
 	}
 	if _, err := ClientTLS(ClientOptions{CAFile: "/nonexistent"}); err == nil {
@@ -195,7 +215,11 @@ func TestWorkloadChain(t *testing.T) {
 	pool.AddCert(roots[0])
 	between.AddCert(certs[1])
 	for _, use := range []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth} {
-		if _, err := certs[0].Verify(x509.VerifyOptions{Roots: pool, Intermediates: between, KeyUsages: []x509.ExtKeyUsage{use}}); err != nil {
+		if _, err := certs[0].Verify(x509.VerifyOptions{
+			Roots:         pool,
+			Intermediates: between,
+			KeyUsages:     []x509.ExtKeyUsage{use},
+		}); err != nil {
 			t.Errorf("verify: %v", err)
 		}
 	}
@@ -220,7 +244,8 @@ func TestWorkloadChain(t *testing.T) {
 	if _, err := LoadAuthority(pem.EncodeToMemory(block), leafKey); err == nil {
 		t.Error("a leaf is accepted as authority")
 	}
-	if _, _, _, err := authority.IssueLeaf(uris, time.Hour, authority.NotAfter().Add(time.Second)); err == nil {
+	if _, _, _, err := authority.IssueLeaf(uris, time.Hour,
+		authority.NotAfter().Add(time.Second)); err == nil {
 		t.Error("an ended authority signs")
 	}
 	own, err := LoadAuthority(rootPEM, rootKey)

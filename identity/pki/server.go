@@ -36,12 +36,17 @@ type Server struct {
 
 // TLS is a server configuration with the certificate; callers may add to it.
 func (s *Server) TLS() *tls.Config {
-	return &tls.Config{Certificates: []tls.Certificate{s.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
+	return &tls.Config{
+		Certificates: []tls.Certificate{s.Certificate},
+		MinVersion:   tls.VersionTLS12,
+		NextProtos:   []string{"h2", "http/1.1"},
+	}
 }
 
-// LoadOrCreateServer reads the control plane's own certificate from dir, or makes a CA and a certificate for hosts (names
-// and IPs; localhost and this machine's name are always among them) and keeps them there. A present CA is never replaced:
-// files that cannot be read are an error with the file's name.
+// LoadOrCreateServer reads the control plane's own certificate from dir, or makes a CA and a
+// certificate for hosts (names and IPs; localhost and this machine's name are always among them)
+// and keeps them there. A present CA is never replaced: files that cannot be read are an error with
+// the file's name.
 func LoadOrCreateServer(dir string, hosts []string) (*Server, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("certificate directory: %w", err)
@@ -66,22 +71,27 @@ func LoadOrCreateServer(dir string, hosts []string) (*Server, error) {
 			return nil, fmt.Errorf("write CA certificate: %w", err)
 		}
 	case caErr != nil:
-		return nil, fmt.Errorf("control plane CA: %w; restore it from a backup, or move %s away too to make a new CA "+
+		return nil, fmt.Errorf("control plane CA: %w; restore it from a backup, or move %s away too to "+
+			"make a new CA "+
 			"(tokens issued so far will no longer trust this control plane)", caErr, caKeyFile)
 	case keyErr != nil:
-		return nil, fmt.Errorf("control plane CA: %w; restore it from a backup, or move %s away too to make a new CA "+
+		return nil, fmt.Errorf("control plane CA: %w; restore it from a backup, or move %s away too to "+
+			"make a new CA "+
 			"(tokens issued so far will no longer trust this control plane)", keyErr, caCertFile)
 	}
 	ca, err := ParseCertificates(caCert)
 	if err != nil {
-		return nil, fmt.Errorf("control plane CA %s is damaged: %w; restore it from a backup", caCertFile, err)
+		return nil, fmt.Errorf("control plane CA %s is damaged: %w; restore it from a backup", caCertFile,
+			err)
 	}
 	signer, err := ParseKey(caKey)
 	if err != nil {
-		return nil, fmt.Errorf("control plane CA key %s is damaged: %w; restore it from a backup", caKeyFile, err)
+		return nil, fmt.Errorf("control plane CA key %s is damaged: %w; restore it from a backup", caKeyFile,
+			err)
 	}
 
-	if s, err := LoadServer(certFile, keyFile); err == nil && s.Pin == Pin(ca[0]) && covers(s, hosts, time.Now().Add(serverRenew)) {
+	if s, err := LoadServer(certFile, keyFile); err == nil && s.Pin == Pin(ca[0]) &&
+		covers(s, hosts, time.Now().Add(serverRenew)) {
 		return s, nil
 	} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("%w; it can be moved away: a new one is made from the CA", err)
@@ -96,9 +106,12 @@ func LoadOrCreateServer(dir string, hosts []string) (*Server, error) {
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: "Meridian control plane"},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(serverValidity),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		SerialNumber:          serial,
+		Subject:               pkix.Name{CommonName: "Meridian control plane"},
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              now.Add(serverValidity),
+		KeyUsage:              x509.KeyUsageDigitalSignature,
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: true,
 	}
 	for _, h := range hosts {
@@ -117,8 +130,8 @@ func LoadOrCreateServer(dir string, hosts []string) (*Server, error) {
 		return nil, err
 	}
 	chain := certPEM(der, ca[0].Raw)
-	// Key and certificate are replaced one after the other; a crash between them is seen as a mismatch, so the old
-	// certificate goes first.
+	// Key and certificate are replaced one after the other; a crash between them is seen as a
+	// mismatch, so the old certificate goes first.
 	if err := os.Remove(certFile); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -131,8 +144,9 @@ func LoadOrCreateServer(dir string, hosts []string) (*Server, error) {
 	return newServer(chain, keyData)
 }
 
-// LoadServer reads a certificate chain and its key from PEM files, for control planes with a certificate of their own. The
-// pin is that of the chain's last certificate; give the chain with its CA to let tokens pin it.
+// LoadServer reads a certificate chain and its key from PEM files, for control planes with a
+// certificate of their own. The pin is that of the chain's last certificate; give the chain with
+// its CA to let tokens pin it.
 func LoadServer(certFile, keyFile string) (*Server, error) {
 	chain, err := os.ReadFile(certFile)
 	if err != nil {
@@ -201,9 +215,13 @@ func newCA(name string, validity time.Duration, edit func(*x509.Certificate)) (c
 	}
 	now := time.Now()
 	tmpl := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{Organization: []string{"Meridian"}, CommonName: name},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(validity),
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{"Meridian"}, CommonName: name},
+		NotBefore:             now.Add(-clockSkew),
+		NotAfter:              now.Add(validity),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
 	}
 	if edit != nil {
 		edit(tmpl)

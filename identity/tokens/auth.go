@@ -2,31 +2,35 @@
 //
 // # Model
 //
-// A token is a JWT, RS256 with a 2048-bit key, header kid = the key's serial, claims as the peer's (capitalised names) and
-// "ca", the SHA-256 pins of the certificate authorities behind which its holder finds control planes. Keys are Secrets
-// and GlobalSecrets in the store, so they are replicated, sealed and rotated like any resource:
+// A token is a JWT, RS256 with a 2048-bit key, header kid = the key's serial, claims as the peer's
+// (capitalised names) and "ca", the SHA-256 pins of the certificate authorities behind which its
+// holder finds control planes. Keys are Secrets and GlobalSecrets in the store, so they are
+// replicated, sealed and rotated like any resource:
 //
 //	dataplane-token-signing-key-<mesh>-<n>   Secret of the mesh, goes to every zone
 //	zone-token-signing-key-<n>               GlobalSecret; zones get its public half, zone-token-signing-public-key-<n>
 //	user-token-signing-key-<n>               GlobalSecret, stays where it is
 //	admin-user-token                         GlobalSecret, the first administrator's token as text
 //
-// The highest serial signs; every key that is there verifies, so deleting a key ends its tokens. Serials are compared as
-// numbers: -0002 is -2. A name without a number is serial 0.
+// The highest serial signs; every key that is there verifies, so deleting a key ends its tokens.
+// Serials are compared as numbers: -0002 is -2. A name without a number is serial 0.
 //
 // Revocation lists are Secrets of token ids (claim jti) separated by commas, spaces or new lines:
-// dataplane-token-revocations-<mesh> (Secret of the mesh, or GlobalSecret), zone-token-revocations, user-token-revocations.
+// dataplane-token-revocations-<mesh> (Secret of the mesh, or GlobalSecret), zone-token-revocations,
+// user-token-revocations.
 //
 // # Reading
 //
-// Verification reads the view alone and never waits: parsed keys and lists are kept for as long as the secrets have the same
-// revisions. Issuing reads the view and, for a key that was made a moment ago, the store.
+// Verification reads the view alone and never waits: parsed keys and lists are kept for as long as
+// the secrets have the same revisions. Issuing reads the view and, for a key that was made a moment
+// ago, the store.
 //
 // # Failure
 //
-// A token that is not accepted is a [*TokenError] with a class and a reason that says what to do; reasons hold no part of a
-// token. [ErrNoKey] says that there is nothing to sign with, which for a dataplane token mostly means that there is no such
-// mesh. [*mesh.ValidationError] says what of a request to change.
+// A token that is not accepted is a [*TokenError] with a class and a reason that says what to do;
+// reasons hold no part of a token. [ErrNoKey] says that there is nothing to sign with, which for a
+// dataplane token mostly means that there is no such mesh. [*mesh.ValidationError] says what of a
+// request to change.
 //
 // # Concurrency
 //
@@ -127,8 +131,8 @@ func New(conf Config) *Tokens {
 	return &Tokens{conf: conf, rings: map[ringID]*ring{}}
 }
 
-// EnsureKeys makes what is missing of the zone and user signing keys and the administrator's token. It is for global and
-// for standalone zones, at start; replicas may run it at once.
+// EnsureKeys makes what is missing of the zone and user signing keys and the administrator's token.
+// It is for global and for standalone zones, at start; replicas may run it at once.
 func (t *Tokens) EnsureKeys(ctx context.Context) error {
 	if err := t.ensureKey(ctx, mesh.KindGlobalSecret, "", zoneKeyPrefix); err != nil {
 		return err
@@ -136,8 +140,8 @@ func (t *Tokens) EnsureKeys(ctx context.Context) error {
 	return t.EnsureUserKey(ctx)
 }
 
-// EnsureUserKey makes what is missing of the user signing key and the administrator's token; a zone with a global needs
-// only these, for its own API.
+// EnsureUserKey makes what is missing of the user signing key and the administrator's token; a zone
+// with a global needs only these, for its own API.
 func (t *Tokens) EnsureUserKey(ctx context.Context) error {
 	if err := t.ensureKey(ctx, mesh.KindGlobalSecret, "", userKeyPrefix); err != nil {
 		return err
@@ -152,7 +156,10 @@ func (t *Tokens) EnsureUserKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	token, err := t.issueUser(view, UserClaims{Name: AdminUser, Groups: []string{AdminGroup}}, DefaultValidity)
+	token, err := t.issueUser(view, UserClaims{
+		Name:   AdminUser,
+		Groups: []string{AdminGroup},
+	}, DefaultValidity)
 	if err != nil {
 		return err
 	}
@@ -161,7 +168,11 @@ func (t *Tokens) EnsureUserKey(ctx context.Context) error {
 
 // AdminToken is the first administrator's token, or [store.ErrNotFound].
 func (t *Tokens) AdminToken(ctx context.Context) (string, error) {
-	r, err := t.conf.Store.Get(ctx, mesh.Key{Kind: mesh.KindGlobalSecret, Zone: t.conf.Zone, Name: adminTokenName})
+	r, err := t.conf.Store.Get(ctx, mesh.Key{
+		Kind: mesh.KindGlobalSecret,
+		Zone: t.conf.Zone,
+		Name: adminTokenName,
+	})
 	if err != nil {
 		return "", err
 	}
@@ -215,7 +226,12 @@ func (t *Tokens) newKey(kind mesh.Kind, meshName, prefix string) (*mesh.Resource
 		return nil, fmt.Errorf("make signing key: %w", err)
 	}
 	data := pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(k)})
-	return secret(mesh.Key{Kind: kind, Mesh: meshName, Zone: t.conf.Zone, Name: prefix + "-1"}, data), nil
+	return secret(mesh.Key{
+		Kind: kind,
+		Mesh: meshName,
+		Zone: t.conf.Zone,
+		Name: prefix + "-1",
+	}, data), nil
 }
 
 // create stores r unless there is one; another replica may have been faster.
@@ -263,8 +279,8 @@ func secretData(r *mesh.Resource) []byte {
 	return nil
 }
 
-// PublicHalf is what zones get of a zone token signing key; ok is false for every other resource and for keys that cannot
-// be read, which stay where they are.
+// PublicHalf is what zones get of a zone token signing key; ok is false for every other resource
+// and for keys that cannot be read, which stay where they are.
 func PublicHalf(r *mesh.Resource) (public *mesh.Resource, ok bool) {
 	if r.Key.Kind != mesh.KindGlobalSecret {
 		return nil, false
@@ -284,13 +300,14 @@ func PublicHalf(r *mesh.Resource) (public *mesh.Resource, ok bool) {
 	return public, true
 }
 
-// StaysAtGlobal says that a secret never goes down to zones as it is: user keys, the administrator's token, user
-// revocations, and zone signing keys (see [PublicHalf]).
+// StaysAtGlobal says that a secret never goes down to zones as it is: user keys, the
+// administrator's token, user revocations, and zone signing keys (see [PublicHalf]).
 func StaysAtGlobal(k mesh.Key) bool {
 	if k.Kind != mesh.KindGlobalSecret {
 		return false
 	}
-	if k.Name == adminTokenName || k.Name == userRevocations || k.Name == "envoy-admin-ca" || k.Name == "inter-cp-ca" {
+	if k.Name == adminTokenName || k.Name == userRevocations || k.Name == "envoy-admin-ca" ||
+		k.Name == "inter-cp-ca" {
 		return true
 	}
 	_, user := serialOf(k.Name, userKeyPrefix)

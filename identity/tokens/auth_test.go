@@ -33,7 +33,11 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, secrets: map[mesh.Key]*mesh.Resource{}, now: testNow}
-	w.tokens = New(Config{View: w.view, Pins: func() []string { return []string{"aa", "bb"} }, Now: func() time.Time { return w.now }})
+	w.tokens = New(Config{
+		View: w.view,
+		Pins: func() []string { return []string{"aa", "bb"} },
+		Now:  func() time.Time { return w.now },
+	})
 	return w
 }
 
@@ -100,10 +104,17 @@ func segment(t *testing.T, token string, i int) map[string]any {
 func TestDataplaneToken(t *testing.T) {
 	w := newWorld(t)
 	w.key(mesh.KindSecret, "default", "dataplane-token-signing-key-default-1")
-	in := DataplaneClaims{Mesh: "default", Name: "dp1", Tags: map[string][]string{"kuma.io/service": {"web"}}, Type: "dataplane", Workload: "web"}
+	in := DataplaneClaims{
+		Mesh:     "default",
+		Name:     "dp1",
+		Tags:     map[string][]string{"kuma.io/service": {"web"}},
+		Type:     "dataplane",
+		Workload: "web",
+	}
 	token := must[string](t)(w.tokens.IssueDataplane(t.Context(), in, time.Hour))
 
-	if diff := cmp.Diff(map[string]any{"alg": "RS256", "typ": "JWT", "kid": "1"}, segment(t, token, 0)); diff != "" {
+	if diff := cmp.Diff(map[string]any{"alg": "RS256", "typ": "JWT", "kid": "1"},
+		segment(t, token, 0)); diff != "" {
 		t.Errorf("header: %s", diff)
 	}
 	claims := segment(t, token, 1)
@@ -112,8 +123,10 @@ func TestDataplaneToken(t *testing.T) {
 	}
 	delete(claims, "jti")
 	start := float64(testNow.Add(-5 * time.Second).Unix())
-	want := map[string]any{"Mesh": "default", "Name": "dp1", "Tags": map[string]any{"kuma.io/service": []any{"web"}}, "Type": "dataplane",
-		"Workload": "web", "ca": []any{"aa", "bb"}, "iat": start, "nbf": start, "exp": float64(testNow.Add(time.Hour).Unix())}
+	want := map[string]any{"Mesh": "default", "Name": "dp1",
+		"Tags": map[string]any{"kuma.io/service": []any{"web"}}, "Type": "dataplane",
+		"Workload": "web", "ca": []any{"aa", "bb"}, "iat": start, "nbf": start,
+		"exp": float64(testNow.Add(time.Hour).Unix())}
 	if diff := cmp.Diff(want, claims); diff != "" {
 		t.Errorf("claims: %s", diff)
 	}
@@ -135,7 +148,8 @@ func TestDataplaneToken(t *testing.T) {
 	wantCode(t, err, Malformed)
 	w.now = testNow.Add(time.Hour)
 	_, err = w.tokens.VerifyDataplane(token)
-	wantCode(t, err, Expired, "expired at 2026-05-01T13:00:00Z", "meridian token dataplane --mesh default --name dp1")
+	wantCode(t, err, Expired, "expired at 2026-05-01T13:00:00Z",
+		"meridian token dataplane --mesh default --name dp1")
 	w.now = testNow.Add(-6 * time.Second)
 	_, err = w.tokens.VerifyDataplane(token)
 	wantCode(t, err, NotYetValid, "check the clocks")
@@ -160,8 +174,11 @@ func TestForeignAndForged(t *testing.T) {
 	_, err = w.tokens.VerifyUser(parts[0] + "." + forged[1] + "." + parts[2])
 	wantCode(t, err, UnknownKey, "foreign")
 
-	for name, method := range map[string]jwt.SigningMethod{"none": jwt.SigningMethodNone, "HS256": jwt.SigningMethodHS256} {
-		tok := jwt.NewWithClaims(method, jwt.MapClaims{"Name": "eve", "Groups": []string{AdminGroup}, "exp": testNow.Add(time.Hour).Unix()})
+	for name, method := range map[string]jwt.SigningMethod{"none": jwt.SigningMethodNone,
+		"HS256": jwt.SigningMethodHS256} {
+		tok := jwt.NewWithClaims(method,
+			jwt.MapClaims{"Name": "eve", "Groups": []string{AdminGroup},
+				"exp": testNow.Add(time.Hour).Unix()})
 		tok.Header["kid"] = "1"
 		var key any = []byte("x")
 		if name == "none" {
@@ -236,7 +253,8 @@ func TestZoneTokenAtFederatedZone(t *testing.T) {
 	if !ok {
 		t.Fatal("no public half")
 	}
-	if public.Key.Name != "zone-token-signing-public-key-1" || strings.Contains(string(secretData(public)), "PRIVATE") {
+	if public.Key.Name != "zone-token-signing-public-key-1" ||
+		strings.Contains(string(secretData(public)), "PRIVATE") {
 		t.Errorf("public half is %v", public)
 	}
 	if !StaysAtGlobal(private.Key) || StaysAtGlobal(public.Key) {
@@ -246,7 +264,10 @@ func TestZoneTokenAtFederatedZone(t *testing.T) {
 		t.Error("a public half has a public half")
 	}
 	zone.secrets[public.Key] = public
-	token := must[string](t)(global.tokens.IssueZone(t.Context(), ZoneClaims{Zone: "east", Scope: []string{"ingress", "cp"}}, time.Hour))
+	token := must[string](t)(global.tokens.IssueZone(t.Context(), ZoneClaims{
+		Zone:  "east",
+		Scope: []string{"ingress", "cp"},
+	}, time.Hour))
 	c := must[ZoneClaims](t)(zone.tokens.VerifyZone(token))
 	if err := c.Allows("east", ScopeIngress); err != nil {
 		t.Error(err)
@@ -262,7 +283,10 @@ func TestIssueRefuses(t *testing.T) {
 	w := newWorld(t)
 	w.key(mesh.KindSecret, "default", "dataplane-token-signing-key-default-1")
 	_, noMesh := w.tokens.IssueDataplane(t.Context(), DataplaneClaims{}, time.Hour)
-	_, badType := w.tokens.IssueDataplane(t.Context(), DataplaneClaims{Mesh: "default", Type: "gateway"}, time.Hour)
+	_, badType := w.tokens.IssueDataplane(t.Context(), DataplaneClaims{
+		Mesh: "default",
+		Type: "gateway",
+	}, time.Hour)
 	_, zero := w.tokens.IssueDataplane(t.Context(), DataplaneClaims{Mesh: "default"}, 0)
 	_, noScope := w.tokens.IssueZone(t.Context(), ZoneClaims{Zone: "z"}, time.Hour)
 	_, badScope := w.tokens.IssueZone(t.Context(), ZoneClaims{Scope: []string{"cp", "x"}}, time.Hour)
@@ -271,7 +295,8 @@ func TestIssueRefuses(t *testing.T) {
 		err    error
 		fields []string
 	}{
-		{noMesh, []string{"mesh"}}, {badType, []string{"type"}}, {zero, []string{"validFor"}}, {noScope, []string{"scope"}},
+		{noMesh, []string{"mesh"}}, {badType, []string{"type"}}, {zero, []string{"validFor"}},
+		{noScope, []string{"scope"}},
 		{badScope, []string{"scope[1]"}}, {user, []string{"name", "validFor"}},
 	} {
 		var bad *mesh.ValidationError
@@ -290,10 +315,17 @@ func TestIssueRefuses(t *testing.T) {
 }
 
 func TestAllowsDataplane(t *testing.T) {
-	dp := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Name: "dp1"}, Labels: map[string]string{mesh.LabelWorkload: "web"},
+	dp := &mesh.Resource{
+		Key:    mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Name: "dp1"},
+		Labels: map[string]string{mesh.LabelWorkload: "web"},
 		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Inbound: []*meshv1.Dataplane_Inbound{
-			{Tags: map[string]string{"kuma.io/service": "a", "v": "1"}}, {Tags: map[string]string{"kuma.io/service": "b"}}}}}}
-	ingress := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZoneIngress, Name: "in"}, Spec: &meshv1.ZoneIngress{}}
+			{Tags: map[string]string{"kuma.io/service": "a", "v": "1"}},
+			{Tags: map[string]string{"kuma.io/service": "b"}}}}},
+	}
+	ingress := &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindZoneIngress, Name: "in"},
+		Spec: &meshv1.ZoneIngress{},
+	}
 	for _, c := range []struct {
 		name   string
 		claims DataplaneClaims
@@ -302,11 +334,23 @@ func TestAllowsDataplane(t *testing.T) {
 		code   Code // empty: allowed
 	}{
 		{"unbound", DataplaneClaims{Mesh: "m"}, dp, "", ""},
-		{"all bound", DataplaneClaims{Mesh: "m", Name: "dp1", Type: "dataplane", Workload: "web", Tags: map[string][]string{"v": {"1"}}}, dp, "dataplane", ""},
-		{"dataplane uses a subset", DataplaneClaims{Mesh: "m", Tags: map[string][]string{"kuma.io/service": {"a", "b", "c"}}}, dp, "", ""},
+		{"all bound", DataplaneClaims{
+			Mesh:     "m",
+			Name:     "dp1",
+			Type:     "dataplane",
+			Workload: "web",
+			Tags:     map[string][]string{"v": {"1"}},
+		}, dp, "dataplane", ""},
+		{"dataplane uses a subset", DataplaneClaims{
+			Mesh: "m",
+			Tags: map[string][]string{"kuma.io/service": {"a", "b", "c"}},
+		}, dp, "", ""},
 		{"other mesh", DataplaneClaims{Mesh: "n"}, dp, "", Mismatch},
 		{"other name", DataplaneClaims{Mesh: "m", Name: "dp2"}, dp, "", Mismatch},
-		{"one value not listed", DataplaneClaims{Mesh: "m", Tags: map[string][]string{"kuma.io/service": {"a"}}}, dp, "", Mismatch},
+		{"one value not listed", DataplaneClaims{
+			Mesh: "m",
+			Tags: map[string][]string{"kuma.io/service": {"a"}},
+		}, dp, "", Mismatch},
 		{"tag missing", DataplaneClaims{Mesh: "m", Tags: map[string][]string{"w": {"1"}}}, dp, "", Mismatch},
 		{"other type", DataplaneClaims{Mesh: "m", Type: "ingress"}, dp, "dataplane", Mismatch},
 		{"other workload", DataplaneClaims{Mesh: "m", Workload: "api"}, dp, "", Mismatch},

@@ -18,7 +18,8 @@ const (
 	Malformed   Code = "Malformed"
 	Expired     Code = "Expired"
 	NotYetValid Code = "NotYetValid"
-	// UnknownKey: signed by a key that this control plane does not have; of another control plane, or rotated away.
+	// UnknownKey: signed by a key that this control plane does not have; of another control plane,
+	// or rotated away.
 	UnknownKey Code = "UnknownKey"
 	Revoked    Code = "Revoked"
 	// WrongType: a zone token where a dataplane token is wanted, and the like.
@@ -67,18 +68,20 @@ type UserClaims struct {
 	Groups []string
 }
 
-// Allows says whether a proxy may join with this token; the error is a [*TokenError] of code Mismatch or WrongType.
-// proxyType is "dataplane" (or empty), "ingress" or "egress".
+// Allows says whether a proxy may join with this token; the error is a [*TokenError] of code
+// Mismatch or WrongType. proxyType is "dataplane" (or empty), "ingress" or "egress".
 func (c DataplaneClaims) Allows(dp *mesh.Resource, proxyType string) error {
 	if proxyType == "" {
 		proxyType = "dataplane"
 	}
 	if dp.Key.Kind != mesh.KindDataplane {
-		return refuse(WrongType, "this is a dataplane token, but a %s joins with a zone token of scope %s: issue one with "+
-			"'meridian token zone --zone ZONE --scope %s'", dp.Key.Kind, proxyType, proxyType)
+		return refuse(WrongType,
+			"this is a dataplane token, but a %s joins with a zone token of scope %s: issue one with "+
+				"'meridian token zone --zone ZONE --scope %s'", dp.Key.Kind, proxyType, proxyType)
 	}
 	if c.Type != "" && c.Type != proxyType {
-		return refuse(Mismatch, "the token is for proxies of type %s, this one is of type %s", c.Type, proxyType)
+		return refuse(Mismatch, "the token is for proxies of type %s, this one is of type %s", c.Type,
+			proxyType)
 	}
 	if c.Mesh != "" && c.Mesh != dp.Key.Mesh {
 		return refuse(Mismatch, "the token is for mesh %q, this dataplane is of mesh %q", c.Mesh, dp.Key.Mesh)
@@ -87,7 +90,8 @@ func (c DataplaneClaims) Allows(dp *mesh.Resource, proxyType string) error {
 		return refuse(Mismatch, "the token is for dataplane %q, this one is named %q", c.Name, dp.Key.Name)
 	}
 	if c.Workload != "" && c.Workload != dp.Labels[mesh.LabelWorkload] {
-		return refuse(Mismatch, "the token is for workload %q, this dataplane's label %s is %q", c.Workload, mesh.LabelWorkload,
+		return refuse(Mismatch, "the token is for workload %q, this dataplane's label %s is %q", c.Workload,
+			mesh.LabelWorkload,
 			dp.Labels[mesh.LabelWorkload])
 	}
 	has := tagValues(mesh.Spec[*meshv1.Dataplane](dp))
@@ -98,7 +102,8 @@ func (c DataplaneClaims) Allows(dp *mesh.Resource, proxyType string) error {
 		}
 		for _, v := range slices.Sorted(maps.Keys(values)) {
 			if !slices.Contains(c.Tags[tag], v) {
-				return refuse(Mismatch, "the token does not allow tag %s with value %q (it allows %s)", tag, v, strings.Join(c.Tags[tag], ", "))
+				return refuse(Mismatch, "the token does not allow tag %s with value %q (it allows %s)", tag,
+					v, strings.Join(c.Tags[tag], ", "))
 			}
 		}
 	}
@@ -122,13 +127,16 @@ func tagValues(dp *meshv1.Dataplane) map[string]map[string]bool {
 	return out
 }
 
-// Allows says whether the token speaks for the zone with the scope; the error is a [*TokenError] of code Mismatch.
+// Allows says whether the token speaks for the zone with the scope; the error is a [*TokenError] of
+// code Mismatch.
 func (c ZoneClaims) Allows(zone, scope string) error {
 	if c.Zone != "" && c.Zone != zone {
 		return refuse(Mismatch, "the token is for zone %q, not for %q", c.Zone, zone)
 	}
 	if !slices.Contains(c.Scope, scope) {
-		return refuse(Mismatch, "the token's scope is %s, %s is needed: issue one with 'meridian token zone --zone %s --scope %s'",
+		return refuse(Mismatch,
+			"the token's scope is %s, %s is needed: issue one with 'meridian token zone --zone %s "+
+				"--scope %s'",
 			strings.Join(c.Scope, ", "), scope, zone, scope)
 	}
 	return nil

@@ -29,11 +29,21 @@ type ringID struct {
 }
 
 func dataplaneRing(meshName string) ringID {
-	return ringID{kind: mesh.KindSecret, mesh: meshName, prefix: dataplaneKeyPrefix + meshName, revocations: dataplaneRevocations + meshName}
+	return ringID{
+		kind:        mesh.KindSecret,
+		mesh:        meshName,
+		prefix:      dataplaneKeyPrefix + meshName,
+		revocations: dataplaneRevocations + meshName,
+	}
 }
 
 func zoneRing() ringID {
-	return ringID{kind: mesh.KindGlobalSecret, prefix: zoneKeyPrefix, public: zonePublicKeyPrefix, revocations: zoneRevocations}
+	return ringID{
+		kind:        mesh.KindGlobalSecret,
+		prefix:      zoneKeyPrefix,
+		public:      zonePublicKeyPrefix,
+		revocations: zoneRevocations,
+	}
 }
 
 func userRing() ringID {
@@ -99,7 +109,8 @@ func (id ringID) serial(name string) (int, bool) {
 	return serialOf(name, id.public)
 }
 
-// revocationSecrets are the lists: in the mesh (as documented), and the global secret of that name (as the peer reads it).
+// revocationSecrets are the lists: in the mesh (as documented), and the global secret of that name
+// (as the peer reads it).
 func revocationSecrets(v replica.View, id ringID) []*mesh.Resource {
 	var out []*mesh.Resource
 	collect := func(kind mesh.Kind, meshName string) {
@@ -141,7 +152,8 @@ func (t *Tokens) ring(v replica.View, id ringID) *ring {
 		made.keys[serial] = append(made.keys[serial], k)
 	}
 	for _, r := range lists {
-		for _, jti := range strings.FieldsFunc(string(secretData(r)), func(c rune) bool { return strings.ContainsRune(", \t\r\n", c) }) {
+		for _, jti := range strings.FieldsFunc(string(secretData(r)),
+			func(c rune) bool { return strings.ContainsRune(", \t\r\n", c) }) {
 			made.revoked[jti] = true
 		}
 	}
@@ -169,7 +181,8 @@ func (r *ring) signer() (serial int, key *rsa.PrivateKey, err error) {
 		return serial, key, nil
 	}
 	if len(r.broken) > 0 {
-		return 0, nil, fmt.Errorf("%w: %w; store a 2048-bit RSA key as PEM there, or delete the secret", ErrNoKey, errors.Join(r.broken...))
+		return 0, nil, fmt.Errorf("%w: %w; store a 2048-bit RSA key as PEM there, or delete the secret",
+			ErrNoKey, errors.Join(r.broken...))
 	}
 	return 0, nil, ErrNoKey
 }

@@ -66,9 +66,10 @@ func (c *anyJWT) kind() string {
 	return "unknown"
 }
 
-// IssueDataplane makes a dataplane token ([DefaultValidity] for callers without a wish). Errors: [*mesh.ValidationError], [ErrNoKey] (no such
-// mesh, mostly), those of the store.
-func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims, validFor time.Duration) (string, error) {
+// IssueDataplane makes a dataplane token ([DefaultValidity] for callers without a wish). Errors:
+// [*mesh.ValidationError], [ErrNoKey] (no such mesh, mostly), those of the store.
+func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims,
+	validFor time.Duration) (string, error) {
 	var bad mesh.ValidationError
 	if c.Mesh == "" {
 		bad.Add("mesh", "must be given")
@@ -83,7 +84,14 @@ func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims, validFor
 		return "", err
 	}
 	return t.issue(ctx, dataplaneRing(c.Mesh), func(base common) jwt.Claims {
-		return dataplaneJWT{Name: c.Name, Mesh: c.Mesh, Tags: c.Tags, Type: c.Type, Workload: c.Workload, common: base}
+		return dataplaneJWT{
+			Name:     c.Name,
+			Mesh:     c.Mesh,
+			Tags:     c.Tags,
+			Type:     c.Type,
+			Workload: c.Workload,
+			common:   base,
+		}
 	}, validFor)
 }
 
@@ -127,11 +135,13 @@ func (t *Tokens) IssueUser(ctx context.Context, c UserClaims, validFor time.Dura
 
 func checkValidity(bad *mesh.ValidationError, validFor time.Duration) {
 	if validFor <= 0 {
-		bad.Add("validFor", "is %s, must be positive, such as 24h: the token would be expired at birth", validFor)
+		bad.Add("validFor", "is %s, must be positive, such as 24h: the token would be expired at birth",
+			validFor)
 	}
 }
 
-func (t *Tokens) issue(ctx context.Context, id ringID, claims func(common) jwt.Claims, validFor time.Duration) (string, error) {
+func (t *Tokens) issue(ctx context.Context, id ringID, claims func(common) jwt.Claims,
+	validFor time.Duration) (string, error) {
 	token, err := t.sign(t.conf.View(), id, claims, validFor)
 	if !errors.Is(err, ErrNoKey) {
 		return token, err
@@ -150,7 +160,8 @@ func (t *Tokens) issueUser(v replica.View, c UserClaims, validFor time.Duration)
 	}, validFor)
 }
 
-func (t *Tokens) sign(v replica.View, id ringID, claims func(common) jwt.Claims, validFor time.Duration) (string, error) {
+func (t *Tokens) sign(v replica.View, id ringID, claims func(common) jwt.Claims,
+	validFor time.Duration) (string, error) {
 	serial, key, err := t.ring(v, id).signer()
 	if err != nil {
 		return "", err
@@ -160,22 +171,34 @@ func (t *Tokens) sign(v replica.View, id ringID, claims func(common) jwt.Claims,
 		return "", err
 	}
 	now := t.conf.Now()
-	base := common{CA: t.conf.Pins(), RegisteredClaims: jwt.RegisteredClaims{
-		ID: jti.String(), IssuedAt: jwt.NewNumericDate(now.Add(-skew)), NotBefore: jwt.NewNumericDate(now.Add(-skew)),
-		ExpiresAt: jwt.NewNumericDate(now.Add(validFor)),
-	}}
+	base := common{
+		CA: t.conf.Pins(),
+		RegisteredClaims: jwt.RegisteredClaims{
+			ID:        jti.String(),
+			IssuedAt:  jwt.NewNumericDate(now.Add(-skew)),
+			NotBefore: jwt.NewNumericDate(now.Add(-skew)),
+			ExpiresAt: jwt.NewNumericDate(now.Add(validFor)),
+		},
+	}
 	token := jwt.NewWithClaims(jwt.SigningMethodRS256, claims(base))
 	token.Header["kid"] = strconv.Itoa(serial)
 	return token.SignedString(key)
 }
 
-// VerifyDataplane checks a dataplane token against the keys of the mesh it names. The error is a [*TokenError].
+// VerifyDataplane checks a dataplane token against the keys of the mesh it names. The error is a
+// [*TokenError].
 func (t *Tokens) VerifyDataplane(token string) (DataplaneClaims, error) {
 	c, err := t.verify(token, "dataplane")
 	if err != nil {
 		return DataplaneClaims{}, err
 	}
-	out := DataplaneClaims{ID: c.ID, Mesh: *c.Mesh, Name: value(c.Name), Type: value(c.Type), Workload: value(c.Workload)}
+	out := DataplaneClaims{
+		ID:       c.ID,
+		Mesh:     *c.Mesh,
+		Name:     value(c.Name),
+		Type:     value(c.Type),
+		Workload: value(c.Workload),
+	}
 	if c.Tags != nil {
 		out.Tags = *c.Tags
 	}
@@ -221,7 +244,8 @@ func issueHint(want string, c *anyJWT) string {
 	}
 	switch want {
 	case "dataplane":
-		return "issue a new one with 'meridian token dataplane" + arg("mesh", c.Mesh) + arg("name", c.Name) + "'"
+		return "issue a new one with 'meridian token dataplane" + arg("mesh", c.Mesh) + arg("name", c.Name) +
+			"'"
 	case "zone":
 		hint := "issue a new one at global with 'meridian token zone" + arg("zone", c.Zone)
 		if c.Scope != nil {
@@ -236,14 +260,17 @@ func issueHint(want string, c *anyJWT) string {
 
 func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	// Times are checked below, for messages that say which; the signature comes first.
-	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodRS256.Alg()}), jwt.WithoutClaimsValidation())
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{jwt.SigningMethodRS256.Alg()}),
+		jwt.WithoutClaimsValidation())
 	peek := &anyJWT{}
 	parsed, _, err := parser.ParseUnverified(token, peek)
 	if err != nil {
-		return nil, refuse(Malformed, "this is not a token (three base64 parts joined by dots): check that it was copied whole")
+		return nil, refuse(Malformed,
+			"this is not a token (three base64 parts joined by dots): check that it was copied whole")
 	}
 	if got := peek.kind(); got != want {
-		return nil, refuse(WrongType, "this is a %s token, a %s token is needed: %s", got, want, issueHint(want, &anyJWT{}))
+		return nil, refuse(WrongType, "this is a %s token, a %s token is needed: %s", got, want,
+			issueHint(want, &anyJWT{}))
 	}
 	kid, ok := parsed.Header["kid"].(string)
 	if !ok {
@@ -264,8 +291,10 @@ func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	keys := t.ring(t.conf.View(), id)
 	set, ok := keys.verifiers(kid)
 	if !ok {
-		return nil, refuse(UnknownKey, "the token is signed by %s key %q, which this control plane does not know: it is foreign (of another "+
-			"control plane), or its key was removed; %s", want, kid, issueHint(want, peek))
+		return nil, refuse(UnknownKey,
+			"the token is signed by %s key %q, which this control plane does not know: it is foreign "+
+				"(of another "+
+				"control plane), or its key was removed; %s", want, kid, issueHint(want, peek))
 	}
 	c := &anyJWT{}
 	_, err = parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return set, nil })
@@ -273,7 +302,8 @@ func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && parsed.Method != jwt.SigningMethodRS256:
 		return nil, refuse(Malformed, "the token is signed by method %v, want RS256", parsed.Header["alg"])
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
-		return nil, refuse(UnknownKey, "the token is foreign: its signature is not of this control plane's %s key %q; %s", want, kid,
+		return nil, refuse(UnknownKey,
+			"the token is foreign: its signature is not of this control plane's %s key %q; %s", want, kid,
 			issueHint(want, peek))
 	case err != nil:
 		return nil, refuse(Malformed, "the token cannot be read: check that it was copied whole")
@@ -283,9 +313,11 @@ func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	case c.ExpiresAt == nil:
 		return nil, refuse(Malformed, "the token has no end (exp): %s", issueHint(want, c))
 	case !now.Before(c.ExpiresAt.Time):
-		return nil, refuse(Expired, "the token expired at %s: %s", c.ExpiresAt.UTC().Format(time.RFC3339), issueHint(want, c))
+		return nil, refuse(Expired, "the token expired at %s: %s", c.ExpiresAt.UTC().Format(time.RFC3339),
+			issueHint(want, c))
 	case c.NotBefore != nil && now.Before(c.NotBefore.Time):
-		return nil, refuse(NotYetValid, "the token is valid from %s on, here it is %s: check the clocks of both machines",
+		return nil, refuse(NotYetValid,
+			"the token is valid from %s on, here it is %s: check the clocks of both machines",
 			c.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	case keys.revoked[c.ID]:
 		return nil, refuse(Revoked, "the token was revoked: %s", issueHint(want, c))

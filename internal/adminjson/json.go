@@ -1,7 +1,8 @@
-// Package adminjson writes messages of the management API as JSON for people and shells: GET /status, "delivery" of a
-// write, and meridian status -o json are the same text. It differs from protojson in what a shell stumbles over: 64-bit
-// numbers are JSON numbers, durations are Go's ("1.5s"), and plain fields are written even when they are zero. Messages
-// that are not set are left out. Fields keep the order of their numbers. It is pure.
+// Package adminjson writes messages of the management API as JSON for people and shells: GET
+// /status, "delivery" of a write, and meridian status -o json are the same text. It differs from
+// protojson in what a shell stumbles over: 64-bit numbers are JSON numbers, durations are Go's
+// ("1.5s"), and plain fields are written even when they are zero. Messages that are not set are
+// left out. Fields keep the order of their numbers. It is pure.
 package adminjson
 
 import (
@@ -79,7 +80,10 @@ func field(b *bytes.Buffer, f protoreflect.FieldDescriptor, v protoreflect.Value
 			keys = append(keys, k)
 			return true
 		})
-		slices.SortFunc(keys, func(x, y protoreflect.MapKey) int { return bytes.Compare([]byte(x.String()), []byte(y.String())) })
+		slices.SortFunc(keys,
+			func(x, y protoreflect.MapKey) int {
+				return bytes.Compare([]byte(x.String()), []byte(y.String()))
+			})
 		b.WriteByte('{')
 		for i, k := range keys {
 			if i > 0 {

@@ -22,6 +22,7 @@ func TestMarshal(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"role":"global","zone":"","instance":"","version":"","revision":18446744073709551615,"globalRevision":0,"zones":[{"name":"east <1>",` +
+
 		`"state":"","instance":"","lag":{"revisions":0,"seconds":0.5},"digestsEqual":false,"reason":"","configBytes":0,"resumed":false,"version":""}],` +
 		`"refusals":[]}`
 	if string(got) != want || !json.Valid(got) {
@@ -35,7 +36,9 @@ func TestMarshal(t *testing.T) {
 	if want := `{"state":"","reason":"","address":"","since":"1970-01-01T00:00:00.000000005Z","configBytes":0,"resumed":false}`; err != nil || string(got) != want {
 		t.Errorf("got %s, %v, want %s", got, err, want)
 	}
-	got, err = Marshal(&adminv1.IssueDataplaneTokenRequest{Tags: map[string]*adminv1.Values{"b": {Values: []string{"1"}}, "a": {}}})
+	got, err = Marshal(
+		&adminv1.IssueDataplaneTokenRequest{Tags: map[string]*adminv1.Values{"b": {Values: []string{"1"}},
+			"a": {}}})
 	if want := `{"mesh":"","name":"","tags":{"a":{"values":[]},"b":{"values":["1"]}},"type":"","workload":""}`; err != nil || string(got) != want {
 		t.Errorf("got %s, %v, want %s", got, err, want)
 	}

@@ -1,18 +1,19 @@
-// Package config gives every flag of a command an environment variable and a key in an optional YAML file, without a
-// second list of names.
+// Package config gives every flag of a command an environment variable and a key in an optional
+// YAML file, without a second list of names.
 //
 // # Model
 //
-// A command's flag set is the only list there is. The flag "data-dir" of the program with prefix MERIDIAN is also the
-// environment variable MERIDIAN_DATA_DIR and the key "dataDir" or "data-dir" of the file that --config names. [Load]
-// fills every flag that was not given on the command line: flags beat the environment, which beats the file, which beats
-// the default.
+// A command's flag set is the only list there is. The flag "data-dir" of the program with prefix
+// MERIDIAN is also the environment variable MERIDIAN_DATA_DIR and the key "dataDir" or "data-dir"
+// of the file that --config names. [Load] fills every flag that was not given on the command line:
+// flags beat the environment, which beats the file, which beats the default.
 //
 // # Failure
 //
-// A value that a flag does not take is refused with the place it came from. A key of the file that no flag has is an
-// error with the nearest known one, and so is an environment variable with the program's prefix that is nearly, but not
-// quite, one of its flags. The values themselves are never printed, for some of them are secrets.
+// A value that a flag does not take is refused with the place it came from. A key of the file that
+// no flag has is an error with the nearest known one, and so is an environment variable with the
+// program's prefix that is nearly, but not quite, one of its flags. The values themselves are never
+// printed, for some of them are secrets.
 package config
 
 import (
@@ -85,7 +86,8 @@ func Load(flags *pflag.FlagSet, src Source) error {
 			continue
 		}
 		if near, d := nearest(name, keys(known)); near != "" && d == 1 {
-			errs = append(errs, fmt.Errorf("environment variable %s is unknown; did you mean %s?", name, near))
+			errs = append(errs,
+				fmt.Errorf("environment variable %s is unknown; did you mean %s?", name, near))
 		}
 	}
 	if f := flags.Lookup(FileFlag); f != nil && f.Value.String() != "" {
@@ -134,7 +136,8 @@ func loadFile(flags *pflag.FlagSet, path string, ignored []string) []error {
 			continue
 		}
 		if line, dup := seen[f.Name]; dup {
-			errs = append(errs, fmt.Errorf("%s:%d: key %q was given already in line %d", path, key.Line, key.Value, line))
+			errs = append(errs,
+				fmt.Errorf("%s:%d: key %q was given already in line %d", path, key.Line, key.Value, line))
 			continue
 		}
 		seen[f.Name] = key.Line
@@ -152,7 +155,8 @@ func loadFile(flags *pflag.FlagSet, path string, ignored []string) []error {
 	return errs
 }
 
-// set gives a flag its value. pflag's own error repeats the value, which may be a secret; ours names the type instead.
+// set gives a flag its value. pflag's own error repeats the value, which may be a secret; ours
+// names the type instead.
 func set(flags *pflag.FlagSet, f *pflag.Flag, value string) error {
 	if err := flags.Set(f.Name, value); err != nil {
 		return fmt.Errorf("not a value for --%s, which takes a %s", f.Name, f.Value.Type())

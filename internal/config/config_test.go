@@ -47,7 +47,8 @@ func TestPrecedence(t *testing.T) {
 		{"default", nil, nil, "default"},
 		{"file", []string{"--config", file}, nil, "from-file"},
 		{"environment beats file", []string{"--config", file}, []string{"T_DATA_DIR=from-env"}, "from-env"},
-		{"flag beats all", []string{"--config", file, "--data-dir", "from-flag"}, []string{"T_DATA_DIR=from-env"}, "from-flag"},
+		{"flag beats all", []string{"--config", file, "--data-dir", "from-flag"},
+			[]string{"T_DATA_DIR=from-env"}, "from-flag"},
 		{"the file's name may come from the environment", nil, []string{"T_CONFIG=" + file}, "from-file"},
 		{"an empty variable is a value", nil, []string{"T_DATA_DIR="}, ""},
 	} {
@@ -57,7 +58,10 @@ func TestPrecedence(t *testing.T) {
 			if err := f.Parse(tc.args); err != nil {
 				t.Fatal(err)
 			}
-			if err := Load(f, Source{Prefix: "T", Environ: append([]string{"PATH=x"}, tc.env...)}); err != nil {
+			if err := Load(f, Source{
+				Prefix:  "T",
+				Environ: append([]string{"PATH=x"}, tc.env...),
+			}); err != nil {
 				t.Fatal(err)
 			}
 			if v.dir != tc.want {
@@ -85,16 +89,34 @@ func TestRefusals(t *testing.T) {
 		want       []string
 		not        string
 	}{
-		{name: "unknown key", file: "dataDri: x\n", want: []string{`:1: unknown key "dataDri"`, `did you mean "dataDir"?`}},
-		{name: "far from any", file: "zebra: x\n", want: []string{`unknown key "zebra"`}, not: "did you mean"},
+		{
+			name: "unknown key",
+			file: "dataDri: x\n",
+			want: []string{`:1: unknown key "dataDri"`, `did you mean "dataDir"?`},
+		},
+		{
+			name: "far from any",
+			file: "zebra: x\n",
+			want: []string{`unknown key "zebra"`},
+			not:  "did you mean",
+		},
 		{name: "bad value names its place, not itself", file: "dataDir: y\ndrainTime: hunter2\n",
 			want: []string{":2: key", "--drain-time", "duration"}, not: "hunter2"},
 		{name: "twice", file: "dataDir: x\ndata-dir: y\n", want: []string{"given already in line 1"}},
 		{name: "nested", file: "dataDir: {a: b}\n", want: []string{"plain value"}},
 		{name: "a list at the top", file: "- a\n", want: []string{"want a map"}},
 		{name: "not YAML", file: "a: [\n", want: []string{"not YAML"}},
-		{name: "bad variable", env: []string{"T_DRAIN_TIME=hunter2"}, want: []string{"T_DRAIN_TIME", "duration"}, not: "hunter2"},
-		{name: "near miss of a variable", env: []string{"T_DATA_DIRS=x"}, want: []string{"T_DATA_DIRS is unknown", "T_DATA_DIR?"}},
+		{
+			name: "bad variable",
+			env:  []string{"T_DRAIN_TIME=hunter2"},
+			want: []string{"T_DRAIN_TIME", "duration"},
+			not:  "hunter2",
+		},
+		{
+			name: "near miss of a variable",
+			env:  []string{"T_DATA_DIRS=x"},
+			want: []string{"T_DATA_DIRS is unknown", "T_DATA_DIR?"},
+		},
 		{name: "several at once", file: "dataDri: x\ndrainTime: q\n", want: []string{"dataDri", "drainTime"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -132,7 +154,10 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 	if err := f.Parse([]string{"--config", write(t, "")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := Load(f, Source{Prefix: "T", Environ: []string{"T_HOST=a,b", "T_UNRELATED_THING=x"}}); err != nil {
+	if err := Load(f, Source{
+		Prefix:  "T",
+		Environ: []string{"T_HOST=a,b", "T_UNRELATED_THING=x"},
+	}); err != nil {
 		t.Fatalf("an empty file or an unrelated variable is no error: %v", err)
 	}
 	if len(v.hosts) != 2 {

@@ -10,7 +10,8 @@ import (
 	"strings"
 )
 
-// holder names the process that listens on the port of address, such as "envoy (process 123)"; empty if it cannot be told.
+// holder names the process that listens on the port of address, such as "envoy (process 123)";
+// empty if it cannot be told.
 func holder(address string) string {
 	_, text, err := net.SplitHostPort(address)
 	if err != nil {

@@ -1,7 +1,9 @@
-// Package listen opens the listeners of a control plane and serves HTTP and gRPC on them until a context ends.
+// Package listen opens the listeners of a control plane and serves HTTP and gRPC on them until a
+// context ends.
 //
-// An address that is taken is an error that a person can act on: it names the flag, the address and, where the system
-// tells, the process that holds it. Serving has one owner: the Serve functions block, and end when ctx does.
+// An address that is taken is an error that a person can act on: it names the flag, the address
+// and, where the system tells, the process that holds it. Serving has one owner: the Serve
+// functions block, and end when ctx does.
 package listen
 
 import (
@@ -31,7 +33,9 @@ func Open(ctx context.Context, flag, address string) (net.Listener, error) {
 	if holder := holder(address); holder != "" {
 		who = holder
 	}
-	return nil, fmt.Errorf("%s %s: the port is in use by %s; stop it, or choose another port (host:0 picks a free one): %w", flag, address, who, err)
+	return nil, fmt.Errorf("%s %s: the port is in use by %s; stop it, or choose another port "+
+		"(host:0 picks a "+
+		"free one): %w", flag, address, who, err)
 }
 
 // stopTime is how long running requests have to end.
@@ -39,8 +43,12 @@ const stopTime = 3 * time.Second
 
 // HTTP serves handler on l, with TLS unless t is nil, until ctx ends; then it lets running requests end.
 func HTTP(ctx context.Context, l net.Listener, t *tls.Config, handler http.Handler) error {
-	s := &http.Server{Handler: handler, TLSConfig: t, ReadHeaderTimeout: 10 * time.Second,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	s := &http.Server{
+		Handler:           handler,
+		TLSConfig:         t,
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
+	}
 	done := make(chan error, 1)
 	go func() {
 		if t != nil {

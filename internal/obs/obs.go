@@ -2,8 +2,8 @@
 //
 // # Logging
 //
-// [NewLogger] gives a zap logger, JSON (one object a line, for machines) or console (for people), to standard error. Its
-// level is an AtomicLevel that PUT /logging changes while the process runs.
+// [NewLogger] gives a zap logger, JSON (one object a line, for machines) or console (for people),
+// to standard error. Its level is an AtomicLevel that PUT /logging changes while the process runs.
 //
 // # Diagnostics
 //
@@ -33,8 +33,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// NewLogger makes a logger that writes to standard error. format is "json" or "console" (or empty: console), level one of
-// debug, info, warn, error (or empty: info).
+// NewLogger makes a logger that writes to standard error. format is "json" or "console" (or empty:
+// console), level one of debug, info, warn, error (or empty: info).
 func NewLogger(format, level string) (*zap.Logger, zap.AtomicLevel, error) {
 	at := zap.NewAtomicLevel()
 	if level != "" {
@@ -71,15 +71,17 @@ func NewLogger(format, level string) (*zap.Logger, zap.AtomicLevel, error) {
 // NewRegistry is a registry with the figures of the process and of Go in it.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return reg
 }
 
-// Diagnostics is the handler of the diagnostics port. ready returns why the process is not ready, or nil; a nil ready is
-// always ready.
+// Diagnostics is the handler of the diagnostics port. ready returns why the process is not ready,
+// or nil; a nil ready is always ready.
 func Diagnostics(reg prometheus.Gatherer, level zap.AtomicLevel, ready func() error) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthy", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.HandleFunc("GET /healthy",
+		func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
 	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
 		if ready == nil {
 			return
@@ -91,7 +93,8 @@ func Diagnostics(reg prometheus.Gatherer, level zap.AtomicLevel, ready func() er
 		}
 	})
 	if reg != nil {
-		mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+		mux.Handle("GET /metrics",
+			promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	}
 	mux.Handle("/logging", level)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -52,7 +52,8 @@ func source(t *testing.T) []file {
 		}
 		name := d.Name()
 		if d.IsDir() {
-			if p != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" || name == "node_modules") {
+			if p != root && (strings.HasPrefix(name, ".") || name == "testdata" || name == "bin" ||
+				name == "node_modules") {
 				return filepath.SkipDir
 			}
 			return nil
@@ -68,7 +69,12 @@ func source(t *testing.T) []file {
 		if err != nil {
 			return err
 		}
-		f := file{path: filepath.ToSlash(rel), text: string(data), fset: token.NewFileSet(), test: strings.HasSuffix(name, "_test.go")}
+		f := file{
+			path: filepath.ToSlash(rel),
+			text: string(data),
+			fset: token.NewFileSet(),
+			test: strings.HasSuffix(name, "_test.go"),
+		}
 		f.dir = path.Dir(f.path)
 		f.ast, err = parser.ParseFile(f.fset, p, data, parser.ParseComments|parser.SkipObjectResolution)
 		if err != nil {
@@ -114,8 +120,9 @@ func under(p string, trees ...string) bool {
 	return false
 }
 
-// directions says which of our own trees a tree may import besides itself and proto. The longest matching row counts.
-// Arrows only point down (docs/architecture.md): a room that knows its users cannot be widened without them.
+// directions says which of our own trees a tree may import besides itself and proto. The longest
+// matching row counts. Arrows only point down (docs/architecture.md): a room that knows its users
+// cannot be widened without them.
 var directions = []struct {
 	tree string
 	may  []string
@@ -142,7 +149,8 @@ var directions = []struct {
 	{"global", []string{"mesh", "policy", "store", "kds", "internal"}},
 	{"internal", []string{"mesh", "policy", "store", "xds", "internal"}},
 	{"internal/config", nil},
-	{"internal/launcher", []string{"mesh", "internal/pki", "internal/config", "internal/obs", "internal/auth/token", "xds/bootstrap"}},
+	{"internal/launcher", []string{"mesh", "internal/pki", "internal/config", "internal/obs",
+		"internal/auth/token", "xds/bootstrap"}},
 	{"cmd/meridian-dp", []string{"mesh", "internal", "xds/bootstrap"}},
 	{"cmd", []string{"mesh", "policy", "store", "kds", "xds", "zone", "global", "internal"}},
 	{"e2e", []string{"mesh", "policy", "store", "kds", "xds", "zone", "global", "internal", "cmd"}},
@@ -160,7 +168,8 @@ func TestImportDirections(t *testing.T) {
 			}
 		}
 		if best < 0 {
-			t.Errorf("%s: folder %s is in no row of directions; add it, saying what it may import", f.path, f.dir)
+			t.Errorf("%s: folder %s is in no row of directions; add it, saying what it may import", f.path,
+				f.dir)
 			continue
 		}
 		row := directions[best]
@@ -174,21 +183,28 @@ func TestImportDirections(t *testing.T) {
 	}
 }
 
-// TestForeignImports keeps the big dependencies in the rooms they belong to, so that a change of library is a change of
-// one room, and so that pure rooms stay testable without a network.
+// TestForeignImports keeps the big dependencies in the rooms they belong to, so that a change of
+// library is a change of one room, and so that pure rooms stay testable without a network.
 func TestForeignImports(t *testing.T) {
 	rules := []struct {
 		prefix string
 		only   []string
 		why    string
 	}{
-		{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgtest"}, "SQL lives behind store.Store"},
+		{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgtest"},
+			"SQL lives behind store.Store"},
 		{"go.etcd.io/bbolt", []string{"store/embedded"}, "files live behind store.Store"},
-		{"github.com/envoyproxy/go-control-plane", []string{"xds", "internal/demo", "internal/bench", "e2e", "zone", "cmd"}, "Envoy's types end at xds"},
+		{"github.com/envoyproxy/go-control-plane",
+			[]string{"xds", "internal/demo", "internal/bench", "e2e", "zone", "cmd"},
+			"Envoy's types end at xds"},
 		{"k8s.io", []string{"zone/kube"}, "Kubernetes lives in one room"},
-		{"google.golang.org/grpc", []string{"proto", "kds/kdsrpc", "xds", "zone", "global", "internal", "cmd", "e2e"}, "the model, the policies, the stores and the kds core know no transport"},
-		{"github.com/spf13/cobra", []string{"cmd", "internal/demo", "internal/bench"}, "commands are the edge"},
-		{"testing", []string{"store/storetest", "kds/kdstest", "xds/xdstest", "internal/pgtest", "internal/house", "internal/envoytest", "e2e"}, "programs do not carry test code"},
+		{"google.golang.org/grpc",
+			[]string{"proto", "kds/kdsrpc", "xds", "zone", "global", "internal", "cmd", "e2e"},
+			"the model, the policies, the stores and the kds core know no transport"},
+		{"github.com/spf13/cobra", []string{"cmd", "internal/demo", "internal/bench"},
+			"commands are the edge"},
+		{"testing", []string{"store/storetest", "kds/kdstest", "xds/xdstest", "internal/pgtest",
+			"internal/house", "internal/envoytest", "e2e"}, "programs do not carry test code"},
 	}
 	for _, f := range source(t) {
 		if f.test {
@@ -225,8 +241,8 @@ func TestPureRooms(t *testing.T) {
 	}
 }
 
-// TestLauncherIsSmall: what runs beside every workload carries no store, no sync and no database driver. Follows our own
-// packages transitively.
+// TestLauncherIsSmall: what runs beside every workload carries no store, no sync and no database
+// driver. Follows our own packages transitively.
 func TestLauncherIsSmall(t *testing.T) {
 	byDir := map[string][]string{}
 	for _, f := range source(t) {
@@ -242,7 +258,8 @@ func TestLauncherIsSmall(t *testing.T) {
 		}
 		seen[dir] = via
 		for _, imp := range byDir[dir] {
-			if strings.HasPrefix(imp, "github.com/jackc/pgx") || strings.HasPrefix(imp, "go.etcd.io/bbolt") || strings.HasPrefix(imp, "k8s.io") {
+			if strings.HasPrefix(imp, "github.com/jackc/pgx") || strings.HasPrefix(imp, "go.etcd.io/bbolt") ||
+				strings.HasPrefix(imp, "k8s.io") {
 				t.Errorf("meridian-dp reaches %s through %s", imp, via+" → "+dir)
 			}
 			if own, ok := strings.CutPrefix(imp, module+"/"); ok {
@@ -286,8 +303,8 @@ func TestFileSizes(t *testing.T) {
 	}
 }
 
-// TestNoSleepsInTests: a test that sleeps is slow on a good day and wrong on a bad one. Wait for a channel, a revision,
-// or use testing/synctest, whose clock is not the wall's.
+// TestNoSleepsInTests: a test that sleeps is slow on a good day and wrong on a bad one. Wait for a
+// channel, a revision, or use testing/synctest, whose clock is not the wall's.
 func TestNoSleepsInTests(t *testing.T) {
 	for _, f := range source(t) {
 		if !f.test {
@@ -315,7 +332,8 @@ func TestNoRegistration(t *testing.T) {
 			}
 		}
 		ast.Inspect(f.ast, func(n ast.Node) bool {
-			if !f.test && (isCall(n, "prometheus", "MustRegister") || isCall(n, "zap", "L") || isCall(n, "zap", "S") || isCall(n, "zap", "ReplaceGlobals")) {
+			if !f.test && (isCall(n, "prometheus", "MustRegister") || isCall(n, "zap", "L") ||
+				isCall(n, "zap", "S") || isCall(n, "zap", "ReplaceGlobals")) {
 				t.Errorf("%s: a global registry or logger; both are fields of a Config", f.line(n.Pos()))
 			}
 			return true
@@ -325,7 +343,8 @@ func TestNoRegistration(t *testing.T) {
 
 // TestPackageNames: a name that says nothing collects everything.
 func TestPackageNames(t *testing.T) {
-	banned := []string{"util", "utils", "common", "core", "helpers", "misc", "shared", "base", "pkg", "types", "manager"}
+	banned := []string{"util", "utils", "common", "core", "helpers", "misc", "shared", "base", "pkg", "types",
+		"manager"}
 	for _, f := range source(t) {
 		name := strings.TrimSuffix(f.ast.Name.Name, "_test")
 		if slices.Contains(banned, name) || (strings.Contains(name, "_") && !f.generated) {
@@ -346,13 +365,15 @@ func TestNoMachinePaths(t *testing.T) {
 		}
 		name := d.Name()
 		if d.IsDir() {
-			if name == ".git" || name == ".tools" || name == "bin" || name == ".demo" || name == "buf" && strings.HasSuffix(p, "proto/buf") {
+			if name == ".git" || name == ".tools" || name == "bin" || name == ".demo" ||
+				name == "buf" && strings.HasSuffix(p, "proto/buf") {
 				return filepath.SkipDir
 			}
 			return nil
 		}
 		text := slices.Contains([]string{"Makefile", "run"}, name)
-		for _, ext := range []string{".go", ".md", ".sh", ".yaml", ".yml", ".json", ".txt", ".txtar", ".conf", ".mod", ".proto", ".sql"} {
+		for _, ext := range []string{".go", ".md", ".sh", ".yaml", ".yml", ".json", ".txt", ".txtar", ".conf",
+			".mod", ".proto", ".sql"} {
 			text = text || strings.HasSuffix(name, ext)
 		}
 		if !text || strings.HasSuffix(p, "house_test.go") {

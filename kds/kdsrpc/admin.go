@@ -33,8 +33,9 @@ type call struct {
 	answer  chan *kdsv1.AdminAnswer // buffered
 }
 
-// Call makes a unary call of the admin API in a zone. Errors are gRPC statuses: those of the zone, Unavailable if the zone
-// is away, DeadlineExceeded if it does not answer within ctx or half a minute.
+// Call makes a unary call of the admin API in a zone. Errors are gRPC statuses: those of the zone,
+// Unavailable if the zone is away, DeadlineExceeded if it does not answer within ctx or half a
+// minute.
 func (s *Server) Call(ctx context.Context, zoneName, method string, request []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -45,12 +46,19 @@ func (s *Server) Call(ctx context.Context, zoneName, method string, request []by
 	}
 	s.mu.Unlock()
 	away := func() error {
-		return status.Errorf(codes.Unavailable, "zone %s is not connected to this global, so %s cannot reach it; try again when it is Online", zoneName, method)
+		return status.Errorf(codes.Unavailable,
+			"zone %s is not connected to this global, so %s cannot reach it; try again when it is Online",
+			zoneName, method)
 	}
 	if t == nil {
 		return nil, away()
 	}
-	c := &call{ctx: ctx, method: method, request: request, answer: make(chan *kdsv1.AdminAnswer, 1)}
+	c := &call{
+		ctx:     ctx,
+		method:  method,
+		request: request,
+		answer:  make(chan *kdsv1.AdminAnswer, 1),
+	}
 	select {
 	case t.calls <- c:
 	case <-t.done:
@@ -65,9 +73,11 @@ func (s *Server) Call(ctx context.Context, zoneName, method string, request []by
 		}
 		return a.GetResponse(), nil
 	case <-t.done:
-		return nil, status.Errorf(codes.Unavailable, "zone %s went away before it answered %s", zoneName, method)
+		return nil, status.Errorf(codes.Unavailable, "zone %s went away before it answered %s", zoneName,
+			method)
 	case <-ctx.Done():
-		return nil, status.Error(status.FromContextError(ctx.Err()).Code(), fmt.Sprintf("zone %s did not answer %s in time", zoneName, method))
+		return nil, status.Error(status.FromContextError(ctx.Err()).Code(),
+			fmt.Sprintf("zone %s did not answer %s in time", zoneName, method))
 	}
 }
 
@@ -130,7 +140,8 @@ func (s *Server) ownAdmin(ctx context.Context, l *link[kdsv1.AdminFrame], t *tun
 	beat := false
 	for {
 		if next == nil && beat {
-			next, beat = &kdsv1.AdminFrame{Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
+			next, beat = &kdsv1.AdminFrame{
+				Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
 		}
 		var out chan *kdsv1.AdminFrame
 		calls := t.calls
@@ -143,9 +154,15 @@ func (s *Server) ownAdmin(ctx context.Context, l *link[kdsv1.AdminFrame], t *tun
 		case c := <-calls:
 			id++
 			waiting[id] = c
-			next = &kdsv1.AdminFrame{Id: id, Message: &kdsv1.AdminFrame_Call{Call: &kdsv1.AdminCall{Method: c.method, Request: c.request}}}
+			next = &kdsv1.AdminFrame{
+				Id:      id,
+				Message: &kdsv1.AdminFrame_Call{Call: &kdsv1.AdminCall{Method: c.method, Request: c.request}},
+			}
 			if proto.Size(next) > MaxMessage {
-				c.answer <- &kdsv1.AdminAnswer{Code: uint32(codes.ResourceExhausted), Message: "the request is over the message limit"}
+				c.answer <- &kdsv1.AdminAnswer{
+					Code:    uint32(codes.ResourceExhausted),
+					Message: "the request is over the message limit",
+				}
 				delete(waiting, id)
 				next = nil
 			}
@@ -204,7 +221,8 @@ func (c *Client) serveAdmin(ctx context.Context, client kdsv1.KdsServiceClient, 
 			case len(ready) > 0:
 				next, ready = ready[0], ready[1:]
 			case beat:
-				next, beat = &kdsv1.AdminFrame{Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
+				next, beat = &kdsv1.AdminFrame{
+					Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
 			}
 		}
 		var out chan *kdsv1.AdminFrame
@@ -225,7 +243,10 @@ func (c *Client) serveAdmin(ctx context.Context, client kdsv1.KdsServiceClient, 
 			}
 			if call := f.GetCall(); call != nil {
 				if running+len(ready) >= maxCalls {
-					ready = append(ready, answerFrame(f.GetId(), nil, status.Errorf(codes.ResourceExhausted, "zone %s already serves %d calls; try again", c.cfg.Zone, maxCalls)))
+					ready = append(ready,
+						answerFrame(f.GetId(), nil,
+							status.Errorf(codes.ResourceExhausted,
+								"zone %s already serves %d calls; try again", c.cfg.Zone, maxCalls)))
 					continue
 				}
 				running++
@@ -252,7 +273,8 @@ func (c *Client) answer(ctx context.Context, id uint64, call *kdsv1.AdminCall) *
 	defer cancel()
 	resp, err := c.cfg.Admin(ctx, call.GetMethod(), call.GetRequest())
 	if err == nil && len(resp) > MaxMessage-1024 {
-		err = status.Errorf(codes.ResourceExhausted, "the answer of %d bytes is over the message limit; ask for less", len(resp))
+		err = status.Errorf(codes.ResourceExhausted,
+			"the answer of %d bytes is over the message limit; ask for less", len(resp))
 	}
 	return answerFrame(id, resp, err)
 }

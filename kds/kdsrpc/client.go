@@ -50,9 +50,17 @@ func NewClient(cfg ClientConfig) *Client {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	return &Client{cfg: cfg, metrics: newMetrics(cfg.Registerer), schemas: kds.Schemas(), tracker: newTracker(), synced: make(chan struct{}),
-		state: GlobalState{State: Offline, Reason: "not connected yet", DigestsEqual: true}, leaseLength: DefaultLease,
-		online: map[string]bool{}, opened: make(chan struct{})}
+	return &Client{
+		cfg:         cfg,
+		metrics:     newMetrics(cfg.Registerer),
+		schemas:     kds.Schemas(),
+		tracker:     newTracker(),
+		synced:      make(chan struct{}),
+		state:       GlobalState{State: Offline, Reason: "not connected yet", DigestsEqual: true},
+		leaseLength: DefaultLease,
+		online:      map[string]bool{},
+		opened:      make(chan struct{}),
+	}
 }
 
 // Synced is closed once the zone has had global's state at least once, be it before this start.
@@ -76,7 +84,8 @@ func (c *Client) State() GlobalState {
 		st.State, st.Reason, st.Permanent = Online, "", false
 		if len(st.Degraded) > 0 {
 			st.State = Degraded
-			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(), st.Degraded[0].GetReason())
+			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(),
+				st.Degraded[0].GetReason())
 		}
 	case silent < c.leaseLength:
 		st.State = Stale
@@ -113,7 +122,10 @@ func (c *Client) start(ctx context.Context) error {
 				c.epoch = max(c.epoch, binary.BigEndian.Uint64(last)+1)
 			}
 			value := binary.BigEndian.AppendUint64(nil, c.epoch)
-			_, err = c.cfg.Store.Commit(ctx, store.Txn{Actor: "system:kds", Ops: []store.Op{store.SetMeta{Name: epochMeta, Value: value}}})
+			_, err = c.cfg.Store.Commit(ctx, store.Txn{
+				Actor: "system:kds",
+				Ops:   []store.Op{store.SetMeta{Name: epochMeta, Value: value}},
+			})
 		}
 		if err == nil {
 			break
@@ -138,12 +150,25 @@ func (c *Client) start(ctx context.Context) error {
 }
 
 func (c *Client) sinkConfig() kds.SinkConfig {
-	return kds.SinkConfig{Direction: kds.Down, Zone: c.cfg.Zone, Actor: "kds:global", Validate: c.cfg.Validate}
+	return kds.SinkConfig{
+		Direction: kds.Down,
+		Zone:      c.cfg.Zone,
+		Actor:     "kds:global",
+		Validate:  c.cfg.Validate,
+	}
 }
 
 func (c *Client) hello(cursor *kdsv1.Cursor) *kdsv1.Hello {
-	return &kdsv1.Hello{Zone: c.cfg.Zone, Instance: c.cfg.Instance, Epoch: c.epoch, Capability: kds.Capability, Schemas: c.schemas,
-		Cursor: cursor, CaPins: c.cfg.CAPins, Version: c.cfg.Version}
+	return &kdsv1.Hello{
+		Zone:       c.cfg.Zone,
+		Instance:   c.cfg.Instance,
+		Epoch:      c.epoch,
+		Capability: kds.Capability,
+		Schemas:    c.schemas,
+		Cursor:     cursor,
+		CaPins:     c.cfg.CAPins,
+		Version:    c.cfg.Version,
+	}
 }
 
 func (c *Client) lease() time.Duration {
@@ -157,9 +182,20 @@ func (c *Client) connection(ctx context.Context) error {
 	opts := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(c.cfg.TLS)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(MaxMessage), grpc.MaxCallSendMsgSize(MaxMessage)),
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 2 * time.Second,
-			Backoff: backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 400 * time.Millisecond}}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time:                10 * time.Second,
+			Timeout:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			MinConnectTimeout: 2 * time.Second,
+			Backoff: backoff.Config{
+				BaseDelay:  50 * time.Millisecond,
+				Multiplier: 1.6,
+				Jitter:     0.2,
+				MaxDelay:   400 * time.Millisecond,
+			},
+		}),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 	}
@@ -195,7 +231,8 @@ func (c *Client) setConn(conn *grpc.ClientConn) {
 }
 
 // keep runs one stream again and again. It returns when ctx ends or the connection has to be made anew.
-func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient, run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
+func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient,
+	run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
 	wait := time.Duration(0)
 	for {
 		wasUp := false
@@ -229,7 +266,8 @@ func retryAfter(err error, last time.Duration) time.Duration {
 		return time.Duration(refusal.GetRetryAfterMs()) * time.Millisecond
 	case refusal != nil && refusal.GetPermanent():
 		return grow(500*time.Millisecond, 5*time.Second)
-	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled, status.Code(err) == codes.Aborted:
+	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled,
+		status.Code(err) == codes.Aborted:
 		// No cost while global is away: gRPC paces the connecting itself.
 		return 50 * time.Millisecond
 	case status.Code(err) == codes.PermissionDenied:
@@ -285,7 +323,8 @@ func (c *Client) streamDown(name string, wasUp bool, err error) {
 		return
 	}
 	if c.state.Reason != reason || wasUp {
-		c.cfg.Logger.Warn("stream to global is down", zap.String("stream", name), zap.String("reason", reason), zap.Bool("permanent", permanent))
+		c.cfg.Logger.Warn("stream to global is down", zap.String("stream", name),
+			zap.String("reason", reason), zap.Bool("permanent", permanent))
 	}
 	c.state.Reason, c.state.Permanent = reason, permanent
 	result := "ended"
@@ -304,8 +343,10 @@ func (c *Client) heard(change func(*GlobalState)) {
 	}
 }
 
-// IssueIntermediate asks global to sign an intermediate authority; it waits for a connection as long as ctx allows.
-func (c *Client) IssueIntermediate(ctx context.Context, meshName string, csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
+// IssueIntermediate asks global to sign an intermediate authority; it waits for a connection as
+// long as ctx allows.
+func (c *Client) IssueIntermediate(ctx context.Context, meshName string,
+	csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
 	for {
 		c.mu.Lock()
 		conn, opened := c.conn, c.opened
@@ -318,7 +359,10 @@ func (c *Client) IssueIntermediate(ctx context.Context, meshName string, csr []b
 				return nil, status.FromContextError(ctx.Err()).Err()
 			}
 		}
-		return kdsv1.NewKdsServiceClient(conn).IssueIntermediate(ctx, &kdsv1.IssueIntermediateRequest{Mesh: meshName, Csr: csr}, grpc.WaitForReady(true))
+		return kdsv1.NewKdsServiceClient(conn).IssueIntermediate(ctx, &kdsv1.IssueIntermediateRequest{
+			Mesh: meshName,
+			Csr:  csr,
+		}, grpc.WaitForReady(true))
 	}
 }
 

@@ -17,7 +17,8 @@ import (
 )
 
 // open says Hello on a new stream and waits for Welcome.
-func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Frame, kdsv1.Frame], cursor *kdsv1.Cursor) (*link[kdsv1.Frame], *kdsv1.Welcome, kds.Agreement, error) {
+func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Frame, kdsv1.Frame],
+	cursor *kdsv1.Cursor) (*link[kdsv1.Frame], *kdsv1.Welcome, kds.Agreement, error) {
 	none := kds.Agreement{}
 	l := newLink[kdsv1.Frame](ctx, st)
 	hello := &kdsv1.Frame{Message: &kdsv1.Frame_Hello{Hello: c.hello(cursor)}}
@@ -31,7 +32,8 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 		case f := <-l.in:
 			w := f.GetWelcome()
 			if w == nil {
-				return nil, nil, none, status.Errorf(codes.Internal, "global began with %T, want Welcome", f.GetMessage())
+				return nil, nil, none,
+					status.Errorf(codes.Internal, "global began with %T, want Welcome", f.GetMessage())
 			}
 			if refused := kds.CheckWelcome(w); refused != nil {
 				return nil, nil, none, refused
@@ -58,7 +60,8 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, up func()) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	// The stream comes first: while global is away it fails at once, and the Sink, which reads all copies, is not made.
+	// The stream comes first: while global is away it fails at once, and the Sink, which reads all
+	// copies, is not made.
 	st, err := client.Config(ctx)
 	if err != nil {
 		return err
@@ -76,7 +79,8 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	sink.Agreed(agreed)
 	up()
 	c.heard(func(st *GlobalState) {
-		st.Resumed, st.DigestsEqual, st.Refusals, st.ConfigBytes = sink.Cursor() != nil, true, sink.Refusals(), 0
+		st.Resumed, st.DigestsEqual, st.Refusals, st.ConfigBytes = sink.Cursor() != nil, true,
+			sink.Refusals(), 0
 	})
 	ticker := time.NewTicker(c.lease() / 6)
 	defer ticker.Stop()
@@ -170,7 +174,8 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 
 func (c *Client) noteApplied(a *kds.Apply) {
 	if a.Snapshot {
-		c.cfg.Logger.Info("took a snapshot of global", zap.String("reason", a.Reason), zap.Int("items", a.Items), zap.Uint64("global_revision", a.Revision))
+		c.cfg.Logger.Info("took a snapshot of global", zap.String("reason", a.Reason),
+			zap.Int("items", a.Items), zap.Uint64("global_revision", a.Revision))
 		c.heard(func(st *GlobalState) { st.Resumed = false })
 	}
 	if !a.Committed.IsZero() {
@@ -178,12 +183,13 @@ func (c *Client) noteApplied(a *kds.Apply) {
 	}
 	c.metrics.refusals.WithLabelValues("down").Add(float64(len(a.Refused)))
 	for _, r := range a.Refused {
-		c.cfg.Logger.Warn("left out a resource of global", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())), zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
+		c.cfg.Logger.Warn("left out a resource of global", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())),
+			zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
 	}
 }
 
-// advance publishes the Sink's revision: it is in the local store at revision local. brought says that the local revision was
-// made for it.
+// advance publishes the Sink's revision: it is in the local store at revision local. brought says
+// that the local revision was made for it.
 func (c *Client) advance(sink *kds.Sink, local uint64, reset, brought bool) {
 	if sink.Cursor() == nil {
 		return
@@ -212,7 +218,12 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 		return err
 	}
 	view := &kds.View{Direction: kds.Up, Zone: c.cfg.Zone, Withheld: agreed.Withheld}
-	cfg := kds.SourceConfig{StoreID: c.cfg.Store.ID(), Schema: agreed.Schema, View: view, Window: c.cfg.Window}
+	cfg := kds.SourceConfig{
+		StoreID: c.cfg.Store.ID(),
+		Schema:  agreed.Schema,
+		View:    view,
+		Window:  c.cfg.Window,
+	}
 	src := kds.NewSource(cfg)
 	sub, _, err := openSource(ctx, c.cfg.Store, c.cfg.Replica, src, cfg, welcome.GetCursor())
 	if err != nil {
@@ -277,7 +288,9 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 			}
 			c.metrics.refusals.WithLabelValues("up").Add(float64(len(answer.Refused)))
 			for _, r := range answer.Refused {
-				c.cfg.Logger.Warn("global refuses a resource of this zone", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())), zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
+				c.cfg.Logger.Warn("global refuses a resource of this zone",
+					zap.Stringer("key", mesh.KeyFromProto(r.GetKey())), zap.String("field", r.GetField()),
+					zap.String("reason", r.GetReason()))
 			}
 			c.heard(func(st *GlobalState) { st.StateAcked = src.Acked() })
 		case now := <-ticker.C:

@@ -14,7 +14,8 @@ import (
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
-// MaxMessage is the largest gRPC message either side takes, in bytes; servers and connections must be made with it.
+// MaxMessage is the largest gRPC message either side takes, in bytes; servers and connections must
+// be made with it.
 const MaxMessage = 64 << 20
 
 // DefaultLease is how long silence may last before a peer counts as gone.
@@ -24,8 +25,8 @@ const DefaultLease = 6 * time.Second
 type ServerConfig struct {
 	Store   store.Store
 	Replica *replica.Replica
-	// Authenticate names the zone that a call's credentials prove; its error is sent as Unauthenticated unless it is a
-	// gRPC status already.
+	// Authenticate names the zone that a call's credentials prove; its error is sent as
+	// Unauthenticated unless it is a gRPC status already.
 	Authenticate func(ctx context.Context) (zone string, err error)
 	// Instance of this process, for people.
 	Instance string
@@ -33,12 +34,13 @@ type ServerConfig struct {
 	Sign func(ctx context.Context, zone, mesh string, csr []byte) (*kdsv1.IssueIntermediateResponse, error)
 	// OnHello is told of every new session, before anything flows; nil is allowed.
 	OnHello func(zone string, hello *kdsv1.Hello)
-	// Hold shows a zone another form of a resource than the present one, or none (nil), while a staged rollout has not
-	// reached it; see kds.View. Nil shows all as it is.
+	// Hold shows a zone another form of a resource than the present one, or none (nil), while a
+	// staged rollout has not reached it; see kds.View. Nil shows all as it is.
 	Hold func(zone string, r *mesh.Resource) *mesh.Resource
 	// Lease for zones; 0 means [DefaultLease].
 	Lease time.Duration
-	// DegradedAfter is how old the oldest unacked change of a zone may get while it is still Online; 0 means 5 s.
+	// DegradedAfter is how old the oldest unacked change of a zone may get while it is still
+	// Online; 0 means 5 s.
 	DegradedAfter time.Duration
 	// Snapshots sent at once; 0 means 4. Others wait and are kept alive.
 	Snapshots int

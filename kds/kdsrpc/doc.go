@@ -2,24 +2,27 @@
 //
 // # Connection
 //
-// The zone dials and holds one TLS connection with three streams: Config (resources down), State (resources and progress
-// up) and Admin (global's unary calls to the zone). They are apart so that none starves or ends another. The zone token is
-// in the header "authorization" of every stream; the zone it names must be the one in Hello.
+// The zone dials and holds one TLS connection with three streams: Config (resources down), State
+// (resources and progress up) and Admin (global's unary calls to the zone). They are apart so that
+// none starves or ends another. The zone token is in the header "authorization" of every stream;
+// the zone it names must be the one in Hello.
 //
 // # Goroutines
 //
-// One goroutine owns a stream's state and hands events in: a reader of frames, a follower of the local store, a committer,
-// a sender. They only pass values to the owner and end with the stream. There is no queue without bound: the reader stops
-// where the sender at the other side stopped, the follower merges by key, the sender takes one frame at a time.
+// One goroutine owns a stream's state and hands events in: a reader of frames, a follower of the
+// local store, a committer, a sender. They only pass values to the owner and end with the stream.
+// There is no queue without bound: the reader stops where the sender at the other side stopped, the
+// follower merges by key, the sender takes one frame at a time.
 //
 // # Sessions at global
 //
-// kds.Fence admits one process per zone, the newest epoch. A stream of the process that comes again takes the place of its
-// former one, after that has ended. Silence moves a zone from Online to Stale to Offline; it withdraws nothing.
+// kds.Fence admits one process per zone, the newest epoch. A stream of the process that comes again
+// takes the place of its former one, after that has ended. Silence moves a zone from Online to
+// Stale to Offline; it withdraws nothing.
 //
 // # Reconnection
 //
-// The Client dials again after 50 ms, then longer, never longer than half a second plus jitter while global is merely
-// away, so that a policy arrives within a second of global's return. A refusal that only a person can cure is kept in
-// [GlobalState] and tried again slowly.
+// The Client dials again after 50 ms, then longer, never longer than half a second plus jitter
+// while global is merely away, so that a policy arrives within a second of global's return. A
+// refusal that only a person can cure is kept in [GlobalState] and tried again slowly.
 package kdsrpc

@@ -131,7 +131,11 @@ func startGlobal(t *testing.T, o globalOptions) *global {
 	if o.cert.Leaf == nil {
 		o.cert = selfSigned(t)
 	}
-	cfg := ServerConfig{Store: o.node.store, Replica: o.node.replica, Instance: "global-1", Lease: 3 * time.Second,
+	cfg := ServerConfig{
+		Store:    o.node.store,
+		Replica:  o.node.replica,
+		Instance: "global-1",
+		Lease:    3 * time.Second,
 		Authenticate: func(ctx context.Context) (string, error) {
 			md, _ := metadata.FromIncomingContext(ctx)
 			zone, ok := strings.CutPrefix(strings.Join(md.Get("authorization"), ""), "Bearer token-")
@@ -139,7 +143,8 @@ func startGlobal(t *testing.T, o globalOptions) *global {
 				return "", errors.New("no token of a zone")
 			}
 			return zone, nil
-		}}
+		},
+	}
 	if o.edit != nil {
 		o.edit(&cfg)
 	}
@@ -147,7 +152,12 @@ func startGlobal(t *testing.T, o globalOptions) *global {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &global{node: o.node, server: NewServer(cfg), addr: raw.Addr().String(), ln: &cutListener{Listener: raw}}
+	g := &global{
+		node:   o.node,
+		server: NewServer(cfg),
+		addr:   raw.Addr().String(),
+		ln:     &cutListener{Listener: raw},
+	}
 	pool := x509.NewCertPool()
 	pool.AddCert(o.cert.Leaf)
 	g.tls = &tls.Config{RootCAs: pool, ServerName: "global"}
@@ -240,9 +250,16 @@ func selfSigned(t *testing.T) tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tmpl := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "global"}, DNSNames: []string{"global"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	tmpl := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "global"},
+		DNSNames:              []string{"global"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, &key.PublicKey, key)
 	if err != nil {
 		t.Fatal(err)
@@ -256,8 +273,15 @@ func selfSigned(t *testing.T) tls.Certificate {
 
 // client makes a Client of a zone.
 func (g *global) client(zone string, n *node, edit func(*ClientConfig)) *Client {
-	cfg := ClientConfig{Zone: zone, Instance: zone + "-1", Address: g.addr, TLS: g.tls, Store: n.store, Replica: n.replica,
-		Token: func() (string, error) { return "token-" + zone, nil }}
+	cfg := ClientConfig{
+		Zone:     zone,
+		Instance: zone + "-1",
+		Address:  g.addr,
+		TLS:      g.tls,
+		Store:    n.store,
+		Replica:  n.replica,
+		Token:    func() (string, error) { return "token-" + zone, nil },
+	}
 	if edit != nil {
 		edit(&cfg)
 	}
@@ -288,14 +312,25 @@ func (g *global) awaitZone(t *testing.T, name, what string, ok func(ZoneState) b
 }
 
 func timeout(meshName, zone, name string, seconds int64) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: meshName, Zone: zone, Name: name},
+	return &mesh.Resource{
+		Key:    mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: meshName, Zone: zone, Name: name},
 		Labels: map[string]string{mesh.LabelDisplayName: name},
-		Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "Mesh"}, To: []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-			Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(time.Duration(seconds) * time.Second)}}}}}
+		Spec: &meshv1.MeshTimeout{
+			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+			To: []*meshv1.MeshTimeout_To{{
+				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+
+				Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(time.Duration(seconds) * time.Second)},
+			}},
+		},
+	}
 }
 
 func service(meshName, zone, name string) *mesh.Resource {
-	return &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: meshName, Zone: zone, Name: name}, Spec: &meshv1.MeshService{}}
+	return &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindMeshService, Mesh: meshName, Zone: zone, Name: name},
+		Spec: &meshv1.MeshService{},
+	}
 }
 
 func manyTimeouts(n int) []store.Op {

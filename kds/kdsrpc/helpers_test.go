@@ -16,7 +16,8 @@ func contains(s string, parts ...string) bool {
 	return true
 }
 
-// awaitClient looks at the client's state again and again: it is made of the clock as well, so there is nothing to wait on.
+// awaitClient looks at the client's state again and again: it is made of the clock as well, so
+// there is nothing to wait on.
 func awaitClient(t *testing.T, c *Client, ok func(GlobalState) bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)

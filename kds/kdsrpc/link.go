@@ -18,9 +18,9 @@ type stream[F any] interface {
 	Recv() (*F, error)
 }
 
-// link is a stream's reader and sender: the owner of a stream talks to channels and never blocks on the network. Both
-// goroutines end when the stream does, which its owner brings about by cancelling its context (client) or returning from
-// the handler (server).
+// link is a stream's reader and sender: the owner of a stream talks to channels and never blocks on
+// the network. Both goroutines end when the stream does, which its owner brings about by cancelling
+// its context (client) or returning from the handler (server).
 type link[F any] struct {
 	in   chan *F
 	out  chan *F
@@ -62,9 +62,10 @@ func newLink[F any](ctx context.Context, s stream[F]) *link[F] {
 // errLease says that the peer was silent for too long.
 var errLease = errors.New("no heartbeat for the whole lease")
 
-// openSource readies src at the peer's cursor: the log since then if it reaches back, else a snapshot. What follows comes
-// from the subscription.
-func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *kds.Source, cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, string, error) {
+// openSource readies src at the peer's cursor: the log since then if it reaches back, else a
+// snapshot. What follows comes from the subscription.
+func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *kds.Source,
+	cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, string, error) {
 	reason, ok := cfg.Resumable(cursor)
 	var watch store.Watch
 	if ok {
@@ -135,7 +136,8 @@ func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.C
 }
 
 // openSink readies a Sink with what the local store holds.
-func openSink(ctx context.Context, st store.Store, rep *replica.Replica, cfg kds.SinkConfig) (*kds.Sink, uint64, error) {
+func openSink(ctx context.Context, st store.Store, rep *replica.Replica,
+	cfg kds.SinkConfig) (*kds.Sink, uint64, error) {
 	name := kds.ConfigCursor
 	if cfg.Direction == kds.Up {
 		name = kds.StateCursor(cfg.Zone)
@@ -198,8 +200,9 @@ type applied struct {
 // commitGrace is how long a commit under way may still take when its stream ends.
 const commitGrace = 5 * time.Second
 
-// commit applies one transaction, again and again while the store is away. A commit under way is seen to its end when ctx
-// ends: if it happened after the next stream had read the cursor, it could put back what that stream has moved on from.
+// commit applies one transaction, again and again while the store is away. A commit under way is
+// seen to its end when ctx ends: if it happened after the next stream had read the cursor, it could
+// put back what that stream has moved on from.
 func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
 	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -218,7 +221,8 @@ func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
 }
 
 // committer applies transactions one at a time until ctx ends; done is closed after its last commit.
-func committer(ctx context.Context, st store.Store) (work chan<- store.Txn, results <-chan applied, done <-chan struct{}) {
+func committer(ctx context.Context,
+	st store.Store) (work chan<- store.Txn, results <-chan applied, done <-chan struct{}) {
 	w, r, d := make(chan store.Txn), make(chan applied), make(chan struct{})
 	go func() {
 		defer close(d)

@@ -14,17 +14,35 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: "meridian", Subsystem: "kds", Name: name, Help: help}, labels)
+		return prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "meridian",
+			Subsystem: "kds",
+			Name:      name,
+			Help:      help,
+		}, labels)
 	}
 	m := &metrics{
-		bytes:      counter("sent_bytes_total", "Bytes of frames sent. A jump without changes means that peers resynchronise.", "direction"),
-		resets:     counter("resets_total", "Snapshots sent, by reason. Anything but first and compacted deserves a look.", "direction", "reason"),
-		mismatches: counter("digest_mismatches_total", "Kinds of which a peer had something else than was sent. Any is a bug or a changed copy.", "direction"),
-		refusals:   counter("refusals_total", "Resources that a receiver left out. Each is named in the status of its zone.", "direction"),
-		connects:   counter("streams_total", "Streams ended, by result. Many refused ones mean a zone that cannot join.", "direction", "result"),
-		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "meridian", Subsystem: "kds", Name: "lag_seconds",
-			Help:    "From the commit at the sender until the receiver had it durable. Above a second the peer or the link is slow.",
-			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}}, []string{"direction", "result"}),
+		bytes: counter("sent_bytes_total",
+			"Bytes of frames sent. A jump without changes means that peers resynchronise.", "direction"),
+		resets: counter("resets_total",
+			"Snapshots sent, by reason. Anything but first and compacted deserves a look.", "direction",
+			"reason"),
+		mismatches: counter("digest_mismatches_total",
+			"Kinds of which a peer had something else than was sent. Any is a bug or a changed copy.",
+			"direction"),
+		refusals: counter("refusals_total",
+			"Resources that a receiver left out. Each is named in the status of its zone.", "direction"),
+		connects: counter("streams_total",
+			"Streams ended, by result. Many refused ones mean a zone that cannot join.", "direction",
+			"result"),
+		lag: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "meridian",
+			Subsystem: "kds",
+			Name:      "lag_seconds",
+			Help: "From the commit at the sender until the receiver had it durable. Above a second the " +
+				"peer or the link is slow.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"direction", "result"}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.bytes, m.resets, m.mismatches, m.refusals, m.connects, m.lag)

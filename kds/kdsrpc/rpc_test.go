@@ -62,12 +62,14 @@ func TestReconnectWithNothingChangedCostsUnderOnePercent(t *testing.T) {
 	g.commit(t, manyTimeouts(2000)...)
 	east := newNode(t)
 	run(t, g.client("east", east, nil).Run)
-	full := g.awaitZone(t, "east", "the snapshot", func(z ZoneState) bool { return z.Applied == 1 && z.State == Online })
+	full := g.awaitZone(t, "east", "the snapshot",
+		func(z ZoneState) bool { return z.Applied == 1 && z.State == Online })
 	if full.Resumed || full.ResetReason != "first" {
 		t.Fatalf("first connection: %+v", full)
 	}
 	g.ln.cut()
-	again := g.awaitZone(t, "east", "the resumption", func(z ZoneState) bool { return z.Resumed && z.State == Online })
+	again := g.awaitZone(t, "east", "the resumption",
+		func(z ZoneState) bool { return z.Resumed && z.State == Online })
 	// One change shows that the stream flows, and ends what a resumption can cost.
 	rev := g.commit(t, store.Put{Resource: timeout("default", "", "policy-0007", 99)})
 	again = g.awaitZone(t, "east", "a change", func(z ZoneState) bool { return z.Applied >= rev })
@@ -86,13 +88,15 @@ func TestGlobalRestartAndZoneRestartResume(t *testing.T) {
 	stop := run(t, c.Run)
 	g.awaitZone(t, "east", "applied", func(z ZoneState) bool { return z.Applied == 1 })
 	g.stop()
-	g.commit(t, store.Put{Resource: timeout("default", "", "while-away", 1)}, store.Delete{Key: timeout("default", "", "policy-0001", 1).Key})
+	g.commit(t, store.Put{Resource: timeout("default", "", "while-away", 1)},
+		store.Delete{Key: timeout("default", "", "policy-0001", 1).Key})
 	g2 := startGlobal(t, globalOptions{node: g.node, addr: g.addr, cert: cert})
 	east.awaitKey(t, timeout("default", "", "while-away", 1).Key)
 	if _, ok := east.replica.View().Get(timeout("default", "", "policy-0001", 1).Key); ok {
 		t.Error("the delta was not atomic")
 	}
-	z := g2.awaitZone(t, "east", "applied", func(z ZoneState) bool { return z.Applied == 2 && z.State == Online })
+	z := g2.awaitZone(t, "east", "applied",
+		func(z ZoneState) bool { return z.Applied == 2 && z.State == Online })
 	if !z.Resumed {
 		t.Errorf("not resumed: %+v", z)
 	}
@@ -109,7 +113,8 @@ func TestGlobalRestartAndZoneRestartResume(t *testing.T) {
 
 func TestWrongZoneNameIsDeniedAndNamesBoth(t *testing.T) {
 	g := startGlobal(t, globalOptions{})
-	c := g.client("east", newNode(t), func(c *ClientConfig) { c.Token = func() (string, error) { return "token-west", nil } })
+	c := g.client("east", newNode(t),
+		func(c *ClientConfig) { c.Token = func() (string, error) { return "token-west", nil } })
 	run(t, c.Run)
 	awaitClient(t, c, func(s GlobalState) bool { return s.Permanent })
 	if s := c.State(); s.State != Offline || !contains(s.Reason, "east", "west") {
@@ -124,11 +129,15 @@ func TestNewerEpochFencesTheOlder(t *testing.T) {
 	g := startGlobal(t, globalOptions{})
 	first := g.client("east", newNode(t), func(c *ClientConfig) { c.Instance = "old" })
 	run(t, first.Run)
-	g.awaitZone(t, "east", "old online", func(z ZoneState) bool { return z.Instance == "old" && z.State == Online })
+	g.awaitZone(t, "east", "old online",
+		func(z ZoneState) bool { return z.Instance == "old" && z.State == Online })
 	second := g.client("east", newNode(t), func(c *ClientConfig) { c.Instance = "new" })
 	run(t, second.Run)
-	g.awaitZone(t, "east", "new online", func(z ZoneState) bool { return z.Instance == "new" && z.State == Online })
-	awaitClient(t, first, func(s GlobalState) bool { return s.Permanent && contains(s.Reason, "held by instance new") })
+	g.awaitZone(t, "east", "new online",
+		func(z ZoneState) bool { return z.Instance == "new" && z.State == Online })
+	awaitClient(t, first, func(s GlobalState) bool {
+		return s.Permanent && contains(s.Reason, "held by instance new")
+	})
 	if z := g.server.Zones()[0]; z.Instance != "new" {
 		t.Errorf("%+v", z)
 	}
@@ -156,7 +165,8 @@ func TestAdminTunnel(t *testing.T) {
 	var resp []byte
 	for { // the Admin stream is independent of the others
 		var err error
-		if resp, err = g.server.Call(t.Context(), "east", "/x/Y", []byte("hi")); status.Code(err) != codes.Unavailable {
+		if resp, err = g.server.Call(t.Context(), "east", "/x/Y",
+			[]byte("hi")); status.Code(err) != codes.Unavailable {
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -166,7 +176,8 @@ func TestAdminTunnel(t *testing.T) {
 	if string(resp) != "/x/Y:hi" {
 		t.Errorf("got %q", resp)
 	}
-	if _, err := g.server.Call(t.Context(), "east", "/fail", nil); status.Code(err) != codes.NotFound || !contains(err.Error(), "no such proxy") {
+	if _, err := g.server.Call(t.Context(), "east", "/fail", nil); status.Code(err) != codes.NotFound ||
+		!contains(err.Error(), "no such proxy") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -197,14 +208,17 @@ func TestRefusedItemIsLeftOutAlone(t *testing.T) {
 		}
 	})
 	run(t, c.Run)
-	g.commit(t, store.Put{Resource: timeout("default", "", "bad", 1)}, store.Put{Resource: timeout("default", "", "good", 1)})
+	g.commit(t, store.Put{Resource: timeout("default", "", "bad", 1)},
+		store.Put{Resource: timeout("default", "", "good", 1)})
 	east.awaitKey(t, timeout("default", "", "good", 1).Key)
-	z := g.awaitZone(t, "east", "the refusal", func(z ZoneState) bool { return len(z.Refusals) == 1 && z.Applied == 1 })
+	z := g.awaitZone(t, "east", "the refusal",
+		func(z ZoneState) bool { return len(z.Refusals) == 1 && z.Applied == 1 })
 	if r := z.Refusals[0]; r.GetKey().GetName() != "bad" || r.GetField() != "spec.to[0].default" {
 		t.Errorf("%v", r)
 	}
 	g.commit(t, store.Delete{Key: timeout("default", "", "bad", 1).Key})
-	g.awaitZone(t, "east", "no refusal", func(z ZoneState) bool { return len(z.Refusals) == 0 && z.Applied == 2 && z.DigestsEqual })
+	g.awaitZone(t, "east", "no refusal",
+		func(z ZoneState) bool { return len(z.Refusals) == 0 && z.Applied == 2 && z.DigestsEqual })
 }
 
 func TestProgressFollowsProxies(t *testing.T) {
@@ -219,7 +233,13 @@ func TestProgressFollowsProxies(t *testing.T) {
 	if z.Answered >= rev {
 		t.Errorf("answered %d before any proxy did", z.Answered)
 	}
-	p.set(LocalProgress{Answered: east.replica.View().Revision(), Total: 2, Online: 1, PendingCount: 1, Pending: []string{"x"}})
+	p.set(LocalProgress{
+		Answered:     east.replica.View().Revision(),
+		Total:        2,
+		Online:       1,
+		PendingCount: 1,
+		Pending:      []string{"x"},
+	})
 	z = g.awaitZone(t, "east", "answered", func(z ZoneState) bool { return z.Answered == rev })
 	if z.Progress.GetProxiesTotal() != 2 || z.Progress.GetPendingCount() != 1 {
 		t.Errorf("%v", z.Progress)
@@ -228,7 +248,8 @@ func TestProgressFollowsProxies(t *testing.T) {
 
 func TestIssueIntermediate(t *testing.T) {
 	g := startGlobal(t, globalOptions{edit: func(c *ServerConfig) {
-		c.Sign = func(_ context.Context, zone, meshName string, csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
+		c.Sign = func(_ context.Context, zone, meshName string,
+			csr []byte) (*kdsv1.IssueIntermediateResponse, error) {
 			if meshName == "none" {
 				return nil, errors.New("mesh none has no authority")
 			}
@@ -241,7 +262,8 @@ func TestIssueIntermediate(t *testing.T) {
 	if err != nil || resp.GetChain() != "east/default/csr" {
 		t.Errorf("%v, %v", resp, err)
 	}
-	if _, err := c.IssueIntermediate(t.Context(), "none", nil); status.Code(err) != codes.FailedPrecondition || !contains(err.Error(), "no authority") {
+	if _, err := c.IssueIntermediate(t.Context(), "none",
+		nil); status.Code(err) != codes.FailedPrecondition || !contains(err.Error(), "no authority") {
 		t.Errorf("%v", err)
 	}
 }
@@ -253,9 +275,11 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	g.awaitZone(t, "east", "online", func(z ZoneState) bool { return z.State == Online })
 	end := g.ln.freeze()
 	defer end()
-	g.awaitZone(t, "east", "silence", func(z ZoneState) bool { return z.State == Offline || z.State == Stale })
+	g.awaitZone(t, "east", "silence",
+		func(z ZoneState) bool { return z.State == Offline || z.State == Stale })
 	rev := g.commit(t, store.Put{Resource: timeout("default", "", "after", 1)})
-	g.awaitZone(t, "east", "a new connection", func(z ZoneState) bool { return z.State == Online && z.Applied >= rev })
+	g.awaitZone(t, "east", "a new connection",
+		func(z ZoneState) bool { return z.State == Online && z.Applied >= rev })
 	east.awaitKey(t, timeout("default", "", "after", 1).Key)
 }
 
@@ -266,7 +290,8 @@ func TestSnapshotsAreAdmittedInTurns(t *testing.T) {
 		run(t, g.client(fmt.Sprintf("zone-%d", i), newNode(t), nil).Run)
 	}
 	for i := range 5 {
-		g.awaitZone(t, fmt.Sprintf("zone-%d", i), "applied", func(z ZoneState) bool { return z.Applied >= rev && z.State == Online })
+		g.awaitZone(t, fmt.Sprintf("zone-%d", i), "applied",
+			func(z ZoneState) bool { return z.Applied >= rev && z.State == Online })
 	}
 	if n := len(g.server.snapshots); n > 1 {
 		t.Errorf("%d tokens of 1 are taken", n)

@@ -70,15 +70,24 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.Snapshots == 0 {
 		cfg.Snapshots = 4
 	}
-	return &Server{cfg: cfg, metrics: newMetrics(cfg.Registerer), schemas: kds.Schemas(),
-		snapshots: make(chan struct{}, cfg.Snapshots), zones: map[string]*zone{}, changed: make(chan struct{})}
+	return &Server{
+		cfg:       cfg,
+		metrics:   newMetrics(cfg.Registerer),
+		schemas:   kds.Schemas(),
+		snapshots: make(chan struct{}, cfg.Snapshots),
+		zones:     map[string]*zone{},
+		changed:   make(chan struct{}),
+	}
 }
 
 // ServerOptions are what the gRPC server must be made with: message sizes and keepalive.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}),
 	}
 }
@@ -148,10 +157,12 @@ func (s *Server) judge(now time.Time) {
 			st.State = Degraded
 			st.Reason = fmt.Sprintf("%d revisions behind", st.LagRevisions)
 		case !st.DigestsEqual:
-			st.State, st.Reason = Degraded, "what the zone has differs from what was sent; it is being sent anew"
+			st.State, st.Reason = Degraded,
+				"what the zone has differs from what was sent; it is being sent anew"
 		case len(st.Degraded) > 0:
 			st.State = Degraded
-			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(), st.Degraded[0].GetReason())
+			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(),
+				st.Degraded[0].GetReason())
 		default:
 			st.State, st.Reason = Online, ""
 		}
@@ -159,7 +170,8 @@ func (s *Server) judge(now time.Time) {
 			changed = true
 		}
 		if st.State != before.State {
-			s.cfg.Logger.Info("zone is "+string(st.State), zap.String("zone", st.Name), zap.String("reason", st.Reason), zap.String("was", string(before.State)))
+			s.cfg.Logger.Info("zone is "+string(st.State), zap.String("zone", st.Name),
+				zap.String("reason", st.Reason), zap.String("was", string(before.State)))
 		}
 	}
 	if changed {
@@ -238,8 +250,10 @@ func statusOf(err error) error {
 	return st.Err()
 }
 
-// attach makes a stream the zone's one of its sort: it fences older processes and waits until the former stream ended.
-func (s *Server) attach(ctx context.Context, sort string, hello *kdsv1.Hello) (context.Context, func(), error) {
+// attach makes a stream the zone's one of its sort: it fences older processes and waits until the
+// former stream ended.
+func (s *Server) attach(ctx context.Context, sort string,
+	hello *kdsv1.Hello) (context.Context, func(), error) {
 	name, now := hello.GetZone(), time.Now()
 	s.mu.Lock()
 	if s.stopped {
@@ -268,7 +282,8 @@ func (s *Server) attach(ctx context.Context, sort string, hello *kdsv1.Hello) (c
 		}
 	}
 	if fresh {
-		z.state.Instance, z.state.Epoch, z.state.Version = hello.GetInstance(), hello.GetEpoch(), hello.GetVersion()
+		z.state.Instance, z.state.Epoch, z.state.Version = hello.GetInstance(), hello.GetEpoch(),
+			hello.GetVersion()
 		z.state.CAPins, z.state.Connected = hello.GetCaPins(), now
 		z.state.Progress, z.state.Applied, z.state.Answered = nil, 0, 0
 	}
@@ -298,7 +313,8 @@ func (s *Server) attach(ctx context.Context, sort string, hello *kdsv1.Hello) (c
 		select {
 		case <-before.done:
 		case <-ctx.Done():
-			// The former still has to end before anyone else may follow, so this one waits for it in its place.
+			// The former still has to end before anyone else may follow, so this one waits for it
+			// in its place.
 			<-before.done
 			release()
 			return nil, nil, context.Cause(ctx)
@@ -308,9 +324,11 @@ func (s *Server) attach(ctx context.Context, sort string, hello *kdsv1.Hello) (c
 }
 
 // greet checks a Hello, nil if the first frame was something else.
-func (s *Server) greet(ctx context.Context, name string, hello *kdsv1.Hello) (*kdsv1.Hello, kds.Agreement, error) {
+func (s *Server) greet(ctx context.Context, name string,
+	hello *kdsv1.Hello) (*kdsv1.Hello, kds.Agreement, error) {
 	if hello == nil {
-		return nil, kds.Agreement{}, status.Error(codes.InvalidArgument, "the first frame of a stream must be Hello")
+		return nil, kds.Agreement{},
+			status.Error(codes.InvalidArgument, "the first frame of a stream must be Hello")
 	}
 	if refused := kds.CheckHello(hello, name); refused != nil {
 		return nil, kds.Agreement{}, refused
@@ -319,12 +337,19 @@ func (s *Server) greet(ctx context.Context, name string, hello *kdsv1.Hello) (*k
 }
 
 func (s *Server) welcome(a kds.Agreement, cursor *kdsv1.Cursor) *kdsv1.Frame {
-	return &kdsv1.Frame{Message: &kdsv1.Frame_Welcome{Welcome: &kdsv1.Welcome{Instance: s.cfg.Instance, Capability: kds.Capability,
-		Schemas: s.schemas, Cursor: cursor, Degraded: a.Degraded, LeaseMs: uint32(s.cfg.Lease.Milliseconds())}}}
+	return &kdsv1.Frame{Message: &kdsv1.Frame_Welcome{Welcome: &kdsv1.Welcome{
+		Instance:   s.cfg.Instance,
+		Capability: kds.Capability,
+		Schemas:    s.schemas,
+		Cursor:     cursor,
+		Degraded:   a.Degraded,
+		LeaseMs:    uint32(s.cfg.Lease.Milliseconds()),
+	}}}
 }
 
 // IssueIntermediate signs for the zone that the credentials prove.
-func (s *Server) IssueIntermediate(ctx context.Context, req *kdsv1.IssueIntermediateRequest) (*kdsv1.IssueIntermediateResponse, error) {
+func (s *Server) IssueIntermediate(ctx context.Context,
+	req *kdsv1.IssueIntermediateRequest) (*kdsv1.IssueIntermediateResponse, error) {
 	name, err := s.authenticate(ctx)
 	if err != nil {
 		return nil, err
@@ -339,7 +364,8 @@ func (s *Server) IssueIntermediate(ctx context.Context, req *kdsv1.IssueIntermed
 	if _, ok := status.FromError(err); ok {
 		return nil, err
 	}
-	return nil, status.Errorf(codes.FailedPrecondition, "sign the intermediate of mesh %s for zone %s: %v", req.GetMesh(), name, err)
+	return nil, status.Errorf(codes.FailedPrecondition, "sign the intermediate of mesh %s for zone %s: %v",
+		req.GetMesh(), name, err)
 }
 
 // frameBytes is what a frame costs on the stream, with gRPC's own header of a message.

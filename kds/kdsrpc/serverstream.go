@@ -36,7 +36,8 @@ type session struct {
 	log    *zap.Logger
 }
 
-func (s *Server) serve(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], sort string, run func(context.Context, *session) error) error {
+func (s *Server) serve(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], sort string,
+	run func(context.Context, *session) error) error {
 	err := s.session(st, sort, run)
 	result := "ended"
 	var refused *kds.RefusedError
@@ -47,7 +48,8 @@ func (s *Server) serve(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], so
 	return statusOf(err)
 }
 
-func (s *Server) session(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], sort string, run func(context.Context, *session) error) error {
+func (s *Server) session(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], sort string,
+	run func(context.Context, *session) error) error {
 	name, err := s.authenticate(st.Context())
 	if err != nil {
 		return err
@@ -76,9 +78,15 @@ func (s *Server) session(st grpc.BidiStreamingServer[kdsv1.Frame, kdsv1.Frame], 
 		return err
 	}
 	defer release()
-	log := s.cfg.Logger.With(zap.String("zone", name), zap.String("stream", sort), zap.String("instance", hello.GetInstance()))
+	log := s.cfg.Logger.With(zap.String("zone", name), zap.String("stream", sort),
+		zap.String("instance", hello.GetInstance()))
 	log.Info("zone stream opened")
-	err = run(ctx, &session{hello: hello, agreed: agreed, link: l, log: log})
+	err = run(ctx, &session{
+		hello:  hello,
+		agreed: agreed,
+		link:   l,
+		log:    log,
+	})
 	if cause := context.Cause(ctx); cause != nil && (err == nil || errors.Is(err, context.Canceled)) {
 		err = cause
 	}
@@ -93,7 +101,12 @@ func (s *Server) config(ctx context.Context, se *session) error {
 	if s.cfg.Hold != nil {
 		view.Hold = func(r *mesh.Resource) *mesh.Resource { return s.cfg.Hold(name, r) }
 	}
-	cfg := kds.SourceConfig{StoreID: s.cfg.Store.ID(), Schema: se.agreed.Schema, View: view, Window: s.cfg.Window}
+	cfg := kds.SourceConfig{
+		StoreID: s.cfg.Store.ID(),
+		Schema:  se.agreed.Schema,
+		View:    view,
+		Window:  s.cfg.Window,
+	}
 	src := kds.NewSource(cfg)
 	sub, reset, err := openSource(ctx, s.cfg.Store, s.cfg.Replica, src, cfg, se.hello.GetCursor())
 	if err != nil {
@@ -177,11 +190,13 @@ func (s *Server) config(ctx context.Context, se *session) error {
 			if len(answer.Refused) > 0 {
 				s.metrics.refusals.WithLabelValues("down").Add(float64(len(answer.Refused)))
 				for _, r := range answer.Refused {
-					se.log.Warn("zone refuses a resource", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())), zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
+					se.log.Warn("zone refuses a resource", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())),
+						zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
 				}
 			}
 			if len(answer.Mismatch) > 0 {
-				se.log.Error("what the zone has differs from what was sent", zap.Any("kinds", answer.Mismatch))
+				se.log.Error("what the zone has differs from what was sent",
+					zap.Any("kinds", answer.Mismatch))
 			}
 			s.update(name, now, func(z *zone) {
 				z.state.Applied = max(z.state.Applied, src.Acked())
@@ -206,7 +221,8 @@ func (s *Server) config(ctx context.Context, se *session) error {
 	}
 }
 
-// note publishes how far a Config stream has read and sent, without waking watchers: an ack or the lease does.
+// note publishes how far a Config stream has read and sent, without waking watchers: an ack or the
+// lease does.
 func (s *Server) note(name string, src *kds.Source, bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -217,7 +233,12 @@ func (s *Server) note(name string, src *kds.Source, bytes uint64) {
 // state is the loop that owns a State stream.
 func (s *Server) state(ctx context.Context, se *session) error {
 	name := se.hello.GetZone()
-	sink, _, err := openSink(ctx, s.cfg.Store, s.cfg.Replica, kds.SinkConfig{Direction: kds.Up, Zone: name, Actor: "zone:" + name, Validate: s.cfg.Validate})
+	sink, _, err := openSink(ctx, s.cfg.Store, s.cfg.Replica, kds.SinkConfig{
+		Direction: kds.Up,
+		Zone:      name,
+		Actor:     "zone:" + name,
+		Validate:  s.cfg.Validate,
+	})
 	if err != nil {
 		return err
 	}
@@ -281,7 +302,8 @@ func (s *Server) state(ctx context.Context, se *session) error {
 				return status.Error(codes.InvalidArgument, err.Error())
 			}
 			if !todo.Committed.IsZero() {
-				s.metrics.lag.WithLabelValues("up", "applied").Observe(max(0, time.Since(todo.Committed).Seconds()))
+				s.metrics.lag.WithLabelValues("up", "applied").Observe(max(0,
+					time.Since(todo.Committed).Seconds()))
 			}
 			s.metrics.refusals.WithLabelValues("up").Add(float64(len(todo.Refused)))
 			s.update(name, time.Time{}, func(z *zone) { z.state.StateRevision = sink.Revision() })
@@ -324,7 +346,9 @@ func heartbeat() *kdsv1.Frame {
 
 func checkSize(f *kdsv1.Frame) error {
 	if n := proto.Size(f); n > MaxMessage {
-		return status.Errorf(codes.ResourceExhausted, "a frame of %d bytes is over the limit of %d: a single resource is too large; delete or split it", n, MaxMessage)
+		return status.Errorf(codes.ResourceExhausted,
+			"a frame of %d bytes is over the limit of %d: a single resource is too large; delete or split it",
+			n, MaxMessage)
 	}
 	return nil
 }

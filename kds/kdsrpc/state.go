@@ -38,10 +38,12 @@ type ZoneState struct {
 
 	// Revision of global up to which changes have been read for this zone.
 	Revision uint64
-	// Applied and Answered are global's revisions: durable in the zone, and answered by all its online proxies.
+	// Applied and Answered are global's revisions: durable in the zone, and answered by all its
+	// online proxies.
 	Applied  uint64
 	Answered uint64
-	// LagRevisions is Revision - Applied; LagSeconds is the age of the oldest change that the zone has not acked.
+	// LagRevisions is Revision - Applied; LagSeconds is the age of the oldest change that the zone
+	// has not acked.
 	LagRevisions uint64
 	LagSeconds   float64
 	// StateRevision is the zone's own store revision that global has applied.
@@ -55,7 +57,8 @@ type ZoneState struct {
 	// Degraded kinds that do not flow.
 	Degraded []*kdsv1.DegradedKind
 
-	// ConfigBytes sent on the present or last Config stream; Resumed says that it began from the zone's cursor.
+	// ConfigBytes sent on the present or last Config stream; Resumed says that it began from the
+	// zone's cursor.
 	ConfigBytes uint64
 	Resumed     bool
 	// ResetReason is why not, if not.

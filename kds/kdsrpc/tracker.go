@@ -9,8 +9,8 @@ import (
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
-// tracker maps global's revisions to the zone's own: the Config stream's owner adds pairs, the State stream's owner turns
-// local progress into global's terms.
+// tracker maps global's revisions to the zone's own: the Config stream's owner adds pairs, the
+// State stream's owner turns local progress into global's terms.
 type tracker struct {
 	mu       sync.Mutex
 	applied  uint64
@@ -23,8 +23,8 @@ type tracker struct {
 // pair says that all of global's revisions up to global are in the zone's store at revision local.
 type pair struct{ global, local uint64 }
 
-// maxPairs bounds what a zone remembers when proxies do not answer; beyond, neighbours are merged, which only makes
-// answered a little late.
+// maxPairs bounds what a zone remembers when proxies do not answer; beyond, neighbours are merged,
+// which only makes answered a little late.
 const maxPairs = 4096
 
 // maxHistory is how many pairs are remembered for [Client.Local].
@@ -32,8 +32,8 @@ const maxHistory = 2048
 
 func newTracker() *tracker { return &tracker{changed: make(chan struct{})} }
 
-// apply notes that global's revision is in the local store at revision local. reset says that global's revisions begin
-// anew, for its store is another.
+// apply notes that global's revision is in the local store at revision local. reset says that
+// global's revisions begin anew, for its store is another.
 func (t *tracker) apply(global, local uint64, reset bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -59,8 +59,8 @@ func (t *tracker) apply(global, local uint64, reset bool) {
 	t.changed = make(chan struct{})
 }
 
-// remember notes for [Client.Local] that what global's revisions up to this one changed here is in the local revision; 0 if
-// they changed nothing here. Call it after apply.
+// remember notes for [Client.Local] that what global's revisions up to this one changed here is in
+// the local revision; 0 if they changed nothing here. Call it after apply.
 func (t *tracker) remember(global, local uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -85,8 +85,8 @@ const (
 	OriginNothing
 )
 
-// local finds the local revision that brought global's. The first pair is that of a snapshot or of the start, which holds all
-// that came before.
+// local finds the local revision that brought global's. The first pair is that of a snapshot or of
+// the start, which holds all that came before.
 func (t *tracker) local(global uint64) (uint64, Origin) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -127,8 +127,15 @@ func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 		t.answered = t.pairs[0].global
 		t.pairs = t.pairs[1:]
 	}
-	p := &kdsv1.Progress{Applied: t.applied, Answered: t.answered, ProxiesTotal: uint32(local.Total), ProxiesOnline: uint32(local.Online),
-		Pending: local.Pending, PendingCount: uint32(local.PendingCount), ZoneRevision: local.ZoneRevision}
+	p := &kdsv1.Progress{
+		Applied:       t.applied,
+		Answered:      t.answered,
+		ProxiesTotal:  uint32(local.Total),
+		ProxiesOnline: uint32(local.Online),
+		Pending:       local.Pending,
+		PendingCount:  uint32(local.PendingCount),
+		ZoneRevision:  local.ZoneRevision,
+	}
 	for _, r := range local.Refusals {
 		r = proto.Clone(r).(*kdsv1.ProxyRefusal)
 		p.Refusals = append(p.Refusals, r)

@@ -17,10 +17,12 @@ func TestTrackerMapsLocalToGlobalRevisions(t *testing.T) {
 	tr.apply(11, 4, false)
 	tr.apply(15, 4, false) // a bookmark: nothing here up to 15
 	tr.apply(16, 7, false)
-	for _, step := range []struct{ local, answered uint64 }{{0, 0}, {2, 0}, {3, 10}, {4, 15}, {6, 15}, {7, 16}, {9, 16}} {
+	for _, step := range []struct{ local, answered uint64 }{{0, 0}, {2, 0}, {3, 10}, {4, 15}, {6, 15},
+		{7, 16}, {9, 16}} {
 		p := tr.progress(&LocalProgress{Answered: step.local})
 		if p.GetApplied() != 16 || p.GetAnswered() != step.answered {
-			t.Errorf("local %d: applied %d, answered %d, want 16, %d", step.local, p.GetApplied(), p.GetAnswered(), step.answered)
+			t.Errorf("local %d: applied %d, answered %d, want 16, %d", step.local, p.GetApplied(),
+				p.GetAnswered(), step.answered)
 		}
 	}
 	tr.apply(2, 8, true) // another store of global
@@ -60,7 +62,10 @@ func TestRetryWaits(t *testing.T) {
 		{"global is still away", away, 5 * time.Second, 50 * time.Millisecond},
 		{"refused for good", fenced, 0, 500 * time.Millisecond},
 		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
-		{"busy", &kds.RefusedError{Refuse: &kdsv1.Refuse{Code: kds.CodeBusy, RetryAfterMs: 700}}, 0, 700 * time.Millisecond},
+		{"busy", &kds.RefusedError{Refuse: &kdsv1.Refuse{
+			Code:         kds.CodeBusy,
+			RetryAfterMs: 700,
+		}}, 0, 700 * time.Millisecond},
 		{"unknown token", status.Error(codes.Unauthenticated, "x"), 0, 100 * time.Millisecond},
 	} {
 		if got := retryAfter(tt.err, tt.last); got != tt.want {
@@ -82,7 +87,8 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 	for _, c := range []struct {
 		global, local uint64
 		want          Origin
-	}{{9, 0, OriginForgotten}, {10, 0, OriginForgotten}, {11, 4, OriginKnown}, {12, 0, OriginNothing}, {15, 0, OriginNothing}, {16, 7, OriginKnown},
+	}{{9, 0, OriginForgotten}, {10, 0, OriginForgotten}, {11, 4, OriginKnown}, {12, 0, OriginNothing},
+		{15, 0, OriginNothing}, {16, 7, OriginKnown},
 		{18, 7, OriginKnown}, {19, 0, OriginAhead}} {
 		if local, o := tr.local(c.global); local != c.local || o != c.want {
 			t.Errorf("global %d: local %d, %d, want %d, %d", c.global, local, o, c.local, c.want)

@@ -36,7 +36,8 @@ func Describe(f *kdsv1.Frame) string {
 	case *kdsv1.Frame_Nack:
 		var parts []string
 		for _, r := range m.Nack.GetRefusals() {
-			parts = append(parts, fmt.Sprintf("%s %q: %s", short(mesh.KeyFromProto(r.GetKey())), r.GetField(), r.GetReason()))
+			parts = append(parts,
+				fmt.Sprintf("%s %q: %s", short(mesh.KeyFromProto(r.GetKey())), r.GetField(), r.GetReason()))
 		}
 		return fmt.Sprintf("Nack{%d %s}", m.Nack.GetRevision(), strings.Join(parts, "; "))
 	case *kdsv1.Frame_Digest:
@@ -54,7 +55,8 @@ func Describe(f *kdsv1.Frame) string {
 func items(list []*kdsv1.Item) string {
 	parts := make([]string, len(list))
 	for i, item := range list {
-		parts[i] = fmt.Sprintf("+%s@%d", short(mesh.KeyFromProto(item.GetResource().GetKey())), item.GetVersion())
+		parts[i] = fmt.Sprintf("+%s@%d", short(mesh.KeyFromProto(item.GetResource().GetKey())),
+			item.GetVersion())
 	}
 	return strings.Join(parts, " ")
 }

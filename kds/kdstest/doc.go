@@ -1,5 +1,6 @@
-// Package kdstest runs package kds without network and clock: a [World] of one global and some zones, each with a store in
-// memory, joined by wires on which every frame is delivered by hand. Scripts (kds/testdata) and the simulation use it.
+// Package kdstest runs package kds without network and clock: a [World] of one global and some
+// zones, each with a store in memory, joined by wires on which every frame is delivered by hand.
+// Scripts (kds/testdata) and the simulation use it.
 //
 // # Promises
 //

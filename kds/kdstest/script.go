@@ -89,7 +89,10 @@ func (s *Script) command(fields []string) error {
 		return s.write(verb, a)
 	case "zone":
 		on := a.named["enabled"] != "false"
-		return w.Commit(w.Global, store.Put{Resource: &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: a.word(0)}, Spec: &meshv1.Zone{Enabled: &on}}})
+		return w.Commit(w.Global, store.Put{Resource: &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindZone, Name: a.word(0)},
+			Spec: &meshv1.Zone{Enabled: &on},
+		}})
 	case "connect", "cut":
 		for _, d := range []kds.Direction{kds.Down, kds.Up} {
 			if a.word(1) != "" && a.word(1) != d.String() {
@@ -231,7 +234,8 @@ func (n *Node) Compact() error {
 	return n.Store.Compact(context.Background(), n.revision())
 }
 
-// Skew makes a zone claim another schema of a kind; an empty kind ends that. It matters from the next Connect.
+// Skew makes a zone claim another schema of a kind; an empty kind ends that. It matters from the
+// next Connect.
 func (w *World) Skew(zone string, kind mesh.Kind) {
 	delete(w.schemas, zone)
 	if kind == "" {
@@ -255,8 +259,11 @@ func Make(kind mesh.Kind, zone, name string, value int) (*mesh.Resource, error) 
 	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.MeshTimeout:
-		spec.To = []*meshv1.MeshTimeout_To{{TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-			Default: &meshv1.MeshTimeout_Conf{IdleTimeout: durationpb.New(time.Duration(value) * time.Second)}}}
+		spec.To = []*meshv1.MeshTimeout_To{{
+			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
+
+			Default: &meshv1.MeshTimeout_Conf{IdleTimeout: durationpb.New(time.Duration(value) * time.Second)},
+		}}
 	case *meshv1.Secret:
 		spec.Data = []byte{byte(value)}
 	case *meshv1.GlobalSecret:

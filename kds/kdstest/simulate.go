@@ -9,11 +9,17 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 )
 
-// Simulate does steps random things from seed to a World of three zones, with promises checked after each, then lets it
-// come to rest and checks that all copies are what they should be. The same seed does the same.
+// Simulate does steps random things from seed to a World of three zones, with promises checked
+// after each, then lets it come to rest and checks that all copies are what they should be. The
+// same seed does the same.
 func Simulate(seed uint64, steps int) (err error) {
 	r := rand.New(rand.NewPCG(seed, 0))
-	cfg := Config{Zones: []string{"east", "west", "north"}, Window: []int{1, 300, 2000, 0}[r.IntN(4)], Chunk: []int{1, 200, 0}[r.IntN(3)], Slow: r.IntN(2) == 0}
+	cfg := Config{
+		Zones:  []string{"east", "west", "north"},
+		Window: []int{1, 300, 2000, 0}[r.IntN(4)],
+		Chunk:  []int{1, 200, 0}[r.IntN(3)],
+		Slow:   r.IntN(2) == 0,
+	}
 	w := New(cfg)
 	defer w.Close()
 	defer func() {
@@ -49,8 +55,10 @@ func Simulate(seed uint64, steps int) (err error) {
 	return nil
 }
 
-var downKinds = []mesh.Kind{mesh.KindMeshTimeout, mesh.KindMeshTimeout, mesh.KindMesh, mesh.KindMeshMultiZoneService, mesh.KindSecret, mesh.KindGlobalSecret}
-var upKinds = []mesh.Kind{mesh.KindMeshService, mesh.KindMeshService, mesh.KindMeshTimeout, mesh.KindZoneIngress, mesh.KindDataplane}
+var downKinds = []mesh.Kind{mesh.KindMeshTimeout, mesh.KindMeshTimeout, mesh.KindMesh,
+	mesh.KindMeshMultiZoneService, mesh.KindSecret, mesh.KindGlobalSecret}
+var upKinds = []mesh.Kind{mesh.KindMeshService, mesh.KindMeshService, mesh.KindMeshTimeout,
+	mesh.KindZoneIngress, mesh.KindDataplane}
 
 // step does one random thing.
 func (w *World) step(r *rand.Rand) error {
@@ -63,7 +71,10 @@ func (w *World) step(r *rand.Rand) error {
 		return w.write(r, w.Zones[zone], upKinds)
 	case n < 32:
 		on := r.IntN(2) == 0
-		return w.Commit(w.Global, store.Put{Resource: &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZone, Name: zone}, Spec: &meshv1.Zone{Enabled: &on}}})
+		return w.Commit(w.Global, store.Put{Resource: &mesh.Resource{
+			Key:  mesh.Key{Kind: mesh.KindZone, Name: zone},
+			Spec: &meshv1.Zone{Enabled: &on},
+		}})
 	case n < 33:
 		return w.Commit(w.Global, store.Delete{Key: mesh.Key{Kind: mesh.KindZone, Name: zone}})
 	case n < 45:
@@ -116,7 +127,10 @@ func (w *World) write(r *rand.Rand, n *Node, kinds []mesh.Kind) error {
 			}
 		case 2:
 			if info.NewStatus != nil {
-				ops[res.Key] = append(ops[res.Key], store.PutStatus{Key: res.Key, Status: MakeStatus(kind, r.IntN(4))})
+				ops[res.Key] = append(ops[res.Key], store.PutStatus{
+					Key:    res.Key,
+					Status: MakeStatus(kind, r.IntN(4)),
+				})
 			}
 			fallthrough
 		default:

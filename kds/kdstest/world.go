@@ -75,7 +75,8 @@ type Config struct {
 	Zones []string
 	// Window and Chunk of Sources, 0 for the defaults.
 	Window, Chunk int
-	// Slow Sources are asked for a frame only when the wire is empty, so that changes arrive amid a snapshot and merge.
+	// Slow Sources are asked for a frame only when the wire is empty, so that changes arrive amid a
+	// snapshot and merge.
 	Slow bool
 	// Trace receives what happens; nil for nothing.
 	Trace io.Writer
@@ -93,11 +94,26 @@ type World struct {
 
 // New makes a World in which nothing is connected.
 func New(cfg Config) *World {
-	w := &World{cfg: cfg, Global: newNode("global"), Zones: map[string]*Node{}, schemas: map[string][]*kdsv1.KindSchema{}}
+	w := &World{
+		cfg:     cfg,
+		Global:  newNode("global"),
+		Zones:   map[string]*Node{},
+		schemas: map[string][]*kdsv1.KindSchema{},
+	}
 	for _, z := range cfg.Zones {
 		n := newNode(z)
 		w.Zones[z] = n
-		w.wires = append(w.wires, &Wire{Direction: kds.Down, Zone: z, from: w.Global, to: n}, &Wire{Direction: kds.Up, Zone: z, from: n, to: w.Global})
+		w.wires = append(w.wires, &Wire{
+			Direction: kds.Down,
+			Zone:      z,
+			from:      w.Global,
+			to:        n,
+		}, &Wire{
+			Direction: kds.Up,
+			Zone:      z,
+			from:      n,
+			to:        w.Global,
+		})
 	}
 	return w
 }
@@ -264,12 +280,23 @@ func (w *World) Connect(x *Wire) error {
 	if err != nil {
 		return err
 	}
-	sink, err := kds.NewSink(kds.SinkConfig{Direction: x.Direction, Zone: x.Zone, Actor: x.String(), Validate: x.to.validate}, stored, x.to.View().All())
+	sink, err := kds.NewSink(kds.SinkConfig{
+		Direction: x.Direction,
+		Zone:      x.Zone,
+		Actor:     x.String(),
+		Validate:  x.to.validate,
+	}, stored, x.to.View().All())
 	if err != nil {
 		return err
 	}
 	sink.Agreed(agreed)
-	cfg := kds.SourceConfig{StoreID: x.from.Store.ID(), Schema: agreed.Schema, Window: w.cfg.Window, Chunk: w.cfg.Chunk, View: w.view(x, agreed)}
+	cfg := kds.SourceConfig{
+		StoreID: x.from.Store.ID(),
+		Schema:  agreed.Schema,
+		Window:  w.cfg.Window,
+		Chunk:   w.cfg.Chunk,
+		View:    w.view(x, agreed),
+	}
 	src := kds.NewSource(cfg)
 	at := x.from.revision()
 	cursor := sink.Cursor()
@@ -297,7 +324,8 @@ func (w *World) Connect(x *Wire) error {
 	for _, d := range agreed.Degraded {
 		w.trace("%s withholds %s", x, d.GetKind())
 	}
-	x.source, x.sink, x.sourceAt, x.storeID, x.lastResume = src, sink, at, x.from.Store.ID(), cursor.GetRevision()
+	x.source, x.sink, x.sourceAt, x.storeID, x.lastResume = src, sink, at, x.from.Store.ID(),
+		cursor.GetRevision()
 	return w.send(x)
 }
 
@@ -352,11 +380,17 @@ func (w *World) Recreate(n *Node) error {
 		if r.Key.Zone != own {
 			continue
 		}
-		if err := n.commit(store.Txn{Actor: "restore", Ops: []store.Op{store.Put{Resource: r.Clone()}}}); err != nil {
+		if err := n.commit(store.Txn{
+			Actor: "restore",
+			Ops:   []store.Op{store.Put{Resource: r.Clone()}},
+		}); err != nil {
 			return err
 		}
 		if info, _ := mesh.Lookup(r.Key.Kind); info.NewStatus != nil && r.Status != nil {
-			if err := n.commit(store.Txn{Actor: "restore", Ops: []store.Op{store.PutStatus{Key: r.Key, Status: r.Status}}}); err != nil {
+			if err := n.commit(store.Txn{
+				Actor: "restore",
+				Ops:   []store.Op{store.PutStatus{Key: r.Key, Status: r.Status}},
+			}); err != nil {
 				return err
 			}
 		}
@@ -412,7 +446,8 @@ func (w *World) receive(x *Wire, f *kdsv1.Frame) error {
 		}
 	}
 	if beforeID == x.sink.Cursor().GetStoreId() && x.sink.Revision() < before {
-		return fmt.Errorf("promise ordered: %s went from revision %d back to %d", x, before, x.sink.Revision())
+		return fmt.Errorf("promise ordered: %s went from revision %d back to %d", x, before,
+			x.sink.Revision())
 	}
 	for _, f := range x.sink.Frames() {
 		w.trace("%s answers %s", x, Describe(f))
@@ -440,7 +475,8 @@ func (w *World) unique(x *Wire, f *kdsv1.Frame) error {
 		if err != nil {
 			return err
 		}
-		// A status that changed there and back since the cursor is sent by a Source that resumes: it cannot know.
+		// A status that changed there and back since the cursor is sent by a Source that resumes:
+		// it cannot know.
 		if own, ok := x.from.View().Get(key); ok && own.StatusRevision > x.lastResume {
 			continue
 		}
@@ -451,7 +487,8 @@ func (w *World) unique(x *Wire, f *kdsv1.Frame) error {
 	return nil
 }
 
-// togglesZones says whether a Zone changed, after which a resuming Source cannot know what the peer was shown.
+// togglesZones says whether a Zone changed, after which a resuming Source cannot know what the peer
+// was shown.
 func (w *World) togglesZones(x *Wire, after, through uint64) bool {
 	if x.Direction == kds.Up {
 		return false
@@ -513,8 +550,10 @@ func (w *World) Difference(x *Wire, state replica.View) string {
 		switch {
 		case seen == nil:
 			diffs = append(diffs, "has "+r.Key.String()+" too many")
-		case !proto.Equal(seen.Spec, r.Spec) || !maps.Equal(seen.Labels, r.Labels) || r.OriginRevision != seen.Revision:
-			diffs = append(diffs, fmt.Sprintf("has %s version %d, want %d", r.Key, r.OriginRevision, seen.Revision))
+		case !proto.Equal(seen.Spec, r.Spec) || !maps.Equal(seen.Labels, r.Labels) ||
+			r.OriginRevision != seen.Revision:
+			diffs = append(diffs,
+				fmt.Sprintf("has %s version %d, want %d", r.Key, r.OriginRevision, seen.Revision))
 		case seen.Status != nil && !sameStatus(seen.Status, r.Status):
 			diffs = append(diffs, "has another status of "+r.Key.String())
 		case !r.Created.Equal(seen.Created):
@@ -545,11 +584,13 @@ func (w *World) Stabilize() error {
 	return nil
 }
 
-// Converged checks that every receiver has what it should, and that digests agree. All wires must be up and stable.
+// Converged checks that every receiver has what it should, and that digests agree. All wires must
+// be up and stable.
 func (w *World) Converged() error {
 	for _, x := range w.wires {
 		if x.sink.Revision() != x.from.revision() {
-			return fmt.Errorf("promise resumable: %s stopped at revision %d of %d", x, x.sink.Revision(), x.from.revision())
+			return fmt.Errorf("promise resumable: %s stopped at revision %d of %d", x, x.sink.Revision(),
+				x.from.revision())
 		}
 		if len(x.to.Refuse) > 0 {
 			continue

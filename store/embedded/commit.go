@@ -10,7 +10,8 @@ import (
 	"github.com/meridian-mesh/meridian/store/txn"
 )
 
-// maxGroup bounds how many transactions share a flush, so that the first of them does not wait for ever longer groups.
+// maxGroup bounds how many transactions share a flush, so that the first of them does not wait for
+// ever longer groups.
 const maxGroup = 1024
 
 // group is what one flush writes.
@@ -46,7 +47,12 @@ func (s *Store) write(requests []*txn.Request) {
 			continue
 		}
 		if len(changes) > 0 {
-			commit := store.Commit{Revision: g.revision + 1, Time: at, Actor: r.Txn.Actor, Changes: changes}
+			commit := store.Commit{
+				Revision: g.revision + 1,
+				Time:     at,
+				Actor:    r.Txn.Actor,
+				Changes:  changes,
+			}
 			if s.file != nil {
 				// What cannot become a row fails alone, before the group is written.
 				rows, err := s.file.encode(commit)
@@ -83,11 +89,13 @@ func (s *Store) write(requests []*txn.Request) {
 	s.metrics.write.Observe(time.Since(start).Seconds())
 }
 
-// fail decides after a failed write whether the store can go on: only if the file is where the last answer said.
+// fail decides after a failed write whether the store can go on: only if the file is where the last
+// answer said.
 func (s *Store) fail(st *state, cause error) {
 	revision, err := s.file.head()
 	if err == nil && revision == st.revision {
 		return
 	}
-	s.failed = fmt.Errorf("%w: a write failed and the file may be ahead of what was answered; restart this process (%w)", store.ErrUnavailable, cause)
+	s.failed = fmt.Errorf("%w: a write failed and the file may be ahead of what was answered; restart this "+
+		"process (%w)", store.ErrUnavailable, cause)
 }

@@ -38,7 +38,10 @@ func filled(t *testing.T, commits int) (string, store.Snapshot) {
 		t.Fatal(err)
 	}
 	for i := range commits {
-		if _, err := s.Commit(t.Context(), store.Txn{Actor: "user:test", Ops: []store.Op{put(fmt.Sprint("k", i%40), i), store.SetMeta{Name: "m", Value: []byte("v")}}}); err != nil {
+		if _, err := s.Commit(t.Context(), store.Txn{
+			Actor: "user:test",
+			Ops:   []store.Op{put(fmt.Sprint("k", i%40), i), store.SetMeta{Name: "m", Value: []byte("v")}},
+		}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,7 +167,8 @@ func TestFlippedBytes(t *testing.T) {
 		flip(at, 1<<rng.IntN(8))
 		flip(os.Getpagesize()+at, 1<<rng.IntN(8))
 	}
-	for page := 0; page < len(whole)/os.Getpagesize() && page < 24; page++ { // headers and first elements of pages
+	for page := 0; page < len(whole)/os.Getpagesize() &&
+		page < 24; page++ { // headers and first elements of pages
 		for at := range 24 {
 			flip(page*os.Getpagesize()+at, 1<<rng.IntN(8))
 		}
@@ -200,7 +204,8 @@ func TestMissingRow(t *testing.T) {
 }
 
 func TestOtherFile(t *testing.T) {
-	for what, content := range map[string]string{"empty": "", "text": strings.Repeat("not a store\n", 1000), "zeros": strings.Repeat("\x00", 1<<16)} {
+	for what, content := range map[string]string{"empty": "", "text": strings.Repeat("not a store\n", 1000),
+		"zeros": strings.Repeat("\x00", 1<<16)} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "store.db"), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -224,7 +229,8 @@ func TestLocked(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, Config{Dir: dir, Sealer: storetest.PlainSealer{}})
 	_, err := Open(Config{Dir: dir, Sealer: storetest.PlainSealer{}})
-	if err == nil || !strings.Contains(err.Error(), "another control plane") || !strings.Contains(err.Error(), dir) {
+	if err == nil || !strings.Contains(err.Error(), "another control plane") ||
+		!strings.Contains(err.Error(), dir) {
 		t.Errorf("second Open = %v", err)
 	}
 	if err := s.Close(); err != nil {
@@ -254,7 +260,10 @@ func TestSecretsAreSealed(t *testing.T) {
 	s := open(t, Config{Dir: dir, Sealer: storetest.PlainSealer{}})
 	k := mesh.Key{Kind: mesh.KindSecret, Mesh: "default", Name: "x"}
 	for _, text := range []string{"very-secret-one", "very-secret-two"} {
-		if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{Key: k, Spec: &meshv1.Secret{Data: []byte(text)}}}}}); err != nil {
+		if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{
+			Key:  k,
+			Spec: &meshv1.Secret{Data: []byte(text)},
+		}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -288,7 +297,10 @@ func TestNewerFormat(t *testing.T) {
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(Config{Dir: dir, Sealer: storetest.PlainSealer{}}); err == nil || !strings.Contains(err.Error(), "newer program") {
+	if _, err := Open(Config{
+		Dir:    dir,
+		Sealer: storetest.PlainSealer{},
+	}); err == nil || !strings.Contains(err.Error(), "newer program") {
 		t.Errorf("Open = %v", err)
 	}
 }
@@ -318,7 +330,10 @@ func TestWriteFails(t *testing.T) {
 		broken = on
 	}
 	breakWrites(true)
-	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("new", 1), store.SetMeta{Name: "x", Value: []byte("y")}}}); err == nil {
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("new", 1), store.SetMeta{
+		Name:  "x",
+		Value: []byte("y"),
+	}}}); err == nil {
 		t.Fatal("a write that failed was answered with success")
 	}
 	breakWrites(false)
@@ -343,7 +358,10 @@ func TestTailAndFile(t *testing.T) {
 	for writer := range 64 {
 		wg.Go(func() {
 			for i := writer; i < n; i += 64 {
-				if _, err := s.Commit(t.Context(), store.Txn{Actor: fmt.Sprint(i), Ops: []store.Op{put("k", i)}}); err != nil {
+				if _, err := s.Commit(t.Context(), store.Txn{
+					Actor: fmt.Sprint(i),
+					Ops:   []store.Op{put("k", i)},
+				}); err != nil {
 					t.Error(err)
 					return
 				}
@@ -364,7 +382,9 @@ func TestTailAndFile(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := mesh.Spec[*meshv1.MeshTimeout](c.Changes[0].Resource).GetTargetRef().GetName(); c.Revision != uint64(i+1) || got != c.Actor || c.Changes[0].Resource.Revision != c.Revision {
+		if got := mesh.Spec[*meshv1.MeshTimeout](
+			c.Changes[0].Resource).GetTargetRef().GetName(); c.Revision != uint64(i+1) || got != c.Actor ||
+			c.Changes[0].Resource.Revision != c.Revision {
 			t.Fatalf("revision %d by %s carries %s", c.Revision, c.Actor, got)
 		}
 	}
@@ -373,15 +393,23 @@ func TestTailAndFile(t *testing.T) {
 // A state that a reader holds does not change under later commits.
 func TestStatesAreImmutable(t *testing.T) {
 	s := open(t, Config{InMemory: true})
-	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 1), put("b", 1), store.SetMeta{Name: "m", Value: []byte("1")}}}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 1), put("b", 1), store.SetMeta{
+		Name:  "m",
+		Value: []byte("1"),
+	}}}); err != nil {
 		t.Fatal(err)
 	}
 	held := s.state.Load()
 	a := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}
-	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Delete{Key: a}, put("b", 2), put("c", 1), store.SetMeta{Name: "m", Value: []byte("2")}}}); err != nil {
+	if _, err := s.Commit(t.Context(),
+		store.Txn{Ops: []store.Op{store.Delete{Key: a}, put("b", 2), put("c", 1), store.SetMeta{
+			Name:  "m",
+			Value: []byte("2"),
+		}}}); err != nil {
 		t.Fatal(err)
 	}
-	if held.Resource(a) == nil || held.resources.Len() != 2 || held.KindRevision(mesh.KindMeshTimeout, "default") != 1 ||
+	if held.Resource(a) == nil || held.resources.Len() != 2 ||
+		held.KindRevision(mesh.KindMeshTimeout, "default") != 1 ||
 		string(held.meta["m"]) != "1" || len(held.tail) != 1 {
 		t.Errorf("a held state changed: %+v", held)
 	}

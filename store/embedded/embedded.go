@@ -69,7 +69,8 @@ type metrics struct {
 	write   prometheus.Histogram
 }
 
-// Open opens or creates a store. Errors: [*store.CorruptError], [*store.WrongKeyError], and that another process has it.
+// Open opens or creates a store. Errors: [*store.CorruptError], [*store.WrongKeyError], and that
+// another process has it.
 func Open(c Config) (*Store, error) {
 	s := &Store{log: c.Logger}
 	s.queue = txn.NewQueue(maxGroup, s.write)
@@ -77,20 +78,30 @@ func Open(c Config) (*Store, error) {
 		s.log = zap.NewNop()
 	}
 	s.metrics = metrics{
-		commits: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_store_commits_total",
-			Help: "Revisions committed by this process. A rate far above the rate of real changes means that something writes in a loop."}),
-		group: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_store_group_transactions_count",
+		commits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_store_commits_total",
+			Help: "Revisions committed by this process. A rate far above the rate of real changes " +
+				"means that " +
+				"something writes in a loop.",
+		}),
+		group: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "meridian_store_group_transactions_count",
 			Help:    "Transactions written with one flush. Large groups mean that writers wait for the disk.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
-		write: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_store_write_seconds",
-			Help:    "Time to write a group of transactions, flush included. More than 0.1 s means a slow disk; every write waits that long.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		write: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meridian_store_write_seconds",
+			Help: "Time to write a group of transactions, flush included. More than 0.1 s means a slow " +
+				"disk; every write waits that long.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
 	}
 	first := &state{
-		resources: btree.NewBTreeGOptions(func(a, b *mesh.Resource) bool { return a.Key.Compare(b.Key) < 0 }, btree.Options{NoLocks: true}),
-		kinds:     &btree.Map[string, uint64]{},
-		meta:      map[string][]byte{},
-		next:      make(chan struct{}),
+		resources: btree.NewBTreeGOptions(func(a, b *mesh.Resource) bool { return a.Key.Compare(b.Key) < 0 },
+			btree.Options{NoLocks: true}),
+		kinds: &btree.Map[string, uint64]{},
+		meta:  map[string][]byte{},
+		next:  make(chan struct{}),
 	}
 	if c.InMemory {
 		id := make([]byte, 16)
@@ -158,7 +169,10 @@ func (s *Store) Snapshot(ctx context.Context) (store.Snapshot, error) {
 		return store.Snapshot{}, err
 	}
 	st := s.state.Load()
-	snapshot := store.Snapshot{Revision: st.revision, Resources: make([]*mesh.Resource, 0, st.resources.Len())}
+	snapshot := store.Snapshot{
+		Revision:  st.revision,
+		Resources: make([]*mesh.Resource, 0, st.resources.Len()),
+	}
 	st.resources.Scan(func(r *mesh.Resource) bool {
 		snapshot.Resources = append(snapshot.Resources, r)
 		return true
@@ -224,7 +238,8 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 	if s.file == nil {
 		return nil
 	}
-	// The entries are out of reach already; dropping them takes many short file transactions between those of writers.
+	// The entries are out of reach already; dropping them takes many short file transactions
+	// between those of writers.
 	return s.file.drop(ctx, through)
 }
 
@@ -256,7 +271,12 @@ func kindName(ref txn.KindRef) string { return string(ref.Kind) + "/" + ref.Mesh
 // with is the state after a group. st stays as it is; the caller holds the write lock.
 func (st *state) with(g *group) *state {
 	next := &state{
-		revision: g.revision, compacted: st.compacted, resources: st.resources, kinds: st.kinds, meta: st.meta, tail: st.tail,
+		revision:  g.revision,
+		compacted: st.compacted,
+		resources: st.resources,
+		kinds:     st.kinds,
+		meta:      st.meta,
+		tail:      st.tail,
 	}
 	if len(g.commits) > 0 {
 		next.resources, next.kinds = st.resources.Copy(), st.kinds.Copy()

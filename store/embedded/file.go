@@ -41,7 +41,8 @@ var (
 	fieldFingerprint = []byte("fingerprint")
 	fieldRevision    = []byte("revision")
 	fieldCompacted   = []byte("compacted")
-	// fieldDigest is the XOR of the hashes of all other rows of all buckets: a row that is lost without a trace shows.
+	// fieldDigest is the XOR of the hashes of all other rows of all buckets: a row that is lost
+	// without a trace shows.
 	fieldDigest = []byte("digest")
 
 	buckets = [][]byte{bucketResources, bucketLog, bucketHistory, bucketKinds, bucketMeta, bucketStore}
@@ -101,9 +102,14 @@ func openFile(dir string, sealer store.Sealer, st *state) (f *file, err error) {
 }
 
 func options() *bolt.Options {
-	// The free pages are found by walking the file at open: a list of them on disk could be damaged, and then a page in use
-	// would be overwritten.
-	return &bolt.Options{Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType, InitialMmapSize: 64 << 20}
+	// The free pages are found by walking the file at open: a list of them on disk could be
+	// damaged, and then a page in use would be overwritten.
+	return &bolt.Options{
+		Timeout:         time.Second,
+		NoFreelistSync:  true,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: 64 << 20,
+	}
 }
 
 func lockDir(dir string) (*os.File, error) {
@@ -113,7 +119,8 @@ func lockDir(dir string) (*os.File, error) {
 	}
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = lock.Close()
-		return nil, fmt.Errorf("the data directory %s is in use by another control plane; stop that one, or give this one its own --data-dir (%w)", dir, err)
+		return nil, fmt.Errorf("the data directory %s is in use by another control plane; stop that one, or "+
+			"give this one its own --data-dir (%w)", dir, err)
 	}
 	return lock, nil
 }
@@ -189,10 +196,12 @@ func (f *file) load(sealer store.Sealer, st *state) error {
 			return f.corrupt(fmt.Errorf("the format: %w", err))
 		}
 		if format := toNumber(format); format > formatVersion {
-			return fmt.Errorf("%s was written by a newer program (format %d, this one knows %d): start that version or a later one", f.path, format, formatVersion)
+			return fmt.Errorf("%s was written by a newer program (format %d, this one knows %d): start that "+
+				"version or a later one", f.path, format, formatVersion)
 		}
 		if toNumber(b.Get(fieldDigest)) != digest {
-			return f.corrupt(errors.New("the rows are not those that were last written (digest does not match)"))
+			return f.corrupt(errors.New("the rows are not those that were last written (digest " +
+				"does not match)"))
 		}
 		f.id = string(b.Get(fieldID))
 		if want := string(b.Get(fieldFingerprint)); want != sealer.Fingerprint() {
@@ -329,7 +338,8 @@ func (f *file) read(after uint64, limit int) (commits []store.Commit, err error)
 		}
 		c := tx.Bucket(bucketLog).Cursor()
 		size := 0
-		for k, v := c.Seek(number(after + 1)); k != nil && len(commits) < limit && size < 4<<20; k, v = c.Next() {
+		for k, v := c.Seek(number(after + 1)); k != nil && len(commits) < limit &&
+			size < 4<<20; k, v = c.Next() {
 			revision := toNumber(k)
 			if revision != after+1 {
 				return f.corrupt(fmt.Errorf("the log has no revision %d", after+1))

@@ -10,7 +10,8 @@ import (
 	"os"
 )
 
-// Layout of a bbolt file, version 2: pages of one size, each with a header of 16 bytes (id 8, flags 2, count 2, overflow 4).
+// Layout of a bbolt file, version 2: pages of one size, each with a header of 16 bytes (id 8, flags
+// 2, count 2, overflow 4).
 const (
 	pageHeader  = 16
 	elementSize = 16
@@ -23,8 +24,8 @@ const (
 	leafBucket = 0x01
 )
 
-// pages walks a bbolt file with every bound checked. bbolt itself trusts pages: it panics, some of it on goroutines where
-// nobody can recover, or reads beyond its memory.
+// pages walks a bbolt file with every bound checked. bbolt itself trusts pages: it panics, some of
+// it on goroutines where nobody can recover, or reads beyond its memory.
 type pages struct {
 	r    io.ReaderAt
 	size uint64 // of a page
@@ -70,16 +71,22 @@ func verifyPages(path string) error {
 		a = b
 	}
 	if a.high > uint64(info.Size())/size {
-		return fmt.Errorf("the file is cut off: it has %d bytes and should have at least %d", info.Size(), a.high*size)
+		return fmt.Errorf("the file is cut off: it has %d bytes and should have at least %d", info.Size(),
+			a.high*size)
 	}
-	p := &pages{r: f, size: size, high: a.high, used: map[uint64]bool{0: true, 1: true}}
+	p := &pages{
+		r:    f,
+		size: size,
+		high: a.high,
+		used: map[uint64]bool{0: true, 1: true},
+	}
 	return p.walk(a.root, 0, nil, nil)
 }
 
 type metaPage struct{ root, high, transaction uint64 }
 
-// readMeta reads a header page: magic 4, version 4, page size 4, flags 4, root 8, sequence 8, freelist 8, high 8,
-// transaction 8, checksum 8.
+// readMeta reads a header page: magic 4, version 4, page size 4, flags 4, root 8, sequence 8,
+// freelist 8, high 8, transaction 8, checksum 8.
 func readMeta(b []byte, id uint64) (metaPage, error) {
 	m := b[pageHeader:]
 	h := fnv.New64a()
@@ -89,7 +96,9 @@ func readMeta(b []byte, id uint64) (metaPage, error) {
 		return metaPage{}, fmt.Errorf("header page %d is damaged", id)
 	}
 	return metaPage{
-		root: binary.LittleEndian.Uint64(m[16:]), high: binary.LittleEndian.Uint64(m[40:]), transaction: binary.LittleEndian.Uint64(m[48:]),
+		root:        binary.LittleEndian.Uint64(m[16:]),
+		high:        binary.LittleEndian.Uint64(m[40:]),
+		transaction: binary.LittleEndian.Uint64(m[48:]),
 	}, nil
 }
 
@@ -143,13 +152,15 @@ func (p *pages) elements(page []byte, id uint64, depth int, low, high []byte) er
 		if flags == flagBranch {
 			pos, keySize = uint64(binary.LittleEndian.Uint32(e)), uint64(binary.LittleEndian.Uint32(e[4:]))
 		} else {
-			pos, keySize, valueSize = uint64(binary.LittleEndian.Uint32(e[4:])), uint64(binary.LittleEndian.Uint32(e[8:])), uint64(binary.LittleEndian.Uint32(e[12:]))
+			pos, keySize, valueSize = uint64(binary.LittleEndian.Uint32(e[4:])),
+				uint64(binary.LittleEndian.Uint32(e[8:])), uint64(binary.LittleEndian.Uint32(e[12:]))
 		}
 		if at+pos+keySize+valueSize > length || at+pos < pageHeader+count*elementSize {
 			return fmt.Errorf("element %d of page %d is beyond the page", i, id)
 		}
 		key := page[at+pos : at+pos+keySize]
-		if (i > 0 && bytes.Compare(keys[i-1], key) >= 0) || (low != nil && bytes.Compare(key, low) < 0) || (high != nil && bytes.Compare(key, high) >= 0) {
+		if (i > 0 && bytes.Compare(keys[i-1], key) >= 0) || (low != nil && bytes.Compare(key, low) < 0) ||
+			(high != nil && bytes.Compare(key, high) >= 0) {
 			return fmt.Errorf("page %d is out of order", id)
 		}
 		keys[i] = key

@@ -23,7 +23,9 @@ func (s *Store) Watch(ctx context.Context, after uint64) (store.Watch, error) {
 	st := s.state.Load()
 	switch {
 	case after > st.revision:
-		return nil, &store.InvalidError{Reason: fmt.Sprintf("cannot watch after revision %d: the store is at %d, so the cursor is of another store", after, st.revision)}
+		return nil, &store.InvalidError{Reason: fmt.Sprintf("cannot watch after revision %d: the "+
+			"store is at "+
+			"%d, so the cursor is of another store", after, st.revision)}
 	case after < st.compacted:
 		return nil, store.ErrCompacted
 	}

@@ -93,8 +93,10 @@ func (s *Store) write(requests []*txn.Request) {
 	s.metrics.write.Observe(time.Since(start).Seconds())
 }
 
-// writeGroup tries once. final says that an error came when COMMIT may have been received: then nobody may try again.
-func (s *Store) writeGroup(ctx context.Context, requests []*txn.Request) (commits int, final bool, err error) {
+// writeGroup tries once. final says that an error came when COMMIT may have been received: then
+// nobody may try again.
+func (s *Store) writeGroup(ctx context.Context,
+	requests []*txn.Request) (commits int, final bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return 0, false, err
@@ -120,9 +122,10 @@ func (s *Store) writeGroup(ctx context.Context, requests []*txn.Request) (commit
 	return int(cols.revision - revision), false, nil
 }
 
-// begin locks the counter and reads what the group needs, in one round trip. Each statement sees what was committed when the
-// lock was had.
-func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn, requests []*txn.Request) (revision uint64, state rows, err error) {
+// begin locks the counter and reads what the group needs, in one round trip. Each statement sees
+// what was committed when the lock was had.
+func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn,
+	requests []*txn.Request) (revision uint64, state rows, err error) {
 	var names, kinds, meshes []string
 	seen := map[mesh.Key]bool{}
 	for _, r := range requests {
@@ -141,8 +144,11 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn, requests []*txn.R
 	var id string
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	batch.Queue("SELECT id, revision FROM meridian.store FOR UPDATE").QueryRow(func(row pgx.Row) error { return row.Scan(&id, &revision) })
-	batch.Queue("SELECT key, body FROM meridian.resources WHERE key = ANY($1::text[])", names).Query(func(found pgx.Rows) error {
+	batch.Queue("SELECT id, revision FROM meridian.store FOR UPDATE").QueryRow(func(row pgx.Row) error {
+		return row.Scan(&id, &revision)
+	})
+	batch.Queue("SELECT key, body FROM meridian.resources WHERE key = ANY($1::text[])",
+		names).Query(func(found pgx.Rows) error {
 		var name string
 		var body []byte
 		_, err := pgx.ForEachRow(found, []any{&name, &body}, func() error {
@@ -156,7 +162,8 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn, requests []*txn.R
 		return err
 	})
 	if len(kinds) > 0 {
-		batch.Queue("SELECT kind, mesh, revision FROM meridian.kinds WHERE (kind, mesh) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
+		batch.Queue("SELECT kind, mesh, revision FROM meridian.kinds WHERE (kind, mesh) IN (SELECT * FROM "+
+			"unnest($1::text[], $2::text[]))",
 			kinds, meshes).Query(func(found pgx.Rows) error {
 			var kind, meshName string
 			var at uint64
@@ -171,7 +178,8 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn, requests []*txn.R
 		return 0, rows{}, err
 	}
 	if id != s.id {
-		return 0, rows{}, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart this process", store.ErrUnavailable, id, s.id)
+		return 0, rows{}, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart "+
+			"this process", store.ErrUnavailable, id, s.id)
 	}
 	return revision, state, nil
 }
@@ -267,8 +275,10 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, c *columns) erro
 			c.logRevisions, c.logPositions, c.logKeys, c.logTimes, c.logActors, c.logBodies)
 	}
 	if len(c.kinds) > 0 {
-		batch.Queue(`INSERT INTO meridian.kinds (kind, mesh, revision) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
-			ON CONFLICT (kind, mesh) DO UPDATE SET revision = excluded.revision`, c.kinds, c.kindMeshes, c.kindRevisions)
+		batch.Queue(
+			`INSERT INTO meridian.kinds (kind, mesh, revision) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+			ON CONFLICT (kind, mesh) DO UPDATE SET revision = excluded.revision`, c.kinds, c.kindMeshes,
+			c.kindRevisions)
 	}
 	if len(c.metaNames) > 0 {
 		batch.Queue(`INSERT INTO meridian.meta (name, value) SELECT * FROM unnest($1::text[], $2::bytea[])

@@ -2,38 +2,41 @@
 //
 // # Model
 //
-// All tables are in the schema meridian. One row of meridian.store holds the latest revision; a writer locks it, so the order of
-// its locks is the order of commits, and a reader of the log never sees revision R+1 without R. There is no leader: every
-// replica writes.
+// All tables are in the schema meridian. One row of meridian.store holds the latest revision; a
+// writer locks it, so the order of its locks is the order of commits, and a reader of the log never
+// sees revision R+1 without R. There is no leader: every replica writes.
 //
 // # Commits
 //
-// Concurrent Commits of one process are written as a group: one database transaction that locks the counter row, reads the
-// touched rows, evaluates every transaction in turn (package txn), writes all rows, and notifies. It takes two round trips
-// however large the group is.
+// Concurrent Commits of one process are written as a group: one database transaction that locks the
+// counter row, reads the touched rows, evaluates every transaction in turn (package txn), writes
+// all rows, and notifies. It takes two round trips however large the group is.
 //
 // # Watch
 //
-// The log table is the truth. One connection listens for notifications, which carry nothing and only wake; it also looks at
-// the counter every second, in case one was lost. Watches then read the log by revision. When that connection breaks it is
-// made again with growing pauses (0.1 s to 5 s).
+// The log table is the truth. One connection listens for notifications, which carry nothing and
+// only wake; it also looks at the counter every second, in case one was lost. Watches then read the
+// log by revision. When that connection breaks it is made again with growing pauses (0.1 s to 5 s).
 //
 // # Failure
 //
-// What a lost, refused or overloaded connection causes is [store.ErrUnavailable]. Writes fail within [writeTimeout]; if the
-// answer to COMMIT was lost, the write may have happened. Reads are tried again twice before they fail. A replica that
-// hangs in a transaction loses its locks after idle_in_transaction_session_timeout (5 s).
+// What a lost, refused or overloaded connection causes is [store.ErrUnavailable]. Writes fail
+// within [writeTimeout]; if the answer to COMMIT was lost, the write may have happened. Reads are
+// tried again twice before they fail. A replica that hangs in a transaction loses its locks after
+// idle_in_transaction_session_timeout (5 s).
 //
 // # Schema
 //
-// Migrations are numbered files, forward only, applied by Open under an advisory lock in one transaction. A database that a
-// newer program has migrated is refused.
+// Migrations are numbered files, forward only, applied by Open under an advisory lock in one
+// transaction. A database that a newer program has migrated is refused.
 //
 // # For operators
 //
-// Each process uses at most MaxConns connections and one to listen. The database user needs CREATE on the database at the
-// first start. LISTEN and advisory locks need session pooling if a pooler stands between. Do not set synchronous_commit to off: zones
-// remember revisions, and a database that forgets some after a crash gives them out twice. After a restore from a backup,
-// change the id in meridian.store and restart all replicas, so that zones take a new snapshot. Every commit waits for the counter row: its
-// rate is bounded by the database's flush time, divided by the size of groups.
+// Each process uses at most MaxConns connections and one to listen. The database user needs CREATE
+// on the database at the first start. LISTEN and advisory locks need session pooling if a pooler
+// stands between. Do not set synchronous_commit to off: zones remember revisions, and a database
+// that forgets some after a crash gives them out twice. After a restore from a backup, change the
+// id in meridian.store and restart all replicas, so that zones take a new snapshot. Every commit
+// waits for the counter row: its rate is bounded by the database's flush time, divided by the size
+// of groups.
 package postgres

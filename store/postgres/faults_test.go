@@ -45,7 +45,8 @@ func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// The database goes away and comes back: calls fail fast with ErrUnavailable, and the same Store and watch go on.
+// The database goes away and comes back: calls fail fast with ErrUnavailable, and the same Store
+// and watch go on.
 func TestOutage(t *testing.T) {
 	dir, err := os.MkdirTemp("", "pgtest") // not t.TempDir: the user postgres could not enter it
 	if err != nil {
@@ -68,10 +69,15 @@ func TestOutage(t *testing.T) {
 	}
 	stop()
 	start := time.Now()
-	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 2)}}); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 2)}}); !errors.Is(err,
+		store.ErrUnavailable) {
 		t.Errorf("Commit = %v, want ErrUnavailable", err)
 	}
-	if _, err := s.Get(t.Context(), mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := s.Get(t.Context(), mesh.Key{
+		Kind: mesh.KindMeshTimeout,
+		Mesh: "default",
+		Name: "a",
+	}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Get = %v, want ErrUnavailable", err)
 	}
 	if _, err := s.Snapshot(t.Context()); !errors.Is(err, store.ErrUnavailable) {
@@ -83,7 +89,10 @@ func TestOutage(t *testing.T) {
 	if d := time.Since(start); d > 10*time.Second {
 		t.Errorf("four calls took %v to fail", d)
 	}
-	if _, err := Open(t.Context(), Config{URL: url, Sealer: storetest.PlainSealer{}}); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := Open(t.Context(), Config{
+		URL:    url,
+		Sealer: storetest.PlainSealer{},
+	}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Open = %v, want ErrUnavailable", err)
 	}
 	again, stop2, err := pgtest.Start(dir)
@@ -137,7 +146,8 @@ func TestKilledConnections(t *testing.T) {
 	}
 	go func() { wg.Wait(); close(done) }()
 	for kills := 0; ; kills++ {
-		exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+		exec(t, admin, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = "+
+			"current_database() AND pid <> pg_backend_pid()")
 		select {
 		case <-done:
 		default:
@@ -184,14 +194,18 @@ func TestLostNotification(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	change := store.Change{Type: store.ChangeSpec, Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}}
+	change := store.Change{
+		Type: store.ChangeSpec,
+		Key:  mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"},
+	}
 	change.Resource = put("a", 1).(store.Put).Resource
 	body, err := txn.Codec{Sealer: storetest.PlainSealer{}}.EncodeChange(rowName(1, 0), change)
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn := session(t, url)
-	exec(t, conn, "INSERT INTO meridian.log (revision, position, key, time, actor, body) VALUES (1, 0, $1, now(), 'x', $2)", change.Key.String(), body)
+	exec(t, conn, "INSERT INTO meridian.log (revision, position, key, time, actor, body) VALUES (1, 0, $1, "+
+		"now(), 'x', $2)", change.Key.String(), body)
 	exec(t, conn, "UPDATE meridian.store SET revision = 1")
 	c, err := w.Next(t.Context())
 	if err != nil || c.Revision != 1 || c.Changes[0].Key != change.Key {
@@ -212,7 +226,8 @@ func TestHeldLock(t *testing.T) {
 		t.Errorf("Commit = %v after %v", err, d)
 	}
 	exec(t, conn, "ROLLBACK")
-	if res, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 1)}}); err != nil || res.Revision != 1 {
+	if res, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{put("a", 1)}}); err != nil ||
+		res.Revision != 1 {
 		t.Errorf("Commit = %+v, %v", res, err)
 	}
 }
@@ -224,18 +239,31 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	var wrong *store.WrongKeyError
-	if _, err := Open(t.Context(), Config{URL: url, Sealer: storetest.PlainSealer{Key: 1}}); !errors.As(err, &wrong) || wrong.Want != "plain-0" {
+	if _, err := Open(t.Context(), Config{
+		URL:    url,
+		Sealer: storetest.PlainSealer{Key: 1},
+	}); !errors.As(err, &wrong) || wrong.Want != "plain-0" {
 		t.Errorf("another key: %v", err)
 	}
 	exec(t, session(t, url), "INSERT INTO meridian.migrations (version) VALUES (99)")
 	var newer *NewerError
-	if _, err := Open(t.Context(), Config{URL: url, Sealer: storetest.PlainSealer{}}); !errors.As(err, &newer) || newer.Database != 99 {
+	if _, err := Open(t.Context(), Config{
+		URL:    url,
+		Sealer: storetest.PlainSealer{},
+	}); !errors.As(err, &newer) || newer.Database != 99 {
 		t.Errorf("a newer schema: %v", err)
 	}
-	if _, err := Open(t.Context(), Config{URL: "postgres://nobody@/x?host=/nonexistent", Sealer: storetest.PlainSealer{}}); !errors.Is(err, store.ErrUnavailable) {
+	if _, err := Open(t.Context(), Config{
+		URL:    "postgres://nobody@/x?host=/nonexistent",
+		Sealer: storetest.PlainSealer{},
+	}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("no server: %v", err)
 	}
-	for name, c := range map[string]Config{"no URL": {Sealer: storetest.PlainSealer{}}, "no key": {URL: url}, "bad URL": {URL: "postgres://%", Sealer: storetest.PlainSealer{}}} {
+	for name, c := range map[string]Config{"no URL": {Sealer: storetest.PlainSealer{}}, "no key": {URL: url},
+		"bad URL": {
+			URL:    "postgres://%",
+			Sealer: storetest.PlainSealer{},
+		}} {
 		if _, err := Open(t.Context(), c); err == nil || errors.Is(err, store.ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -272,7 +300,8 @@ func TestMigrationNumbers(t *testing.T) {
 	if all, err := migrations(migrationFiles); err != nil || len(all) == 0 {
 		t.Errorf("migrations: %v, %v", all, err)
 	}
-	for _, names := range [][]string{{"migrations/0002_x.sql"}, {"migrations/0001_x.sql", "migrations/0003_y.sql"}, {"migrations/x.sql"}} {
+	for _, names := range [][]string{{"migrations/0002_x.sql"},
+		{"migrations/0001_x.sql", "migrations/0003_y.sql"}, {"migrations/x.sql"}} {
 		files := fstest.MapFS{}
 		for _, name := range names {
 			files[name] = &fstest.MapFile{}
@@ -288,11 +317,14 @@ func TestSecretsAreSealed(t *testing.T) {
 	s := open(t, url)
 	for _, text := range []string{"very-secret-one", "very-secret-two"} {
 		if _, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{store.Put{Resource: &mesh.Resource{
-			Key: mesh.Key{Kind: mesh.KindGlobalSecret, Name: "x"}, Spec: &meshv1.GlobalSecret{Data: []byte(text)}}}}}); err != nil {
+			Key:  mesh.Key{Kind: mesh.KindGlobalSecret, Name: "x"},
+			Spec: &meshv1.GlobalSecret{Data: []byte(text)},
+		}}}}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	rows, err := session(t, url).Query(t.Context(), "SELECT body FROM meridian.resources UNION ALL SELECT body FROM meridian.log")
+	rows, err := session(t, url).Query(t.Context(),
+		"SELECT body FROM meridian.resources UNION ALL SELECT body FROM meridian.log")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +350,8 @@ func TestDamagedRow(t *testing.T) {
 	exec(t, conn, "DELETE FROM meridian.log")
 	key := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}
 	var corrupt *store.CorruptError
-	if _, err := s.Get(t.Context(), key); !errors.As(err, &corrupt) || !strings.Contains(err.Error(), key.String()) {
+	if _, err := s.Get(t.Context(), key); !errors.As(err, &corrupt) ||
+		!strings.Contains(err.Error(), key.String()) {
 		t.Errorf("Get = %v", err)
 	}
 	if _, err := s.Snapshot(t.Context()); !errors.As(err, &corrupt) {

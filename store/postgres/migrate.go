@@ -53,17 +53,21 @@ func migrations(files fs.FS) ([]migration, error) {
 }
 
 // migrate brings the schema up to date and returns the store's id.
-func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint string) (id string, err error) {
+func migrate(ctx context.Context, conn *pgx.Conn, all []migration,
+	fingerprint string) (id string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// Only migrations may take longer than the timeouts of ordinary statements.
-		if _, err := tx.Exec(ctx, "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'; SET LOCAL idle_in_transaction_session_timeout = '60s'"); err != nil {
+		if _, err := tx.Exec(ctx,
+			"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s'; SET LOCAL "+
+				"idle_in_transaction_session_timeout = '60s'"); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(migrationLock)); err != nil {
 			return err
 		}
 		var exists bool
-		if err := tx.QueryRow(ctx, "SELECT to_regclass('meridian.migrations') IS NOT NULL").Scan(&exists); err != nil {
+		if err := tx.QueryRow(ctx,
+			"SELECT to_regclass('meridian.migrations') IS NOT NULL").Scan(&exists); err != nil {
 			return err
 		}
 		if !exists {
@@ -73,7 +77,8 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint s
 			}
 		}
 		var at int
-		if err := tx.QueryRow(ctx, "SELECT coalesce(max(version), 0) FROM meridian.migrations").Scan(&at); err != nil {
+		if err := tx.QueryRow(ctx,
+			"SELECT coalesce(max(version), 0) FROM meridian.migrations").Scan(&at); err != nil {
 			return err
 		}
 		if at > len(all) {
@@ -83,7 +88,8 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint s
 			if _, err := tx.Exec(ctx, m.sql); err != nil {
 				return fmt.Errorf("migration %d: %w", m.version, err)
 			}
-			if _, err := tx.Exec(ctx, "INSERT INTO meridian.migrations (version) VALUES ($1)", m.version); err != nil {
+			if _, err := tx.Exec(ctx, "INSERT INTO meridian.migrations (version) VALUES ($1)",
+				m.version); err != nil {
 				return err
 			}
 		}
@@ -91,12 +97,14 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint s
 		if _, err := rand.Read(random); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, "INSERT INTO meridian.store (id, fingerprint) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+		if _, err := tx.Exec(ctx,
+			"INSERT INTO meridian.store (id, fingerprint) VALUES ($1, $2) ON CONFLICT DO NOTHING",
 			hex.EncodeToString(random), fingerprint); err != nil {
 			return err
 		}
 		var want string
-		if err := tx.QueryRow(ctx, "SELECT id, fingerprint FROM meridian.store").Scan(&id, &want); err != nil {
+		if err := tx.QueryRow(ctx, "SELECT id, fingerprint FROM meridian.store").Scan(&id,
+			&want); err != nil {
 			return err
 		}
 		if want != fingerprint {
@@ -111,7 +119,9 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint s
 type NewerError struct{ Database, Program int }
 
 func (e *NewerError) Error() string {
-	return fmt.Sprintf("the database has schema version %d, but this program knows only %d: start the version that migrated it, or a later one; "+
+	return fmt.Sprintf("the database has schema version %d, but this program knows only %d: start "+
+		"the version "+
+		"that migrated it, or a later one; "+
 		"there is no way back but a backup", e.Database, e.Program)
 }
 

@@ -23,7 +23,8 @@ import (
 
 const (
 	connectTimeout = 3 * time.Second
-	// writeTimeout bounds a group of commits, and so how long a Commit hangs on a database that does not answer.
+	// writeTimeout bounds a group of commits, and so how long a Commit hangs on a database that
+	// does not answer.
 	writeTimeout = 5 * time.Second
 	// readTimeout bounds one try of a read; snapshots and compaction have longTimeout.
 	readTimeout = 5 * time.Second
@@ -34,7 +35,8 @@ const (
 
 // Config of a Store.
 type Config struct {
-	// URL as libpq has it, such as "postgres://user:password@host:5432/database?sslmode=verify-full". Required.
+	// URL as libpq has it, such as
+	// "postgres://user:password@host:5432/database?sslmode=verify-full". Required.
 	URL string
 	// Sealer encrypts secrets. Required.
 	Sealer store.Sealer
@@ -78,8 +80,8 @@ type metrics struct {
 	listening   prometheus.Gauge
 }
 
-// Open connects, migrates and starts to listen. Errors: [store.ErrUnavailable] if the database cannot be reached,
-// [*store.WrongKeyError], [*NewerError].
+// Open connects, migrates and starts to listen. Errors: [store.ErrUnavailable] if the database
+// cannot be reached, [*store.WrongKeyError], [*NewerError].
 func Open(ctx context.Context, c Config) (*Store, error) {
 	switch {
 	case c.URL == "":
@@ -150,18 +152,34 @@ func prepareConn(ctx context.Context, conn *pgx.Conn) error {
 
 func newMetrics() metrics {
 	return metrics{
-		commits: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_store_commits_total",
-			Help: "Revisions committed by this process. A rate far above the rate of real changes means that something writes in a loop."}),
-		group: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_store_group_transactions_count",
-			Help:    "Transactions written in one database transaction. Large groups mean that writers wait for the database.",
-			Buckets: prometheus.ExponentialBuckets(1, 2, 10)}),
-		write: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_store_write_seconds",
-			Help:    "Time to write a group of transactions. More than 0.1 s means a slow database or many replicas that write at once.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14)}),
-		unavailable: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_store_unavailable_total",
-			Help: "Calls that failed because the database was away or overloaded. Writes fail while it grows."}),
-		listening: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_store_listening_bool",
-			Help: "1 while the connection for wake-ups is up. At 0 this process does not learn of other replicas' changes."}),
+		commits: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_store_commits_total",
+			Help: "Revisions committed by this process. A rate far above the rate of real changes " +
+				"means that " +
+				"something writes in a loop.",
+		}),
+		group: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meridian_store_group_transactions_count",
+			Help: "Transactions written in one database transaction. Large groups mean that writers wait " +
+				"for the database.",
+			Buckets: prometheus.ExponentialBuckets(1, 2, 10),
+		}),
+		write: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meridian_store_write_seconds",
+			Help: "Time to write a group of transactions. More than 0.1 s means a slow database or many " +
+				"replicas that write at once.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
+		}),
+		unavailable: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_store_unavailable_total",
+			Help: "Calls that failed because the database was away or overloaded. Writes fail " +
+				"while it grows.",
+		}),
+		listening: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "meridian_store_listening_bool",
+			Help: "1 while the connection for wake-ups is up. At 0 this process does not learn of other " +
+				"replicas' changes.",
+		}),
 	}
 }
 
@@ -188,7 +206,8 @@ func classify(ctx context.Context, what string, err error) error {
 		pg       *pgconn.PgError
 	)
 	switch {
-	case errors.As(err, &wrongKey), errors.As(err, &newer), errors.As(err, &corrupt), errors.Is(err, store.ErrUnavailable),
+	case errors.As(err, &wrongKey), errors.As(err, &newer), errors.As(err, &corrupt),
+		errors.Is(err, store.ErrUnavailable),
 		errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCompacted):
 		return err
 	case errors.As(err, &pg) && !temporary(pg.Code):
@@ -210,7 +229,8 @@ func temporary(code string) bool {
 }
 
 // read runs do, up to three times while the database is unavailable.
-func (s *Store) read(ctx context.Context, what string, limit time.Duration, do func(context.Context) error) error {
+func (s *Store) read(ctx context.Context, what string, limit time.Duration,
+	do func(context.Context) error) error {
 	for try := 0; ; try++ {
 		if err := s.queue.Check(ctx); err != nil {
 			return err
@@ -312,7 +332,8 @@ func (s *Store) Revision(ctx context.Context) (uint64, error) {
 // counters are the latest revision and how far the log was compacted.
 func (s *Store) counters(ctx context.Context) (revision, compacted uint64, err error) {
 	err = s.read(ctx, "read the revision", readTimeout, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, "SELECT revision, compacted FROM meridian.store").Scan(&revision, &compacted)
+		return s.pool.QueryRow(ctx, "SELECT revision, compacted FROM meridian.store").Scan(&revision,
+			&compacted)
 	})
 	if err == nil {
 		s.advance(revision)
@@ -324,8 +345,12 @@ func (s *Store) counters(ctx context.Context) (revision, compacted uint64, err e
 func (s *Store) Snapshot(ctx context.Context) (snapshot store.Snapshot, err error) {
 	err = s.read(ctx, "read a snapshot", longTimeout, func(ctx context.Context) error {
 		snapshot = store.Snapshot{}
-		return s.long(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			if err := tx.QueryRow(ctx, "SELECT revision FROM meridian.store").Scan(&snapshot.Revision); err != nil {
+		return s.long(ctx, pgx.TxOptions{
+			IsoLevel:   pgx.RepeatableRead,
+			AccessMode: pgx.ReadOnly,
+		}, func(tx pgx.Tx) error {
+			if err := tx.QueryRow(ctx,
+				"SELECT revision FROM meridian.store").Scan(&snapshot.Revision); err != nil {
 				return err
 			}
 			rows, err := tx.Query(ctx, "SELECT key, body FROM meridian.resources")
@@ -352,7 +377,8 @@ func (s *Store) Snapshot(ctx context.Context) (snapshot store.Snapshot, err erro
 // long runs a transaction whose statements may take longTimeout.
 func (s *Store) long(ctx context.Context, options pgx.TxOptions, do func(pgx.Tx) error) error {
 	return pgx.BeginTxFunc(ctx, s.pool, options, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, fmt.Sprintf("SET LOCAL statement_timeout = %d", longTimeout.Milliseconds())); err != nil {
+		if _, err := tx.Exec(ctx,
+			fmt.Sprintf("SET LOCAL statement_timeout = %d", longTimeout.Milliseconds())); err != nil {
 			return err
 		}
 		return do(tx)
@@ -412,16 +438,19 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 	for {
 		more := false
 		err := s.read(ctx, "compact the log", longTimeout, func(ctx context.Context) error {
-			if _, err := s.pool.Exec(ctx, `UPDATE meridian.store SET compacted = greatest(compacted, least(revision, $1))
+			if _, err := s.pool.Exec(ctx,
+				`UPDATE meridian.store SET compacted = greatest(compacted, least(revision, $1))
 				WHERE compacted < least(revision, $1)`, int64(min(through, 1<<62))); err != nil {
 				return err
 			}
 			return s.long(ctx, pgx.TxOptions{}, func(tx pgx.Tx) error {
-				if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(compactionLock)); err != nil {
+				if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock($1)",
+					int64(compactionLock)); err != nil {
 					return err
 				}
 				// The entries are out of reach already. A bounded number at a time keeps locks and WAL small.
-				tag, err := tx.Exec(ctx, `DELETE FROM meridian.log WHERE revision <= (SELECT compacted FROM meridian.store)
+				tag, err := tx.Exec(ctx,
+					`DELETE FROM meridian.log WHERE revision <= (SELECT compacted FROM meridian.store)
 					AND revision < (SELECT min(revision) + 2000 FROM meridian.log)`)
 				more = tag.RowsAffected() > 0
 				return err

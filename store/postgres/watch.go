@@ -74,11 +74,15 @@ func (s *Store) listenOnce(config *pgx.ConnConfig, pause *time.Duration) error {
 		defer cancel()
 		return do(ctx)
 	}
-	if err := exec(func(ctx context.Context) error { _, err := conn.Exec(ctx, "LISTEN meridian"); return err }); err != nil {
+	if err := exec(func(ctx context.Context) error {
+		_, err := conn.Exec(ctx, "LISTEN meridian")
+		return err
+	}); err != nil {
 		return err
 	}
 	for {
-		// Every wake-up, and every pollInterval without one, looks at the counter: what came before LISTEN is found too.
+		// Every wake-up, and every pollInterval without one, looks at the counter: what came before
+		// LISTEN is found too.
 		if err := exec(func(ctx context.Context) error {
 			var revision uint64
 			if err := conn.QueryRow(ctx, "SELECT revision FROM meridian.store").Scan(&revision); err != nil {
@@ -116,7 +120,9 @@ func (s *Store) Watch(ctx context.Context, after uint64) (store.Watch, error) {
 	case err != nil:
 		return nil, err
 	case after > revision:
-		return nil, &store.InvalidError{Reason: fmt.Sprintf("cannot watch after revision %d: the store is at %d, so the cursor is of another store", after, revision)}
+		return nil, &store.InvalidError{Reason: fmt.Sprintf("cannot watch after revision %d: the "+
+			"store is at "+
+			"%d, so the cursor is of another store", after, revision)}
 	case after < compacted:
 		return nil, store.ErrCompacted
 	}
@@ -161,7 +167,8 @@ func (w *watch) fill(ctx context.Context) error {
 	var commits []store.Commit
 	err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
 		rows, err := w.store.pool.Query(ctx, `SELECT revision, position, time, actor, body FROM meridian.log
-			WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after), int64(w.after+fetchRevisions))
+			WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
+			int64(w.after+fetchRevisions))
 		if err != nil {
 			return err
 		}
@@ -188,7 +195,10 @@ func (w *watch) fill(ctx context.Context) error {
 	if compacted > w.after {
 		return store.ErrCompacted
 	}
-	return &store.CorruptError{Where: "table meridian.log", Err: errors.New("there is no revision " + fmt.Sprint(w.after+1))}
+	return &store.CorruptError{
+		Where: "table meridian.log",
+		Err:   errors.New("there is no revision " + fmt.Sprint(w.after+1)),
+	}
 }
 
 // Close implements [store.Watch].

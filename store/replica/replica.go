@@ -58,25 +58,46 @@ type metrics struct {
 
 // New makes a replica that is empty until Run has loaded the first snapshot.
 func New(c Config) *Replica {
-	r := &Replica{store: c.Store, log: c.Logger, ready: make(chan struct{}), subs: map[*Subscription]struct{}{}}
+	r := &Replica{
+		store: c.Store,
+		log:   c.Logger,
+		ready: make(chan struct{}),
+		subs:  map[*Subscription]struct{}{},
+	}
 	if r.log == nil {
 		r.log = zap.NewNop()
 	}
 	r.metrics = metrics{
-		revision: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_replica_revision_number",
-			Help: "Store revision that the in-memory copy shows. If it stands still while the store moves on, this process serves old state."}),
+		revision: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "meridian_replica_revision_number",
+			Help: "Store revision that the in-memory copy shows. If it stands still while the " +
+				"store moves on, " +
+				"this process serves old state.",
+		}),
 		resources: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_replica_resources_count",
 			Help: "Resources in the in-memory copy. A sudden fall means that many were deleted."}),
-		snapshots: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_replica_snapshots_total",
-			Help: "Snapshots taken. More than one per start means that the log is compacted faster than this process reads it."}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{Name: "meridian_replica_unavailable_total",
-			Help: "Times that the store could not be read. While it grows, this process serves its last known state."}),
-		delay: prometheus.NewHistogram(prometheus.HistogramOpts{Name: "meridian_replica_delay_seconds",
-			Help:    "Age of commits when they reach the in-memory copy. Seconds mean overload, or that clocks of replicas differ.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16)}),
+		snapshots: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_replica_snapshots_total",
+			Help: "Snapshots taken. More than one per start means that the log is compacted " +
+				"faster than this " +
+				"process reads it.",
+		}),
+		failures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_replica_unavailable_total",
+			Help: "Times that the store could not be read. While it grows, this process serves its last " +
+				"known state.",
+		}),
+		delay: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "meridian_replica_delay_seconds",
+			Help: "Age of commits when they reach the in-memory copy. Seconds mean overload, or " +
+				"that clocks " +
+				"of replicas differ.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
+		}),
 	}
 	if c.Registerer != nil {
-		for _, m := range []prometheus.Collector{r.metrics.revision, r.metrics.resources, r.metrics.snapshots, r.metrics.failures, r.metrics.delay} {
+		for _, m := range []prometheus.Collector{r.metrics.revision, r.metrics.resources, r.metrics.snapshots,
+			r.metrics.failures, r.metrics.delay} {
 			if err := c.Registerer.Register(m); err != nil {
 				r.log.Warn("a metric of the replica is not registered", zap.Error(err))
 			}
@@ -86,8 +107,9 @@ func New(c Config) *Replica {
 	return r
 }
 
-// Run follows the store until ctx ends (it returns ctx's error), the store is closed ([store.ErrClosed]) or cannot be read
-// for a reason that waiting does not cure. It must be called once.
+// Run follows the store until ctx ends (it returns ctx's error), the store is closed
+// ([store.ErrClosed]) or cannot be read for a reason that waiting does not cure. It must be called
+// once.
 func (r *Replica) Run(ctx context.Context) error {
 	pause := minPause
 	for {
@@ -96,7 +118,8 @@ func (r *Replica) Run(ctx context.Context) error {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, store.ErrCompacted):
-			r.log.Info("the log was compacted past our place; taking a new snapshot", zap.Uint64("revision", r.View().Revision()))
+			r.log.Info("the log was compacted past our place; taking a new snapshot",
+				zap.Uint64("revision", r.View().Revision()))
 		case errors.Is(err, store.ErrUnavailable):
 			if err := r.wait(ctx, &pause, err); err != nil {
 				return err
@@ -205,9 +228,19 @@ func difference(old, next View) []store.Change {
 		case !ok:
 			changes = append(changes, store.Change{Type: store.ChangeSpec, Key: n.Key, Resource: n})
 		case o.Revision != n.Revision:
-			changes = append(changes, store.Change{Type: store.ChangeSpec, Key: n.Key, Resource: n, Old: o})
+			changes = append(changes, store.Change{
+				Type:     store.ChangeSpec,
+				Key:      n.Key,
+				Resource: n,
+				Old:      o,
+			})
 		case o.StatusRevision != n.StatusRevision:
-			changes = append(changes, store.Change{Type: store.ChangeStatus, Key: n.Key, Resource: n, Old: o})
+			changes = append(changes, store.Change{
+				Type:     store.ChangeStatus,
+				Key:      n.Key,
+				Resource: n,
+				Old:      o,
+			})
 		}
 	}
 	for o := range old.All() {
@@ -247,8 +280,8 @@ func (r *Replica) Ready() <-chan struct{} { return r.ready }
 // View is the latest state.
 func (r *Replica) View() View { return r.state.Load().view }
 
-// Wait blocks until the first snapshot is loaded and the view's revision is at least revision. It fails only with ctx's
-// error.
+// Wait blocks until the first snapshot is loaded and the view's revision is at least revision. It
+// fails only with ctx's error.
 func (r *Replica) Wait(ctx context.Context, revision uint64) (View, error) {
 	select {
 	case <-r.ready:
@@ -270,7 +303,13 @@ func (r *Replica) Wait(ctx context.Context, revision uint64) (View, error) {
 
 // Subscribe starts a subscription. Close it.
 func (r *Replica) Subscribe() *Subscription {
-	s := &Subscription{replica: r, first: true, pending: map[mesh.Key]*mesh.Resource{}, wake: make(chan struct{}, 1), closed: make(chan struct{})}
+	s := &Subscription{
+		replica: r,
+		first:   true,
+		pending: map[mesh.Key]*mesh.Resource{},
+		wake:    make(chan struct{}, 1),
+		closed:  make(chan struct{}),
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.subs[s] = struct{}{}

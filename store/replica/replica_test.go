@@ -32,7 +32,10 @@ func key(name string) mesh.Key {
 }
 
 func policy(k mesh.Key, n int) *mesh.Resource {
-	return &mesh.Resource{Key: k, Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Name: strconv.Itoa(n)}}}
+	return &mesh.Resource{
+		Key:  k,
+		Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Name: strconv.Itoa(n)}},
+	}
 }
 
 func memory(t *testing.T) *embedded.Store {
@@ -147,7 +150,8 @@ func (rd *reader) read(t *testing.T) replica.Batch {
 				t.Fatalf("change of spec without one: %+v", ch)
 			}
 		case store.ChangeStatus:
-			if ch.Old == nil || ch.Old.Revision != ch.Resource.Revision || ch.Old.StatusRevision == ch.Resource.StatusRevision {
+			if ch.Old == nil || ch.Old.Revision != ch.Resource.Revision ||
+				ch.Old.StatusRevision == ch.Resource.StatusRevision {
 				t.Fatalf("change of status: %+v", ch)
 			}
 		}
@@ -178,7 +182,11 @@ func TestRandomHistory(t *testing.T) {
 		case 0:
 			op = store.Delete{Key: k}
 		case 1:
-			op = store.PutStatus{Key: k, Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Message: fmt.Sprint(rng.IntN(5))}}}}
+			op = store.PutStatus{
+				Key: k,
+
+				Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Message: fmt.Sprint(rng.IntN(5))}}},
+			}
 		default:
 			op = store.Put{Resource: policy(k, rng.IntN(5))}
 		}
@@ -215,7 +223,8 @@ func TestRandomHistory(t *testing.T) {
 
 func TestSubscriptionMerges(t *testing.T) {
 	s := memory(t)
-	commit(t, s, store.Put{Resource: policy(key("kept"), 1)}, store.Put{Resource: policy(key("deleted"), 1)}, store.Put{Resource: policy(key("again"), 1)})
+	commit(t, s, store.Put{Resource: policy(key("kept"), 1)}, store.Put{Resource: policy(key("deleted"), 1)},
+		store.Put{Resource: policy(key("again"), 1)})
 	r := run(t, s)
 	rd := &reader{sub: r.Subscribe()}
 	defer rd.sub.Close()
@@ -225,9 +234,13 @@ func TestSubscriptionMerges(t *testing.T) {
 	for i := range 50 {
 		commit(t, s, store.Put{Resource: policy(key("kept"), i+2)})
 	}
-	commit(t, s, store.PutStatus{Key: key("kept"), Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Type: "x"}}}})
+	commit(t, s, store.PutStatus{
+		Key:    key("kept"),
+		Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Type: "x"}}},
+	})
 	commit(t, s, store.Put{Resource: policy(key("passing"), 1)})
-	commit(t, s, store.Delete{Key: key("passing")}, store.Delete{Key: key("deleted")}, store.Delete{Key: key("again")})
+	commit(t, s, store.Delete{Key: key("passing")}, store.Delete{Key: key("deleted")},
+		store.Delete{Key: key("again")})
 	wait(t, r, commit(t, s, store.Put{Resource: policy(key("again"), 1)}))
 	b := rd.read(t)
 	var got []string
@@ -255,7 +268,8 @@ func TestSubscriptionMerges(t *testing.T) {
 
 func TestView(t *testing.T) {
 	var zero replica.View
-	if _, ok := zero.Get(key("a")); ok || zero.Revision() != 0 || zero.Len() != 0 || len(contents(zero)) != 0 {
+	if _, ok := zero.Get(key("a")); ok || zero.Revision() != 0 || zero.Len() != 0 ||
+		len(contents(zero)) != 0 {
 		t.Error("the zero View is not empty")
 	}
 	for range zero.List(mesh.KindMesh, "") {
@@ -265,7 +279,8 @@ func TestView(t *testing.T) {
 		return policy(mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: meshName, Zone: zone, Name: name}, 1)
 	}
 	m := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{}}
-	v := replica.NewView(7, in("b", "", "y"), in("a", "", "z"), in("a", "east", "x"), in("a", "", "x"), in("ab", "", "x"), m)
+	v := replica.NewView(7, in("b", "", "y"), in("a", "", "z"), in("a", "east", "x"), in("a", "", "x"),
+		in("ab", "", "x"), m)
 	list := func(kind mesh.Kind, meshName string) string {
 		var names []string
 		for r := range v.List(kind, meshName) {
@@ -386,14 +401,19 @@ func TestUnavailable(t *testing.T) {
 func TestCompacted(t *testing.T) {
 	s := memory(t)
 	f := &faulty{Store: s, fail: map[string][]error{}}
-	commit(t, s, store.Put{Resource: policy(key("a"), 1)}, store.Put{Resource: policy(key("b"), 1)}, store.Put{Resource: policy(key("c"), 1)})
+	commit(t, s, store.Put{Resource: policy(key("a"), 1)}, store.Put{Resource: policy(key("b"), 1)},
+		store.Put{Resource: policy(key("c"), 1)})
 	r := run(t, f)
 	rd := &reader{sub: r.Subscribe()}
 	defer rd.sub.Close()
 	rd.read(t)
 	f.set("after", store.ErrCompacted)
-	revision := commit(t, s, store.Put{Resource: policy(key("a"), 2)}, store.Delete{Key: key("b")}, store.Put{Resource: policy(key("d"), 1)},
-		store.PutStatus{Key: key("c"), Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Type: "x"}}}})
+	revision := commit(t, s, store.Put{Resource: policy(key("a"), 2)}, store.Delete{Key: key("b")},
+		store.Put{Resource: policy(key("d"), 1)},
+		store.PutStatus{
+			Key:    key("c"),
+			Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Type: "x"}}},
+		})
 	wait(t, r, revision)
 	var got []string
 	for rd.at < revision {

@@ -14,7 +14,8 @@ type Batch struct {
 	View View
 	// From is the revision of the last batch's view; 0 in a Reset.
 	From uint64
-	// Changes by key, in the order in which the keys first changed. They can be none, if all that happened cancelled out.
+	// Changes by key, in the order in which the keys first changed. They can be none, if all that
+	// happened cancelled out.
 	Changes []store.Change
 	// Committed is when the oldest commit in the batch was made; zero in a Reset.
 	Committed time.Time
@@ -36,9 +37,10 @@ type Subscription struct {
 	oldest  time.Time
 }
 
-// Next blocks until something is new. The first call returns a Reset as soon as the replica is ready; later calls return
-// everything since, merged by key: Old is what this reader last saw. If spec and status were both written the type is
-// ChangeSpec. Errors: ctx's, and [store.ErrClosed] after Close.
+// Next blocks until something is new. The first call returns a Reset as soon as the replica is
+// ready; later calls return everything since, merged by key: Old is what this reader last saw. If
+// spec and status were both written the type is ChangeSpec. Errors: ctx's, and [store.ErrClosed]
+// after Close.
 func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 	select {
 	case <-s.closed:
@@ -83,7 +85,12 @@ func (s *Subscription) take() (Batch, bool) {
 	if view.Revision() == s.from {
 		return Batch{}, false
 	}
-	b := Batch{View: view, From: s.from, Committed: s.oldest, Changes: make([]store.Change, 0, len(s.order))}
+	b := Batch{
+		View:      view,
+		From:      s.from,
+		Committed: s.oldest,
+		Changes:   make([]store.Change, 0, len(s.order)),
+	}
 	for _, key := range s.order {
 		old := s.pending[key]
 		now, ok := view.Get(key)

@@ -16,10 +16,12 @@ type entry struct {
 }
 
 func newTree() *btree.BTreeG[entry] {
-	return btree.NewBTreeGOptions(func(a, b entry) bool { return a.key.Compare(*b.key) < 0 }, btree.Options{NoLocks: true})
+	return btree.NewBTreeGOptions(func(a, b entry) bool { return a.key.Compare(*b.key) < 0 },
+		btree.Options{NoLocks: true})
 }
 
-// View is the state of a store at one revision: immutable, safe for concurrent use, a value. The zero View is empty.
+// View is the state of a store at one revision: immutable, safe for concurrent use, a value. The
+// zero View is empty.
 type View struct {
 	revision uint64
 	tree     *btree.BTreeG[entry]
@@ -34,7 +36,8 @@ func NewView(revision uint64, resources ...*mesh.Resource) View {
 	return View{revision: revision, tree: tree}
 }
 
-// With is the view after changes, at revision. v stays as it is. Only one goroutine may derive from one view at a time.
+// With is the view after changes, at revision. v stays as it is. Only one goroutine may derive from
+// one view at a time.
 func (v View) With(revision uint64, changes []store.Change) View {
 	tree := newTree()
 	if v.tree != nil {
@@ -70,7 +73,8 @@ func (v View) Get(key mesh.Key) (*mesh.Resource, bool) {
 	return e.resource, ok
 }
 
-// List is every resource of a kind in a mesh (empty: of all meshes, and for kinds of global scope), in the order of keys.
+// List is every resource of a kind in a mesh (empty: of all meshes, and for kinds of global scope),
+// in the order of keys.
 func (v View) List(kind mesh.Kind, meshName string) iter.Seq[*mesh.Resource] {
 	return func(yield func(*mesh.Resource) bool) {
 		if v.tree == nil {

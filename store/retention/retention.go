@@ -1,12 +1,13 @@
 // Package retention compacts a store's change log, which is also the history, by age and by count.
 //
-// The log does not say when a revision was made without being read, so the [Keeper] notes the head with its time now and
-// then. These marks are in the store's meta: ages survive restarts, and several replicas on one database share them. What
-// is at or before a mark is at least as old as the mark, so nothing goes before its time; it may stay up to one mark longer.
-// Nothing is noted while nothing changes.
+// The log does not say when a revision was made without being read, so the [Keeper] notes the head
+// with its time now and then. These marks are in the store's meta: ages survive restarts, and
+// several replicas on one database share them. What is at or before a mark is at least as old as
+// the mark, so nothing goes before its time; it may stay up to one mark longer. Nothing is noted
+// while nothing changes.
 //
-// Whoever follows the log from before its new beginning gets [store.ErrCompacted] and takes a snapshot: a replica, or a
-// zone that was away for longer than the history is kept.
+// Whoever follows the log from before its new beginning gets [store.ErrCompacted] and takes a
+// snapshot: a replica, or a zone that was away for longer than the history is kept.
 package retention
 
 import (
@@ -50,7 +51,8 @@ func Check(age time.Duration, revisions uint64) error {
 		return fmt.Errorf("--history-age %s: want at least 1m, or 0 for no bound", age)
 	}
 	if revisions > 0 && revisions < MinRevisions {
-		return fmt.Errorf("--history-revisions %d: want at least %d, or 0 for no bound", revisions, MinRevisions)
+		return fmt.Errorf("--history-revisions %d: want at least %d, or 0 for no bound", revisions,
+			MinRevisions)
 	}
 	return nil
 }
@@ -65,8 +67,15 @@ type Keeper struct {
 
 // New makes a Keeper; [Keeper.Run] starts it.
 func New(cfg Config) *Keeper {
-	k := &Keeper{cfg: cfg, log: cfg.Logger, kept: prometheus.NewGauge(prometheus.GaugeOpts{Name: "meridian_store_history_revisions_count",
-		Help: "Revisions since the last compaction of the change log by this process. Far more than --history-revisions means that compaction fails; the log says why."})}
+	k := &Keeper{
+		cfg: cfg,
+		log: cfg.Logger,
+		kept: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "meridian_store_history_revisions_count",
+			Help: "Revisions since the last compaction of the change log by this process. Far more than " +
+				"--history-revisions means that compaction fails; the log says why.",
+		}),
+	}
 	if k.log == nil {
 		k.log = zap.NewNop()
 	}
@@ -98,8 +107,8 @@ func (k *Keeper) interval() time.Duration {
 	return min(max(k.cfg.Age/marksPerAge, time.Second), time.Minute)
 }
 
-// Run compacts until ctx ends, and returns its error, or that of a store that was closed. A store that is away is tried
-// again at the next look.
+// Run compacts until ctx ends, and returns its error, or that of a store that was closed. A store
+// that is away is tried again at the next look.
 func (k *Keeper) Run(ctx context.Context) error {
 	ticker := time.NewTicker(k.interval())
 	defer ticker.Stop()
@@ -148,7 +157,8 @@ func (k *Keeper) look(ctx context.Context, now time.Time) error {
 	return nil
 }
 
-// aged is the last revision that is known to be older than Age; 0 is none. It notes the head if it is time to.
+// aged is the last revision that is known to be older than Age; 0 is none. It notes the head if it
+// is time to.
 func (k *Keeper) aged(ctx context.Context, now time.Time, head uint64) (uint64, error) {
 	raw, err := k.cfg.Store.Meta(ctx, marksMeta)
 	if err != nil {
@@ -178,7 +188,10 @@ func (k *Keeper) aged(ctx context.Context, now time.Time, head uint64) (uint64, 
 		if err != nil {
 			return 0, err
 		}
-		_, err = k.cfg.Store.Commit(ctx, store.Txn{Actor: "system:retention", Ops: []store.Op{store.SetMeta{Name: marksMeta, Value: data}}})
+		_, err = k.cfg.Store.Commit(ctx, store.Txn{
+			Actor: "system:retention",
+			Ops:   []store.Op{store.SetMeta{Name: marksMeta, Value: data}},
+		})
 		if err != nil {
 			return 0, err
 		}

@@ -33,10 +33,16 @@ func write(t *testing.T, s store.Store, n int) uint64 {
 	t.Helper()
 	var last uint64
 	for i := range n {
-		res, err := s.Commit(t.Context(), store.Txn{Actor: "test", Ops: []store.Op{store.Put{Resource: &mesh.Resource{
-			Key:  mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
-			Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: fmt.Sprint(time.Now().UnixNano(), i)}},
-		}}}})
+		res, err := s.Commit(t.Context(), store.Txn{
+			Actor: "test",
+			Ops: []store.Op{store.Put{Resource: &mesh.Resource{
+				Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
+				Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{
+					Kind: "MeshService",
+					Name: fmt.Sprint(time.Now().UnixNano(), i),
+				}},
+			}}},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +87,8 @@ func run(t *testing.T, k *Keeper) (stop func()) {
 	}
 }
 
-// TestAge: what is older than the age goes, also when the process was restarted in between; nothing younger does.
+// TestAge: what is older than the age goes, also when the process was restarted in between; nothing
+// younger does.
 func TestAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := open(t)
@@ -168,7 +175,8 @@ func TestCheck(t *testing.T) {
 		age       time.Duration
 		revisions uint64
 		ok        bool
-	}{{0, 0, true}, {DefaultAge, DefaultRevisions, true}, {time.Second, 0, false}, {-time.Hour, 0, false}, {0, 10, false}, {time.Minute, MinRevisions, true}} {
+	}{{0, 0, true}, {DefaultAge, DefaultRevisions, true}, {time.Second, 0, false}, {-time.Hour, 0, false},
+		{0, 10, false}, {time.Minute, MinRevisions, true}} {
 		if err := Check(c.age, c.revisions); (err == nil) != c.ok {
 			t.Errorf("Check(%s, %d) = %v", c.age, c.revisions, err)
 		}

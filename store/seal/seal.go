@@ -2,15 +2,17 @@
 //
 // # Model
 //
-// AES-256-GCM with a random nonce per value. A sealed value is a version byte, the nonce, and the ciphertext with its tag;
-// the context (the resource's key as text) is authenticated, so that a value moved to another resource does not open. The
-// fingerprint is the first 16 hex digits of a hash of the key: a store keeps it and refuses another key.
+// AES-256-GCM with a random nonce per value. A sealed value is a version byte, the nonce, and the
+// ciphertext with its tag; the context (the resource's key as text) is authenticated, so that a
+// value moved to another resource does not open. The fingerprint is the first 16 hex digits of a
+// hash of the key: a store keeps it and refuses another key.
 //
 // # For operators
 //
-// The key file holds 32 bytes as one line of base64 and has mode 0600. Whoever has it and the store's rows can read every
-// secret; whoever loses it has lost them. All replicas of one store need the same file. Do not write more than some
-// billions of secrets with one key: nonces are random.
+// The key file holds 32 bytes as one line of base64 and has mode 0600. Whoever has it and the
+// store's rows can read every secret; whoever loses it has lost them. All replicas of one store
+// need the same file. Do not write more than some billions of secrets with one key: nonces are
+// random.
 package seal
 
 import (
@@ -61,7 +63,8 @@ func New(key []byte) (*Sealer, error) {
 	return &Sealer{aead: aead, fingerprint: hex.EncodeToString(sum[:8])}, nil
 }
 
-// LoadOrCreate reads the key file. If there is none and create is true it makes one, mode 0600; it never replaces one.
+// LoadOrCreate reads the key file. If there is none and create is true it makes one, mode 0600; it
+// never replaces one.
 func LoadOrCreate(path string, create bool) (*Sealer, error) {
 	text, err := os.ReadFile(path)
 	switch {
@@ -80,7 +83,8 @@ func LoadOrCreate(path string, create bool) (*Sealer, error) {
 		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 {
-		return nil, fmt.Errorf("the encryption key %s may be read by everybody (mode %04o): chmod 600 it", path, mode)
+		return nil, fmt.Errorf("the encryption key %s may be read by everybody (mode %04o): chmod 600 it",
+			path, mode)
 	}
 	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil {
@@ -93,8 +97,8 @@ func LoadOrCreate(path string, create bool) (*Sealer, error) {
 	return s, nil
 }
 
-// makeKey writes a new key under another name and links it into place, so that of two processes one wins and no reader sees
-// half a key.
+// makeKey writes a new key under another name and links it into place, so that of two processes one
+// wins and no reader sees half a key.
 func makeKey(path string) error {
 	key := make([]byte, KeySize)
 	if _, err := rand.Read(key); err != nil {

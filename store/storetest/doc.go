@@ -2,11 +2,12 @@
 //
 // # Promises
 //
-// [Run] checks that revisions are dense and ordered, that a transaction is seen whole or not at all, that watches deliver
-// every commit once and can be resumed anywhere, that writes of nothing change nothing, that checks hold at the place of
-// the commit (no lost update among many writers), that a snapshot equals the folded watch, that compaction is announced
-// and never touches current state, and that a reopened store is the same store. A random history runs against a plain
-// model. [BenchmarkCommit32Writers] measures committed changes per second.
+// [Run] checks that revisions are dense and ordered, that a transaction is seen whole or not at
+// all, that watches deliver every commit once and can be resumed anywhere, that writes of nothing
+// change nothing, that checks hold at the place of the commit (no lost update among many writers),
+// that a snapshot equals the folded watch, that compaction is announced and never touches current
+// state, and that a reopened store is the same store. A random history runs against a plain model.
+// [BenchmarkCommit32Writers] measures committed changes per second.
 //
 // # Use
 //

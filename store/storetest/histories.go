@@ -24,7 +24,10 @@ func testConcurrentWriters(t *testing.T, in Instance) {
 		wg.Go(func() {
 			for i := range each {
 				name := fmt.Sprintf("w%d-%d", writer, i)
-				res, err := s.Commit(t.Context(), store.Txn{Actor: name, Ops: []store.Op{store.Put{Resource: policy(timeoutKey(name), i)}}})
+				res, err := s.Commit(t.Context(), store.Txn{
+					Actor: name,
+					Ops:   []store.Op{store.Put{Resource: policy(timeoutKey(name), i)}},
+				})
 				if err != nil {
 					t.Error(err)
 					return
@@ -42,7 +45,8 @@ func testConcurrentWriters(t *testing.T, in Instance) {
 	wg.Wait()
 	for _, c := range commits {
 		if c.Actor != at[c.Revision] || len(c.Changes) != 1 || c.Changes[0].Key.Name != c.Actor {
-			t.Fatalf("revision %d is by %s, answered to %s, with %v", c.Revision, c.Actor, at[c.Revision], c.Changes)
+			t.Fatalf("revision %d is by %s, answered to %s, with %v", c.Revision, c.Actor, at[c.Revision],
+				c.Changes)
 		}
 	}
 	if snap := snapshot(t, s); len(snap.Resources) != writers*each || snap.Revision != writers*each {
@@ -91,8 +95,8 @@ func testConcurrentCounters(t *testing.T, in Instance) {
 	}
 }
 
-// testSnapshotUnderWriters: each transaction moves one unit between two accounts, so every snapshot has the same sum, and a
-// snapshot equals the log folded to its revision.
+// testSnapshotUnderWriters: each transaction moves one unit between two accounts, so every snapshot
+// has the same sum, and a snapshot equals the log folded to its revision.
 func testSnapshotUnderWriters(t *testing.T, in Instance) {
 	s := in.Store
 	const accounts, moves = 6, 120
@@ -116,7 +120,8 @@ func testSnapshotUnderWriters(t *testing.T, in Instance) {
 				return
 			}
 			_, err := s.Commit(t.Context(), store.Txn{Ops: []store.Op{
-				store.Put{Resource: policy(account(from), number(a)-1)}, store.Put{Resource: policy(account(to), number(b)+1)}}})
+				store.Put{Resource: policy(account(from), number(a)-1)},
+				store.Put{Resource: policy(account(to), number(b)+1)}}})
 			if err != nil {
 				t.Error(err)
 				return
@@ -205,7 +210,11 @@ func (m *model) step(rng *rand.Rand) (store.Txn, store.Result, bool) {
 			since--
 			conflict = true
 		}
-		txn.Checks = append(txn.Checks, store.KindUnchanged{Kind: mesh.KindMeshTimeout, Mesh: "default", Since: since})
+		txn.Checks = append(txn.Checks, store.KindUnchanged{
+			Kind:  mesh.KindMeshTimeout,
+			Mesh:  "default",
+			Since: since,
+		})
 	}
 	next := map[mesh.Key]*mesh.Resource{}
 	revision, kind := m.revision+1, m.kind
@@ -222,7 +231,8 @@ func (m *model) step(rng *rand.Rand) (store.Txn, store.Result, bool) {
 		case 1:
 			st := status(fmt.Sprint(rng.IntN(3)))
 			txn.Ops = append(txn.Ops, store.PutStatus{Key: key, Status: st})
-			if old != nil && (old.Status == nil || old.Status.(interface{ String() string }).String() != st.String()) {
+			if old != nil && (old.Status == nil ||
+				old.Status.(interface{ String() string }).String() != st.String()) {
 				n := *old
 				n.Status, n.StatusRevision = st, revision
 				next[key], changed = &n, true
@@ -291,7 +301,10 @@ func testTwoReplicas(t *testing.T, in Instance) {
 			wg.Go(func() {
 				for i := range each {
 					key := timeoutKey(fmt.Sprintf("%s-%d-%d", name, writer, i))
-					if _, err := s.Commit(t.Context(), store.Txn{Actor: name, Ops: []store.Op{store.Put{Resource: policy(key, i)}}}); err != nil {
+					if _, err := s.Commit(t.Context(), store.Txn{
+						Actor: name,
+						Ops:   []store.Op{store.Put{Resource: policy(key, i)}},
+					}); err != nil {
 						t.Error(err)
 						return
 					}
@@ -309,7 +322,8 @@ func testTwoReplicas(t *testing.T, in Instance) {
 	}
 }
 
-// BenchmarkCommit32Writers measures committed changes per second: each a transaction of one policy, of 32 writers.
+// BenchmarkCommit32Writers measures committed changes per second: each a transaction of one policy,
+// of 32 writers.
 func BenchmarkCommit32Writers(b *testing.B, factory Factory) {
 	s := factory(b).Store
 	const writers = 32
@@ -327,7 +341,10 @@ func BenchmarkCommit32Writers(b *testing.B, factory Factory) {
 		wg.Go(func() {
 			for i := range n {
 				key := timeoutKey(fmt.Sprintf("w%d-%d", writer, i%50))
-				if _, err := s.Commit(b.Context(), store.Txn{Actor: "bench", Ops: []store.Op{store.Put{Resource: policy(key, i)}}}); err != nil {
+				if _, err := s.Commit(b.Context(), store.Txn{
+					Actor: "bench",
+					Ops:   []store.Op{store.Put{Resource: policy(key, i)}},
+				}); err != nil {
 					b.Error(err)
 					return
 				}

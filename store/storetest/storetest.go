@@ -21,7 +21,8 @@ type Instance struct {
 	Store store.Store
 	// Reopen closes the store and opens it again from what it kept; nil if it keeps nothing.
 	Reopen func(t testing.TB) store.Store
-	// Another opens the same store a second time beside the first, as a second replica; nil if that cannot be.
+	// Another opens the same store a second time beside the first, as a second replica; nil if that
+	// cannot be.
 	Another func(t testing.TB) store.Store
 }
 
@@ -88,7 +89,11 @@ func number(r *mesh.Resource) int {
 }
 
 func status(text string) *meshv1.DeliveryStatus {
-	return &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Type: "Test", Status: "True", Message: text}}}
+	return &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{
+		Type:    "Test",
+		Status:  "True",
+		Message: text,
+	}}}
 }
 
 func commit(t testing.TB, s store.Store, ops ...store.Op) store.Result {
@@ -163,7 +168,8 @@ func fold(t testing.TB, state map[mesh.Key]*mesh.Resource, commits []store.Commi
 			}
 			switch {
 			case (ch.Type == store.ChangeDelete) != (ch.Resource == nil):
-				t.Fatalf("revision %d: %s has type %d and resource %v", c.Revision, ch.Key, ch.Type, ch.Resource)
+				t.Fatalf("revision %d: %s has type %d and resource %v", c.Revision, ch.Key, ch.Type,
+					ch.Resource)
 			case ch.Resource == nil:
 				delete(state, ch.Key)
 			default:
@@ -187,7 +193,8 @@ func sameState(t testing.TB, what string, want map[mesh.Key]*mesh.Resource, got 
 	}
 }
 
-var compare = []cmp.Option{protocmp.Transform(), cmp.Comparer(func(a, b map[string]string) bool { return maps.Equal(a, b) })}
+var compare = []cmp.Option{protocmp.Transform(),
+	cmp.Comparer(func(a, b map[string]string) bool { return maps.Equal(a, b) })}
 
 func diffResources(a, b *mesh.Resource) string { return cmp.Diff(a, b, compare...) }
 

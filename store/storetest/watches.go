@@ -174,7 +174,8 @@ func testHistory(t *testing.T, in Instance) {
 	if number(h[2].Changes[0].Old) != 1 || number(h[2].Changes[0].Resource) != 2 {
 		t.Errorf("revision 3: %v", h[2].Changes[0])
 	}
-	if h, err := s.History(t.Context(), a, 2); err != nil || len(h) != 2 || h[0].Revision != 5 || h[1].Revision != 4 {
+	if h, err := s.History(t.Context(), a, 2); err != nil || len(h) != 2 || h[0].Revision != 5 ||
+		h[1].Revision != 4 {
 		t.Errorf("limited history: %v, %v", h, err)
 	}
 	if h, err := s.History(t.Context(), b, 0); err != nil || len(h) != 2 {
@@ -188,9 +189,15 @@ func testReopen(t *testing.T, in Instance) {
 	}
 	s := in.Store
 	for i := range 50 {
-		commit(t, s, store.Put{Resource: policy(timeoutKey(fmt.Sprint("k", i%9)), i)}, store.SetMeta{Name: "n", Value: fmt.Append(nil, i)})
+		commit(t, s, store.Put{Resource: policy(timeoutKey(fmt.Sprint("k", i%9)), i)}, store.SetMeta{
+			Name:  "n",
+			Value: fmt.Append(nil, i),
+		})
 	}
-	commit(t, s, store.Delete{Key: timeoutKey("k3")}, store.PutStatus{Key: timeoutKey("k4"), Status: status("kept")})
+	commit(t, s, store.Delete{Key: timeoutKey("k3")}, store.PutStatus{
+		Key:    timeoutKey("k4"),
+		Status: status("kept"),
+	})
 	id, before := s.ID(), snapshot(t, s)
 	log := collect(t, watch(t, s, 0), 0, 51)
 	s = in.Reopen(t)
@@ -212,14 +219,19 @@ func testReopen(t *testing.T, in Instance) {
 	again := collect(t, watch(t, s, 0), 0, 51)
 	for i := range log {
 		if !log[i].Time.Equal(again[i].Time) || log[i].Actor != again[i].Actor {
-			t.Errorf("revision %d was %v by %q, is %v by %q", log[i].Revision, log[i].Time, log[i].Actor, again[i].Time, again[i].Actor)
+			t.Errorf("revision %d was %v by %q, is %v by %q", log[i].Revision, log[i].Time, log[i].Actor,
+				again[i].Time, again[i].Actor)
 		}
 	}
 	state := map[mesh.Key]*mesh.Resource{}
 	fold(t, state, again)
 	sameState(t, "folded log after reopening", want, keys(state))
 	// Checks know what happened before.
-	_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{Kind: mesh.KindMeshTimeout, Mesh: "default", Since: 50}}})
+	_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{
+		Kind:  mesh.KindMeshTimeout,
+		Mesh:  "default",
+		Since: 50,
+	}}})
 	var conflict *store.ConflictError
 	if !errors.As(err, &conflict) || conflict.Revision != 51 {
 		t.Errorf("check after reopening: %v", err)
@@ -262,7 +274,8 @@ func testClose(t *testing.T, in Instance) {
 	ctx := t.Context()
 	calls := map[string]func() error{
 		"Commit": func() error {
-			_, err := s.Commit(ctx, store.Txn{Ops: []store.Op{store.Put{Resource: policy(timeoutKey("a"), 2)}}})
+			_, err := s.Commit(ctx,
+				store.Txn{Ops: []store.Op{store.Put{Resource: policy(timeoutKey("a"), 2)}}})
 			return err
 		},
 		"Get":      func() error { _, err := s.Get(ctx, timeoutKey("a")); return err },
@@ -284,7 +297,9 @@ func testCancelled(t *testing.T, in Instance) {
 	s := in.Store
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := s.Commit(ctx, store.Txn{Ops: []store.Op{store.Put{Resource: policy(timeoutKey("a"), 1)}}}); !errors.Is(err, context.Canceled) {
+	if _, err := s.Commit(ctx,
+		store.Txn{Ops: []store.Op{store.Put{Resource: policy(timeoutKey("a"), 1)}}}); !errors.Is(err,
+		context.Canceled) {
 		t.Errorf("Commit = %v", err)
 	}
 	if rev, _ := s.Revision(t.Context()); rev != 0 {

@@ -43,7 +43,10 @@ func testEmpty(t *testing.T, in Instance) {
 func testPutGetDelete(t *testing.T, in Instance) {
 	s, key := in.Store, timeoutKey("a")
 	before := time.Now().Add(-time.Second)
-	if res := commit(t, s, store.Put{Resource: policy(key, 1)}); res != (store.Result{Revision: 1, Changed: true}) {
+	if res := commit(t, s, store.Put{Resource: policy(key, 1)}); res != (store.Result{
+		Revision: 1,
+		Changed:  true,
+	}) {
 		t.Fatalf("first commit: %+v", res)
 	}
 	r := get(t, s, key)
@@ -55,7 +58,8 @@ func testPutGetDelete(t *testing.T, in Instance) {
 	}
 	commit(t, s, store.Put{Resource: policy(key, 2)})
 	r2 := get(t, s, key)
-	if r2.Revision != 2 || r2.Generation != 2 || number(r2) != 2 || !r2.Created.Equal(r.Created) || r2.Modified.Before(r.Modified) {
+	if r2.Revision != 2 || r2.Generation != 2 || number(r2) != 2 || !r2.Created.Equal(r.Created) ||
+		r2.Modified.Before(r.Modified) {
 		t.Errorf("after update: %+v", r2)
 	}
 	if number(r) != 1 || r.Revision != 1 {
@@ -110,7 +114,8 @@ func testStatus(t *testing.T, in Instance) {
 	commit(t, s, store.Put{Resource: policy(key, 1)})
 	commit(t, s, store.PutStatus{Key: key, Status: status("x")})
 	r := get(t, s, key)
-	if r.Revision != 1 || r.StatusRevision != 2 || r.Generation != 1 || !proto.Equal(r.Status, status("x")) || number(r) != 1 {
+	if r.Revision != 1 || r.StatusRevision != 2 || r.Generation != 1 || !proto.Equal(r.Status, status("x")) ||
+		number(r) != 1 {
 		t.Errorf("after status: %+v", r)
 	}
 	if res := commit(t, s, store.PutStatus{Key: key, Status: status("x")}); res.Changed {
@@ -161,7 +166,13 @@ func testSpecAndStatus(t *testing.T, in Instance) {
 }
 
 func testCopies(t *testing.T, in Instance) {
-	s, key := in.Store, mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Zone: "east", Namespace: "ns", Name: "a"}
+	s, key := in.Store, mesh.Key{
+		Kind:      mesh.KindMeshTimeout,
+		Mesh:      "default",
+		Zone:      "east",
+		Namespace: "ns",
+		Name:      "a",
+	}
 	created := time.Date(2020, 1, 2, 3, 4, 5, 6000, time.UTC)
 	r := policy(key, 1)
 	r.Created, r.OriginRevision = created, 7
@@ -173,10 +184,15 @@ func testCopies(t *testing.T, in Instance) {
 	again := policy(key, 1)
 	again.OriginRevision = 8
 	commit(t, s, store.Put{Resource: again})
-	if got := get(t, s, key); !got.Created.Equal(created) || got.OriginRevision != 8 || got.Revision != 2 || got.Generation != 1 {
+	if got := get(t, s, key); !got.Created.Equal(created) || got.OriginRevision != 8 || got.Revision != 2 ||
+		got.Generation != 1 {
 		t.Errorf("copy with a new version: %+v", got)
 	}
-	if _, err := s.Get(t.Context(), mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a"}); !errors.Is(err, store.ErrNotFound) {
+	if _, err := s.Get(t.Context(), mesh.Key{
+		Kind: mesh.KindMeshTimeout,
+		Mesh: "default",
+		Name: "a",
+	}); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a zone's resource was found as global's: %v", err)
 	}
 }
@@ -192,17 +208,29 @@ func testChecks(t *testing.T, in Instance) {
 		}
 	}
 	conflict(0, []store.Check{store.KeyAt{Key: key, Revision: 1}}, store.Put{Resource: policy(key, 1)})
-	if _, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KeyAt{Key: key}}, Ops: []store.Op{store.Put{Resource: policy(key, 1)}}}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Txn{
+		Checks: []store.Check{store.KeyAt{Key: key}},
+		Ops:    []store.Op{store.Put{Resource: policy(key, 1)}},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	conflict(1, []store.Check{store.KeyAt{Key: key}}, store.Put{Resource: policy(key, 2)})
 	commit(t, s, store.PutStatus{Key: key, Status: status("x")}) // does not move the key
-	if _, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KeyAt{Key: key, Revision: 1}}, Ops: []store.Op{store.Put{Resource: policy(key, 2)}}}); err != nil {
+	if _, err := s.Commit(t.Context(), store.Txn{
+		Checks: []store.Check{store.KeyAt{Key: key, Revision: 1}},
+		Ops:    []store.Op{store.Put{Resource: policy(key, 2)}},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	// The first check that fails is the one that is named; checks of keys that are not written count too.
 	other := timeoutKey("other")
-	conflict(3, []store.Check{store.KeyAt{Key: other}, store.KeyAt{Key: key, Revision: 1}, store.KeyAt{Key: other, Revision: 9}}, store.Put{Resource: policy(other, 1)})
+	conflict(3, []store.Check{store.KeyAt{Key: other}, store.KeyAt{
+		Key:      key,
+		Revision: 1,
+	}, store.KeyAt{
+		Key:      other,
+		Revision: 9,
+	}}, store.Put{Resource: policy(other, 1)})
 	if r := get(t, s, key); r.Revision != 3 {
 		t.Errorf("after conflicts: %+v", r)
 	}
@@ -210,7 +238,10 @@ func testChecks(t *testing.T, in Instance) {
 		t.Errorf("a transaction with a conflict wrote something: %v", err)
 	}
 	// Checks alone are a transaction.
-	if res, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KeyAt{Key: key, Revision: 3}}}); err != nil || res != (store.Result{Revision: 3}) {
+	if res, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KeyAt{
+		Key:      key,
+		Revision: 3,
+	}}}); err != nil || res != (store.Result{Revision: 3}) {
 		t.Errorf("checks alone: %+v, %v", res, err)
 	}
 }
@@ -219,7 +250,11 @@ func testKindUnchanged(t *testing.T, in Instance) {
 	s := in.Store
 	try := func(meshName string, since uint64) uint64 {
 		t.Helper()
-		_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{Kind: mesh.KindMeshTimeout, Mesh: meshName, Since: since}}})
+		_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{
+			Kind:  mesh.KindMeshTimeout,
+			Mesh:  meshName,
+			Since: since,
+		}}})
 		var c *store.ConflictError
 		if err != nil && !errors.As(err, &c) {
 			t.Fatal(err)
@@ -231,15 +266,22 @@ func testKindUnchanged(t *testing.T, in Instance) {
 	}
 	a, b := timeoutKey("a"), timeoutKey("b")
 	b.Mesh = "second"
-	commit(t, s, store.Put{Resource: policy(a, 1)})                                                                        // 1
-	commit(t, s, store.Put{Resource: policy(b, 1)})                                                                        // 2
-	commit(t, s, store.PutStatus{Key: a, Status: status("x")})                                                             // 3: no config change
-	commit(t, s, store.Put{Resource: &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "m"}, Spec: &meshv1.Mesh{}}}) // 4: another kind
+	commit(t, s, store.Put{Resource: policy(a, 1)}) // 1
+	commit(t, s, store.Put{Resource: policy(b, 1)}) // 2
+	commit(t, s, store.PutStatus{
+		Key:    a,
+		Status: status("x"),
+	}) // 3: no config change
+	commit(t, s, store.Put{Resource: &mesh.Resource{
+		Key:  mesh.Key{Kind: mesh.KindMesh, Name: "m"},
+		Spec: &meshv1.Mesh{},
+	}}) // 4: another kind
 	for _, tc := range []struct {
 		mesh            string
 		since, conflict uint64
 	}{
-		{"default", 0, 1}, {"default", 1, 0}, {"default", 4, 0}, {"second", 1, 2}, {"second", 2, 0}, {"third", 0, 0}, {"", 0, 2}, {"", 1, 2}, {"", 2, 0},
+		{"default", 0, 1}, {"default", 1, 0}, {"default", 4, 0}, {"second", 1, 2}, {"second", 2, 0},
+		{"third", 0, 0}, {"", 0, 2}, {"", 1, 2}, {"", 2, 0},
 	} {
 		if got := try(tc.mesh, tc.since); got != tc.conflict {
 			t.Errorf("mesh %q since %d: conflict at %d, want %d", tc.mesh, tc.since, got, tc.conflict)
@@ -252,7 +294,10 @@ func testKindUnchanged(t *testing.T, in Instance) {
 	if got := try("", 4); got != 5 {
 		t.Errorf("after a deletion, all meshes: conflict at %d, want 5", got)
 	}
-	_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{Kind: mesh.KindMesh, Since: 3}}})
+	_, err := s.Commit(t.Context(), store.Txn{Checks: []store.Check{store.KindUnchanged{
+		Kind:  mesh.KindMesh,
+		Since: 3,
+	}}})
 	var c *store.ConflictError
 	if !errors.As(err, &c) || c.Revision != 4 {
 		t.Errorf("kind of global scope: %v", err)
@@ -290,17 +335,28 @@ func testInvalid(t *testing.T, in Instance) {
 	s, key := in.Store, timeoutKey("a")
 	put := func(k mesh.Key) store.Op { return store.Put{Resource: policy(k, 1)} }
 	for name, txn := range map[string]store.Txn{
-		"unknown kind":      {Ops: []store.Op{put(mesh.Key{Kind: "Nope", Mesh: "default", Name: "a"})}},
-		"no name":           {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default"})}},
-		"no mesh":           {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Name: "a"})}},
-		"slash":             {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a/b"})}},
-		"zero byte":         {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "a\x00"})}},
-		"twice":             {Ops: []store.Op{put(key), store.Delete{Key: key}}},
-		"put twice":         {Ops: []store.Op{put(key), put(key)}},
-		"status twice":      {Ops: []store.Op{store.PutStatus{Key: key}, store.PutStatus{Key: key}}},
-		"no resource":       {Ops: []store.Op{store.Put{}}},
-		"no spec":           {Ops: []store.Op{store.Put{Resource: &mesh.Resource{Key: key}}}},
-		"wrong spec":        {Ops: []store.Op{store.Put{Resource: &mesh.Resource{Key: key, Spec: &meshv1.Mesh{}}}}},
+		"unknown kind": {Ops: []store.Op{put(mesh.Key{Kind: "Nope", Mesh: "default", Name: "a"})}},
+		"no name":      {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default"})}},
+		"no mesh":      {Ops: []store.Op{put(mesh.Key{Kind: mesh.KindMeshTimeout, Name: "a"})}},
+		"slash": {Ops: []store.Op{put(mesh.Key{
+			Kind: mesh.KindMeshTimeout,
+			Mesh: "default",
+			Name: "a/b",
+		})}},
+		"zero byte": {Ops: []store.Op{put(mesh.Key{
+			Kind: mesh.KindMeshTimeout,
+			Mesh: "default",
+			Name: "a\x00",
+		})}},
+		"twice":        {Ops: []store.Op{put(key), store.Delete{Key: key}}},
+		"put twice":    {Ops: []store.Op{put(key), put(key)}},
+		"status twice": {Ops: []store.Op{store.PutStatus{Key: key}, store.PutStatus{Key: key}}},
+		"no resource":  {Ops: []store.Op{store.Put{}}},
+		"no spec":      {Ops: []store.Op{store.Put{Resource: &mesh.Resource{Key: key}}}},
+		"wrong spec": {Ops: []store.Op{store.Put{Resource: &mesh.Resource{
+			Key:  key,
+			Spec: &meshv1.Mesh{},
+		}}}},
 		"wrong status":      {Ops: []store.Op{store.PutStatus{Key: key, Status: &meshv1.ZoneStatus{}}}},
 		"nil op":            {Ops: []store.Op{nil}},
 		"nil check":         {Checks: []store.Check{nil}},
@@ -333,7 +389,10 @@ func testMeta(t *testing.T, in Instance) {
 	if got, _ := s.Meta(t.Context(), "a"); string(got) != "one" {
 		t.Errorf("Meta = %q after the caller changed what it got", got)
 	}
-	commit(t, s, store.SetMeta{Name: "a", Value: []byte("two")}, store.Put{Resource: policy(timeoutKey("a"), 1)})
+	commit(t, s, store.SetMeta{
+		Name:  "a",
+		Value: []byte("two"),
+	}, store.Put{Resource: policy(timeoutKey("a"), 1)})
 	if got, _ := s.Meta(t.Context(), "a"); string(got) != "two" {
 		t.Errorf("Meta = %q", got)
 	}
@@ -365,7 +424,8 @@ func testSecrets(t *testing.T, in Instance) {
 		t.Errorf("secret is %q", got)
 	}
 	c := collect(t, watch(t, s, 0), 0, 2)[1].Changes[0]
-	if string(mesh.Spec[*meshv1.Secret](c.Old).GetData()) != "one" || string(mesh.Spec[*meshv1.Secret](c.Resource).GetData()) != "two" {
+	if string(mesh.Spec[*meshv1.Secret](c.Old).GetData()) != "one" ||
+		string(mesh.Spec[*meshv1.Secret](c.Resource).GetData()) != "two" {
 		t.Errorf("log: %v", c)
 	}
 }

@@ -254,7 +254,8 @@ func (o *Overlay) Apply(changes []store.Change, revision uint64) {
 	}
 }
 
-// Written is every resource that Apply noted, as it is now; nil values are deletions. The caller must not change it.
+// Written is every resource that Apply noted, as it is now; nil values are deletions. The caller
+// must not change it.
 func (o *Overlay) Written() map[mesh.Key]*mesh.Resource { return o.resources }
 
 // WrittenKinds is every kind revision that Apply noted.

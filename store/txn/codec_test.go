@@ -16,9 +16,15 @@ import (
 // example is a resource of a kind with every field of the envelope set.
 func example(info *mesh.KindInfo) *mesh.Resource {
 	r := &mesh.Resource{
-		Key: mesh.Key{Kind: info.Kind, Zone: "east", Namespace: "ns", Name: "n"}, Labels: map[string]string{"a": "b", "c": ""},
-		Spec: info.NewSpec(), Revision: 7, StatusRevision: 8, OriginRevision: 9, Generation: 3,
-		Created: time.Unix(1, 2000).UTC(), Modified: time.Unix(3, 4000).UTC(),
+		Key:            mesh.Key{Kind: info.Kind, Zone: "east", Namespace: "ns", Name: "n"},
+		Labels:         map[string]string{"a": "b", "c": ""},
+		Spec:           info.NewSpec(),
+		Revision:       7,
+		StatusRevision: 8,
+		OriginRevision: 9,
+		Generation:     3,
+		Created:        time.Unix(1, 2000).UTC(),
+		Modified:       time.Unix(3, 4000).UTC(),
 	}
 	if info.Scope == mesh.ScopeMesh {
 		r.Key.Mesh = "default"
@@ -58,8 +64,22 @@ func TestRoundTrip(t *testing.T) {
 		if _, err := (txn.Codec{}).EncodeResource("name", r); (err != nil) != info.Secret() {
 			t.Errorf("%s without a key: %v", info.Kind, err)
 		}
-		commit := store.Commit{Revision: 7, Time: time.Unix(5, 6000).UTC(), Actor: "user:a", Changes: []store.Change{
-			{Type: store.ChangeSpec, Key: r.Key, Resource: r, Old: r}, {Type: store.ChangeDelete, Key: r.Key, Old: r}}}
+		commit := store.Commit{
+			Revision: 7,
+			Time:     time.Unix(5, 6000).UTC(),
+			Actor:    "user:a",
+			Changes: []store.Change{
+				{
+					Type:     store.ChangeSpec,
+					Key:      r.Key,
+					Resource: r,
+					Old:      r,
+				}, {
+					Type: store.ChangeDelete,
+					Key:  r.Key,
+					Old:  r,
+				}},
+		}
 		if row, err = c.EncodeCommit("log/7", commit); err != nil {
 			t.Fatal(err)
 		}

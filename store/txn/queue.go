@@ -9,8 +9,8 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 )
 
-// Queue collects concurrent transactions into groups. It has no goroutine: whoever gets the write lock first writes for all
-// who wait, and the others find their answer ready.
+// Queue collects concurrent transactions into groups. It has no goroutine: whoever gets the write
+// lock first writes for all who wait, and the others find their answer ready.
 type Queue struct {
 	write   func([]*Request)
 	max     int
@@ -30,13 +30,19 @@ type Request struct {
 	done   chan struct{}
 }
 
-// NewQueue makes a queue whose groups have at most limit transactions. write is called by one goroutine at a time.
+// NewQueue makes a queue whose groups have at most limit transactions. write is called by one
+// goroutine at a time.
 func NewQueue(limit int, write func([]*Request)) *Queue {
-	return &Queue{write: write, max: limit, closed: make(chan struct{}), writing: make(chan struct{}, 1)}
+	return &Queue{
+		write:   write,
+		max:     limit,
+		closed:  make(chan struct{}),
+		writing: make(chan struct{}, 1),
+	}
 }
 
-// Commit validates a transaction and returns when its group was written. Once a writer has it, ctx's end no longer takes it
-// back: write must not take for ever.
+// Commit validates a transaction and returns when its group was written. Once a writer has it,
+// ctx's end no longer takes it back: write must not take for ever.
 func (q *Queue) Commit(ctx context.Context, t store.Txn) (store.Result, error) {
 	if err := q.Check(ctx); err != nil {
 		return store.Result{}, err
@@ -105,8 +111,9 @@ func (q *Queue) lead(own *Request) {
 	}
 }
 
-// gather lets writers that were answered by the last group come back before the next one starts: without it, one early
-// bird would get a flush of its own, and all the others would wait for that. It ends as soon as nobody new comes.
+// gather lets writers that were answered by the last group come back before the next one starts:
+// without it, one early bird would get a flush of its own, and all the others would wait for that.
+// It ends as soon as nobody new comes.
 func (q *Queue) gather() {
 	for last := -1; ; {
 		q.mu.Lock()
@@ -151,7 +158,8 @@ func (q *Queue) Check(ctx context.Context) error {
 // Closed is closed by Close.
 func (q *Queue) Closed() <-chan struct{} { return q.closed }
 
-// Close refuses further transactions and waits for the group in flight. It says whether this call was the first.
+// Close refuses further transactions and waits for the group in flight. It says whether this call
+// was the first.
 func (q *Queue) Close() bool {
 	q.mu.Lock()
 	first := !q.ended

@@ -15,7 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Whoever waits while a group is written is written together, within the bound, and every one is answered once.
+// Whoever waits while a group is written is written together, within the bound, and every one is
+// answered once.
 func TestQueueGroups(t *testing.T) {
 	var groups []int
 	entered, proceed := make(chan struct{}), make(chan struct{})

@@ -1,23 +1,26 @@
-// Package txn is what both stores do with a transaction: pure functions without I/O and clock, and the queue that makes
-// groups of concurrent transactions.
+// Package txn is what both stores do with a transaction: pure functions without I/O and clock, and
+// the queue that makes groups of concurrent transactions.
 //
 // # Evaluation
 //
-// [Validate] refuses transactions that make no sense, whatever the store holds. [Needs] names what a transaction reads, so
-// that a store can fetch it at once. [Evaluate] runs the checks against a [State] and turns operations into changes: what
-// each resource is after the commit and was before. Operations that change nothing yield no change. Since both stores use
-// this one piece of code, they have one semantics.
+// [Validate] refuses transactions that make no sense, whatever the store holds. [Needs] names what
+// a transaction reads, so that a store can fetch it at once. [Evaluate] runs the checks against a
+// [State] and turns operations into changes: what each resource is after the commit and was before.
+// Operations that change nothing yield no change. Since both stores use this one piece of code,
+// they have one semantics.
 //
 // # Equality
 //
-// A Put changes something if the labels, the deterministic bytes of the spec, or the origin revision differ from what is
-// stored. Generation grows only if the spec differs. Status is compared by deterministic bytes.
+// A Put changes something if the labels, the deterministic bytes of the spec, or the origin
+// revision differ from what is stored. Generation grows only if the spec differs. Status is
+// compared by deterministic bytes.
 //
 // # Rows
 //
-// [Codec] turns resources and commits into rows and back. Specs of secret kinds are sealed with the resource's key as
-// context, in current rows and in the log alike. A row carries a checksum over its name and its bytes, so that damage, and
-// a row that moved to another place, is found when it is read.
+// [Codec] turns resources and commits into rows and back. Specs of secret kinds are sealed with the
+// resource's key as context, in current rows and in the log alike. A row carries a checksum over
+// its name and its bytes, so that damage, and a row that moved to another place, is found when it
+// is read.
 package txn
 
 import (
@@ -38,8 +41,8 @@ import (
 type State interface {
 	// Resource is nil if there is none.
 	Resource(key mesh.Key) *mesh.Resource
-	// KindRevision is that of the last change of spec or labels in a kind of a mesh, deletions included; 0 if there was
-	// none. Mesh "" is the kind in every mesh.
+	// KindRevision is that of the last change of spec or labels in a kind of a mesh, deletions
+	// included; 0 if there was none. Mesh "" is the kind in every mesh.
 	KindRevision(kind mesh.Kind, meshName string) uint64
 }
 
@@ -135,7 +138,8 @@ func invalid(format string, args ...any) error {
 }
 
 func sameType(want, got proto.Message) bool {
-	return got != nil && want.ProtoReflect().Descriptor() == got.ProtoReflect().Descriptor() && got.ProtoReflect().IsValid()
+	return got != nil && want.ProtoReflect().Descriptor() == got.ProtoReflect().Descriptor() &&
+		got.ProtoReflect().IsValid()
 }
 
 func checkKey(k mesh.Key) (*mesh.KindInfo, error) {
@@ -183,9 +187,11 @@ func Needs(t store.Txn) (keys []mesh.Key, kinds []KindRef) {
 	return keys, kinds
 }
 
-// Evaluate runs a valid transaction against state: a failed check is [*store.ConflictError]. Otherwise it returns the
-// changes of a commit at revision and time now, none if nothing changes, and the meta values to write.
-func Evaluate(state State, t store.Txn, revision uint64, now time.Time) ([]store.Change, []store.SetMeta, error) {
+// Evaluate runs a valid transaction against state: a failed check is [*store.ConflictError].
+// Otherwise it returns the changes of a commit at revision and time now, none if nothing changes,
+// and the meta values to write.
+func Evaluate(state State, t store.Txn, revision uint64,
+	now time.Time) ([]store.Change, []store.SetMeta, error) {
 	for _, c := range t.Checks {
 		switch c := c.(type) {
 		case store.KeyAt:
@@ -271,7 +277,8 @@ func entry[K comparable, V any](m map[K]*V, k K) *V {
 }
 
 // write makes the change of a Put, a PutStatus, or both, of one key.
-func write(state State, key mesh.Key, put *store.Put, status *store.PutStatus, revision uint64, now time.Time) (store.Change, bool) {
+func write(state State, key mesh.Key, put *store.Put, status *store.PutStatus, revision uint64,
+	now time.Time) (store.Change, bool) {
 	old := state.Resource(key)
 	if old == nil && put == nil {
 		return store.Change{}, false
@@ -286,7 +293,8 @@ func write(state State, key mesh.Key, put *store.Put, status *store.PutStatus, r
 		specDiffers := old == nil || !sameMessage(old.Spec, in.Spec)
 		spec = specDiffers || old.OriginRevision != in.OriginRevision || !maps.Equal(old.Labels, in.Labels)
 		if spec {
-			next.Labels, next.OriginRevision, next.Revision, next.Modified = in.Labels, in.OriginRevision, revision, now
+			next.Labels, next.OriginRevision, next.Revision, next.Modified = in.Labels, in.OriginRevision,
+				revision, now
 			if specDiffers {
 				next.Spec = in.Spec
 				next.Generation++
@@ -302,9 +310,19 @@ func write(state State, key mesh.Key, put *store.Put, status *store.PutStatus, r
 	}
 	switch {
 	case spec:
-		return store.Change{Type: store.ChangeSpec, Key: key, Resource: next, Old: old}, true
+		return store.Change{
+			Type:     store.ChangeSpec,
+			Key:      key,
+			Resource: next,
+			Old:      old,
+		}, true
 	case stat:
-		return store.Change{Type: store.ChangeStatus, Key: key, Resource: next, Old: old}, true
+		return store.Change{
+			Type:     store.ChangeStatus,
+			Key:      key,
+			Resource: next,
+			Old:      old,
+		}, true
 	}
 	return store.Change{}, false
 }

@@ -60,7 +60,11 @@ func (a *App) Start(t *testing.T) {
 	var p http.Protocols
 	p.SetHTTP1(true)
 	p.SetUnencryptedHTTP2(true)
-	a.server = &http.Server{Protocols: &p, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: a.MaxStreams}, Handler: http.HandlerFunc(a.serve)}
+	a.server = &http.Server{
+		Protocols: &p,
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: a.MaxStreams},
+		Handler:   http.HandlerFunc(a.serve),
+	}
 	s := a.server
 	a.serves.Go(func() { _ = s.Serve(l) })
 }
@@ -84,7 +88,8 @@ func (a *App) Stop() {
 	a.serves.Wait()
 }
 
-// StopAnswering leaves the address with a backlog that is full: whoever connects waits for ever. It holds until the test ends.
+// StopAnswering leaves the address with a backlog that is full: whoever connects waits for ever. It
+// holds until the test ends.
 func (a *App) StopAnswering(t *testing.T) {
 	t.Helper()
 	a.Stop()
@@ -98,7 +103,10 @@ func (a *App) StopAnswering(t *testing.T) {
 	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Bind(fd, &syscall.SockaddrInet4{Port: int(address.Port()), Addr: address.Addr().As4()}); err != nil {
+	if err := syscall.Bind(fd, &syscall.SockaddrInet4{
+		Port: int(address.Port()),
+		Addr: address.Addr().As4(),
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Listen(fd, 0); err != nil {
@@ -144,7 +152,13 @@ func (a *App) serve(w http.ResponseWriter, r *http.Request) {
 // Echo answers with what the request was when it came.
 func (a *App) Echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("content-type", "application/json")
-	_ = json.NewEncoder(w).Encode(Answer{Instance: a.name, Method: r.Method, Path: r.URL.RequestURI(), Host: r.Host, Header: r.Header})
+	_ = json.NewEncoder(w).Encode(Answer{
+		Instance: a.name,
+		Method:   r.Method,
+		Path:     r.URL.RequestURI(),
+		Host:     r.Host,
+		Header:   r.Header,
+	})
 }
 
 // accept says its name to every connection, and then what it hears.

@@ -41,7 +41,8 @@ type Spec struct {
 	// Protocol of its inbound; "http" if empty.
 	Protocol     string
 	Tags, Labels map[string]string
-	// Outbounds are its destinations, "SERVICE" or "MeshMultiZoneService/NAME", with ":PORT" if it is not [InboundPort].
+	// Outbounds are its destinations, "SERVICE" or "MeshMultiZoneService/NAME", with ":PORT" if it
+	// is not [InboundPort].
 	Outbounds []string
 	// Bare workloads have no sidecar.
 	Bare bool
@@ -65,13 +66,26 @@ func (w *World) Add(s Spec) *Workload {
 	if s.Protocol == "" {
 		s.Protocol = "http"
 	}
-	x := &Workload{Spec: s, Address: w.Address(), world: w, transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	x.client = &http.Client{Transport: x.transport, Timeout: Patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	x := &Workload{
+		Spec:      s,
+		Address:   w.Address(),
+		world:     w,
+		transport: &http.Transport{MaxIdleConnsPerHost: 64},
+	}
+	x.client = &http.Client{
+		Transport:     x.transport,
+		Timeout:       Patience,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
 	port := appPort
 	if s.Bare {
 		port = InboundPort
 	}
-	x.App = &App{name: s.Name, address: net.JoinHostPort(x.Address, strconv.Itoa(port)), tcp: s.Protocol == "tcp"}
+	x.App = &App{
+		name:    s.Name,
+		address: net.JoinHostPort(x.Address, strconv.Itoa(port)),
+		tcp:     s.Protocol == "tcp",
+	}
 	x.Start(w.t)
 	w.t.Cleanup(x.Stop)
 	w.t.Cleanup(x.transport.CloseIdleConnections)
@@ -99,8 +113,10 @@ func (w *World) dataplaneToken(name string) (string, error) {
 func (w *World) Ingress(zoneName string) {
 	w.t.Helper()
 	address := w.Address()
-	w.envoy(zoneName, ".ingress", "ingress", fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
-		address, ingressPort, address, ingressPort), w.zoneToken(zoneName))
+	w.envoy(zoneName, ".ingress", "ingress",
+
+		fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
+			address, ingressPort, address, ingressPort), w.zoneToken(zoneName))
 }
 
 // document is the Dataplane.
@@ -126,10 +142,13 @@ func (x *Workload) document() string {
 			name = n
 			port, _ = strconv.Atoi(p)
 		}
-		outbounds = append(outbounds, object{"address": x.Address, "port": outboundPort + i, "backendRef": object{"kind": kind, "name": name, "port": port}})
+		outbounds = append(outbounds,
+			object{"address": x.Address, "port": outboundPort + i,
+				"backendRef": object{"kind": kind, "name": name, "port": port}})
 	}
 	networking["outbound"] = outbounds
-	doc, _ := json.Marshal(object{"type": "Dataplane", "mesh": mesh.DefaultMesh, "name": x.Name, "labels": x.Labels, "networking": networking})
+	doc, _ := json.Marshal(object{"type": "Dataplane", "mesh": mesh.DefaultMesh, "name": x.Name,
+		"labels": x.Labels, "networking": networking})
 	return string(doc)
 }
 
@@ -139,7 +158,11 @@ func (x *Workload) Remove(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	c := x.world.zones[x.Zone].client
-	revision, err := c.Delete(ctx, mesh.Key{Kind: mesh.KindDataplane, Mesh: mesh.DefaultMesh, Name: x.Name}, client.DeleteOptions{})
+	revision, err := c.Delete(ctx, mesh.Key{
+		Kind: mesh.KindDataplane,
+		Mesh: mesh.DefaultMesh,
+		Name: x.Name,
+	}, client.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +197,8 @@ type Result struct {
 }
 
 func (r Result) String() string {
-	return fmt.Sprintf("status %d from %q after %s %q, error %v", r.Status, r.Answer.Instance, r.Took.Round(time.Millisecond), r.Body[:min(len(r.Body), 160)], r.Err)
+	return fmt.Sprintf("status %d from %q after %s %q, error %v", r.Status, r.Answer.Instance,
+		r.Took.Round(time.Millisecond), r.Body[:min(len(r.Body), 160)], r.Err)
 }
 
 // To is the address of the workload's outbound to a destination.
@@ -237,8 +261,8 @@ func (x *Workload) Many(n, atOnce int, one func(i int) Result) []Result {
 	return out
 }
 
-// Connect opens a TCP connection to a destination and gives the name of who answers; empty if it is closed before. The connection
-// stays open until close.
+// Connect opens a TCP connection to a destination and gives the name of who answers; empty if it is
+// closed before. The connection stays open until close.
 func (x *Workload) Connect(destination string) (who string, closing func()) {
 	c, err := net.DialTimeout("tcp", x.To(destination), Patience)
 	if err != nil {
@@ -295,8 +319,16 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b, err := bootstrap.Build(bootstrap.Config{NodeID: nodeID, ProxyType: kind, Resource: document, Host: host, Port: uint32(port),
-		CA: p.server.CAPEM, TokenFile: w.file("token", []byte(token)), AdminSocket: filepath.Join(dir, "admin.sock")})
+	b, err := bootstrap.Build(bootstrap.Config{
+		NodeID:      nodeID,
+		ProxyType:   kind,
+		Resource:    document,
+		Host:        host,
+		Port:        uint32(port),
+		CA:          p.server.CAPEM,
+		TokenFile:   w.file("token", []byte(token)),
+		AdminSocket: filepath.Join(dir, "admin.sock"),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -304,8 +336,10 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	// One worker, so that turns and buckets are one; a short drain, so that what a new listener says holds soon.
-	cmd := exec.Command(envoy(), "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id", "--concurrency", "1", "--log-level", "error",
+	// One worker, so that turns and buckets are one; a short drain, so that what a new listener
+	// says holds soon.
+	cmd := exec.Command(envoy(), "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id",
+		"--concurrency", "1", "--log-level", "error",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	cmd.Stderr = &logWriter{t: w.t, name: nodeID}
 	if err := cmd.Start(); err != nil {

@@ -52,14 +52,19 @@ type runner interface {
 	Ready() <-chan struct{}
 }
 
-// Start makes a world that ends with the test: of one zone, standalone; of several, with a global. Without an Envoy the test
-// is skipped.
+// Start makes a world that ends with the test: of one zone, standalone; of several, with a global.
+// Without an Envoy the test is skipped.
 func Start(t *testing.T, zones ...string) *World {
 	t.Helper()
 	if envoy() == "" {
 		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
 	}
-	w := &World{t: t, network: network(t), next: 9, zones: map[string]*part{}}
+	w := &World{
+		t:       t,
+		network: network(t),
+		next:    9,
+		zones:   map[string]*part{},
+	}
 	st, err := embedded.Open(embedded.Config{InMemory: true})
 	if err != nil {
 		t.Fatal(err)
@@ -68,7 +73,15 @@ func Start(t *testing.T, zones ...string) *World {
 	log := zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel))
 	if len(zones) == 1 {
 		p := &part{server: certificate(t)}
-		p.zone, err = zone.New(zone.Config{Name: zones[0], Store: st, Server: p.server, Instance: zones[0], XDSAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Logger: log})
+		p.zone, err = zone.New(zone.Config{
+			Name:     zones[0],
+			Store:    st,
+			Server:   p.server,
+			Instance: zones[0],
+			XDSAddr:  "127.0.0.1:0",
+			APIAddr:  "127.0.0.1:0",
+			Logger:   log,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -76,7 +89,14 @@ func Start(t *testing.T, zones ...string) *World {
 		w.zones[zones[0]], w.top, w.tokens = p, p.client, p.zone.Tokens()
 		return w
 	}
-	g, err := global.New(global.Config{Store: st, Server: certificate(t), Instance: "global", APIAddr: "127.0.0.1:0", KDSAddr: "127.0.0.1:0", Logger: log})
+	g, err := global.New(global.Config{
+		Store:    st,
+		Server:   certificate(t),
+		Instance: "global",
+		APIAddr:  "127.0.0.1:0",
+		KDSAddr:  "127.0.0.1:0",
+		Logger:   log,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,8 +108,17 @@ func Start(t *testing.T, zones ...string) *World {
 		}
 		t.Cleanup(func() { _ = zoneStore.Close() })
 		p := &part{server: certificate(t)}
-		p.zone, err = zone.New(zone.Config{Name: name, GlobalURL: "grpcs://" + g.Addresses()[global.KDS], TokenFile: w.file("zone-token", []byte(w.zoneToken(name))),
-			Store: zoneStore, Server: p.server, Instance: name, XDSAddr: "127.0.0.1:0", APIAddr: "127.0.0.1:0", Logger: log})
+		p.zone, err = zone.New(zone.Config{
+			Name:      name,
+			GlobalURL: "grpcs://" + g.Addresses()[global.KDS],
+			TokenFile: w.file("zone-token", []byte(w.zoneToken(name))),
+			Store:     zoneStore,
+			Server:    p.server,
+			Instance:  name,
+			XDSAddr:   "127.0.0.1:0",
+			APIAddr:   "127.0.0.1:0",
+			Logger:    log,
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +187,10 @@ func (w *World) run(r runner, api string) *client.Client {
 
 func (w *World) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.tokens.IssueZone(context.Background(), tokens.ZoneClaims{Zone: name, Scope: []string{"cp", "ingress"}}, time.Hour)
+	token, err := w.tokens.IssueZone(context.Background(), tokens.ZoneClaims{
+		Zone:  name,
+		Scope: []string{"cp", "ingress"},
+	}, time.Hour)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -180,8 +212,9 @@ func (w *World) Address() string {
 	return fmt.Sprintf("%s.%d", w.network, w.next)
 }
 
-// Apply writes YAML documents at the top, as `meridian apply --wait` does, and returns their keys and warnings when every
-// proxy has taken them. At the end of the test everything is as it was before.
+// Apply writes YAML documents at the top, as `meridian apply --wait` does, and returns their keys
+// and warnings when every proxy has taken them. At the end of the test everything is as it was
+// before.
 func (w *World) Apply(t *testing.T, text string) ([]mesh.Key, []string) {
 	t.Helper()
 	return w.apply(t, w.top, "", text)
@@ -193,7 +226,8 @@ func (w *World) ApplyAt(t *testing.T, zoneName, text string) ([]mesh.Key, []stri
 	return w.apply(t, w.zones[zoneName].client, zoneName, text)
 }
 
-func (w *World) apply(t *testing.T, c *client.Client, zoneName, text string) (keys []mesh.Key, warnings []string) {
+func (w *World) apply(t *testing.T, c *client.Client,
+	zoneName, text string) (keys []mesh.Key, warnings []string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()

@@ -12,10 +12,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Environment names the variable with the URL of a server to use; its user must be allowed to create databases.
+// Environment names the variable with the URL of a server to use; its user must be allowed to
+// create databases.
 const Environment = "MERIDIAN_TEST_POSTGRES_URL"
 
-// shared is the test process's server. It is the one thing here that outlives a test, for starting a server takes seconds.
+// shared is the test process's server. It is the one thing here that outlives a test, for starting
+// a server takes seconds.
 var shared struct {
 	sync.Mutex
 	server *server
@@ -23,8 +25,8 @@ var shared struct {
 	err    error
 }
 
-// New makes an empty database for a test and returns its URL; the database is dropped at the end of the test. It fails the
-// test if there is no server to be had, and says what to install.
+// New makes an empty database for a test and returns its URL; the database is dropped at the end of
+// the test. It fails the test if there is no server to be had, and says what to install.
 func New(t testing.TB) string {
 	t.Helper()
 	admin, err := adminURL()

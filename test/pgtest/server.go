@@ -21,10 +21,14 @@ import (
 const startTimeout = 60 * time.Second
 
 // errNoServer says what to install.
-var errNoServer = errors.New("no PostgreSQL server binaries (initdb, postgres) in PATH or /usr/lib/postgresql/*/bin: " +
-	"install the Debian package postgresql (apt-get install postgresql), or set MERIDIAN_TEST_POSTGRES_URL to a server's URL")
+var errNoServer = errors.New("no PostgreSQL server binaries (initdb, postgres) in PATH or " +
+	"/usr/lib/postgresql/*/bin: " +
+	"install the Debian package postgresql (apt-get install postgresql), or set " +
+	"MERIDIAN_TEST_POSTGRES_URL to " +
+	"a server's URL")
 
-// Start starts a throwaway server whose data is in dir, making the data if dir has none. stop ends it and keeps the data.
+// Start starts a throwaway server whose data is in dir, making the data if dir has none. stop ends
+// it and keeps the data.
 func Start(dir string) (databaseURL string, stop func(), err error) {
 	s, err := startServer(dir)
 	if err != nil {
@@ -68,11 +72,14 @@ func startServer(dir string) (*server, error) {
 	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8",
+		cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A",
+			"trust", "-E", "UTF8",
 			"--locale=C", "--no-sync")
 		cmd.Dir, cmd.SysProcAttr = dir, attributes(cred)
 		if out, err := cmd.CombinedOutput(); errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("initdb: %w: the user postgres must be able to enter every folder above %s; use another directory", err, dir)
+			return nil, fmt.Errorf("initdb: %w: the user postgres must be able to enter every "+
+				"folder above %s; "+
+				"use another directory", err, dir)
 		} else if err != nil {
 			return nil, fmt.Errorf("initdb: %w: %s", err, out)
 		}
@@ -92,8 +99,10 @@ func startServer(dir string) (*server, error) {
 		return nil, err
 	}
 	defer func() { _ = logFile.Close() }()
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.socket, "-c", "listen_addresses=", "-c", "fsync=off",
-		"-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "autovacuum_naptime=10s")
+	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.socket, "-c", "listen_addresses=",
+		"-c", "fsync=off",
+		"-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c",
+		"autovacuum_naptime=10s")
 	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = dir, attributes(cred), logFile, logFile
 	if err := cmd.Start(); err != nil {
 		return nil, err
@@ -184,7 +193,8 @@ func credential() (*syscall.Credential, error) {
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres to run it as: %w", err)
+		return nil, fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres to "+
+			"run it as: %w", err)
 	}
 	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
 	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)

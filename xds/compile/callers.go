@@ -8,12 +8,17 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Some policies of an inbound say different things about different callers (traffic-policies 1.10). Each has its own list
-// of conditions, most specific first, of which the first that fits holds. A request takes one route, so the lists are
-// crossed: a route for each combination that a caller can meet.
+// Some policies of an inbound say different things about different callers (traffic-policies 1.10).
+// Each has its own list of conditions, most specific first, of which the first that fits holds. A
+// request takes one route, so the lists are crossed: a route for each combination that a caller can
+// meet.
 
 func identityMatch(m *meshv1.Match) ir.IdentityMatch {
-	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
+	return ir.IdentityMatch{
+		SpiffeID: m.GetSpiffeId().GetValue(),
+		Prefix:   m.GetSpiffeId().GetType() == "Prefix",
+		SNI:      m.GetSni().GetValue(),
+	}
 }
 
 // Caller is what holds for requests by callers that fit all of Matches. The first that fits counts.
@@ -28,9 +33,10 @@ type callerRule struct {
 	apply func(route *ir.RoutePolicy)
 }
 
-// crossCallers crosses the list with the rules of one more kind. The first Caller that fits has what the first that fits
-// of each list says. The last Caller of both the list and the result has no conditions. A combination that an earlier
-// one covers is left out: conditions that contain one another add none.
+// crossCallers crosses the list with the rules of one more kind. The first Caller that fits has
+// what the first that fits of each list says. The last Caller of both the list and the result has
+// no conditions. A combination that an earlier one covers is left out: conditions that contain one
+// another add none.
 func crossCallers(list []Caller, rules []callerRule) []Caller {
 	var out []Caller
 	for _, c := range list {
@@ -40,7 +46,8 @@ func crossCallers(list []Caller, rules []callerRule) []Caller {
 				n.Matches = both(c.Matches, r.match)
 				r.apply(&n.Route)
 			}
-			if meets(n.Matches) && !slices.ContainsFunc(out, func(o Caller) bool { return covers(o.Matches, n.Matches) }) {
+			if meets(n.Matches) &&
+				!slices.ContainsFunc(out, func(o Caller) bool { return covers(o.Matches, n.Matches) }) {
 				out = append(out, n)
 			}
 		}
@@ -74,7 +81,8 @@ func both(list []ir.IdentityMatch, m ir.IdentityMatch) []ir.IdentityMatch {
 	if covers([]ir.IdentityMatch{m}, list) && len(list) > 0 {
 		return list
 	}
-	return append(slices.DeleteFunc(slices.Clone(list), func(o ir.IdentityMatch) bool { return fits(o, m) }), m)
+	return append(slices.DeleteFunc(slices.Clone(list), func(o ir.IdentityMatch) bool { return fits(o, m) }),
+		m)
 }
 
 // meets says that a caller can fit all: it can have several identities, but names one server.

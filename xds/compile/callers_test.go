@@ -14,8 +14,8 @@ import (
 func exactly(id string) ir.IdentityMatch { return ir.IdentityMatch{SpiffeID: id} }
 func below(id string) ir.IdentityMatch   { return ir.IdentityMatch{SpiffeID: id, Prefix: true} }
 
-// TestCallersCross: whatever a caller presents, the first row that it fits says what the first fitting condition of each
-// list says.
+// TestCallersCross: whatever a caller presents, the first row that it fits says what the first
+// fitting condition of each list says.
 func TestCallersCross(t *testing.T) {
 	ids := []string{"spiffe://d/a", "spiffe://d/a/b", "spiffe://d/a/b/c", "spiffe://d/x"}
 	var conditions []ir.IdentityMatch
@@ -41,11 +41,17 @@ func TestCallersCross(t *testing.T) {
 	var people []caller
 	for i, a := range append(ids, "spiffe://other") {
 		for _, b := range append(ids[:i:i], a) {
-			people = append(people, caller{[]string{a, b}, ""}, caller{[]string{a, b}, "n"}, caller{[]string{a, b}, "m"})
+			people = append(people, caller{[]string{a, b}, ""}, caller{[]string{a, b}, "n"},
+				caller{[]string{a, b}, "m"})
 		}
 	}
 	presents := func(c caller, m ir.IdentityMatch) bool {
-		return slices.ContainsFunc(c.uris, func(u string) bool { return fits(m, ir.IdentityMatch{SpiffeID: u, SNI: c.sni}) })
+		return slices.ContainsFunc(c.uris, func(u string) bool {
+			return fits(m, ir.IdentityMatch{
+				SpiffeID: u,
+				SNI:      c.sni,
+			})
+		})
 	}
 	// A fixed walk over pairs of subsets: enough to meet every relation between two conditions.
 	for a := 0; a < 1<<len(conditions); a += 3 {
@@ -62,15 +68,18 @@ func TestCallersCross(t *testing.T) {
 		for _, c := range people {
 			var wantTimeout time.Duration
 			var wantLimit uint32
-			if i := slices.IndexFunc(timeouts, func(x callerTimeout) bool { return presents(c, x.match) }); i >= 0 {
+			if i := slices.IndexFunc(timeouts,
+				func(x callerTimeout) bool { return presents(c, x.match) }); i >= 0 {
 				wantTimeout = time.Duration(i + 1)
 			}
-			if i := slices.IndexFunc(limits, func(x callerLimit) bool { return presents(c, x.match) }); i >= 0 {
+			if i := slices.IndexFunc(limits,
+				func(x callerLimit) bool { return presents(c, x.match) }); i >= 0 {
 				wantLimit = uint32(i + 1)
 			}
 			gotTimeout, gotLimit := firstFor(rows, func(m ir.IdentityMatch) bool { return presents(c, m) })
 			if gotTimeout != wantTimeout || gotLimit != wantLimit {
-				t.Fatalf("lists %v and %v: %v meets timeout %d and limit %d, want %d and %d\n%+v", subset(a), subset(b), c, gotTimeout, gotLimit, wantTimeout, wantLimit, rows)
+				t.Fatalf("lists %v and %v: %v meets timeout %d and limit %d, want %d and %d\n%+v", subset(a),
+					subset(b), c, gotTimeout, gotLimit, wantTimeout, wantLimit, rows)
 			}
 		}
 	}
@@ -78,7 +87,8 @@ func TestCallersCross(t *testing.T) {
 
 // Conditions that contain one another need no more routes than there are conditions.
 func TestCallersAreFew(t *testing.T) {
-	rows := cross([]callerTimeout{{exactly("spiffe://d/a"), ir.RouteTimeouts{Request: 1}}, {below("spiffe://d"), ir.RouteTimeouts{Request: 2}}},
+	rows := cross([]callerTimeout{{exactly("spiffe://d/a"), ir.RouteTimeouts{Request: 1}},
+		{below("spiffe://d"), ir.RouteTimeouts{Request: 2}}},
 		[]callerLimit{{exactly("spiffe://d/a"), 1}, {below("spiffe://d"), 2}})
 	var got []string
 	for _, r := range rows {
@@ -106,7 +116,9 @@ type callerLimit struct {
 func cross(timeouts []callerTimeout, limits []callerLimit) []Caller {
 	var first, second []callerRule
 	for _, l := range limits {
-		first = append(first, callerRule{l.match, func(r *ir.RoutePolicy) { r.Limit = ir.Share(ir.RequestLimit{Rate: ir.Rate{Num: l.num}}) }})
+		first = append(first,
+			callerRule{l.match,
+				func(r *ir.RoutePolicy) { r.Limit = ir.Share(ir.RequestLimit{Rate: ir.Rate{Num: l.num}}) }})
 	}
 	for _, t := range timeouts {
 		second = append(second, callerRule{t.match, func(r *ir.RoutePolicy) { r.Timeouts = t.route }})

@@ -24,9 +24,12 @@ func TestWeigh(t *testing.T) {
 		remotes []Remote
 		want    map[string]uint32 // total weight of a zone's usable addresses
 	}{
-		{"as many as there are healthy", []Remote{{"a", 3, in("a", 0)}, {"b", 1, in("b", 0)}}, map[string]uint32{"a": 3, "b": 1}},
-		{"addresses share", []Remote{{"a", 3, in("a", 0, 0)}, {"b", 2, in("b", 0, 0, 0)}}, map[string]uint32{"a": 18, "b": 12}},
-		{"lost addresses take no share", []Remote{{"a", 3, in("a", 0, ir.Unhealthy)}, {"b", 2, in("b", 0)}}, map[string]uint32{"a": 3, "b": 2}},
+		{"as many as there are healthy", []Remote{{"a", 3, in("a", 0)}, {"b", 1, in("b", 0)}},
+			map[string]uint32{"a": 3, "b": 1}},
+		{"addresses share", []Remote{{"a", 3, in("a", 0, 0)}, {"b", 2, in("b", 0, 0, 0)}},
+			map[string]uint32{"a": 18, "b": 12}},
+		{"lost addresses take no share", []Remote{{"a", 3, in("a", 0, ir.Unhealthy)}, {"b", 2, in("b", 0)}},
+			map[string]uint32{"a": 3, "b": 2}},
 		{"all lost: the last resort", []Remote{{"a", 3, in("a", ir.Unhealthy)}}, map[string]uint32{"a": 3}},
 		{"nobody healthy, or no way in", []Remote{{"a", 0, in("a", 0)}, {"b", 5, nil}}, map[string]uint32{}},
 	} {
@@ -38,7 +41,9 @@ func TestWeigh(t *testing.T) {
 				}
 				lost := e.Health != ir.Healthy
 				usable := slices.ContainsFunc(tc.remotes, func(r Remote) bool {
-					return r.Zone == e.Zone && slices.ContainsFunc(r.Ingresses, func(i ir.Endpoint) bool { return i.Health == ir.Healthy })
+					return r.Zone == e.Zone &&
+						slices.ContainsFunc(r.Ingresses,
+							func(i ir.Endpoint) bool { return i.Health == ir.Healthy })
 				})
 				if !lost || !usable {
 					got[e.Zone] += e.Weight
@@ -58,7 +63,10 @@ func TestRewriteSlashes(t *testing.T) {
 		{"/v1/", "/v2/", "/v2", "/v2/"},
 		{"/v1", "", "/", "/"},
 	} {
-		m := &meshv1.MeshHTTPRoute_RouteMatch{Path: &meshv1.MeshHTTPRoute_PathMatch{Type: "PathPrefix", Value: tc.match}}
+		m := &meshv1.MeshHTTPRoute_RouteMatch{Path: &meshv1.MeshHTTPRoute_PathMatch{
+			Type:  "PathPrefix",
+			Value: tc.match,
+		}}
 		rewrite := &meshv1.MeshHTTPRoute_PathRewrite{Type: "ReplacePrefixMatch", ReplacePrefixMatch: &tc.to}
 		list := paths(m)
 		if len(list) != 2 {
@@ -67,7 +75,8 @@ func TestRewriteSlashes(t *testing.T) {
 		exact, below := ir.Route{Match: list[0]}, ir.Route{Match: list[1]}
 		setRewrite(&exact, m, rewrite)
 		setRewrite(&below, m, rewrite)
-		if exact.ReplacePath == nil || *exact.ReplacePath != tc.exact || below.ReplacePrefix == nil || *below.ReplacePrefix != tc.below {
+		if exact.ReplacePath == nil || *exact.ReplacePath != tc.exact || below.ReplacePrefix == nil ||
+			*below.ReplacePrefix != tc.below {
 			t.Errorf("%s to %q: %v, %v", tc.match, tc.to, exact, below)
 		}
 	}
@@ -93,10 +102,23 @@ func TestMillionths(t *testing.T) {
 // TestNames: one address that is no IP is nobody's endpoint, and the others stay.
 func TestNames(t *testing.T) {
 	dp := func(address string) *Instance {
-		return NewInstance(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "z", Name: address}, Spec: &meshv1.Dataplane{
-			Networking: &meshv1.Dataplane_Networking{Address: address, Inbound: []*meshv1.Dataplane_Inbound{{Port: 80, Tags: map[string]string{mesh.TagService: "s"}}}}}}, nil)
+		return NewInstance(&mesh.Resource{
+			Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "z", Name: address},
+			Spec: &meshv1.Dataplane{
+				Networking: &meshv1.Dataplane_Networking{
+					Address: address,
+					Inbound: []*meshv1.Dataplane_Inbound{{
+						Port: 80,
+						Tags: map[string]string{mesh.TagService: "s"},
+					}},
+				}},
+		}, nil)
 	}
-	got := LocalEndpoints(&meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: "s"}}, Port{Number: 80, TargetNumber: 80},
+	got := LocalEndpoints(
+		&meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: "s"}}, Port{
+			Number:       80,
+			TargetNumber: 80,
+		},
 		[]*Instance{dp("host.example"), dp("localhost"), dp("::1"), dp("10.0.0.1")}, Locality{})
 	var addresses []string
 	for _, e := range got {
@@ -107,23 +129,34 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// TestSelectorFindsItsOwn: whatever a selector asks for, the range that a proxy is looked up by and the range that the
-// proxies are looked up by are two ends of the same pair.
+// TestSelectorFindsItsOwn: whatever a selector asks for, the range that a proxy is looked up by and
+// the range that the proxies are looked up by are two ends of the same pair.
 func TestSelectorFindsItsOwn(t *testing.T) {
-	dp := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "z", Name: "d"}, Labels: map[string]string{"app": "x"},
-		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1", Inbound: []*meshv1.Dataplane_Inbound{
-			{Port: 80, Tags: map[string]string{mesh.TagService: "s", "version": "1"}}}}}}
+	dp := &mesh.Resource{
+		Key:    mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "z", Name: "d"},
+		Labels: map[string]string{"app": "x"},
+		Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+			Address: "10.0.0.1",
+			Inbound: []*meshv1.Dataplane_Inbound{
+				{Port: 80, Tags: map[string]string{mesh.TagService: "s", "version": "1"}}},
+		}},
+	}
 	for name, sel := range map[string]*meshv1.MeshService_Selector{
-		"tag":         {DataplaneTags: map[string]string{mesh.TagService: "s"}},
-		"tags":        {DataplaneTags: map[string]string{"version": "1", mesh.TagZone: "z"}},
-		"zone alone":  {DataplaneTags: map[string]string{mesh.TagZone: "z"}},
-		"label":       {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": "x"}}},
+		"tag":        {DataplaneTags: map[string]string{mesh.TagService: "s"}},
+		"tags":       {DataplaneTags: map[string]string{"version": "1", mesh.TagZone: "z"}},
+		"zone alone": {DataplaneTags: map[string]string{mesh.TagZone: "z"}},
+
+		"label": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": "x"}}},
+
 		"synthesised": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{mesh.LabelZone: "z"}}},
 		"every":       {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{}},
 		"name":        {DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "d"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			svc := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Zone: "z", Name: "svc"}, Spec: &meshv1.MeshService{Selector: sel}}
+			svc := &mesh.Resource{
+				Key:  mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Zone: "z", Name: "svc"},
+				Spec: &meshv1.MeshService{Selector: sel},
+			}
 			rd := memory{}
 			rd.add(dp)
 			rd.add(svc)

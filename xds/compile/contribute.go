@@ -9,8 +9,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// OutboundConf is what all policies together say about a port of a destination, by the part of the output that they
-// change. It is comparable: proxies to which different policies say the same share the result.
+// OutboundConf is what all policies together say about a port of a destination, by the part of the
+// output that they change. It is comparable: proxies to which different policies say the same share
+// the result.
 type OutboundConf struct {
 	Cluster   ir.ClusterPolicy
 	Endpoints ir.EndpointPolicy
@@ -26,12 +27,14 @@ type Causes struct {
 // toKind is a kind of policy with entries of "to".
 type toKind struct {
 	kind mesh.Kind
-	// apply writes all fields that are this kind's, and no others, from the merged entries; with a zero Effective it
-	// writes what holds without a policy. It keeps no state and changes nothing in place.
+	// apply writes all fields that are this kind's, and no others, from the merged entries; with a
+	// zero Effective it writes what holds without a policy. It keeps no state and changes nothing
+	// in place.
 	apply func(e policy.Effective, p Port, out *OutboundConf)
 }
 
-// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the later wins.
+// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the
+// later wins.
 var toKinds = []toKind{
 	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
 	{mesh.KindMeshTimeout, timeoutTo},
@@ -43,12 +46,14 @@ var toKinds = []toKind{
 // inboundKind is a kind of policy with "from" or "rules".
 type inboundKind struct {
 	kind mesh.Kind
-	// merged kinds are merged in order of priority, and apply gets the result; the others' policies all count.
+	// merged kinds are merged in order of priority, and apply gets the result; the others' policies
+	// all count.
 	merged bool
 	// apply writes what holds for all callers, also if no policy of the kind selects the inbound.
 	apply func(c InboundContext, out *InboundConf)
-	// caller writes, over what holds for all callers, what holds for the callers of one match; false if the rule says
-	// nothing that depends on them. It is nil if the kind knows no difference, as all that are not merged.
+	// caller writes, over what holds for all callers, what holds for the callers of one match;
+	// false if the rule says nothing that depends on them. It is nil if the kind knows no
+	// difference, as all that are not merged.
 	caller func(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool
 }
 
@@ -64,8 +69,18 @@ type InboundContext struct {
 // inboundKinds are in the order of mesh.PolicyInfo.Order.
 var inboundKinds = []inboundKind{
 	{kind: mesh.KindMeshFaultInjection, apply: faultInbound},
-	{kind: mesh.KindMeshRateLimit, merged: true, apply: limitInbound, caller: limitCaller},
-	{kind: mesh.KindMeshTimeout, merged: true, apply: timeoutInbound, caller: timeoutCaller},
+	{
+		kind:   mesh.KindMeshRateLimit,
+		merged: true,
+		apply:  limitInbound,
+		caller: limitCaller,
+	},
+	{
+		kind:   mesh.KindMeshTimeout,
+		merged: true,
+		apply:  timeoutInbound,
+		caller: timeoutCaller,
+	},
 	{kind: mesh.KindMeshTrafficPermission, apply: permissionInbound},
 	{kind: mesh.KindMeshCircuitBreaker, merged: true, apply: breakerInbound},
 }
@@ -75,8 +90,8 @@ func IsOutboundConf(k mesh.Kind) bool {
 	return slices.ContainsFunc(toKinds, func(t toKind) bool { return t.kind == k })
 }
 
-// ConcernsCalls says that policies of the kind can change what a proxy does with requests that it sends. Some have "to"
-// for builtin gateways alone.
+// ConcernsCalls says that policies of the kind can change what a proxy does with requests that it
+// sends. Some have "to" for builtin gateways alone.
 func ConcernsCalls(k mesh.Kind) bool {
 	info, ok := mesh.Lookup(k)
 	return ok && info.Policy != nil && info.Policy.HasTo && (IsOutboundConf(k) || !IsInboundConf(k))
@@ -105,7 +120,8 @@ func addCauses(keys []mesh.Key, origins []policy.Origin) []mesh.Key {
 	return slices.Compact(keys)
 }
 
-// NewOutboundConf merges the policies that select a proxy, ascending and of any kinds, for a port of a destination.
+// NewOutboundConf merges the policies that select a proxy, ascending and of any kinds, for a port
+// of a destination.
 func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (OutboundConf, Causes) {
 	var out OutboundConf
 	var why Causes
@@ -141,20 +157,27 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 
 // Survey is what a set of policies says beyond one destination.
 type Survey struct {
-	// Attached says that some are about MeshHTTPRoutes. Mostly none is, and then routes need not look at other policies.
+	// Attached says that some are about MeshHTTPRoutes. Mostly none is, and then routes need not
+	// look at other policies.
 	Attached bool
-	// CallerTags are the tags of callers that decide where they go, ShownTags those of endpoints that decide so. Sorted.
+	// CallerTags are the tags of callers that decide where they go, ShownTags those of endpoints
+	// that decide so. Sorted.
 	CallerTags, ShownTags []string
 }
 
 // NewSurvey reads the policies of a proxy.
 func NewSurvey(policies []*mesh.Resource) Survey {
-	return Survey{Attached: slices.ContainsFunc(policies, attached), CallerTags: AffinityTags(policies), ShownTags: omittedTags(policies)}
+	return Survey{
+		Attached:   slices.ContainsFunc(policies, attached),
+		CallerTags: AffinityTags(policies),
+		ShownTags:  omittedTags(policies),
+	}
 }
 
 // Equal says that nothing differs.
 func (s Survey) Equal(o Survey) bool {
-	return s.Attached == o.Attached && slices.Equal(s.CallerTags, o.CallerTags) && slices.Equal(s.ShownTags, o.ShownTags)
+	return s.Attached == o.Attached && slices.Equal(s.CallerTags, o.CallerTags) &&
+		slices.Equal(s.ShownTags, o.ShownTags)
 }
 
 func attached(p *mesh.Resource) bool {
@@ -163,9 +186,11 @@ func attached(p *mesh.Resource) bool {
 	})
 }
 
-// RouteConf is base with what policies say about a MeshHTTPRoute itself, of whose destination base is. A kind that has an
-// entry about the route speaks for it alone: what it says of the destination does not count (traffic-policies 1.9).
-func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port, base ir.RoutePolicy) (ir.RoutePolicy, []mesh.Key) {
+// RouteConf is base with what policies say about a MeshHTTPRoute itself, of whose destination base
+// is. A kind that has an entry about the route speaks for it alone: what it says of the destination
+// does not count (traffic-policies 1.9).
+func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
+	base ir.RoutePolicy) (ir.RoutePolicy, []mesh.Key) {
 	dest := policy.Destination{Key: route.Key, Labels: route.Labels}
 	out := OutboundConf{Route: base}
 	var why []mesh.Key
@@ -178,8 +203,8 @@ func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port, base ir.
 	return out.Route, why
 }
 
-// InboundConf is what policies say about an inbound; the same for all inbounds that the same policies select. Compare two
-// with [InboundConf.Equal].
+// InboundConf is what policies say about an inbound; the same for all inbounds that the same
+// policies select. Compare two with [InboundConf.Equal].
 type InboundConf struct {
 	// Cluster is the local workload's.
 	Cluster  ir.ClusterPolicy
@@ -221,7 +246,9 @@ func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
 		for _, c := range merged[i].Conditioned {
 			// Without an identity it is about zone proxies.
 			if probe := out.Route; c.Match.GetSpiffeId() != nil && k.caller(merged[i], c, &probe) {
-				rules = append(rules, callerRule{identityMatch(c.Match), func(route *ir.RoutePolicy) { k.caller(merged[i], c, route) }})
+				rules = append(rules,
+					callerRule{identityMatch(c.Match),
+						func(route *ir.RoutePolicy) { k.caller(merged[i], c, route) }})
 			}
 		}
 		out.Callers = crossCallers(out.Callers, rules)

@@ -29,7 +29,8 @@ func TestEveryKindContributes(t *testing.T) {
 		if info.Policy == nil {
 			continue
 		}
-		routes := info.Kind == mesh.KindMeshHTTPRoute || info.Kind == mesh.KindMeshTCPRoute // they make routes: the engine reads them
+		routes := info.Kind == mesh.KindMeshHTTPRoute ||
+			info.Kind == mesh.KindMeshTCPRoute // they make routes: the engine reads them
 		if inbound := info.Policy.HasFrom || info.Policy.HasRules; inbound != IsInboundConf(info.Kind) {
 			t.Errorf("%s has from or rules: %t, an inbound row: %t", info.Kind, inbound, !inbound)
 		}

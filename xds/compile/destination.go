@@ -12,8 +12,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Ref is one port of a destination. It is comparable and the name of most things: its KRI is the name of the cluster,
-// its endpoints, its listener and its routes.
+// Ref is one port of a destination. It is comparable and the name of most things: its KRI is the
+// name of the cluster, its endpoints, its listener and its routes.
 type Ref struct {
 	Key mesh.Key
 	// Section is the port's name.
@@ -33,7 +33,8 @@ type Port struct {
 	TargetName   string
 }
 
-// Destination is a MeshService or a MeshMultiZoneService as callers see it. Compare two with [Destination.Equal].
+// Destination is a MeshService or a MeshMultiZoneService as callers see it. Compare two with
+// [Destination.Equal].
 type Destination struct {
 	Key    mesh.Key
 	Labels map[string]string
@@ -88,9 +89,11 @@ func (d *Destination) Equal(o *Destination) bool {
 	if d == nil || o == nil {
 		return d == o
 	}
-	return d.Key == o.Key && maps.Equal(d.Labels, o.Labels) && slices.Equal(d.Ports, o.Ports) && slices.Equal(d.SANs, o.SANs) &&
+	return d.Key == o.Key && maps.Equal(d.Labels, o.Labels) && slices.Equal(d.Ports, o.Ports) &&
+		slices.Equal(d.SANs, o.SANs) &&
 		slices.EqualFunc(d.Members, o.Members, func(a, b Member) bool {
-			return a.Key == b.Key && a.Healthy == b.Healthy && a.Live == b.Live && slices.Equal(a.Ports, b.Ports)
+			return a.Key == b.Key && a.Healthy == b.Healthy && a.Live == b.Live &&
+				slices.Equal(a.Ports, b.Ports)
 		})
 }
 
@@ -106,8 +109,12 @@ func NewService(r *mesh.Resource) *Destination {
 }
 
 func newPort(number uint32, name, protocol string, target *meshv1.IntOrString) Port {
-	p := Port{Number: number, Name: cmp.Or(name, strconv.FormatUint(uint64(number), 10)),
-		Protocol: ir.Protocol(cmp.Or(protocol, string(ir.TCP))), TargetNumber: number}
+	p := Port{
+		Number:       number,
+		Name:         cmp.Or(name, strconv.FormatUint(uint64(number), 10)),
+		Protocol:     ir.Protocol(cmp.Or(protocol, string(ir.TCP))),
+		TargetNumber: number,
+	}
 	switch v := target.GetValue().(type) {
 	case *meshv1.IntOrString_IntValue:
 		p.TargetNumber = uint32(v.IntValue)
@@ -129,10 +136,11 @@ func uris(meshName string, have []string, ids []*meshv1.MeshService_Identity) []
 	return slices.Compact(have)
 }
 
-// NewMultiZone reads a MeshMultiZoneService. Members of other zones are those in status, which global computes; members
-// of this zone are those that its selector finds now, and those that status names: an instance here must not wait for
-// global. live are the candidates of this zone.
-func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string, live []*Destination) *Destination {
+// NewMultiZone reads a MeshMultiZoneService. Members of other zones are those in status, which
+// global computes; members of this zone are those that its selector finds now, and those that
+// status names: an instance here must not wait for global. live are the candidates of this zone.
+func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string,
+	live []*Destination) *Destination {
 	spec := mesh.Spec[*meshv1.MeshMultiZoneService](r)
 	d := &Destination{Key: r.Key, Labels: labelsOf(r)}
 	for _, p := range spec.GetPorts() {
@@ -140,7 +148,13 @@ func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, z
 	}
 	named := map[mesh.Key]bool{}
 	for _, m := range status.GetMeshServices() {
-		k := mesh.Key{Kind: mesh.KindMeshService, Mesh: r.Key.Mesh, Zone: m.GetZone(), Namespace: m.GetNamespace(), Name: m.GetName()}
+		k := mesh.Key{
+			Kind:      mesh.KindMeshService,
+			Mesh:      r.Key.Mesh,
+			Zone:      m.GetZone(),
+			Namespace: m.GetNamespace(),
+			Name:      m.GetName(),
+		}
 		if m.GetMesh() != "" && m.GetMesh() != r.Key.Mesh {
 			continue
 		}
@@ -170,10 +184,18 @@ func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, z
 }
 
 // LiveCandidates are the keys of this zone's MeshServices that a MeshMultiZoneService may have as members.
-func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string) []mesh.Key {
+func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus,
+	zone string) []mesh.Key {
 	var out []mesh.Key
-	if want := mesh.Spec[*meshv1.MeshMultiZoneService](r).GetSelector().GetMeshService().GetMatchLabels(); len(want) > 0 {
-		for _, k := range rd.Range(Index{Kind: mesh.KindMeshService, Mesh: r.Key.Mesh, By: ByLabel, Value: LabelPair(want)}) {
+	if want := mesh.Spec[*meshv1.MeshMultiZoneService](
+		r).GetSelector().GetMeshService().GetMatchLabels(); len(
+		want) > 0 {
+		for _, k := range rd.Range(Index{
+			Kind:  mesh.KindMeshService,
+			Mesh:  r.Key.Mesh,
+			By:    ByLabel,
+			Value: LabelPair(want),
+		}) {
 			if k.Zone == zone {
 				out = append(out, k)
 			}
@@ -181,7 +203,13 @@ func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneSer
 	}
 	for _, m := range status.GetMeshServices() {
 		if m.GetZone() == zone {
-			out = append(out, mesh.Key{Kind: mesh.KindMeshService, Mesh: r.Key.Mesh, Zone: zone, Namespace: m.GetNamespace(), Name: m.GetName()})
+			out = append(out, mesh.Key{
+				Kind:      mesh.KindMeshService,
+				Mesh:      r.Key.Mesh,
+				Zone:      zone,
+				Namespace: m.GetNamespace(),
+				Name:      m.GetName(),
+			})
 		}
 	}
 	slices.SortFunc(out, mesh.Key.Compare)

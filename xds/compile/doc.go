@@ -1,18 +1,21 @@
-// Package compile says what a proxy should have: pure functions from resources to xds/ir. It does no I/O, keeps no
-// state and knows nothing of Envoy's messages; it reads resources only through [Reader], so that the engine (package
-// xds) can record every read and compute again exactly what a change concerns.
+// Package compile says what a proxy should have: pure functions from resources to xds/ir. It does
+// no I/O, keeps no state and knows nothing of Envoy's messages; it reads resources only through
+// [Reader], so that the engine (package xds) can record every read and compute again exactly what a
+// change concerns.
 //
 // # The pieces
 //
-// [Indexes] is the one list of index values under which a resource is found; the engine maintains the ranges. Every
-// other function is one step that the engine remembers by its arguments: [NewInstance] for a Dataplane,
-// [NewService] and [NewMultiZone] for destinations, [LocalEndpoints] and [Endpoints], [Cluster], [Outbounds] for what a
-// proxy may dial, and a file for each policy, by its name in lower case.
+// [Indexes] is the one list of index values under which a resource is found; the engine maintains
+// the ranges. Every other function is one step that the engine remembers by its arguments:
+// [NewInstance] for a Dataplane, [NewService] and [NewMultiZone] for destinations, [LocalEndpoints]
+// and [Endpoints], [Cluster], [Outbounds] for what a proxy may dial, and a file for each policy, by
+// its name in lower case.
 //
 // # How a policy contributes
 //
-// A kind of policy is one file here with one row in contribute.go. Its functions turn what the policies of the kind say
-// together (a policy.Effective) into fields of the ir; the engine has no query for a kind, and a new one adds none.
+// A kind of policy is one file here with one row in contribute.go. Its functions turn what the
+// policies of the kind say together (a policy.Effective) into fields of the ir; the engine has no
+// query for a kind, and a new one adds none.
 //
 //   - What is said of a destination ("to") is an [OutboundConf] of four parts: cluster, endpoints, route, listener. A kind
 //     writes its own fields, in whichever parts, and all of them each time: defaults without a policy, and what stands
@@ -29,13 +32,13 @@
 //     kinds are crossed (callers.go): a caller meets, of each kind, the first condition that it fits. A kind of which
 //     every rule counts, MeshFaultInjection, is not merged and adds filters instead of routes.
 //
-// So a kind touches: its row in package mesh (and its spec and validator there), its file and row here, its fields in
-// xds/ir, and their translation in xds/translate. MeshHTTPRoute is not of this form: it makes routes instead of changing
-// them, and reads other resources; see [Routes].
+// So a kind touches: its row in package mesh (and its spec and validator there), its file and row
+// here, its fields in xds/ir, and their translation in xds/translate. MeshHTTPRoute is not of this
+// form: it makes routes instead of changing them, and reads other resources; see [Routes].
 //
 // # What fails
 //
-// A reference that finds nothing is no error: the thing it would give is left out, or for the backend of a route
-// answers 500 (design 9.2). Errors are for resources that make no sense at all; the engine then keeps the last good
-// value.
+// A reference that finds nothing is no error: the thing it would give is left out, or for the
+// backend of a route answers 500 (design 9.2). Errors are for resources that make no sense at all;
+// the engine then keeps the last good value.
 package compile

@@ -35,10 +35,12 @@ func (i *Instance) Equal(o *Instance) bool {
 	if i == nil || o == nil {
 		return i == o
 	}
-	return i.Key == o.Key && maps.Equal(i.Labels, o.Labels) && slices.EqualFunc(i.Inbounds, o.Inbounds, func(a, b InstanceInbound) bool {
-		return a.Section == b.Section && a.Address == b.Address && a.Port == b.Port && a.Health == b.Health && a.Ignored == b.Ignored &&
-			maps.Equal(a.Tags, b.Tags)
-	})
+	return i.Key == o.Key && maps.Equal(i.Labels, o.Labels) &&
+		slices.EqualFunc(i.Inbounds, o.Inbounds, func(a, b InstanceInbound) bool {
+			return a.Section == b.Section && a.Address == b.Address && a.Port == b.Port &&
+				a.Health == b.Health && a.Ignored == b.Ignored &&
+				maps.Equal(a.Tags, b.Tags)
+		})
 }
 
 // NewInstance reads a Dataplane and its insight, which may be nil: nothing is known against the proxy then.
@@ -50,8 +52,12 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 	n := mesh.Spec[*meshv1.Dataplane](r).GetNetworking()
 	out := &Instance{Key: r.Key, Labels: labelsOf(r)}
 	for _, in := range n.GetInbound() {
-		i := InstanceInbound{Section: policy.SectionName(in), Port: in.GetPort(), Tags: in.GetTags(),
-			Ignored: in.GetState() == "Ignored"}
+		i := InstanceInbound{
+			Section: policy.SectionName(in),
+			Port:    in.GetPort(),
+			Tags:    in.GetTags(),
+			Ignored: in.GetState() == "Ignored",
+		}
 		var ok bool
 		if i.Address, ok = numeric(cmp.Or(n.GetAdvertisedAddress(), in.GetAddress(), n.GetAddress())); !ok {
 			i.Ignored = true
@@ -66,7 +72,8 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 		switch {
 		case seen.GetState() == "Draining":
 			i.Health = ir.Draining
-		case seen.GetState() == "Lost", seen.GetState() == "Joining", in.GetState() == "NotReady", in.GetHealth() != nil && !in.GetHealth().GetReady(),
+		case seen.GetState() == "Lost", seen.GetState() == "Joining", in.GetState() == "NotReady",
+			in.GetHealth() != nil && !in.GetHealth().GetReady(),
 			slices.Contains(seen.GetNotReady(), i.Section):
 			i.Health = ir.Unhealthy
 		}
@@ -75,8 +82,8 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 	return out
 }
 
-// numeric is an address as endpoints need it. A name is none: a proxy refuses all endpoints of a service for the sake of
-// one, so whoever registers an address resolves it first.
+// numeric is an address as endpoints need it. A name is none: a proxy refuses all endpoints of a
+// service for the sake of one, so whoever registers an address resolves it first.
 func numeric(address string) (string, bool) {
 	if address == "localhost" {
 		return "127.0.0.1", true
@@ -95,7 +102,8 @@ func (i *Instance) Selected(s *meshv1.MeshService_Selector) bool {
 	case s.GetDataplaneLabels() != nil:
 		return hasAll(i.Labels, s.GetDataplaneLabels().GetMatchLabels())
 	case len(s.GetDataplaneTags()) > 0:
-		return slices.ContainsFunc(i.Inbounds, func(in InstanceInbound) bool { return hasAll(in.Tags, s.GetDataplaneTags()) })
+		return slices.ContainsFunc(i.Inbounds,
+			func(in InstanceInbound) bool { return hasAll(in.Tags, s.GetDataplaneTags()) })
 	}
 	return false
 }
@@ -105,7 +113,13 @@ func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []m
 	i := Index{Kind: mesh.KindDataplane, Mesh: service.Mesh}
 	switch {
 	case s.GetDataplaneRef() != nil:
-		return []mesh.Key{{Kind: mesh.KindDataplane, Mesh: service.Mesh, Zone: service.Zone, Namespace: service.Namespace, Name: s.GetDataplaneRef().GetName()}}
+		return []mesh.Key{{
+			Kind:      mesh.KindDataplane,
+			Mesh:      service.Mesh,
+			Zone:      service.Zone,
+			Namespace: service.Namespace,
+			Name:      s.GetDataplaneRef().GetName(),
+		}}
 	case s.GetDataplaneLabels() != nil:
 		if l := s.GetDataplaneLabels().GetMatchLabels(); len(l) > 0 {
 			i.By, i.Value = ByLabel, firstPair(l)
@@ -122,7 +136,12 @@ func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []m
 func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	var out []*mesh.Resource
 	look := func(value string) {
-		for _, k := range rd.Range(Index{Kind: mesh.KindMeshService, Mesh: i.Key.Mesh, By: BySelector, Value: value}) {
+		for _, k := range rd.Range(Index{
+			Kind:  mesh.KindMeshService,
+			Mesh:  i.Key.Mesh,
+			By:    BySelector,
+			Value: value,
+		}) {
 			if k.Zone != i.Key.Zone {
 				continue
 			}
@@ -149,8 +168,8 @@ func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	return slices.CompactFunc(out, func(a, b *mesh.Resource) bool { return a.Key == b.Key })
 }
 
-// LocalEndpoints are those of one port of a MeshService of this zone: every matching inbound of every selected instance,
-// with its place in l.
+// LocalEndpoints are those of one port of a MeshService of this zone: every matching inbound of
+// every selected instance, with its place in l.
 func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instance, l Locality) []ir.Endpoint {
 	var out []ir.Endpoint
 	for _, i := range instances {
@@ -158,10 +177,17 @@ func LocalEndpoints(s *meshv1.MeshService_Selector, p Port, instances []*Instanc
 			continue
 		}
 		for _, in := range i.Inbounds {
-			if in.Ignored || p.TargetName != "" && in.Section != p.TargetName || p.TargetName == "" && in.Port != p.TargetNumber {
+			if in.Ignored || p.TargetName != "" && in.Section != p.TargetName ||
+				p.TargetName == "" && in.Port != p.TargetNumber {
 				continue
 			}
-			e := ir.Endpoint{Address: in.Address, Port: in.Port, Health: in.Health, Weight: 1, Zone: i.Key.Zone}
+			e := ir.Endpoint{
+				Address: in.Address,
+				Port:    in.Port,
+				Health:  in.Health,
+				Weight:  1,
+				Zone:    i.Key.Zone,
+			}
 			l.near(i, in, &e)
 			out = append(out, e)
 		}
@@ -176,9 +202,16 @@ func IngressEndpoint(r, insight *mesh.Resource) (ir.Endpoint, bool) {
 	if !ok || n.GetAdvertisedPort() == 0 {
 		return ir.Endpoint{}, false
 	}
-	e := ir.Endpoint{Address: address, Port: n.GetAdvertisedPort(), Weight: 1, Zone: zoneOf(r), Priority: 1}
+	e := ir.Endpoint{
+		Address:  address,
+		Port:     n.GetAdvertisedPort(),
+		Weight:   1,
+		Zone:     zoneOf(r),
+		Priority: 1,
+	}
 	if insight != nil {
-		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" || s == "Joining" {
+		if s := mesh.Spec[*meshv1.ProxyInsight](insight).GetState(); s == "Lost" || s == "Draining" ||
+			s == "Joining" {
 			e.Health = ir.Unhealthy
 		}
 	}
@@ -192,8 +225,9 @@ type Remote struct {
 	Ingresses []ir.Endpoint
 }
 
-// Weigh turns remote zones into endpoints: a zone's ingress addresses share its weight, the number of its healthy
-// instances (design 9.7). Lost ingresses stay as a last resort and take no part in the sharing.
+// Weigh turns remote zones into endpoints: a zone's ingress addresses share its weight, the number
+// of its healthy instances (design 9.7). Lost ingresses stay as a last resort and take no part in
+// the sharing.
 func Weigh(remotes []Remote) []ir.Endpoint {
 	out, _ := weigh(remotes)
 	return out

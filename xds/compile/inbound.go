@@ -22,8 +22,10 @@ func InboundProtocol(in *meshv1.Dataplane_Inbound) ir.Protocol {
 	return ir.Protocol(cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], string(ir.TCP)))
 }
 
-// Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of a section name.
-func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *InboundConf) ([]ir.Listener, []ir.Cluster) {
+// Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of
+// a section name.
+func Inbounds(dp *mesh.Resource, m MeshInfo,
+	policies func(section string) *InboundConf) ([]ir.Listener, []ir.Cluster) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	redirected := n.GetTransparentProxying().GetRedirectPortInbound() != 0
 	var listeners []ir.Listener
@@ -41,7 +43,14 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 		p := policies(section)
 
 		local := ir.Endpoint{Address: service, Port: cmp.Or(in.GetServicePort(), in.GetPort()), Weight: 1}
-		c := ir.Cluster{Name: name, Type: ir.ClusterStatic, Upstream: protocol, Port: protocol, ClusterPolicy: p.Cluster, Local: local}
+		c := ir.Cluster{
+			Name:          name,
+			Type:          ir.ClusterStatic,
+			Upstream:      protocol,
+			Port:          protocol,
+			ClusterPolicy: p.Cluster,
+			Local:         local,
+		}
 		if !protocol.IsHTTP() {
 			c.Upstream = ir.TCP
 		}
@@ -55,18 +64,36 @@ func Inbounds(dp *mesh.Resource, m MeshInfo, policies func(section string) *Inbo
 
 		chain := ir.Chain{Connections: p.Limits.Connections}
 		if protocol.IsHTTP() {
-			base := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: p.Route}
+			base := ir.Route{
+				Match:       ir.Match{Path: "/"},
+				Backends:    []ir.Backend{{Cluster: name, Weight: 1}},
+				RoutePolicy: p.Route,
+			}
 			routes := []ir.Route{base}
 			if m.MTLS != "" {
 				routes = callerRoutes(base, p.Callers)
 			}
-			chain.HTTP = &ir.HTTP{StatPrefix: name, Server: true, GRPC: protocol == ir.GRPC, RequestHeaders: p.Listener.RequestHeaders,
-				StreamIdle: InboundStreamIdle, Callers: len(routes) > 1,
-				Routes: &ir.RouteConfig{Name: name, Limit: p.Limits.Requests, Routes: routes}, Faults: p.Faults}
+			chain.HTTP = &ir.HTTP{
+				StatPrefix:     name,
+				Server:         true,
+				GRPC:           protocol == ir.GRPC,
+				RequestHeaders: p.Listener.RequestHeaders,
+				StreamIdle:     InboundStreamIdle,
+				Callers:        len(routes) > 1,
+				Routes:         &ir.RouteConfig{Name: name, Limit: p.Limits.Requests, Routes: routes},
+				Faults:         p.Faults,
+			}
 		} else {
 			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: p.Listener.Idle}
 		}
-		l := ir.Listener{Name: name, Address: address, Port: in.GetPort(), Unbound: redirected, Inbound: true, ReusePort: true}
+		l := ir.Listener{
+			Name:      name,
+			Address:   address,
+			Port:      in.GetPort(),
+			Unbound:   redirected,
+			Inbound:   true,
+			ReusePort: true,
+		}
 		secure(&l, chain, dp.Key.Mesh, m, p.RBAC)
 		listeners = append(listeners, l)
 	}
@@ -86,7 +113,8 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 		l.Chains = []ir.Chain{tls}
 		return
 	}
-	// In clear; the application's own TLS, untouched; and the mesh's, told apart by what a mesh client offers.
+	// In clear; the application's own TLS, untouched; and the mesh's, told apart by what a mesh
+	// client offers.
 	l.TLSInspector = true
 	clear := plain
 	clear.Transport = "raw_buffer"
@@ -108,16 +136,29 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 	l.Chains = []ir.Chain{clear, own, tls}
 }
 
-// Transparent are the listeners and clusters that catch redirected traffic; none if the Dataplane redirects nothing.
+// Transparent are the listeners and clusters that catch redirected traffic; none if the Dataplane
+// redirects nothing.
 func Transparent(dp *mesh.Resource, m MeshInfo) (listeners []ir.Listener, clusters []ir.Cluster) {
 	tp := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetTransparentProxying()
 	add := func(name, address, source string, port uint32, inbound, open bool) {
-		l := ir.Listener{Name: name, Address: address, Port: port, Inbound: inbound, OriginalDst: true,
-			Chains: []ir.Chain{{TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name}}}}
+		l := ir.Listener{
+			Name:        name,
+			Address:     address,
+			Port:        port,
+			Inbound:     inbound,
+			OriginalDst: true,
+			Chains:      []ir.Chain{{TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name}}},
+		}
 		listeners = append(listeners, l)
 		if open {
-			clusters = append(clusters, ir.Cluster{Name: name, Type: ir.ClusterOriginal, Upstream: ir.TCP, Port: ir.TCP, SourceAddress: source,
-				ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}}})
+			clusters = append(clusters, ir.Cluster{
+				Name:          name,
+				Type:          ir.ClusterOriginal,
+				Upstream:      ir.TCP,
+				Port:          ir.TCP,
+				SourceAddress: source,
+				ClusterPolicy: ir.ClusterPolicy{Timeouts: ir.ClusterTimeouts{Connect: DefaultConnect}},
+			})
 		}
 	}
 	v6 := tp.GetIpFamilyMode() != "IPv4"

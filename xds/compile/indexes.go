@@ -31,7 +31,8 @@ const (
 	ByLabel
 	// ByName of the resource, in whatever zone and namespace; destinations.
 	ByName
-	// BySelector pair of a MeshService: one of what it asks of a Dataplane, "tag k=v", "label k=v", "name=n" or "all".
+	// BySelector pair of a MeshService: one of what it asks of a Dataplane, "tag k=v", "label k=v",
+	// "name=n" or "all".
 	BySelector
 	// ByBucket of a policy (policy.Bucket), of any kind; see [BucketIndex].
 	ByBucket
@@ -53,7 +54,14 @@ type Reader interface {
 func Indexes(r *mesh.Resource) []Index {
 	k := r.Key
 	out := []Index{{Kind: k.Kind, Mesh: k.Mesh}}
-	add := func(by By, value string) { out = append(out, Index{Kind: k.Kind, Mesh: k.Mesh, By: by, Value: value}) }
+	add := func(by By, value string) {
+		out = append(out, Index{
+			Kind:  k.Kind,
+			Mesh:  k.Mesh,
+			By:    by,
+			Value: value,
+		})
+	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
 		seen := map[string]bool{}
@@ -100,7 +108,8 @@ func Indexes(r *mesh.Resource) []Index {
 	return out
 }
 
-// BucketIndex is the range of the policies of all kinds in a bucket: whoever looks for one kind looks for all.
+// BucketIndex is the range of the policies of all kinds in a bucket: whoever looks for one kind
+// looks for all.
 func BucketIndex(meshName string, b policy.Bucket) Index {
 	return Index{Mesh: meshName, By: ByBucket, Value: string(b)}
 }
@@ -139,7 +148,8 @@ func hasAll(have, want map[string]string) bool {
 	return true
 }
 
-// firstPair is the pair to look up: the service tag if there is one, else the smallest key that is not the zone's.
+// firstPair is the pair to look up: the service tag if there is one, else the smallest key that is
+// not the zone's.
 func firstPair(m map[string]string) string {
 	if v, ok := m[mesh.TagService]; ok {
 		return pair(mesh.TagService, v)

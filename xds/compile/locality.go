@@ -11,9 +11,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Locality says how the endpoints of a destination are ranked for callers of one zone that have the same values of the
-// tags that a policy names. The zero value is what holds without a policy: this zone first, then all others, weighted by
-// healthy instances.
+// Locality says how the endpoints of a destination are ranked for callers of one zone that have the
+// same values of the tags that a policy names. The zero value is what holds without a policy: this
+// zone first, then all others, weighted by healthy instances.
 type Locality struct {
 	// Spread puts other zones beside this one.
 	Spread bool
@@ -54,7 +54,12 @@ func (l Locality) Share() ir.Shared[Locality] {
 
 // NewLocality is what is said of locality for callers in a zone with these values of tags.
 func NewLocality(a ir.Awareness, zone string, tags map[string]string) Locality {
-	l := Locality{Spread: a.Spread, Chosen: a.Chosen, Weighted: len(a.Affinity) > 0, Overprovisioning: a.Overprovisioning}
+	l := Locality{
+		Spread:           a.Spread,
+		Chosen:           a.Chosen,
+		Weighted:         len(a.Affinity) > 0,
+		Overprovisioning: a.Overprovisioning,
+	}
 	for _, t := range a.Affinity {
 		if v, ok := tags[t.Tag]; ok {
 			l.Affinity = append(l.Affinity, Affinity{Key: t.Tag, Value: v, Weight: t.Weight})
@@ -62,7 +67,11 @@ func NewLocality(a ir.Awareness, zone string, tags map[string]string) Locality {
 	}
 	for i, s := range a.Steps {
 		if (s.Everywhere || slices.Contains(s.From, zone)) && (s.Except || len(s.Zones) > 0) {
-			l.Failover = append(l.Failover, Failover{Priority: uint32(i) + 1, Except: s.Except, Zones: s.Zones})
+			l.Failover = append(l.Failover, Failover{
+				Priority: uint32(i) + 1,
+				Except:   s.Except,
+				Zones:    s.Zones,
+			})
 		}
 	}
 	return l
@@ -151,9 +160,9 @@ func boolPriority(b bool) uint32 {
 	return 0
 }
 
-// Assemble are the endpoints of one port for callers with the locality: those of this zone, as [LocalEndpoints] gives them,
-// and the ways into others. own is false for a MeshService of another zone: whoever names that service means that zone, so
-// there is no choice of zones to make.
+// Assemble are the endpoints of one port for callers with the locality: those of this zone, as
+// [LocalEndpoints] gives them, and the ways into others. own is false for a MeshService of another
+// zone: whoever names that service means that zone, so there is no choice of zones to make.
 func Assemble(local []ir.Endpoint, remotes []Remote, l Locality, own bool) []ir.Endpoint {
 	list := slices.Clone(local)
 	priority := map[string]uint32{}
@@ -211,12 +220,16 @@ func sameLocality(a, b ir.Endpoint) bool {
 // SortEndpoints orders endpoints and keeps one of each address: the healthiest.
 func SortEndpoints(list []ir.Endpoint) []ir.Endpoint {
 	slices.SortFunc(list, func(a, b ir.Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.Address, b.Address),
-			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Health, b.Health), cmp.Compare(b.LocalityWeight, a.LocalityWeight), cmp.Compare(a.SubZone, b.SubZone))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone),
+			cmp.Compare(a.Address, b.Address),
+			cmp.Compare(a.Port, b.Port), cmp.Compare(a.Health, b.Health),
+			cmp.Compare(b.LocalityWeight, a.LocalityWeight), cmp.Compare(a.SubZone, b.SubZone))
 	})
-	list = slices.CompactFunc(list, func(a, b ir.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port && a.Zone == b.Zone })
+	list = slices.CompactFunc(list,
+		func(a, b ir.Endpoint) bool { return a.Address == b.Address && a.Port == b.Port && a.Zone == b.Zone })
 	slices.SortStableFunc(list, func(a, b ir.Endpoint) int {
-		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone), cmp.Compare(a.SubZone, b.SubZone))
+		return cmp.Or(cmp.Compare(a.Priority, b.Priority), cmp.Compare(a.Zone, b.Zone),
+			cmp.Compare(a.SubZone, b.SubZone))
 	})
 	return list
 }

@@ -10,12 +10,26 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// What clusters of destinations do without a policy (design 9.9; translate says why). A limit that a policy leaves out is
-// the default's. A policy that says something of outlier detection replaces all of it: its detectors are the only ones.
+// What clusters of destinations do without a policy (design 9.9; translate says why). A limit that
+// a policy leaves out is the default's. A policy that says something of outlier detection replaces
+// all of it: its detectors are the only ones.
 var (
-	defaultLimits  = ir.Limits{Connections: 1024, Pending: 1024, Requests: 1024, Retries: 1024}
-	defaultOutlier = ir.Outlier{Enabled: true, Interval: time.Second, BaseEjection: 5 * time.Second, MaxEjection: 30 * time.Second,
-		MaxPercent: 100, Split: true, GatewayFailures: 3, LocalFailures: 3}
+	defaultLimits = ir.Limits{
+		Connections: 1024,
+		Pending:     1024,
+		Requests:    1024,
+		Retries:     1024,
+	}
+	defaultOutlier = ir.Outlier{
+		Enabled:         true,
+		Interval:        time.Second,
+		BaseEjection:    5 * time.Second,
+		MaxEjection:     30 * time.Second,
+		MaxPercent:      100,
+		Split:           true,
+		GatewayFailures: 3,
+		LocalFailures:   3,
+	}
 	defaultPanic = ir.Panic{Set: true, Percent: 1}
 )
 
@@ -38,8 +52,8 @@ func breakerTo(e policy.Effective, _ Port, out *OutboundConf) {
 	}
 }
 
-// breakerInbound is about the local workload alone: an ejection acts only with a panic threshold of 0, for one endpoint
-// out of one is always more than half.
+// breakerInbound is about the local workload alone: an ejection acts only with a panic threshold of
+// 0, for one endpoint out of one is always more than half.
 func breakerInbound(c InboundContext, out *InboundConf) {
 	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), ir.Limits{})
@@ -72,18 +86,24 @@ func limits(c *meshv1.MeshCircuitBreaker_ConnectionLimits, l ir.Limits) ir.Limit
 	return l
 }
 
-// outlier reads the detectors that are given; the others are off. However few endpoints there are, one may be ejected:
-// ten percent of two is none, and a breaker that never opens is not what its author meant. 0 percent says so and ejects
-// none.
+// outlier reads the detectors that are given; the others are off. However few endpoints there are,
+// one may be ejected: ten percent of two is none, and a breaker that never opens is not what its
+// author meant. 0 percent says so and ejects none.
 func outlier(o *meshv1.MeshCircuitBreaker_OutlierDetection) ir.Outlier {
 	if o.GetDisabled() {
 		return ir.Outlier{}
 	}
 	d := o.GetDetectors()
-	out := ir.Outlier{Enabled: true, Interval: or(o.GetInterval(), outlierInterval), BaseEjection: or(o.GetBaseEjectionTime(), outlierBase),
-		MaxPercent: outlierPercent, Split: o.GetSplitExternalAndLocalErrors(),
-		TotalFailures: d.GetTotalFailures().GetConsecutive(), GatewayFailures: d.GetGatewayFailures().GetConsecutive(),
-		LocalFailures: d.GetLocalOriginFailures().GetConsecutive()}
+	out := ir.Outlier{
+		Enabled:         true,
+		Interval:        or(o.GetInterval(), outlierInterval),
+		BaseEjection:    or(o.GetBaseEjectionTime(), outlierBase),
+		MaxPercent:      outlierPercent,
+		Split:           o.GetSplitExternalAndLocalErrors(),
+		TotalFailures:   d.GetTotalFailures().GetConsecutive(),
+		GatewayFailures: d.GetGatewayFailures().GetConsecutive(),
+		LocalFailures:   d.GetLocalOriginFailures().GetConsecutive(),
+	}
 	if o.MaxEjectionPercent != nil {
 		out.MaxPercent = o.GetMaxEjectionPercent()
 	}
@@ -91,12 +111,20 @@ func outlier(o *meshv1.MeshCircuitBreaker_OutlierDetection) ir.Outlier {
 	// Who asks for short ejections does not want one of five minutes in the end.
 	out.MaxEjection = max(out.BaseEjection, min(outlierLongest, outlierLongestTimes*out.BaseEjection))
 	if s := d.GetSuccessRate(); s != nil {
-		out.SuccessRate = ir.SuccessRate{Enabled: true, MinHosts: orUint(s.MinimumHosts, 5), MinVolume: orUint(s.RequestVolume, 100),
-			Factor: uint32(min(decimal(s.GetStandardDeviationFactor(), 1.9)*1000+1e-6, math.MaxUint32))}
+		out.SuccessRate = ir.SuccessRate{
+			Enabled:   true,
+			MinHosts:  orUint(s.MinimumHosts, 5),
+			MinVolume: orUint(s.RequestVolume, 100),
+			Factor:    uint32(min(decimal(s.GetStandardDeviationFactor(), 1.9)*1000+1e-6, math.MaxUint32)),
+		}
 	}
 	if f := d.GetFailurePercentage(); f != nil {
-		out.FailurePercentage = ir.FailurePercentage{Enabled: true, MinHosts: orUint(f.MinimumHosts, 5), MinVolume: orUint(f.RequestVolume, 50),
-			Threshold: orUint(f.Threshold, 85)}
+		out.FailurePercentage = ir.FailurePercentage{
+			Enabled:   true,
+			MinHosts:  orUint(f.MinimumHosts, 5),
+			MinVolume: orUint(f.RequestVolume, 50),
+			Threshold: orUint(f.Threshold, 85),
+		}
 	}
 	return out
 }
@@ -114,7 +142,8 @@ func decimal(v *meshv1.IntOrString, def float64) float64 {
 	case *meshv1.IntOrString_IntValue:
 		return float64(v.IntValue)
 	case *meshv1.IntOrString_StringValue:
-		if f, err := strconv.ParseFloat(v.StringValue, 64); err == nil && !math.IsNaN(f) && !math.IsInf(f, 0) {
+		if f, err := strconv.ParseFloat(v.StringValue, 64); err == nil && !math.IsNaN(f) &&
+			!math.IsInf(f, 0) {
 			return f
 		}
 	}

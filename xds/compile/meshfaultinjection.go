@@ -9,12 +9,13 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// faultInbound is what MeshFaultInjections say about an inbound (traffic-policies 10), in the order in which requests
-// meet them. Rules are not merged: one fault for each element of each rule's list. The matches of a rule are
-// alternatives of that one fault, so that a caller with several identities meets it once.
+// faultInbound is what MeshFaultInjections say about an inbound (traffic-policies 10), in the order
+// in which requests meet them. Rules are not merged: one fault for each element of each rule's
+// list. The matches of a rule are alternatives of that one fault, so that a caller with several
+// identities meets it once.
 //
-// Callers of the older form are told by their certificate, not by a header that anybody can write; a caller without one
-// has no tags.
+// Callers of the older form are told by their certificate, not by a header that anybody can write;
+// a caller without one has no tags.
 func faultInbound(c InboundContext, out *InboundConf) {
 	set := policy.Faults(c.Policies)
 	var seen []policy.Origin
@@ -40,8 +41,8 @@ func faultInbound(c InboundContext, out *InboundConf) {
 	}
 }
 
-// faults are the elements of a list, each for the callers of common. What Envoy cannot do is left out, and the rest of
-// the element holds: an answer of 1xx, a delay of nothing.
+// faults are the elements of a list, each for the callers of common. What Envoy cannot do is left
+// out, and the rest of the element holds: an answer of 1xx, a delay of nothing.
 func faults(common ir.Fault, conf *meshv1.MeshFaultInjection_Conf) []ir.Fault {
 	var out []ir.Fault
 	for _, h := range conf.GetHttp() {

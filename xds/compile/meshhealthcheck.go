@@ -28,13 +28,21 @@ func healthTo(e policy.Effective, p Port, out *OutboundConf) {
 	if protocol == "" {
 		return
 	}
-	c := ir.HealthCheck{Protocol: protocol, Interval: or(conf.GetInterval(), checkInterval), Timeout: or(conf.GetTimeout(), checkTimeout),
-		Unhealthy: orUint(conf.UnhealthyThreshold, checkUnhealthy), Healthy: orUint(conf.HealthyThreshold, checkHealthy),
-		InitialJitter: or(conf.GetInitialJitter(), 0), IntervalJitter: or(conf.GetIntervalJitter(), 0),
-		IntervalJitterPercent: conf.GetIntervalJitterPercent(), OneShot: conf.ReuseConnection != nil && !conf.GetReuseConnection(),
-		LogPath: conf.GetEventLogPath(), LogAlways: conf.GetAlwaysLogHealthCheckFailures()}
-	// Envoy's own default checks a cluster that has had no request yet once a minute: the first requests would meet dead
-	// instances although the policy says every five seconds.
+	c := ir.HealthCheck{
+		Protocol:              protocol,
+		Interval:              or(conf.GetInterval(), checkInterval),
+		Timeout:               or(conf.GetTimeout(), checkTimeout),
+		Unhealthy:             orUint(conf.UnhealthyThreshold, checkUnhealthy),
+		Healthy:               orUint(conf.HealthyThreshold, checkHealthy),
+		InitialJitter:         or(conf.GetInitialJitter(), 0),
+		IntervalJitter:        or(conf.GetIntervalJitter(), 0),
+		IntervalJitterPercent: conf.GetIntervalJitterPercent(),
+		OneShot:               conf.ReuseConnection != nil && !conf.GetReuseConnection(),
+		LogPath:               conf.GetEventLogPath(),
+		LogAlways:             conf.GetAlwaysLogHealthCheckFailures(),
+	}
+	// Envoy's own default checks a cluster that has had no request yet once a minute: the first
+	// requests would meet dead instances although the policy says every five seconds.
 	c.NoTraffic = or(conf.GetNoTrafficInterval(), c.Interval)
 	switch protocol {
 	case ir.TCP:
@@ -52,7 +60,8 @@ func healthTo(e policy.Effective, p Port, out *OutboundConf) {
 	out.Cluster.HealthCheck = ir.Share(c)
 }
 
-// checkProtocol is traffic-policies 6.2: TCP stands in only for a section that is there and disabled. Empty: no check.
+// checkProtocol is traffic-policies 6.2: TCP stands in only for a section that is there and
+// disabled. Empty: no check.
 func checkProtocol(conf *meshv1.MeshHealthCheck_Conf, port ir.Protocol) ir.Protocol {
 	tcp := conf.GetTcp() != nil && !conf.GetTcp().GetDisabled()
 	own, disabled := false, false

@@ -20,12 +20,13 @@ type RouteInput struct {
 	// Policy of the destination, and of a MeshHTTPRoute to it.
 	Policy   ir.RoutePolicy
 	ForRoute func(route mesh.Key) ir.RoutePolicy
-	// Resolve finds the backend of a reference in a policy; false if there is none that requests can be sent to.
+	// Resolve finds the backend of a reference in a policy; false if there is none that requests
+	// can be sent to.
 	Resolve func(ref *meshv1.BackendRef, policy mesh.Key) (Ref, bool)
 }
 
-// Routes are the routes of a destination in order, and the backends that they need besides the destination itself, each
-// once. What no rule matches goes to the destination.
+// Routes are the routes of a destination in order, and the backends that they need besides the
+// destination itself, each once. What no rule matches goes to the destination.
 func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 	b := &routeBuilder{in: in, seen: map[Ref]bool{in.Ref: true}}
 	covered := false
@@ -34,8 +35,11 @@ func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 		covered = covered || policy.MatchesAll(flat.Match)
 	}
 	if !covered {
-		b.routes = append(b.routes, ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: in.Ref.KRI(), Weight: 1}},
-			RoutePolicy: in.Policy})
+		b.routes = append(b.routes, ir.Route{
+			Match:       ir.Match{Path: "/"},
+			Backends:    []ir.Backend{{Cluster: in.Ref.KRI(), Weight: 1}},
+			RoutePolicy: in.Policy,
+		})
 	}
 	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: in.Policy.Retry, Routes: b.routes}, b.extra
 }
@@ -57,7 +61,10 @@ func (b *routeBuilder) need(r Ref) string {
 
 func (b *routeBuilder) add(flat policy.FlatRoute) {
 	rule := flat.Rule
-	r := ir.Route{Name: rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)), RoutePolicy: b.in.ForRoute(rule.Policy.Key)}
+	r := ir.Route{
+		Name:        rule.Policy.Key.KRI("rule_" + strconv.Itoa(rule.Index)),
+		RoutePolicy: b.in.ForRoute(rule.Policy.Key),
+	}
 	b.backends(&r, rule)
 	var rewrite *meshv1.MeshHTTPRoute_PathRewrite
 	for _, f := range rule.Conf.GetFilters() {
@@ -72,7 +79,12 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 			if status == 0 {
 				status = 302
 			}
-			r.Redirect = &ir.Redirect{Scheme: rd.GetScheme(), Host: rd.GetHostname(), Port: rd.GetPort(), Status: status}
+			r.Redirect = &ir.Redirect{
+				Scheme: rd.GetScheme(),
+				Host:   rd.GetHostname(),
+				Port:   rd.GetPort(),
+				Status: status,
+			}
 			rewrite = rd.GetPath()
 		case "URLRewrite":
 			r.HostRewrite = f.GetUrlRewrite().GetHostname()
@@ -84,7 +96,10 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 			}
 			// A mirror that finds nobody is dropped: the request itself is not concerned.
 			if ref, ok := b.in.Resolve(f.GetRequestMirror().GetBackendRef(), owner.Key); ok {
-				r.Mirrors = append(r.Mirrors, ir.Mirror{Cluster: b.need(ref), Millionths: millionths(f.GetRequestMirror().GetPercentage())})
+				r.Mirrors = append(r.Mirrors, ir.Mirror{
+					Cluster:    b.need(ref),
+					Millionths: millionths(f.GetRequestMirror().GetPercentage()),
+				})
 			}
 		}
 	}
@@ -130,7 +145,8 @@ func (b *routeBuilder) backends(r *ir.Route, rule policy.HTTPRule) {
 	}
 }
 
-// paths are the conditions for one match: a prefix takes whole segments, so "/v1" is the path itself and what is below.
+// paths are the conditions for one match: a prefix takes whole segments, so "/v1" is the path
+// itself and what is below.
 func paths(m *meshv1.MeshHTTPRoute_RouteMatch) []ir.Match {
 	base := ir.Match{Method: m.GetMethod()}
 	for _, h := range m.GetHeaders() {
@@ -181,8 +197,9 @@ func headerMatch(h *meshv1.MeshHTTPRoute_HeaderMatch) ir.ValueMatch {
 	return v
 }
 
-// setRewrite replaces the path or the matched prefix. The replacement of a prefix ends with a slash exactly where the
-// prefix does: "/v1/foo" with "/v1" to "/v2" is "/v2/foo", with "/v1" to "/" it is "/foo".
+// setRewrite replaces the path or the matched prefix. The replacement of a prefix ends with a slash
+// exactly where the prefix does: "/v1/foo" with "/v1" to "/v2" is "/v2/foo", with "/v1" to "/" it
+// is "/foo".
 func setRewrite(r *ir.Route, m *meshv1.MeshHTTPRoute_RouteMatch, p *meshv1.MeshHTTPRoute_PathRewrite) {
 	switch p.GetType() {
 	case "ReplaceFullPath":

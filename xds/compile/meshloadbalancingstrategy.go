@@ -34,9 +34,9 @@ const (
 	maxChoices = 1024
 )
 
-// balancer reads the body that the type names; others are inert. Policies are merged field by field, so bounds that each
-// made sense alone may not do so together: what a proxy would refuse is put right, for a refused cluster would be no
-// cluster.
+// balancer reads the body that the type names; others are inert. Policies are merged field by
+// field, so bounds that each made sense alone may not do so together: what a proxy would refuse is
+// put right, for a refused cluster would be no cluster.
 func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer {
 	switch c.GetType() {
 	case "LeastRequest":
@@ -52,8 +52,12 @@ func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer 
 		return ir.LoadBalancer{Algorithm: ir.Random}
 	case "RingHash":
 		r := c.GetRingHash()
-		lb := ir.LoadBalancer{Algorithm: ir.RingHash, Murmur: r.GetHashFunction() == "MurmurHash2",
-			MinRing: uint64(min(r.GetMinRingSize(), maxRing)), MaxRing: uint64(min(r.GetMaxRingSize(), maxRing))}
+		lb := ir.LoadBalancer{
+			Algorithm: ir.RingHash,
+			Murmur:    r.GetHashFunction() == "MurmurHash2",
+			MinRing:   uint64(min(r.GetMinRingSize(), maxRing)),
+			MaxRing:   uint64(min(r.GetMaxRingSize(), maxRing)),
+		}
 		least := lb.MinRing
 		if least == 0 {
 			least = defaultMinRing
@@ -72,7 +76,8 @@ func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer 
 	return ir.LoadBalancer{}
 }
 
-// nextPrime is n or the next larger prime: Envoy refuses tables of other sizes. The largest size allowed is one.
+// nextPrime is n or the next larger prime: Envoy refuses tables of other sizes. The largest size
+// allowed is one.
 func nextPrime(n uint64) uint64 {
 	for p := max(n, 2); ; p++ {
 		if new(big.Int).SetUint64(p).ProbablyPrime(0) {
@@ -81,7 +86,8 @@ func nextPrime(n uint64) uint64 {
 	}
 }
 
-// hashPolicies are what is hashed of requests. The list beside the load balancer wins over the deprecated one in it.
+// hashPolicies are what is hashed of requests. The list beside the load balancer wins over the
+// deprecated one in it.
 func hashPolicies(conf *meshv1.MeshLoadBalancingStrategy_Conf) []ir.HashPolicy {
 	list := conf.GetHashPolicies()
 	if lb := conf.GetLoadBalancer(); len(list) == 0 {
@@ -131,10 +137,16 @@ func awareness(c *meshv1.MeshLoadBalancingStrategy_LocalityAwareness) ir.Awarene
 	if c.GetLocalZone() == nil && c.GetCrossZone() == nil {
 		return ir.Awareness{Spread: c.GetDisabled()}
 	}
-	a := ir.Awareness{Chosen: true, Overprovisioning: overprovisioning(c.GetCrossZone().GetFailoverThreshold().GetPercentage())}
+	a := ir.Awareness{
+		Chosen:           true,
+		Overprovisioning: overprovisioning(c.GetCrossZone().GetFailoverThreshold().GetPercentage()),
+	}
 	tags := c.GetLocalZone().GetAffinityTags()
 	for i, t := range tags {
-		a.Affinity = append(a.Affinity, ir.AffinityTag{Tag: t.GetKey(), Weight: affinityWeight(t, i, len(tags))})
+		a.Affinity = append(a.Affinity, ir.AffinityTag{
+			Tag:    t.GetKey(),
+			Weight: affinityWeight(t, i, len(tags)),
+		})
 	}
 	for _, f := range c.GetCrossZone().GetFailover() {
 		step := ir.FailoverStep{Everywhere: f.GetFrom() == nil, From: f.GetFrom().GetZones()}
@@ -152,11 +164,13 @@ func awareness(c *meshv1.MeshLoadBalancingStrategy_LocalityAwareness) ir.Awarene
 	return a
 }
 
-// defaultOverprovisioning is that of a chosen order without a threshold: half of a priority's endpoints carry all of it.
+// defaultOverprovisioning is that of a chosen order without a threshold: half of a priority's
+// endpoints carry all of it.
 const defaultOverprovisioning = 200
 
-// affinityWeight: if none are given, the first tag gets about nine tenths, the next about nine tenths of the rest, and so
-// on. The last steps of a long list are equal, for weights end somewhere.
+// affinityWeight: if none are given, the first tag gets about nine tenths, the next about nine
+// tenths of the rest, and so on. The last steps of a long list are equal, for weights end
+// somewhere.
 func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) uint32 {
 	if t.GetWeight() > 0 {
 		return t.GetWeight()
@@ -168,8 +182,8 @@ func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) u
 	return w
 }
 
-// overprovisioning: a priority carries all of its traffic while its healthy share times the factor is at least 1, so a
-// threshold of t percent is a factor of 100/t (traffic-policies 12.15).
+// overprovisioning: a priority carries all of its traffic while its healthy share times the factor
+// is at least 1, so a threshold of t percent is a factor of 100/t (traffic-policies 12.15).
 func overprovisioning(percentage *meshv1.IntOrString) uint32 {
 	if t := decimal(percentage, 0); t > 0 && t <= 100 {
 		return uint32(math.Round(min(100*100/t, 1_000_000)))

@@ -6,7 +6,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Limits is what MeshRateLimits say about all callers of an inbound (traffic-policies 5). Each proxy counts for itself.
+// Limits is what MeshRateLimits say about all callers of an inbound (traffic-policies 5). Each
+// proxy counts for itself.
 type Limits struct {
 	// Connections of all callers together; nil does not limit.
 	Connections *ir.Rate
@@ -25,9 +26,9 @@ func limitInbound(c InboundContext, out *InboundConf) {
 	}
 }
 
-// limitCaller is a bucket of its own, even if it differs in nothing from that of everybody, over which the rule says only
-// what differs; or none, for an exempt caller. Routes have buckets: where rules of another kind split these callers, each
-// part has its own.
+// limitCaller is a bucket of its own, even if it differs in nothing from that of everybody, over
+// which the rule says only what differs; or none, for an exempt caller. Routes have buckets: where
+// rules of another kind split these callers, each part has its own.
 func limitCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
 	route.Limit = ir.Share(requestLimit(rateLimit(c.Effective).GetHttp()))
 	return true // a rule with an identity is about requests: connections do not depend on the caller

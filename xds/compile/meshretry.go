@@ -14,8 +14,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Retries without a policy, and what stands for fields that a policy leaves out. Retries go where the request has not
-// been yet, unless the policy says where they go (design 9.9).
+// Retries without a policy, and what stands for fields that a policy leaves out. Retries go where
+// the request has not been yet, unless the policy says where they go (design 9.9).
 const (
 	connectAttempts = 5
 	retryCount      = 1
@@ -25,31 +25,40 @@ const (
 )
 
 var (
-	// Conditions of HTTP without a condition in retryOn. A reset before the request was sent harms nobody, and is what a
-	// connection that has just died looks like.
+	// Conditions of HTTP without a condition in retryOn. A reset before the request was sent harms
+	// nobody, and is what a connection that has just died looks like.
 	httpConditions = []string{"gateway-error", "connect-failure", "refused-stream", "reset-before-request"}
-	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset", "resource-exhausted",
+	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset",
+		"resource-exhausted",
 		"unavailable", "reset-before-request"}
 	httpDefault, grpcDefault = defaultRetry(httpConditions), defaultRetry(grpcConditions)
 )
 
 func defaultRetry(on []string) ir.Shared[ir.Retry] {
-	r := ir.Retry{On: on, Count: 5, Base: retryBase, Max: 10 * retryBase}
+	r := ir.Retry{
+		On:    on,
+		Count: 5,
+		Base:  retryBase,
+		Max:   10 * retryBase,
+	}
 	elsewhere(&r)
 	return ir.Share(r)
 }
 
 // httpRetryOn are the items of retryOn that are conditions (traffic-policies 8.3).
-var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset", "Retriable4xx": "retriable-4xx",
-	"ConnectFailure": "connect-failure", "EnvoyRatelimited": "envoy-ratelimited", "RefusedStream": "refused-stream",
+var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset",
+	"Retriable4xx":   "retriable-4xx",
+	"ConnectFailure": "connect-failure", "EnvoyRatelimited": "envoy-ratelimited",
+	"RefusedStream":           "refused-stream",
 	"Http3PostConnectFailure": "http3-post-connect-failure"}
 
 // grpcRetryOn: Envoy spells cancelled with two l (12.11).
-var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded": "deadline-exceeded", "Internal": "internal",
+var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded": "deadline-exceeded",
+	"Internal":          "internal",
 	"ResourceExhausted": "resource-exhausted", "Unavailable": "unavailable"}
 
-// retryTo reads the section of the port's protocol: http also for http2 (12.10). A port whose section is absent keeps the
-// default.
+// retryTo reads the section of the port's protocol: http also for http2 (12.10). A port whose
+// section is absent keeps the default.
 func retryTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	switch {

@@ -19,8 +19,12 @@ const (
 )
 
 func timeoutCluster(conf *meshv1.MeshTimeout_Conf) ir.ClusterTimeouts {
-	return ir.ClusterTimeouts{Connect: or(conf.GetConnectionTimeout(), DefaultConnect), Idle: or(conf.GetIdleTimeout(), DefaultIdle),
-		MaxStream: or(conf.GetHttp().GetMaxStreamDuration(), 0), MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0)}
+	return ir.ClusterTimeouts{
+		Connect:       or(conf.GetConnectionTimeout(), DefaultConnect),
+		Idle:          or(conf.GetIdleTimeout(), DefaultIdle),
+		MaxStream:     or(conf.GetHttp().GetMaxStreamDuration(), 0),
+		MaxConnection: or(conf.GetHttp().GetMaxConnectionDuration(), 0),
+	}
 }
 
 func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
@@ -28,8 +32,8 @@ func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
 		StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)}
 }
 
-// timeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being idle: those to the
-// destination do.
+// timeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being
+// idle: those to the destination do.
 func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts = timeoutCluster(conf)
@@ -44,7 +48,8 @@ func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 func timeoutInbound(c InboundContext, out *InboundConf) {
 	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts, out.Route.Timeouts = timeoutCluster(conf), timeoutRoute(conf)
-	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0), out.Cluster.Timeouts.Idle
+	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0),
+		out.Cluster.Timeouts.Idle
 }
 
 // timeoutCaller changes only what concerns a request (traffic-policies 9.1).

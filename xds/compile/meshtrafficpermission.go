@@ -9,7 +9,8 @@ func permissionInbound(c InboundContext, out *InboundConf) {
 	out.RBAC = Permission(c.Mesh, policy.Permissions(c.Policies))
 }
 
-// Permission turns what MeshTrafficPermissions say about one inbound into a table of callers. Nothing said denies all.
+// Permission turns what MeshTrafficPermissions say about one inbound into a table of callers.
+// Nothing said denies all.
 func Permission(meshName string, p policy.Permission) *ir.RBAC {
 	out := &ir.RBAC{ByRules: p.HasRules}
 	if p.HasRules {
@@ -20,7 +21,11 @@ func Permission(meshName string, p policy.Permission) *ir.RBAC {
 			out.Rules = append(out.Rules, ir.Rule{Match: identityMatch(m.Match), Name: m.Policy})
 		}
 		for _, m := range p.Shadow {
-			out.Shadow = append(out.Shadow, ir.Rule{Match: identityMatch(m.Match), Name: m.Policy, Deny: true})
+			out.Shadow = append(out.Shadow, ir.Rule{
+				Match: identityMatch(m.Match),
+				Name:  m.Policy,
+				Deny:  true,
+			})
 		}
 		return out
 	}

@@ -24,11 +24,12 @@ type Lookup func(mesh.Key) *Destination
 
 // Redirects says that the proxy gets its outbounds by virtual addresses.
 func Redirects(dp *mesh.Resource) bool {
-	return mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetTransparentProxying().GetRedirectPortOutbound() != 0
+	return mesh.Spec[*meshv1.Dataplane](
+		dp).GetNetworking().GetTransparentProxying().GetRedirectPortOutbound() != 0
 }
 
-// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is left out. Of dp only
-// mesh, zone and namespace count.
+// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is
+// left out. Of dp only mesh, zone and namespace count.
 func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Lookup) []Outbound {
 	var out []Outbound
 	names := map[string]bool{}
@@ -66,7 +67,12 @@ func resolveOutbound(rd Reader, dp mesh.Key, o *meshv1.Dataplane_Outbound, find 
 		return Ref{}, false
 	}
 	// The older form names a service by its tag: the MeshService of that name here, by its first port.
-	d := find(mesh.Key{Kind: mesh.KindMeshService, Mesh: dp.Mesh, Zone: dp.Zone, Name: o.GetTags()[mesh.TagService]})
+	d := find(mesh.Key{
+		Kind: mesh.KindMeshService,
+		Mesh: dp.Mesh,
+		Zone: dp.Zone,
+		Name: o.GetTags()[mesh.TagService],
+	})
 	if d == nil || len(d.Ports) == 0 {
 		return Ref{}, false
 	}
@@ -74,13 +80,19 @@ func resolveOutbound(rd Reader, dp mesh.Key, o *meshv1.Dataplane_Outbound, find 
 }
 
 // pick finds a destination by name, this zone's first, or by labels, the oldest.
-func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string]string, find Lookup) *Destination {
+func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string]string,
+	find Lookup) *Destination {
 	if kind != mesh.KindMeshService && kind != mesh.KindMeshMultiZoneService {
 		return nil
 	}
 	if len(labels) > 0 {
 		var best *mesh.Resource
-		for _, k := range rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByLabel, Value: LabelPair(labels)}) {
+		for _, k := range rd.Range(Index{
+			Kind:  kind,
+			Mesh:  dp.Mesh,
+			By:    ByLabel,
+			Value: LabelPair(labels),
+		}) {
 			r := rd.Spec(k)
 			if r == nil || !hasAll(labelsOf(r), labels) {
 				continue
@@ -94,7 +106,12 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 		}
 		return find(best.Key)
 	}
-	keys := slices.Clone(rd.Range(Index{Kind: kind, Mesh: dp.Mesh, By: ByName, Value: name}))
+	keys := slices.Clone(rd.Range(Index{
+		Kind:  kind,
+		Mesh:  dp.Mesh,
+		By:    ByName,
+		Value: name,
+	}))
 	rank := func(k mesh.Key) int {
 		switch {
 		case k.Zone == dp.Zone && k.Namespace == dp.Namespace:
@@ -106,7 +123,9 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 		}
 		return 3
 	}
-	slices.SortFunc(keys, func(a, b mesh.Key) int { return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Compare(b)) })
+	slices.SortFunc(keys, func(a, b mesh.Key) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Compare(b))
+	})
 	for _, k := range keys {
 		if kind == mesh.KindMeshService && rank(k) == 3 {
 			break // another zone's service is named by its labels
@@ -130,15 +149,21 @@ func Everything(rd Reader, meshName string, find Lookup, vip func(mesh.Key) stri
 			}
 			for _, p := range d.Ports {
 				ref := Ref{Key: k, Section: p.Name}
-				out = append(out, Outbound{Name: ref.KRI(), Address: ip, Port: p.Number, Unbound: true, Ref: ref})
+				out = append(out, Outbound{
+					Name:    ref.KRI(),
+					Address: ip,
+					Port:    p.Number,
+					Unbound: true,
+					Ref:     ref,
+				})
 			}
 		}
 	}
 	return out
 }
 
-// Directory is a list of outbounds that is searched by who is reached and by address, so that a Dataplane that reaches a few of
-// many is not compared with all.
+// Directory is a list of outbounds that is searched by who is reached and by address, so that a
+// Dataplane that reaches a few of many is not compared with all.
 type Directory struct {
 	All       []Outbound
 	byName    map[[2]string][]int
@@ -160,8 +185,9 @@ func at(address string, port uint32) string {
 	return address + ":" + strconv.FormatUint(uint64(port), 10)
 }
 
-// Reachable are the outbounds of all that the Dataplane says it reaches: by reachableBackends, else by the backends it
-// lists. limited is false if it says nothing, and then everything in the directory is meant.
+// Reachable are the outbounds of all that the Dataplane says it reaches: by reachableBackends, else
+// by the backends it lists. limited is false if it says nothing, and then everything in the
+// directory is meant.
 func Reachable(dp *mesh.Resource, d *Directory, find Lookup) (out []Outbound, limited bool) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	tp := n.GetTransparentProxying()
@@ -171,7 +197,12 @@ func Reachable(dp *mesh.Resource, d *Directory, find Lookup) (out []Outbound, li
 		for _, o := range n.GetOutbound() {
 			if b := o.GetBackendRef(); b != nil {
 				limited = true
-				refs = append(refs[:len(refs):len(refs)], &meshv1.Dataplane_ReachableBackendRef{Kind: b.GetKind(), Name: b.GetName(), Labels: b.GetLabels(), Port: b.GetPort()})
+				refs = append(refs[:len(refs):len(refs)], &meshv1.Dataplane_ReachableBackendRef{
+					Kind:   b.GetKind(),
+					Name:   b.GetName(),
+					Labels: b.GetLabels(),
+					Port:   b.GetPort(),
+				})
 			}
 		}
 		if !limited && len(tp.GetReachableServices()) > 0 {
@@ -224,7 +255,8 @@ func (d *Directory) reached(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key
 	}
 	for _, i := range d.byName[[2]string{r.GetKind(), r.GetName()}] {
 		k := d.All[i].Ref.Key
-		if fits(i) && (k.Zone == dp.Zone || k.Zone == "") && (r.GetNamespace() == "" || r.GetNamespace() == k.Namespace) {
+		if fits(i) && (k.Zone == dp.Zone || k.Zone == "") &&
+			(r.GetNamespace() == "" || r.GetNamespace() == k.Namespace) {
 			out = append(out, i)
 		}
 	}
@@ -234,12 +266,27 @@ func (d *Directory) reached(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key
 // OutboundListener listens for a destination.
 func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 	kri := o.Ref.KRI()
-	l := ir.Listener{Name: o.Name, Address: o.Address, Port: o.Port, Unbound: o.Unbound}
+	l := ir.Listener{
+		Name:    o.Name,
+		Address: o.Address,
+		Port:    o.Port,
+		Unbound: o.Unbound,
+	}
 	c := ir.Chain{}
 	if p.Protocol.IsHTTP() {
-		c.HTTP = &ir.HTTP{StatPrefix: kri, RDS: kri, GRPC: p.Protocol == ir.GRPC, RequestHeaders: conf.RequestHeaders}
+		c.HTTP = &ir.HTTP{
+			StatPrefix:     kri,
+			RDS:            kri,
+			GRPC:           p.Protocol == ir.GRPC,
+			RequestHeaders: conf.RequestHeaders,
+		}
 	} else {
-		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri, Idle: conf.Idle, ConnectAttempts: conf.ConnectAttempts}
+		c.TCP = &ir.TCPProxy{
+			StatPrefix:      kri,
+			Cluster:         kri,
+			Idle:            conf.Idle,
+			ConnectAttempts: conf.ConnectAttempts,
+		}
 	}
 	l.Chains = []ir.Chain{c}
 	return l
@@ -248,12 +295,23 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 // IngressChain passes the traffic of one server name to this zone's instances.
 func IngressChain(ref Ref) ir.Chain {
 	name := IngressName(ref)
-	return ir.Chain{Transport: "tls", ServerNames: []string{SNI(ref)}, TCP: &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: connectAttempts}}
+	return ir.Chain{
+		Transport:   "tls",
+		ServerNames: []string{SNI(ref)},
+		TCP:         &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: connectAttempts},
+	}
 }
 
 // IngressListener is a zone ingress' one listener.
 func IngressListener(r *mesh.Resource, chains []ir.Chain) ir.Listener {
 	n := mesh.Spec[*meshv1.ZoneIngress](r).GetNetworking()
-	return ir.Listener{Name: "self_inbound_zi_" + strconv.FormatUint(uint64(n.GetPort()), 10), Address: cmp.Or(n.GetAddress(), "0.0.0.0"),
-		Port: n.GetPort(), Inbound: true, TLSInspector: true, ReusePort: true, Chains: chains}
+	return ir.Listener{
+		Name:         "self_inbound_zi_" + strconv.FormatUint(uint64(n.GetPort()), 10),
+		Address:      cmp.Or(n.GetAddress(), "0.0.0.0"),
+		Port:         n.GetPort(),
+		Inbound:      true,
+		TLSInspector: true,
+		ReusePort:    true,
+		Chains:       chains,
+	}
 }

@@ -10,10 +10,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Target finds what a gRPC client means by the name that it calls: a hostname of a destination, or the name of a MeshService
-// of its own zone or of a MeshMultiZoneService, in this order; then, after a colon, a port by number or name. Without it
-// the port is the only one, else the first that speaks gRPC, else HTTP/2, else HTTP. Of dp only mesh, zone and namespace
-// count.
+// Target finds what a gRPC client means by the name that it calls: a hostname of a destination, or
+// the name of a MeshService of its own zone or of a MeshMultiZoneService, in this order; then,
+// after a colon, a port by number or name. Without it the port is the only one, else the first that
+// speaks gRPC, else HTTP/2, else HTTP. Of dp only mesh, zone and namespace count.
 func Target(rd Reader, dp mesh.Key, name string, find Lookup) (Ref, bool) {
 	host, port, given := strings.Cut(name, ":")
 	d := byHostname(rd, dp, host, find)
@@ -34,7 +34,12 @@ func Target(rd Reader, dp mesh.Key, name string, find Lookup) (Ref, bool) {
 }
 
 func byHostname(rd Reader, dp mesh.Key, host string, find Lookup) *Destination {
-	for _, k := range rd.Range(Index{Kind: mesh.KindVirtualAddress, Mesh: dp.Mesh, By: ByHostname, Value: host}) {
+	for _, k := range rd.Range(Index{
+		Kind:  mesh.KindVirtualAddress,
+		Mesh:  dp.Mesh,
+		By:    ByHostname,
+		Value: host,
+	}) {
 		if k.Zone != dp.Zone {
 			continue // what it is called in another zone
 		}

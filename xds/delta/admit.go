@@ -11,16 +11,18 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// door lets a bounded number of streams have their first configuration at once, in the order of their coming: after a
-// restart all proxies of a zone return in the same second, and what each is given before it has answered stays in memory.
+// door lets a bounded number of streams have their first configuration at once, in the order of
+// their coming: after a restart all proxies of a zone return in the same second, and what each is
+// given before it has answered stays in memory.
 type door struct {
 	places   *semaphore.Weighted // first come, first served
 	patience time.Duration
 	metrics  *metrics
 }
 
-// enter waits for a place. The place is given back by leave, or by itself once patience is over, so that a client that
-// never answers keeps nobody out. It fails when ctx ends or the stream is superseded.
+// enter waits for a place. The place is given back by leave, or by itself once patience is over, so
+// that a client that never answers keeps nobody out. It fails when ctx ends or the stream is
+// superseded.
 func (d *door) enter(ctx context.Context, superseded <-chan struct{}) (leave func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -50,13 +52,15 @@ func (d *door) enter(ctx context.Context, superseded <-chan struct{}) (leave fun
 
 var (
 	errSuperseded = status.Error(codes.Aborted, "a newer stream of this proxy took over")
-	// ErrAged ends a stream that is as old as [Config.MaxAge] lets it be. The proxy comes back at once and is sent nothing
-	// that it holds.
-	ErrAged = status.Error(codes.Unavailable, "this stream has reached its age: connect again, perhaps to another instance")
+	// ErrAged ends a stream that is as old as [Config.MaxAge] lets it be. The proxy comes back at
+	// once and is sent nothing that it holds.
+	ErrAged = status.Error(codes.Unavailable,
+		"this stream has reached its age: connect again, perhaps to another instance")
 )
 
-// A stream ends at minAge to maxAge times [Config.MaxAge], so that streams that came together do not leave together, and so
-// that its connection, which gRPC ages by up to a tenth more, takes no new stream by then.
+// A stream ends at minAge to maxAge times [Config.MaxAge], so that streams that came together do
+// not leave together, and so that its connection, which gRPC ages by up to a tenth more, takes no
+// new stream by then.
 const minAge, maxAge = 1.1, 1.3
 
 // lifetime fires when a stream has reached its age, or never.

@@ -7,7 +7,8 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// codec writes a *response from bytes that are already encoded, and leaves every other message to the proto codec.
+// codec writes a *response from bytes that are already encoded, and leaves every other message to
+// the proto codec.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(grpcproto.Name)} }

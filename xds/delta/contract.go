@@ -33,8 +33,8 @@ const (
 // Client is what a stream's client is, as far as that decides what it gets. It is comparable.
 type Client struct {
 	Kind ClientKind
-	// CertificateProvider is, for ClientGRPC, the certificate provider instance of the client's bootstrap that has the mesh's
-	// certificate, key and roots; empty if it has none.
+	// CertificateProvider is, for ClientGRPC, the certificate provider instance of the client's
+	// bootstrap that has the mesh's certificate, key and roots; empty if it has none.
 	CertificateProvider string
 }
 
@@ -44,8 +44,9 @@ type Opening struct {
 	// MinRevision is what the first update reflects at least.
 	MinRevision uint64
 	Client      Client
-	// Wake is called when [Feed.Take] has something new to say. It does not block and does not call the feed, so it may be
-	// called under any lock. urgent says that the change concerns few proxies.
+	// Wake is called when [Feed.Take] has something new to say. It does not block and does not call
+	// the feed, so it may be called under any lock. urgent says that the change concerns few
+	// proxies.
 	Wake func(urgent bool)
 }
 
@@ -57,14 +58,15 @@ type Source interface {
 
 // Feed is what one stream follows. Its methods are not called concurrently, and none of them blocks.
 type Feed interface {
-	// Take gives what the proxy should have now, if that differs from what was taken last; ok is false if not. A feed holds
-	// one pending update; what comes later replaces it. It fails when the engine has ended.
+	// Take gives what the proxy should have now, if that differs from what was taken last; ok is
+	// false if not. A feed holds one pending update; what comes later replaces it. It fails when
+	// the engine has ended.
 	Take() (u Update, ok bool, err error)
-	// Answered says that the stream has acknowledged or refused everything up to revision (of an Update), and which
-	// refusals stand now. It is called when either changes.
+	// Answered says that the stream has acknowledged or refused everything up to revision (of an
+	// Update), and which refusals stand now. It is called when either changes.
 	Answered(revision uint64, refusals []Refusal)
-	// Want gives the names of all listeners that a ClientGRPC asks for now. An update follows that counts the call in
-	// Wanted, even if nothing else changed.
+	// Want gives the names of all listeners that a ClientGRPC asks for now. An update follows that
+	// counts the call in Wanted, even if nothing else changed.
 	Want(names []string)
 	// Close ends the feed; it is idempotent.
 	Close()
@@ -94,7 +96,8 @@ type Join struct {
 	NodeID string
 	// ProxyType is node metadata dataplane.proxyType; empty if it is not given.
 	ProxyType string
-	// Token is the bare token, from the header authorization or node metadata dataplane.token; empty if there is none.
+	// Token is the bare token, from the header authorization or node metadata dataplane.token;
+	// empty if there is none.
 	Token string
 	// Resource is node metadata dataplane.resource: a document, JSON or YAML; empty if there is none.
 	Resource string
@@ -102,7 +105,8 @@ type Join struct {
 	Peer, UserAgent string
 	// Delta says that the stream is incremental.
 	Delta bool
-	// Client is what the node says it is. A ClientGRPC has a stream for each of its channels: they do not replace each other.
+	// Client is what the node says it is. A ClientGRPC has a stream for each of its channels: they
+	// do not replace each other.
 	Client Client
 }
 
@@ -110,10 +114,11 @@ type Join struct {
 type Member interface {
 	// Proxy is the key of the proxy, and the revision at which its registration is in the store.
 	Proxy() (key mesh.Key, minRevision uint64)
-	// Superseded is closed when a newer stream of the proxy took over; the server then ends this one with codes.Aborted.
+	// Superseded is closed when a newer stream of the proxy took over; the server then ends this
+	// one with codes.Aborted.
 	Superseded() <-chan struct{}
-	// Configured is called once, when the client has answered everything of a table it was given: from then on it serves.
-	// It does not block.
+	// Configured is called once, when the client has answered everything of a table it was given:
+	// from then on it serves. It does not block.
 	Configured()
 	// Leave is called once when the stream has ended; cause is nil if the client closed it.
 	Leave(cause error)

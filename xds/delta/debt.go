@@ -7,9 +7,9 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// debt are the names of endpoints that one client's clusters wait for. It outlives the stream: a client that was cut off
-// between a cluster and its endpoints comes back with the cluster and with the endpoints of old, and nothing in what it says
-// tells that the cluster still waits.
+// debt are the names of endpoints that one client's clusters wait for. It outlives the stream: a
+// client that was cut off between a cluster and its endpoints comes back with the cluster and with
+// the endpoints of old, and nothing in what it says tells that the cluster still waits.
 type debt struct {
 	mu    sync.Mutex
 	names map[string]struct{} // guarded by mu
@@ -76,7 +76,8 @@ func (d *debts) inherit(proxy mesh.Key) *debt {
 	return own
 }
 
-// settle forgets the debt of a stream that has ended, if there is none left or a newer stream has inherited it.
+// settle forgets the debt of a stream that has ended, if there is none left or a newer stream has
+// inherited it.
 func (d *debts) settle(proxy mesh.Key, own *debt) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -42,8 +42,8 @@ func (t *Table) Diff(old *Table) *Step {
 		// The usual step. Nothing can have moved between segments, for no other one changed.
 		return come[0].diff(gone[0])
 	}
-	// What was left pairs up in order: a table keeps its segments' places. A resource that moved from one pair to another
-	// is removed by one and brought by the other: it is not gone.
+	// What was left pairs up in order: a table keeps its segments' places. A resource that moved
+	// from one pair to another is removed by one and brought by the other: it is not gone.
 	steps := make([]*Step, 0, max(len(gone), len(come)))
 	for i := range max(len(gone), len(come)) {
 		switch {

@@ -25,8 +25,8 @@ func contents(t *Table) map[string]string {
 	return out
 }
 
-// TestDiffIsTheDifference: a step applied to the old table gives the new one, says nothing twice, and changes nothing that
-// was the same, however resources move between segments.
+// TestDiffIsTheDifference: a step applied to the old table gives the new one, says nothing twice,
+// and changes nothing that was the same, however resources move between segments.
 func TestDiffIsTheDifference(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	random := func() *Table {
@@ -105,10 +105,12 @@ func TestDiffIsTheDifference(t *testing.T) {
 	}
 }
 
-// TestDiffIsShared: proxies of a group share one comparison, and the memory of it does not keep old segments alive.
+// TestDiffIsShared: proxies of a group share one comparison, and the memory of it does not keep old
+// segments alive.
 func TestDiffIsShared(t *testing.T) {
 	segment := func(v byte) *Segment {
-		return NewSegment([]*Resource{NewResource(TypeCluster, "a", []byte{v}), NewResource(TypeCluster, "b", []byte{7})})
+		return NewSegment([]*Resource{NewResource(TypeCluster, "a", []byte{v}),
+			NewResource(TypeCluster, "b", []byte{7})})
 	}
 	own := []*Segment{NewSegment(nil), NewSegment(nil)}
 	old, now := segment(1), segment(2)
@@ -137,17 +139,27 @@ func TestDiffIsShared(t *testing.T) {
 }
 
 func TestEncodeIsTheMessage(t *testing.T) {
-	a, b := NewResource(TypeCluster, "a", []byte("\x0a\x01a")), &Resource{Type: TypeCluster, Name: "b", Version: "v", Body: []byte("\x0a\x01b")}
+	a, b := NewResource(TypeCluster, "a", []byte("\x0a\x01a")), &Resource{
+		Type:    TypeCluster,
+		Name:    "b",
+		Version: "v",
+		Body:    []byte("\x0a\x01b"),
+	}
 	r := &response{typ: TypeCluster, nonce: "n1", resources: []*Resource{a, b}, removed: []string{"x", "y"}}
 	var got discoveryv3.DeltaDiscoveryResponse
 	wire := r.encode().Materialize()
 	if err := proto.Unmarshal(wire, &got); err != nil {
 		t.Fatal(err)
 	}
-	want := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: TypeCluster.URL(), Nonce: "n1", RemovedResources: []string{"x", "y"}, Resources: []*discoveryv3.Resource{
-		{Name: "a", Version: a.Version, Resource: &anypb.Any{TypeUrl: TypeCluster.URL(), Value: a.Body}},
-		{Name: "b", Version: "v", Resource: &anypb.Any{TypeUrl: TypeCluster.URL(), Value: b.Body}},
-	}}
+	want := &discoveryv3.DeltaDiscoveryResponse{
+		TypeUrl:          TypeCluster.URL(),
+		Nonce:            "n1",
+		RemovedResources: []string{"x", "y"},
+		Resources: []*discoveryv3.Resource{
+			{Name: "a", Version: a.Version, Resource: &anypb.Any{TypeUrl: TypeCluster.URL(), Value: a.Body}},
+			{Name: "b", Version: "v", Resource: &anypb.Any{TypeUrl: TypeCluster.URL(), Value: b.Body}},
+		},
+	}
 	if diff := cmp.Diff(want, &got, protocmp.Transform()); diff != "" {
 		t.Error(diff)
 	}

@@ -27,13 +27,17 @@ import (
 // with is the table of a world in which the route of a service has about so many bytes.
 func (w world) with(t testing.TB, name string, bytes int) *delta.Table {
 	t.Helper()
-	large := encode(t, delta.TypeRoute, name, &routev3.RouteConfiguration{Name: name, InternalOnlyHeaders: []string{strings.Repeat("x", bytes)}})
+	large := encode(t, delta.TypeRoute, name, &routev3.RouteConfiguration{
+		Name:                name,
+		InternalOnlyHeaders: []string{strings.Repeat("x", bytes)},
+	})
 	// The first of a name counts.
-	return &delta.Table{Segments: []*delta.Segment{delta.NewSegment(append([]*delta.Resource{large}, w.resources(t)...))}}
+	return &delta.Table{Segments: []*delta.Segment{delta.NewSegment(append([]*delta.Resource{large},
+		w.resources(t)...))}}
 }
 
-// A resource that no message can carry is withheld and named; everything else comes, whether it is there when a proxy joins
-// or grows later. It comes when it is small enough again.
+// A resource that no message can carry is withheld and named; everything else comes, whether it is
+// there when a proxy joins or grows later. It comes when it is small enough again.
 func TestOversized(t *testing.T) {
 	for _, early := range []bool{false, true} {
 		t.Run(fmt.Sprintf("early=%t", early), func(t *testing.T) {
@@ -63,8 +67,13 @@ func TestOversized(t *testing.T) {
 			had.routes["a"]++
 			rev := r.engine.setTable(w.with(t, "b", 30_000))
 			r.engine.wait(t, "a refusal", func(a uint64, got []delta.Refusal) bool {
-				return a == rev && len(got) == 1 && got[0].Type == delta.TypeRoute && got[0].Resource == "b" && got[0].Revision == rev &&
-					slices.Equal(got[0].Cause, []mesh.Key{{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "b"}}) &&
+				return a == rev && len(got) == 1 && got[0].Type == delta.TypeRoute &&
+					got[0].Resource == "b" && got[0].Revision == rev &&
+					slices.Equal(got[0].Cause, []mesh.Key{{
+						Kind: mesh.KindMeshTimeout,
+						Mesh: "default",
+						Name: "b",
+					}}) &&
 					strings.Contains(got[0].Reason, "bytes") && strings.Contains(got[0].Reason, "10000")
 			})
 			c.until(t, holds(t, had))
@@ -88,7 +97,10 @@ func TestLargeFrames(t *testing.T) {
 	got := 0
 	c := r.connect(t, func(x *xdstest.Config) {
 		x.MaxMessage = 8 << 20
-		x.Verdict = func(resp xdstest.Response) xdstest.Verdict { got = max(got, resp.Bytes); return xdstest.Verdict{} }
+		x.Verdict = func(resp xdstest.Response) xdstest.Verdict {
+			got = max(got, resp.Bytes)
+			return xdstest.Verdict{}
+		}
 	})
 	r.engine.answered(t, 1)
 	c.until(t, func(s *xdstest.State) bool { return s.Resources[xdstest.Route]["b"].Version != "" })
@@ -100,7 +112,8 @@ func TestLargeFrames(t *testing.T) {
 
 	g := r.connect(t, func(x *xdstest.Config) { x.Metadata = map[string]string{"dataplane.client": "grpc"} })
 	r.engine.wait(t, "the route is withheld from a gRPC client", func(a uint64, got []delta.Refusal) bool {
-		return a == 1 && len(got) == 1 && got[0].Resource == "b" && strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
+		return a == 1 && len(got) == 1 && got[0].Resource == "b" &&
+			strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
 	})
 	g.until(t, func(s *xdstest.State) bool { return s.Resources[xdstest.Route]["a"].Version != "" })
 }
@@ -115,13 +128,14 @@ func TestWholeTooLarge(t *testing.T) {
 	r.engine.set(t, services(names...))
 	c := r.whole(t, "envoy", nil)
 	c.ask(delta.TypeCluster)
-	if err := <-r.gate.left; status.Code(err) != codes.ResourceExhausted || !strings.Contains(err.Error(), "50 resources of type cluster") {
+	if err := <-r.gate.left; status.Code(err) != codes.ResourceExhausted ||
+		!strings.Contains(err.Error(), "50 resources of type cluster") {
 		t.Errorf("left with %v", err)
 	}
 }
 
-// A proxy comes back with more than 4 MiB of names that are not there any more: it is understood, and told in messages of
-// the size that one may have.
+// A proxy comes back with more than 4 MiB of names that are not there any more: it is understood,
+// and told in messages of the size that one may have.
 func TestReturnsWithMuch(t *testing.T) {
 	r := newRig(t)
 	w := services("a")
@@ -143,7 +157,8 @@ func TestReturnsWithMuch(t *testing.T) {
 			s.Resources[xdstest.Cluster][n] = res
 		}
 		for i := range 40_000 {
-			s.Resources[xdstest.Cluster][fmt.Sprintf("%s-%05d", strings.Repeat("gone", 25), i)] = xdstest.Resource{Version: "0123456789abcdef"}
+			s.Resources[xdstest.Cluster][fmt.Sprintf("%s-%05d", strings.Repeat("gone", 25),
+				i)] = xdstest.Resource{Version: "0123456789abcdef"}
 		}
 	})
 	again := start(t, back)
@@ -158,7 +173,8 @@ func TestReturnsWithMuch(t *testing.T) {
 	})
 }
 
-// A proxy is cut off between a cluster and what depends on it. It comes back, gets the rest, and nothing twice.
+// A proxy is cut off between a cluster and what depends on it. It comes back, gets the rest, and
+// nothing twice.
 func TestCutInTheMiddle(t *testing.T) {
 	r := newRig(t)
 	w := services("a")
@@ -175,7 +191,8 @@ func TestCutInTheMiddle(t *testing.T) {
 	c.log()
 	w = w.clone()
 	n := services("b")
-	w.clusters["b"], w.endpoints["b"], w.listeners["b"], w.routes["b"] = n.clusters["b"], n.endpoints["b"], n.listeners["b"], n.routes["b"]
+	w.clusters["b"], w.endpoints["b"], w.listeners["b"], w.routes["b"] = n.clusters["b"], n.endpoints["b"],
+		n.listeners["b"], n.routes["b"]
 	w.routes["a"]++
 	rev := r.engine.set(t, w)
 	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "cluster+b") })
@@ -197,7 +214,8 @@ func TestCutInTheMiddle(t *testing.T) {
 	again.unbroken(t)
 }
 
-// What a proxy has answered it cannot answer again: a repeated, a late and an invented answer say nothing, whatever they say.
+// What a proxy has answered it cannot answer again: a repeated, a late and an invented answer say
+// nothing, whatever they say.
 func TestAnswersThatAreNone(t *testing.T) {
 	r := newRig(t)
 	w := services("a", "b")
@@ -238,7 +256,10 @@ func TestAnswersThatAreNone(t *testing.T) {
 
 // A peer that is gone without a word is found by keepalive; nothing else is ever sent for that.
 func TestLostPeer(t *testing.T) {
-	r := newRigWith(t, []grpc.ServerOption{grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Second, Timeout: 50 * time.Millisecond})})
+	r := newRigWith(t, []grpc.ServerOption{grpc.KeepaliveParams(keepalive.ServerParameters{
+		Time:    time.Second,
+		Timeout: 50 * time.Millisecond,
+	})})
 	w := services("a")
 	r.engine.set(t, w)
 	wire := newWire(t, r.address)

@@ -78,7 +78,8 @@ func (w *watched) add(key mesh.Key, st *stream) (remove func()) {
 	}
 }
 
-// Look shows the streams of a proxy, in the order of their coming. Each is as it was at one moment, not all at the same.
+// Look shows the streams of a proxy, in the order of their coming. Each is as it was at one moment,
+// not all at the same.
 func (s *Server) Look(proxy mesh.Key) []StreamView {
 	s.watched.mu.Lock()
 	streams := slices.Collect(maps.Keys(s.watched.of[proxy]))
@@ -104,7 +105,8 @@ func (s *state) view() []ResourceView {
 	var out []ResourceView
 	for t := range numTypes {
 		ts := &s.types[t]
-		// What the client goes on with while an answer is out; of what is taken away it is not known any more.
+		// What the client goes on with while an answer is out; of what is taken away it is not
+		// known any more.
 		before := map[string]*Resource{}
 		for _, r := range ts.open {
 			for i, res := range r.resources {
@@ -147,6 +149,8 @@ func (s *state) view() []ResourceView {
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b ResourceView) int { return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name)) })
+	slices.SortFunc(out, func(a, b ResourceView) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Name, b.Name))
+	})
 	return out
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
-// look is the newest stream of the rig's proxy, each resource in a line; versions are "same" or "other" than they should be.
+// look is the newest stream of the rig's proxy, each resource in a line; versions are "same" or
+// "other" than they should be.
 func (r *rig) look(t *testing.T) (delta.StreamView, []string) {
 	t.Helper()
 	views := r.server.Look(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
@@ -33,7 +34,8 @@ func (r *rig) look(t *testing.T) (delta.StreamView, []string) {
 			has = "other"
 		}
 		if x.Standing != delta.InSync || has != "same" {
-			lines = append(lines, fmt.Sprintf("%s %s: has %s, %s %s", x.Type, x.Name, has, x.Standing, x.Reason))
+			lines = append(lines,
+				fmt.Sprintf("%s %s: has %s, %s %s", x.Type, x.Name, has, x.Standing, x.Reason))
 		}
 	}
 	return v, lines
@@ -63,7 +65,8 @@ func TestLook(t *testing.T) {
 	r.engine.answered(t, 1)
 	c.until(t, holds(t, w))
 	expect()
-	if v, _ := r.look(t); v.Feed == nil || v.Join.NodeID != "default.web" || v.Since.IsZero() || len(v.Resources) != 9 {
+	if v, _ := r.look(t); v.Feed == nil || v.Join.NodeID != "default.web" || v.Since.IsZero() ||
+		len(v.Resources) != 9 {
 		t.Errorf("a stream of %d resources: %+v", len(v.Resources), v.Join)
 	}
 
@@ -77,7 +80,8 @@ func TestLook(t *testing.T) {
 	w = w.clone()
 	w.routes["a"]++
 	rev := r.engine.set(t, w)
-	r.engine.wait(t, "a refusal", func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
+	r.engine.wait(t, "a refusal",
+		func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
 	expect("route a: has other, refused route a is wrong")
 
 	// An answer that is withheld: the cluster and its endpoints were sent, what has to come after them waits.
@@ -87,11 +91,17 @@ func TestLook(t *testing.T) {
 	r.engine.set(t, w)
 	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "endpoint-c") })
 	_, got := r.look(t)
-	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ", "endpoint c: has none, sent ", "route a: has other, refused route a is wrong", "route b: has other, waiting "}
+	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ",
+		"endpoint c: has none, sent ", "route a: has other, refused route a is wrong",
+		"route b: has other, waiting "}
 	if !cmp.Equal(want, got) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if views := r.server.Look(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "other"}); len(views) > 0 {
+	if views := r.server.Look(mesh.Key{
+		Kind: mesh.KindDataplane,
+		Mesh: "default",
+		Name: "other",
+	}); len(views) > 0 {
 		t.Errorf("streams of a proxy that has none: %v", views)
 	}
 	if err := c.stop(); err != nil && t.Context().Err() == nil {

@@ -11,15 +11,17 @@ func (s *state) next(now time.Time) *response {
 	if s.want == nil {
 		return nil
 	}
-	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint], &s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
+	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint],
+		&s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
 	if r := s.tell(TypeSecret, now, nil); r != nil {
 		return r
 	}
 	if r := s.tell(TypeCluster, now, nil); r != nil {
 		return r
 	}
-	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is with the client, they
-	// go at once: Envoy does not answer for clusters before those have their endpoints.
+	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is
+	// with the client, they go at once: Envoy does not answer for clusters before those have their
+	// endpoints.
 	if r := s.tell(TypeEndpoint, now, func(name string) bool {
 		_, waits := cluster.up[name]
 		return !waits || cluster.items[name].flight != nil
@@ -34,7 +36,8 @@ func (s *state) next(now time.Time) *response {
 	}
 	// What a warming listener has just asked for does not wait for the listener's answer.
 	listeners := listener.made()
-	if r := s.tell(TypeRoute, now, func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
+	if r := s.tell(TypeRoute, now,
+		func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
 		return r
 	}
 	if !s.settled || !listeners || !route.made() || !secret.made() {
@@ -100,14 +103,16 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 		}
 		res := w.resource
 		if res == nil {
-			if size += len(name) + nameOverhead; size > s.limits.response && len(r.resources)+len(r.removed) > 0 {
+			if size += len(name) + nameOverhead; size > s.limits.response &&
+				len(r.resources)+len(r.removed) > 0 {
 				break
 			}
 			r.removed = append(r.removed, name)
 			it.held = absent
 		} else {
 			n := len(res.bytes())
-			if len(r.resources)+len(r.removed) > 0 && size+n > s.limits.response || len(r.resources) > 0 && len(r.resources) == ts.limit {
+			if len(r.resources)+len(r.removed) > 0 && size+n > s.limits.response ||
+				len(r.resources) > 0 && len(r.resources) == ts.limit {
 				break
 			}
 			size += n
@@ -135,8 +140,9 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 	return s.send(ts, r, now)
 }
 
-// warmUp brings the endpoints of a cluster that was just sent once more: a proxy that replaces a cluster does not ask again
-// for endpoints that it already has, and the new cluster takes no traffic until it gets them.
+// warmUp brings the endpoints of a cluster that was just sent once more: a proxy that replaces a
+// cluster does not ask again for endpoints that it already has, and the new cluster takes no
+// traffic until it gets them.
 func (s *state) warmUp(name string) {
 	if name == "" {
 		return

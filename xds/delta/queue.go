@@ -2,11 +2,13 @@ package delta
 
 import "sync"
 
-// queue is the streams that have something to be pushed, served in the order in which they were touched by a bounded number
-// of workers. A stream stands in it once: what comes while it waits is pushed with the rest, in its old place.
+// queue is the streams that have something to be pushed, served in the order in which they were
+// touched by a bounded number of workers. A stream stands in it once: what comes while it waits is
+// pushed with the rest, in its old place.
 //
-// There are two lines. A change for a few proxies goes past one for the whole mesh, whose last proxy would hardly notice;
-// after urgentRun of the few it is the others' turn, so that nobody waits for ever.
+// There are two lines. A change for a few proxies goes past one for the whole mesh, whose last
+// proxy would hardly notice; after urgentRun of the few it is the others' turn, so that nobody
+// waits for ever.
 type queue struct {
 	push    func(*stream)
 	limit   int // workers

@@ -58,7 +58,8 @@ func TestQueueIsFair(t *testing.T) {
 	}
 }
 
-// What few wait for goes before what all wait for, even for those who wait already; and lets the others through.
+// What few wait for goes before what all wait for, even for those who wait already; and lets the
+// others through.
 func TestQueueLetsFewPass(t *testing.T) {
 	q, served := held(t)
 	all, few := streams(100), streams(20)

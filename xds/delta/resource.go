@@ -57,8 +57,9 @@ func TypeOf(url string) (Type, bool) {
 	return Type(max(i, 0)), i >= 0
 }
 
-// Resource is one encoded xDS resource. It is immutable and shared by pointer by every proxy that has it. Make it with
-// [NewResource]; a literal works, at the cost of a second copy of Body when it is first sent.
+// Resource is one encoded xDS resource. It is immutable and shared by pointer by every proxy that
+// has it. Make it with [NewResource]; a literal works, at the cost of a second copy of Body when it
+// is first sent.
 type Resource struct {
 	Type Type
 	Name string
@@ -74,10 +75,16 @@ type Resource struct {
 	endpoints string
 }
 
-// NewResource makes a resource of an encoded Envoy message; it computes the version and keeps body's content, not body.
+// NewResource makes a resource of an encoded Envoy message; it computes the version and keeps
+// body's content, not body.
 func NewResource(t Type, name string, body []byte, cause ...mesh.Key) *Resource {
 	sum := sha256.Sum256(body)
-	r := &Resource{Type: t, Name: name, Version: hex.EncodeToString(sum[:8]), Cause: cause}
+	r := &Resource{
+		Type:    t,
+		Name:    name,
+		Version: hex.EncodeToString(sum[:8]),
+		Cause:   cause,
+	}
 	entry := encodeEntry(t, name, r.Version, body)
 	r.Body = entry[len(entry)-len(body):]
 	r.entry.Store(&entry)
@@ -146,8 +153,8 @@ func (r *Resource) bytes() []byte {
 	return e
 }
 
-// anyBytes is the encoded field "resources" of a DiscoveryResponse that holds r: the end of what bytes gives, for the field
-// of the Any has the same number in both messages.
+// anyBytes is the encoded field "resources" of a DiscoveryResponse that holds r: the end of what
+// bytes gives, for the field of the Any has the same number in both messages.
 func (r *Resource) anyBytes() []byte {
 	entry := r.bytes()
 	any := anySize(r.Type, r.Body)
@@ -155,7 +162,8 @@ func (r *Resource) anyBytes() []byte {
 }
 
 func anySize(t Type, body []byte) int {
-	return protowire.SizeTag(anyTypeURL) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(anyValue) + protowire.SizeBytes(len(body))
+	return protowire.SizeTag(anyTypeURL) + protowire.SizeBytes(len(t.URL())) + protowire.SizeTag(anyValue) +
+		protowire.SizeBytes(len(body))
 }
 
 // Field numbers of envoy.service.discovery.v3.
@@ -199,7 +207,8 @@ func encodeEntry(t Type, name, version string, body []byte) []byte {
 	return protowire.AppendBytes(b, body)
 }
 
-// Segment is an immutable set of resources, shared by many proxies: the outbounds of a group, the inbounds of one proxy.
+// Segment is an immutable set of resources, shared by many proxies: the outbounds of a group, the
+// inbounds of one proxy.
 type Segment struct {
 	byType [numTypes][]*Resource // sorted by name
 
@@ -220,8 +229,10 @@ func NewSegment(rs []*Resource) *Segment {
 		s.byType[r.Type] = append(s.byType[r.Type], r)
 	}
 	for t := range s.byType {
-		slices.SortStableFunc(s.byType[t], func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
-		s.byType[t] = slices.Clip(slices.CompactFunc(s.byType[t], func(a, b *Resource) bool { return a.Name == b.Name }))
+		slices.SortStableFunc(s.byType[t],
+			func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
+		s.byType[t] = slices.Clip(slices.CompactFunc(s.byType[t],
+			func(a, b *Resource) bool { return a.Name == b.Name }))
 	}
 	return s
 }
@@ -229,7 +240,8 @@ func NewSegment(rs []*Resource) *Segment {
 // Lookup finds a resource, or nil.
 func (s *Segment) Lookup(t Type, name string) *Resource {
 	rs := s.byType[t]
-	i, ok := slices.BinarySearchFunc(rs, name, func(r *Resource, n string) int { return strings.Compare(r.Name, n) })
+	i, ok := slices.BinarySearchFunc(rs, name,
+		func(r *Resource, n string) int { return strings.Compare(r.Name, n) })
 	if !ok {
 		return nil
 	}
@@ -248,13 +260,14 @@ func (s *Segment) Len() int {
 // All are the resources of a type in the order of names.
 func (s *Segment) All(t Type) iter.Seq[*Resource] { return slices.Values(s.byType[t]) }
 
-// Table is what one proxy should have: a few segments, of which no two have a resource of the same type and name. It is
-// immutable. A nil Table is empty.
+// Table is what one proxy should have: a few segments, of which no two have a resource of the same
+// type and name. It is immutable. A nil Table is empty.
 type Table struct{ Segments []*Segment }
 
 // has says that there is a resource of the type.
 func (t *Table) has(typ Type) bool {
-	return t != nil && slices.ContainsFunc(t.Segments, func(s *Segment) bool { return len(s.byType[typ]) > 0 })
+	return t != nil && slices.ContainsFunc(t.Segments,
+		func(s *Segment) bool { return len(s.byType[typ]) > 0 })
 }
 
 // Lookup finds a resource, or nil.

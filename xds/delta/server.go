@@ -27,21 +27,24 @@ import (
 type Config struct {
 	Source    Source
 	Admission Admission
-	// MaxResponseBytes bounds one response; a larger resource goes alone. Default 2 MiB, for clients take 4 MiB.
+	// MaxResponseBytes bounds one response; a larger resource goes alone. Default 2 MiB, for
+	// clients take 4 MiB.
 	MaxResponseBytes int
-	// MaxMessageBytes bounds any one message. A resource that is larger is not sent: the proxy keeps what it has of it, and the
-	// status of its cause says why. Default 32 MiB; gRPC clients take 4 MiB whatever is set here.
+	// MaxMessageBytes bounds any one message. A resource that is larger is not sent: the proxy
+	// keeps what it has of it, and the status of its cause says why. Default 32 MiB; gRPC clients
+	// take 4 MiB whatever is set here.
 	MaxMessageBytes int
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
-	// MaxJoining is how many streams may be getting their first configuration at once; the others wait in the order of
-	// their coming. Default [DefaultMaxJoining].
+	// MaxJoining is how many streams may be getting their first configuration at once; the others
+	// wait in the order of their coming. Default [DefaultMaxJoining].
 	MaxJoining int
-	// JoiningPatience is after how long a stream that has not answered its first configuration no longer counts as
-	// joining. Default 10 s.
+	// JoiningPatience is after how long a stream that has not answered its first configuration no
+	// longer counts as joining. Default 10 s.
 	JoiningPatience time.Duration
-	// MaxAge is the age of a connection, which the grpc.Server that carries the service is given too (MaxConnectionAge):
-	// streams end a little after it, so that proxies spread over the instances of a control plane again. 0 is without bound.
+	// MaxAge is the age of a connection, which the grpc.Server that carries the service is given
+	// too (MaxConnectionAge): streams end a little after it, so that proxies spread over the
+	// instances of a control plane again. 0 is without bound.
 	MaxAge time.Duration
 	// Workers is how many streams are pushed to at once. Default: the number of processors.
 	Workers    int
@@ -100,8 +103,17 @@ func NewServer(c Config) *Server {
 		c.Logger = zap.NewNop()
 	}
 	m := newMetrics(c.Registerer)
-	s := &Server{config: c, metrics: m, debts: debts{of: map[mesh.Key]*debt{}}, watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
-		door: door{places: semaphore.NewWeighted(int64(c.MaxJoining)), patience: c.JoiningPatience, metrics: m}}
+	s := &Server{
+		config:  c,
+		metrics: m,
+		debts:   debts{of: map[mesh.Key]*debt{}},
+		watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
+		door: door{
+			places:   semaphore.NewWeighted(int64(c.MaxJoining)),
+			patience: c.JoiningPatience,
+			metrics:  m,
+		},
+	}
 	s.queue = queue{push: (*stream).push, limit: c.Workers, running: &s.running}
 	return s
 }
@@ -112,18 +124,23 @@ func (s *Server) Register(g *grpc.Server) { discoveryv3.RegisterAggregatedDiscov
 // Wait blocks until the goroutines of all streams have ended: soon after the grpc.Server was stopped.
 func (s *Server) Wait() { s.running.Wait() }
 
-// receiveWindow is what a client may send before it is read, in bytes. It is fixed: with windows of its own choice gRPC
-// sends a ping for each answer that it receives, to measure the connection, and that costs as much as the answer.
+// receiveWindow is what a client may send before it is read, in bytes. It is fixed: with windows of
+// its own choice gRPC sends a ping for each answer that it receives, to measure the connection, and
+// that costs as much as the answer.
 const receiveWindow = 256 << 10
 
-// ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded resources (and leaves
-// other services' messages alone), keepalive that finds a lost peer within 30 s, buffers small enough for thousands of
-// connections, and room for the first request of a proxy that comes back with all that it holds.
+// ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded
+// resources (and leaves other services' messages alone), keepalive that finds a lost peer within 30
+// s, buffers small enough for thousands of connections, and room for the first request of a proxy
+// that comes back with all that it holds.
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
+			MinTime:             5 * time.Second,
+			PermitWithoutStream: true,
+		}),
 		grpc.ReadBufferSize(4 << 10),
 		grpc.InitialWindowSize(receiveWindow),
 		grpc.InitialConnWindowSize(receiveWindow),
@@ -133,7 +150,8 @@ func ServerOptions() []grpc.ServerOption {
 }
 
 // StreamAggregatedResources serves one state-of-the-world stream; see world.go.
-func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+func (s *Server) StreamAggregatedResources(
+	g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	var names subscriptions
 	return s.serve(g, true, func() (*discoveryv3.DeltaDiscoveryRequest, error) {
 		req, err := g.Recv()
@@ -145,17 +163,25 @@ func (s *Server) StreamAggregatedResources(g discoveryv3.AggregatedDiscoveryServ
 }
 
 // DeltaAggregatedResources serves one incremental stream.
-func (s *Server) DeltaAggregatedResources(g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+func (s *Server) DeltaAggregatedResources(
+	g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
 	return s.serve(g, false, g.Recv)
 }
 
 // serve serves a stream of either kind; world says that it is state-of-the-world.
-func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv3.DeltaDiscoveryRequest, error)) error {
+func (s *Server) serve(g grpc.ServerStream, world bool,
+	recv func() (*discoveryv3.DeltaDiscoveryRequest, error)) error {
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
 	st := &stream{
-		server: s, grpc: g, recv: recv, world: world, first: make(chan *discoveryv3.DeltaDiscoveryRequest), joined: make(chan struct{}),
-		received: make(chan error, 1), ended: make(chan error, 1),
+		server:   s,
+		grpc:     g,
+		recv:     recv,
+		world:    world,
+		first:    make(chan *discoveryv3.DeltaDiscoveryRequest),
+		joined:   make(chan struct{}),
+		received: make(chan error, 1),
+		ended:    make(chan error, 1),
 	}
 	s.running.Go(func() { st.received <- st.receive(ctx) })
 
@@ -169,7 +195,8 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-timeout.C:
-		return status.Errorf(codes.DeadlineExceeded, "no discovery request within %v of the stream's start", s.config.JoinTimeout)
+		return status.Errorf(codes.DeadlineExceeded, "no discovery request within %v of the stream's start",
+			s.config.JoinTimeout)
 	}
 	join, err := joinOf(g.Context(), first.GetNode())
 	if err != nil {
@@ -179,7 +206,8 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 	member, err := s.config.Admission.Join(ctx, join)
 	if err != nil {
 		s.metrics.refused.Inc()
-		s.config.Logger.Info("proxy refused", zap.String("node", join.NodeID), zap.String("peer", join.Peer), zap.Error(err))
+		s.config.Logger.Info("proxy refused", zap.String("node", join.NodeID), zap.String("peer", join.Peer),
+			zap.Error(err))
 		return err
 	}
 	key, revision := member.Proxy()
@@ -212,19 +240,24 @@ func (s *Server) serve(g grpc.ServerStream, world bool, recv func() (*discoveryv
 // joinOf reads who the client says it is.
 func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 	if node.GetId() == "" {
-		return Join{}, status.Error(codes.InvalidArgument, "the first request must carry node with an id, <mesh>.<dataplane name>")
+		return Join{}, status.Error(codes.InvalidArgument,
+			"the first request must carry node with an id, <mesh>.<dataplane name>")
 	}
 	field := func(name string) string { return node.GetMetadata().GetFields()[name].GetStringValue() }
 	j := Join{
-		NodeID: node.GetId(), ProxyType: field("dataplane.proxyType"), Resource: field("dataplane.resource"),
-		Token: field("dataplane.token"), UserAgent: node.GetUserAgentName(),
+		NodeID:    node.GetId(),
+		ProxyType: field("dataplane.proxyType"),
+		Resource:  field("dataplane.resource"),
+		Token:     field("dataplane.token"),
+		UserAgent: node.GetUserAgentName(),
 	}
 	switch kind := field("dataplane.client"); {
 	case kind == "grpc", kind == "" && strings.HasPrefix(strings.ToLower(j.UserAgent), "grpc"):
 		// "gRPC Go", "gRPC C-core <system>", "gRPC Node Pure JS", "gRPC Java".
 		j.Client = Client{Kind: ClientGRPC, CertificateProvider: field("dataplane.certificateProvider")}
 	case kind != "" && kind != "envoy":
-		return Join{}, status.Errorf(codes.InvalidArgument, "node metadata dataplane.client is %q, want envoy or grpc", kind)
+		return Join{}, status.Errorf(codes.InvalidArgument,
+			"node metadata dataplane.client is %q, want envoy or grpc", kind)
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {
@@ -236,7 +269,8 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 	}
 	j.Token = strings.TrimSpace(j.Token)
 	if v := node.GetUserAgentBuildVersion().GetVersion(); v != nil {
-		j.UserAgent = fmt.Sprintf("%s/%d.%d.%d", j.UserAgent, v.GetMajorNumber(), v.GetMinorNumber(), v.GetPatch())
+		j.UserAgent = fmt.Sprintf("%s/%d.%d.%d", j.UserAgent, v.GetMajorNumber(), v.GetMinorNumber(),
+			v.GetPatch())
 	} else if v := node.GetUserAgentVersion(); v != "" {
 		j.UserAgent += "/" + v
 	}

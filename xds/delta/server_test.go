@@ -41,10 +41,12 @@ func TestJoin(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			c0 := r.connect(t, func(x *xdstest.Config) {
 				x.Token = c.header
-				x.Metadata = map[string]string{"dataplane.token": c.field, "dataplane.proxyType": "ingress", "dataplane.resource": fields["dataplane.resource"]}
+				x.Metadata = map[string]string{"dataplane.token": c.field, "dataplane.proxyType": "ingress",
+					"dataplane.resource": fields["dataplane.resource"]}
 			})
 			if c.want != codes.OK {
-				if err := c0.wait(); status.Code(err) != c.want || !strings.Contains(err.Error(), "token is of another mesh") {
+				if err := c0.wait(); status.Code(err) != c.want ||
+					!strings.Contains(err.Error(), "token is of another mesh") {
 					t.Errorf("ended with %v", err)
 				}
 				return
@@ -54,7 +56,14 @@ func TestJoin(t *testing.T) {
 			j := r.gate.joins[len(r.gate.joins)-1]
 			r.gate.mu.Unlock()
 			j.Peer = ""
-			want := delta.Join{NodeID: "default.web", ProxyType: "ingress", Token: "good", Resource: "type: ZoneIngress", UserAgent: "xdstest", Delta: true}
+			want := delta.Join{
+				NodeID:    "default.web",
+				ProxyType: "ingress",
+				Token:     "good",
+				Resource:  "type: ZoneIngress",
+				UserAgent: "xdstest",
+				Delta:     true,
+			}
 			if diff := cmp.Diff(want, j); diff != "" {
 				t.Error(diff)
 			}
@@ -110,13 +119,17 @@ func TestFirstPushAndSteps(t *testing.T) {
 		want   []string
 	}{
 		{"endpoints alone", func(w *world) { w.endpoints["a"]++ }, []string{"endpoint+a"}},
-		{"a replaced cluster gets its endpoints again", func(w *world) { w.clusters["b"]++ }, []string{"cluster+b", "endpoint+b"}},
-		{"everything of one", func(w *world) { w.clusters["a"]++; w.endpoints["a"]++; w.listeners["a"]++; w.routes["a"]++ },
+		{"a replaced cluster gets its endpoints again", func(w *world) { w.clusters["b"]++ },
+			[]string{"cluster+b", "endpoint+b"}},
+		{"everything of one",
+			func(w *world) { w.clusters["a"]++; w.endpoints["a"]++; w.listeners["a"]++; w.routes["a"]++ },
 			[]string{"cluster+a", "endpoint+a", "listener+a", "route+a"}},
 		{"every route", func(w *world) { w.routes["a"]++; w.routes["b"]++ }, []string{"route+a+b"}},
 		{"secret", func(w *world) { w.secret++ }, []string{"secret+identity"}},
-		{"removal goes the other way", func(w *world) { *w = w.without("b") }, []string{"listener-b", "cluster-b"}},
-		{"swap adds before it removes", func(w *world) { *w = w.without("a"); n := services("c"); n.secret = w.secret; *w = n },
+		{"removal goes the other way", func(w *world) { *w = w.without("b") },
+			[]string{"listener-b", "cluster-b"}},
+		{"swap adds before it removes",
+			func(w *world) { *w = w.without("a"); n := services("c"); n.secret = w.secret; *w = n },
 			[]string{"cluster+c", "endpoint+c", "listener+c", "route+c", "listener-a", "cluster-a"}},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -132,8 +145,8 @@ func TestFirstPushAndSteps(t *testing.T) {
 	}
 }
 
-// TestSameRevisionIsAnswered: what changes without a change of the store, such as a certificate, is answered when the client has
-// it, though the revision was answered before.
+// TestSameRevisionIsAnswered: what changes without a change of the store, such as a certificate, is
+// answered when the client has it, though the revision was answered before.
 func TestSameRevisionIsAnswered(t *testing.T) {
 	r := newRig(t)
 	w := services("a")
@@ -181,7 +194,8 @@ func TestEndpointsWaitForNothing(t *testing.T) {
 			t.Errorf("route went before its cluster was acknowledged: %q", s.Log)
 		}
 	})
-	r.engine.wait(t, "the second revision is not answered", func(a uint64, _ []delta.Refusal) bool { return a == 1 })
+	r.engine.wait(t, "the second revision is not answered",
+		func(a uint64, _ []delta.Refusal) bool { return a == 1 })
 }
 
 func TestRefusals(t *testing.T) {
@@ -222,11 +236,19 @@ func TestRefusals(t *testing.T) {
 		t.Run(text, func(t *testing.T) {
 			r, c, w := setup(t, refuse("c", text))
 			rev := r.engine.set(t, w)
-			want := []delta.Refusal{{Type: delta.TypeRoute, Resource: "c", Cause: []mesh.Key{{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "c"}}, Reason: text, Revision: rev}}
-			r.engine.wait(t, "one refusal", func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			want := []delta.Refusal{{
+				Type:     delta.TypeRoute,
+				Resource: "c",
+				Cause:    []mesh.Key{{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "c"}},
+				Reason:   text,
+				Revision: rev,
+			}}
+			r.engine.wait(t, "one refusal",
+				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
 			good := w.clone()
 			good.routes["c"]--
-			c.until(t, holds(t, good))                                       // the others came, c is the last good one
+			c.until(t, holds(t,
+				good)) // the others came, c is the last good one
 			if n := r.sum(t, "meridian_delta_nacks_total"); n < 1 || n > 8 { // halving five, in any order
 				t.Errorf("%v NACKs", n)
 			}
@@ -235,7 +257,8 @@ func TestRefusals(t *testing.T) {
 			w = w.clone()
 			w.endpoints["a"]++
 			rev = r.engine.set(t, w)
-			r.engine.wait(t, "the refusal stands", func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			r.engine.wait(t, "the refusal stands",
+				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
 			if diff := cmp.Diff([]string{"endpoint+a"}, c.log()); diff != "" {
 				t.Error(diff)
 			}
@@ -258,7 +281,8 @@ func TestRefusals(t *testing.T) {
 			return xdstest.Verdict{}
 		})
 		rev := r.engine.set(t, w)
-		r.engine.wait(t, "one refusal", func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
+		r.engine.wait(t, "one refusal",
+			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
 		w = w.clone()
 		w.routes["c"]++
 		r.engine.answered(t, r.engine.set(t, w))
@@ -269,7 +293,8 @@ func TestRefusals(t *testing.T) {
 		w.clusters["a"]++
 		rev := r.engine.set(t, w)
 		// Five routes, one cluster, and its endpoints once more.
-		r.engine.wait(t, "all refused", func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 7 })
+		r.engine.wait(t, "all refused",
+			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 7 })
 		if n := r.sum(t, "meridian_delta_pushes_total"); n > 40 {
 			t.Errorf("%v pushes for resources that are refused", n)
 		}
@@ -361,7 +386,10 @@ func TestClientBugs(t *testing.T) {
 	taken := func() {
 		t.Helper()
 		c.log()
-		send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Secret, ResourceNamesSubscribe: []string{"identity"}})
+		send(&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:                xdstest.Secret,
+			ResourceNamesSubscribe: []string{"identity"},
+		})
 		c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "secret+identity") })
 	}
 	settle := func() {
@@ -371,13 +399,20 @@ func TestClientBugs(t *testing.T) {
 		r.engine.answered(t, r.engine.set(t, w))
 	}
 	// A stale nonce with an error says nothing.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Route, ResponseNonce: "of another stream", ErrorDetail: &rpcstatus.Status{Message: "route a is bad"}})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:       xdstest.Route,
+		ResponseNonce: "of another stream",
+		ErrorDetail:   &rpcstatus.Status{Message: "route a is bad"},
+	})
 	settle()
 	if diff := cmp.Diff([]string{"secret+identity"}, c.log()); diff != "" {
 		t.Error(diff)
 	}
 	// Asking again gets it again, once.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Endpoint, ResourceNamesSubscribe: []string{"a", "a"}})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                xdstest.Endpoint,
+		ResourceNamesSubscribe: []string{"a", "a"},
+	})
 	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "endpoint+a") })
 	settle()
 	if got := c.log(); strings.Join(got, " ") != "endpoint+a secret+identity" {
@@ -392,8 +427,14 @@ func TestClientBugs(t *testing.T) {
 	c.until(t, func(s *xdstest.State) bool { _, ok := s.Resources[xdstest.Endpoint]["z"]; return ok })
 	c.log()
 	// What is not asked for any more does not come; an unknown name or type does no harm.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Endpoint, ResourceNamesUnsubscribe: []string{"z", "never"}})
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.service.runtime.v3.Runtime", ResourceNamesSubscribe: []string{"x"}})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                  xdstest.Endpoint,
+		ResourceNamesUnsubscribe: []string{"z", "never"},
+	})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                "type.googleapis.com/envoy.service.runtime.v3.Runtime",
+		ResourceNamesSubscribe: []string{"x"},
+	})
 	taken()
 	c.log()
 	w = w.clone()
@@ -404,9 +445,15 @@ func TestClientBugs(t *testing.T) {
 		t.Error(diff)
 	}
 	// Explicit wildcard on top of the old form, then without it: only named clusters go on.
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Cluster, ResourceNamesSubscribe: []string{"*", "a"}})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                xdstest.Cluster,
+		ResourceNamesSubscribe: []string{"*", "a"},
+	})
 	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "cluster+a") })
-	send(&discoveryv3.DeltaDiscoveryRequest{TypeUrl: xdstest.Cluster, ResourceNamesUnsubscribe: []string{"*"}})
+	send(&discoveryv3.DeltaDiscoveryRequest{
+		TypeUrl:                  xdstest.Cluster,
+		ResourceNamesUnsubscribe: []string{"*"},
+	})
 	taken()
 	c.log()
 	w = w.clone()
@@ -495,8 +542,8 @@ func TestResponsesAreSplit(t *testing.T) {
 	c.unbroken(t)
 }
 
-// TestRandom drives clients through random changes, refusals and cuts: each ends with what the last table says, and at no
-// time refers to what it does not have.
+// TestRandom drives clients through random changes, refusals and cuts: each ends with what the last
+// table says, and at no time refers to what it does not have.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(6) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -511,7 +558,8 @@ func TestRandom(t *testing.T) {
 				_, there := w.clusters[n]
 				switch k := rng.IntN(10); {
 				case !there:
-					w.clusters[n], w.endpoints[n], w.listeners[n], w.routes[n] = rng.IntN(5), rng.IntN(5), rng.IntN(5), rng.IntN(5)
+					w.clusters[n], w.endpoints[n], w.listeners[n], w.routes[n] = rng.IntN(5), rng.IntN(5),
+						rng.IntN(5), rng.IntN(5)
 				case k < 2:
 					w = w.without(n)
 				case k < 4:
@@ -542,7 +590,8 @@ func TestRandom(t *testing.T) {
 	}
 }
 
-// A stream that has reached its age ends with a reason of its own; the proxy comes back, and is sent nothing that it holds.
+// A stream that has reached its age ends with a reason of its own; the proxy comes back, and is
+// sent nothing that it holds.
 func TestAgedStream(t *testing.T) {
 	r := newRig(t, func(c *delta.Config) { c.MaxAge = 50 * time.Millisecond })
 	w := services("a", "b")
@@ -563,7 +612,8 @@ func TestAgedStream(t *testing.T) {
 	}
 }
 
-// While all places are taken by streams without a configuration, another waits; it is let in when one is configured.
+// While all places are taken by streams without a configuration, another waits; it is let in when
+// one is configured.
 func TestJoiningIsBounded(t *testing.T) {
 	r := newRig(t, func(c *delta.Config) { c.MaxJoining, c.JoiningPatience = 1, time.Hour })
 	r.connect(t)

@@ -15,12 +15,13 @@ var absent = &Resource{}
 
 // item is a resource as one client knows it.
 type item struct {
-	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent, or the resource. Of what
-	// the client held before it connected only the version is known.
+	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent,
+	// or the resource. Of what the client held before it connected only the version is known.
 	held *Resource
 	// named says that the client subscribed to this name, not only to all.
 	named bool
-	// flight is the response that brings it and that the client has not answered. A name is in one such at a time.
+	// flight is the response that brings it and that the client has not answered. A name is in one
+	// such at a time.
 	flight *response
 }
 
@@ -44,12 +45,13 @@ type response struct {
 type typeState struct {
 	asked, wildcard bool
 	items           map[string]item
-	// up are names whose content the client must get, or of which it must be told that there is none; down are names to
-	// take away.
+	// up are names whose content the client must get, or of which it must be told that there is
+	// none; down are names to take away.
 	up, down map[string]wait
 	open     []*response
 	refused  map[string]refused
-	// limit bounds the resources of a response while it is being found out which one the client refuses; 0 is none.
+	// limit bounds the resources of a response while it is being found out which one the client
+	// refuses; 0 is none.
 	limit int
 }
 
@@ -66,7 +68,8 @@ type refused struct {
 	Refusal
 }
 
-// state is the protocol of one stream, without I/O. It is fed with requests and updates; [state.next] says what to send.
+// state is the protocol of one stream, without I/O. It is fed with requests and updates;
+// [state.next] says what to send.
 type state struct {
 	types    [numTypes]typeState
 	want     *Table
@@ -76,15 +79,17 @@ type state struct {
 	// warming are the endpoints that clusters wait for which were just sent.
 	warming *debt
 	nonces  uint64
-	// settled says that the client has asked for all types that it will ask for at its start. Until then nothing is taken
-	// away: a client that reconnects names its clusters before the routes that still use them.
+	// settled says that the client has asked for all types that it will ask for at its start. Until
+	// then nothing is taken away: a client that reconnects names its clusters before the routes
+	// that still use them.
 	settled bool
 	limits  limits
 	// refusals counts changes to what is refused, withheld resources that are too large.
 	refusals, withheld int
 }
 
-// limits bound what is sent, in bytes: the resources of one response, of which a larger one goes alone; and any message.
+// limits bound what is sent, in bytes: the resources of one response, of which a larger one goes
+// alone; and any message.
 type limits struct{ response, message int }
 
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
@@ -96,7 +101,12 @@ const manyUp = 32
 func newState(l limits) *state {
 	s := &state{limits: l, warming: newDebt()}
 	for t := range s.types {
-		s.types[t] = typeState{items: map[string]item{}, up: map[string]wait{}, down: map[string]wait{}, refused: map[string]refused{}}
+		s.types[t] = typeState{
+			items:   map[string]item{},
+			up:      map[string]wait{},
+			down:    map[string]wait{},
+			refused: map[string]refused{},
+		}
 	}
 	return s
 }
@@ -180,10 +190,21 @@ const envelope = 256
 // nameOverhead is more than a name that is taken away has besides its bytes.
 const nameOverhead = 8
 
-// withhold refuses a resource for the client, which could not take it: its connection would end, and again the next time.
+// withhold refuses a resource for the client, which could not take it: its connection would end,
+// and again the next time.
 func (s *state) withhold(ts *typeState, r *Resource) {
-	ts.refused[r.Name] = refused{version: r.Version, Refusal: Refusal{Type: r.Type, Resource: r.Name, Cause: r.Cause, Revision: s.revision,
-		Reason: fmt.Sprintf("not sent: the %s has %d bytes, and a message to this proxy may have %d; the proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message)}}
+	ts.refused[r.Name] = refused{
+		version: r.Version,
+		Refusal: Refusal{
+			Type:     r.Type,
+			Resource: r.Name,
+			Cause:    r.Cause,
+			Revision: s.revision,
+			Reason: fmt.Sprintf("not sent: the %s has %d bytes, and a message to this proxy may "+
+				"have %d; the "+
+				"proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message),
+		},
+	}
 	s.refusals++
 	s.withheld++
 }
@@ -206,7 +227,8 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		for name, version := range req.GetInitialResourceVersions() {
 			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
 		}
-		if len(req.GetResourceNamesSubscribe()) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 && (t == TypeCluster || t == TypeListener) {
+		if len(req.GetResourceNamesSubscribe()) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 &&
+			(t == TypeCluster || t == TypeListener) {
 			ts.wildcard = true
 		}
 	}
@@ -217,9 +239,10 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		}
 		it := ts.items[name]
 		it.named = true
-		if _, known := req.GetInitialResourceVersions()[name]; !first || !known || t == TypeEndpoint && s.warming.has(name) {
-			// A client may have dropped what it asks for: it gets it whatever it was sent before. And after a cut it may
-			// hold a cluster that waits for endpoints which it has of old.
+		if _, known := req.GetInitialResourceVersions()[name]; !first || !known ||
+			t == TypeEndpoint && s.warming.has(name) {
+			// A client may have dropped what it asks for: it gets it whatever it was sent before.
+			// And after a cut it may hold a cluster that waits for endpoints which it has of old.
 			it.held = nil
 			s.forgive(ts, name)
 		}
@@ -324,7 +347,8 @@ func (s *state) land(ts *typeState, r *response) {
 	}
 }
 
-// warmed notes that endpoints were answered, unless they must go once more: then their cluster was sent after them.
+// warmed notes that endpoints were answered, unless they must go once more: then their cluster was
+// sent after them.
 func (s *state) warmed(t Type, name string) {
 	if t != TypeEndpoint {
 		return
@@ -347,8 +371,9 @@ func (s *state) accept(ts *typeState, r *response) {
 	}
 }
 
-// refuse charges the resources that the reason names. If it names none, the response is sent again in halves until the
-// culprit stands alone: a proxy rejects a whole response for one resource, without saying which.
+// refuse charges the resources that the reason names. If it names none, the response is sent again
+// in halves until the culprit stands alone: a proxy rejects a whole response for one resource,
+// without saying which.
 func (s *state) refuse(ts *typeState, r *response, reason string) {
 	s.land(ts, r)
 	var blamed []*Resource
@@ -373,8 +398,16 @@ func (s *state) refuse(ts *typeState, r *response, reason string) {
 			ts.items[res.Name] = it
 		}
 		if slices.Contains(blamed, res) {
-			ts.refused[res.Name] = refused{version: res.Version, Refusal: Refusal{Type: r.typ, Resource: res.Name, Cause: res.Cause,
-				Reason: reason, Revision: r.revision}}
+			ts.refused[res.Name] = refused{
+				version: res.Version,
+				Refusal: Refusal{
+					Type:     r.typ,
+					Resource: res.Name,
+					Cause:    res.Cause,
+					Reason:   reason,
+					Revision: r.revision,
+				},
+			}
 			s.refusals++
 		} else if _, waits := ts.up[res.Name]; !waits {
 			ts.up[res.Name] = wait{since: r.since} // mark keeps it
@@ -395,7 +428,8 @@ func mentions(text, name string) bool {
 		}
 		at += i
 		end := at + len(name)
-		if (at == 0 || !wordByte(text[at-1])) && (end == len(text) || !wordByte(text[end]) && !continues(text[end:])) {
+		if (at == 0 || !wordByte(text[at-1])) &&
+			(end == len(text) || !wordByte(text[end]) && !continues(text[end:])) {
 			return true
 		}
 		at++
@@ -411,7 +445,8 @@ func wordByte(b byte) bool {
 	return b == '_' || b == '-' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
 }
 
-// answered is the revision up to which nothing is unsent or unanswered; ok is false while the client has asked for nothing.
+// answered is the revision up to which nothing is unsent or unanswered; ok is false while the
+// client has asked for nothing.
 func (s *state) answered() (revision uint64, ok bool) {
 	revision = s.revision
 	for t := range s.types {
@@ -433,8 +468,8 @@ func (s *state) answered() (revision uint64, ok bool) {
 	return revision, ok && s.want != nil
 }
 
-// configured says that the client has asked for listeners, and for the routes and secrets that those need, and has answered
-// everything there is.
+// configured says that the client has asked for listeners, and for the routes and secrets that
+// those need, and has answered everything there is.
 func (s *state) configured() bool {
 	revision, ok := s.answered()
 	if !ok || revision != s.revision || !s.types[TypeListener].asked {

@@ -9,8 +9,9 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// A cluster changes while its first version warms. Envoy answers for no cluster before the first one has its endpoints,
-// so these may not wait for the second version, which itself waits for the answer.
+// A cluster changes while its first version warms. Envoy answers for no cluster before the first
+// one has its endpoints, so these may not wait for the second version, which itself waits for the
+// answer.
 func TestEndpointsOfAClusterThatChangesWhileItWarms(t *testing.T) {
 	cluster := func(stat string) *Resource {
 		body, err := proto.Marshal(&clusterv3.Cluster{Name: "a", AltStatName: stat,
@@ -24,12 +25,18 @@ func TestEndpointsOfAClusterThatChangesWhileItWarms(t *testing.T) {
 	now := time.Unix(0, 0)
 	s := newState(limits{1 << 20, 32 << 20})
 	s.request(TypeCluster, &discoveryv3.DeltaDiscoveryRequest{})
-	s.update(Update{Table: &Table{Segments: []*Segment{NewSegment([]*Resource{cluster("one"), endpoints})}}, Revision: 1})
+	s.update(Update{
+		Table:    &Table{Segments: []*Segment{NewSegment([]*Resource{cluster("one"), endpoints})}},
+		Revision: 1,
+	})
 	first := s.next(now)
 	if first == nil || first.typ != TypeCluster {
 		t.Fatalf("first response is %+v, want the cluster", first)
 	}
-	s.update(Update{Table: &Table{Segments: []*Segment{NewSegment([]*Resource{cluster("two"), endpoints})}}, Revision: 2})
+	s.update(Update{
+		Table:    &Table{Segments: []*Segment{NewSegment([]*Resource{cluster("two"), endpoints})}},
+		Revision: 2,
+	})
 	s.request(TypeEndpoint, &discoveryv3.DeltaDiscoveryRequest{ResourceNamesSubscribe: []string{"a"}})
 	second := s.next(now)
 	if second == nil || second.typ != TypeEndpoint {

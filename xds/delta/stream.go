@@ -14,8 +14,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// stream is one client. Whoever has something for it takes mu and does all that follows from it: the goroutine that
-// receives its requests, a worker of the queue with an update, the end of a send. None of them ever waits for the client.
+// stream is one client. Whoever has something for it takes mu and does all that follows from it:
+// the goroutine that receives its requests, a worker of the queue with an update, the end of a
+// send. None of them ever waits for the client.
 type stream struct {
 	server *Server
 	grpc   grpc.ServerStream
@@ -26,8 +27,8 @@ type stream struct {
 	// join and since are set before the stream can be looked at.
 	join  Join
 	since time.Time
-	// first is the first request; received why no more come; ended why the stream must end; joined is closed when the
-	// requests after the first may be taken.
+	// first is the first request; received why no more come; ended why the stream must end; joined
+	// is closed when the requests after the first may be taken.
 	first    chan *discoveryv3.DeltaDiscoveryRequest
 	joined   chan struct{}
 	received chan error
@@ -160,7 +161,8 @@ func (st *stream) end(err error) {
 	}
 }
 
-// inTransit is how many bytes of a stream gRPC takes in without waiting for the client: less than its write quota of 64 KiB.
+// inTransit is how many bytes of a stream gRPC takes in without waiting for the client: less than
+// its write quota of 64 KiB.
 const inTransit = 48 << 10
 
 // advance sends what may go and tells the engine and the zone what was answered. mu is held.
@@ -177,8 +179,8 @@ func (st *stream) advance() {
 		}
 		st.server.metrics.push(r)
 		if before < inTransit {
-			// What the client answered it has read, and the rest fits: this does not wait for it. Handing every response to a
-			// goroutine that may wait costs more than the response.
+			// What the client answered it has read, and the rest fits: this does not wait for it.
+			// Handing every response to a goroutine that may wait costs more than the response.
 			if err := st.grpc.SendMsg(r); err != nil {
 				st.end(err)
 				return
@@ -211,7 +213,8 @@ func (st *stream) advance() {
 	}
 }
 
-// send writes a response that the client may not take at once. A client that does not read blocks it, and it alone.
+// send writes a response that the client may not take at once. A client that does not read blocks
+// it, and it alone.
 func (st *stream) send(r *response) {
 	err := st.grpc.SendMsg(r)
 	st.mu.Lock()
@@ -224,8 +227,8 @@ func (st *stream) send(r *response) {
 	st.advance()
 }
 
-// hasAll says that the client has what it needs before others call it. A gRPC client may ask for as little as its
-// certificate.
+// hasAll says that the client has what it needs before others call it. A gRPC client may ask for as
+// little as its certificate.
 func (st *stream) hasAll() bool {
 	if st.client.Kind == ClientGRPC {
 		revision, ok := st.state.answered()
@@ -257,6 +260,7 @@ func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
 	m.answer(r, time.Now())
 	if d := req.GetErrorDetail(); d != nil {
 		m.byType[t].nacks.Inc()
-		st.logger.Warn("proxy refused a response", zap.Stringer("type", t), zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))
+		st.logger.Warn("proxy refused a response", zap.Stringer("type", t),
+			zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))
 	}
 }

@@ -42,15 +42,21 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// world is a configuration in short: services with a content number each. A service is a cluster, its endpoints, a listener
-// and a route of one name, and a secret for all.
+// world is a configuration in short: services with a content number each. A service is a cluster,
+// its endpoints, a listener and a route of one name, and a secret for all.
 type world struct {
 	clusters, endpoints, listeners, routes map[string]int
 	secret                                 int
 }
 
 func services(names ...string) world {
-	w := world{clusters: map[string]int{}, endpoints: map[string]int{}, listeners: map[string]int{}, routes: map[string]int{}, secret: 1}
+	w := world{
+		clusters:  map[string]int{},
+		endpoints: map[string]int{},
+		listeners: map[string]int{},
+		routes:    map[string]int{},
+		secret:    1,
+	}
 	for _, n := range names {
 		w.clusters[n], w.endpoints[n], w.listeners[n], w.routes[n] = 1, 1, 1, 1
 	}
@@ -58,8 +64,13 @@ func services(names ...string) world {
 }
 
 func (w world) clone() world {
-	return world{clusters: maps.Clone(w.clusters), endpoints: maps.Clone(w.endpoints), listeners: maps.Clone(w.listeners),
-		routes: maps.Clone(w.routes), secret: w.secret}
+	return world{
+		clusters:  maps.Clone(w.clusters),
+		endpoints: maps.Clone(w.endpoints),
+		listeners: maps.Clone(w.listeners),
+		routes:    maps.Clone(w.routes),
+		secret:    w.secret,
+	}
 }
 
 func (w world) without(name string) world {
@@ -88,31 +99,67 @@ func packed(t testing.TB, m proto.Message) *anypb.Any {
 	return a
 }
 
-var ads = &corev3.ConfigSource{ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
+var ads = &corev3.ConfigSource{
+	ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}}
 
 func (w world) resources(t testing.TB) []*delta.Resource {
 	t.Helper()
-	out := []*delta.Resource{encode(t, delta.TypeSecret, "identity", &tlsv3.Secret{Name: fmt.Sprint("identity", w.secret)})}
+	out := []*delta.Resource{encode(t, delta.TypeSecret, "identity",
+		&tlsv3.Secret{Name: fmt.Sprint("identity", w.secret)})}
 	for n, v := range w.clusters {
 		out = append(out, encode(t, delta.TypeCluster, n, &clusterv3.Cluster{
-			Name: n, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS}, ConnectTimeout: durationpb.New(time.Duration(v) * time.Second),
-			EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads},
-			TransportSocket: &corev3.TransportSocket{Name: "tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(t, &tlsv3.UpstreamTlsContext{
-				CommonTlsContext: &tlsv3.CommonTlsContext{TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: "identity", SdsConfig: ads}}}})}}}))
+			Name:                 n,
+			ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+			ConnectTimeout:       durationpb.New(time.Duration(v) * time.Second),
+			EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads},
+			TransportSocket: &corev3.TransportSocket{
+				Name: "tls",
+				ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: packed(t,
+					&tlsv3.UpstreamTlsContext{
+						CommonTlsContext: &tlsv3.CommonTlsContext{
+							TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{
+								Name:      "identity",
+								SdsConfig: ads,
+							}}}})},
+			},
+		}))
 	}
 	for n, v := range w.endpoints {
-		out = append(out, encode(t, delta.TypeEndpoint, n, &endpointv3.ClusterLoadAssignment{ClusterName: n,
-			Policy: &endpointv3.ClusterLoadAssignment_Policy{EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second)}}))
+		out = append(out, encode(t, delta.TypeEndpoint, n, &endpointv3.ClusterLoadAssignment{
+			ClusterName: n,
+
+			Policy: &endpointv3.ClusterLoadAssignment_Policy{EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second)},
+		}))
 	}
 	for n, v := range w.listeners {
-		out = append(out, encode(t, delta.TypeListener, n, &listenerv3.Listener{Name: n, StatPrefix: fmt.Sprint(v),
-			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{Name: "http", ConfigType: &listenerv3.Filter_TypedConfig{
-				TypedConfig: packed(t, &hcmv3.HttpConnectionManager{RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads, RouteConfigName: n}}})}}}}}}))
+		out = append(out, encode(t, delta.TypeListener, n, &listenerv3.Listener{
+			Name:       n,
+			StatPrefix: fmt.Sprint(v),
+			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
+				Name: "http",
+				ConfigType: &listenerv3.Filter_TypedConfig{
+					TypedConfig: packed(t,
+
+						&hcmv3.HttpConnectionManager{RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+							ConfigSource:    ads,
+							RouteConfigName: n,
+						}}})},
+			}}}},
+		}))
 	}
 	for n, v := range w.routes {
-		out = append(out, encode(t, delta.TypeRoute, n, &routev3.RouteConfiguration{Name: n, VirtualHosts: []*routev3.VirtualHost{{Name: fmt.Sprint(v), Domains: []string{"*"},
-			Routes: []*routev3.Route{{Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
-				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}}}}}}}))
+		out = append(out, encode(t, delta.TypeRoute, n, &routev3.RouteConfiguration{
+			Name: n,
+			VirtualHosts: []*routev3.VirtualHost{{
+				Name:    fmt.Sprint(v),
+				Domains: []string{"*"},
+				Routes: []*routev3.Route{{
+					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+
+					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+				}},
+			}},
+		}))
 	}
 	return out
 }
@@ -260,7 +307,8 @@ func (e *engine) wait(t testing.TB, what string, ok func(answered uint64, refusa
 
 func (e *engine) answered(t testing.TB, revision uint64) {
 	t.Helper()
-	e.wait(t, fmt.Sprintf("revision %d answered without refusals", revision), func(a uint64, r []delta.Refusal) bool { return a >= revision && len(r) == 0 })
+	e.wait(t, fmt.Sprintf("revision %d answered without refusals", revision),
+		func(a uint64, r []delta.Refusal) bool { return a >= revision && len(r) == 0 })
 }
 
 const wireTimeout = 10 * time.Second
@@ -346,13 +394,26 @@ func newRig(t testing.TB, change ...func(*delta.Config)) *rig {
 // newRigWith is newRig on a gRPC server with more options.
 func newRigWith(t testing.TB, options []grpc.ServerOption, change ...func(*delta.Config)) *rig {
 	t.Helper()
-	r := &rig{engine: newEngine(), gate: &gate{left: make(chan error, 100)}, registry: prometheus.NewRegistry(), roots: x509.NewCertPool()}
+	r := &rig{
+		engine:   newEngine(),
+		gate:     &gate{left: make(chan error, 100)},
+		registry: prometheus.NewRegistry(),
+		roots:    x509.NewCertPool(),
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "zone"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "zone"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(time.Hour),
+		DNSNames:              []string{"localhost"},
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -409,7 +470,12 @@ func (c *client) wait() error {
 }
 
 func (r *rig) config() xdstest.Config {
-	return xdstest.Config{Address: r.address, TLS: &tls.Config{RootCAs: r.roots, ServerName: "localhost", NextProtos: []string{"h2"}}, Token: "good", NodeID: "default.web"}
+	return xdstest.Config{
+		Address: r.address,
+		TLS:     &tls.Config{RootCAs: r.roots, ServerName: "localhost", NextProtos: []string{"h2"}},
+		Token:   "good",
+		NodeID:  "default.web",
+	}
 }
 
 func (r *rig) connect(t testing.TB, change ...func(*xdstest.Config)) *client {

@@ -16,10 +16,11 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// State-of-the-world streams have the same state as incremental ones: what is sent when, what waits for which answer, what
-// was refused. They differ in two things, which are all that is here. A request names all that the client subscribes to,
-// and becomes a change of the subscription. A response of clusters or listeners holds all that the client subscribes to,
-// for what it lacks is gone; one of another type holds what changed, and cannot take away.
+// State-of-the-world streams have the same state as incremental ones: what is sent when, what waits
+// for which answer, what was refused. They differ in two things, which are all that is here. A
+// request names all that the client subscribes to, and becomes a change of the subscription. A
+// response of clusters or listeners holds all that the client subscribes to, for what it lacks is
+// gone; one of another type holds what changed, and cannot take away.
 
 // subscriptions are the names of a state-of-the-world client by type.
 type subscriptions [numTypes]struct {
@@ -31,8 +32,12 @@ type subscriptions [numTypes]struct {
 
 // step turns a request into what it changes.
 func (w *subscriptions) step(req *discoveryv3.DiscoveryRequest) *discoveryv3.DeltaDiscoveryRequest {
-	out := &discoveryv3.DeltaDiscoveryRequest{Node: req.GetNode(), TypeUrl: req.GetTypeUrl(), ResponseNonce: req.GetResponseNonce(),
-		ErrorDetail: req.GetErrorDetail()}
+	out := &discoveryv3.DeltaDiscoveryRequest{
+		Node:          req.GetNode(),
+		TypeUrl:       req.GetTypeUrl(),
+		ResponseNonce: req.GetResponseNonce(),
+		ErrorDetail:   req.GetErrorDetail(),
+	}
 	t, ok := TypeOf(req.GetTypeUrl())
 	if !ok {
 		return out
@@ -75,7 +80,8 @@ type world struct {
 	resources []*Resource
 }
 
-// nextWorld is next for a state-of-the-world stream. It fails if what must be in one message is too much for one.
+// nextWorld is next for a state-of-the-world stream. It fails if what must be in one message is too
+// much for one.
 func (s *state) nextWorld(now time.Time) (*response, error) {
 	for {
 		r := s.next(now)
@@ -95,7 +101,9 @@ func (s *state) nextWorld(now time.Time) (*response, error) {
 		}
 		r.world = w
 		if n := r.size(); n > s.limits.message-envelope {
-			return nil, status.Errorf(codes.ResourceExhausted, "the %d resources of type %s come to %d bytes, and a message to this proxy may have %d: ask for fewer by name, or by incremental xDS",
+			return nil, status.Errorf(codes.ResourceExhausted,
+				"the %d resources of type %s come to %d bytes, and a message to this proxy may have %d: ask "+
+					"for fewer by name, or by incremental xDS",
 				len(w.resources), r.typ, n, s.limits.message)
 		}
 		return r, nil
@@ -138,8 +146,9 @@ func (r *response) encodeWorld() mem.BufferSlice {
 	return append(out, mem.SliceBuffer(b))
 }
 
-// asked are the requests for listeners of a client that names what it calls. They wait until the engine has looked the
-// names up: a table that does not know a name yet must not read as "there is none".
+// asked are the requests for listeners of a client that names what it calls. They wait until the
+// engine has looked the names up: a table that does not know a name yet must not read as "there is
+// none".
 type asked struct {
 	names map[string]struct{}
 	calls uint64
@@ -151,9 +160,11 @@ type heldRequest struct {
 	req  *discoveryv3.DeltaDiscoveryRequest
 }
 
-// take gives a request to the state, or holds it back; it returns the response that the request answers, if any.
+// take gives a request to the state, or holds it back; it returns the response that the request
+// answers, if any.
 func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
-	if t != TypeListener || st.client.Kind != ClientGRPC || len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
+	if t != TypeListener || st.client.Kind != ClientGRPC ||
+		len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
 		return st.state.request(t, req)
 	}
 	a := &st.asked

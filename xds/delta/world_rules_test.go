@@ -14,7 +14,8 @@ import (
 
 // The rules of state-of-the-world ADS, one by one, at the wire.
 
-// nothing fails if a response is there. It asks for something else first, so that what was owed would have come by then.
+// nothing fails if a response is there. It asks for something else first, so that what was owed
+// would have come by then.
 func (c *whole) nothing() {
 	c.t.Helper()
 	c.ask(delta.TypeSecret)
@@ -76,7 +77,8 @@ func TestWholeNoNames(t *testing.T) {
 	c.nothing()
 }
 
-// TestWholeSameNames: names once more, in another order or twice, are nothing new; an unknown type is no reason to end.
+// TestWholeSameNames: names once more, in another order or twice, are nothing new; an unknown type
+// is no reason to end.
 func TestWholeSameNames(t *testing.T) {
 	r := newRig(t)
 	r.engine.set(t, services("a", "b"))
@@ -85,14 +87,16 @@ func TestWholeSameNames(t *testing.T) {
 	m := c.take(delta.TypeEndpoint, "a", "b")
 	c.ack(delta.TypeEndpoint, m, "b", "a")
 	c.ack(delta.TypeEndpoint, m, "b", "a", "b", "b")
-	if err := c.stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: "type.googleapis.com/envoy.service.runtime.v3.Runtime"}); err != nil {
+	if err := c.stream.Send(
+		&discoveryv3.DiscoveryRequest{
+			TypeUrl: "type.googleapis.com/envoy.service.runtime.v3.Runtime"}); err != nil {
 		t.Fatal(err)
 	}
 	c.nothing()
 }
 
-// TestWholeReconnect: the version and the nonce of an older stream say nothing: all is sent, and until it is answered the
-// change is not with the client.
+// TestWholeReconnect: the version and the nonce of an older stream say nothing: all is sent, and
+// until it is answered the change is not with the client.
 func TestWholeReconnect(t *testing.T) {
 	r := newRig(t)
 	rev := r.engine.set(t, services("a"))
@@ -106,7 +110,12 @@ func TestWholeReconnect(t *testing.T) {
 	}
 	<-r.gate.left
 	c := r.whole(t, "envoy", nil)
-	req := &discoveryv3.DiscoveryRequest{Node: c.node, TypeUrl: delta.TypeCluster.URL(), VersionInfo: m.GetVersionInfo(), ResponseNonce: m.GetNonce()}
+	req := &discoveryv3.DiscoveryRequest{
+		Node:          c.node,
+		TypeUrl:       delta.TypeCluster.URL(),
+		VersionInfo:   m.GetVersionInfo(),
+		ResponseNonce: m.GetNonce(),
+	}
 	if err := c.stream.Send(req); err != nil {
 		t.Fatal(err)
 	}
@@ -124,8 +133,8 @@ func TestWholeReconnect(t *testing.T) {
 	r.engine.answered(t, rev)
 }
 
-// TestWholeNeverAnswers: a client that does not answer is sent a bounded number of responses; changes merge meanwhile, and
-// an answer to the last one answers all before it.
+// TestWholeNeverAnswers: a client that does not answer is sent a bounded number of responses;
+// changes merge meanwhile, and an answer to the last one answers all before it.
 func TestWholeNeverAnswers(t *testing.T) {
 	r := newRig(t)
 	w := services("a")
@@ -184,8 +193,11 @@ func TestWholeRefusesEverything(t *testing.T) {
 			select {
 			case m := <-c.got:
 				n++
-				if err := c.stream.Send(&discoveryv3.DiscoveryRequest{TypeUrl: m.GetTypeUrl(), ResponseNonce: m.GetNonce(),
-					ErrorDetail: &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: "no"}}); err != nil {
+				if err := c.stream.Send(&discoveryv3.DiscoveryRequest{
+					TypeUrl:       m.GetTypeUrl(),
+					ResponseNonce: m.GetNonce(),
+					ErrorDetail:   &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: "no"},
+				}); err != nil {
 					return
 				}
 			case <-stop:
@@ -193,7 +205,8 @@ func TestWholeRefusesEverything(t *testing.T) {
 			}
 		}
 	}()
-	r.engine.wait(t, "all are refused", func(a uint64, list []delta.Refusal) bool { return a == rev && len(list) == 5 })
+	r.engine.wait(t, "all are refused",
+		func(a uint64, list []delta.Refusal) bool { return a == rev && len(list) == 5 })
 	close(stop)
 	if n := <-done; n > 12 {
 		t.Errorf("%d responses for five resources that are refused", n)

@@ -19,7 +19,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// whole is a state-of-the-world client that does only what a test says. Its goroutine receives; the test takes.
+// whole is a state-of-the-world client that does only what a test says. Its goroutine receives; the
+// test takes.
 type whole struct {
 	t      *testing.T
 	stream discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesClient
@@ -33,7 +34,8 @@ func (r *rig) whole(t *testing.T, agent string, meta map[string]any) *whole {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization", "good"))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(context.Background(), "authorization",
+		"good"))
 	s, err := discoveryv3.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -42,7 +44,12 @@ func (r *rig) whole(t *testing.T, agent string, meta map[string]any) *whole {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &whole{t: t, stream: s, got: make(chan *discoveryv3.DiscoveryResponse, 100), node: &corev3.Node{Id: "default.web", UserAgentName: agent, Metadata: fields}}
+	c := &whole{
+		t:      t,
+		stream: s,
+		got:    make(chan *discoveryv3.DiscoveryResponse, 100),
+		node:   &corev3.Node{Id: "default.web", UserAgentName: agent, Metadata: fields},
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -69,7 +76,13 @@ func (c *whole) ask(t delta.Type, names ...string) { c.send(t, "", nil, names) }
 
 func (c *whole) send(t delta.Type, nonce string, detail *rpcstatus.Status, names []string) {
 	c.t.Helper()
-	req := &discoveryv3.DiscoveryRequest{Node: c.node, TypeUrl: t.URL(), ResponseNonce: nonce, ResourceNames: names, ErrorDetail: detail}
+	req := &discoveryv3.DiscoveryRequest{
+		Node:          c.node,
+		TypeUrl:       t.URL(),
+		ResponseNonce: nonce,
+		ResourceNames: names,
+		ErrorDetail:   detail,
+	}
 	c.node = nil
 	if err := c.stream.Send(req); err != nil {
 		c.t.Fatal(err)
@@ -90,7 +103,8 @@ func (c *whole) take(t delta.Type, names ...string) *discoveryv3.DiscoveryRespon
 		c.t.Fatalf("no response, want %s %v", t, names)
 	}
 	if m.GetTypeUrl() != t.URL() || m.GetNonce() == "" || m.GetVersionInfo() == "" {
-		c.t.Fatalf("got %s version %q nonce %q, want %s %v", m.GetTypeUrl(), m.GetVersionInfo(), m.GetNonce(), t, names)
+		c.t.Fatalf("got %s version %q nonce %q, want %s %v", m.GetTypeUrl(), m.GetVersionInfo(), m.GetNonce(),
+			t, names)
 	}
 	var got []string
 	for _, any := range m.GetResources() {
@@ -149,7 +163,8 @@ func TestWholeWorld(t *testing.T) {
 	c.ack(delta.TypeEndpoint, c.take(delta.TypeEndpoint, "a"), "a", "b") // the new cluster waits for them
 	r.engine.answered(t, rev)
 
-	// Removed: listeners first, then clusters; a response cannot take routes and endpoints away, and none is owed.
+	// Removed: listeners first, then clusters; a response cannot take routes and endpoints away,
+	// and none is owed.
 	b := services("b")
 	b.endpoints["b"] = w.endpoints["b"]
 	rev = r.engine.set(t, b)
@@ -202,7 +217,8 @@ func TestWholeNamesAndStaleNonces(t *testing.T) {
 	}
 }
 
-// TestWholeRefusal: what is refused stays away until its content changes; the client is sent the last good one beside it.
+// TestWholeRefusal: what is refused stays away until its content changes; the client is sent the
+// last good one beside it.
 func TestWholeRefusal(t *testing.T) {
 	r := newRig(t)
 	w := services("a", "b")
@@ -217,7 +233,10 @@ func TestWholeRefusal(t *testing.T) {
 	w.clusters["a"] = 7
 	rev = r.engine.set(t, w)
 	bad := c.take(delta.TypeCluster, "a", "b")
-	c.send(delta.TypeCluster, bad.GetNonce(), &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: "cluster a: no"}, nil)
+	c.send(delta.TypeCluster, bad.GetNonce(), &rpcstatus.Status{
+		Code:    int32(codes.InvalidArgument),
+		Message: "cluster a: no",
+	}, nil)
 	r.engine.wait(t, "a is refused", func(a uint64, list []delta.Refusal) bool {
 		return a >= rev && len(list) == 1 && list[0].Resource == "a" && list[0].Reason == "cluster a: no"
 	})
@@ -230,7 +249,8 @@ func TestWholeRefusal(t *testing.T) {
 		t.Fatal("the refused content was sent again, want the last good one")
 	}
 	c.ack(delta.TypeCluster, m)
-	r.engine.wait(t, "a is still refused", func(a uint64, list []delta.Refusal) bool { return a >= rev && len(list) == 1 })
+	r.engine.wait(t, "a is still refused",
+		func(a uint64, list []delta.Refusal) bool { return a >= rev && len(list) == 1 })
 	w = w.clone()
 	w.clusters["a"] = 8
 	rev = r.engine.set(t, w)
@@ -244,7 +264,10 @@ func TestWholeCaller(t *testing.T) {
 	c := r.whole(t, "gRPC Go", map[string]any{"dataplane.certificateProvider": "mesh"})
 	c.ask(delta.TypeListener, "x", "y")
 	r.engine.feed(t, func(f *feed) bool { return slices.Equal(f.wanted, []string{"x", "y"}) })
-	if got := r.engine.feeds[0].opening.Client; got != (delta.Client{Kind: delta.ClientGRPC, CertificateProvider: "mesh"}) {
+	if got := r.engine.feeds[0].opening.Client; got != (delta.Client{
+		Kind:                delta.ClientGRPC,
+		CertificateProvider: "mesh",
+	}) {
 		t.Fatalf("opened as %+v", got)
 	}
 	if j := r.gate.joins[0]; j.Delta || j.UserAgent != "gRPC Go" {
@@ -265,7 +288,9 @@ func TestWholeCaller(t *testing.T) {
 	if m, ok := <-bad.got; ok {
 		t.Fatalf("an unknown client got %v", m)
 	}
-	if err := r.whole(t, "gRPC Go", map[string]any{"dataplane.client": "envoy"}).stream.CloseSend(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := r.whole(t, "gRPC Go",
+		map[string]any{"dataplane.client": "envoy"}).stream.CloseSend(); err != nil &&
+		!errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 }

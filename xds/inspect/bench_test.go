@@ -27,17 +27,23 @@ func BenchmarkDiff(b *testing.B) {
 	const services = 100
 	outbounds := ""
 	for i := range services {
-		add(fmt.Sprintf("type: MeshService\nmesh: default\nname: s%d\nspec: {selector: {dataplaneTags: {kuma.io/service: s%d}}, "+
+		add(fmt.Sprintf("type: MeshService\nmesh: default\nname: s%d\nspec: {selector: {dataplaneTags: "+
+			"{kuma.io/service: s%d}}, "+
 			"ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]}\n", i, i))
-		outbounds += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: s%d, port: 80}}\n", 10001+i, i)
+		outbounds += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: s%d, port: 80}}\n",
+			10001+i, i)
 	}
 	for i := range 1000 {
 		add(fmt.Sprintf("type: Dataplane\nmesh: default\nname: p%d\nnetworking:\n  address: 10.0.%d.%d\n"+
-			"  inbound: [{name: http, port: 8080, tags: {kuma.io/service: s%d, kuma.io/protocol: http}}]\n  outbound:\n%s", i, i/250, i%250, i%services, outbounds))
+			"  inbound: [{name: http, port: 8080, tags: {kuma.io/service: s%d, kuma.io/protocol: http}}]\n  "+
+			"outbound:\n%s", i, i/250, i%250, i%services, outbounds))
 	}
 	view := replica.NewView(1, rs...)
 	for _, to := range []string{"{kind: Mesh}", "{kind: MeshService, name: s1}"} {
-		docs, err := mesh.Decode(fmt.Appendf(nil, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: [{targetRef: %s, default: {http: {requestTimeout: 1s}}}]}", to))
+		docs, err := mesh.Decode(fmt.Appendf(nil,
+			"type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
+				"[{targetRef: %s, "+
+				"default: {http: {requestTimeout: 1s}}}]}", to))
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -20,25 +20,48 @@ import (
 
 // Dataplane is the effective configuration of a Dataplane, with who said what.
 func Dataplane(in *xds.Inspection, revision uint64) *adminv1.InspectDataplaneResponse {
-	out := &adminv1.InspectDataplaneResponse{Key: in.Proxy.Key.Proto(), Revision: revision, Mtls: in.MTLS, Labels: in.Proxy.Labels}
+	out := &adminv1.InspectDataplaneResponse{
+		Key:      in.Proxy.Key.Proto(),
+		Revision: revision,
+		Mtls:     in.MTLS,
+		Labels:   in.Proxy.Labels,
+	}
 	for _, i := range in.Inbounds {
-		out.Inbounds = append(out.Inbounds, &adminv1.InspectedInbound{Section: i.Section, Port: i.Inbound.GetPort(), Protocol: string(i.Protocol),
-			Tags: i.Inbound.GetTags(), Kri: in.Proxy.Key.KRI(i.Section), Policies: inboundPolicies(i.Policies)})
+		out.Inbounds = append(out.Inbounds, &adminv1.InspectedInbound{
+			Section:  i.Section,
+			Port:     i.Inbound.GetPort(),
+			Protocol: string(i.Protocol),
+			Tags:     i.Inbound.GetTags(),
+			Kri:      in.Proxy.Key.KRI(i.Section),
+			Policies: inboundPolicies(i.Policies),
+		})
 	}
 	for _, o := range in.Outbounds {
-		io := &adminv1.InspectedOutbound{Kri: o.Ref.KRI(), Destination: o.Ref.Key.Proto(), Section: o.Ref.Section, Port: o.Port.Number,
-			Protocol: string(o.Port.Protocol), Listen: net.JoinHostPort(o.Address, strconv.FormatUint(uint64(o.Outbound.Port), 10)),
-			Policies: outboundPolicies(in.To, o.About)}
+		io := &adminv1.InspectedOutbound{
+			Kri:         o.Ref.KRI(),
+			Destination: o.Ref.Key.Proto(),
+			Section:     o.Ref.Section,
+			Port:        o.Port.Number,
+			Protocol:    string(o.Port.Protocol),
+			Listen:      net.JoinHostPort(o.Address, strconv.FormatUint(uint64(o.Outbound.Port), 10)),
+			Policies:    outboundPolicies(in.To, o.About),
+		}
 		if len(o.Connections) > 0 {
 			io.Protocol = string(ir.TCP)
-			io.Routes = append(io.Routes, &adminv1.InspectedRoute{Match: "every connection", Action: backendsText(o.Connections, "closed"),
-				From: tcpOrigin(in.To, o.About)})
+			io.Routes = append(io.Routes, &adminv1.InspectedRoute{
+				Match:  "every connection",
+				Action: backendsText(o.Connections, "closed"),
+				From:   tcpOrigin(in.To, o.About),
+			})
 		}
 		for _, r := range o.Routes {
 			io.Routes = append(io.Routes, route(in, o, r))
 		}
 		for _, name := range sortedKeys(o.Clusters) {
-			io.Backends = append(io.Backends, &adminv1.InspectedBackend{Kri: name, Zones: zones(o.Clusters[name].Endpoints)})
+			io.Backends = append(io.Backends, &adminv1.InspectedBackend{
+				Kri:   name,
+				Zones: zones(o.Clusters[name].Endpoints),
+			})
 		}
 		out.Outbounds = append(out.Outbounds, io)
 	}
@@ -118,7 +141,10 @@ func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv
 		}
 		of := ofKind(list, kind)
 		if s := policy.DestinationSettings(of, about); len(s) > 0 {
-			out = append(out, &adminv1.EffectivePolicy{Kind: string(kind), Settings: settings(s, policy.ForDestination(of, about).Conf, "to")})
+			out = append(out, &adminv1.EffectivePolicy{
+				Kind:     string(kind),
+				Settings: settings(s, policy.ForDestination(of, about).Conf, "to"),
+			})
 		}
 	}
 	return out
@@ -139,10 +165,17 @@ func inboundPolicies(list []*mesh.Resource) []*adminv1.EffectivePolicy {
 		}
 		in := policy.ForInbound(of)
 		if s := policy.InboundSettings(of); len(s) > 0 {
-			out = append(out, &adminv1.EffectivePolicy{Kind: string(kind), Settings: settings(s, in.CatchAll.Conf, listName(of))})
+			out = append(out, &adminv1.EffectivePolicy{
+				Kind:     string(kind),
+				Settings: settings(s, in.CatchAll.Conf, listName(of)),
+			})
 		}
 		for _, c := range in.Conditioned {
-			out = append(out, &adminv1.EffectivePolicy{Kind: string(kind), Callers: callersText(c.Match), Settings: plainSettings(c.Effective, "rules")})
+			out = append(out, &adminv1.EffectivePolicy{
+				Kind:     string(kind),
+				Callers:  callersText(c.Match),
+				Settings: plainSettings(c.Effective, "rules"),
+			})
 		}
 	}
 	return out
@@ -208,7 +241,11 @@ func faults(list []*mesh.Resource) []*adminv1.EffectivePolicy {
 		e := &adminv1.EffectivePolicy{Kind: string(mesh.KindMeshFaultInjection), Callers: callers}
 		for i, h := range conf.GetHttp() {
 			text, _ := json.Marshal(mesh.EncodeMessage(h))
-			e.Settings = append(e.Settings, &adminv1.Setting{Field: fmt.Sprintf("http[%d]", i), Value: string(text), From: from(o, entry)})
+			e.Settings = append(e.Settings, &adminv1.Setting{
+				Field: fmt.Sprintf("http[%d]", i),
+				Value: string(text),
+				From:  from(o, entry),
+			})
 		}
 		out = append(out, e)
 	}
@@ -230,7 +267,11 @@ func settings(list []policy.Setting, conf proto.Message, entries string) []*admi
 	for _, s := range list {
 		p := &adminv1.Setting{Field: s.Path, Value: leaf(conf, s.Path), From: from(s.Origin, entries)}
 		for _, o := range s.Overruled {
-			p.Overruled = append(p.Overruled, &adminv1.OverruledSetting{From: from(o.Origin, entries), Value: leaf(o.Conf, s.Path), Reason: o.Reason})
+			p.Overruled = append(p.Overruled, &adminv1.OverruledSetting{
+				From:   from(o.Origin, entries),
+				Value:  leaf(o.Conf, s.Path),
+				Reason: o.Reason,
+			})
 		}
 		out = append(out, p)
 	}
@@ -241,7 +282,11 @@ func settings(list []policy.Setting, conf proto.Message, entries string) []*admi
 func plainSettings(e policy.Effective, entries string) []*adminv1.Setting {
 	var out []*adminv1.Setting
 	for _, path := range sortedKeys(e.Fields) {
-		out = append(out, &adminv1.Setting{Field: path, Value: leaf(e.Conf, path), From: from(e.Fields[path], entries)})
+		out = append(out, &adminv1.Setting{
+			Field: path,
+			Value: leaf(e.Conf, path),
+			From:  from(e.Fields[path], entries),
+		})
 	}
 	return out
 }
@@ -277,7 +322,8 @@ func leaf(conf proto.Message, path string) string {
 func zones(list []ir.Endpoint) []*adminv1.ZoneInstances {
 	var out []*adminv1.ZoneInstances
 	for _, e := range list {
-		at := slices.IndexFunc(out, func(z *adminv1.ZoneInstances) bool { return z.Zone == e.Zone && z.Priority == e.Priority })
+		at := slices.IndexFunc(out,
+			func(z *adminv1.ZoneInstances) bool { return z.Zone == e.Zone && z.Priority == e.Priority })
 		if at < 0 {
 			at, out = len(out), append(out, &adminv1.ZoneInstances{Zone: e.Zone, Priority: e.Priority})
 		}
@@ -287,6 +333,7 @@ func zones(list []ir.Endpoint) []*adminv1.ZoneInstances {
 			out[at].Healthy += n
 		}
 	}
-	slices.SortStableFunc(out, func(a, b *adminv1.ZoneInstances) int { return int(a.Priority) - int(b.Priority) })
+	slices.SortStableFunc(out,
+		func(a, b *adminv1.ZoneInstances) int { return int(a.Priority) - int(b.Priority) })
 	return out
 }

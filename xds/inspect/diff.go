@@ -23,15 +23,26 @@ import (
 
 // CanEmpty says that a policy of the kind can leave a route or a destination without an instance.
 func CanEmpty(kind mesh.Kind) bool {
-	return kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute || kind == mesh.KindMeshLoadBalancingStrategy
+	return kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute ||
+		kind == mesh.KindMeshLoadBalancingStrategy
 }
 
-// Diff is what would change at the proxies of a zone if the resources were written: every proxy's table is computed over the
-// view, the resources are laid over it, and what the engine makes anew is compared. The first size changed proxies are named
-// (0: [DefaultSize]); verbose adds what changes within each resource.
-func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, verbose bool) (*adminv1.ZoneDiff, error) {
-	d := &differ{view: view, zone: zone, out: &adminv1.ZoneDiff{Zone: zone}, size: cmp.Or(size, DefaultSize), verbose: verbose,
-		shared: map[change]*adminv1.ResourceDiff{}, groups: map[group]*adminv1.ResourceDiff{}, emptied: map[string]uint32{}}
+// Diff is what would change at the proxies of a zone if the resources were written: every proxy's
+// table is computed over the view, the resources are laid over it, and what the engine makes anew
+// is compared. The first size changed proxies are named (0: [DefaultSize]); verbose adds what
+// changes within each resource.
+func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
+	verbose bool) (*adminv1.ZoneDiff, error) {
+	d := &differ{
+		view:    view,
+		zone:    zone,
+		out:     &adminv1.ZoneDiff{Zone: zone},
+		size:    cmp.Or(size, DefaultSize),
+		verbose: verbose,
+		shared:  map[change]*adminv1.ResourceDiff{},
+		groups:  map[group]*adminv1.ResourceDiff{},
+		emptied: map[string]uint32{},
+	}
 	s := xds.NewStatic(zone, view)
 	before := map[mesh.Key]*delta.Table{}
 	var failed []error
@@ -70,17 +81,19 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int, 
 		d.out.Resources = append(d.out.Resources, d.groups[key])
 	}
 	for _, text := range sortedKeys(d.emptied) {
-		d.out.Emptied = append(d.out.Emptied, fmt.Sprintf("%s, at %d of %d proxies", text, d.emptied[text], d.out.Proxies))
+		d.out.Emptied = append(d.out.Emptied,
+			fmt.Sprintf("%s, at %d of %d proxies", text, d.emptied[text], d.out.Proxies))
 	}
 	return d.out, nil
 }
 
-// overlay is the view as it would be after a write. A resource that replaces another keeps its status; of two of one key
-// the later one holds.
+// overlay is the view as it would be after a write. A resource that replaces another keeps its
+// status; of two of one key the later one holds.
 func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []store.Change) {
 	var changes []store.Change
 	for i, r := range resources {
-		if slices.ContainsFunc(resources[i+1:], func(later *mesh.Resource) bool { return later.Key == r.Key }) {
+		if slices.ContainsFunc(resources[i+1:],
+			func(later *mesh.Resource) bool { return later.Key == r.Key }) {
 			continue
 		}
 		now := r.Clone()
@@ -89,7 +102,12 @@ func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []sto
 		if there {
 			now.Status, now.Created = old.Status, old.Created
 		}
-		changes = append(changes, store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: now, Old: old})
+		changes = append(changes, store.Change{
+			Type:     store.ChangeSpec,
+			Key:      r.Key,
+			Resource: now,
+			Old:      old,
+		})
 	}
 	return view.With(view.Revision()+1, changes), changes
 }
@@ -116,14 +134,16 @@ type change struct {
 	old, now *delta.Resource
 }
 
-// group is changes that read the same: proxies have listeners of one name that differ in their address, and change alike.
+// group is changes that read the same: proxies have listeners of one name that differ in their
+// address, and change alike.
 type group struct {
 	typ                 delta.Type
 	name, action, lines string
 }
 
 func compareGroups(a, b group) int {
-	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name), cmp.Compare(a.action, b.action), cmp.Compare(a.lines, b.lines))
+	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name), cmp.Compare(a.action, b.action),
+		cmp.Compare(a.lines, b.lines))
 }
 
 func (d *differ) groupOf(c change) (*adminv1.ResourceDiff, error) {
@@ -166,7 +186,8 @@ func (d *differ) failures(before, after []error) {
 }
 
 // count adds a proxy's changes. Proxies with the same changes have the same fingerprint.
-func (d *differ) count(proxy mesh.Key, before *delta.Table, step *delta.Step) (fingerprint string, err error) {
+func (d *differ) count(proxy mesh.Key, before *delta.Table,
+	step *delta.Step) (fingerprint string, err error) {
 	note := func(c change) {
 		fingerprint += fmt.Sprintf("%p %p ", c.old, c.now)
 		r, failed := d.groupOf(c)
@@ -190,7 +211,8 @@ func (d *differ) count(proxy mesh.Key, before *delta.Table, step *delta.Step) (f
 	return fingerprint, err
 }
 
-// guard notes what a proxy would have that leads nowhere, and did not before. Of proxies with the same changes one is asked.
+// guard notes what a proxy would have that leads nowhere, and did not before. Of proxies with the
+// same changes one is asked.
 func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[string][]string) error {
 	if k.Kind != mesh.KindDataplane {
 		return nil
@@ -221,8 +243,9 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 	return nil
 }
 
-// newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a destination had an instance
-// before either, a change takes nothing away: routes may come before the instances that they are for.
+// newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a
+// destination had an instance before either, a change takes nothing away: routes may come before
+// the instances that they are for.
 func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
 	had, out := deadEnds(old), deadEnds(now)
 	alive := map[mesh.Key]bool{}
@@ -240,7 +263,8 @@ func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
 	return out
 }
 
-// deadEnds are the routes and destinations of a proxy without an instance to go to, in words, and the destination of each.
+// deadEnds are the routes and destinations of a proxy without an instance to go to, in words, and
+// the destination of each.
 func deadEnds(in *xds.Inspection) map[string]mesh.Key {
 	out := map[string]mesh.Key{}
 	if in == nil {
@@ -251,11 +275,13 @@ func deadEnds(in *xds.Inspection) map[string]mesh.Key {
 			out[o.Ref.KRI()+" would have no endpoint"] = o.Ref.Key
 		}
 		dead := func(list []ir.Backend) bool {
-			return !slices.ContainsFunc(list, func(b ir.Backend) bool { return b.Weight > 0 && len(o.Clusters[b.Cluster].Endpoints) > 0 })
+			return !slices.ContainsFunc(list,
+				func(b ir.Backend) bool { return b.Weight > 0 && len(o.Clusters[b.Cluster].Endpoints) > 0 })
 		}
 		for _, r := range o.Routes {
 			if r.Redirect == nil && (r.Status != 0 || dead(r.Backends)) {
-				out[fmt.Sprintf("the route of %s to %s would have no instance", matchText(r.Match), o.Ref.KRI())] = o.Ref.Key
+				out[fmt.Sprintf("the route of %s to %s would have no instance", matchText(r.Match),
+					o.Ref.KRI())] = o.Ref.Key
 			}
 		}
 		if len(o.Connections) > 0 && dead(o.Connections) {

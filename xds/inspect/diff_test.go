@@ -45,13 +45,19 @@ func world(t *testing.T) replica.View {
 	t.Helper()
 	text := "type: Mesh\nname: default\nmeshServices: {mode: Exclusive}\n"
 	for i, s := range services {
-		text += fmt.Sprintf("---\ntype: MeshService\nmesh: default\nname: %s\nspec: {selector: {dataplaneTags: {kuma.io/service: %s}}, "+
+		text += fmt.Sprintf("---\ntype: MeshService\nmesh: default\nname: %s\nspec: {selector: "+
+			"{dataplaneTags: "+
+			"{kuma.io/service: %s}}, "+
 			"ports: [{name: http, port: 80, targetPort: 8080, appProtocol: http}]}\n", s, s)
 		for n := range 2 {
-			text += fmt.Sprintf("---\ntype: Dataplane\nmesh: default\nname: %s-%d\nlabels: {app: %s}\nnetworking:\n  address: 192.0.2.%d\n"+
-				"  inbound: [{name: http, port: 8080, tags: {kuma.io/service: %s, kuma.io/protocol: http}}]\n  outbound:\n", s, n, s, 10*i+n, s)
+			text += fmt.Sprintf("---\ntype: Dataplane\nmesh: default\nname: %s-%d\nlabels: {app: "+
+				"%s}\nnetworking:\n  address: 192.0.2.%d\n"+
+				"  inbound: [{name: http, port: 8080, tags: {kuma.io/service: %s, kuma.io/protocol: "+
+				"http}}]\n  "+
+				"outbound:\n", s, n, s, 10*i+n, s)
 			for p, to := range services {
-				text += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: %s, port: 80}}\n", 10001+p, to)
+				text += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: %s, port: 80}}\n",
+					10001+p, to)
 			}
 		}
 	}
@@ -62,30 +68,41 @@ func pick(r *rand.Rand, list ...string) string { return list[r.IntN(len(list))] 
 
 // randomPolicy is a policy with one of three names per kind, so that some replace others.
 func randomPolicy(r *rand.Rand) string {
-	target := pick(r, "{kind: Mesh}", "{kind: Dataplane, name: web-0}", "{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nobody}}")
-	to := pick(r, "{kind: Mesh}", "{kind: MeshService, name: backend}", "{kind: MeshService, name: canary}", "{kind: MeshService, name: gone}")
+	target := pick(r, "{kind: Mesh}", "{kind: Dataplane, name: web-0}",
+		"{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nobody}}")
+	to := pick(r, "{kind: Mesh}", "{kind: MeshService, name: backend}", "{kind: MeshService, name: canary}",
+		"{kind: MeshService, name: gone}")
 	name := pick(r, "a", "b", "c")
 	head := func(kind string) string {
 		return fmt.Sprintf("type: %s\nmesh: default\nname: %s\nspec:\n  targetRef: %s\n", kind, name, target)
 	}
 	switch r.IntN(5) {
 	case 0:
-		return head("MeshTimeout") + fmt.Sprintf("  to: [{targetRef: %s, default: {http: {requestTimeout: %ds}}}]\n", to, 1+r.IntN(3))
+		return head("MeshTimeout") +
+			fmt.Sprintf("  to: [{targetRef: %s, default: {http: {requestTimeout: %ds}}}]\n", to, 1+r.IntN(3))
 	case 1:
-		return head("MeshRetry") + fmt.Sprintf("  to: [{targetRef: %s, default: {http: {numRetries: %d}}}]\n", to, 1+r.IntN(3))
+		return head("MeshRetry") +
+			fmt.Sprintf("  to: [{targetRef: %s, default: {http: {numRetries: %d}}}]\n", to, 1+r.IntN(3))
 	case 2:
-		return head("MeshCircuitBreaker") + fmt.Sprintf("  to: [{targetRef: %s, default: {connectionLimits: {maxConnections: %d}}}]\n", to, 1+r.IntN(3))
+		return head("MeshCircuitBreaker") +
+			fmt.Sprintf("  to: [{targetRef: %s, default: {connectionLimits: {maxConnections: %d}}}]\n", to,
+				1+r.IntN(3))
 	case 3:
 		target = pick(r, "{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane}")
-		return head("MeshRateLimit") + fmt.Sprintf("  rules: [{default: {local: {http: {requestRate: {num: %d, interval: 1s}}}}}]\n", 1+r.IntN(3))
+		return head("MeshRateLimit") +
+			fmt.Sprintf("  rules: [{default: {local: {http: {requestRate: {num: %d, interval: 1s}}}}}]\n",
+				1+r.IntN(3))
 	default:
-		return head("MeshHTTPRoute") + fmt.Sprintf("  to: [{targetRef: {kind: MeshService, name: %s}, rules: [{matches: [{path: {type: PathPrefix, value: /}}], "+
-			"default: {backendRefs: [{kind: MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", pick(r, services...), pick(r, "web", "canary", "gone"), r.IntN(3))
+		return head("MeshHTTPRoute") +
+			fmt.Sprintf("  to: [{targetRef: {kind: MeshService, name: %s}, rules: [{matches: [{path: {type: "+
+				"PathPrefix, value: /}}], "+
+				"default: {backendRefs: [{kind: MeshService, name: %s, port: 80, weight: %d}]}}]}]\n",
+				pick(r, services...), pick(r, "web", "canary", "gone"), r.IntN(3))
 	}
 }
 
-// TestDiffIsWhatHappens: what Diff says of a change is what two engines built from scratch differ in, and what it says would be
-// empty is so after the change and was not before.
+// TestDiffIsWhatHappens: what Diff says of a change is what two engines built from scratch differ
+// in, and what it says would be empty is so after the change and was not before.
 func TestDiffIsWhatHappens(t *testing.T) {
 	nothing, emptied := 0, 0
 	for seed := uint64(1); seed <= 15; seed++ {
@@ -143,23 +160,27 @@ func TestDiffIsWhatHappens(t *testing.T) {
 		}
 	}
 	if nothing == 0 || emptied == 0 {
-		t.Errorf("%d changes without effect, %d that emptied something: the test saw too little", nothing, emptied)
+		t.Errorf("%d changes without effect, %d that emptied something: the test saw too little", nothing,
+			emptied)
 	}
 }
 
 // TestDiffWritesNothing: the view that was asked about is as it was.
 func TestDiffWritesNothing(t *testing.T) {
 	view := world(t)
-	policy := decode(t, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: [{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}]}")
+	policy := decode(t, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
+		"[{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}]}")
 	got, err := Diff(view, zone, policy, 1, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, there := view.Get(policy[0].Key); there || got.GetChanged() != 6 || len(got.GetNames()) != 1 || got.GetProxies() != 6 {
+	if _, there := view.Get(policy[0].Key); there || got.GetChanged() != 6 || len(got.GetNames()) != 1 ||
+		got.GetProxies() != 6 {
 		t.Errorf("there: %t, %v", there, got)
 	}
 	for _, r := range got.GetResources() {
-		if !strings.HasPrefix(r.GetName(), "kri_msvc_default_east__") || r.GetAction() != "changed" || r.GetLines() != nil {
+		if !strings.HasPrefix(r.GetName(), "kri_msvc_default_east__") || r.GetAction() != "changed" ||
+			r.GetLines() != nil {
 			t.Errorf("%v", r)
 		}
 	}
@@ -168,12 +189,18 @@ func TestDiffWritesNothing(t *testing.T) {
 // TestWhatEmpties: a change is told to empty what had an instance before it, and nothing else.
 func TestWhatEmpties(t *testing.T) {
 	route := func(to, backend string, weight int) string {
-		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: {kind: Mesh}\n  to: [{targetRef: {kind: MeshService, name: %s}, "+
-			"rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", to, backend, weight)
+		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: "+
+			"{kind: Mesh}\n  "+
+			"to: [{targetRef: {kind: MeshService, name: %s}, "+
+			"rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: "+
+			"MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", to, backend, weight)
 	}
-	const lonely = "type: MeshService\nmesh: default\nname: empty\nspec: {selector: {dataplaneTags: {kuma.io/service: nobody}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
-		"---\ntype: Dataplane\nmesh: default\nname: caller\nnetworking:\n  address: 192.0.2.99\n  inbound: [{port: 1, tags: {kuma.io/service: c}}]\n" +
-		"  outbound: [{port: 10001, backendRef: {kind: MeshService, name: web, port: 80}}, {port: 10002, backendRef: {kind: MeshService, name: empty, port: 80}}]\n"
+	const lonely = "type: MeshService\nmesh: default\nname: empty\nspec: {selector: {dataplaneTags: " +
+		"{kuma.io/service: nobody}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
+		"---\ntype: Dataplane\nmesh: default\nname: caller\nnetworking:\n  address: 192.0.2.99\n  inbound: " +
+		"[{port: 1, tags: {kuma.io/service: c}}]\n" +
+		"  outbound: [{port: 10001, backendRef: {kind: MeshService, name: web, port: 80}}, {port: 10002, " +
+		"backendRef: {kind: MeshService, name: empty, port: 80}}]\n"
 	var rs []*mesh.Resource
 	for r := range world(t).All() {
 		if r.Key.Kind != mesh.KindDataplane || strings.HasPrefix(r.Key.Name, "web-") {

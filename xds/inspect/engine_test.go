@@ -109,8 +109,8 @@ func (s *served) tables() map[mesh.Key]*delta.Table {
 	return out
 }
 
-// randomWorld has what the policies of an xdstest.Author speak of, or some of it: services of several protocols with none to
-// three instances, near and far, and proxies that call some of them.
+// randomWorld has what the policies of an xdstest.Author speak of, or some of it: services of
+// several protocols with none to three instances, near and far, and proxies that call some of them.
 func randomWorld(t *testing.T, r *rand.Rand) []*mesh.Resource {
 	t.Helper()
 	protocols := []string{"http", "http2", "grpc", "tcp"}
@@ -122,7 +122,8 @@ func randomWorld(t *testing.T, r *rand.Rand) []*mesh.Resource {
 		out := ""
 		for i, s := range protocols {
 			if r.IntN(3) > 0 {
-				out += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: %s, port: 8080}}\n", 10001+i, s)
+				out += fmt.Sprintf("  - {port: %d, backendRef: {kind: MeshService, name: %s, port: 8080}}\n",
+					10001+i, s)
 			}
 		}
 		if r.IntN(2) == 0 {
@@ -134,45 +135,72 @@ func randomWorld(t *testing.T, r *rand.Rand) []*mesh.Resource {
 		return "  outbound:\n" + out
 	}
 	dataplane := func(name, address, labels, inbounds string) {
-		text += fmt.Sprintf("---\ntype: Dataplane\nmesh: default\nname: %s\nlabels: {%s}\nnetworking:\n  address: %s\n  inbound: [%s]\n%s",
+		text += fmt.Sprintf("---\ntype: Dataplane\nmesh: default\nname: %s\nlabels: {%s}\nnetworking:\n  "+
+			"address: %s\n  inbound: [%s]\n%s",
 			name, labels, address, inbounds, outbounds())
 	}
 	var own []string
 	for i, s := range protocols {
-		text += fmt.Sprintf("---\ntype: MeshService\nmesh: default\nname: %s\nlabels: {kuma.io/display-name: %s}\nspec: {selector: {dataplaneTags: {kuma.io/service: %s}}, "+
+		text += fmt.Sprintf("---\ntype: MeshService\nmesh: default\nname: %s\nlabels: "+
+			"{kuma.io/display-name: "+
+			"%s}\nspec: {selector: {dataplaneTags: {kuma.io/service: %s}}, "+
 			"ports: [{name: main, port: 8080, targetPort: main, appProtocol: %s}]}\n", s, s, s, s)
 		for n := range r.IntN(4) {
 			dataplane(fmt.Sprintf("%s-%d", s, n), fmt.Sprintf("192.0.2.%d", 10*i+n), "app: "+s,
-				fmt.Sprintf("{name: main, port: 8080, tags: {kuma.io/service: %s, kuma.io/protocol: %s, version: v%d}}", s, s, n))
+				fmt.Sprintf("{name: main, port: 8080, tags: {kuma.io/service: %s, kuma.io/protocol: %s, "+
+					"version: v%d}}", s, s, n))
 		}
 		if r.IntN(2) == 0 {
-			own = append(own, fmt.Sprintf("{name: %s, port: %d, tags: {kuma.io/service: %s, kuma.io/protocol: %s, version: v1}}", s, 9000+i, s, s))
+			own = append(own,
+				fmt.Sprintf("{name: %s, port: %d, tags: {kuma.io/service: %s, kuma.io/protocol: %s, "+
+					"version: v1}}", s, 9000+i, s, s))
 		}
 	}
 	own = append(own, "{name: last, port: 9100, tags: {kuma.io/service: last}}")
 	dataplane("p", "192.0.2.200", "app: p", strings.Join(own, ", "))
-	text += "---\ntype: MeshMultiZoneService\nmesh: default\nname: multi\nspec: {selector: {meshService: {matchLabels: {kuma.io/display-name: http}}}, ports: [{name: main, port: 8080, appProtocol: http}]}\n"
+	text += "---\ntype: MeshMultiZoneService\nmesh: default\nname: multi\nspec: {selector: {meshService: " +
+		"{matchLabels: {kuma.io/display-name: http}}}, ports: [{name: main, port: 8080, " +
+		"appProtocol: http}]}\n"
 	rs := decode(t, text)
 	for _, x := range rs {
 		if x.Key.Kind == mesh.KindMeshMultiZoneService {
 			status := &meshv1.MeshMultiZoneServiceStatus{}
 			for _, z := range []string{zone, "west"} {
 				if r.IntN(3) > 0 {
-					status.MeshServices = append(status.MeshServices, &meshv1.MeshMultiZoneServiceStatus_Member{Name: "http", Zone: z, Mesh: "default", Ports: []uint32{8080}, Healthy: 2, Total: 2})
+					status.MeshServices = append(status.MeshServices,
+						&meshv1.MeshMultiZoneServiceStatus_Member{
+							Name:    "http",
+							Zone:    z,
+							Mesh:    "default",
+							Ports:   []uint32{8080},
+							Healthy: 2,
+							Total:   2,
+						})
 				}
 			}
 			x.Status = status
 		}
 	}
 	for _, z := range []string{zone, "west"} {
-		rs = append(rs, &mesh.Resource{Key: mesh.Key{Kind: mesh.KindZoneIngress, Zone: z, Name: "ingress"}, Spec: &meshv1.ZoneIngress{Zone: z,
-			Networking: &meshv1.ZoneIngress_Networking{Address: "192.0.2.250", Port: 10001, AdvertisedAddress: "198.51.100.1", AdvertisedPort: 10001}}})
+		rs = append(rs, &mesh.Resource{
+			Key: mesh.Key{Kind: mesh.KindZoneIngress, Zone: z, Name: "ingress"},
+			Spec: &meshv1.ZoneIngress{
+				Zone: z,
+				Networking: &meshv1.ZoneIngress_Networking{
+					Address:           "192.0.2.250",
+					Port:              10001,
+					AdvertisedAddress: "198.51.100.1",
+					AdvertisedPort:    10001,
+				},
+			},
+		})
 	}
 	return rs
 }
 
-// TestDiffIsWhatProxiesGet: in random worlds, what Diff says of random policies of every kind is what the engine that serves
-// proxies changes when they are written: the same proxies, and of each type the same resources at the same proxies.
+// TestDiffIsWhatProxiesGet: in random worlds, what Diff says of random policies of every kind is
+// what the engine that serves proxies changes when they are written: the same proxies, and of each
+// type the same resources at the same proxies.
 func TestDiffIsWhatProxiesGet(t *testing.T) {
 	var kinds []*mesh.KindInfo
 	for _, k := range mesh.Kinds {
@@ -245,7 +273,8 @@ func TestDiffIsWhatProxiesGet(t *testing.T) {
 				t.Fatalf("%s: resources (-get +said)\n%s", where, diff)
 			}
 			if int(said.GetProxies()) != len(s.proxies) || len(said.GetFailures()) > 0 {
-				t.Errorf("%s: %d of %d proxies, failures %v", where, said.GetProxies(), len(s.proxies), said.GetFailures())
+				t.Errorf("%s: %d of %d proxies, failures %v", where, said.GetProxies(), len(s.proxies),
+					said.GetFailures())
 			}
 			if len(want) == 0 {
 				nothing++
@@ -257,7 +286,8 @@ func TestDiffIsWhatProxiesGet(t *testing.T) {
 	t.Logf("%d changes without effect; with: %v", nothing, concerned)
 	for _, k := range kinds {
 		if concerned[k.Kind] == 0 {
-			t.Errorf("no %s changed a proxy: the test saw too little (%v)", k.Kind, slices.Sorted(maps.Keys(concerned)))
+			t.Errorf("no %s changed a proxy: the test saw too little (%v)", k.Kind,
+				slices.Sorted(maps.Keys(concerned)))
 		}
 	}
 	if nothing == 0 {

@@ -30,9 +30,11 @@ var (
 	ErrBadRequest = errors.New("the request makes no sense")
 )
 
-// Explain follows a request: from the caller, through its sidecar's outbound, route, timeouts, retries and balancing, to the
-// instances of each backend and what holds at their doors. zone is the one that view is of.
-func Explain(s *xds.Static, view replica.View, zone string, req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
+// Explain follows a request: from the caller, through its sidecar's outbound, route, timeouts,
+// retries and balancing, to the instances of each backend and what holds at their doors. zone is
+// the one that view is of.
+func Explain(s *xds.Static, view replica.View, zone string,
+	req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	dp, err := findCaller(view, zone, req)
 	if err != nil {
 		return nil, err
@@ -45,8 +47,19 @@ func Explain(s *xds.Static, view replica.View, zone string, req *adminv1.Explain
 	if err != nil || !strings.HasPrefix(target.Path, "/") {
 		return nil, fmt.Errorf("%w: path %q must begin with a slash", ErrBadRequest, req.GetPath())
 	}
-	x := &explanation{static: s, view: view, zone: zone, in: in, out: &adminv1.ExplainResponse{},
-		request: request{path: target.EscapedPath(), query: target.Query(), method: cmp.Or(req.GetMethod(), "GET"), headers: map[string]string{}}}
+	x := &explanation{
+		static: s,
+		view:   view,
+		zone:   zone,
+		in:     in,
+		out:    &adminv1.ExplainResponse{},
+		request: request{
+			path:    target.EscapedPath(),
+			query:   target.Query(),
+			method:  cmp.Or(req.GetMethod(), "GET"),
+			headers: map[string]string{},
+		},
+	}
 	for k, v := range req.GetHeaders() {
 		x.request.headers[strings.ToLower(k)] = v
 	}
@@ -72,7 +85,11 @@ type explanation struct {
 }
 
 func (x *explanation) step(subject string, from *adminv1.PolicyEntry, format string, args ...any) {
-	x.out.Steps = append(x.out.Steps, &adminv1.ExplainStep{Subject: subject, Text: fmt.Sprintf(format, args...), From: from})
+	x.out.Steps = append(x.out.Steps, &adminv1.ExplainStep{
+		Subject: subject,
+		Text:    fmt.Sprintf(format, args...),
+		From:    from,
+	})
 }
 
 func (x *explanation) problem(subject string, from *adminv1.PolicyEntry, format string, args ...any) {
@@ -98,17 +115,20 @@ func (x *explanation) finish() *adminv1.ExplainResponse {
 	return x.out
 }
 
-// findCaller takes a Dataplane's name, else a MeshService's of the zone, of which the first instance by name is taken.
+// findCaller takes a Dataplane's name, else a MeshService's of the zone, of which the first
+// instance by name is taken.
 func findCaller(view replica.View, zone string, req *adminv1.ExplainRequest) (*mesh.Resource, error) {
 	if dp := firstOf(view, mesh.KindDataplane, req.GetMesh(), zone, req.GetFrom()); dp != nil {
 		return dp, nil
 	}
 	svc := firstOf(view, mesh.KindMeshService, req.GetMesh(), zone, req.GetFrom())
 	if svc == nil {
-		return nil, fmt.Errorf("%w: zone %s has neither a Dataplane nor a MeshService %q in mesh %s", ErrNoCaller, zone, req.GetFrom(), req.GetMesh())
+		return nil, fmt.Errorf("%w: zone %s has neither a Dataplane nor a MeshService %q in mesh %s",
+			ErrNoCaller, zone, req.GetFrom(), req.GetMesh())
 	}
 	for dp := range view.List(mesh.KindDataplane, req.GetMesh()) {
-		if dp.Key.Zone == zone && compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector()) {
+		if dp.Key.Zone == zone &&
+			compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector()) {
 			return dp, nil
 		}
 	}
@@ -140,8 +160,10 @@ func (x *explanation) findOutbound(req *adminv1.ExplainRequest) (*xds.InspectedO
 		}
 	}
 	// A service of the caller's own zone is nearer than one of the same name elsewhere.
-	if own := slices.DeleteFunc(slices.Clone(found), func(o xds.InspectedOutbound) bool { return o.Ref.Key.Zone != x.zone }); len(own) > 0 {
-		if !slices.ContainsFunc(found, func(o xds.InspectedOutbound) bool { return o.Ref.Key.Kind != own[0].Ref.Key.Kind }) {
+	if own := slices.DeleteFunc(slices.Clone(found),
+		func(o xds.InspectedOutbound) bool { return o.Ref.Key.Zone != x.zone }); len(own) > 0 {
+		if !slices.ContainsFunc(found,
+			func(o xds.InspectedOutbound) bool { return o.Ref.Key.Kind != own[0].Ref.Key.Kind }) {
 			found = own
 		}
 	}
@@ -157,7 +179,8 @@ func (x *explanation) findOutbound(req *adminv1.ExplainRequest) (*xds.InspectedO
 		names = append(names, o.Ref.KRI())
 	}
 	slices.Sort(names)
-	return nil, fmt.Errorf("%w by %q: say which, by its port or its KRI: %s", ErrAmbiguous, req.GetTo(), strings.Join(slices.Compact(names), ", "))
+	return nil, fmt.Errorf("%w by %q: say which, by its port or its KRI: %s", ErrAmbiguous, req.GetTo(),
+		strings.Join(slices.Compact(names), ", "))
 }
 
 func shownAs(in *xds.Inspection) string {
@@ -176,10 +199,12 @@ func shownAs(in *xds.Inspection) string {
 	return ", known as " + strings.Join(ids, ", ")
 }
 
-// named says that a destination goes by a name: its own, a hostname, a virtual address, or a KRI with or without the port.
+// named says that a destination goes by a name: its own, a hostname, a virtual address, or a KRI
+// with or without the port.
 func (x *explanation) named(o xds.InspectedOutbound, name string) bool {
 	k := o.Ref.Key
-	return name == k.Name || name == o.Ref.KRI() || name == k.KRI("") || name == o.Address || slices.Contains(x.hostnames(k), name)
+	return name == k.Name || name == o.Ref.KRI() || name == k.KRI("") || name == o.Address ||
+		slices.Contains(x.hostnames(k), name)
 }
 
 func (x *explanation) hostnames(k mesh.Key) []string {
@@ -210,8 +235,11 @@ func (x *explanation) noOutbound(to string, port uint32) {
 	}
 	switch {
 	case len(there) == 0:
-		x.problem("outbound", nil, "mesh %s has no MeshService and no MeshMultiZoneService of the name, hostname or KRI %q", x.in.Proxy.Key.Mesh, to)
-	case slices.ContainsFunc(x.in.Outbounds, func(o xds.InspectedOutbound) bool { return o.Ref.Key == there[0].Key }):
+		x.problem("outbound", nil,
+			"mesh %s has no MeshService and no MeshMultiZoneService of the name, hostname or KRI %q",
+			x.in.Proxy.Key.Mesh, to)
+	case slices.ContainsFunc(x.in.Outbounds,
+		func(o xds.InspectedOutbound) bool { return o.Ref.Key == there[0].Key }):
 		var ports []string
 		for _, o := range x.in.Outbounds {
 			if o.Ref.Key == there[0].Key {
@@ -220,18 +248,23 @@ func (x *explanation) noOutbound(to string, port uint32) {
 		}
 		x.problem("outbound", nil, "%s has no port %d; it has %s", to, port, strings.Join(ports, ", "))
 	default:
-		x.problem("outbound", nil, "the sidecar of %s has no outbound to %s: the Dataplane's networking.outbound does not list it, or its "+
-			"networking.transparentProxying.reachableBackends leave it out", x.in.Proxy.Key.Name, there[0].Key.KRI(""))
+		x.problem("outbound", nil,
+			"the sidecar of %s has no outbound to %s: the Dataplane's networking.outbound does not list "+
+				"it, or its "+
+				"networking.transparentProxying.reachableBackends leave it out", x.in.Proxy.Key.Name,
+			there[0].Key.KRI(""))
 	}
 }
 
 func (x *explanation) follow(o xds.InspectedOutbound) {
-	x.step("outbound", nil, "%s, port %d (%s), of which the sidecar listens at %s", o.Ref.KRI(), o.Port.Number, o.Port.Protocol,
+	x.step("outbound", nil, "%s, port %d (%s), of which the sidecar listens at %s", o.Ref.KRI(),
+		o.Port.Number, o.Port.Protocol,
 		net.JoinHostPort(o.Address, strconv.FormatUint(uint64(o.Outbound.Port), 10)))
 	var backends []ir.Backend
 	switch {
 	case len(o.Connections) > 0:
-		x.step("route", tcpOrigin(x.in.To, o.About), "every connection goes to %s", backendsText(o.Connections, "nowhere, it is closed"))
+		x.step("route", tcpOrigin(x.in.To, o.About), "every connection goes to %s",
+			backendsText(o.Connections, "nowhere, it is closed"))
 		backends = o.Connections
 	case len(o.Routes) > 0:
 		r, ok := x.route(o)
@@ -256,12 +289,14 @@ func (x *explanation) follow(o xds.InspectedOutbound) {
 			good++
 		}
 	}
-	if good > 0 && slices.ContainsFunc(x.out.Steps[before:], func(s *adminv1.ExplainStep) bool { return s.Problem }) {
+	if good > 0 && slices.ContainsFunc(x.out.Steps[before:],
+		func(s *adminv1.ExplainStep) bool { return s.Problem }) {
 		x.partly = true
 	}
 }
 
-// route finds the first route that takes the request, and tells what it does; false if the request ends there.
+// route finds the first route that takes the request, and tells what it does; false if the request
+// ends there.
 func (x *explanation) route(o xds.InspectedOutbound) (ir.Route, bool) {
 	for i, r := range o.Routes {
 		if !x.request.fits(r.Match) {
@@ -275,17 +310,21 @@ func (x *explanation) route(o xds.InspectedOutbound) (ir.Route, bool) {
 			x.out.Verdict = "the request is answered by the sidecar: it " + told.Action
 			return r, false
 		case r.Status != 0:
-			x.problem("route", origin, "%s: answered %d, for none of the route's backends is there", told.Match, r.Status)
+			x.problem("route", origin, "%s: answered %d, for none of the route's backends is there",
+				told.Match, r.Status)
 			return r, false
 		}
 		x.step("route", origin, "%s (the %s of %d): %s", told.Match, ordinal(i+1), len(o.Routes), told.Action)
-		if r.HostRewrite != "" || r.ReplacePath != nil || r.ReplacePrefix != nil || len(r.RequestHeaders.Set)+len(r.RequestHeaders.Add)+len(r.RequestHeaders.Remove) > 0 {
-			x.step("route", origin, "routes are chosen once: what the route changes of the request does not choose another")
+		if r.HostRewrite != "" || r.ReplacePath != nil || r.ReplacePrefix != nil ||
+			len(r.RequestHeaders.Set)+len(r.RequestHeaders.Add)+len(r.RequestHeaders.Remove) > 0 {
+			x.step("route", origin,
+				"routes are chosen once: what the route changes of the request does not choose another")
 		}
 		x.requestPolicies(o, r)
 		return r, true
 	}
-	x.problem("route", nil, "none of the %d routes takes %s %s: answered 404", len(o.Routes), x.request.method, x.request.path)
+	x.problem("route", nil, "none of the %d routes takes %s %s: answered 404", len(o.Routes),
+		x.request.method, x.request.path)
 	return ir.Route{}, false
 }
 

@@ -17,9 +17,11 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// origin is the entry that set the first of the fields that anybody set, nil if nobody did: the default of the mesh holds.
-// What a policy says of the rule's MeshHTTPRoute goes before what is said of the destination.
-func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *policy.HTTPRule, fields ...string) *adminv1.PolicyEntry {
+// origin is the entry that set the first of the fields that anybody set, nil if nobody did: the
+// default of the mesh holds. What a policy says of the rule's MeshHTTPRoute goes before what is
+// said of the destination.
+func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *policy.HTTPRule,
+	fields ...string) *adminv1.PolicyEntry {
 	of := ofKind(x.in.To, kind)
 	if rule != nil {
 		attached := policy.Destination{Key: rule.Policy.Key, Labels: rule.Policy.Labels}
@@ -48,21 +50,27 @@ func limit(d time.Duration) string {
 // requestPolicies tells what holds for a request of the route.
 func (x *explanation) requestPolicies(o xds.InspectedOutbound, r ir.Route) {
 	rule := ruleOf(o, r)
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.requestTimeout"), "%s for the whole request, tries and pauses included",
+	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.requestTimeout"),
+		"%s for the whole request, tries and pauses included",
 		limit(r.Timeouts.Request))
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.streamIdleTimeout"), "%s without a byte in either direction", limit(r.Timeouts.StreamIdle))
+	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.streamIdleTimeout"),
+		"%s without a byte in either direction", limit(r.Timeouts.StreamIdle))
 	retry, ok := r.Retry.Get()
 	if !ok {
-		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"), "a request that failed is not tried again")
+		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"),
+			"a request that failed is not tried again")
 	} else {
 		if len(retry.Requests) > 0 && !slices.ContainsFunc(retry.Requests, x.retried) {
-			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"), "requests such as this one (%s) are not tried again", x.request.method)
+			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"),
+				"requests such as this one (%s) are not tried again", x.request.method)
 		} else {
-			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"), "%s", retryText(retry))
+			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"), "%s",
+				retryText(retry))
 		}
 	}
 	if hash, ok := r.Hash.Get(); ok && len(hash) > 0 {
-		x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, o.About, rule, "loadBalancer", "hashPolicies"), "the instance is chosen by %s", hashText(hash))
+		x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, o.About, rule, "loadBalancer",
+			"hashPolicies"), "the instance is chosen by %s", hashText(hash))
 	}
 }
 
@@ -117,9 +125,11 @@ func hashText(list []ir.HashPolicy) string {
 
 // connectionPolicies tells what holds for connections of a port that is not HTTP.
 func (x *explanation) connectionPolicies(o xds.InspectedOutbound) {
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, nil, "idleTimeout"), "%s without a byte in either direction", limit(o.Conf.Listener.Idle))
+	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, nil, "idleTimeout"),
+		"%s without a byte in either direction", limit(o.Conf.Listener.Idle))
 	if n := o.Conf.Listener.ConnectAttempts; n > 1 {
-		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, nil, "tcp"), "up to %d instances are tried for a connection", n)
+		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, nil, "tcp"),
+			"up to %d instances are tried for a connection", n)
 	}
 }
 
@@ -151,10 +161,13 @@ func (x *explanation) backend(o xds.InspectedOutbound, b ir.Backend, total uint3
 		x.problem("backend", nil, "%s%s has no instance: answered 503", part, b.Cluster)
 		return
 	case healthy == 0 && c.Conf.Cluster.FailOnPanic:
-		x.problem("backend", nil, "%s%s has no healthy instance (%s): answered 503", part, b.Cluster, strings.Join(where, "; "))
+		x.problem("backend", nil, "%s%s has no healthy instance (%s): answered 503", part, b.Cluster,
+			strings.Join(where, "; "))
 		return
 	case healthy == 0:
-		x.problem("backend", nil, "%s%s has no healthy instance (%s); its unhealthy ones are tried all the same", part, b.Cluster, strings.Join(where, "; "))
+		x.problem("backend", nil,
+			"%s%s has no healthy instance (%s); its unhealthy ones are tried all the same", part, b.Cluster,
+			strings.Join(where, "; "))
 	default:
 		x.step("backend", nil, "%s%s: %s", part, b.Cluster, strings.Join(where, "; "))
 	}
@@ -169,31 +182,39 @@ func labelsOf(x *explanation, k mesh.Key) map[string]string {
 	return nil
 }
 
-var algorithms = map[ir.Algorithm]string{ir.RoundRobin: "in turn", ir.LeastRequest: "by the fewest requests in flight", ir.Random: "at random",
+var algorithms = map[ir.Algorithm]string{ir.RoundRobin: "in turn",
+	ir.LeastRequest: "by the fewest requests in flight", ir.Random: "at random",
 	ir.RingHash: "by a hash ring", ir.Maglev: "by a Maglev table"}
 
 // clusterPolicies tells what the sidecar does towards a destination.
 func (x *explanation) clusterPolicies(c xds.InspectedCluster, about policy.Destination) {
 	conf := c.Conf.Cluster
-	x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, about, nil, "loadBalancer"), "instances are chosen %s", algorithms[conf.Balancer.Algorithm])
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, about, nil, "connectionTimeout"), "%s to connect to an instance", limit(conf.Timeouts.Connect))
+	x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, about, nil, "loadBalancer"),
+		"instances are chosen %s", algorithms[conf.Balancer.Algorithm])
+	x.step("timeout", x.origin(mesh.KindMeshTimeout, about, nil, "connectionTimeout"),
+		"%s to connect to an instance", limit(conf.Timeouts.Connect))
 	var limits []string
 	for _, l := range []struct {
 		n    uint32
 		what string
-	}{{conf.Limits.Connections, "connections"}, {conf.Limits.Pending, "waiting requests"}, {conf.Limits.Requests, "requests in flight"}, {conf.Limits.Retries, "retries in flight"}} {
+	}{{conf.Limits.Connections, "connections"}, {conf.Limits.Pending, "waiting requests"},
+		{conf.Limits.Requests, "requests in flight"}, {conf.Limits.Retries, "retries in flight"}} {
 		if l.n > 0 {
 			limits = append(limits, fmt.Sprintf("%d %s", l.n, l.what))
 		}
 	}
 	if len(limits) > 0 {
-		x.step("limit", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "connectionLimits"), "this sidecar has at most %s; more are answered 503", strings.Join(limits, ", "))
+		x.step("limit", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "connectionLimits"),
+			"this sidecar has at most %s; more are answered 503", strings.Join(limits, ", "))
 	}
 	if out := conf.Outlier; out.Enabled {
-		x.step("ejection", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "outlierDetection"), "%s", outlierText(out))
+		x.step("ejection", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "outlierDetection"), "%s",
+			outlierText(out))
 	}
 	if check, ok := conf.HealthCheck.Get(); ok {
-		x.step("health check", x.origin(mesh.KindMeshHealthCheck, about, nil, "interval", "http", "tcp", "grpc"), "the sidecar asks every instance each %s (%s)",
+		x.step("health check",
+			x.origin(mesh.KindMeshHealthCheck, about, nil, "interval", "http", "tcp", "grpc"),
+			"the sidecar asks every instance each %s (%s)",
 			check.Interval, check.Protocol)
 	}
 }
@@ -223,13 +244,15 @@ type door struct {
 	names []string
 }
 
-// doors tells what holds at the instances themselves. Those of this zone are known one by one; instances behind another
-// zone's ingress are not.
+// doors tells what holds at the instances themselves. Those of this zone are known one by one;
+// instances behind another zone's ingress are not.
 func (x *explanation) doors(c xds.InspectedCluster) {
 	var doors []door
 	for _, e := range c.Endpoints {
 		if e.Behind > 0 {
-			x.step("zone ingress", nil, "zone %s, %s, for %d instances: what holds at their doors is known in that zone; ask there", e.Zone,
+			x.step("zone ingress", nil,
+				"zone %s, %s, for %d instances: what holds at their doors is known in that zone; ask there",
+				e.Zone,
 				net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10)), e.Behind)
 			continue
 		}
@@ -271,23 +294,37 @@ func (x *explanation) door(c xds.InspectedCluster, e ir.Endpoint) (string, []*ad
 			}
 			in, err := x.static.Inspect(dp.Key)
 			if err != nil || in == nil {
-				return dp.Key.Name, []*adminv1.ExplainStep{{Subject: "instance", Text: fmt.Sprintf("its configuration cannot be computed: %v", err), Problem: true}}
+				return dp.Key.Name, []*adminv1.ExplainStep{{
+					Subject: "instance",
+					Text:    fmt.Sprintf("its configuration cannot be computed: %v", err),
+					Problem: true,
+				}}
 			}
-			at := slices.IndexFunc(in.Inbounds, func(j xds.InspectedInbound) bool { return j.Section == i.Section })
+			at := slices.IndexFunc(in.Inbounds,
+				func(j xds.InspectedInbound) bool { return j.Section == i.Section })
 			return dp.Key.Name, x.inbound(c, in, in.Inbounds[at])
 		}
 	}
-	return address, []*adminv1.ExplainStep{{Subject: "instance", Text: "no Dataplane of this zone has the address"}}
+	return address, []*adminv1.ExplainStep{{
+		Subject: "instance",
+		Text:    "no Dataplane of this zone has the address",
+	}}
 }
 
-func (x *explanation) inbound(c xds.InspectedCluster, in *xds.Inspection, i xds.InspectedInbound) []*adminv1.ExplainStep {
+func (x *explanation) inbound(c xds.InspectedCluster, in *xds.Inspection,
+	i xds.InspectedInbound) []*adminv1.ExplainStep {
 	q := x.request
 	if c.TLS {
 		q.uris, q.sni = policy.CertificateURIs(x.in.Proxy), compile.SNI(c.Ref)
 	}
 	var out []*adminv1.ExplainStep
 	add := func(subject string, from *adminv1.PolicyEntry, problem bool, format string, args ...any) {
-		out = append(out, &adminv1.ExplainStep{Subject: subject, Text: fmt.Sprintf(format, args...), From: from, Problem: problem})
+		out = append(out, &adminv1.ExplainStep{
+			Subject: subject,
+			Text:    fmt.Sprintf(format, args...),
+			From:    from,
+			Problem: problem,
+		})
 	}
 	switch {
 	case in.MTLS == "":
@@ -295,7 +332,8 @@ func (x *explanation) inbound(c xds.InspectedCluster, in *xds.Inspection, i xds.
 	case !c.TLS && in.MTLS == "STRICT":
 		add("permission", nil, true, "the connection is in clear, and the mesh's mTLS is STRICT: refused")
 	case !c.TLS:
-		add("permission", nil, false, "in clear, which the mesh's PERMISSIVE mTLS takes without asking who calls")
+		add("permission", nil, false,
+			"in clear, which the mesh's PERMISSIVE mTLS takes without asking who calls")
 	default:
 		ok, from := permission(q, i)
 		verb := "the caller may call"
@@ -313,12 +351,14 @@ func (x *explanation) inbound(c xds.InspectedCluster, in *xds.Inspection, i xds.
 	if i.Protocol.IsHTTP() {
 		inboundRequest(q, i, add)
 	} else if l := i.Conf.Limits.Connections; l != nil {
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.tcp"), false, "%d connections each %s, of all callers together", l.Num, l.Interval)
+		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.tcp"), false,
+			"%d connections each %s, of all callers together", l.Num, l.Interval)
 	}
 	return out
 }
 
-func inboundRequest(q request, i xds.InspectedInbound, add func(string, *adminv1.PolicyEntry, bool, string, ...any)) {
+func inboundRequest(q request, i xds.InspectedInbound,
+	add func(string, *adminv1.PolicyEntry, bool, string, ...any)) {
 	route := i.Conf.Route
 	for _, c := range i.Conf.Callers {
 		if len(q.uris) > 0 && q.callerFits(c.Matches) {
@@ -337,23 +377,29 @@ func inboundRequest(q request, i xds.InspectedInbound, add func(string, *adminv1
 			}
 		}
 		if f.Abort > 0 {
-			add("fault", entry, f.Abort == 1_000_000, "%s of the requests are answered %d on purpose", share(f.Abort, 1_000_000), f.AbortStatus)
+			add("fault", entry, f.Abort == 1_000_000, "%s of the requests are answered %d on purpose",
+				share(f.Abort, 1_000_000), f.AbortStatus)
 		}
 		if f.Delay > 0 {
-			add("fault", entry, false, "%s of the requests wait %s on purpose", share(f.Delay, 1_000_000), f.DelayBy)
+			add("fault", entry, false, "%s of the requests wait %s on purpose", share(f.Delay, 1_000_000),
+				f.DelayBy)
 		}
 		if f.Slow > 0 {
-			add("fault", entry, false, "%s of the answers come at %d KiB/s on purpose", share(f.Slow, 1_000_000), f.SlowTo)
+			add("fault", entry, false, "%s of the answers come at %d KiB/s on purpose",
+				share(f.Slow, 1_000_000), f.SlowTo)
 		}
 	}
 	limited, ok := route.Limit.Get()
 	switch {
 	case ok && limited.Num > 0:
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false, "%s, of these callers together", limitText(limited))
+		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false,
+			"%s, of these callers together", limitText(limited))
 	case !ok && i.Conf.Limits.Requests != nil && i.Conf.Limits.Requests.Num > 0:
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false, "%s, of all callers together", limitText(*i.Conf.Limits.Requests))
+		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false,
+			"%s, of all callers together", limitText(*i.Conf.Limits.Requests))
 	}
-	add("timeout", inboundOrigin(q, i, mesh.KindMeshTimeout, "http.requestTimeout"), false, "%s for the application's whole answer", limit(route.Timeouts.Request))
+	add("timeout", inboundOrigin(q, i, mesh.KindMeshTimeout, "http.requestTimeout"), false,
+		"%s for the application's whole answer", limit(route.Timeouts.Request))
 }
 
 func limitText(l ir.RequestLimit) string {
@@ -408,7 +454,8 @@ func permission(q request, i xds.InspectedInbound) (bool, *adminv1.PolicyEntry) 
 	return ok, nil
 }
 
-// deniedBy is the one policy of the older form that there is; of several it cannot be told which withheld the permission.
+// deniedBy is the one policy of the older form that there is; of several it cannot be told which
+// withheld the permission.
 func deniedBy(list []*mesh.Resource) *adminv1.PolicyEntry {
 	if len(list) != 1 {
 		return nil
@@ -417,5 +464,9 @@ func deniedBy(list []*mesh.Resource) *adminv1.PolicyEntry {
 }
 
 func identityOf(m *meshv1.Match) ir.IdentityMatch {
-	return ir.IdentityMatch{SpiffeID: m.GetSpiffeId().GetValue(), Prefix: m.GetSpiffeId().GetType() == "Prefix", SNI: m.GetSni().GetValue()}
+	return ir.IdentityMatch{
+		SpiffeID: m.GetSpiffeId().GetValue(),
+		Prefix:   m.GetSpiffeId().GetType() == "Prefix",
+		SNI:      m.GetSni().GetValue(),
+	}
 }

@@ -14,10 +14,11 @@ import (
 // DefaultSize is how many Dataplanes [Policy] names at most if not told.
 const DefaultSize = 20
 
-// Policy says which Dataplanes of a zone a policy selects, and for the first size of them by name where it has the say:
-// inbounds and destinations of which at least one setting, route or permission is the policy's. With namesOnly all are named, and
-// nothing else.
-func Policy(s *xds.Static, view replica.View, zone string, key mesh.Key, size int, namesOnly bool) (*adminv1.ZoneEffect, error) {
+// Policy says which Dataplanes of a zone a policy selects, and for the first size of them by name
+// where it has the say: inbounds and destinations of which at least one setting, route or
+// permission is the policy's. With namesOnly all are named, and nothing else.
+func Policy(s *xds.Static, view replica.View, zone string, key mesh.Key, size int,
+	namesOnly bool) (*adminv1.ZoneEffect, error) {
 	if size == 0 {
 		size = DefaultSize
 	}
@@ -60,9 +61,10 @@ func effect(in *xds.Inspection, key mesh.Key) *adminv1.PolicyEffect {
 		}
 	}
 	for _, o := range d.GetOutbounds() {
-		if sets(o.GetPolicies(), key) || slices.ContainsFunc(o.GetRoutes(), func(r *adminv1.InspectedRoute) bool {
-			return mesh.KeyFromProto(r.GetFrom().GetPolicy()) == key || sets(r.GetPolicies(), key)
-		}) {
+		if sets(o.GetPolicies(), key) ||
+			slices.ContainsFunc(o.GetRoutes(), func(r *adminv1.InspectedRoute) bool {
+				return mesh.KeyFromProto(r.GetFrom().GetPolicy()) == key || sets(r.GetPolicies(), key)
+			}) {
 			out.Outbounds = append(out.Outbounds, o.GetKri())
 		}
 	}
@@ -71,7 +73,8 @@ func effect(in *xds.Inspection, key mesh.Key) *adminv1.PolicyEffect {
 
 func sets(list []*adminv1.EffectivePolicy, key mesh.Key) bool {
 	return slices.ContainsFunc(list, func(e *adminv1.EffectivePolicy) bool {
-		return slices.ContainsFunc(e.GetSettings(), func(s *adminv1.Setting) bool { return mesh.KeyFromProto(s.GetFrom().GetPolicy()) == key })
+		return slices.ContainsFunc(e.GetSettings(),
+			func(s *adminv1.Setting) bool { return mesh.KeyFromProto(s.GetFrom().GetPolicy()) == key })
 	})
 }
 

@@ -22,8 +22,8 @@ type request struct {
 	sni string
 }
 
-// fits evaluates a match as Envoy does: paths and values byte by byte, regular expressions over the whole value, names of
-// headers in any case.
+// fits evaluates a match as Envoy does: paths and values byte by byte, regular expressions over the
+// whole value, names of headers in any case.
 func (q request) fits(m ir.Match) bool {
 	switch m.PathType {
 	case ir.PathExact:
@@ -76,7 +76,8 @@ func (q request) principalFits(p ir.Principal) bool {
 // has says that the caller has every one of the URIs.
 func (q request) has(all []ir.URIMatch) bool {
 	return !slices.ContainsFunc(all, func(m ir.URIMatch) bool {
-		return !slices.ContainsFunc(q.uris, func(uri string) bool { return uri == m.URI || m.Prefix && strings.HasPrefix(uri, m.URI) })
+		return !slices.ContainsFunc(q.uris,
+			func(uri string) bool { return uri == m.URI || m.Prefix && strings.HasPrefix(uri, m.URI) })
 	})
 }
 

@@ -8,8 +8,14 @@ import (
 )
 
 func TestRequestFits(t *testing.T) {
-	q := request{path: "/v1/orders", query: url.Values{"page": {"2"}}, method: "GET", headers: map[string]string{"x-canary": "yes"},
-		uris: []string{"spiffe://default/web", "kuma://team/a"}, sni: "sni.msvc.default.east.web.http"}
+	q := request{
+		path:    "/v1/orders",
+		query:   url.Values{"page": {"2"}},
+		method:  "GET",
+		headers: map[string]string{"x-canary": "yes"},
+		uris:    []string{"spiffe://default/web", "kuma://team/a"},
+		sni:     "sni.msvc.default.east.web.http",
+	}
 	header := func(kind ir.ValueKind, name, value string) ir.Match {
 		return ir.Match{Path: "/", Headers: []ir.ValueMatch{{Name: name, Kind: kind, Value: value}}}
 	}
@@ -36,12 +42,27 @@ func TestRequestFits(t *testing.T) {
 		"header regex":          {header(ir.ValueRegex, "x-canary", "y.s"), true},
 		"header regex partly":   {header(ir.ValueRegex, "x-canary", "y"), false},
 		"header prefix":         {header(ir.ValuePrefix, "x-canary", "ye"), true},
-		"query":                 {ir.Match{Path: "/", Query: []ir.ValueMatch{{Name: "page", Value: "2"}}}, true},
-		"query missing":         {ir.Match{Path: "/", Query: []ir.ValueMatch{{Name: "size", Value: "2"}}}, false},
-		"identity":              {caller(ir.IdentityMatch{SpiffeID: "spiffe://default/web"}), true},
-		"identity below":        {caller(ir.IdentityMatch{SpiffeID: "spiffe://default/", Prefix: true}), true},
-		"identity by segments":  {caller(ir.IdentityMatch{SpiffeID: "spiffe://default/we", Prefix: true}), false},
-		"other server name":     {caller(ir.IdentityMatch{SpiffeID: "spiffe://default/web", SNI: "other"}), false},
+		"query": {ir.Match{
+			Path:  "/",
+			Query: []ir.ValueMatch{{Name: "page", Value: "2"}},
+		}, true},
+		"query missing": {ir.Match{
+			Path:  "/",
+			Query: []ir.ValueMatch{{Name: "size", Value: "2"}},
+		}, false},
+		"identity": {caller(ir.IdentityMatch{SpiffeID: "spiffe://default/web"}), true},
+		"identity below": {caller(ir.IdentityMatch{
+			SpiffeID: "spiffe://default/",
+			Prefix:   true,
+		}), true},
+		"identity by segments": {caller(ir.IdentityMatch{
+			SpiffeID: "spiffe://default/we",
+			Prefix:   true,
+		}), false},
+		"other server name": {caller(ir.IdentityMatch{
+			SpiffeID: "spiffe://default/web",
+			SNI:      "other",
+		}), false},
 	} {
 		if got := q.fits(c.match); got != c.want {
 			t.Errorf("%s: %t", name, got)
@@ -60,16 +81,24 @@ func TestAdmitted(t *testing.T) {
 		table  *ir.RBAC
 		want   bool
 	}{
-		"no table":            {web, nil, true},
-		"nothing said":        {web, &ir.RBAC{}, false},
-		"denial first":        {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{denyWeb, allowAll}}, false},
-		"allowed":             {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, true},
-		"nobody in clear":     {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
-		"principal":           {web, &ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/a")}}}}, true},
-		"principal of others": {web, &ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/b")}}}}, false},
-		"excepted":            {web, &ir.RBAC{Principals: []ir.Principal{{Not: [][]ir.URIMatch{{uri("kuma://team/a")}}}}}, false},
-		"partly excepted":     {web, &ir.RBAC{Principals: []ir.Principal{{Not: [][]ir.URIMatch{{uri("kuma://team/a"), uri("kuma://x/y")}}}}}, true},
-		"prefix of a tag":     {web, &ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{{URI: "kuma://team/", Prefix: true}}}}}, true},
+		"no table":        {web, nil, true},
+		"nothing said":    {web, &ir.RBAC{}, false},
+		"denial first":    {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{denyWeb, allowAll}}, false},
+		"allowed":         {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, true},
+		"nobody in clear": {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
+		"principal": {web,
+			&ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/a")}}}}, true},
+		"principal of others": {web,
+			&ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/b")}}}}, false},
+		"excepted": {web,
+			&ir.RBAC{Principals: []ir.Principal{{Not: [][]ir.URIMatch{{uri("kuma://team/a")}}}}}, false},
+		"partly excepted": {web,
+			&ir.RBAC{Principals: []ir.Principal{{Not: [][]ir.URIMatch{{uri("kuma://team/a"),
+				uri("kuma://x/y")}}}}}, true},
+		"prefix of a tag": {web, &ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{{
+			URI:    "kuma://team/",
+			Prefix: true,
+		}}}}}, true},
 	} {
 		if got, _ := c.caller.admitted(c.table); got != c.want {
 			t.Errorf("%s: %t", name, got)

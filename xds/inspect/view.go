@@ -29,7 +29,8 @@ var ErrNotFound = errors.New("not found")
 func WithShadow(view replica.View) replica.View {
 	var changes []store.Change
 	for r := range view.All() {
-		if info, ok := mesh.Lookup(r.Key.Kind); !ok || info.Policy == nil || r.Labels[mesh.LabelEffect] != mesh.EffectShadow {
+		if info, ok := mesh.Lookup(r.Key.Kind); !ok || info.Policy == nil ||
+			r.Labels[mesh.LabelEffect] != mesh.EffectShadow {
 			continue
 		}
 		acting := *r
@@ -60,7 +61,8 @@ func document(s *xds.Static, in *xds.Inspection, p []string) (*mesh.Object, erro
 	case len(p) == 1 && p[0] == "_layout":
 		return layout(in), nil
 	case len(p) == 1 && p[0] == "_policies":
-		return object("policies", []any{}), nil // no kind that is here has neither "to" nor "from" nor "rules"
+		return object("policies", []any{}),
+			nil // no kind that is here has neither "to" nor "from" nor "rules"
 	case len(p) == 1 && p[0] == "_config":
 		return config(s, in.Proxy.Key)
 	case len(p) == 3 && p[0] == "_inbounds" && p[2] == "_policies":
@@ -122,7 +124,8 @@ func labelsIn(list []*mesh.Resource, k mesh.Key) map[string]string {
 func ruleOrigins(list []*mesh.Resource, origins []policy.Origin) []any {
 	out := []any{}
 	for _, o := range origins {
-		out = append(out, object("resourceMeta", meta(o.Key, labelsIn(list, o.Key)), "ruleIndex", number(uint32(o.Rule))))
+		out = append(out, object("resourceMeta", meta(o.Key, labelsIn(list, o.Key)), "ruleIndex",
+			number(uint32(o.Rule))))
 	}
 	return out
 }
@@ -149,7 +152,8 @@ func rules(in *xds.Inspection) *mesh.Object {
 		if len(to)+len(from)+len(inbound) == 0 {
 			continue
 		}
-		all = append(all, object("type", string(kind), "toRules", []any{}, "toResourceRules", to, "fromRules", from, "inboundRules", inbound, "warnings", []any{}))
+		all = append(all, object("type", string(kind), "toRules", []any{}, "toResourceRules", to, "fromRules",
+			from, "inboundRules", inbound, "warnings", []any{}))
 	}
 	if all == nil {
 		all = []any{}
@@ -169,7 +173,8 @@ func toRules(in *xds.Inspection, kind mesh.Kind) []any {
 		if kind == mesh.KindMeshHTTPRoute {
 			conf = object("rules", httpRules(o))
 		}
-		out = append(out, object("conf", []any{conf}, "resourceMeta", meta(o.About.Key, o.About.Labels), "resourceSectionName", o.About.Section,
+		out = append(out, object("conf", []any{conf}, "resourceMeta", meta(o.About.Key, o.About.Labels),
+			"resourceSectionName", o.About.Section,
 			"origin", ruleOrigins(in.To, originsOf(e))))
 	}
 	return out
@@ -178,7 +183,8 @@ func toRules(in *xds.Inspection, kind mesh.Kind) []any {
 func httpRules(o xds.InspectedOutbound) []any {
 	out := []any{}
 	for _, r := range o.Rules {
-		out = append(out, object("kri", r.Policy.Key.KRI(fmt.Sprintf("rule_%d", r.Index)), "conf", confObject(r.Conf), "matches", matchObjects(r.Matches)))
+		out = append(out, object("kri", r.Policy.Key.KRI(fmt.Sprintf("rule_%d", r.Index)), "conf",
+			confObject(r.Conf), "matches", matchObjects(r.Matches)))
 	}
 	return out
 }
@@ -213,7 +219,9 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 		}
 		var list []any
 		for _, q := range p.Principals {
-			list = append(list, object("conf", object("action", "Allow"), "matchers", matchers(q), "origin", []any{meta(q.Origin.Key, labelsIn(of, q.Origin.Key))}))
+			list = append(list,
+				object("conf", object("action", "Allow"), "matchers", matchers(q), "origin",
+					[]any{meta(q.Origin.Key, labelsIn(of, q.Origin.Key))}))
 		}
 		if list == nil { // nobody is allowed
 			list = []any{object("conf", object("action", "Deny"), "matchers", []any{}, "origin", []any{})}
@@ -223,10 +231,13 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 	return out
 }
 
-// matchers are a principal's tags. A denial of several tags together has no form there and is told as its first tag.
+// matchers are a principal's tags. A denial of several tags together has no form there and is told
+// as its first tag.
 func matchers(p policy.Principal) []any {
 	out := []any{}
-	add := func(t policy.Tag, not bool) { out = append(out, object("key", t.Key, "value", t.Value, "not", not)) }
+	add := func(t policy.Tag, not bool) {
+		out = append(out, object("key", t.Key, "value", t.Value, "not", not))
+	}
 	for _, t := range p.All {
 		add(t, false)
 	}
@@ -237,7 +248,8 @@ func matchers(p policy.Principal) []any {
 }
 
 // entriesOf are what policies of a kind say of an inbound, as conf, match and origins.
-func entriesOf(i xds.InspectedInbound, kind mesh.Kind, each func(conf any, match *meshv1.Match, origins []policy.Origin)) {
+func entriesOf(i xds.InspectedInbound, kind mesh.Kind,
+	each func(conf any, match *meshv1.Match, origins []policy.Origin)) {
 	of := ofKind(i.Policies, kind)
 	switch kind {
 	case mesh.KindMeshTrafficPermission:
@@ -287,14 +299,20 @@ func inboundRules(in *xds.Inspection, kind mesh.Kind) []any {
 func layout(in *xds.Inspection) *mesh.Object {
 	inbounds, outbounds := []any{}, []any{}
 	for _, i := range in.Inbounds {
-		inbounds = append(inbounds, object("kri", in.Proxy.Key.KRI(i.Section), "port", number(i.Inbound.GetPort()), "protocol", string(i.Protocol),
-			"proxyResourceName", "self_inbound_dp_"+i.Section))
+		inbounds = append(inbounds,
+			object("kri", in.Proxy.Key.KRI(i.Section), "port", number(i.Inbound.GetPort()), "protocol",
+				string(i.Protocol),
+				"proxyResourceName", "self_inbound_dp_"+i.Section))
 	}
-	list := slices.SortedFunc(slices.Values(in.Outbounds), func(a, b xds.InspectedOutbound) int { return cmp.Compare(a.Ref.KRI(), b.Ref.KRI()) })
+	list := slices.SortedFunc(slices.Values(in.Outbounds),
+		func(a, b xds.InspectedOutbound) int { return cmp.Compare(a.Ref.KRI(), b.Ref.KRI()) })
 	for _, o := range list {
-		outbounds = append(outbounds, object("kri", o.Ref.KRI(), "port", number(o.Port.Number), "protocol", string(o.Port.Protocol), "proxyResourceName", o.Name))
+		outbounds = append(outbounds,
+			object("kri", o.Ref.KRI(), "port", number(o.Port.Number), "protocol", string(o.Port.Protocol),
+				"proxyResourceName", o.Name))
 	}
-	out := object("kri", in.Proxy.Key.KRI(""), "labels", labelsObject(in.Proxy.Labels), "inbounds", inbounds, "outbounds", outbounds, "listeners", []any{})
+	out := object("kri", in.Proxy.Key.KRI(""), "labels", labelsObject(in.Proxy.Labels), "inbounds", inbounds,
+		"outbounds", outbounds, "listeners", []any{})
 	for _, u := range policy.CertificateURIs(in.Proxy) {
 		if in.MTLS != "" && strings.HasPrefix(u, "spiffe://") {
 			out.Set("spiffeId", u)
@@ -310,18 +328,23 @@ func inboundView(i xds.InspectedInbound) *mesh.Object {
 		var rules []any
 		var origins []policy.Origin
 		entriesOf(i, kind, func(conf any, _ *meshv1.Match, from []policy.Origin) {
-			rules = append(rules, object("kri", from[0].Key.KRI(fmt.Sprintf("rule_%d", from[0].Rule)), "conf", conf))
+			rules = append(rules,
+				object("kri", from[0].Key.KRI(fmt.Sprintf("rule_%d", from[0].Rule)), "conf", conf))
 			origins = append(origins, from...)
 		})
 		p := policy.Permissions(ofKind(i.Policies, kind))
 		for _, q := range p.Principals { // empty for other kinds
 			if kind == mesh.KindMeshTrafficPermission && !p.HasRules {
-				rules = append(rules, object("kri", q.Origin.Key.KRI(fmt.Sprintf("rule_%d", q.Origin.Rule)), "conf", object("action", "Allow", "matchers", matchers(q))))
+				rules = append(rules,
+					object("kri", q.Origin.Key.KRI(fmt.Sprintf("rule_%d", q.Origin.Rule)), "conf",
+						object("action", "Allow", "matchers", matchers(q))))
 				origins = append(origins, q.Origin)
 			}
 		}
 		if rules != nil {
-			list = append(list, object("kind", string(kind), "origins", kriOrigins(originsOf(policy.Effective{Origins: origins})), "rules", rules))
+			list = append(list,
+				object("kind", string(kind), "origins",
+					kriOrigins(originsOf(policy.Effective{Origins: origins})), "rules", rules))
 		}
 	}
 	return object("policies", list)
@@ -330,7 +353,10 @@ func inboundView(i xds.InspectedInbound) *mesh.Object {
 func outboundView(in *xds.Inspection, o xds.InspectedOutbound, p []string) (*mesh.Object, error) {
 	switch {
 	case len(p) == 1 && p[0] == "_policies":
-		return object("policies", toPolicies(in, func(of []*mesh.Resource) policy.Effective { return policy.ForDestination(of, o.About) })), nil
+		return object("policies",
+			toPolicies(in, func(of []*mesh.Resource) policy.Effective {
+				return policy.ForDestination(of, o.About)
+			})), nil
 	case len(p) == 1 && p[0] == "_routes":
 		return object("routes", routesView(in, o)), nil
 	case len(p) == 3 && p[0] == "_routes" && p[2] == "_policies":
@@ -358,7 +384,9 @@ func toPolicies(in *xds.Inspection, merged func([]*mesh.Resource) policy.Effecti
 			continue
 		}
 		if e := merged(ofKind(in.To, kind)); len(e.Origins) > 0 {
-			out = append(out, object("kind", string(kind), "conf", []any{confObject(e.Conf)}, "origins", kriOrigins(originsOf(e))))
+			out = append(out,
+				object("kind", string(kind), "conf", []any{confObject(e.Conf)}, "origins",
+					kriOrigins(originsOf(e))))
 		}
 	}
 	return out
@@ -371,15 +399,19 @@ func routesView(in *xds.Inspection, o xds.InspectedOutbound) []any {
 		for _, r := range o.Rules {
 			origins = append(origins, r.Origin)
 		}
-		out = append(out, object("kind", string(mesh.KindMeshHTTPRoute), "origins", kriOrigins(originsOf(policy.Effective{Origins: origins})), "rules", httpRules(o)))
+		out = append(out, object("kind", string(mesh.KindMeshHTTPRoute), "origins",
+			kriOrigins(originsOf(policy.Effective{Origins: origins})), "rules", httpRules(o)))
 	}
-	if rule, ok := policy.TCPRoute(ofKind(in.To, mesh.KindMeshTCPRoute), o.About); ok && len(o.Connections) > 0 {
+	if rule, ok := policy.TCPRoute(ofKind(in.To, mesh.KindMeshTCPRoute), o.About); ok &&
+		len(o.Connections) > 0 {
 		refs := []any{}
 		for _, r := range rule.BackendRefs {
 			refs = append(refs, mesh.EncodeMessage(r))
 		}
-		out = append(out, object("kind", string(mesh.KindMeshTCPRoute), "origins", []any{object("kri", rule.Policy.Key.KRI(""))},
-			"rules", []any{object("kri", rule.Policy.Key.KRI("rule_0"), "conf", object("backendRefs", refs), "matches", []any{})}))
+		out = append(out, object("kind", string(mesh.KindMeshTCPRoute), "origins",
+			[]any{object("kri", rule.Policy.Key.KRI(""))},
+			"rules", []any{object("kri", rule.Policy.Key.KRI("rule_0"), "conf", object("backendRefs", refs),
+				"matches", []any{})}))
 	}
 	return out
 }
@@ -388,7 +420,8 @@ func routesView(in *xds.Inspection, o xds.InspectedOutbound) []any {
 func config(s *xds.Static, proxy mesh.Key) (*mesh.Object, error) {
 	table, _ := s.Table(proxy)
 	byType := &mesh.Object{}
-	for _, typ := range []delta.Type{delta.TypeCluster, delta.TypeEndpoint, delta.TypeListener, delta.TypeRoute} {
+	for _, typ := range []delta.Type{delta.TypeCluster, delta.TypeEndpoint, delta.TypeListener,
+		delta.TypeRoute} {
 		resources := map[string]any{}
 		for r := range table.All(typ) {
 			m, err := (&anypb.Any{TypeUrl: typ.URL(), Value: r.Body}).UnmarshalNew()

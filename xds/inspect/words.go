@@ -91,7 +91,8 @@ func share(part, of uint32) string {
 	if of == 0 {
 		return "0 %"
 	}
-	return strings.TrimSuffix(strings.TrimSuffix(fmt.Sprintf("%.1f", 100*float64(part)/float64(of)), "0"), ".") + " %"
+	return strings.TrimSuffix(strings.TrimSuffix(fmt.Sprintf("%.1f", 100*float64(part)/float64(of)), "0"),
+		".") + " %"
 }
 
 // changesText is what a route does to a request besides sending it on.
@@ -117,10 +118,12 @@ func changesText(r ir.Route) []string {
 		out = append(out, "replaces the path by "+*r.ReplacePath)
 	}
 	if r.ReplacePrefix != nil {
-		out = append(out, fmt.Sprintf("replaces %s at the path's beginning by %s", r.Match.Path, *r.ReplacePrefix))
+		out = append(out, fmt.Sprintf("replaces %s at the path's beginning by %s", r.Match.Path,
+			*r.ReplacePrefix))
 	}
 	for _, m := range r.Mirrors {
-		out = append(out, fmt.Sprintf("copies %s of the requests to %s", share(m.Millionths, 1_000_000), m.Cluster))
+		out = append(out, fmt.Sprintf("copies %s of the requests to %s", share(m.Millionths, 1_000_000),
+			m.Cluster))
 	}
 	return out
 }
@@ -162,12 +165,18 @@ func route(in *xds.Inspection, o xds.InspectedOutbound, r ir.Route) *adminv1.Ins
 	if rule == nil {
 		return out
 	}
-	out.From = &adminv1.PolicyEntry{Policy: rule.Policy.Key.Proto(), Entry: fmt.Sprintf("to[%d].rules[%d]", rule.Origin.Rule, rule.Index)}
+	out.From = &adminv1.PolicyEntry{
+		Policy: rule.Policy.Key.Proto(),
+		Entry:  fmt.Sprintf("to[%d].rules[%d]", rule.Origin.Rule, rule.Index),
+	}
 	about := policy.Destination{Key: rule.Policy.Key, Labels: rule.Policy.Labels}
 	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo }) {
 		of := ofKind(in.To, kind)
 		if e, attached := policy.ForRoute(of, about); attached {
-			out.Policies = append(out.Policies, &adminv1.EffectivePolicy{Kind: string(kind), Settings: settings(policy.DestinationSettings(of, about), e.Conf, "to")})
+			out.Policies = append(out.Policies, &adminv1.EffectivePolicy{
+				Kind:     string(kind),
+				Settings: settings(policy.DestinationSettings(of, about), e.Conf, "to"),
+			})
 		}
 	}
 	return out
@@ -176,7 +185,8 @@ func route(in *xds.Inspection, o xds.InspectedOutbound, r ir.Route) *adminv1.Ins
 // ruleOf is the rule that a route comes from, nil for the one that holds without a policy.
 func ruleOf(o xds.InspectedOutbound, r ir.Route) *policy.HTTPRule {
 	for i := range o.Rules {
-		if rule := &o.Rules[i]; r.Name != "" && r.Name == rule.Policy.Key.KRI(fmt.Sprintf("rule_%d", rule.Index)) {
+		if rule := &o.Rules[i]; r.Name != "" &&
+			r.Name == rule.Policy.Key.KRI(fmt.Sprintf("rule_%d", rule.Index)) {
 			return rule
 		}
 	}

@@ -19,7 +19,8 @@ type LoadBalancer struct {
 	Algorithm Algorithm
 	// Choices is how many endpoints LeastRequest compares.
 	Choices uint32
-	// Bias of LeastRequest: how much requests in flight count against an endpoint's weight. It counts if HasBias.
+	// Bias of LeastRequest: how much requests in flight count against an endpoint's weight. It
+	// counts if HasBias.
 	Bias    float64
 	HasBias bool
 	// Murmur hashes a ring by MurmurHash2 instead of XXHash.

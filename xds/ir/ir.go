@@ -1,6 +1,7 @@
-// Package ir is what xds/compile says a proxy should have, in words of the mesh and not of Envoy: destinations,
-// timeouts, permissions, routes. It is data alone. xds/translate turns it into Envoy's messages and is the only place
-// that knows their shape, so that a policy is written once and what Envoy calls a thing can change without it.
+// Package ir is what xds/compile says a proxy should have, in words of the mesh and not of Envoy:
+// destinations, timeouts, permissions, routes. It is data alone. xds/translate turns it into
+// Envoy's messages and is the only place that knows their shape, so that a policy is written once
+// and what Envoy calls a thing can change without it.
 //
 // Values are immutable once made. Durations of zero mean "no limit" wherever Envoy has that meaning.
 package ir
@@ -60,7 +61,8 @@ type Endpoint struct {
 	Priority uint32
 	// Tags are those by which a policy tells endpoints apart, if one does.
 	Tags Shared[map[string]string]
-	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if localities have no weights.
+	// LocalityWeight is that of all endpoints of the same zone and sub-zone together; 0 if
+	// localities have no weights.
 	LocalityWeight uint32
 	// Behind is the number of healthy instances that a zone ingress stands for; 0 for an instance.
 	Behind uint32
@@ -70,8 +72,8 @@ type Endpoint struct {
 type Endpoints struct {
 	Cluster   string
 	Endpoints []Endpoint
-	// Overprovisioning is 100 times the factor by which the healthy share of a priority counts before traffic spills over to
-	// the next; 0 leaves Envoy's 140.
+	// Overprovisioning is 100 times the factor by which the healthy share of a priority counts
+	// before traffic spills over to the next; 0 leaves Envoy's 140.
 	Overprovisioning uint32
 }
 
@@ -183,8 +185,8 @@ type HTTP struct {
 type TCPProxy struct {
 	StatPrefix string
 	Cluster    string
-	// Backends share the connections if there is more than one; Cluster is empty then. A share whose cluster is empty is
-	// closed.
+	// Backends share the connections if there is more than one; Cluster is empty then. A share
+	// whose cluster is empty is closed.
 	Backends []Backend
 	Idle     time.Duration
 	// ConnectAttempts is how many endpoints are tried before the connection fails; 0 is one.
@@ -225,7 +227,8 @@ type Rate struct {
 	Interval time.Duration
 }
 
-// RequestLimit is how many requests are let through, and the answer to the others. A Rate of zero lets all through.
+// RequestLimit is how many requests are let through, and the answer to the others. A Rate of zero
+// lets all through.
 type RequestLimit struct {
 	Rate
 	// Status 0 is 429.
@@ -251,8 +254,8 @@ type Fault struct {
 	SlowTo uint64
 }
 
-// Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it are answered 500, and
-// connections of it closed.
+// Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it
+// are answered 500, and connections of it closed.
 type Backend struct {
 	Cluster string
 	Weight  uint32
@@ -345,14 +348,15 @@ type URIMatch struct {
 	Prefix bool
 }
 
-// Principal is a set of callers: those that have all URIs of All and, of each element of Not, lack at least one.
+// Principal is a set of callers: those that have all URIs of All and, of each element of Not, lack
+// at least one.
 type Principal struct {
 	All []URIMatch
 	Not [][]URIMatch
 }
 
-// RBAC decides who may connect. Rules are read in order and the first match decides; no match denies. With Principals
-// instead (the older form), a caller that is one of them is allowed.
+// RBAC decides who may connect. Rules are read in order and the first match decides; no match
+// denies. With Principals instead (the older form), a caller that is one of them is allowed.
 type RBAC struct {
 	ByRules bool
 	Rules   []Rule

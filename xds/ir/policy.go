@@ -2,9 +2,10 @@ package ir
 
 import "time"
 
-// What policies say is grouped by the part of the output that it changes, so that a policy makes anew only what it is
-// about. All four groups are comparable: equal ones share one cluster, one listener or one set of routes. A kind of policy
-// whose say is more than scalars puts it in a [Shared].
+// What policies say is grouped by the part of the output that it changes, so that a policy makes
+// anew only what it is about. All four groups are comparable: equal ones share one cluster, one
+// listener or one set of routes. A kind of policy whose say is more than scalars puts it in a
+// [Shared].
 
 // ClusterPolicy is what policies say about a cluster. Comparable.
 type ClusterPolicy struct {
@@ -28,7 +29,8 @@ type EndpointPolicy struct {
 // RoutePolicy is what policies say about requests. Comparable.
 type RoutePolicy struct {
 	Timeouts RouteTimeouts
-	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one of rate 0 lifts it.
+	// Limit is a route's own, on the side of the server; none is that of the RouteConfig, and one
+	// of rate 0 lifts it.
 	Limit Shared[RequestLimit]
 	// Retry of failed requests; none if there is no value.
 	Retry Shared[Retry]

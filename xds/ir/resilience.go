@@ -10,7 +10,8 @@ type Limits struct {
 // Outlier ejects endpoints by what is seen of their answers. A detector of 0 does not detect. Comparable.
 type Outlier struct {
 	Enabled bool
-	// Interval between sweeps. An endpoint is out for BaseEjection times the number of its ejections, at most MaxEjection.
+	// Interval between sweeps. An endpoint is out for BaseEjection times the number of its
+	// ejections, at most MaxEjection.
 	Interval, BaseEjection, MaxEjection time.Duration
 	// MaxPercent of the endpoints may be out; with AtLeastOne, one may be out even if that is more.
 	MaxPercent uint32
@@ -37,15 +38,15 @@ type FailurePercentage struct {
 	MinHosts, MinVolume, Threshold uint32
 }
 
-// Panic is the percentage of healthy endpoints below which their health is ignored. The zero Panic leaves Envoy's
-// default; 0 percent never ignores it. Comparable.
+// Panic is the percentage of healthy endpoints below which their health is ignored. The zero Panic
+// leaves Envoy's default; 0 percent never ignores it. Comparable.
 type Panic struct {
 	Set     bool
 	Percent float64
 }
 
-// HealthCheck asks endpoints whether they are healthy. The protocol says how: HTTP1 and HTTP2 by a request, GRPC by the
-// standard health service, TCP by connecting and exchanging bytes.
+// HealthCheck asks endpoints whether they are healthy. The protocol says how: HTTP1 and HTTP2 by a
+// request, GRPC by the standard health service, TCP by connecting and exchanging bytes.
 type HealthCheck struct {
 	Protocol Protocol
 	// Interval between checks, and NoTraffic instead while the cluster has had no request yet.

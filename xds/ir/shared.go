@@ -9,13 +9,15 @@ import (
 	"weak"
 )
 
-// Shared is an immutable value that compares by content: two are == if their values are equal. The zero Shared is no
-// value. T is data that survives JSON: exported fields, no cycles, no maps with other keys than strings.
+// Shared is an immutable value that compares by content: two are == if their values are equal. The
+// zero Shared is no value. T is data that survives JSON: exported fields, no cycles, no maps with
+// other keys than strings.
 type Shared[T any] struct{ box *box[T] }
 
 type box[T any] struct{ value T }
 
-// boxes are all that somebody has, by type and content: what package unique does for types that are comparable.
+// boxes are all that somebody has, by type and content: what package unique does for types that are
+// comparable.
 var boxes sync.Map // boxKey to weak.Pointer[box[T]]
 
 type boxKey struct {
@@ -27,7 +29,8 @@ type boxKey struct {
 func Share[T any](v T) Shared[T] {
 	text, err := json.Marshal(v)
 	if err != nil {
-		panic(fmt.Sprintf("a %T cannot be shared: %v", v, err)) // a T that is no data: a bug that every use shows
+		panic(fmt.Sprintf("a %T cannot be shared: %v", v,
+			err)) // a T that is no data: a bug that every use shows
 	}
 	k := boxKey{reflect.TypeFor[T](), string(text)}
 	var fresh *box[T]

@@ -27,7 +27,10 @@ func balance(out *clusterv3.Cluster, c ir.Cluster) {
 			cfg.ChoiceCount = u32(b.Choices)
 		}
 		if b.HasBias {
-			cfg.ActiveRequestBias = &corev3.RuntimeDouble{DefaultValue: b.Bias, RuntimeKey: "upstream.active_request_bias"}
+			cfg.ActiveRequestBias = &corev3.RuntimeDouble{
+				DefaultValue: b.Bias,
+				RuntimeKey:   "upstream.active_request_bias",
+			}
 		}
 		if b.Choices > 0 || b.HasBias {
 			out.LbConfig = &clusterv3.Cluster_LeastRequestLbConfig_{LeastRequestLbConfig: cfg}
@@ -36,7 +39,10 @@ func balance(out *clusterv3.Cluster, c ir.Cluster) {
 		out.LbPolicy = clusterv3.Cluster_RANDOM
 	case ir.RingHash:
 		out.LbPolicy = clusterv3.Cluster_RING_HASH
-		cfg := &clusterv3.Cluster_RingHashLbConfig{MinimumRingSize: u64(b.MinRing), MaximumRingSize: u64(b.MaxRing)}
+		cfg := &clusterv3.Cluster_RingHashLbConfig{
+			MinimumRingSize: u64(b.MinRing),
+			MaximumRingSize: u64(b.MaxRing),
+		}
 		if b.Murmur {
 			cfg.HashFunction = clusterv3.Cluster_RingHashLbConfig_MURMUR_HASH_2
 		}
@@ -46,7 +52,8 @@ func balance(out *clusterv3.Cluster, c ir.Cluster) {
 	case ir.Maglev:
 		out.LbPolicy = clusterv3.Cluster_MAGLEV
 		if b.Table > 0 {
-			out.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: u64(b.Table)}}
+			out.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{
+				MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: u64(b.Table)}}
 		}
 	}
 	if c.LocalityWeighted {
@@ -61,7 +68,8 @@ func hashPolicies(list []ir.HashPolicy) []*routev3.RouteAction_HashPolicy {
 		p := &routev3.RouteAction_HashPolicy{Terminal: h.Terminal}
 		switch h.Source {
 		case ir.HashHeader:
-			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: h.Name}}
+			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Header_{
+				Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: h.Name}}
 		case ir.HashCookie:
 			c := &routev3.RouteAction_HashPolicy_Cookie{Name: h.Name, Path: h.Path}
 			if h.HasTTL {
@@ -75,7 +83,8 @@ func hashPolicies(list []ir.HashPolicy) []*routev3.RouteAction_HashPolicy {
 			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_QueryParameter_{
 				QueryParameter: &routev3.RouteAction_HashPolicy_QueryParameter{Name: h.Name}}
 		case ir.HashFilterState:
-			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_FilterState_{FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: h.Name}}
+			p.PolicySpecifier = &routev3.RouteAction_HashPolicy_FilterState_{
+				FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: h.Name}}
 		}
 		out = append(out, p)
 	}

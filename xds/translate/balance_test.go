@@ -33,7 +33,11 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, ports: map[string]int{}, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second}}
+	s := &site{
+		t:      t,
+		ports:  map[string]int{},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second},
+	}
 	t.Cleanup(s.client.CloseIdleConnections)
 	return s
 }
@@ -62,7 +66,12 @@ func workload(t *testing.T, name string, enter func()) (ir.Endpoint, *http.Serve
 	})}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
-	return ir.Endpoint{Address: "127.0.0.1", Port: uint32(l.Addr().(*net.TCPAddr).Port), Weight: 1, Zone: "east"}, s
+	return ir.Endpoint{
+		Address: "127.0.0.1",
+		Port:    uint32(l.Addr().(*net.TCPAddr).Port),
+		Weight:  1,
+		Zone:    "east",
+	}, s
 }
 
 // cluster adds a cluster; http adds a listener that sends to it.
@@ -83,7 +92,8 @@ func (s *site) add(c ir.Cluster, e ir.Endpoints) {
 		s.t.Fatal(err)
 	}
 	e.Cluster = c.Name
-	out.EdsClusterConfig, out.ClusterDiscoveryType, out.LoadAssignment = nil, &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, Endpoints(e)
+	out.EdsClusterConfig, out.ClusterDiscoveryType, out.LoadAssignment = nil,
+		&clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}, Endpoints(e)
 	s.clusters = append(s.clusters, out)
 }
 
@@ -91,17 +101,29 @@ func (s *site) http(p ir.ClusterPolicy, e ir.Endpoints, name string, hash ...ir.
 	s.t.Helper()
 	s.cluster(ir.Cluster{Name: name, Upstream: ir.HTTP2, Port: ir.HTTP1, ClusterPolicy: p}, e)
 	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
-	route := ir.Route{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: conf.Route}
+	route := ir.Route{
+		Match:       ir.Match{Path: "/"},
+		Backends:    []ir.Backend{{Cluster: name, Weight: 1}},
+		RoutePolicy: conf.Route,
+	}
 	if len(hash) > 0 {
 		route.Hash = ir.Share(hash)
 	}
-	s.listen(name, ir.Chain{HTTP: &ir.HTTP{StatPrefix: name, Routes: &ir.RouteConfig{Name: name, Retry: conf.Route.Retry, Routes: []ir.Route{route}}}})
+	s.listen(name, ir.Chain{HTTP: &ir.HTTP{
+		StatPrefix: name,
+		Routes:     &ir.RouteConfig{Name: name, Retry: conf.Route.Retry, Routes: []ir.Route{route}},
+	}})
 }
 
 func (s *site) listen(name string, c ir.Chain) {
 	s.t.Helper()
 	s.ports[name] = freePort(s.t)
-	l, err := Listener(ir.Listener{Name: name, Address: "127.0.0.1", Port: uint32(s.ports[name]), Chains: []ir.Chain{c}})
+	l, err := Listener(ir.Listener{
+		Name:    name,
+		Address: "127.0.0.1",
+		Port:    uint32(s.ports[name]),
+		Chains:  []ir.Chain{c},
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -111,8 +133,10 @@ func (s *site) listen(name string, c ir.Chain) {
 func (s *site) start(envoy string) {
 	s.t.Helper()
 	// One thread: each has a balancer of its own, which would blur small numbers.
-	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: s.clusters, Listeners: s.listeners}})
+	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{
+		Node:            &corev3.Node{Id: "test", Cluster: "test"},
+		StaticResources: &bootstrapv3.Bootstrap_StaticResources{Clusters: s.clusters, Listeners: s.listeners},
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -184,8 +208,8 @@ func (s *site) counts(name string, n int) map[string]int {
 	return out
 }
 
-// shares checks counts against the shares expected, by chi-squared at a level that a right balancer misses once in some
-// 100,000 runs.
+// shares checks counts against the shares expected, by chi-squared at a level that a right balancer
+// misses once in some 100,000 runs.
 func shares(t *testing.T, got map[string]int, want map[string]float64) {
 	t.Helper()
 	n, total := 0, 0.0
@@ -227,9 +251,22 @@ func TestBalancers(t *testing.T) {
 	s.http(lb(ir.RoundRobin), three, "robin")
 	s.http(lb(ir.Random), three, "random")
 	byUser := ir.HashPolicy{Name: "x-user"}
-	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: ir.RingHash, MinRing: 1024, MaxRing: 4096}}, three, "ring", byUser)
-	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: ir.Maglev, Table: 1009}}, three, "maglev", byUser)
-	s.http(lb(ir.Maglev), three, "cookie", ir.HashPolicy{Source: ir.HashCookie, Name: "c", HasTTL: true, TTL: time.Hour, Path: "/"})
+	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{
+		Algorithm: ir.RingHash,
+		MinRing:   1024,
+		MaxRing:   4096,
+	}}, three, "ring", byUser)
+	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{
+		Algorithm: ir.Maglev,
+		Table:     1009,
+	}}, three, "maglev", byUser)
+	s.http(lb(ir.Maglev), three, "cookie", ir.HashPolicy{
+		Source: ir.HashCookie,
+		Name:   "c",
+		HasTTL: true,
+		TTL:    time.Hour,
+		Path:   "/",
+	})
 
 	// One of two is stuck with a request: who has fewer in flight gets all others.
 	entered, release := make(chan struct{}), make(chan struct{})
@@ -238,7 +275,10 @@ func TestBalancers(t *testing.T) {
 		<-release
 	})
 	free, _ := workload(t, "free", nil)
-	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: 50}}, ir.Endpoints{Endpoints: []ir.Endpoint{stuck, free}}, "least")
+	s.http(ir.ClusterPolicy{Balancer: ir.LoadBalancer{
+		Algorithm: ir.LeastRequest,
+		Choices:   50,
+	}}, ir.Endpoints{Endpoints: []ir.Endpoint{stuck, free}}, "least")
 	s.start(envoy)
 
 	t.Run("round robin", func(t *testing.T) {
@@ -344,7 +384,8 @@ func TestBalancers(t *testing.T) {
 	})
 }
 
-// TestLocalities: shares of traffic by the weights of localities, and when it spills over to the next priority.
+// TestLocalities: shares of traffic by the weights of localities, and when it spills over to the
+// next priority.
 func TestLocalities(t *testing.T) {
 	envoy := envoyBinary(t)
 	s := newSite(t)
@@ -353,12 +394,15 @@ func TestLocalities(t *testing.T) {
 		f(&e)
 		return e
 	}
-	s.http(ir.ClusterPolicy{LocalityWeighted: true}, ir.Endpoints{Overprovisioning: 200, Endpoints: []ir.Endpoint{
-		place("rest", func(e *ir.Endpoint) { e.LocalityWeight = 1 }),
-		place("node", func(e *ir.Endpoint) { e.SubZone, e.LocalityWeight = "node=n1", 90 }),
-		place("rack", func(e *ir.Endpoint) { e.SubZone, e.LocalityWeight = "rack=r1", 9 }),
-		place("west", func(e *ir.Endpoint) { e.Zone, e.Priority, e.LocalityWeight = "west", 1, 1 }),
-	}}, "affinity")
+	s.http(ir.ClusterPolicy{LocalityWeighted: true}, ir.Endpoints{
+		Overprovisioning: 200,
+		Endpoints: []ir.Endpoint{
+			place("rest", func(e *ir.Endpoint) { e.LocalityWeight = 1 }),
+			place("node", func(e *ir.Endpoint) { e.SubZone, e.LocalityWeight = "node=n1", 90 }),
+			place("rack", func(e *ir.Endpoint) { e.SubZone, e.LocalityWeight = "rack=r1", 9 }),
+			place("west", func(e *ir.Endpoint) { e.Zone, e.Priority, e.LocalityWeight = "west", 1, 1 }),
+		},
+	}, "affinity")
 	half := func(factor uint32) ir.Endpoints {
 		e := ir.Endpoints{Overprovisioning: factor}
 		for i := range 4 {
@@ -368,7 +412,8 @@ func TestLocalities(t *testing.T) {
 				}
 			}))
 		}
-		e.Endpoints = append(e.Endpoints, place("west", func(e *ir.Endpoint) { e.Zone, e.Priority = "west", 1 }))
+		e.Endpoints = append(e.Endpoints,
+			place("west", func(e *ir.Endpoint) { e.Zone, e.Priority = "west", 1 }))
 		return e
 	}
 	s.http(ir.ClusterPolicy{}, half(200), "threshold50")
@@ -404,7 +449,11 @@ func TestConnections(t *testing.T) {
 			}
 		}()
 		s.cluster(ir.Cluster{Name: name, Upstream: ir.TCP, Port: ir.TCP},
-			ir.Endpoints{Endpoints: []ir.Endpoint{{Address: "127.0.0.1", Port: uint32(l.Addr().(*net.TCPAddr).Port), Weight: 1}}})
+			ir.Endpoints{Endpoints: []ir.Endpoint{{
+				Address: "127.0.0.1",
+				Port:    uint32(l.Addr().(*net.TCPAddr).Port),
+				Weight:  1,
+			}}})
 	}
 	s.listen("split", ir.Chain{TCP: &ir.TCPProxy{StatPrefix: "split", ConnectAttempts: 5,
 		Backends: []ir.Backend{{Cluster: "a", Weight: 70}, {Cluster: "b", Weight: 20}, {Weight: 10}}}})

@@ -65,15 +65,23 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		balance(out, c)
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
-		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{ClusterName: c.Name,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(ir.Endpoint{Address: c.Local.Address, Port: c.Local.Port})}}}}
+		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{
+			ClusterName: c.Name,
+
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(ir.Endpoint{
+				Address: c.Local.Address,
+				Port:    c.Local.Port,
+			})}}},
+		}
 	case ir.ClusterOriginal:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
 		out.LbPolicy = clusterv3.Cluster_CLUSTER_PROVIDED
 	}
 	if c.SourceAddress != "" {
-		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{Address: c.SourceAddress,
-			PortSpecifier: &corev3.SocketAddress_PortValue{}}}
+		out.UpstreamBindConfig = &corev3.BindConfig{SourceAddress: &corev3.SocketAddress{
+			Address:       c.SourceAddress,
+			PortSpecifier: &corev3.SocketAddress_PortValue{},
+		}}
 	}
 	out.CircuitBreakers, out.OutlierDetection = thresholds(c.Limits), outlier(c.Outlier)
 	if c.Panic.Set {
@@ -92,8 +100,12 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	}
 	if c.Keepalive {
 		// A peer that vanished without a word, as when its machine dies, is found within half a minute.
-		out.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes: u32(3), KeepaliveTime: u32(15), KeepaliveInterval: u32(5)}}
+		out.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{
+			TcpKeepalive: &corev3.TcpKeepalive{
+				KeepaliveProbes:   u32(3),
+				KeepaliveTime:     u32(15),
+				KeepaliveInterval: u32(5),
+			}}
 	}
 	if err := addHTTP(out, c); err != nil {
 		return nil, err
@@ -121,11 +133,15 @@ func addHTTP(out *clusterv3.Cluster, c ir.Cluster) error {
 	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
 	if c.Upstream == ir.HTTP1 {
-		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
+			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 	} else {
-		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
+		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
+			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
 	}
-	opts := &httpv3.HttpProtocolOptions{UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{ExplicitHttpConfig: explicit}}
+	opts := &httpv3.HttpProtocolOptions{
+		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
+			ExplicitHttpConfig: explicit}}
 	if c.Port.IsHTTP() {
 		common := &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(c.Timeouts.Idle)}
 		if c.Timeouts.MaxStream > 0 {
@@ -140,12 +156,15 @@ func addHTTP(out *clusterv3.Cluster, c ir.Cluster) error {
 	if err != nil {
 		return err
 	}
-	out.TypedExtensionProtocolOptions = map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": a}
+	out.TypedExtensionProtocolOptions = map[string]*anypb.Any{
+		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": a}
 	return nil
 }
 
 func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
-	out := &endpointv3.LbEndpoint{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: address(e.Address, e.Port)}}}
+	out := &endpointv3.LbEndpoint{
+		HostIdentifier: &endpointv3.LbEndpoint_Endpoint{
+			Endpoint: &endpointv3.Endpoint{Address: address(e.Address, e.Port)}}}
 	switch e.Health {
 	case ir.Unhealthy:
 		out.HealthStatus = corev3.HealthStatus_UNHEALTHY
@@ -156,7 +175,8 @@ func lbEndpoint(e ir.Endpoint) *endpointv3.LbEndpoint {
 		out.LoadBalancingWeight = u32(e.Weight)
 	}
 	if e.Behind > 0 {
-		// Envoy takes a change of weight alone for no change of its hosts; one of metadata makes it renew connections.
+		// Envoy takes a change of weight alone for no change of its hosts; one of metadata makes it
+		// renew connections.
 		out.Metadata = &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"io.meridian.zone": {
 			Fields: map[string]*structpb.Value{"healthy": structpb.NewNumberValue(float64(e.Behind))}}}}
 	}
@@ -188,7 +208,10 @@ func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 			next[ep.Priority] = p
 		}
 		if i == 0 || ep.Zone != last.Zone || ep.SubZone != last.SubZone || ep.Priority != last.Priority {
-			group = &endpointv3.LocalityLbEndpoints{Locality: &corev3.Locality{Zone: ep.Zone, SubZone: ep.SubZone}, Priority: p}
+			group = &endpointv3.LocalityLbEndpoints{
+				Locality: &corev3.Locality{Zone: ep.Zone, SubZone: ep.SubZone},
+				Priority: p,
+			}
 			if ep.LocalityWeight > 0 {
 				group.LoadBalancingWeight = u32(ep.LocalityWeight)
 			}

@@ -1,11 +1,12 @@
-// Package translate turns xds/ir into Envoy's v3 messages. It is the one place that knows their shape, and the place to
-// look up why a setting of Envoy has the value it has.
+// Package translate turns xds/ir into Envoy's v3 messages. It is the one place that knows their
+// shape, and the place to look up why a setting of Envoy has the value it has.
 //
 // # Requests must not fail because a host did
 //
-// A sidecar, its workload or a whole zone may die at any moment, and design 9.9 promises failover without a policy. Four
-// settings together make it so. They are what xds/compile says where no policy does (meshretry.go, meshcircuitbreaker.go,
-// meshhealthcheck.go), and what the default policies of a new Mesh spell out:
+// A sidecar, its workload or a whole zone may die at any moment, and design 9.9 promises failover
+// without a policy. Four settings together make it so. They are what xds/compile says where no
+// policy does (meshretry.go, meshcircuitbreaker.go, meshhealthcheck.go), and what the default
+// policies of a new Mesh spell out:
 //
 //   - Retries (routes): five, on gateway errors, refused connections and streams, and resets before an answer began. Each
 //     avoids hosts that failed this request, and after two attempts its priority too, so that one request can leave a
@@ -20,17 +21,19 @@
 //
 // # Few instances
 //
-// Policies do what their author meant with two instances too. An ejection takes at least one host, although ten percent
-// of two is none (always_eject_one_host), unless the policy says 0 percent. Retries under a person's MeshRetry avoid what
-// the request has met, unless the policy has a hostSelection. An active check keeps its interval before the first request
-// (no_traffic_interval), where Envoy would wait a minute. An ejection grows to six times its base, at most to five
-// minutes. Panic stays at one percent unless a policy says otherwise, where Envoy has fifty: of two instances of which one
-// is out, the other serves alone.
+// Policies do what their author meant with two instances too. An ejection takes at least one host,
+// although ten percent of two is none (always_eject_one_host), unless the policy says 0 percent.
+// Retries under a person's MeshRetry avoid what the request has met, unless the policy has a
+// hostSelection. An active check keeps its interval before the first request (no_traffic_interval),
+// where Envoy would wait a minute. An ejection grows to six times its base, at most to five
+// minutes. Panic stays at one percent unless a policy says otherwise, where Envoy has fifty: of two
+// instances of which one is out, the other serves alone.
 //
 // # gRPC clients
 //
-// Their messages (grpc.go) are made for the least of the libraries. A resource that one of them would refuse is a defect
-// here: what cannot be taken is left out, and the table of docs/grpc.md says what that is.
+// Their messages (grpc.go) are made for the least of the libraries. A resource that one of them
+// would refuse is a defect here: what cannot be taken is left out, and the table of docs/grpc.md
+// says what that is.
 //
 // # Determinism
 //

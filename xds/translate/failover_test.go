@@ -56,15 +56,18 @@ func newInstance(t *testing.T) *instance {
 	i := &instance{addr: l.Addr().(*net.TCPAddr)}
 	var p http.Protocols
 	p.SetUnencryptedHTTP2(true)
-	i.server = &http.Server{Protocols: &p, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		i.served.Add(1)
-		// Requests take a moment, so that some are in flight when the instance dies.
-		select {
-		case <-time.After(2 * time.Millisecond):
-		case <-r.Context().Done():
-		}
-		_, _ = io.WriteString(w, "ok")
-	})}
+	i.server = &http.Server{
+		Protocols: &p,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			i.served.Add(1)
+			// Requests take a moment, so that some are in flight when the instance dies.
+			select {
+			case <-time.After(2 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+			_, _ = io.WriteString(w, "ok")
+		}),
+	}
 	go func() { _ = i.server.Serve(l) }()
 	t.Cleanup(func() { _ = i.server.Close() })
 	return i
@@ -72,7 +75,8 @@ func newInstance(t *testing.T) *instance {
 
 func freePort(t *testing.T) int {
 	t.Helper()
-	// Below the range from which the system takes ports for connections: one of those could take it before Envoy binds it.
+	// Below the range from which the system takes ports for connections: one of those could take it
+	// before Envoy binds it.
 	for range 100 {
 		port := 11000 + rand.IntN(20000)
 		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
@@ -85,18 +89,30 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-// TestFailover: with the clusters and routes as they are, no request fails when instances die under load, one after the
-// other, until only the other zone is left, and none when they come to life there alone.
+// TestFailover: with the clusters and routes as they are, no request fails when instances die under
+// load, one after the other, until only the other zone is left, and none when they come to life
+// there alone.
 func TestFailover(t *testing.T) {
 	envoy := envoyBinary(t)
 	near := []*instance{newInstance(t), newInstance(t), newInstance(t)}
 	far := []*instance{newInstance(t), newInstance(t)}
 	e := ir.Endpoints{Cluster: "backend"}
 	for _, i := range near {
-		e.Endpoints = append(e.Endpoints, ir.Endpoint{Address: "127.0.0.1", Port: uint32(i.addr.Port), Weight: 1, Zone: "east"})
+		e.Endpoints = append(e.Endpoints, ir.Endpoint{
+			Address: "127.0.0.1",
+			Port:    uint32(i.addr.Port),
+			Weight:  1,
+			Zone:    "east",
+		})
 	}
 	for _, i := range far {
-		e.Endpoints = append(e.Endpoints, ir.Endpoint{Address: "127.0.0.1", Port: uint32(i.addr.Port), Weight: 1, Zone: "west", Priority: 1})
+		e.Endpoints = append(e.Endpoints, ir.Endpoint{
+			Address:  "127.0.0.1",
+			Port:     uint32(i.addr.Port),
+			Weight:   1,
+			Zone:     "west",
+			Priority: 1,
+		})
 	}
 	port := freePort(t)
 	url := startEnvoy(t, envoy, e, port)
@@ -149,13 +165,15 @@ func TestFailover(t *testing.T) {
 	if n := failed.Load(); n > 0 {
 		t.Errorf("%d of %d requests failed", n, sent.Load())
 	}
-	// Answers take microseconds: of the 32 callers hardly one is between its head and its end when an instance dies.
+	// Answers take microseconds: of the 32 callers hardly one is between its head and its end when
+	// an instance dies.
 	if n := cut.Load(); n > 8 {
 		t.Errorf("%d answers broke off, with four instances killed", n)
 	}
 }
 
-// cutError is an answer that broke off: its instance died when the caller had the beginning. No proxy can mend that.
+// cutError is an answer that broke off: its instance died when the caller had the beginning. No
+// proxy can mend that.
 type cutError struct{ error }
 
 func get(c *http.Client, url string) error {
@@ -191,27 +209,51 @@ func until(ctx context.Context, t *testing.T, ok func() bool) {
 func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	t.Helper()
 	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
-	c, err := Cluster(ir.Cluster{Name: e.Cluster, Type: ir.ClusterEDS, Upstream: ir.HTTP2, Port: ir.HTTP1, Keepalive: true, ClusterPolicy: conf.Cluster})
+	c, err := Cluster(ir.Cluster{
+		Name:          e.Cluster,
+		Type:          ir.ClusterEDS,
+		Upstream:      ir.HTTP2,
+		Port:          ir.HTTP1,
+		Keepalive:     true,
+		ClusterPolicy: conf.Cluster,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.EdsClusterConfig = nil
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 	c.LoadAssignment = Endpoints(e)
-	l, err := Listener(ir.Listener{Name: "out", Address: "127.0.0.1", Port: uint32(port), Chains: []ir.Chain{{HTTP: &ir.HTTP{StatPrefix: "out",
-		Routes: &ir.RouteConfig{Name: "out", Retry: conf.Route.Retry, Routes: []ir.Route{{Match: ir.Match{Path: "/"},
-			Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}}, RoutePolicy: conf.Route}}}}}}})
+	l, err := Listener(ir.Listener{
+		Name:    "out",
+		Address: "127.0.0.1",
+		Port:    uint32(port),
+		Chains: []ir.Chain{{HTTP: &ir.HTTP{
+			StatPrefix: "out",
+			Routes: &ir.RouteConfig{
+				Name:  "out",
+				Retry: conf.Route.Retry,
+				Routes: []ir.Route{{Match: ir.Match{Path: "/"},
+					Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}}, RoutePolicy: conf.Route}},
+			},
+		}}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	runEnvoy(t, envoy, &bootstrapv3.Bootstrap_StaticResources{Clusters: []*clusterv3.Cluster{c}, Listeners: []*listenerv3.Listener{l}})
+	runEnvoy(t, envoy, &bootstrapv3.Bootstrap_StaticResources{
+		Clusters:  []*clusterv3.Cluster{c},
+		Listeners: []*listenerv3.Listener{l},
+	})
 	return fmt.Sprintf("http://127.0.0.1:%d/", port)
 }
 
 // runEnvoy starts an Envoy that the test stops.
 func runEnvoy(t *testing.T, envoy string, resources *bootstrapv3.Bootstrap_StaticResources) {
 	t.Helper()
-	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{Node: &corev3.Node{Id: "test", Cluster: "test"}, StaticResources: resources})
+	j, err := protojson.Marshal(&bootstrapv3.Bootstrap{
+		Node:            &corev3.Node{Id: "test", Cluster: "test"},
+		StaticResources: resources,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

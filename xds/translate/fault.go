@@ -24,10 +24,16 @@ import (
 func fault(f ir.Fault) (proto.Message, error) {
 	c := &httpfaultv3.HTTPFault{}
 	if f.Abort > 0 {
-		c.Abort = &httpfaultv3.FaultAbort{ErrorType: &httpfaultv3.FaultAbort_HttpStatus{HttpStatus: f.AbortStatus}, Percentage: share(f.Abort)}
+		c.Abort = &httpfaultv3.FaultAbort{
+			ErrorType:  &httpfaultv3.FaultAbort_HttpStatus{HttpStatus: f.AbortStatus},
+			Percentage: share(f.Abort),
+		}
 	}
 	if f.Delay > 0 {
-		c.Delay = &faultv3.FaultDelay{FaultDelaySecifier: &faultv3.FaultDelay_FixedDelay{FixedDelay: durationpb.New(f.DelayBy)}, Percentage: share(f.Delay)}
+		c.Delay = &faultv3.FaultDelay{
+			FaultDelaySecifier: &faultv3.FaultDelay_FixedDelay{FixedDelay: durationpb.New(f.DelayBy)},
+			Percentage:         share(f.Delay),
+		}
 	}
 	if f.Slow > 0 {
 		c.ResponseRateLimit = &faultv3.FaultRateLimit{LimitType: &faultv3.FaultRateLimit_FixedLimit_{
@@ -45,11 +51,19 @@ func fault(f ir.Fault) (proto.Message, error) {
 	if err != nil {
 		return nil, err
 	}
-	others := &matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: p}}
+	others := &matchPredicate{
+		MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: p}}
 	return &matchingv3.ExtensionWithMatcher{
-		XdsMatcher: &xdsmatcherv3.Matcher{MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
-			Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{Predicate: others, OnMatch: &xdsmatcherv3.Matcher_OnMatch{
-				OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{Name: "skip", TypedConfig: skip}}}}}}}},
+		XdsMatcher: &xdsmatcherv3.Matcher{
+			MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: &xdsmatcherv3.Matcher_MatcherList{
+				Matchers: []*xdsmatcherv3.Matcher_MatcherList_FieldMatcher{{
+					Predicate: others,
+					OnMatch: &xdsmatcherv3.Matcher_OnMatch{
+						OnMatch: &xdsmatcherv3.Matcher_OnMatch_Action{Action: &xdscorev3.TypedExtensionConfig{
+							Name:        "skip",
+							TypedConfig: skip,
+						}}},
+				}}}}},
 		ExtensionConfig: &corev3.TypedExtensionConfig{Name: "envoy.filters.http.fault", TypedConfig: inner},
 	}, nil
 }
@@ -80,7 +94,9 @@ func faultCallers(f ir.Fault) (*matchPredicate, error) {
 				}
 				inner = append(inner, p)
 			}
-			terms = append(terms, &matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: allOf(inner)}})
+			terms = append(terms,
+
+				&matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: allOf(inner)}})
 		}
 		return allOf(terms), nil
 	}
@@ -95,7 +111,8 @@ func faultCallers(f ir.Fault) (*matchPredicate, error) {
 			terms = append(terms, p)
 		}
 		if m.SNI != "" {
-			p, err := compareInput("sni", &netinputv3.ServerNameInput{}, &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SNI}})
+			p, err := compareInput("sni", &netinputv3.ServerNameInput{},
+				&xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: m.SNI}})
 			if err != nil {
 				return nil, err
 			}
@@ -134,19 +151,26 @@ func callerPattern(m ir.IdentityMatch) string {
 }
 
 func regexMatcher(pattern string) *xdsmatcherv3.StringMatcher {
-	return &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
-		EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}}, Regex: pattern}}}
+	return &xdsmatcherv3.StringMatcher{
+		MatchPattern: &xdsmatcherv3.StringMatcher_SafeRegex{SafeRegex: &xdsmatcherv3.RegexMatcher{
+			EngineType: &xdsmatcherv3.RegexMatcher_GoogleRe2{
+				GoogleRe2: &xdsmatcherv3.RegexMatcher_GoogleRE2{}},
+			Regex: pattern,
+		}}}
 }
 
-func compareInput(name string, input proto.Message, value *xdsmatcherv3.StringMatcher) (*matchPredicate, error) {
+func compareInput(name string, input proto.Message,
+	value *xdsmatcherv3.StringMatcher) (*matchPredicate, error) {
 	a, err := pack(input)
 	if err != nil {
 		return nil, err
 	}
 	return &matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
 		SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-			Input:   &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: a},
-			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value}}}}, nil
+			Input: &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: a},
+
+			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
+		}}}, nil
 }
 
 // allOf holds if all terms hold; there is at least one.

@@ -19,13 +19,14 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// For gRPC clients: what every gRPC library takes, in the form that the oldest of them read. What none takes is left out,
-// where a call is still right without it: rewrites, header changes, mirrors, idle timeouts, outlier detection by
-// consecutive errors. A route that only answers or redirects fails the calls that match it, with UNAVAILABLE. A condition
-// that no gRPC call can meet (a query parameter, a method other than POST) takes its route away.
+// For gRPC clients: what every gRPC library takes, in the form that the oldest of them read. What
+// none takes is left out, where a call is still right without it: rewrites, header changes,
+// mirrors, idle timeouts, outlier detection by consecutive errors. A route that only answers or
+// redirects fails the calls that match it, with UNAVAILABLE. A condition that no gRPC call can meet
+// (a query parameter, a method other than POST) takes its route away.
 
-// Clusters without endpoints, of which a gRPC client's table has each: calls to them fail at once, and the client's error
-// says the name.
+// Clusters without endpoints, of which a gRPC client's table has each: calls to them fail at once,
+// and the client's error says the name.
 const (
 	// MissingBackend takes the share of a route that has no backend.
 	MissingBackend = missingBackend
@@ -40,7 +41,10 @@ func CallListener(name, routes string) (*listenerv3.Listener, error) {
 		return nil, err
 	}
 	hcm, err := pack(&hcmv3.HttpConnectionManager{
-		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: routes}},
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource:    ads(),
+			RouteConfigName: routes,
+		}},
 		HttpFilters: []*hcmv3.HttpFilter{{Name: "envoy.filters.http.router",
 			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: router}}},
 	})
@@ -60,11 +64,17 @@ type CallTLS struct {
 	Provider string
 }
 
-// CallCluster is a destination of a gRPC client. endpoints is the name of its load assignment; tls is nil for clear text.
+// CallCluster is a destination of a gRPC client. endpoints is the name of its load assignment; tls
+// is nil for clear text.
 func CallCluster(name, endpoints string, tls *CallTLS) (*clusterv3.Cluster, error) {
-	out := &clusterv3.Cluster{Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
-		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: endpoints}, LbPolicy: clusterv3.Cluster_ROUND_ROBIN,
-		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRequests: u32(callRequests)}}}}
+	out := &clusterv3.Cluster{
+		Name:                 name,
+		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: endpoints},
+		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
+
+		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRequests: u32(callRequests)}}},
+	}
 	if tls == nil {
 		return out, nil
 	}
@@ -80,19 +90,27 @@ func CallCluster(name, endpoints string, tls *CallTLS) (*clusterv3.Cluster, erro
 	if len(tls.SANs) == 0 {
 		match(prefix("spiffe://" + tls.Mesh + "/"))
 	}
-	a, err := pack(&tlsv3.UpstreamTlsContext{Sni: tls.SNI, CommonTlsContext: &tlsv3.CommonTlsContext{
-		TlsCertificateProviderInstance: &tlsv3.CertificateProviderPluginInstance{InstanceName: tls.Provider},
-		ValidationContextType:          &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation},
-	}})
+	a, err := pack(&tlsv3.UpstreamTlsContext{
+		Sni: tls.SNI,
+		CommonTlsContext: &tlsv3.CommonTlsContext{
+			TlsCertificateProviderInstance: &tlsv3.CertificateProviderPluginInstance{
+				InstanceName: tls.Provider},
+			ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: validation},
+		},
+	})
 	if err != nil {
 		return nil, err
 	}
-	out.TransportSocket = &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a}}
+	out.TransportSocket = &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a},
+	}
 	return out, nil
 }
 
-// CallEndpoints is the load assignment for gRPC clients, which take no locality without a weight, and refuse all endpoints
-// if an address is there twice: as when an instance comes back under another name before the old one's lease is over.
+// CallEndpoints is the load assignment for gRPC clients, which take no locality without a weight,
+// and refuse all endpoints if an address is there twice: as when an instance comes back under
+// another name before the old one's lease is over.
 func CallEndpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	out := Endpoints(distinct(e))
 	for _, l := range out.GetEndpoints() {
@@ -142,13 +160,18 @@ func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 		if !ok {
 			continue
 		}
-		vh.Routes = append(vh.Routes, &routev3.Route{Name: r.Name, Match: m, Action: &routev3.Route_Route{Route: callAction(r)}})
+		vh.Routes = append(vh.Routes, &routev3.Route{
+			Name:   r.Name,
+			Match:  m,
+			Action: &routev3.Route_Route{Route: callAction(r)},
+		})
 	}
 	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}
 }
 
-// What gRPC takes of retries. It attempts a call five times at most. The C core counts milliseconds: of a base of one it makes
-// none for every second call, and these calls then hang until their deadline. Node's timers know no pause of a month.
+// What gRPC takes of retries. It attempts a call five times at most. The C core counts
+// milliseconds: of a base of one it makes none for every second call, and these calls then hang
+// until their deadline. Node's timers know no pause of a month.
 const (
 	callRetries     = 4
 	minCallBase     = 5 * time.Millisecond
@@ -156,8 +179,10 @@ const (
 	callUnavailable = "unavailable"
 )
 
-// callConditions are those of gRPC; what else Envoy calls a failure of a request's way is UNAVAILABLE to a gRPC client.
-var callConditions = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted", callUnavailable}
+// callConditions are those of gRPC; what else Envoy calls a failure of a request's way is
+// UNAVAILABLE to a gRPC client.
+var callConditions = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted",
+	callUnavailable}
 
 // callRetry is nil if nothing is retried that gRPC could retry.
 func callRetry(r ir.Retry) *routev3.RetryPolicy {
@@ -167,7 +192,9 @@ func callRetry(r ir.Retry) *routev3.RetryPolicy {
 		case slices.Contains(callConditions, c):
 		case slices.Contains(wayConditions, c):
 			c = callUnavailable
-		case c == "retriable-status-codes" && slices.ContainsFunc(r.Codes, func(code uint32) bool { return slices.Contains(unavailableCodes, code) }):
+		case c == "retriable-status-codes" &&
+			slices.ContainsFunc(r.Codes,
+				func(code uint32) bool { return slices.Contains(unavailableCodes, code) }):
 			c = callUnavailable
 		default:
 			continue
@@ -181,18 +208,28 @@ func callRetry(r ir.Retry) *routev3.RetryPolicy {
 	}
 	slices.Sort(on)
 	base := min(max(r.Base, minCallBase), maxCallPause)
-	return &routev3.RetryPolicy{RetryOn: strings.Join(on, ","), NumRetries: u32(min(r.Count, callRetries)),
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(base), MaxInterval: durationpb.New(min(max(r.Max, base), maxCallPause))}}
+	return &routev3.RetryPolicy{
+		RetryOn:    strings.Join(on, ","),
+		NumRetries: u32(min(r.Count, callRetries)),
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
+			BaseInterval: durationpb.New(base),
+			MaxInterval:  durationpb.New(min(max(r.Max, base), maxCallPause)),
+		},
+	}
 }
 
-// wayConditions are Envoy's for what happens on a request's way, unavailableCodes the HTTP codes that gRPC reads as UNAVAILABLE.
+// wayConditions are Envoy's for what happens on a request's way, unavailableCodes the HTTP codes
+// that gRPC reads as UNAVAILABLE.
 var (
-	wayConditions    = []string{"5xx", "gateway-error", "connect-failure", "refused-stream", "reset", "reset-before-request", "http3-post-connect-failure"}
+	wayConditions = []string{"5xx", "gateway-error", "connect-failure", "refused-stream", "reset",
+		"reset-before-request", "http3-post-connect-failure"}
 	unavailableCodes = []uint32{429, 502, 503, 504}
 )
 
 func callAction(r ir.Route) *routev3.RouteAction {
-	a := &routev3.RouteAction{MaxStreamDuration: &routev3.RouteAction_MaxStreamDuration{MaxStreamDuration: durationpb.New(r.Timeouts.Request)}}
+	a := &routev3.RouteAction{
+		MaxStreamDuration: &routev3.RouteAction_MaxStreamDuration{
+			MaxStreamDuration: durationpb.New(r.Timeouts.Request)}}
 	cluster := func(b ir.Backend) string {
 		if b.Cluster == "" {
 			return missingBackend
@@ -214,7 +251,10 @@ func callAction(r ir.Route) *routev3.RouteAction {
 		var total uint32
 		for _, b := range r.Backends {
 			weight := scaledWeight(b.Weight, sum)
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(weight)})
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{
+				Name:   cluster(b),
+				Weight: u32(weight),
+			})
 			total += weight
 		}
 		//lint:ignore SA1019 older gRPC libraries take 100 for the sum unless it is given

@@ -19,8 +19,8 @@ const limitFilter = "envoy.filters.http.local_ratelimit"
 // maxLimitHeaders is how many headers Envoy takes; one more and it refuses the listener.
 const maxLimitHeaders = 10
 
-// The bucket of everybody is the virtual host's, so that routes which differ in something else share it; a route has its
-// own if it limits differently.
+// The bucket of everybody is the virtual host's, so that routes which differ in something else
+// share it; a route has its own if it limits differently.
 
 // limits says that a route configuration needs the filter.
 func limits(c *ir.RouteConfig) bool {
@@ -36,7 +36,11 @@ func limits(c *ir.RouteConfig) bool {
 }
 
 func bucket(r ir.Rate) *typev3.TokenBucket {
-	return &typev3.TokenBucket{MaxTokens: r.Num, TokensPerFill: u32(r.Num), FillInterval: durationpb.New(r.Interval)}
+	return &typev3.TokenBucket{
+		MaxTokens:     r.Num,
+		TokensPerFill: u32(r.Num),
+		FillInterval:  durationpb.New(r.Interval),
+	}
 }
 
 // perRoute is the configuration of the limit filter for a route or a virtual host.
@@ -47,10 +51,16 @@ func perRoute(l *ir.RequestLimit) (map[string]*anypb.Any, error) {
 	var m proto.Message = &routev3.FilterConfig{Disabled: true}
 	if l.Num > 0 {
 		always := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}
-		c := &httplimitv3.LocalRateLimit{StatPrefix: "rate_limit", TokenBucket: bucket(l.Rate), FilterEnabled: always, FilterEnforced: always,
-			ResponseHeadersToAdd: headers(l.Headers)}
+		c := &httplimitv3.LocalRateLimit{
+			StatPrefix:           "rate_limit",
+			TokenBucket:          bucket(l.Rate),
+			FilterEnabled:        always,
+			FilterEnforced:       always,
+			ResponseHeadersToAdd: headers(l.Headers),
+		}
 		c.ResponseHeadersToAdd = c.ResponseHeadersToAdd[:min(len(c.ResponseHeadersToAdd), maxLimitHeaders)]
-		// A status that Envoy has no name for would be refused with the listener; 429 is what it answers without one.
+		// A status that Envoy has no name for would be refused with the listener; 429 is what it
+		// answers without one.
 		if _, known := typev3.StatusCode_name[int32(l.Status)]; known && l.Status >= 400 {
 			c.Status = &typev3.HttpStatus{Code: typev3.StatusCode(l.Status)}
 		}
@@ -62,5 +72,9 @@ func perRoute(l *ir.RequestLimit) (map[string]*anypb.Any, error) {
 
 // connectionLimit closes connections above the rate. All chains of a listener share the bucket.
 func connectionLimit(listener string, r ir.Rate) *netlimitv3.LocalRateLimit {
-	return &netlimitv3.LocalRateLimit{StatPrefix: "tcp_rate_limit", TokenBucket: bucket(r), ShareKey: listener}
+	return &netlimitv3.LocalRateLimit{
+		StatPrefix:  "tcp_rate_limit",
+		TokenBucket: bucket(r),
+		ShareKey:    listener,
+	}
 }

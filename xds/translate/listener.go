@@ -22,8 +22,12 @@ import (
 
 // Listener is the Envoy listener.
 func Listener(l ir.Listener) (*listenerv3.Listener, error) {
-	out := &listenerv3.Listener{Name: l.Name, Address: address(l.Address, l.Port), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		StatPrefix: statName(l.Name)}
+	out := &listenerv3.Listener{
+		Name:             l.Name,
+		Address:          address(l.Address, l.Port),
+		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+		StatPrefix:       statName(l.Name),
+	}
 	if l.Inbound {
 		out.TrafficDirection = corev3.TrafficDirection_INBOUND
 	}
@@ -41,8 +45,10 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.ListenerFilters = append(out.ListenerFilters, &listenerv3.ListenerFilter{Name: "envoy.filters.listener.tls_inspector",
-			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a}})
+		out.ListenerFilters = append(out.ListenerFilters, &listenerv3.ListenerFilter{
+			Name:       "envoy.filters.listener.tls_inspector",
+			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
+		})
 	}
 	for _, c := range l.Chains {
 		fc, err := chain(l, c)
@@ -73,7 +79,11 @@ func filter(name string, m proto.Message) (*listenerv3.Filter, error) {
 func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 	out := &listenerv3.FilterChain{Name: c.Name}
 	if c.Transport != "" || len(c.ALPN) > 0 || len(c.ServerNames) > 0 {
-		out.FilterChainMatch = &listenerv3.FilterChainMatch{TransportProtocol: c.Transport, ApplicationProtocols: c.ALPN, ServerNames: c.ServerNames}
+		out.FilterChainMatch = &listenerv3.FilterChainMatch{
+			TransportProtocol:    c.Transport,
+			ApplicationProtocols: c.ALPN,
+			ServerNames:          c.ServerNames,
+		}
 	}
 	if c.TLS != "" {
 		ts, err := downstreamTLS(c.TLS)
@@ -90,7 +100,8 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 		return err
 	}
 	if c.Connections != nil {
-		if err := add("envoy.filters.network.local_ratelimit", connectionLimit(l.Name, *c.Connections)); err != nil {
+		if err := add("envoy.filters.network.local_ratelimit",
+			connectionLimit(l.Name, *c.Connections)); err != nil {
 			return nil, err
 		}
 	}
@@ -116,11 +127,17 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 	if c.TCP == nil {
 		return out, nil // a chain without filters closes its connections
 	}
-	t := &tcpv3.TcpProxy{StatPrefix: statName(c.TCP.StatPrefix), ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: c.TCP.Cluster}}
+	t := &tcpv3.TcpProxy{
+		StatPrefix:       statName(c.TCP.StatPrefix),
+		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: c.TCP.Cluster},
+	}
 	if len(c.TCP.Backends) > 0 {
 		w := &tcpv3.TcpProxy_WeightedCluster{}
 		for _, b := range c.TCP.Backends {
-			w.Clusters = append(w.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{Name: cmp.Or(b.Cluster, missingBackend), Weight: b.Weight})
+			w.Clusters = append(w.Clusters, &tcpv3.TcpProxy_WeightedCluster_ClusterWeight{
+				Name:   cmp.Or(b.Cluster, missingBackend),
+				Weight: b.Weight,
+			})
 		}
 		t.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: w}
 	}
@@ -135,8 +152,11 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 
 func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 	h := c.HTTP
-	m := &hcmv3.HttpConnectionManager{StatPrefix: statName(h.StatPrefix), CodecType: hcmv3.HttpConnectionManager_AUTO,
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(h.Idle)}}
+	m := &hcmv3.HttpConnectionManager{
+		StatPrefix:                statName(h.StatPrefix),
+		CodecType:                 hcmv3.HttpConnectionManager_AUTO,
+		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(h.Idle)},
+	}
 	if h.RequestHeaders > 0 {
 		m.RequestHeadersTimeout = durationpb.New(h.RequestHeaders)
 	}
@@ -146,13 +166,17 @@ func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 	if h.Server {
 		if c.TLS != "" {
 			m.ForwardClientCertDetails = hcmv3.HttpConnectionManager_SANITIZE_SET
-			m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{Uri: true}
+			m.SetCurrentClientCertDetails = &hcmv3.HttpConnectionManager_SetCurrentClientCertDetails{
+				Uri: true}
 		}
 	} else {
 		m.NormalizePath = wrapperspb.Bool(true)
 	}
 	if h.RDS != "" {
-		m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{ConfigSource: ads(), RouteConfigName: h.RDS}}
+		m.RouteSpecifier = &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+			ConfigSource:    ads(),
+			RouteConfigName: h.RDS,
+		}}
 	} else {
 		rc, err := RouteConfig(*h.Routes)
 		if err != nil {
@@ -167,7 +191,10 @@ func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 		if err != nil {
 			return err
 		}
-		m.HttpFilters = append(m.HttpFilters, &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: a}})
+		m.HttpFilters = append(m.HttpFilters, &hcmv3.HttpFilter{
+			Name:       name,
+			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: a},
+		})
 		return nil
 	}
 	if c.RBAC != nil {
@@ -178,7 +205,8 @@ func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 		}
 	}
 	if h.GRPC {
-		if err := add("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{EmitFilterState: true}); err != nil {
+		if err := add("envoy.filters.http.grpc_stats",
+			&grpcstatsv3.FilterConfig{EmitFilterState: true}); err != nil {
 			return nil, err
 		}
 	}

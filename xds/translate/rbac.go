@@ -15,11 +15,12 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// A permission table becomes up to two filters in a row: one that denies, then one that allows. Envoy's classic engine
-// compares each URI SAN of a certificate by itself, which its matcher engine does not: certificates of ours have several.
+// A permission table becomes up to two filters in a row: one that denies, then one that allows.
+// Envoy's classic engine compares each URI SAN of a certificate by itself, which its matcher engine
+// does not: certificates of ours have several.
 //
-// With HTTP the answer is a plain 403. Closing the connection instead, as for TCP, would look to the caller like a host
-// that failed, and have it retried and ejected.
+// With HTTP the answer is a plain 403. Closing the connection instead, as for TCP, would look to
+// the caller like a host that failed, and have it retried and ejected.
 
 type rbacStep struct{ rules, shadow *rbacv3.RBAC }
 
@@ -32,7 +33,10 @@ func rbacSteps(r *ir.RBAC) []rbacStep {
 		}
 		step := rbacStep{rules: allow}
 		if p := principalPolicy(r.ShadowPrincipals); p != nil {
-			step.shadow = &rbacv3.RBAC{Action: rbacv3.RBAC_DENY, Policies: map[string]*rbacv3.Policy{"MeshTrafficPermission": p}}
+			step.shadow = &rbacv3.RBAC{
+				Action:   rbacv3.RBAC_DENY,
+				Policies: map[string]*rbacv3.Policy{"MeshTrafficPermission": p},
+			}
 		}
 		return append(out, step)
 	}
@@ -68,7 +72,11 @@ func httpRBAC(r *ir.RBAC) []*httprbacv3.RBAC {
 func networkRBAC(name string, r *ir.RBAC) []*netrbacv3.RBAC {
 	var out []*netrbacv3.RBAC
 	for _, s := range rbacSteps(r) {
-		out = append(out, &netrbacv3.RBAC{Rules: s.rules, ShadowRules: s.shadow, StatPrefix: statName(name) + "."})
+		out = append(out, &netrbacv3.RBAC{
+			Rules:       s.rules,
+			ShadowRules: s.shadow,
+			StatPrefix:  statName(name) + ".",
+		})
 	}
 	return out
 }
@@ -82,7 +90,9 @@ func anyPermission() *rbacv3.Permission {
 }
 
 func presents(m *matcherv3.StringMatcher) *rbacv3.Principal {
-	return &rbacv3.Principal{Identifier: &rbacv3.Principal_Authenticated_{Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m}}}
+	return &rbacv3.Principal{
+		Identifier: &rbacv3.Principal_Authenticated_{
+			Authenticated: &rbacv3.Principal_Authenticated{PrincipalName: m}}}
 }
 
 func all(ids []*rbacv3.Principal) *rbacv3.Principal {
@@ -93,9 +103,13 @@ func all(ids []*rbacv3.Principal) *rbacv3.Principal {
 }
 
 func rulePolicy(m ir.IdentityMatch) *rbacv3.Policy {
-	p := &rbacv3.Policy{Permissions: []*rbacv3.Permission{anyPermission()}, Principals: []*rbacv3.Principal{anyPrincipal()}}
+	p := &rbacv3.Policy{
+		Permissions: []*rbacv3.Permission{anyPermission()},
+		Principals:  []*rbacv3.Principal{anyPrincipal()},
+	}
 	if m.SNI != "" {
-		p.Permissions[0] = &rbacv3.Permission{Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: exact(m.SNI)}}
+		p.Permissions[0] = &rbacv3.Permission{
+			Rule: &rbacv3.Permission_RequestedServerName{RequestedServerName: exact(m.SNI)}}
 	}
 	switch {
 	case m.SpiffeID == "":
@@ -117,7 +131,8 @@ func principalPolicy(list []ir.Principal) *rbacv3.Policy {
 	for _, one := range list {
 		ids := uriPrincipals(one.All)
 		for _, not := range one.Not {
-			ids = append(ids, &rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: all(uriPrincipals(not))}})
+			ids = append(ids,
+				&rbacv3.Principal{Identifier: &rbacv3.Principal_NotId{NotId: all(uriPrincipals(not))}})
 		}
 		if len(ids) == 0 {
 			ids = append(ids, anyPrincipal())
@@ -147,10 +162,15 @@ const (
 // callerState notes who the caller is where routes can see it. Several URI SANs are joined by commas.
 func callerState() *netstatev3.Config {
 	text := func(key, format string) *statev3.FilterStateValue {
-		return &statev3.FilterStateValue{Key: &statev3.FilterStateValue_ObjectKey{ObjectKey: key}, FactoryKey: "envoy.string", SkipIfEmpty: true,
+		return &statev3.FilterStateValue{
+			Key:         &statev3.FilterStateValue_ObjectKey{ObjectKey: key},
+			FactoryKey:  "envoy.string",
+			SkipIfEmpty: true,
 			Value: &statev3.FilterStateValue_FormatString{FormatString: &corev3.SubstitutionFormatString{
-				Format: &corev3.SubstitutionFormatString_TextFormatSource{TextFormatSource: &corev3.DataSource{
-					Specifier: &corev3.DataSource_InlineString{InlineString: format}}}}}}
+				Format: &corev3.SubstitutionFormatString_TextFormatSource{
+					TextFormatSource: &corev3.DataSource{
+						Specifier: &corev3.DataSource_InlineString{InlineString: format}}}}},
+		}
 	}
 	return &netstatev3.Config{OnDownstreamTlsHandshake: []*statev3.FilterStateValue{
 		text(callerKey, "%DOWNSTREAM_PEER_URI_SAN%"), text(callerNameKey, "%REQUESTED_SERVER_NAME%")}}
@@ -158,11 +178,16 @@ func callerState() *netstatev3.Config {
 
 func callerMatch(m ir.IdentityMatch) []*matcherv3.FilterStateMatcher {
 	state := func(key string, s *matcherv3.StringMatcher) *matcherv3.FilterStateMatcher {
-		return &matcherv3.FilterStateMatcher{Key: key, Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: s}}
+		return &matcherv3.FilterStateMatcher{
+			Key:     key,
+			Matcher: &matcherv3.FilterStateMatcher_StringMatch{StringMatch: s},
+		}
 	}
 	var out []*matcherv3.FilterStateMatcher
 	if m.SpiffeID != "" {
-		out = append(out, state(callerKey, &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(callerPattern(m))}}))
+		out = append(out, state(callerKey,
+
+			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(callerPattern(m))}}))
 	}
 	if m.SNI != "" {
 		out = append(out, state(callerNameKey, exact(m.SNI)))

@@ -20,8 +20,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// moody answers requests with its status and its name, "/ready" with ready, and gRPC by the health service. It waits for
-// each receive from hold, if there is one.
+// moody answers requests with its status and its name, "/ready" with ready, and gRPC by the health
+// service. It waits for each receive from hold, if there is one.
 type moody struct {
 	endpoint      ir.Endpoint
 	status, ready atomic.Int32
@@ -65,7 +65,12 @@ func newMoody(t *testing.T, name string) *moody {
 	})}
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
-	m.endpoint = ir.Endpoint{Address: "127.0.0.1", Port: uint32(l.Addr().(*net.TCPAddr).Port), Weight: 1, Zone: "east"}
+	m.endpoint = ir.Endpoint{
+		Address: "127.0.0.1",
+		Port:    uint32(l.Addr().(*net.TCPAddr).Port),
+		Weight:  1,
+		Zone:    "east",
+	}
 	return m
 }
 
@@ -75,7 +80,8 @@ func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.Outbou
 	var rs []*mesh.Resource
 	for _, p := range policies {
 		kind, conf, _ := strings.Cut(p, ":")
-		docs, err := mesh.Decode([]byte("type: " + kind + "\nmesh: default\nname: x\nspec: {to: [{targetRef: {kind: Mesh}, default: {" + conf + "}}]}\n"))
+		docs, err := mesh.Decode([]byte("type: " + kind +
+			"\nmesh: default\nname: x\nspec: {to: [{targetRef: {kind: Mesh}, default: {" + conf + "}}]}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +90,11 @@ func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.Outbou
 		}
 		rs = append(rs, docs[0].Resource)
 	}
-	conf, _ := compile.NewOutboundConf(rs, policy.Destination{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "default", Name: "x"}}, compile.Port{Protocol: protocol})
+	conf, _ := compile.NewOutboundConf(rs, policy.Destination{Key: mesh.Key{
+		Kind: mesh.KindMeshService,
+		Mesh: "default",
+		Name: "x",
+	}}, compile.Port{Protocol: protocol})
 	return conf
 }
 
@@ -96,8 +106,19 @@ func (s *site) serve(name string, conf compile.OutboundConf, protocol ir.Protoco
 		e.Endpoints = append(e.Endpoints, m.endpoint)
 	}
 	s.add(ir.Cluster{Name: name, Upstream: ir.HTTP2, Port: protocol, ClusterPolicy: conf.Cluster}, e)
-	s.listen(name, ir.Chain{HTTP: &ir.HTTP{StatPrefix: name, Routes: &ir.RouteConfig{Name: name, Retry: conf.Route.Retry, Routes: []ir.Route{
-		{Match: ir.Match{Path: "/"}, Backends: []ir.Backend{{Cluster: name, Weight: 1}}, RoutePolicy: conf.Route}}}}})
+	s.listen(name, ir.Chain{HTTP: &ir.HTTP{
+		StatPrefix: name,
+		Routes: &ir.RouteConfig{
+			Name:  name,
+			Retry: conf.Route.Retry,
+			Routes: []ir.Route{
+				{
+					Match:       ir.Match{Path: "/"},
+					Backends:    []ir.Backend{{Cluster: name, Weight: 1}},
+					RoutePolicy: conf.Route,
+				}},
+		},
+	}})
 }
 
 const (
@@ -105,7 +126,8 @@ const (
 	noBreaker = "MeshCircuitBreaker: outlierDetection: {disabled: true}"
 )
 
-// TestResilience: what people write about retries, breakers and health checks, on real requests, with two instances.
+// TestResilience: what people write about retries, breakers and health checks, on real requests,
+// with two instances.
 func TestResilience(t *testing.T) {
 	envoy := envoyBinary(t)
 	s := newSite(t)
@@ -130,21 +152,27 @@ func TestResilience(t *testing.T) {
 		return func() bool { who, err := s.try(name, ""); return err == nil && who == "bad" }
 	}
 
-	_, broken := two("breaker", ir.HTTP1, noRetry, "MeshCircuitBreaker: outlierDetection: {interval: 200ms, baseEjectionTime: 1s, detectors: {totalFailures: {consecutive: 3}}}")
+	_, broken := two("breaker", ir.HTTP1, noRetry,
+		"MeshCircuitBreaker: outlierDetection: {interval: 200ms, baseEjectionTime: 1s, detectors: "+
+			"{totalFailures: {consecutive: 3}}}")
 	broken.status.Store(500)
 	_, flaky := two("retry", ir.HTTP1, "MeshRetry: http: {numRetries: 1, retryOn: [5xx]}", noBreaker)
 	flaky.status.Store(500)
-	_, stuck := two("per-try", ir.HTTP1, "MeshRetry: http: {numRetries: 1, retryOn: [5xx], perTryTimeout: 100ms}", noBreaker)
+	_, stuck := two("per-try", ir.HTTP1,
+		"MeshRetry: http: {numRetries: 1, retryOn: [5xx], perTryTimeout: 100ms}", noBreaker)
 	stuck.hold = make(chan struct{})
 	_, off := two("never", ir.HTTP1, noRetry, noBreaker)
 	off.status.Store(503)
-	_, sick := two("checked", ir.HTTP1, noRetry, noBreaker, "MeshHealthCheck: interval: 100ms, timeout: 1s, unhealthyThreshold: 1, http: {path: /ready}")
+	_, sick := two("checked", ir.HTTP1, noRetry, noBreaker,
+		"MeshHealthCheck: interval: 100ms, timeout: 1s, unhealthyThreshold: 1, http: {path: /ready}")
 	sick.ready.Store(503)
-	_, down := two("called", ir.GRPC, noRetry, noBreaker, "MeshHealthCheck: interval: 100ms, timeout: 1s, unhealthyThreshold: 1, grpc: {}")
+	_, down := two("called", ir.GRPC, noRetry, noBreaker,
+		"MeshHealthCheck: interval: 100ms, timeout: 1s, unhealthyThreshold: 1, grpc: {}")
 	down.grpc.SetServingStatus("", healthv1.HealthCheckResponse_NOT_SERVING)
 	busy := newMoody(t, "busy")
 	busy.hold = make(chan struct{})
-	s.serve("limited", says(t, ir.HTTP1, noRetry, "MeshCircuitBreaker: connectionLimits: {maxRequests: 1}"), ir.HTTP1, busy)
+	s.serve("limited", says(t, ir.HTTP1, noRetry, "MeshCircuitBreaker: connectionLimits: {maxRequests: 1}"),
+		ir.HTTP1, busy)
 	spoken := newSpoken(t, s)
 	s.start(envoy)
 
@@ -193,8 +221,8 @@ func TestResilience(t *testing.T) {
 	})
 }
 
-// spoken are two instances of a service of bytes: they answer "ping" with "pong", but a sick one does not, and anything
-// else with their names.
+// spoken are two instances of a service of bytes: they answer "ping" with "pong", but a sick one
+// does not, and anything else with their names.
 type spoken struct{ sick atomic.Bool }
 
 func newSpoken(t *testing.T, s *site) *spoken {
@@ -235,12 +263,23 @@ func newSpoken(t *testing.T, s *site) *spoken {
 				}()
 			}
 		}()
-		e.Endpoints = append(e.Endpoints, ir.Endpoint{Address: "127.0.0.1", Port: uint32(l.Addr().(*net.TCPAddr).Port), Weight: 1, Zone: "east"})
+		e.Endpoints = append(e.Endpoints, ir.Endpoint{
+			Address: "127.0.0.1",
+			Port:    uint32(l.Addr().(*net.TCPAddr).Port),
+			Weight:  1,
+			Zone:    "east",
+		})
 	}
 	// Base64 of "ping" and "pong" (12.16).
-	conf := says(t, ir.TCP, noBreaker, "MeshHealthCheck: interval: 100ms, timeout: 300ms, unhealthyThreshold: 1, tcp: {send: cGluZw==, receive: [cG9uZw==]}")
+	conf := says(t, ir.TCP, noBreaker,
+		"MeshHealthCheck: interval: 100ms, timeout: 300ms, unhealthyThreshold: 1, tcp: {send: cGluZw==, "+
+			"receive: [cG9uZw==]}")
 	s.add(ir.Cluster{Name: "spoken", Upstream: ir.TCP, Port: ir.TCP, ClusterPolicy: conf.Cluster}, e)
-	s.listen("spoken", ir.Chain{TCP: &ir.TCPProxy{StatPrefix: "spoken", Cluster: "spoken", ConnectAttempts: conf.Listener.ConnectAttempts}})
+	s.listen("spoken", ir.Chain{TCP: &ir.TCPProxy{
+		StatPrefix:      "spoken",
+		Cluster:         "spoken",
+		ConnectAttempts: conf.Listener.ConnectAttempts,
+	}})
 	return out
 }
 

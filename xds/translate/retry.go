@@ -20,10 +20,18 @@ func retryPolicy(s ir.Shared[ir.Retry]) (*routev3.RetryPolicy, error) {
 	if !ok {
 		return nil, nil
 	}
-	out := &routev3.RetryPolicy{RetryOn: strings.Join(r.On, ","), NumRetries: u32(r.Count), RetriableStatusCodes: slices.Clone(r.Codes),
-		RetriableRequestHeaders: headerMatchers(r.Requests), RetriableHeaders: headerMatchers(r.Answers),
+	out := &routev3.RetryPolicy{
+		RetryOn:                       strings.Join(r.On, ","),
+		NumRetries:                    u32(r.Count),
+		RetriableStatusCodes:          slices.Clone(r.Codes),
+		RetriableRequestHeaders:       headerMatchers(r.Requests),
+		RetriableHeaders:              headerMatchers(r.Answers),
 		HostSelectionRetryMaxAttempts: r.Selections,
-		RetryBackOff:                  &routev3.RetryPolicy_RetryBackOff{BaseInterval: durationpb.New(r.Base), MaxInterval: durationpb.New(r.Max)}}
+		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
+			BaseInterval: durationpb.New(r.Base),
+			MaxInterval:  durationpb.New(r.Max),
+		},
+	}
 	if r.PerTry > 0 {
 		out.PerTryTimeout = durationpb.New(r.PerTry)
 	}
@@ -34,7 +42,11 @@ func retryPolicy(s ir.Shared[ir.Retry]) (*routev3.RetryPolicy, error) {
 			if h.Unix {
 				format = routev3.RetryPolicy_UNIX_TIMESTAMP
 			}
-			out.RateLimitedRetryBackOff.ResetHeaders = append(out.RateLimitedRetryBackOff.ResetHeaders, &routev3.RetryPolicy_ResetHeader{Name: h.Name, Format: format})
+			out.RateLimitedRetryBackOff.ResetHeaders = append(out.RateLimitedRetryBackOff.ResetHeaders,
+				&routev3.RetryPolicy_ResetHeader{
+					Name:   h.Name,
+					Format: format,
+				})
 		}
 		if r.MaxReset > 0 {
 			out.RateLimitedRetryBackOff.MaxInterval = durationpb.New(r.MaxReset)
@@ -42,8 +54,10 @@ func retryPolicy(s ir.Shared[ir.Retry]) (*routev3.RetryPolicy, error) {
 	}
 	predicate := func(name string, m proto.Message) error {
 		a, err := pack(m)
-		out.RetryHostPredicate = append(out.RetryHostPredicate, &routev3.RetryPolicy_RetryHostPredicate{Name: "envoy.retry_host_predicates." + name,
-			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: a}})
+		out.RetryHostPredicate = append(out.RetryHostPredicate, &routev3.RetryPolicy_RetryHostPredicate{
+			Name:       "envoy.retry_host_predicates." + name,
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: a},
+		})
 		return err
 	}
 	if r.OtherHosts {
@@ -52,7 +66,8 @@ func retryPolicy(s ir.Shared[ir.Retry]) (*routev3.RetryPolicy, error) {
 		}
 	}
 	for _, tags := range r.OmitTags {
-		if err := predicate("omit_host_metadata", &metadatav3.OmitHostMetadataConfig{MetadataMatch: tagMetadata(tags)}); err != nil {
+		if err := predicate("omit_host_metadata",
+			&metadatav3.OmitHostMetadataConfig{MetadataMatch: tagMetadata(tags)}); err != nil {
 			return nil, err
 		}
 	}
@@ -61,8 +76,10 @@ func retryPolicy(s ir.Shared[ir.Retry]) (*routev3.RetryPolicy, error) {
 		if err != nil {
 			return nil, err
 		}
-		out.RetryPriority = &routev3.RetryPolicy_RetryPriority{Name: "envoy.retry_priorities.previous_priorities",
-			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: a}}
+		out.RetryPriority = &routev3.RetryPolicy_RetryPriority{
+			Name:       "envoy.retry_priorities.previous_priorities",
+			ConfigType: &routev3.RetryPolicy_RetryPriority_TypedConfig{TypedConfig: a},
+		}
 	}
 	return out, nil
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// missingBackend is the name of a cluster that never exists: its share of a route answers 500, its connections are closed.
+// missingBackend is the name of a cluster that never exists: its share of a route answers 500, its
+// connections are closed.
 const missingBackend = "missing_backend"
 
 // RouteConfig is the route configuration.
@@ -45,9 +46,14 @@ func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 }
 
 func route(r ir.Route) (*routev3.Route, error) {
-	out := &routev3.Route{Name: r.Name, Match: routeMatch(r.Match),
-		RequestHeadersToAdd: headers(r.RequestHeaders), RequestHeadersToRemove: r.RequestHeaders.Remove,
-		ResponseHeadersToAdd: headers(r.ResponseHeaders), ResponseHeadersToRemove: r.ResponseHeaders.Remove}
+	out := &routev3.Route{
+		Name:                    r.Name,
+		Match:                   routeMatch(r.Match),
+		RequestHeadersToAdd:     headers(r.RequestHeaders),
+		RequestHeadersToRemove:  r.RequestHeaders.Remove,
+		ResponseHeadersToAdd:    headers(r.ResponseHeaders),
+		ResponseHeadersToRemove: r.ResponseHeaders.Remove,
+	}
 	if l, ok := r.Limit.Get(); ok {
 		var err error
 		if out.TypedPerFilterConfig, err = perRoute(&l); err != nil {
@@ -58,7 +64,8 @@ func route(r ir.Route) (*routev3.Route, error) {
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
 	case len(r.Backends) == 0:
-		out.Action = &routev3.Route_DirectResponse{DirectResponse: &routev3.DirectResponseAction{Status: r.Status}}
+		out.Action = &routev3.Route_DirectResponse{
+			DirectResponse: &routev3.DirectResponseAction{Status: r.Status}}
 	default:
 		a, err := action(r)
 		if err != nil {
@@ -70,15 +77,22 @@ func route(r ir.Route) (*routev3.Route, error) {
 }
 
 func redirect(r ir.Route) *routev3.RedirectAction {
-	codes := map[uint32]routev3.RedirectAction_RedirectResponseCode{301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND,
-		303: routev3.RedirectAction_SEE_OTHER, 307: routev3.RedirectAction_TEMPORARY_REDIRECT, 308: routev3.RedirectAction_PERMANENT_REDIRECT}
-	out := &routev3.RedirectAction{HostRedirect: r.Redirect.Host, PortRedirect: r.Redirect.Port, ResponseCode: codes[r.Redirect.Status]}
+	codes := map[uint32]routev3.RedirectAction_RedirectResponseCode{
+		301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND,
+		303: routev3.RedirectAction_SEE_OTHER, 307: routev3.RedirectAction_TEMPORARY_REDIRECT,
+		308: routev3.RedirectAction_PERMANENT_REDIRECT}
+	out := &routev3.RedirectAction{
+		HostRedirect: r.Redirect.Host,
+		PortRedirect: r.Redirect.Port,
+		ResponseCode: codes[r.Redirect.Status],
+	}
 	if r.Redirect.Scheme != "" {
 		out.SchemeRewriteSpecifier = &routev3.RedirectAction_SchemeRedirect{SchemeRedirect: r.Redirect.Scheme}
 	}
 	switch {
 	case r.ReplacePath != nil:
-		out.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{RegexRewrite: wholePath(*r.ReplacePath)}
+		out.PathRewriteSpecifier = &routev3.RedirectAction_RegexRewrite{
+			RegexRewrite: wholePath(*r.ReplacePath)}
 	case r.ReplacePrefix != nil:
 		out.PathRewriteSpecifier = &routev3.RedirectAction_PrefixRewrite{PrefixRewrite: *r.ReplacePrefix}
 	}
@@ -90,7 +104,10 @@ func wholePath(to string) *matcherv3.RegexMatchAndSubstitute {
 }
 
 func action(r ir.Route) (*routev3.RouteAction, error) {
-	a := &routev3.RouteAction{Timeout: durationpb.New(r.Timeouts.Request), IdleTimeout: durationpb.New(r.Timeouts.StreamIdle)}
+	a := &routev3.RouteAction{
+		Timeout:     durationpb.New(r.Timeouts.Request),
+		IdleTimeout: durationpb.New(r.Timeouts.StreamIdle),
+	}
 	missing := false
 	cluster := func(b ir.Backend) string {
 		if b.Cluster == "" {
@@ -108,7 +125,10 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 			sum += uint64(b.Weight)
 		}
 		for _, b := range r.Backends {
-			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{Name: cluster(b), Weight: u32(scaledWeight(b.Weight, sum))})
+			w.Clusters = append(w.Clusters, &routev3.WeightedCluster_ClusterWeight{
+				Name:   cluster(b),
+				Weight: u32(scaledWeight(b.Weight, sum)),
+			})
 		}
 		a.ClusterSpecifier = &routev3.RouteAction_WeightedClusters{WeightedClusters: w}
 	}
@@ -177,7 +197,8 @@ func headerMatchers(list []ir.ValueMatch) []*routev3.HeaderMatcher {
 		hm := &routev3.HeaderMatcher{Name: h.Name}
 		switch h.Kind {
 		case ir.ValuePresent, ir.ValueAbsent:
-			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{PresentMatch: h.Kind == ir.ValuePresent}
+			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{
+				PresentMatch: h.Kind == ir.ValuePresent}
 		default:
 			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: value(h)}
 		}
@@ -189,19 +210,24 @@ func headerMatchers(list []ir.ValueMatch) []*routev3.HeaderMatcher {
 func value(v ir.ValueMatch) *matcherv3.StringMatcher {
 	switch v.Kind {
 	case ir.ValueRegex:
-		return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(v.Value)}}
+		return &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(v.Value)}}
 	case ir.ValuePrefix:
 		return prefix(v.Value)
 	}
 	return exact(v.Value)
 }
 
-// headers are values as they are: a percent sign would begin a command of Envoy's, and an unknown one has it refuse all.
+// headers are values as they are: a percent sign would begin a command of Envoy's, and an unknown
+// one has it refuse all.
 func headers(e ir.HeaderEdit) []*corev3.HeaderValueOption {
 	var out []*corev3.HeaderValueOption
 	add := func(list []ir.Header, action corev3.HeaderValueOption_HeaderAppendAction) {
 		for _, h := range list {
-			out = append(out, &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")}, AppendAction: action})
+			out = append(out, &corev3.HeaderValueOption{
+				Header:       &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")},
+				AppendAction: action,
+			})
 		}
 	}
 	add(e.Set, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)

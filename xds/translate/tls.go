@@ -35,11 +35,18 @@ func commonTLS(meshName string, sans []string, alpn ...string) *tlsv3.CommonTlsC
 		uri(prefix("spiffe://" + meshName + "/"))
 	}
 	return &tlsv3.CommonTlsContext{
-		AlpnProtocols:                  alpn,
-		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: ir.IdentitySecret(meshName), SdsConfig: ads()}},
+		AlpnProtocols: alpn,
+		TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{
+			Name:      ir.IdentitySecret(meshName),
+			SdsConfig: ads(),
+		}},
+
 		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext:         validation,
-			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: ir.CASecret(meshName), SdsConfig: ads()},
+			DefaultValidationContext: validation,
+			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{
+				Name:      ir.CASecret(meshName),
+				SdsConfig: ads(),
+			},
 		}},
 	}
 }
@@ -49,16 +56,26 @@ func upstreamTLS(t *ir.UpstreamTLS) (*corev3.TransportSocket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a}}, nil
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a},
+	}, nil
 }
 
 func downstreamTLS(meshName string) (*corev3.TransportSocket, error) {
-	// gRPC's C core takes no server that does not answer its ALPN. Sidecars offer "kuma" and go on without an answer.
-	a, err := pack(&tlsv3.DownstreamTlsContext{CommonTlsContext: commonTLS(meshName, nil, "h2"), RequireClientCertificate: wrapperspb.Bool(true)})
+	// gRPC's C core takes no server that does not answer its ALPN. Sidecars offer "kuma" and go on
+	// without an answer.
+	a, err := pack(&tlsv3.DownstreamTlsContext{
+		CommonTlsContext:         commonTLS(meshName, nil, "h2"),
+		RequireClientCertificate: wrapperspb.Bool(true),
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &corev3.TransportSocket{Name: "envoy.transport_sockets.tls", ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a}}, nil
+	return &corev3.TransportSocket{
+		Name:       "envoy.transport_sockets.tls",
+		ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: a},
+	}, nil
 }
 
 // Secret is the SDS secret.
@@ -67,7 +84,17 @@ func Secret(s ir.Secret) *tlsv3.Secret {
 		return &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: b}}
 	}
 	if len(s.Trust) > 0 {
-		return &tlsv3.Secret{Name: s.Name, Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(s.Trust)}}}
+		return &tlsv3.Secret{
+			Name: s.Name,
+
+			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(s.Trust)}},
+		}
 	}
-	return &tlsv3.Secret{Name: s.Name, Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{CertificateChain: inline(s.Chain), PrivateKey: inline(s.Key)}}}
+	return &tlsv3.Secret{
+		Name: s.Name,
+		Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: &tlsv3.TlsCertificate{
+			CertificateChain: inline(s.Chain),
+			PrivateKey:       inline(s.Key),
+		}},
+	}
 }

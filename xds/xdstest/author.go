@@ -16,12 +16,13 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Author writes random policies of any kind: it walks descriptors, takes values from pools that hold what is hard as
-// well as what is usual, and keeps each step that mesh.Validate accepts. A new kind or field needs nothing here; a value
-// that only a new field takes goes into a pool.
+// Author writes random policies of any kind: it walks descriptors, takes values from pools that
+// hold what is hard as well as what is usual, and keeps each step that mesh.Validate accepts. A new
+// kind or field needs nothing here; a value that only a new field takes goes into a pool.
 //
-// The policies speak of the mesh "default" with services http, http2, grpc and tcp, a service of all zones multi, a
-// MeshHTTPRoute route and a Dataplane p (label app: p): a world for them has these.
+// The policies speak of the mesh "default" with services http, http2, grpc and tcp, a service of
+// all zones multi, a MeshHTTPRoute route and a Dataplane p (label app: p): a world for them has
+// these.
 type Author struct {
 	*rand.Rand
 	// fields are those that an accepted policy had, by full name.
@@ -37,28 +38,127 @@ func pick[T any](a *Author, list []T) T { return list[a.IntN(len(list))] }
 
 // Values that a field can have, whatever the field. What it must not have is refused, and another is taken.
 var (
-	someTexts = []string{"", "a", "x-a", "x-b", "http", "/", "/v1", "/v1/", "//", "/v 1", "/v1?x=y", "/v1#f", ".*", "^/(a|b)[0-9]{2,}$", "(", "[[:alpha:]]+", `\d+\.`,
-		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example", "*", "10.0.0.1", "::1",
+	someTexts = []string{"", "a", "x-a", "x-b", "http", "/", "/v1", "/v1/", "//", "/v 1", "/v1?x=y", "/v1#f",
+		".*", "^/(a|b)[0-9]{2,}$", "(", "[[:alpha:]]+", `\d+\.`,
+		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example", "*", "10.0.0.1",
+		"::1",
 		"spiffe://default/a", "spiffe://default/a/b", "spiffe://default", "spiffe://default/a.b+c",
-		"50 kbps", "1Mbps", "999999999Gbps", "5xx", "503", "GatewayError", "Reset", "HttpMethodGet", "Retriable4xx", "RefusedStream", "ConnectFailure",
-		"Canceled", "Internal", "Unavailable", "cGluZw==", "AAECAwQ=", "west", "east", "zone", "kuma.io/zone", "version", "team",
-		"host", ":path", ":method", ":authority", "content-length", "connection", "te", "transfer-encoding", "upgrade", "Host", "x-kuma-tags", "x-envoy-retry-on",
+		"50 kbps", "1Mbps", "999999999Gbps", "5xx", "503", "GatewayError", "Reset", "HttpMethodGet",
+		"Retriable4xx", "RefusedStream", "ConnectFailure",
+		"Canceled", "Internal", "Unavailable", "cGluZw==", "AAECAwQ=", "west", "east", "zone", "kuma.io/zone",
+		"version", "team",
+		"host", ":path", ":method", ":authority", "content-length", "connection", "te", "transfer-encoding",
+		"upgrade", "Host", "x-kuma-tags", "x-envoy-retry-on",
 		"x-" + strings.Repeat("a", 250), strings.Repeat("v", 3000)}
-	someNumbers = []uint64{0, 1, 2, 3, 5, 10, 50, 99, 100, 101, 199, 200, 204, 300, 301, 400, 418, 423, 429, 500, 503, 599, 600, 1000, 1021, 1024, 5000011, 8080,
+	someNumbers = []uint64{0, 1, 2, 3, 5, 10, 50, 99, 100, 101, 199, 200, 204, 300, 301, 400, 418, 423, 429,
+		500, 503, 599, 600, 1000, 1021, 1024, 5000011, 8080,
 		8388608, 8388609, 65535, 65536, 1<<31 - 1, 1 << 31, 1<<32 - 1}
-	someDurations = []time.Duration{-time.Second, 0, 1, time.Microsecond, time.Millisecond, 10 * time.Millisecond, 51 * time.Millisecond, 100 * time.Millisecond, time.Second,
-		1500 * time.Millisecond, 15 * time.Second, time.Minute, time.Hour, 1000 * time.Hour, 87600 * time.Hour, 1<<63 - 1}
+	someDurations = []time.Duration{-time.Second, 0, 1, time.Microsecond, time.Millisecond,
+		10 * time.Millisecond, 51 * time.Millisecond, 100 * time.Millisecond, time.Second,
+		1500 * time.Millisecond, 15 * time.Second, time.Minute, time.Hour, 1000 * time.Hour,
+		87600 * time.Hour, 1<<63 - 1}
 	somePercents = []string{"0", "0.0001", "0.00001", "1.9", "12.5", "50", "99.9999", "100", "101", "1e1"}
-	someTargets  = []*meshv1.TargetRef{{Kind: "Mesh"}, {Kind: "Mesh", ProxyTypes: []string{"Sidecar"}}, {Kind: "Dataplane"}, {Kind: "Dataplane", Labels: map[string]string{"app": "p"}},
-		{Kind: "Dataplane", Name: "p"}, {Kind: "Dataplane", SectionName: "http"}, {Kind: "Dataplane", Name: "p", SectionName: "grpc"}, {Kind: "MeshService", Name: "http"},
-		{Kind: "MeshService", Name: "grpc", SectionName: "main"}, {Kind: "MeshService", Name: "tcp"}, {Kind: "MeshService", Name: "http2"}, {Kind: "MeshService", Name: "http", SectionName: "main"},
-		{Kind: "MeshService", Labels: map[string]string{mesh.LabelDisplayName: "http"}}, {Kind: "MeshMultiZoneService", Name: "multi"}, {Kind: "MeshHTTPRoute", Name: "route"},
-		{Kind: "MeshExternalService", Name: "ext"}, {Kind: "MeshSubset", Tags: map[string]string{"version": "v1"}}, {Kind: "MeshSubset", ProxyTypes: []string{"Sidecar"}},
-		{Kind: "MeshServiceSubset", Name: "http", Tags: map[string]string{"version": "v1"}}, {Kind: "MeshGateway", Name: "gw"}}
-	someBackends = []*meshv1.BackendRef{{Kind: "MeshService", Name: "http", Port: proto.Uint32(8080)}, {Kind: "MeshService", Name: "tcp", Port: proto.Uint32(8080)},
-		{Kind: "MeshService", Name: "grpc", SectionName: "main"}, {Kind: "MeshService", Name: "http"}, {Kind: "MeshService", Name: "missing", Port: proto.Uint32(1)},
-		{Kind: "MeshService", Labels: map[string]string{"none": "here"}}, {Kind: "MeshMultiZoneService", Name: "multi", Port: proto.Uint32(8080)},
-		{Kind: "MeshExternalService", Name: "ext"}, {Kind: "MeshServiceSubset", Name: "http", Tags: map[string]string{"version": "v1"}}}
+	someTargets  = []*meshv1.TargetRef{{Kind: "Mesh"}, {
+		Kind:       "Mesh",
+		ProxyTypes: []string{"Sidecar"},
+	}, {Kind: "Dataplane"}, {
+		Kind:   "Dataplane",
+		Labels: map[string]string{"app": "p"},
+	},
+		{
+			Kind: "Dataplane",
+			Name: "p",
+		}, {
+			Kind:        "Dataplane",
+			SectionName: "http",
+		}, {
+			Kind:        "Dataplane",
+			Name:        "p",
+			SectionName: "grpc",
+		}, {
+			Kind: "MeshService",
+			Name: "http",
+		},
+		{
+			Kind:        "MeshService",
+			Name:        "grpc",
+			SectionName: "main",
+		}, {
+			Kind: "MeshService",
+			Name: "tcp",
+		}, {
+			Kind: "MeshService",
+			Name: "http2",
+		}, {
+			Kind:        "MeshService",
+			Name:        "http",
+			SectionName: "main",
+		},
+		{
+			Kind:   "MeshService",
+			Labels: map[string]string{mesh.LabelDisplayName: "http"},
+		}, {
+			Kind: "MeshMultiZoneService",
+			Name: "multi",
+		}, {
+			Kind: "MeshHTTPRoute",
+			Name: "route",
+		},
+		{
+			Kind: "MeshExternalService",
+			Name: "ext",
+		}, {
+			Kind: "MeshSubset",
+			Tags: map[string]string{"version": "v1"},
+		}, {
+			Kind:       "MeshSubset",
+			ProxyTypes: []string{"Sidecar"},
+		},
+		{
+			Kind: "MeshServiceSubset",
+			Name: "http",
+			Tags: map[string]string{"version": "v1"},
+		}, {
+			Kind: "MeshGateway",
+			Name: "gw",
+		}}
+	someBackends = []*meshv1.BackendRef{{
+		Kind: "MeshService",
+		Name: "http",
+		Port: proto.Uint32(8080),
+	}, {
+		Kind: "MeshService",
+		Name: "tcp",
+		Port: proto.Uint32(8080),
+	},
+		{
+			Kind:        "MeshService",
+			Name:        "grpc",
+			SectionName: "main",
+		}, {
+			Kind: "MeshService",
+			Name: "http",
+		}, {
+			Kind: "MeshService",
+			Name: "missing",
+			Port: proto.Uint32(1),
+		},
+		{
+			Kind:   "MeshService",
+			Labels: map[string]string{"none": "here"},
+		}, {
+			Kind: "MeshMultiZoneService",
+			Name: "multi",
+			Port: proto.Uint32(8080),
+		},
+		{
+			Kind: "MeshExternalService",
+			Name: "ext",
+		}, {
+			Kind: "MeshServiceSubset",
+			Name: "http",
+			Tags: map[string]string{"version": "v1"},
+		}}
 )
 
 // Policy is a valid policy of the kind, of no zone, in mesh "default".
@@ -107,7 +207,8 @@ func (a *Author) Policy(info *mesh.KindInfo, name string) *mesh.Resource {
 // whole says that a message is made as a whole.
 func whole(d protoreflect.MessageDescriptor) bool {
 	switch d.FullName() {
-	case "google.protobuf.Duration", "meridian.mesh.v1alpha1.IntOrString", "meridian.mesh.v1alpha1.TargetRef", "meridian.mesh.v1alpha1.BackendRef":
+	case "google.protobuf.Duration", "meridian.mesh.v1alpha1.IntOrString", "meridian.mesh.v1alpha1.TargetRef",
+		"meridian.mesh.v1alpha1.BackendRef":
 		return true
 	}
 	return false
@@ -142,7 +243,8 @@ func (a *Author) fill(m protoreflect.Message, depth int) {
 	fields := m.Descriptor().Fields()
 	for i := range fields.Len() {
 		fd := fields.Get(i)
-		if r := rulesOf(fd); r.GetRequired() || r.GetRepeated().GetMinItems() > 0 || len(r.GetString().GetIn()) > 0 || r.GetString().GetMinLen() > 0 || a.IntN(2+depth) == 0 {
+		if r := rulesOf(fd); r.GetRequired() || r.GetRepeated().GetMinItems() > 0 ||
+			len(r.GetString().GetIn()) > 0 || r.GetString().GetMinLen() > 0 || a.IntN(2+depth) == 0 {
 			a.set(m, fd, depth+1)
 		}
 	}
@@ -211,7 +313,8 @@ func (a *Author) scalar(fd protoreflect.FieldDescriptor, rules *schema.FieldRule
 			return protoreflect.ValueOfString(pick(a, in))
 		}
 		if fd.Name() == "event_log_path" {
-			return protoreflect.ValueOfString("/dev/null") // Envoy opens it: what is there is for who writes the policy to know
+			return protoreflect.ValueOfString(
+				"/dev/null") // Envoy opens it: what is there is for who writes the policy to know
 		}
 		return protoreflect.ValueOfString(pick(a, someTexts))
 	case protoreflect.BytesKind:
@@ -237,14 +340,16 @@ func (a *Author) scalar(fd protoreflect.FieldDescriptor, rules *schema.FieldRule
 func (a *Author) Unreached(kinds []*mesh.KindInfo) []string {
 	var out []string
 	for _, k := range kinds {
-		out = append(out, unreached(k.NewSpec().ProtoReflect().Descriptor(), a.fields, map[protoreflect.FullName]bool{})...)
+		out = append(out, unreached(k.NewSpec().ProtoReflect().Descriptor(), a.fields,
+			map[protoreflect.FullName]bool{})...)
 	}
 	slices.Sort(out)
 	return out
 }
 
-// Aimed are policies of the kind, of one name, that together have every form of reference that the kind takes, at the top and
-// in "to" and "from": one for each. tried counts the forms that were tried, by how they read, and how many were taken.
+// Aimed are policies of the kind, of one name, that together have every form of reference that the
+// kind takes, at the top and in "to" and "from": one for each. tried counts the forms that were
+// tried, by how they read, and how many were taken.
 func (a *Author) Aimed(info *mesh.KindInfo, name string, tried map[string]int) []*mesh.Resource {
 	var bases []*mesh.Resource
 	for range 8 {
@@ -282,7 +387,8 @@ func (a *Author) Aimed(info *mesh.KindInfo, name string, tried map[string]int) [
 }
 
 // unreached are the fields below a message that no policy had.
-func unreached(d protoreflect.MessageDescriptor, had map[protoreflect.FullName]bool, seen map[protoreflect.FullName]bool) []string {
+func unreached(d protoreflect.MessageDescriptor, had map[protoreflect.FullName]bool,
+	seen map[protoreflect.FullName]bool) []string {
 	if seen[d.FullName()] || whole(d) {
 		return nil
 	}

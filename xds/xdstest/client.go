@@ -76,17 +76,18 @@ type State struct {
 	Warming map[string]bool
 	// Broken says what would have broken traffic.
 	Broken []string
-	// Log are the last responses in order of arrival: "cluster+a+b-c" brings a and b and takes c; refused ones end with "!".
+	// Log are the last responses in order of arrival: "cluster+a+b-c" brings a and b and takes c;
+	// refused ones end with "!".
 	Log []string
 	// Connected counts streams that were opened.
 	Connected int
 
 	refs map[string]map[string]*refs
-	// turned is, for the response at hand, by type and name: 1 if the name came to be wanted, -1 if it ceased to be, 0 if
-	// it did both.
+	// turned is, for the response at hand, by type and name: 1 if the name came to be wanted, -1 if
+	// it ceased to be, 0 if it did both.
 	turned map[string]map[string]int
-	// odd counts clusters that were ever held whose endpoints have another name than they: while there are none, warming
-	// is looked up instead of searched.
+	// odd counts clusters that were ever held whose endpoints have another name than they: while
+	// there are none, warming is looked up instead of searched.
 	odd int
 }
 
@@ -104,24 +105,36 @@ func New(c Config) *Client {
 	if c.References == nil {
 		c.References = &References{}
 	}
-	s := State{Resources: map[string]map[string]Resource{}, Wanted: map[string]map[string]int{}, Absent: map[string]map[string]bool{},
-		Warming: map[string]bool{}, refs: map[string]map[string]*refs{}, turned: map[string]map[string]int{}}
+	s := State{
+		Resources: map[string]map[string]Resource{},
+		Wanted:    map[string]map[string]int{},
+		Absent:    map[string]map[string]bool{},
+		Warming:   map[string]bool{},
+		refs:      map[string]map[string]*refs{},
+		turned:    map[string]map[string]int{},
+	}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
 		s.Resources[t], s.Wanted[t] = map[string]Resource{}, map[string]int{}
 		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*refs{}, map[string]int{}
 	}
-	return &Client{config: c, state: s, changed: make(chan struct{}), counts: map[string]Counter{}}
+	return &Client{
+		config:  c,
+		state:   s,
+		changed: make(chan struct{}),
+		counts:  map[string]Counter{},
+	}
 }
 
-// Run keeps one stream until it ends, and returns why; nil if ctx ended it. Called again, it reconnects with the versions
-// that the client holds.
+// Run keeps one stream until it ends, and returns why; nil if ctx ended it. Called again, it
+// reconnects with the versions that the client holds.
 func (c *Client) Run(ctx context.Context) error {
 	creds := insecure.NewCredentials()
 	if c.config.TLS != nil {
 		creds = credentials.NewTLS(c.config.TLS)
 	}
 	conn, err := grpc.NewClient("passthrough:///"+c.config.Address, grpc.WithTransportCredentials(creds),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(c.config.MaxMessage)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()),
+			grpc.MaxCallRecvMsgSize(c.config.MaxMessage)),
 		grpc.WithReadBufferSize(4<<10), grpc.WithNoProxy())
 	if err != nil {
 		return err
@@ -134,7 +147,8 @@ func (c *Client) Run(ctx context.Context) error {
 		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", c.config.Token)
 	}
 	desc := &grpc.StreamDesc{StreamName: "DeltaAggregatedResources", ServerStreams: true, ClientStreams: true}
-	stream, err := conn.NewStream(ctx, desc, "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources")
+	stream, err := conn.NewStream(ctx, desc,
+		"/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources")
 	if err == nil {
 		err = c.talk(ctx, stream)
 	}
@@ -212,12 +226,17 @@ func (c *Client) hello() []*discoveryv3.DeltaDiscoveryRequest {
 			req.InitialResourceVersions[name] = r.Version
 		}
 		if t != Cluster && t != Listener {
-			if req.ResourceNamesSubscribe = slices.Sorted(maps.Keys(c.state.Wanted[t])); len(req.ResourceNamesSubscribe) == 0 {
+			if req.ResourceNamesSubscribe = slices.Sorted(maps.Keys(c.state.Wanted[t])); len(
+				req.ResourceNamesSubscribe) == 0 {
 				continue
 			}
 		}
 		if len(out) == 0 {
-			req.Node = &corev3.Node{Id: c.config.NodeID, UserAgentName: "xdstest", Metadata: &structpb.Struct{Fields: map[string]*structpb.Value{}}}
+			req.Node = &corev3.Node{
+				Id:            c.config.NodeID,
+				UserAgentName: "xdstest",
+				Metadata:      &structpb.Struct{Fields: map[string]*structpb.Value{}},
+			}
 			for k, v := range c.config.Metadata {
 				req.Node.Metadata.Fields[k] = structpb.NewStringValue(v)
 			}
@@ -390,9 +409,11 @@ func (c *Client) apply(r Response, v Verdict) error {
 		for _, cluster := range found.clusters {
 			switch _, ok := s.Resources[Cluster][cluster]; {
 			case !ok:
-				s.Broken = append(s.Broken, fmt.Sprintf("%s sends to cluster %s, which is not there", res.Name, cluster))
+				s.Broken = append(s.Broken,
+					fmt.Sprintf("%s sends to cluster %s, which is not there", res.Name, cluster))
 			case s.Warming[cluster]:
-				s.Broken = append(s.Broken, fmt.Sprintf("%s sends to cluster %s, which still warms", res.Name, cluster))
+				s.Broken = append(s.Broken,
+					fmt.Sprintf("%s sends to cluster %s, which still warms", res.Name, cluster))
 			}
 		}
 	}
@@ -416,7 +437,8 @@ func (c *Client) apply(r Response, v Verdict) error {
 			for _, t := range []string{Listener, Route} {
 				for from, refs := range s.refs[t] {
 					if slices.Contains(refs.clusters, name) {
-						s.Broken = append(s.Broken, fmt.Sprintf("%s still sends to cluster %s, which was removed", from, name))
+						s.Broken = append(s.Broken,
+							fmt.Sprintf("%s still sends to cluster %s, which was removed", from, name))
 					}
 				}
 			}
@@ -472,7 +494,13 @@ func (s *State) refer(t, name string, now *refs) {
 	}
 }
 
-var short = map[string]string{Cluster: "cluster", Endpoint: "endpoint", Listener: "listener", Route: "route", Secret: "secret"}
+var short = map[string]string{
+	Cluster:  "cluster",
+	Endpoint: "endpoint",
+	Listener: "listener",
+	Route:    "route",
+	Secret:   "secret",
+}
 
 // logLength bounds State.Log; the oldest go first.
 const logLength = 256

@@ -31,7 +31,8 @@ type refs struct {
 	clusters []string
 }
 
-// References remembers what resources refer to, so that many clients parse each content once. The zero value is ready.
+// References remembers what resources refer to, so that many clients parse each content once. The
+// zero value is ready.
 type References struct {
 	mu    sync.Mutex
 	known map[[3]string]*refs
@@ -99,7 +100,10 @@ func (r *refs) walk(m protoreflect.Message) {
 		switch {
 		case f.IsMap():
 			if f.MapValue().Message() != nil {
-				v.Map().Range(func(_ protoreflect.MapKey, e protoreflect.Value) bool { r.walk(e.Message()); return true })
+				v.Map().Range(func(_ protoreflect.MapKey, e protoreflect.Value) bool {
+					r.walk(e.Message())
+					return true
+				})
 			}
 		case f.Message() == nil:
 		case f.IsList():

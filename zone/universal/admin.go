@@ -20,8 +20,8 @@ var (
 	ErrCannotAnswer = errors.New("the launcher cannot answer")
 )
 
-// Admin asks a proxy's launcher what its Envoy's admin interface says: "config_dump", "clusters", "stats" (filter is a regular
-// expression on names), "listeners" or "server_info", as JSON.
+// Admin asks a proxy's launcher what its Envoy's admin interface says: "config_dump", "clusters",
+// "stats" (filter is a regular expression on names), "listeners" or "server_info", as JSON.
 func (r *Registry) Admin(ctx context.Context, proxy mesh.Key, what, filter string) ([]byte, error) {
 	r.mu.Lock()
 	var s *session
@@ -54,7 +54,11 @@ func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) 
 		delete(s.asked, id)
 		s.mu.Unlock()
 	}()
-	if err := s.stream.send(&dataplanev1.SessionResponse{AdminQuestion: &dataplanev1.AdminQuestion{Id: id, What: what, Filter: filter}}); err != nil {
+	if err := s.stream.send(&dataplanev1.SessionResponse{AdminQuestion: &dataplanev1.AdminQuestion{
+		Id:     id,
+		What:   what,
+		Filter: filter,
+	}}); err != nil {
 		return nil, ErrNoLauncher
 	}
 	select {
@@ -80,7 +84,8 @@ func (s *session) take(part *dataplanev1.AdminAnswer) {
 		a.body, a.err, last = nil, fmt.Errorf("%w: %s", ErrCannotAnswer, part.GetError()), true
 	case len(a.body) > maxAdminAnswer:
 		// The launcher goes on, and the rest is for nobody.
-		a.body, a.err, last = nil, fmt.Errorf("%w: it is longer than %d bytes", ErrCannotAnswer, maxAdminAnswer), true
+		a.body, a.err, last = nil,
+			fmt.Errorf("%w: it is longer than %d bytes", ErrCannotAnswer, maxAdminAnswer), true
 	}
 	if last {
 		delete(s.asked, part.GetId())

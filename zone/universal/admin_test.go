@@ -39,11 +39,16 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("without a proxy: %v", err)
 		}
 		l := &launcher{sent: make(chan *dataplanev1.SessionResponse, 10)}
-		mine := &session{stream: &stream{DataplaneService_SessionServer: l}, version: "0.1", asked: map[uint64]*ask{}}
+		mine := &session{
+			stream:  &stream{DataplaneService_SessionServer: l},
+			version: "0.1",
+			asked:   map[uint64]*ask{},
+		}
 		w.reg.mu.Lock()
 		w.reg.proxies[key("a")].session = mine
 		w.reg.mu.Unlock()
-		if _, err := w.reg.Admin(ctx, key("a"), "clusters", ""); !errors.Is(err, ErrCannotAnswer) || !strings.Contains(err.Error(), "meridian-dp 0.1 is too old") {
+		if _, err := w.reg.Admin(ctx, key("a"), "clusters", ""); !errors.Is(err, ErrCannotAnswer) ||
+			!strings.Contains(err.Error(), "meridian-dp 0.1 is too old") {
 			t.Errorf("an old launcher: %v", err)
 		}
 		mine.answers = true
@@ -78,7 +83,8 @@ func TestAdmin(t *testing.T) {
 
 		q, got := ask(ctx, "stats")
 		mine.take(&dataplanev1.AdminAnswer{Id: q.GetId(), Error: "Envoy is not up", Last: true})
-		if r := <-got; !errors.Is(r.err, ErrCannotAnswer) || !strings.Contains(r.err.Error(), "Envoy is not up") {
+		if r := <-got; !errors.Is(r.err, ErrCannotAnswer) ||
+			!strings.Contains(r.err.Error(), "Envoy is not up") {
 			t.Errorf("an error: %v", r.err)
 		}
 

@@ -71,7 +71,8 @@ func (m *member) Leave(cause error) {
 	}
 }
 
-// enter makes m the proxy's stream. It takes over from the others unless all of them are shared. Registry.mu is held.
+// enter makes m the proxy's stream. It takes over from the others unless all of them are shared.
+// Registry.mu is held.
 func (p *proxy) enter(m *member) {
 	if p.member != nil && p.member.shared && m.shared {
 		if p.others == nil {
@@ -106,22 +107,29 @@ func (p *proxy) leave(m *member) bool {
 	return true
 }
 
-// Join implements delta.Admission. A newer stream of the same proxy replaces the older; those of a gRPC client stand side
-// by side.
+// Join implements delta.Admission. A newer stream of the same proxy replaces the older; those of a
+// gRPC client stand side by side.
 func (r *Registry) Join(ctx context.Context, j delta.Join) (delta.Member, error) {
 	m, err := r.join(ctx, j)
 	if err != nil {
 		r.joins.WithLabelValues(status.Code(err).String()).Inc()
-		r.log.Info("refused a proxy", zap.String("node", j.NodeID), zap.String("peer", j.Peer), zap.Error(err))
+		r.log.Info("refused a proxy", zap.String("node", j.NodeID), zap.String("peer", j.Peer),
+			zap.Error(err))
 		return nil, err
 	}
 	r.joins.WithLabelValues("admitted").Inc()
-	r.log.Info("admitted a proxy", zap.Stringer("proxy", m.proxy.key), zap.String("peer", j.Peer), zap.Uint64("revision", m.revision))
+	r.log.Info("admitted a proxy", zap.Stringer("proxy", m.proxy.key), zap.String("peer", j.Peer),
+		zap.Uint64("revision", m.revision))
 	return m, nil
 }
 
 func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
-	who, err := r.check(ctx, claim{NodeID: j.NodeID, ProxyType: j.ProxyType, Token: j.Token, Resource: j.Resource})
+	who, err := r.check(ctx, claim{
+		NodeID:    j.NodeID,
+		ProxyType: j.ProxyType,
+		Token:     j.Token,
+		Resource:  j.Resource,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -130,13 +138,20 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 	}
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
-	m := &member{registry: r, proxy: p, superseded: make(chan struct{}), shared: j.Client.Kind == delta.ClientGRPC}
+	m := &member{
+		registry:   r,
+		proxy:      p,
+		superseded: make(chan struct{}),
+		shared:     j.Client.Kind == delta.ClientGRPC,
+	}
 	if !p.joined || p.lost || p.draining {
-		// A proxy that starts: it is not to be called before it has its configuration. One that merely reconnects serves.
+		// A proxy that starts: it is not to be called before it has its configuration. One that
+		// merely reconnects serves.
 		p.connected, p.configured, p.confirm = time.Now(), false, false
 	}
 	p.enter(m)
-	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{}, false
+	p.absent, p.hold, p.leaseEnd, p.goodbye, p.lost = time.Time{}, time.Time{}, time.Time{}, time.Time{},
+		false
 	if p.session == nil {
 		// No launcher speaks for it: what a former one said does not hold any more.
 		p.draining, p.notReady = false, nil
@@ -208,7 +223,8 @@ func (r *Registry) check(ctx context.Context, c claim) (admitted, error) {
 	case typeEgress:
 		return admitted{}, status.Error(codes.InvalidArgument, "proxy type egress is not supported yet")
 	default:
-		return admitted{}, status.Errorf(codes.InvalidArgument, "unknown proxy type %q, want dataplane or ingress", c.ProxyType)
+		return admitted{}, status.Errorf(codes.InvalidArgument,
+			"unknown proxy type %q, want dataplane or ingress", c.ProxyType)
 	}
 	key, err := r.keyOf(kind, c.NodeID)
 	if err != nil {
@@ -230,8 +246,10 @@ func (r *Registry) check(ctx context.Context, c claim) (admitted, error) {
 		out.resource, err = r.cfg.Store.Get(ctx, key)
 		switch {
 		case errors.Is(err, store.ErrNotFound):
-			return admitted{}, status.Errorf(codes.NotFound, "there is no %s %q in this zone: send it as node metadata dataplane.resource, "+
-				"or create it first", kind, key.Name)
+			return admitted{},
+				status.Errorf(codes.NotFound,
+					"there is no %s %q in this zone: send it as node metadata dataplane.resource, "+
+						"or create it first", kind, key.Name)
 		case err != nil:
 			return admitted{}, storeStatus(err)
 		}
@@ -253,14 +271,16 @@ func (r *Registry) keyOf(kind mesh.Kind, nodeID string) (mesh.Key, error) {
 	meshName, name, ok := strings.Cut(nodeID, ".")
 	if kind == mesh.KindZoneIngress {
 		if ok && meshName != "" {
-			return key, status.Errorf(codes.InvalidArgument, "node id %q: a zone proxy has no mesh, want \".%s\"", nodeID, name)
+			return key, status.Errorf(codes.InvalidArgument,
+				"node id %q: a zone proxy has no mesh, want \".%s\"", nodeID, name)
 		}
 		if !ok {
 			name = nodeID
 		}
 	} else {
 		if !ok || meshName == "" {
-			return key, status.Errorf(codes.InvalidArgument, "node id %q: want \"<mesh>.<dataplane name>\"", nodeID)
+			return key, status.Errorf(codes.InvalidArgument, "node id %q: want \"<mesh>.<dataplane name>\"",
+				nodeID)
 		}
 		key.Mesh = meshName
 	}
@@ -284,9 +304,11 @@ func (r *Registry) mesh(ctx context.Context, name string) (*mesh.Resource, error
 	case !errors.Is(err, store.ErrNotFound):
 		return nil, storeStatus(err)
 	case !r.synced():
-		return nil, status.Errorf(codes.Unavailable, "mesh %q is not known yet: this zone has not heard from global, try again", name)
+		return nil, status.Errorf(codes.Unavailable,
+			"mesh %q is not known yet: this zone has not heard from global, try again", name)
 	}
-	return nil, status.Errorf(codes.NotFound, "there is no mesh %q: create it, or correct the dataplane's mesh", name)
+	return nil, status.Errorf(codes.NotFound,
+		"there is no mesh %q: create it, or correct the dataplane's mesh", name)
 }
 
 func (r *Registry) synced() bool { return r.cfg.Synced == nil || r.cfg.Synced() }
@@ -294,7 +316,8 @@ func (r *Registry) synced() bool { return r.cfg.Synced == nil || r.cfg.Synced() 
 // authenticate checks the token against the resource.
 func (r *Registry) authenticate(res *mesh.Resource, c claim) error {
 	if c.Token == "" {
-		return status.Error(codes.Unauthenticated, "no token: send it in the header authorization or as node metadata dataplane.token")
+		return status.Error(codes.Unauthenticated,
+			"no token: send it in the header authorization or as node metadata dataplane.token")
 	}
 	token := strings.TrimSpace(strings.TrimPrefix(c.Token, "Bearer "))
 	var err error
@@ -321,7 +344,8 @@ func (r *Registry) authenticate(res *mesh.Resource, c claim) error {
 		return status.Error(codes.PermissionDenied, te.Reason)
 	case tokens.UnknownKey:
 		if !r.synced() {
-			return status.Error(codes.Unavailable, "the token's key is not known yet: this zone has not heard from global, try again")
+			return status.Error(codes.Unavailable,
+				"the token's key is not known yet: this zone has not heard from global, try again")
 		}
 	}
 	return status.Error(codes.Unauthenticated, te.Reason)
@@ -333,7 +357,8 @@ func constrained(m *meshv1.Mesh, dp *mesh.Resource) error {
 	tags := tagsOf(mesh.Spec[*meshv1.Dataplane](dp))
 	for _, rule := range rules.GetRestrictions() {
 		if matches(rule.GetTags(), tags) {
-			return status.Errorf(codes.FailedPrecondition, "mesh %q keeps out dataplanes with the tags %v", dp.Key.Mesh, rule.GetTags())
+			return status.Errorf(codes.FailedPrecondition, "mesh %q keeps out dataplanes with the tags %v",
+				dp.Key.Mesh, rule.GetTags())
 		}
 	}
 	for _, rule := range rules.GetRequirements() {
@@ -342,8 +367,9 @@ func constrained(m *meshv1.Mesh, dp *mesh.Resource) error {
 		}
 	}
 	if len(rules.GetRequirements()) > 0 {
-		return status.Errorf(codes.FailedPrecondition, "mesh %q lets in only dataplanes that meet one of its %d requirements on tags; "+
-			"this one has the tags %v", dp.Key.Mesh, len(rules.GetRequirements()), tags)
+		return status.Errorf(codes.FailedPrecondition,
+			"mesh %q lets in only dataplanes that meet one of its %d requirements on tags; "+
+				"this one has the tags %v", dp.Key.Mesh, len(rules.GetRequirements()), tags)
 	}
 	return nil
 }

@@ -11,7 +11,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// document reads the resource that a proxy brings, and completes it as this zone owns it. It must be what key says.
+// document reads the resource that a proxy brings, and completes it as this zone owns it. It must
+// be what key says.
 func (r *Registry) document(key mesh.Key, text string) (*mesh.Resource, error) {
 	docs, err := mesh.Decode([]byte(text))
 	if err != nil {
@@ -24,7 +25,8 @@ func (r *Registry) document(key mesh.Key, text string) (*mesh.Resource, error) {
 	res := doc.Resource.Clone()
 	switch {
 	case res.Key.Kind != key.Kind:
-		return nil, bad("dataplane.resource is a %s, but a proxy of this type brings a %s", res.Key.Kind, key.Kind)
+		return nil, bad("dataplane.resource is a %s, but a proxy of this type brings a %s", res.Key.Kind,
+			key.Kind)
 	case key.Mesh != "" && doc.MeshGiven && res.Key.Mesh != key.Mesh:
 		return nil, bad("the node id says mesh %q, dataplane.resource says %q", key.Mesh, res.Key.Mesh)
 	case !doc.DerivedName && res.Key.Name != "" && res.Key.Name != key.Name:

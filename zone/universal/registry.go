@@ -47,17 +47,18 @@ type Config struct {
 	Store    store.Store
 	Replica  *replica.Replica
 	Tokens   Verifier
-	// Synced says whether this zone has ever heard from global; until then an unknown mesh or key is to be retried. Nil
-	// means that the zone has no global.
+	// Synced says whether this zone has ever heard from global; until then an unknown mesh or key
+	// is to be retried. Nil means that the zone has no global.
 	Synced func() bool
 	// Issue gives the proxy its identity before its first configuration. May be nil.
 	Issue func(ctx context.Context, dataplane *mesh.Resource)
-	// Delivered waits until every proxy of the zone has answered a revision of the store. Nil counts as delivered.
+	// Delivered waits until every proxy of the zone has answered a revision of the store. Nil
+	// counts as delivered.
 	Delivered func(ctx context.Context, revision uint64) error
 
-	// Grace is how long a stream may be gone without being noticed; Lease, from then on, how long the Dataplane stays;
-	// ReturnTime, after a start, how long the former instance's proxies have to come back; GoodbyeDelay, after a clean
-	// end, how long the Dataplane stays.
+	// Grace is how long a stream may be gone without being noticed; Lease, from then on, how long
+	// the Dataplane stays; ReturnTime, after a start, how long the former instance's proxies have
+	// to come back; GoodbyeDelay, after a clean end, how long the Dataplane stays.
 	Grace, Lease, ReturnTime, GoodbyeDelay time.Duration
 	// MassShare and MassMinimum: see the package comment.
 	MassShare   float64
@@ -91,7 +92,8 @@ type proxy struct {
 	// write is held while its resources are written.
 	write sync.Mutex
 
-	// member is the stream that is there; others are further ones of a gRPC client, which has one for each channel.
+	// member is the stream that is there; others are further ones of a gRPC client, which has one
+	// for each channel.
 	member  *member
 	others  map[*member]struct{}
 	session *session
@@ -124,14 +126,22 @@ func New(cfg Config) *Registry {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Registry{cfg: cfg, log: cfg.Logger, wake: make(chan struct{}, 1), proxies: map[mesh.Key]*proxy{}}
+	r := &Registry{
+		cfg:     cfg,
+		log:     cfg.Logger,
+		wake:    make(chan struct{}, 1),
+		proxies: map[mesh.Key]*proxy{},
+	}
 	r.joins = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "meridian_universal_joins_total",
-		Help: "Streams of proxies by result: admitted, or the code of the refusal. Refusals that go on mean a bad token or document.",
+		Help: "Streams of proxies by result: admitted, or the code of the refusal. Refusals that " +
+			"go on mean a " +
+			"bad token or document.",
 	}, []string{"result"})
 	r.events = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "meridian_universal_proxies_total",
-		Help: "Events of proxies: lost, expired, left. Many lost ones mean crashing proxies or a bad network.",
+		Help: "Events of proxies: lost, expired, left. Many lost ones mean crashing proxies or a " +
+			"bad network.",
 	}, []string{"event"})
 	r.present = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "meridian_universal_present_proxies",
@@ -139,7 +149,8 @@ func New(cfg Config) *Registry {
 	})
 	r.withheld = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "meridian_universal_withheld_proxies",
-		Help: "Absent proxies that are not marked because too many vanished at once. Above 0: look at the network of this control plane.",
+		Help: "Absent proxies that are not marked because too many vanished at once. Above 0: look at the " +
+			"network of this control plane.",
 	})
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(r.joins, r.events, r.present, r.withheld)
@@ -154,7 +165,8 @@ func setDefault[T comparable](v *T, d T) {
 	}
 }
 
-// Counts are the proxies that the registry knows and those with a stream; withheld are absent ones of a mass loss.
+// Counts are the proxies that the registry knows and those with a stream; withheld are absent ones
+// of a mass loss.
 func (r *Registry) Counts() (total, online, withheld int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -169,8 +181,8 @@ func (r *Registry) Counts() (total, online, withheld int) {
 	return total, online, r.mass
 }
 
-// Run keeps the timers until ctx ends, and returns its error. It waits for the replica and takes over the insights of the
-// former instance.
+// Run keeps the timers until ctx ends, and returns its error. It waits for the replica and takes
+// over the insights of the former instance.
 func (r *Registry) Run(ctx context.Context) error {
 	select {
 	case <-r.cfg.Replica.Ready():
@@ -202,7 +214,8 @@ func (r *Registry) Run(ctx context.Context) error {
 					return err
 				}
 				failed = true
-				r.log.Warn("the liveness of a proxy was not written, will try again", zap.Stringer("proxy", p.key), zap.Error(err))
+				r.log.Warn("the liveness of a proxy was not written, will try again",
+					zap.Stringer("proxy", p.key), zap.Error(err))
 			}
 		}
 		if len(due) > 0 && !failed {
@@ -422,10 +435,13 @@ func (r *Registry) measure(now time.Time) bool {
 	r.withheld.Set(float64(r.mass))
 	switch {
 	case before == 0 && r.mass > 0:
-		r.log.Error("a large share of the proxies vanished at once: nothing is marked or withdrawn until they return; look at the "+
+		r.log.Error("a large share of the proxies vanished at once: nothing is marked or withdrawn "+
+			"until they "+
+			"return; look at the "+
 			"network of this control plane", zap.Int("absent", absent), zap.Int("of", alive))
 	case before > 0 && r.mass == 0:
-		r.log.Info("the share of absent proxies is small again: they are handled one by one", zap.Int("absent", absent), zap.Int("of", alive))
+		r.log.Info("the share of absent proxies is small again: they are handled one by one",
+			zap.Int("absent", absent), zap.Int("of", alive))
 	}
 	return mass
 }
@@ -444,7 +460,8 @@ func (r *Registry) settle(ctx context.Context, p *proxy) error {
 	if p.goodbye.IsZero() && !p.lost {
 		p.lost, p.leaseEnd = true, now.Add(r.cfg.Lease)
 		r.mu.Unlock()
-		r.log.Info("lost a proxy; its endpoints are a last resort from now on", zap.Stringer("proxy", p.key), zap.Duration("lease", r.cfg.Lease))
+		r.log.Info("lost a proxy; its endpoints are a last resort from now on", zap.Stringer("proxy", p.key),
+			zap.Duration("lease", r.cfg.Lease))
 		if _, err := r.writeInsight(ctx, p, nil); err != nil {
 			// Not written, so not marked: the next look tries again.
 			r.mu.Lock()
@@ -485,7 +502,8 @@ func (r *Registry) settle(ctx context.Context, p *proxy) error {
 	return nil
 }
 
-// writeInsight writes the proxy's insight as it is now, and with it the registration unless nil. p.write is held.
+// writeInsight writes the proxy's insight as it is now, and with it the registration unless nil.
+// p.write is held.
 func (r *Registry) writeInsight(ctx context.Context, p *proxy, registration *mesh.Resource) (uint64, error) {
 	r.mu.Lock()
 	put := r.putInsight(p)
@@ -513,8 +531,12 @@ func (r *Registry) putInsight(p *proxy) store.Put {
 // insight of a proxy as it should be in the store; mu is held.
 func (r *Registry) insight(p *proxy) *meshv1.ProxyInsight {
 	out := &meshv1.ProxyInsight{
-		State: "Online", Instance: r.cfg.Instance, Connected: timestamppb.New(p.connected), NotReady: slices.Sorted(slices.Values(p.notReady)),
-		LauncherVersion: p.launcherVersion, EnvoyVersion: p.envoyVersion,
+		State:           "Online",
+		Instance:        r.cfg.Instance,
+		Connected:       timestamppb.New(p.connected),
+		NotReady:        slices.Sorted(slices.Values(p.notReady)),
+		LauncherVersion: p.launcherVersion,
+		EnvoyVersion:    p.envoyVersion,
 	}
 	switch {
 	case p.lost:

@@ -96,13 +96,15 @@ func (w *world) start(instance string) {
 
 func (w *world) put(r *mesh.Resource) {
 	w.t.Helper()
-	if _, err := w.st.Commit(context.Background(), store.Txn{Ops: []store.Op{store.Put{Resource: r}}}); err != nil {
+	if _, err := w.st.Commit(context.Background(),
+		store.Txn{Ops: []store.Op{store.Put{Resource: r}}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
 func document(name string) string {
-	return fmt.Sprintf(`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":"10.0.0.1","inbound":[
+	return fmt.Sprintf(
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":"10.0.0.1","inbound":[
 		{"port":8080,"tags":{"kuma.io/service":"web","kuma.io/protocol":"http"}}]}}`, name)
 }
 
@@ -118,7 +120,11 @@ func (w *world) join(name string) delta.Member {
 // begin brings a proxy that has no configuration yet.
 func (w *world) begin(name string) delta.Member {
 	w.t.Helper()
-	m, err := w.reg.Join(context.Background(), delta.Join{NodeID: "default." + name, Token: "good", Resource: document(name)})
+	m, err := w.reg.Join(context.Background(), delta.Join{
+		NodeID:   "default." + name,
+		Token:    "good",
+		Resource: document(name),
+	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -182,13 +188,15 @@ func TestJoinWritesOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for label, want := range map[string]string{mesh.LabelMesh: "default", mesh.LabelZone: zone, mesh.LabelOrigin: "zone",
-			mesh.LabelEnv: "universal", mesh.LabelProxyType: "sidecar"} {
+		for label, want := range map[string]string{mesh.LabelMesh: "default", mesh.LabelZone: zone,
+			mesh.LabelOrigin: "zone",
+			mesh.LabelEnv:    "universal", mesh.LabelProxyType: "sidecar"} {
 			if r.Labels[label] != want {
 				t.Errorf("label %s = %q, want %q", label, r.Labels[label], want)
 			}
 		}
-		if got := mesh.Spec[*meshv1.Dataplane](r).GetNetworking().GetInbound()[0].GetTags()[mesh.TagZone]; got != zone {
+		if got := mesh.Spec[*meshv1.Dataplane](
+			r).GetNetworking().GetInbound()[0].GetTags()[mesh.TagZone]; got != zone {
 			t.Errorf("tag kuma.io/zone = %q", got)
 		}
 		before := w.revision()
@@ -258,7 +266,10 @@ func TestLossAndLease(t *testing.T) {
 func TestHandWrittenDataplaneStays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.put(&mesh.Resource{Key: key("a"), Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1"}}})
+		w.put(&mesh.Resource{
+			Key:  key("a"),
+			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Address: "10.0.0.1"}},
+		})
 		m, err := w.reg.Join(context.Background(), delta.Join{NodeID: "default.a", Token: "good"})
 		if err != nil {
 			t.Fatal(err)
@@ -296,7 +307,11 @@ func TestStreamsOfAGRPCClient(t *testing.T) {
 		w := newWorld(t)
 		w.join("a").Leave(nil)
 		call := func(kind delta.ClientKind) delta.Member {
-			m, err := w.reg.Join(context.Background(), delta.Join{NodeID: "default.a", Token: "good", Client: delta.Client{Kind: kind}})
+			m, err := w.reg.Join(context.Background(), delta.Join{
+				NodeID: "default.a",
+				Token:  "good",
+				Client: delta.Client{Kind: kind},
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -404,8 +419,9 @@ func TestRestart(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		constrained := &meshv1.Mesh{Constraints: &meshv1.Mesh_Constraints{DataplaneProxy: &meshv1.Mesh_DataplaneProxy{
-			Restrictions: []*meshv1.Mesh_TagRules{{Tags: map[string]string{mesh.TagService: "web"}}}}}}
+		constrained := &meshv1.Mesh{
+			Constraints: &meshv1.Mesh_Constraints{DataplaneProxy: &meshv1.Mesh_DataplaneProxy{
+				Restrictions: []*meshv1.Mesh_TagRules{{Tags: map[string]string{mesh.TagService: "web"}}}}}}
 		w.put(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "closed"}, Spec: constrained})
 		synctest.Wait()
 		for name, c := range map[string]struct {
@@ -413,18 +429,65 @@ func TestRefusals(t *testing.T) {
 			code codes.Code
 			text string
 		}{
-			"no token":       {delta.Join{NodeID: "default.a", Resource: document("a")}, codes.Unauthenticated, "no token"},
-			"expired token":  {delta.Join{NodeID: "default.a", Resource: document("a"), Token: "late"}, codes.Unauthenticated, "expired"},
-			"foreign token":  {delta.Join{NodeID: "default.a", Resource: document("a"), Token: "x"}, codes.Unauthenticated, "no such key"},
-			"another's":      {delta.Join{NodeID: "default.a", Resource: document("a"), Token: "other"}, codes.PermissionDenied, "other"},
-			"unknown mesh":   {delta.Join{NodeID: "nope.a", Resource: strings.Replace(document("a"), `"default"`, `"nope"`, 1), Token: "good"}, codes.NotFound, "nope"},
-			"other name":     {delta.Join{NodeID: "default.b", Resource: document("a"), Token: "good"}, codes.InvalidArgument, "node id says name"},
-			"bad node":       {delta.Join{NodeID: "a", Resource: document("a"), Token: "good"}, codes.InvalidArgument, "node id"},
-			"bad document":   {delta.Join{NodeID: "default.a", Resource: `{"type":"Dataplane","mesh":"default","name":"a","networkin":{}}`, Token: "good"}, codes.InvalidArgument, "networkin"},
-			"absent":         {delta.Join{NodeID: "default.a", Token: "good"}, codes.NotFound, "there is no Dataplane"},
-			"unknown type":   {delta.Join{NodeID: "default.a", ProxyType: "x", Token: "good"}, codes.InvalidArgument, "proxy type"},
-			"constraint":     {delta.Join{NodeID: "closed.a", Resource: strings.Replace(document("a"), `"default"`, `"closed"`, 1), Token: "good"}, codes.FailedPrecondition, "keeps out"},
-			"ingress, token": {delta.Join{NodeID: ".in", ProxyType: "ingress", Token: "good", Resource: `{"type":"ZoneIngress","name":"in","networking":{"port":10001}}`}, codes.PermissionDenied, "zone token"},
+			"no token": {delta.Join{
+				NodeID:   "default.a",
+				Resource: document("a"),
+			}, codes.Unauthenticated, "no token"},
+			"expired token": {delta.Join{
+				NodeID:   "default.a",
+				Resource: document("a"),
+				Token:    "late",
+			}, codes.Unauthenticated, "expired"},
+			"foreign token": {delta.Join{
+				NodeID:   "default.a",
+				Resource: document("a"),
+				Token:    "x",
+			}, codes.Unauthenticated, "no such key"},
+			"another's": {delta.Join{
+				NodeID:   "default.a",
+				Resource: document("a"),
+				Token:    "other",
+			}, codes.PermissionDenied, "other"},
+			"unknown mesh": {delta.Join{
+				NodeID:   "nope.a",
+				Resource: strings.Replace(document("a"), `"default"`, `"nope"`, 1),
+				Token:    "good",
+			}, codes.NotFound, "nope"},
+			"other name": {delta.Join{
+				NodeID:   "default.b",
+				Resource: document("a"),
+				Token:    "good",
+			}, codes.InvalidArgument, "node id says name"},
+			"bad node": {delta.Join{
+				NodeID:   "a",
+				Resource: document("a"),
+				Token:    "good",
+			}, codes.InvalidArgument, "node id"},
+			"bad document": {delta.Join{
+				NodeID:   "default.a",
+				Resource: `{"type":"Dataplane","mesh":"default","name":"a","networkin":{}}`,
+				Token:    "good",
+			}, codes.InvalidArgument, "networkin"},
+			"absent": {delta.Join{
+				NodeID: "default.a",
+				Token:  "good",
+			}, codes.NotFound, "there is no Dataplane"},
+			"unknown type": {delta.Join{
+				NodeID:    "default.a",
+				ProxyType: "x",
+				Token:     "good",
+			}, codes.InvalidArgument, "proxy type"},
+			"constraint": {delta.Join{
+				NodeID:   "closed.a",
+				Resource: strings.Replace(document("a"), `"default"`, `"closed"`, 1),
+				Token:    "good",
+			}, codes.FailedPrecondition, "keeps out"},
+			"ingress, token": {delta.Join{
+				NodeID:    ".in",
+				ProxyType: "ingress",
+				Token:     "good",
+				Resource:  `{"type":"ZoneIngress","name":"in","networking":{"port":10001}}`,
+			}, codes.PermissionDenied, "zone token"},
 		} {
 			_, err := w.reg.Join(context.Background(), c.join)
 			if status.Code(err) != c.code || !strings.Contains(fmt.Sprint(err), c.text) {
@@ -440,8 +503,13 @@ func TestRefusals(t *testing.T) {
 func TestIngress(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		m, err := w.reg.Join(context.Background(), delta.Join{NodeID: ".in", ProxyType: "ingress", Token: "ingress",
-			Resource: "type: ZoneIngress\nname: in\nnetworking: {address: 10.0.0.1, port: 10001, advertisedAddress: 192.0.2.1, advertisedPort: 10001}\n"})
+		m, err := w.reg.Join(context.Background(), delta.Join{
+			NodeID:    ".in",
+			ProxyType: "ingress",
+			Token:     "ingress",
+			Resource: "type: ZoneIngress\nname: in\nnetworking: {address: 10.0.0.1, port: 10001, " +
+				"advertisedAddress: 192.0.2.1, advertisedPort: 10001}\n",
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -471,7 +539,8 @@ func TestDrainAndGoodbye(t *testing.T) {
 				p.session = mine
 				w.reg.mu.Unlock()
 				ctx := context.Background()
-				if _, err := w.reg.take(ctx, p, mine, &dataplanev1.Report{NotReady: []string{"8080"}}); err != nil {
+				if _, err := w.reg.take(ctx, p, mine,
+					&dataplanev1.Report{NotReady: []string{"8080"}}); err != nil {
 					t.Fatal(err)
 				}
 				r, err := w.st.Get(ctx, mesh.InsightKey(key("a")))

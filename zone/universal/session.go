@@ -75,14 +75,22 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 		return status.Error(codes.InvalidArgument, "the first message of a session is hello")
 	}
 	who, err := r.check(raw.Context(), claim{
-		NodeID: hello.GetNodeId(), ProxyType: hello.GetProxyType(), Resource: hello.GetResource(), Token: tokenOf(raw.Context()),
+		NodeID:    hello.GetNodeId(),
+		ProxyType: hello.GetProxyType(),
+		Resource:  hello.GetResource(),
+		Token:     tokenOf(raw.Context()),
 	})
 	if err != nil {
 		r.log.Info("refused a launcher", zap.String("node", hello.GetNodeId()), zap.Error(err))
 		return err
 	}
 	st := &stream{DataplaneService_SessionServer: raw}
-	mine := &session{stream: st, version: hello.GetLauncherVersion(), answers: hello.GetAnswersAdmin(), asked: map[uint64]*ask{}}
+	mine := &session{
+		stream:  st,
+		version: hello.GetLauncherVersion(),
+		answers: hello.GetAnswersAdmin(),
+		asked:   map[uint64]*ask{},
+	}
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
 	p.session = mine
@@ -146,14 +154,16 @@ func (r *Registry) reports(st *stream, p *proxy, mine *session) error {
 				}
 			}
 			if err := st.send(&dataplanev1.SessionResponse{Drained: true, Zone: r.cfg.Zone}); err != nil {
-				r.log.Debug("a launcher was not told that it is drained", zap.Stringer("proxy", p.key), zap.Error(err))
+				r.log.Debug("a launcher was not told that it is drained", zap.Stringer("proxy", p.key),
+					zap.Error(err))
 			}
 		})
 	}
 }
 
 // take writes a report, and returns the revision at which it is in the store.
-func (r *Registry) take(ctx context.Context, p *proxy, mine *session, report *dataplanev1.Report) (uint64, error) {
+func (r *Registry) take(ctx context.Context, p *proxy, mine *session,
+	report *dataplanev1.Report) (uint64, error) {
 	p.write.Lock()
 	defer p.write.Unlock()
 	r.mu.Lock()
