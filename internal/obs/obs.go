@@ -76,6 +76,14 @@ func NewRegistry() *prometheus.Registry {
 	return reg
 }
 
+// Register adds collectors to reg, and does nothing if reg is nil: a part that is not observed
+// works the same. It panics if a name is taken, which is a bug of the caller.
+func Register(reg prometheus.Registerer, collectors ...prometheus.Collector) {
+	if reg != nil {
+		reg.MustRegister(collectors...)
+	}
+}
+
 // Diagnostics is the handler of the diagnostics port. ready returns why the process is not ready,
 // or nil; a nil ready is always ready.
 func Diagnostics(reg prometheus.Gatherer, level zap.AtomicLevel, ready func() error) http.Handler {
