@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -61,7 +62,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	case len(bytes.TrimSpace(data)) == 0:
 		return p, errors.New("the resource is empty; give --dataplane-file with a Dataplane or a ZoneIngress")
 	}
-	docs, err := mesh.Decode(data)
+	docs, err := codec.Decode(data)
 	if err != nil {
 		return p, fmt.Errorf("resource: %w", err)
 	}
@@ -73,10 +74,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 		return p, fmt.Errorf("resource: %s does not go with --proxy-type %s, which needs a %s", r.Key.Kind,
 			proxyType, want)
 	}
-	if _, err := mesh.Validate(r); err != nil {
-		return p, fmt.Errorf("resource: %w", err)
-	}
-	encoded, err := mesh.EncodeJSON(r)
+	encoded, err := codec.EncodeJSON(r)
 	if err != nil {
 		return p, fmt.Errorf("resource: %w", err)
 	}
