@@ -138,6 +138,7 @@ var directions = []struct {
 	{"store/postgres", []string{"mesh", "store!", "store/txn"}},
 	{"kds", []string{"mesh", "store"}},
 	{"kds/kdsrpc", []string{"mesh", "store", "kds!"}},
+	{"xds/graph", nil},
 	{"xds/ir", []string{"mesh"}},
 	{"xds/compile", []string{"mesh", "policy", "xds/ir"}},
 	{"xds/translate", []string{"mesh", "xds/ir"}},
