@@ -17,6 +17,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -84,7 +85,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	if dp, ok := r.Spec.(*meshv1.Dataplane); ok {
 		p.targets = targets(dp)
 		for _, in := range dp.GetNetworking().GetInbound() {
-			p.sections = append(p.sections, section(in))
+			p.sections = append(p.sections, selector.Section(in))
 		}
 		for _, in := range dp.GetNetworking().GetInbound() {
 			if s := in.GetTags()[mesh.TagService]; s != "" {
@@ -115,7 +116,7 @@ func targets(dp *meshv1.Dataplane) []target {
 			continue
 		}
 		t := target{
-			section:   section(in),
+			section:   selector.Section(in),
 			address:   net.JoinHostPort(appHost, fmt.Sprint(appPort)),
 			interval:  time.Second,
 			timeout:   time.Second,
@@ -136,11 +137,6 @@ func targets(dp *meshv1.Dataplane) []target {
 		out = append(out, t)
 	}
 	return out
-}
-
-// section is how reports name an inbound.
-func section(in *meshv1.Dataplane_Inbound) string {
-	return firstOf(in.GetName(), fmt.Sprint(in.GetPort()))
 }
 
 func firstOf(values ...string) string {
