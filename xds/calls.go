@@ -2,8 +2,6 @@ package xds
 
 import (
 	"slices"
-	"strings"
-	"unique"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -18,11 +16,6 @@ import (
 // is woken by that alone. Its resources bear the names of the Envoys' but hold what gRPC takes; all
 // queries that give one are of this file and are remembered apart. What policies say, and which
 // endpoints there are, comes from the queries that Envoys have too.
-
-func internNames(names []string) nameList {
-	slices.Sort(names)
-	return unique.Make(strings.Join(slices.Compact(names), "\n"))
-}
 
 func (q *queries) addCalls(g *graph.Graph) {
 	q.target = graph.NewQuery(g, "target", graph.Same[compile.Ref], q.computeTarget)
@@ -130,7 +123,7 @@ func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 		}
 	}
 	routed := map[compile.Ref]bool{}
-	for name := range strings.SplitSeq(k.names.Value(), "\n") {
+	for _, name := range k.names.Slice() {
 		ref := q.target.Get(r, targetKey{k.at, name})
 		if ref == (compile.Ref{}) {
 			continue
@@ -204,8 +197,7 @@ func (q *queries) computeCallTable(r *graph.Reader, k caller) (*delta.Table, err
 	t := &delta.Table{}
 	whole := true
 	var lacks []lack
-	if m, names := q.match.Get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) &&
-		names.Value() != "" {
+	if m, names := q.match.Get(r, k.proxy), rd.wanted(k); m != nil && names.Len() > 0 {
 		if k.client.CertificateProvider == "" {
 			q.keyless.Get(r, meshName(k.proxy.Mesh))
 		}

@@ -92,7 +92,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 	tags := q.callerTags.Get(r, k)
 	caller, _ := tags.Get()
 	shown := q.survey.Get(r, m.to).ShownTags
-	for _, o := range q.outbounds.Get(r, q.scope.Get(r, k)) {
+	for _, o := range q.scope.Get(r, k).Slice() {
 		d := q.destination(r, o.Ref.Key)
 		p, ok := d.Port(o.Ref.Section)
 		if !ok {
@@ -143,7 +143,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 	}
 	for _, in := range mesh.Spec[*meshv1.Dataplane](out.Proxy).GetNetworking().GetInbound() {
 		section := policy.SectionName(in)
-		set := noKeys
+		set := keyList{}
 		if i := slices.IndexFunc(m.sections,
 			func(s sectionMatch) bool { return s.section == section }); i >= 0 {
 			set = m.sections[i].set

@@ -232,7 +232,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				want       map[string]uint64
 			}{
 				{"a new policy", kind.conf,
-					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1,
+					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "inbound_policy": 1,
 						"inbound": 1, "table": 1}},
 				{"its content", kind.other,
 					map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},

@@ -42,7 +42,7 @@ func (q *queries) computeCallerTags(r *graph.Reader, k mesh.Key) (callerTags, er
 // endpointsFor is the node of a port's endpoints for callers with these tags, who must see the tags shown.
 func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string,
 	shown []string) endpointsKey {
-	k := endpointsKey{ref: ref, causes: noKeys}
+	k := endpointsKey{ref: ref}
 	var l compile.Locality
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {
 		l, k.causes = compile.NewLocality(a, q.zone, tags), conf.endpoints

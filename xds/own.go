@@ -26,7 +26,7 @@ func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) 
 	m := q.match.Get(r, k)
 	causes := map[string][]mesh.Key{}
 	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConf {
-		set := internKeys(nil)
+		set := keyList{}
 		if m != nil {
 			for _, s := range m.sections {
 				if s.section == section {

@@ -179,11 +179,7 @@ func causes(n *graph.Node) []mesh.Key {
 }
 
 func policiesIn(l keyList) []mesh.Key {
-	keys, err := computeSet(nil, l)
-	if err != nil {
-		return nil
-	}
-	return slices.DeleteFunc(keys, func(k mesh.Key) bool { return !isPolicy(k) })
+	return slices.DeleteFunc(slices.Clone(l.Slice()), func(k mesh.Key) bool { return !isPolicy(k) })
 }
 
 func isPolicy(k mesh.Key) bool {

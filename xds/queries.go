@@ -2,7 +2,6 @@ package xds
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
@@ -58,7 +57,6 @@ type queries struct {
 	s     *state
 	pool  *pool
 
-	set         *graph.Query[keyList, []mesh.Key]
 	head        *graph.Query[mesh.Key, policy.Head]
 	mesh        *graph.Query[meshName, compile.MeshInfo]
 	instance    *graph.Query[mesh.Key, *compile.Instance]
@@ -83,7 +81,6 @@ type queries struct {
 	directory   *graph.Query[meshName, *compile.Directory]
 	listed      *graph.Query[listedKey, scope]
 	scope       *graph.Query[mesh.Key, scope]
-	outbounds   *graph.Query[scope, []compile.Outbound]
 	group       *graph.Query[groupKey, *segment]
 	policed     *graph.Query[inboundKey, *compile.InboundConf]
 	inbound     *graph.Query[mesh.Key, *segment]
@@ -104,8 +101,7 @@ type queries struct {
 }
 
 func newQueries(g *graph.Graph, s *state, zone string) *queries {
-	q := &queries{zone: zone, s: s, pool: newPool()}
-	q.set = graph.NewQuery(g, "set", graph.SameBy(slices.Equal[[]mesh.Key]), computeSet)
+	q := &queries{zone: zone, s: s, pool: &pool{}}
 	q.head = graph.NewQuery(g, "head",
 		graph.SameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }),
 		q.computeHead)
@@ -137,7 +133,6 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	q.directory = graph.NewQuery(g, "directory", graph.Same[*compile.Directory], q.computeDirectory)
 	q.listed = graph.NewQuery(g, "listed", graph.Same[scope], q.computeListed)
 	q.scope = graph.NewQuery(g, "scope", graph.Same[scope], q.computeScope)
-	q.outbounds = graph.NewQuery(g, "outbounds", graph.SameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = graph.NewQuery(g, "group", keepSegment, q.computeGroup)
 	q.policed = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal), q.computePoliced)
 	q.inbound = graph.NewQuery(g, "inbound", keepSegment, q.computeInbound)
@@ -296,7 +291,7 @@ func (q *queries) localOf(r *graph.Reader, d *compile.Destination, p compile.Por
 }
 
 func (q *queries) computeEndpoints(r *graph.Reader, k endpointsKey) (*delta.Resource, error) {
-	return q.pool.endpoints(q.assemble(r, k), q.cause(r, k.causes, k.ref.Key)...)
+	return q.pool.endpoints(q.assemble(r, k), cause(k.causes, k.ref.Key)...)
 }
 
 // assemble puts the endpoints of a destination's port together, near ones and those behind other
@@ -406,21 +401,6 @@ func (q *queries) computeMatch(r *graph.Reader, k mesh.Key) (*match, error) {
 			}
 		}
 		out.sections = append(out.sections, sectionMatch{section, internKeys(in)})
-	}
-	return out, nil
-}
-
-func computeSet(_ *graph.Reader, l keyList) ([]mesh.Key, error) {
-	if l.Value() == "" {
-		return nil, nil
-	}
-	var out []mesh.Key
-	for line := range strings.SplitSeq(l.Value(), "\n") {
-		k, err := mesh.ParseKey(line)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, k)
 	}
 	return out, nil
 }
