@@ -70,7 +70,7 @@ func sameResource(a, b *delta.Resource) bool {
 		slices.Equal(a.Cause, b.Cause)
 }
 
-// segment is a set of resources as a list, to compare by pointer, and as the server wants it.
+// segment is a set of resources as a list, to compare by pointer, and as the server subscriptions it.
 type segment struct {
 	list []*delta.Resource
 	set  *delta.Segment

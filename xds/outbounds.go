@@ -48,15 +48,15 @@ func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 	return out
 }
 
-func (q *queries) computeConfs(r *graph.Reader, k inSet) (confs, error) {
+func (q *queries) computeOutboundConfig(r *graph.Reader, k inSet) (outboundConfig, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {
-		return confs{}, nil
+		return outboundConfig{}, nil
 	}
 	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
-	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
+	return outboundConfig{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
 		internKeys(why.Listener)}, nil
 }
 
@@ -72,7 +72,7 @@ func (q *queries) computeCluster(r *graph.Reader, k clusterKey) (*delta.Resource
 		return nil, nil
 	}
 	return q.pool.cluster(compile.Cluster(d, p, q.mesh.Get(r, meshName(k.ref.Key.Mesh)), k.conf,
-		q.plain.Get(r, k.ref.Key)),
+		q.plaintext.Get(r, k.ref.Key)),
 		cause(k.causes, k.ref.Key)...)
 }
 
@@ -124,7 +124,7 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
 func (q *queries) routeConf(r *graph.Reader, k routesKey, route mesh.Key,
 	p compile.Port) (ir.RoutePolicy, []mesh.Key) {
-	if !q.survey.Get(r, k.set).Attached {
+	if !q.policySummary.Get(r, k.set).Attached {
 		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
@@ -212,14 +212,14 @@ func (q *queries) finder(r *graph.Reader) compile.Lookup {
 	return func(k mesh.Key) *compile.Destination { return q.destination(r, k) }
 }
 
-func (q *queries) computeEverything(r *graph.Reader, name meshName) (scope, error) {
+func (q *queries) computeAllOutbounds(r *graph.Reader, name meshName) (scope, error) {
 	return internScope(compile.Everything(q.reads(r), string(name), q.finder(r),
 		func(k mesh.Key) string { return q.vip.Get(r, k) })), nil
 }
 
 // computeDirectory indexes everything, once for all proxies that reach a part of it.
 func (q *queries) computeDirectory(r *graph.Reader, name meshName) (*compile.Directory, error) {
-	return compile.NewDirectory(q.everything.Get(r, name).Slice()), nil
+	return compile.NewDirectory(q.allOutbounds.Get(r, name).Slice()), nil
 }
 
 // computeListed resolves a list of outbounds, once for all proxies that have it.
@@ -244,7 +244,7 @@ func (q *queries) computeScope(r *graph.Reader, k mesh.Key) (scope, error) {
 	}
 	out, limited := compile.Reachable(dp, q.directory.Get(r, meshName(k.Mesh)), q.finder(r))
 	if !limited {
-		return q.everything.Get(r, meshName(k.Mesh)), nil
+		return q.allOutbounds.Get(r, meshName(k.Mesh)), nil
 	}
 	return internScope(out), nil
 }
@@ -263,13 +263,13 @@ func (q *queries) computeGroup(r *graph.Reader, k groupKey) (*segment, error) {
 	}
 	done := map[compile.Ref]bool{}
 	caller, _ := k.tags.Get()
-	shown := q.survey.Get(r, k.set).ShownTags
+	shown := q.policySummary.Get(r, k.set).ShownTags
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
 		}
 		done[ref] = true
-		conf, ok := q.confs.Try(r, inSet{k.set, ref})
+		conf, ok := q.outboundConfig.Try(r, inSet{k.set, ref})
 		if !ok {
 			add(delta.TypeCluster, ref.KRI(), nil, false)
 			add(delta.TypeEndpoint, ref.KRI(), nil, false)
@@ -290,7 +290,7 @@ func (q *queries) computeGroup(r *graph.Reader, k groupKey) (*segment, error) {
 	routed := map[compile.Ref]bool{}
 	for _, o := range k.scope.Slice() {
 		in := inSet{k.set, o.Ref}
-		conf, ok := q.confs.Try(r, in)
+		conf, ok := q.outboundConfig.Try(r, in)
 		destination(o.Ref)
 		if !ok {
 			add(delta.TypeListener, o.Name, nil, false)
