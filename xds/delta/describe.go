@@ -114,9 +114,9 @@ func (s *state) view() []ResourceView {
 			}
 		}
 		one := func(name string, should *Resource) {
-			it := ts.items[name]
+			it, _ := ts.items.get(name)
 			has := it.held
-			if it.flight != nil {
+			if it.inFlight != nil {
 				has = before[name]
 			}
 			v := ResourceView{Type: t, Name: name, Desired: should}
@@ -127,7 +127,7 @@ func (s *state) view() []ResourceView {
 			_, down := ts.pendingRemovals[name]
 			no, rejected := ts.rejected[name]
 			switch {
-			case it.flight != nil:
+			case it.inFlight != nil:
 				v.Status = Sent
 			case up || down:
 				v.Status = Pending
@@ -143,7 +143,7 @@ func (s *state) view() []ResourceView {
 		for r := range s.desired.All(t) {
 			one(r.Name, r)
 		}
-		for name := range ts.items {
+		for name := range ts.items.all() {
 			if s.desired.Lookup(t, name) == nil {
 				one(name, nil)
 			}

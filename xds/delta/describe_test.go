@@ -93,7 +93,7 @@ func TestLook(t *testing.T) {
 	_, got := r.look(t)
 	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ",
 		"endpoint c: has none, sent ", "route a: has other, rejected route a is wrong",
-		"route b: has other, waiting "}
+		"route b: has other, pending "}
 	if !cmp.Equal(want, got) {
 		t.Errorf("got %q, want %q", got, want)
 	}

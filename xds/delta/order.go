@@ -24,7 +24,7 @@ func (s *state) next(now time.Time) *response {
 	// endpoints.
 	if r := s.upsert(TypeEndpoint, now, func(name string) bool {
 		_, waits := cluster.pendingUpserts[name]
-		return !waits || cluster.items[name].flight != nil
+		return !waits || cluster.inFlight(name)
 	}); r != nil {
 		return r
 	}
@@ -37,7 +37,7 @@ func (s *state) next(now time.Time) *response {
 	// What a warming listener has just asked for does not wait for the listener's answer.
 	listeners := listener.upserted()
 	if r := s.upsert(TypeRoute, now,
-		func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
+		func(name string) bool { return listeners || !route.holds(name) }); r != nil {
 		return r
 	}
 	if !s.initialized || !listeners || !route.upserted() || !secret.upserted() {
@@ -70,6 +70,18 @@ func (s *state) next(now time.Time) *response {
 	return s.remove(TypeSecret, now)
 }
 
+// inFlight says that the client was sent something of the name and has not answered.
+func (ts *typeState) inFlight(name string) bool {
+	it, _ := ts.items.get(name)
+	return it.inFlight != nil
+}
+
+// holds says that the client was sent something of the name.
+func (ts *typeState) holds(name string) bool {
+	it, _ := ts.items.get(name)
+	return it.held != nil
+}
+
 // upserted says that everything to add or change was answered.
 func (ts *typeState) upserted() bool { return len(ts.pendingUpserts) == 0 && len(ts.open) == 0 }
 
@@ -84,7 +96,7 @@ func (s *state) warm() bool {
 	}
 	return !s.warming.any(func(name string) bool {
 		_, waits := ts.pendingUpserts[name]
-		return waits || ts.items[name].flight != nil
+		return waits || ts.inFlight(name)
 	})
 }
 
@@ -97,8 +109,8 @@ func (s *state) upsert(t Type, now time.Time, may func(name string) bool) *respo
 	r := &response{typ: t}
 	size := 0
 	for name, w := range ts.pendingUpserts {
-		it := ts.items[name]
-		if it.flight != nil || may != nil && !may(name) {
+		it, _ := ts.items.get(name)
+		if it.inFlight != nil || may != nil && !may(name) {
 			continue
 		}
 		res := w.resource
@@ -122,12 +134,9 @@ func (s *state) upsert(t Type, now time.Time, may func(name string) bool) *respo
 			name = res.Name
 		}
 		r.since = oldest(r.since, w.since)
-		delete(ts.pendingUpserts, name)
-		it.flight = r
-		ts.items[name] = it
-	}
-	if len(ts.pendingUpserts) == 0 && len(r.resources) > manyUpserts {
-		ts.pendingUpserts = map[string]wait{} // a map does not shrink, and so much seldom waits again
+		ts.pendingUpserts.remove(name)
+		it.inFlight = r
+		ts.items.set(name, it)
 	}
 	if len(r.resources) == 0 && len(r.removed) == 0 {
 		return nil
@@ -149,9 +158,9 @@ func (s *state) warmUp(name string) {
 	}
 	s.warming.add(name)
 	ts := &s.types[TypeEndpoint]
-	if it, ok := ts.items[name]; ok && it.named {
+	if it, ok := ts.items.get(name); ok && it.named {
 		it.held = nil
-		ts.items[name] = it
+		ts.items.set(name, it)
 		s.recheck(TypeEndpoint, name)
 	}
 }
@@ -162,8 +171,8 @@ func (s *state) remove(t Type, now time.Time) *response {
 	r := &response{typ: t}
 	size := 0
 	for name, w := range ts.pendingRemovals {
-		it := ts.items[name]
-		if it.flight != nil {
+		it, _ := ts.items.get(name)
+		if it.inFlight != nil {
 			continue
 		}
 		if size += len(name) + nameOverhead; size > s.limits.response && len(r.removed) > 0 {
@@ -171,9 +180,9 @@ func (s *state) remove(t Type, now time.Time) *response {
 		}
 		r.removed = append(r.removed, name)
 		r.since = oldest(r.since, w.since)
-		delete(ts.pendingRemovals, name)
-		it.held, it.flight = absent, r
-		ts.items[name] = it
+		ts.pendingRemovals.remove(name)
+		it.held, it.inFlight = absent, r
+		ts.items.set(name, it)
 		if t == TypeEndpoint {
 			s.warming.remove(name)
 		}

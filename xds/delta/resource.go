@@ -270,6 +270,17 @@ func (t *Table) has(typ Type) bool {
 		func(s *Segment) bool { return len(s.byType[typ]) > 0 })
 }
 
+// count is the number of resources of a type.
+func (t *Table) count(typ Type) int {
+	n := 0
+	if t != nil {
+		for _, s := range t.Segments {
+			n += len(s.byType[typ])
+		}
+	}
+	return n
+}
+
 // Lookup finds a resource, or nil.
 func (t *Table) Lookup(typ Type, name string) *Resource {
 	if t == nil {

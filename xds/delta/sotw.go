@@ -113,7 +113,7 @@ func (s *state) nextSotW(now time.Time) (*response, error) {
 // held is what the client has of a type when it has taken all that was sent, in the order of names.
 func (s *state) held(t Type) []*Resource {
 	var out []*Resource
-	for _, it := range s.types[t].items {
+	for _, it := range s.types[t].items.all() {
 		if it.held != nil && it.held != absent {
 			out = append(out, it.held)
 		}

@@ -10,21 +10,6 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
-// absent stands for "the client was told that there is none".
-var absent = &Resource{}
-
-// item is a resource as one client knows it.
-type item struct {
-	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent,
-	// or the resource. Of what the client held before it connected only the version is known.
-	held *Resource
-	// named says that the client subscribed to this name, not only to all.
-	named bool
-	// flight is the response that brings it and that the client has not answered. A name is in one
-	// such at a time.
-	flight *response
-}
-
 // response is a message that was sent and not answered.
 type response struct {
 	typ       Type
@@ -44,10 +29,10 @@ type response struct {
 // typeState is what a stream knows of one type.
 type typeState struct {
 	subscribed, wildcard bool
-	items                map[string]item
+	items                record
 	// up are names whose content the client must get, or of which it must be told that there is
 	// none; down are names to take away.
-	pendingUpserts, pendingRemovals map[string]wait
+	pendingUpserts, pendingRemovals waits
 	open                            []*response
 	rejected                        map[string]rejected
 	// limit bounds the resources of a response while it is being found out which one the client
@@ -61,6 +46,22 @@ type wait struct {
 	resource *Resource
 	// since is the revision that began the wait.
 	since uint64
+}
+
+// waits is what waits, by name. Maps do not shrink: it is nil when nothing waits.
+type waits map[string]wait
+
+func (w *waits) set(name string, v wait) {
+	if *w == nil {
+		*w = waits{}
+	}
+	(*w)[name] = v
+}
+
+func (w *waits) remove(name string) {
+	if delete(*w, name); len(*w) == 0 {
+		*w = nil
+	}
 }
 
 type rejected struct {
@@ -101,12 +102,7 @@ const manyUpserts = 32
 func newState(l limits) *state {
 	s := &state{limits: l, warming: newWarming()}
 	for t := range s.types {
-		s.types[t] = typeState{
-			items:           map[string]item{},
-			pendingUpserts:  map[string]wait{},
-			pendingRemovals: map[string]wait{},
-			rejected:        map[string]rejected{},
-		}
+		s.types[t].items.typ = Type(t)
 	}
 	return s
 }
@@ -115,6 +111,12 @@ func newState(l limits) *state {
 func (s *state) update(u Update) {
 	first := s.desired == nil
 	step := u.Table.Diff(s.desired)
+	for t := range s.types {
+		if items := &s.types[t].items; len(step.Changed[t]) == 0 && len(step.Removed[t]) == 0 && !first &&
+			items.base == s.desired {
+			items.base = u.Table // it says the same of this type, and the old one can go
+		}
+	}
 	s.desired, s.revision = u.Table, u.Revision
 	if s.committed.IsZero() {
 		s.committed = u.Committed
@@ -123,12 +125,12 @@ func (s *state) update(u Update) {
 		ts := &s.types[t]
 		if first {
 			// Names that the client asked for or holds may not be in the table at all.
-			for name := range ts.items {
+			for name := range ts.items.all() {
 				s.recheck(t, name)
 			}
 		}
 		if n := len(step.Changed[t]); n > manyUpserts && len(ts.pendingUpserts) == 0 {
-			ts.pendingUpserts = make(map[string]wait, n) // grown at once, not by doubling
+			ts.pendingUpserts = make(waits, n) // grown at once, not by doubling
 		}
 		for _, r := range step.Changed[t] {
 			s.compare(t, r.Name, r)
@@ -146,17 +148,17 @@ func (s *state) recheck(t Type, name string) {
 	}
 }
 
-// compare is mark with the resource that the table has under the name.
+// compare is recheck with the resource that the table has under the name.
 func (s *state) compare(t Type, name string, r *Resource) {
 	ts := &s.types[t]
-	it := ts.items[name]
+	it, _ := ts.items.get(name)
 	since := s.revision
 	if w, ok := ts.pendingUpserts[name]; ok {
 		since = w.since
-		delete(ts.pendingUpserts, name)
+		ts.pendingUpserts.remove(name)
 	} else if w, ok := ts.pendingRemovals[name]; ok {
 		since = w.since
-		delete(ts.pendingRemovals, name)
+		ts.pendingRemovals.remove(name)
 	}
 	if !ts.wildcard && !it.named {
 		return
@@ -166,21 +168,21 @@ func (s *state) compare(t Type, name string, r *Resource) {
 		s.clearNACK(ts, name)
 		switch {
 		case it.held == nil && it.named:
-			ts.pendingUpserts[name] = wait{since: since}
+			ts.pendingUpserts.set(name, wait{since: since})
 		case it.held != nil && it.held != absent:
-			ts.pendingRemovals[name] = wait{since: since}
+			ts.pendingRemovals.set(name, wait{since: since})
 		}
 	case it.held != nil && it.held.Version == r.Version && it.held != absent:
 		s.clearNACK(ts, name)
 		if it.held != r {
 			it.held = r
-			ts.items[r.Name] = it
+			ts.items.set(r.Name, it)
 		}
 	case ts.rejected[name].version == r.Version:
 	case len(r.bytes()) > s.limits.message-envelope:
 		s.suppress(ts, r)
 	default:
-		ts.pendingUpserts[r.Name] = wait{resource: r, since: since}
+		ts.pendingUpserts.set(r.Name, wait{resource: r, since: since})
 	}
 }
 
@@ -193,7 +195,7 @@ const nameOverhead = 8
 // suppress rejects a resource for the client, which could not take it: its connection would end,
 // and again the next time.
 func (s *state) suppress(ts *typeState, r *Resource) {
-	ts.rejected[r.Name] = rejected{
+	ts.reject(r.Name, rejected{
 		version: r.Version,
 		Rejection: Rejection{
 			Type:     r.Type,
@@ -204,9 +206,16 @@ func (s *state) suppress(ts *typeState, r *Resource) {
 				"have %d; the "+
 				"proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message),
 		},
-	}
+	})
 	s.rejectionChanges++
 	s.suppressed++
+}
+
+func (ts *typeState) reject(name string, r rejected) {
+	if ts.rejected == nil {
+		ts.rejected = map[string]rejected{}
+	}
+	ts.rejected[name] = r
 }
 
 func (s *state) clearNACK(ts *typeState, name string) {
@@ -225,7 +234,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 	s.initialized = s.initialized || s.types[TypeListener].subscribed && s.types[TypeRoute].subscribed
 	if first {
 		for name, version := range req.GetInitialResourceVersions() {
-			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
+			ts.items.set(name, item{held: &Resource{Type: t, Name: name, Version: version}})
 		}
 		if len(req.GetResourceNamesSubscribe()) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 &&
 			(t == TypeCluster || t == TypeListener) {
@@ -237,7 +246,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 			ts.wildcard = true
 			continue
 		}
-		it := ts.items[name]
+		it, _ := ts.items.get(name)
 		it.named = true
 		if _, known := req.GetInitialResourceVersions()[name]; !first || !known ||
 			t == TypeEndpoint && s.warming.has(name) {
@@ -249,33 +258,33 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		if r := s.desired.Lookup(t, name); r != nil {
 			name = r.Name // one string for all streams
 		}
-		ts.items[name] = it
+		ts.items.set(name, it)
 		s.recheck(t, name)
 	}
 	for _, name := range req.GetResourceNamesUnsubscribe() {
 		if name == "*" {
 			ts.wildcard = false
-			for name, it := range ts.items {
+			for name, it := range ts.items.all() {
 				if !it.named {
 					s.drop(t, name)
 				}
 			}
 			continue
 		}
-		it, ok := ts.items[name]
+		it, ok := ts.items.get(name)
 		switch {
 		case !ok:
 		case ts.wildcard:
 			// The client forgets it, yet wants all: it is told again.
 			it.named, it.held = false, nil
-			ts.items[name] = it
+			ts.items.set(name, it)
 			s.recheck(t, name)
 		default:
 			s.drop(t, name)
 		}
 	}
 	if first {
-		for name := range ts.items {
+		for name := range ts.items.all() {
 			s.recheck(t, name)
 		}
 		if ts.wildcard {
@@ -288,14 +297,17 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 			s.compare(t, r.Name, r)
 		}
 	}
+	if len(ts.items.own) > 0 {
+		s.share(ts)
+	}
 	return answered
 }
 
 func (s *state) drop(t Type, name string) {
 	ts := &s.types[t]
-	delete(ts.items, name)
-	delete(ts.pendingUpserts, name)
-	delete(ts.pendingRemovals, name)
+	ts.items.remove(name)
+	ts.pendingUpserts.remove(name)
+	ts.pendingRemovals.remove(name)
 	s.clearNACK(ts, name)
 	if t == TypeEndpoint {
 		s.warming.remove(name)
@@ -322,25 +334,33 @@ func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *r
 	if len(ts.open) == 0 && len(ts.pendingUpserts) == 0 {
 		ts.limit = 0
 	}
+	s.share(ts)
 	return r
 }
 
-// land ends the flight of a response's resources.
+// share gives up what the stream need not keep for itself, once everything of a type is answered.
+func (s *state) share(ts *typeState) {
+	if s.desired != nil && ts.done() {
+		ts.items.rebase(s.desired, !ts.wildcard)
+	}
+}
+
+// land notes that a response's resources are not in flight any more.
 func (s *state) land(ts *typeState, r *response) {
 	for _, res := range r.resources {
-		if it, ok := ts.items[res.Name]; ok && it.flight == r {
-			it.flight = nil
-			ts.items[res.Name] = it
+		if it, ok := ts.items.get(res.Name); ok && it.inFlight == r {
+			it.inFlight = nil
+			ts.items.set(res.Name, it)
 		}
 		s.warmed(r.typ, res.Name)
 	}
 	for _, name := range r.removed {
-		if it, ok := ts.items[name]; ok && it.flight == r {
-			it.flight = nil
+		if it, ok := ts.items.get(name); ok && it.inFlight == r {
+			it.inFlight = nil
 			if !it.named && it.held == absent {
-				delete(ts.items, name)
+				ts.items.remove(name)
 			} else {
-				ts.items[name] = it
+				ts.items.set(name, it)
 			}
 		}
 		s.warmed(r.typ, name)
@@ -389,16 +409,16 @@ func (s *state) reject(ts *typeState, r *response, reason string) {
 		ts.limit = (len(r.resources) + 1) / 2
 	}
 	for i, res := range r.resources {
-		it, ok := ts.items[res.Name]
+		it, ok := ts.items.get(res.Name)
 		if !ok {
 			continue
 		}
 		if it.held == res {
 			it.held = r.before[i]
-			ts.items[res.Name] = it
+			ts.items.set(res.Name, it)
 		}
 		if slices.Contains(blamed, res) {
-			ts.rejected[res.Name] = rejected{
+			ts.reject(res.Name, rejected{
 				version: res.Version,
 				Rejection: Rejection{
 					Type:     r.typ,
@@ -407,10 +427,10 @@ func (s *state) reject(ts *typeState, r *response, reason string) {
 					Reason:   reason,
 					Revision: r.revision,
 				},
-			}
+			})
 			s.rejectionChanges++
 		} else if _, waits := ts.pendingUpserts[res.Name]; !waits {
-			ts.pendingUpserts[res.Name] = wait{since: r.since} // mark keeps it
+			ts.pendingUpserts.set(res.Name, wait{since: r.since}) // recheck keeps it
 		}
 		s.recheck(r.typ, res.Name)
 	}
