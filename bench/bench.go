@@ -21,6 +21,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 // Config of a run.
@@ -59,6 +60,10 @@ var perProxy = []string{"membership", "match", "scope", "inbound", "secrets", "t
 
 // Run measures.
 func Run(ctx context.Context, c Config) (*Report, error) {
+	// As the zone's process does.
+	if os.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(delta.GCPercent))
+	}
 	out := &Report{Shape: c.Shape, Rounds: c.Rounds}
 	err := c.with(ctx, c.Shape, func(b *bench) error { return b.run(ctx, out) })
 	if err == nil && c.Untouched {
@@ -160,6 +165,7 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 	if err := b.coldStart(ctx, out); err != nil {
 		return err
 	}
+	b.rest(ctx)
 	out.Memory = memory()
 	for i := range b.Settle {
 		if err := b.round(ctx, b.callers[0],
@@ -169,6 +175,7 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 		}
 	}
 	if b.Settle > 0 {
+		b.rest(ctx)
 		out.MemoryAfter = memory()
 	}
 	if b.Heap != nil {
@@ -517,6 +524,16 @@ func (c Config) untouched(ctx context.Context, out *Report) error {
 	}
 	out.Untouched = u
 	return nil
+}
+
+// restTime is how long the control plane is at rest before its memory is read.
+const restTime = 3 * time.Second
+
+func (b *bench) rest(ctx context.Context) {
+	select {
+	case <-time.After(restTime):
+	case <-ctx.Done():
+	}
 }
 
 // memory is what the process takes now, in MB: resident, and of the heap what is live.

@@ -7,11 +7,11 @@ type item struct {
 	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent,
 	// or the resource. Of what the client held before it connected only the version is known.
 	held *Resource
-	// named says that the client subscribed to this name, not only to all.
-	named bool
 	// inFlight is the response that brings it and that the client has not answered. A name is in one
 	// such at a time.
 	inFlight *response
+	// named says that the client subscribed to this name, not only to all.
+	named bool
 	// forgotten stands in a record for a name of its base that the client does not know.
 	forgotten bool
 }
@@ -59,6 +59,13 @@ func (r *record) set(name string, it item) {
 		r.own = map[string]item{}
 	}
 	r.own[name] = it
+}
+
+// reserve makes room for n names.
+func (r *record) reserve(n int) {
+	if len(r.own) == 0 {
+		r.own = make(map[string]item, n)
+	}
 }
 
 func (r *record) remove(name string) {
@@ -132,7 +139,14 @@ func (r *record) rebase(t *Table, named bool) {
 			keep(name)
 		}
 	}
-	if len(next.own) <= len(r.own) {
+	switch {
+	case len(next.own) == 0:
+		if len(r.own) > manyUpserts {
+			r.own = nil // a map does not shrink
+		}
+		clear(r.own)
+		r.base, r.named = t, named
+	case len(next.own) <= len(r.own):
 		*r = next
 	}
 }

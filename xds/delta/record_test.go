@@ -101,13 +101,13 @@ func TestRecordIsShared(t *testing.T) {
 		r.set(res.Name, item{held: res, named: true})
 	}
 	r.rebase(one, true)
-	if r.own != nil {
+	if len(r.own) > 0 {
 		t.Errorf("%d names are kept for the first table, want none", len(r.own))
 	}
 
 	r.set("n50", item{held: two.Lookup(TypeRoute, "n50"), named: true})
 	r.rebase(two, true)
-	if r.own != nil {
+	if len(r.own) > 0 {
 		t.Errorf("%d names are kept after a change, want none", len(r.own))
 	}
 }
