@@ -38,7 +38,7 @@ type Config struct {
 	// Churn endpoints that come or go in a second, for ChurnFor; 0 does not.
 	Churn    int
 	ChurnFor time.Duration
-	// Restart ends the zone's process part and starts it anew, with all sidecars connecting again.
+	// Restart ends the zone's process part and starts it again, with all sidecars connecting again.
 	Restart bool
 	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
 	Untouched bool

@@ -201,7 +201,7 @@ func TestCostFollowsChange(t *testing.T) {
 				"table": proxies, "membership": 1}},
 		{"an identity", func() { w.e.SetIdentity(watches[0].key, testIdentity); w.e.processEvents() },
 			map[string]uint64{"secrets": 1, "table": 1}},
-		{"a status that nobody reads",
+		{"a status that is not read",
 			func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
 		{"an unrelated mesh", func() {
 			r := testService(testZone, "else", 8080)
@@ -264,7 +264,7 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
-// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is told, and heals.
+// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is reported, and heals.
 func TestFailureKeepsLastGood(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh(""), testService(testZone, "api", 8080),
@@ -296,7 +296,7 @@ func TestFailureKeepsLastGood(t *testing.T) {
 		t.Error("the cluster was not computed again")
 	}
 
-	// A proxy that is gone keeps what it had, and nobody is to blame.
+	// A proxy that is gone keeps what it had, and there is no rejection.
 	last := w.table(f.key)
 	w.remove(f.key)
 	if w.table(f.key) != last || len(w.e.Progress().Rejections) != 0 {

@@ -32,7 +32,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const goldenDir = "translate/testdata"
 
@@ -194,7 +194,7 @@ func dump(t *testing.T, table *delta.Table) []byte {
 		for r := range table.All(typ) {
 			m := message(t, r)
 			if s, ok := m.(*tlsv3.Secret); ok {
-				s.Type = nil // made anew for each run
+				s.Type = nil // made for each run
 			}
 			j, err := protojson.Marshal(m)
 			if err != nil {
@@ -359,7 +359,7 @@ func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) 
 			}
 			for _, n := range names {
 				if n != "" && n != "missing_backend" && table.Lookup(delta.TypeCluster, n) == nil {
-					t.Errorf("connections of %s go to %s, which is no cluster", l.Name, n)
+					t.Errorf("connections of %s go to %s, which is not a cluster", l.Name, n)
 				}
 			}
 		}

@@ -211,7 +211,7 @@ func samePointers(t *testing.T, what string, k mesh.Key, old, now *delta.Table) 
 			was := old.Lookup(typ, r.Name)
 			if was != nil && was != r && was.Version == r.Version &&
 				fmt.Sprint(was.Cause) == fmt.Sprint(r.Cause) {
-				t.Fatalf("after %s: %s: %s %s was made anew though nothing changed", what, k, typ, r.Name)
+				t.Fatalf("after %s: %s: %s %s was recomputed though nothing changed", what, k, typ, r.Name)
 			}
 		}
 	}

@@ -307,7 +307,7 @@ func TestRetryVectors(t *testing.T) {
 	}
 }
 
-// TestPartsAreApart: a policy makes anew only the part of the output that it is about.
+// TestPartsAreApart: a policy recomputes only the part of the output that it is about.
 func TestPartsAreApart(t *testing.T) {
 	const services = 5
 	w := newWorld(t)

@@ -60,7 +60,7 @@ func TestRollUp(t *testing.T) {
 	c := change(rev)
 	if c.Affected != 2 || c.Acked != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 ||
 		c.Inputs[0] != api.Key {
-		t.Fatalf("nobody has answered: %+v", c)
+		t.Fatalf("no answer yet, but: %+v", c)
 	}
 	if !slices.Contains(c.Notified, web.Key) || !slices.Contains(c.Notified, shop.Key) ||
 		slices.Contains(c.Notified, idle.Key) {
@@ -102,11 +102,11 @@ func TestRollUp(t *testing.T) {
 		}
 	}
 
-	// What concerns nobody is known too; what is ahead or forgotten is said to be.
+	// What affects no proxy is known too; what is ahead or forgotten is reported as such.
 	rev = r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
 	if c := change(rev); c.Affected != 0 || c.InputCount == 0 {
-		t.Fatalf("nobody is concerned: %+v", c)
+		t.Fatalf("no proxy is affected: %+v", c)
 	}
 	if _, state := r.e.Change(rev + 1); state != ChangeAhead {
 		t.Errorf("a revision that is not there: %d", state)
@@ -168,7 +168,7 @@ func TestRollUpIsBounded(t *testing.T) {
 			}
 			if changes > 2*maxChanges+maxPushed || changes < maxChanges/2 || kept > maxChanges ||
 				len(f.pushed) > maxPushed {
-				t.Errorf("owes %d changes, %d are kept, %d updates are told apart", changes, kept, len(f.pushed))
+				t.Errorf("%d changes wait, %d are kept, of %d updates", changes, kept, len(f.pushed))
 			}
 			r.e.mu.Unlock()
 			if !reads {

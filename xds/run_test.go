@@ -121,7 +121,7 @@ func TestFeedsAndProgress(t *testing.T) {
 		t.Fatalf("update of revision %d before its registration at %d", u.Revision, rev)
 	}
 	if p := r.e.Progress(); p.Online != 2 || p.PendingCount != 2 || p.Acked >= rev {
-		t.Fatalf("nobody answered, yet %+v", p)
+		t.Fatalf("no answer, yet %+v", p)
 	}
 	fw.Ack(rev, nil)
 	fi.Ack(rev, nil)

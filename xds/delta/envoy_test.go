@@ -104,7 +104,7 @@ func (w real) table(t testing.TB) *delta.Table {
 }
 
 // TestEnvoy proves the protocol with a real Envoy whose clusters, listeners and routes would wait
-// for ever for what the server forgets to send.
+// without limit for what the server forgets to send.
 func TestEnvoy(t *testing.T) {
 	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(api, func(t *testing.T) { testEnvoy(t, api) })

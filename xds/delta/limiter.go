@@ -11,14 +11,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// limiter lets a bounded number of streams have their first configuration at once, in the order of
-// their coming: after a restart all proxies of a zone return in the same second, and what each is
+// limiter lets a bounded number of streams have their first configuration at once, first come
+// first served: after a restart all proxies of a zone return in the same second, and what each is
 // given before it has answered stays in memory.
 type limiter struct {
 	places  *semaphore.Weighted // first come, first served
 	timeout time.Duration
 	metrics *metrics
-	// idle is called when many have joined and nobody is joining any more.
+	// idle is called when many have joined and none is joining any more.
 	idle func()
 
 	mu sync.Mutex
@@ -45,7 +45,7 @@ func (d *limiter) count(joining int) (idle bool) {
 }
 
 // acquire waits for a place. The place is given back by release, or by itself once timeout is over, so
-// that a client that never answers keeps nobody out. It fails when ctx ends or the stream is
+// that a client that never answers keeps no other out. It fails when ctx ends or the stream is
 // superseded.
 func (d *limiter) acquire(ctx context.Context, superseded <-chan struct{}) (release func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -280,7 +280,7 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
-// wire forwards one connection until it is told to swallow everything.
+// wire forwards one connection until it must swallow everything.
 type wire struct {
 	address string
 	mute    chan struct{}

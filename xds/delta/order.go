@@ -207,7 +207,7 @@ func (s *state) remove(t Type, now time.Time) *response {
 
 func (s *state) send(ts *typeState, r *response, now time.Time) *response {
 	s.nonces++
-	// Nobody can answer what he has not read.
+	// No client can answer what it has not read.
 	r.nonce = strconv.FormatUint(s.nonces, 36) + "." + strconv.FormatUint(rand.Uint64(), 36)
 	r.revision, r.committed, r.sent = s.revision, s.committed, now
 	ts.open = append(ts.open, r)

@@ -223,7 +223,7 @@ func encodeEntry(t Type, name, version string, body []byte) []byte {
 type Segment struct {
 	byType [numTypes][]*Resource // sorted by name
 
-	// memo is the difference from the segment that this one replaced, for whoever asks next.
+	// memo is the difference from the segment that this one replaced, for the next that asks.
 	memo atomic.Pointer[segmentStep]
 }
 

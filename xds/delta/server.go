@@ -38,7 +38,7 @@ type Config struct {
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
 	// MaxJoining is how many streams may be getting their first configuration at once; the others
-	// wait in the order of their coming. Default [DefaultMaxJoining].
+	// wait, first come first served. Default [DefaultMaxJoining].
 	MaxJoining int
 	// FirstConfigTimeout is after how long a stream that has not answered its first configuration no
 	// longer counts as joining. Default 10 s.
@@ -264,7 +264,7 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 		j.Client = Client{Kind: ClientGRPC, CertificateProvider: field("dataplane.certificateProvider")}
 	case kind != "" && kind != "envoy":
 		return Join{}, status.Errorf(codes.InvalidArgument,
-			"node metadata dataplane.client is %q, want envoy or grpc", kind)
+			"node metadata dataplane.client is %q, must be envoy or grpc", kind)
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {

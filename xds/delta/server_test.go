@@ -330,7 +330,7 @@ func TestReconnect(t *testing.T) {
 	_ = again.stop()
 	<-r.gate.left
 
-	// Changed, gone and new while it was away.
+	// Changed, gone and new while it was disconnected.
 	w3 := w2.without("b")
 	w3.routes["a"]++
 	w3.clusters["d"], w3.endpoints["d"], w3.listeners["d"], w3.routes["d"] = 1, 1, 1, 1

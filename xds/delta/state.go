@@ -284,7 +284,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		switch {
 		case !ok:
 		case ts.wildcard:
-			// The client forgets it, yet wants all: it is told again.
+			// The client forgets it, yet subscribes to all: it is sent again.
 			it.named, it.held = false, nil
 			ts.items.set(name, it)
 			s.recheck(t, name)

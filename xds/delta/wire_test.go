@@ -522,7 +522,7 @@ func holds(t testing.TB, w world) func(*xdstest.State) bool {
 		want[r.Type.URL()][r.Name] = r.Version
 	}
 	if len(w.clusters) == 0 {
-		delete(want, xdstest.Secret) // nobody asks for it
+		delete(want, xdstest.Secret) // no client asks for it
 	}
 	return func(s *xdstest.State) bool {
 		for _, typ := range delta.Types {

@@ -190,7 +190,7 @@ func TestEqualStops(t *testing.T) {
 }
 
 // TestFailure: a value that fails keeps its last good one, is tried with each batch and heals; one
-// that never was good is told from an empty one.
+// that never was good differs from an empty one.
 func TestFailure(t *testing.T) {
 	t.Parallel()
 	w := newToy()
@@ -232,7 +232,7 @@ func TestFailure(t *testing.T) {
 	fresh := w.report.Pin(0)
 	other := w.product.Pin(pair{3, 1})
 	if !other.hollow() {
-		t.Error("a value that never was good is not told from an empty one")
+		t.Error("a value that never was good does not differ from an empty one")
 	}
 	other.Unpin()
 	fresh.Unpin()

@@ -250,7 +250,7 @@ func (a *Author) fill(m protoreflect.Message, depth int) {
 	}
 }
 
-// set gives a field a random value; of a list it adds one, changes one or starts anew.
+// set gives a field a random value; of a list it adds one, changes one or starts again.
 func (a *Author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
 	rules := rulesOf(fd)
 	switch {

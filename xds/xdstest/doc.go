@@ -5,7 +5,7 @@
 // A [Client] folds what it gets into a [State] by type, finds in clusters and listeners what they
 // refer to, subscribes to it before it acknowledges, drops what nothing refers to any more, and
 // comes back after a cut with the versions it holds. It models what makes Envoy delicate: a cluster
-// that arrives anew warms until its endpoints arrive after it, even if the client had them.
+// that arrives again warms until its endpoints arrive after it, even if the client had them.
 // Whatever would break traffic (a route to a cluster that is not there or still warms) is kept in
 // State.Broken.
 //
