@@ -103,18 +103,21 @@ func (r *Report) check() {
 	for _, kind := range Kinds {
 		f, limit := r.figure(kind), maxRatio[kind]
 		if f != nil && limit > 0 && f.Concerned > 1 && r.Reachable == 0 {
-			miss(f.Ratio > limit, "%s takes %.1f times the floor, must be at most %.0f", f.Name, f.Ratio, limit)
+			miss(f.Ratio > limit, "%s takes %.1f times the floor, must be at most %.0f",
+				f.Name, f.Ratio, limit)
 		}
 	}
 	miss(r.Reachable == 0 && r.ColdStart > maxColdRatio*r.ColdStartFloor,
 		"the cold start takes %.1f times the floor, must be at most %.0f", r.ColdStart/r.ColdStartFloor,
 		maxColdRatio)
 	miss(r.UntouchedBytes != 0, "untouched sidecars got %.0f bytes, must be 0", r.UntouchedBytes)
-	miss(r.UntouchedComputes != 0, "untouched sidecars cost %.0f computations, must be 0", r.UntouchedComputes)
+	miss(r.UntouchedComputes != 0, "untouched sidecars cost %.0f computations, must be 0",
+		r.UntouchedComputes)
 	miss(r.IdleCPU > maxIdleCPU, "idle takes %.2f %% of a core, must be at most %.1f", r.IdleCPU, maxIdleCPU)
 	if u := r.Untouched; u != nil {
 		miss(u.ManyCPU > maxUntouched*u.FewCPU,
-			"a change for %d sidecars costs %.2f times the CPU if ten times as many others are there, must be "+
+			"a change for %d sidecars costs %.2f times the CPU if ten times as many others are there, "+
+				"must be "+
 				"at most %.1f",
 			groupSize, u.ManyCPU/u.FewCPU, maxUntouched)
 	}

@@ -24,7 +24,8 @@ func (q *queries) addCalls(g *graph.Graph) {
 	q.callEnds = graph.NewQuery(g, "call_endpoints", graph.SameBy(sameResource), q.computeCallEndpoints)
 	q.callRoutes = graph.NewQuery(g, "call_routes", q.keepRoutes, q.computeCallRoutes)
 	q.calls = graph.NewQuery(g, "calls", keepSegment, q.computeCalls)
-	q.missingCertificate = graph.NewQuery(g, "missing_certificate", graph.Same[bool], q.computeMissingCertificate)
+	q.missingCertificate = graph.NewQuery(g, "missing_certificate", graph.Same[bool],
+		q.computeMissingCertificate)
 	q.callTable = graph.NewQuery(g, "call_table", graph.SameBy(func(a, b *delta.Table) bool {
 		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
 	}), q.computeCallTable)
@@ -174,14 +175,12 @@ type conditionError string
 
 func (e conditionError) Error() string { return string(e) }
 
-const errMissingCertificate = conditionError("the mesh requires mTLS and this gRPC client has no certificate: name a " +
-	"certificate provider of its bootstrap " +
-	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; " +
-	"until then " +
-	"its calls fail")
+const errMissingCertificate = conditionError("the mesh requires mTLS and this gRPC client has no " +
+	"certificate: name a certificate provider of its bootstrap in its node metadata, " +
+	"dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; until then its calls fail")
 
-// computeMissingCertificate fails where a client without a certificate cannot reach any destination, which is how
-// [Progress] gets to say so.
+// computeMissingCertificate fails where a client without a certificate cannot reach any destination:
+// so it is one of the rejections of [Progress].
 func (q *queries) computeMissingCertificate(r *graph.Reader, name meshName) (bool, error) {
 	if q.mesh.Get(r, name).MTLS == "STRICT" {
 		return false, errMissingCertificate

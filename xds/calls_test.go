@@ -221,7 +221,8 @@ func TestCallTLS(t *testing.T) {
 	check("off", false, false)
 	w.put(testMesh("STRICT"))
 	check("STRICT", true, true)
-	if r := w.e.Progress().Rejections[0]; r.GetStage() != meshv1.Rejection_STAGE_TRANSLATION || r.Revision != w.revision {
+	if r := w.e.Progress().Rejections[0]; r.GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		r.Revision != w.revision {
 		t.Errorf("rejection %+v at %d", r, w.revision)
 	}
 	// It concerns no change after that.
@@ -253,7 +254,8 @@ func TestCallsIncremental(t *testing.T) {
 					if calling[c] == nil {
 						calling[c] = w.call(c.proxy, c.client)
 					}
-					calling[c].Subscribe([]string{d.of("a", "a:8080", "nothing"), d.of("b", "multi", "c:http")})
+					calling[c].Subscribe([]string{d.of("a", "a:8080", "nothing"),
+						d.of("b", "multi", "c:http")})
 					w.e.processEvents()
 					what += "; calls by " + c.proxy.Name
 				}

@@ -176,7 +176,8 @@ func TestCostFollowsChange(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: target,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+			Default: &meshv1.MeshTimeout_Conf{
+				Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
 		}}})
 	}
 	w.put(timeout("one", "svc-3", time.Second))
@@ -192,7 +193,8 @@ func TestCostFollowsChange(t *testing.T) {
 	}{
 		{"a policy's content: no matching, one route",
 			func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
-			map[string]uint64{"head": 1, "policy_summary": 1, "outbound_config": 1, "routes": 1, "group": 1, "table": proxies,
+			map[string]uint64{"head": 1, "policy_summary": 1, "outbound_config": 1,
+				"routes": 1, "group": 1, "table": proxies,
 				"inbound_policy": 1}},
 		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) },
 			map[string]uint64{"instance": 1}},
@@ -275,7 +277,8 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	w.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) { panic("broken") })
 	w.put(testMesh("STRICT"))
 	p := w.e.Progress()
-	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != f.key || p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != f.key ||
+		p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
 		!strings.Contains(p.Rejections[0].Reason, "broken") {
 		t.Fatalf("rejections: %+v", p.Rejections)
 	}

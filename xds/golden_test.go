@@ -241,7 +241,9 @@ func validate(t *testing.T, table *delta.Table) {
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},

@@ -150,7 +150,8 @@ func (e *Engine) describe(r *rollup) Change {
 	for f := range e.rejecting {
 		list = append(list, f.rejections()...)
 	}
-	list = slices.DeleteFunc(list, func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
+	list = slices.DeleteFunc(list,
+		func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
 	out.Rejections = e.rejections(list)
 	return out
 }

@@ -132,7 +132,8 @@ func TestRollUp(t *testing.T) {
 	}
 	rev = r.put(testDataplane("api-4", "10.0.0.12", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 || s.Desired == nil {
+	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 ||
+		s.Desired == nil {
 		t.Fatalf("web owes an answer: %+v", s)
 	}
 	if _, ok := r.e.StreamState(watches["shop-1"]); ok {
@@ -219,7 +220,8 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	later := r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == later })
 	c, _ := r.e.Change(bad)
-	if len(c.Rejections) == 0 || c.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION || mesh.KeyFromProto(c.Rejections[0].GetProxy()) != web.Key {
+	if len(c.Rejections) == 0 || c.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		mesh.KeyFromProto(c.Rejections[0].GetProxy()) != web.Key {
 		t.Errorf("the change that cannot be made: %+v", c)
 	}
 	if c, _ := r.e.Change(later); len(c.Rejections) != 0 {

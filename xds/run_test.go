@@ -140,7 +140,8 @@ func TestFeedsAndProgress(t *testing.T) {
 	rejection := delta.Rejection{Resource: "x", Reason: "no"}
 	fw.Ack(rev, []delta.Rejection{rejection})
 	p = r.until(func(p Progress) bool { return p.Acked == rev })
-	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key || p.Rejections[0].Reason != "no" {
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key ||
+		p.Rejections[0].Reason != "no" {
 		t.Fatalf("rejections %+v", p.Rejections)
 	}
 

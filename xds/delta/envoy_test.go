@@ -52,7 +52,9 @@ func (w real) table(t testing.TB) *delta.Table {
 			Routes: []*routev3.Route{{
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 
-				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n},
+				}},
 			}},
 		}}
 		if n == w.bad {
@@ -93,7 +95,9 @@ func (w real) table(t testing.TB) *delta.Table {
 							HttpFilters: []*hcmv3.HttpFilter{{
 								Name: "envoy.filters.http.router",
 
-								ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(t, &routerv3.Router{})},
+								ConfigType: &hcmv3.HttpFilter_TypedConfig{
+									TypedConfig: packed(t, &routerv3.Router{}),
+								},
 							}},
 						})},
 				}}}},
@@ -197,7 +201,8 @@ func testEnvoy(t *testing.T, api string) {
 	warming := func(want string) {
 		t.Helper()
 		resp, err := (&http.Client{Transport: transport}).Get(
-			"http://admin/stats?filter=^(cluster_manager.warming_clusters|cluster_manager.active_clusters|listener_manager.total_listeners_(active|warming))$")
+			"http://admin/stats?filter=^(cluster_manager.(warming|active)_clusters|" +
+				"listener_manager.total_listeners_(active|warming))$")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -402,7 +402,8 @@ func (s *state) accept(ts *typeState, r *response) {
 	}
 	for _, res := range r.resources {
 		// What is suppressed or was rejected since is not what was accepted.
-		if now := s.desired.Lookup(r.typ, res.Name); now == nil || ts.rejected[res.Name].version != now.Version {
+		now := s.desired.Lookup(r.typ, res.Name)
+		if now == nil || ts.rejected[res.Name].version != now.Version {
 			s.clearNACK(ts, res.Name)
 		}
 	}

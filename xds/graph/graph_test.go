@@ -134,7 +134,8 @@ func TestRandom(t *testing.T) {
 			fresh.g.Begin()
 			for k, c := range pins {
 				if want := fresh.report.Pin(k).Get(); c.Get() != want {
-					t.Fatalf("seed %d, batch %d: report %v is %q, from scratch %q", seed, batch, k, c.Get(), want)
+					t.Fatalf("seed %d, batch %d: report %v is %q, from scratch %q",
+						seed, batch, k, c.Get(), want)
 				}
 				if was, ok := before[k]; ok && changed[k] != (was != c.Get()) {
 					t.Fatalf("seed %d, batch %d: report %v went from %q to %q; OnChange: %v", seed, batch, k,
@@ -143,7 +144,8 @@ func TestRandom(t *testing.T) {
 			}
 			reads, values := w.g.Size()
 			if r, v := fresh.g.Size(); reads != r || values != v {
-				t.Fatalf("seed %d, batch %d: %d reads of %d values are kept, from scratch %d of %d", seed, batch,
+				t.Fatalf("seed %d, batch %d: %d reads of %d values are kept, from scratch %d of %d",
+					seed, batch,
 					reads, values, r, v)
 			}
 		}

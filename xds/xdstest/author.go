@@ -40,7 +40,8 @@ func pick[T any](a *Author, list []T) T { return list[a.IntN(len(list))] }
 var (
 	someTexts = []string{"", "a", "x-a", "x-b", "http", "/", "/v1", "/v1/", "//", "/v 1", "/v1?x=y", "/v1#f",
 		".*", "^/(a|b)[0-9]{2,}$", "(", "[[:alpha:]]+", `\d+\.`,
-		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example", "*", "10.0.0.1",
+		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example",
+		"*", "10.0.0.1",
 		"::1",
 		"spiffe://default/a", "spiffe://default/a/b", "spiffe://default", "spiffe://default/a.b+c",
 		"50 kbps", "1Mbps", "999999999Gbps", "5xx", "503", "GatewayError", "Reset", "HttpMethodGet",
