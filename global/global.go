@@ -170,19 +170,26 @@ func New(cfg Config) (*Global, error) {
 		Logger:     log.Named("members"),
 		Registerer: cfg.Registry,
 	})
-	g.roots = roots.New(roots.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("meshca")})
-	g.deliver = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: g.replica,
-		Logger:  log.Named("delivery"),
-		Owns:    func(k mesh.Key) bool { return k.Zone == "" },
+	g.roots = roots.New(roots.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Logger:     log.Named("roots"),
+		Registerer: cfg.Registry,
 	})
-	g.zones = zones.NewZones(zones.Config{
-		Store:    cfg.Store,
-		Replica:  g.replica,
-		Sessions: g.kds,
-		Delivery: g.deliver,
-		Logger:   log.Named("zones"),
+	g.deliver = delivery.New(delivery.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Logger:     log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       func(k mesh.Key) bool { return k.Zone == "" },
+	})
+	g.zones = zones.New(zones.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Sessions:   g.kds,
+		Delivery:   g.deliver,
+		Logger:     log.Named("zones"),
+		Registerer: cfg.Registry,
 	})
 	g.history = retention.New(retention.Config{
 		Store:      cfg.Store,

@@ -55,6 +55,7 @@ import (
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/store/retention"
 	"github.com/meridian-mesh/meridian/xds"
@@ -231,10 +232,11 @@ func New(cfg Config) (*Zone, error) {
 		Registerer:   cfg.Registry,
 	}
 	z.delivery = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: z.replica,
-		Logger:  z.log.Named("delivery"),
-		Owns:    z.owns,
+		Store:      cfg.Store,
+		Replica:    z.replica,
+		Logger:     z.log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       z.owns,
 	})
 	z.history = retention.New(retention.Config{
 		Store:      cfg.Store,
@@ -277,7 +279,12 @@ func New(cfg Config) (*Zone, error) {
 			Logger:     z.log.Named("members"),
 			Registerer: cfg.Registry,
 		})
-		z.roots = roots.New(roots.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("meshca")})
+		z.roots = roots.New(roots.Config{
+			Store:      cfg.Store,
+			Replica:    z.replica,
+			Logger:     z.log.Named("roots"),
+			Registerer: cfg.Registry,
+		})
 		conf.OnMesh = roots.OnMesh(z.tokens, z.log)
 	}
 	z.registry = universal.New(reg)
@@ -491,7 +498,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return roots.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
+	return reconcile.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // bootstrap makes the first keys; it ends early.
@@ -503,7 +510,7 @@ func (z *Zone) bootstrap(ctx context.Context) error {
 	}
 	var err error
 	if z.federated() {
-		err = roots.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
+		err = reconcile.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
 	} else {
 		err = roots.Bootstrap(ctx, z.cfg.Store, z.tokens, z.cfg.SkipDefaultMesh, z.log)
 	}

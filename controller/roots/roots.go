@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
+	"maps"
+	"slices"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -22,78 +25,72 @@ import (
 type Config struct {
 	Store   store.Store
 	Replica *replica.Replica
-	// Logger may be nil.
-	Logger *zap.Logger
+	// Logger and Registerer may be nil.
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
 }
 
-// Reconciler makes the roots of meshes; see the package comment.
+// Reconciler creates the roots of meshes; see the package comment.
 type Reconciler struct {
-	cfg Config
-	log *zap.Logger
+	*reconcile.Loop
 }
 
-// New makes a Reconciler; [Reconciler.Run] starts it.
+// New makes a Reconciler; its Run starts it.
 func New(cfg Config) *Reconciler {
-	r := &Reconciler{cfg: cfg, log: cfg.Logger}
-	if r.log == nil {
-		r.log = zap.NewNop()
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
-	return r
+	return &Reconciler{Loop: reconcile.New(reconcile.Config{
+		Name:       "roots",
+		Actor:      "system:authority",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: &controller{log: cfg.Logger, dirty: map[string]bool{}},
+		Follow:     true,
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
+	})}
 }
 
-// Bounds of the delay after a failed write.
-const (
-	minRetry = 50 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
+// controller plans roots. dirty are the meshes to look at.
+type controller struct {
+	log   *zap.Logger
+	dirty map[string]bool
+	// failed are the meshes that could not be planned, created those that get a root by the plan.
+	failed  map[string]bool
+	created []string
+}
 
-// Run makes roots until ctx ends and returns its error, or that of a store that was closed.
-func (r *Reconciler) Run(ctx context.Context) error {
-	sub := r.cfg.Replica.Subscribe()
-	defer sub.Close()
-	dirty := map[string]bool{}
-	var retry time.Duration
-	for {
-		wait, cancel := ctx, context.CancelFunc(func() {})
-		if retry > 0 {
-			wait, cancel = context.WithTimeout(ctx, retry)
+// Plan implements [reconcile.Controller].
+func (c *controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	if in.Batch != nil {
+		markDirty(*in.Batch, c.dirty)
+	}
+
+	var plan reconcile.Plan
+	c.failed, c.created = map[string]bool{}, nil
+	for _, name := range slices.Sorted(maps.Keys(c.dirty)) {
+		if err := c.ensure(in.View, name, &plan); err != nil {
+			c.failed[name] = true
+			plan.Err = errors.Join(plan.Err, fmt.Errorf("certificate authority of mesh %q: %w", name, err))
 		}
-		batch, err := sub.Next(wait)
-		cancel()
-		switch {
-		case err == nil:
-			touched(batch, dirty)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case !errors.Is(err, context.DeadlineExceeded):
-			return err
-		}
-		failed := false
-		for name := range dirty {
-			err := r.ensure(ctx, name)
-			switch conflict := (*store.ConflictError)(nil); {
-			case err == nil || errors.As(err, &conflict):
-				delete(dirty, name)
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case errors.Is(err, store.ErrClosed):
-				return err
-			default:
-				failed = true
-				r.log.Warn("the certificate authority of a mesh was not made, will try again",
-					zap.String("mesh", name), zap.Error(err))
-			}
-		}
-		if failed {
-			retry = min(max(retry*2, minRetry), maxRetry)
-		} else {
-			retry = 0
-		}
+	}
+	return plan
+}
+
+// Done implements [reconcile.Controller].
+func (c *controller) Done(err error) {
+	if err != nil {
+		return
+	}
+	c.dirty = c.failed
+	for _, name := range c.created {
+		c.log.Info("created the certificate authority of a mesh", zap.String("mesh", name))
 	}
 }
 
-// touched notes the meshes whose root may have to be made.
-func touched(b replica.Batch, dirty map[string]bool) {
+// markDirty notes the meshes whose root may be missing.
+func markDirty(b replica.Batch, dirty map[string]bool) {
 	if b.Reset {
 		for m := range b.View.List(mesh.KindMesh, "") {
 			dirty[m.Key.Name] = true
@@ -112,30 +109,32 @@ func touched(b replica.Batch, dirty map[string]bool) {
 	}
 }
 
-func (r *Reconciler) ensure(ctx context.Context, name string) error {
-	view := r.cfg.Replica.View()
+// ensure plans the root of a mesh if it has none.
+func (c *controller) ensure(view replica.View, name string, plan *reconcile.Plan) error {
 	m, _ := view.Get(mesh.Key{Kind: mesh.KindMesh, Name: name})
 	b := ca.Backend(m)
-	if b == nil || b.GetType() != "builtin" {
-		if b.GetType() == "provided" {
-			return r.warnProvided(ctx, view, m)
-		}
+	switch b.GetType() {
+	case "provided":
+		plan.Ops = append(plan.Ops, authorityReady(view, m)...)
+		return nil
+	case "builtin":
+	default:
 		return nil
 	}
+
 	certKey, keyKey := ca.RootCertKey(name, b.GetName()), ca.RootKeyKey(name, b.GetName())
-	cert, hasCert := view.Get(certKey)
+	_, hasCert := view.Get(certKey)
 	_, hasKey := view.Get(keyKey)
 	switch {
 	case hasCert && hasKey:
 		return nil
 	case hasCert || hasKey:
-		r.log.Error("half of a mesh's certificate authority is gone; restore the Secret, or "+
-			"delete the other "+
-			"one too to have a new "+
-			"authority made", zap.String("mesh", name), zap.Bool("certificate", hasCert && cert != nil),
-			zap.Bool("key", hasKey))
+		c.log.Error("half of a mesh's certificate authority is gone; restore the Secret, or delete the "+
+			"other one too to have a new authority created", zap.String("mesh", name),
+			zap.Bool("certificate", hasCert), zap.Bool("key", hasKey))
 		return nil
 	}
+
 	validity, err := ca.ParseLifetime(cmp.Or(b.GetConf().GetCaCert().GetExpiration(), "10y"))
 	if err != nil {
 		return fmt.Errorf("expiration of the CA: %w", err)
@@ -145,35 +144,28 @@ func (r *Reconciler) ensure(ctx context.Context, name string) error {
 		return err
 	}
 	labels := map[string]string{mesh.LabelMesh: name, mesh.LabelOrigin: mesh.OriginGlobal}
-	_, err = r.cfg.Store.Commit(ctx, store.Txn{
-		Actor:  "system:authority",
-		Checks: []store.Check{store.KeyAt{Key: certKey}, store.KeyAt{Key: keyKey}},
-		Ops: []store.Op{
-			store.Put{Resource: &mesh.Resource{
-				Key:    certKey,
-				Labels: labels,
-				Spec:   &meshv1.Secret{Data: certPEM},
-			}},
-			store.Put{Resource: &mesh.Resource{
-				Key:    keyKey,
-				Labels: labels,
-				Spec:   &meshv1.Secret{Data: keyPEM},
-			}},
-		},
-	})
-	if err == nil {
-		r.log.Info("made the certificate authority of a mesh", zap.String("mesh", name),
-			zap.String("backend", b.GetName()))
+	secret := func(key mesh.Key, data []byte) store.Op {
+		return store.Put{Resource: &mesh.Resource{
+			Key:    key,
+			Labels: labels,
+			Spec:   &meshv1.Secret{Data: data},
+		}}
 	}
-	return err
+	plan.Checks = append(plan.Checks, store.KeyAt{Key: certKey}, store.KeyAt{Key: keyKey})
+	plan.Ops = append(plan.Ops, secret(certKey, certPEM), secret(keyKey, keyPEM))
+	c.created = append(c.created, name)
+	return nil
 }
 
-// warnProvided notes on the Mesh that its provided CA's key goes to the zones.
-func (r *Reconciler) warnProvided(ctx context.Context, view replica.View, m *mesh.Resource) error {
+// authorityReady notes on the Mesh whether its provided CA can be used, and whether its key goes to
+// the zones. It is nothing if the Mesh has that status.
+func authorityReady(view replica.View, m *mesh.Resource) []store.Op {
+	old := mesh.Status[*meshv1.DeliveryStatus](m)
 	next := &meshv1.DeliveryStatus{}
-	if old := mesh.Status[*meshv1.DeliveryStatus](m); old != nil {
+	if old != nil {
 		next = proto.Clone(old).(*meshv1.DeliveryStatus)
 	}
+
 	cond := &meshv1.Condition{Type: "AuthorityReady", Status: "True", Reason: "Intermediates"}
 	p, _, err := ca.Root(view, m.Key.Name)
 	switch {
@@ -181,10 +173,10 @@ func (r *Reconciler) warnProvided(ctx context.Context, view replica.View, m *mes
 		cond.Status, cond.Reason, cond.Message = "False", "NotFound", err.Error()
 	case !ca.MaySign(p.Cert):
 		cond.Reason = "KeyGoesToZones"
-		cond.Message = "the provided certificate may not sign intermediates (path length 0), so " +
-			"its private " +
-			"key goes to every zone"
+		cond.Message = "the provided certificate may not sign intermediates (path length 0), so its " +
+			"private key goes to every zone"
 	}
+
 	kept := next.Conditions[:0]
 	for _, c := range next.Conditions {
 		if c.GetType() != cond.GetType() {
@@ -192,9 +184,8 @@ func (r *Reconciler) warnProvided(ctx context.Context, view replica.View, m *mes
 		}
 	}
 	next.Conditions = append(kept, cond)
-	_, err = r.cfg.Store.Commit(ctx, store.Txn{
-		Actor: "system:authority",
-		Ops:   []store.Op{store.PutStatus{Key: m.Key, Status: next}},
-	})
-	return err
+	if proto.Equal(old, next) {
+		return nil
+	}
+	return []store.Op{store.PutStatus{Key: m.Key, Status: next}}
 }
