@@ -16,6 +16,7 @@ var layers = []struct {
 	why string
 }{
 	{"internal/adminjson", nil, "infrastructure"},
+	{"internal/child", nil, "infrastructure"},
 	{"internal/config", nil, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
 	{"internal/listen", nil, "infrastructure"},
