@@ -62,8 +62,8 @@ type Config struct {
 	ProxyType string
 	// Resource is the document that registers the proxy, JSON or YAML; empty if the zone has it already.
 	Resource string
-	// Inbounds are the sections of the Dataplane's inbounds, names or else ports, as far as they are known;
-	// statistics of these cost Envoy less.
+	// Inbounds are the sections of Resource's inbounds: their names, else their ports. They get the tag
+	// "listener" on their statistics.
 	Inbounds []string
 	// Metadata are further string fields of the node's metadata, such as "version".
 	Metadata map[string]string

@@ -81,14 +81,18 @@ func TestStatisticsKeepTheirTags(t *testing.T) {
 func statsConfig(t *testing.T, inbounds []string) map[string]any {
 	t.Helper()
 
-	b, err := bootstrap.Build(bootstrap.Config{
+	cfg := bootstrap.Config{
 		NodeID:    "default.web",
 		ProxyType: "dataplane",
 		Inbounds:  inbounds,
 		Host:      "localhost",
 		Port:      5678,
 		Insecure:  true,
-	})
+	}
+	if inbounds != nil {
+		cfg.Resource = "type: Dataplane"
+	}
+	b, err := bootstrap.Build(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
