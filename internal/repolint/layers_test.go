@@ -158,7 +158,8 @@ var foreign = []struct {
 	only   []string
 	why    string
 }{
-	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver"}, "SQL is behind store.Store"},
+	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver", "test/pgtest"},
+		"SQL is behind store.Store"},
 	{"go.etcd.io/bbolt", []string{"store/embedded"}, "files are behind store.Store"},
 	{"github.com/envoyproxy/go-control-plane",
 		[]string{"xds", "dataplane/bootstrap", "bench", "zone", "test"}, "Envoy's types end at xds"},

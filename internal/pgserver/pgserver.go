@@ -1,4 +1,12 @@
-package pgtest
+// Package pgserver starts a throwaway PostgreSQL server from the installed binaries, for the demo and,
+// through test/pgtest, for tests.
+//
+// The server listens on a Unix socket in its directory and nowhere else, and trusts every local user who
+// can reach the socket. It does not flush to disk (fsync=off): its data survives a crash of the server, not
+// of the machine. PostgreSQL refuses to run as root; then it runs as the user postgres, which owns the
+// directory and must be able to enter all folders above it. On Linux the server ends with the process that
+// started it.
+package pgserver
 
 import (
 	"context"
@@ -22,29 +30,20 @@ const startTimeout = 60 * time.Second
 
 // errNoServer says what to install.
 var errNoServer = errors.New("no PostgreSQL server binaries (initdb, postgres) in PATH or " +
-	"/usr/lib/postgresql/*/bin: " +
-	"install the Debian package postgresql (apt-get install postgresql), or set " +
-	"MERIDIAN_TEST_POSTGRES_URL to " +
-	"a server's URL")
+	"/usr/lib/postgresql/*/bin: install the Debian package postgresql (apt-get install postgresql), " +
+	"or set MERIDIAN_TEST_POSTGRES_URL to a server's URL")
 
-// Start starts a throwaway server whose data is in dir, making the data if dir has none. stop ends
-// it and keeps the data.
-func Start(dir string) (databaseURL string, stop func(), err error) {
-	s, err := startServer(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	return s.url("postgres"), s.stop, nil
-}
-
-type server struct {
+// Server is a running server. Its methods are for one goroutine.
+type Server struct {
 	process *os.Process
 	socket  string // directory of the socket
 	remove  string // directory to remove at the end, if any
 	ended   bool
 }
 
-func startServer(dir string) (*server, error) {
+// Start starts a server whose data is in dir, which it initialises if it has no data. It returns when the
+// server accepts connections.
+func Start(dir string) (*Server, error) {
 	bin, err := findBinaries()
 	if err != nil {
 		return nil, err
@@ -59,79 +58,110 @@ func startServer(dir string) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	own := func(path string) error {
-		if cred == nil {
-			return nil
-		}
-		return os.Chown(path, int(cred.Uid), int(cred.Gid))
-	}
-	if err := own(dir); err != nil {
+	if err := own(dir, cred); err != nil {
 		return nil, err
 	}
+
 	data := filepath.Join(dir, "data")
-	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-		defer cancel()
-		cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres", "-A",
-			"trust", "-E", "UTF8",
-			"--locale=C", "--no-sync")
-		cmd.Dir, cmd.SysProcAttr = dir, attributes(cred)
-		if out, err := cmd.CombinedOutput(); errors.Is(err, os.ErrPermission) {
-			return nil, fmt.Errorf("initdb: %w: the user postgres must be able to enter every "+
-				"folder above %s; "+
-				"use another directory", err, dir)
-		} else if err != nil {
-			return nil, fmt.Errorf("initdb: %w: %s", err, out)
-		}
+	if err := initialise(bin, dir, data, cred); err != nil {
+		return nil, err
 	}
-	s := &server{socket: dir}
+
+	s := &Server{socket: dir}
 	if len(dir) > 80 { // a socket's path has at most 107 bytes
 		if s.socket, err = os.MkdirTemp("", "pg"); err != nil {
 			return nil, err
 		}
 		s.remove = s.socket
-		if err := own(s.socket); err != nil {
+		if err := own(s.socket, cred); err != nil {
 			return nil, err
 		}
 	}
+
 	logFile, err := os.Create(filepath.Join(dir, "postgres.log"))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = logFile.Close() }()
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.socket, "-c", "listen_addresses=",
-		"-c", "fsync=off",
-		"-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "max_connections=200", "-c",
-		"autovacuum_naptime=10s")
-	cmd.Dir, cmd.SysProcAttr, cmd.Stdout, cmd.Stderr = dir, attributes(cred), logFile, logFile
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	s.process = cmd.Process
-	if err := s.wait(); err != nil {
-		s.stop()
+	if err := s.start(bin, dir, data, cred, logFile); err != nil {
+		s.Stop()
 		text, _ := os.ReadFile(logFile.Name())
 		return nil, fmt.Errorf("start postgres: %w\n%s", err, text)
 	}
 	return s, nil
 }
 
-// wait blocks until the server takes connections.
-func (s *server) wait() error {
+// own gives a path to the user that the server runs as.
+func own(path string, cred *syscall.Credential) error {
+	if cred == nil {
+		return nil
+	}
+	return os.Chown(path, int(cred.Uid), int(cred.Gid))
+}
+
+// initialise creates the data directory if there is none.
+func initialise(bin, dir, data string, cred *syscall.Credential) error {
+	if _, err := os.Stat(filepath.Join(data, "PG_VERSION")); err == nil {
+		return nil
+	}
+
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, "initdb"), "-D", data, "-U", "postgres",
+		"-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+	cmd.Dir = dir
+	cmd.SysProcAttr = attributes(cred)
+
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("initdb: %w: the user postgres must be able to enter every folder above %s; "+
+			"use another directory", err, dir)
+	}
+	if err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, out)
+	}
+	return nil
+}
+
+func (s *Server) start(bin, dir, data string, cred *syscall.Credential, log *os.File) error {
+	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.socket,
+		"-c", "listen_addresses=",
+		"-c", "fsync=off",
+		"-c", "synchronous_commit=off",
+		"-c", "full_page_writes=off",
+		"-c", "max_connections=200",
+		"-c", "autovacuum_naptime=10s")
+	cmd.Dir = dir
+	cmd.SysProcAttr = attributes(cred)
+	cmd.Stdout = log
+	cmd.Stderr = log
+	if err := cmd.Start(); err != nil {
+		s.ended = true
+		return err
+	}
+	s.process = cmd.Process
+	return s.wait()
+}
+
+// wait blocks until the server accepts connections.
+func (s *Server) wait() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+
 	for {
-		conn, err := pgx.Connect(ctx, s.url("postgres"))
+		conn, err := pgx.Connect(ctx, s.URL("postgres"))
 		if err == nil {
 			return conn.Close(ctx)
 		}
+
 		var status syscall.WaitStatus
 		if pid, _ := syscall.Wait4(s.process.Pid, &status, syscall.WNOHANG, nil); pid == s.process.Pid {
 			s.ended = true
 			return fmt.Errorf("it ended with status %d", status.ExitStatus())
 		}
+
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
@@ -140,13 +170,14 @@ func (s *server) wait() error {
 	}
 }
 
-func (s *server) url(database string) string {
+// URL is the address of one of the server's databases; "postgres" always exists.
+func (s *Server) URL(database string) string {
 	q := url.Values{"host": {s.socket}, "sslmode": {"disable"}}
 	return "postgres://postgres@/" + url.PathEscape(database) + "?" + q.Encode()
 }
 
-// stop ends the server, connections and all.
-func (s *server) stop() {
+// Stop ends the server and its connections, and keeps the data. Stopping twice does nothing.
+func (s *Server) Stop() {
 	if !s.ended {
 		s.ended = true
 		if err := s.process.Signal(os.Interrupt); err == nil { // fast shutdown
@@ -168,6 +199,7 @@ func findBinaries() (string, error) {
 			}
 		}
 	}
+
 	installed, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(installed, func(a, b string) int {
 		version := func(dir string) int {
@@ -176,6 +208,7 @@ func findBinaries() (string, error) {
 		}
 		return version(b) - version(a)
 	})
+
 	for _, dir := range append(dirs, installed...) {
 		_, err1 := exec.LookPath(filepath.Join(dir, "initdb"))
 		_, err2 := exec.LookPath(filepath.Join(dir, "postgres"))
@@ -193,8 +226,7 @@ func credential() (*syscall.Credential, error) {
 	}
 	u, err := user.Lookup("postgres")
 	if err != nil {
-		return nil, fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres to "+
-			"run it as: %w", err)
+		return nil, fmt.Errorf("PostgreSQL does not run as root, and there is no user postgres: %w", err)
 	}
 	uid, err1 := strconv.ParseUint(u.Uid, 10, 32)
 	gid, err2 := strconv.ParseUint(u.Gid, 10, 32)
