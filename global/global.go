@@ -40,9 +40,9 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/controller/zones"
 	"github.com/meridian-mesh/meridian/identity/authority"
-	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/listen"
@@ -102,7 +102,7 @@ type Global struct {
 	kds     *kdsrpc.Server
 	api     *api.API
 	members *members.Aggregator
-	roots   *ca.Reconciler
+	roots   *roots.Reconciler
 	zones   *zones.Zones
 	deliver *delivery.Writer
 	history *retention.Keeper
@@ -171,19 +171,26 @@ func New(cfg Config) (*Global, error) {
 		Logger:     log.Named("members"),
 		Registerer: cfg.Registry,
 	})
-	g.roots = ca.New(ca.Config{Store: cfg.Store, Replica: g.replica, Logger: log.Named("meshca")})
-	g.deliver = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: g.replica,
-		Logger:  log.Named("delivery"),
-		Owns:    func(k mesh.Key) bool { return k.Zone == "" },
+	g.roots = roots.New(roots.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Logger:     log.Named("roots"),
+		Registerer: cfg.Registry,
 	})
-	g.zones = zones.NewZones(zones.Config{
-		Store:    cfg.Store,
-		Replica:  g.replica,
-		Sessions: g.kds,
-		Delivery: g.deliver,
-		Logger:   log.Named("zones"),
+	g.deliver = delivery.New(delivery.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Logger:     log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       func(k mesh.Key) bool { return k.Zone == "" },
+	})
+	g.zones = zones.New(zones.Config{
+		Store:      cfg.Store,
+		Replica:    g.replica,
+		Sessions:   g.kds,
+		Delivery:   g.deliver,
+		Logger:     log.Named("zones"),
+		Registerer: cfg.Registry,
 	})
 	g.history = retention.New(retention.Config{
 		Store:      cfg.Store,
@@ -203,7 +210,7 @@ func New(cfg Config) (*Global, error) {
 		Status:           g.Status,
 		Wait:             g.Wait,
 		Forward:          g.kds.Call,
-		OnMesh:           ca.OnMesh(g.tokens, log),
+		OnMesh:           roots.OnMesh(g.tokens, log),
 		ProcessConfig:    cfg.ProcessConfig,
 		GuardShare:       cfg.GuardShare,
 		GuardProxies:     cfg.GuardProxies,
@@ -391,7 +398,7 @@ func (g *Global) bootstrap(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if err := ca.Bootstrap(ctx, g.cfg.Store, g.tokens, g.cfg.SkipDefaultMesh, g.log); err != nil {
+	if err := roots.Bootstrap(ctx, g.cfg.Store, g.tokens, g.cfg.SkipDefaultMesh, g.log); err != nil {
 		return err
 	}
 	g.once.Do(func() { close(g.ready) })

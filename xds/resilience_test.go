@@ -13,7 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -55,7 +55,7 @@ var protocols = []string{"http", "http2", "grpc", "tcp"}
 func defaults(skip ...string) []*mesh.Resource {
 	var out []*mesh.Resource
 	m := resource(mesh.KindMesh, "", "default", &meshv1.Mesh{SkipCreatingInitialPolicies: skip})
-	for _, op := range ca.Defaults(m) {
+	for _, op := range roots.Defaults(m) {
 		out = append(out, op.(store.Put).Resource)
 	}
 	return out

@@ -44,6 +44,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/controller/services"
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/identity/issuer"
@@ -55,6 +56,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/store/retention"
 	"github.com/meridian-mesh/meridian/xds"
@@ -134,7 +136,7 @@ type Zone struct {
 	// client is nil in a standalone zone; members and roots are nil in any other.
 	client  *kdsrpc.Client
 	members *members.Aggregator
-	roots   *ca.Reconciler
+	roots   *roots.Reconciler
 
 	progress *progress
 	refusals refusalLog
@@ -231,10 +233,11 @@ func New(cfg Config) (*Zone, error) {
 		Registerer:   cfg.Registry,
 	}
 	z.delivery = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: z.replica,
-		Logger:  z.log.Named("delivery"),
-		Owns:    z.owns,
+		Store:      cfg.Store,
+		Replica:    z.replica,
+		Logger:     z.log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       z.owns,
 	})
 	z.history = retention.New(retention.Config{
 		Store:      cfg.Store,
@@ -277,8 +280,13 @@ func New(cfg Config) (*Zone, error) {
 			Logger:     z.log.Named("members"),
 			Registerer: cfg.Registry,
 		})
-		z.roots = ca.New(ca.Config{Store: cfg.Store, Replica: z.replica, Logger: z.log.Named("meshca")})
-		conf.OnMesh = ca.OnMesh(z.tokens, z.log)
+		z.roots = roots.New(roots.Config{
+			Store:      cfg.Store,
+			Replica:    z.replica,
+			Logger:     z.log.Named("roots"),
+			Registerer: cfg.Registry,
+		})
+		conf.OnMesh = roots.OnMesh(z.tokens, z.log)
 	}
 	z.registry = universal.New(reg)
 	z.ads = delta.NewServer(delta.Config{
@@ -491,7 +499,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return ca.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
+	return reconcile.Retry(ctx, z.log, "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // bootstrap makes the first keys; it ends early.
@@ -503,9 +511,9 @@ func (z *Zone) bootstrap(ctx context.Context) error {
 	}
 	var err error
 	if z.federated() {
-		err = ca.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
+		err = reconcile.Retry(ctx, z.log, "make the first keys", func() error { return z.tokens.EnsureUserKey(ctx) })
 	} else {
-		err = ca.Bootstrap(ctx, z.cfg.Store, z.tokens, z.cfg.SkipDefaultMesh, z.log)
+		err = roots.Bootstrap(ctx, z.cfg.Store, z.tokens, z.cfg.SkipDefaultMesh, z.log)
 	}
 	if err == nil {
 		close(z.keys)

@@ -66,6 +66,8 @@ var layers = []struct {
 
 	{"controller/delivery", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/members", []string{"mesh", "store", "internal"}, "a plan on a replica"},
+	{"controller/roots", []string{"mesh", "store", "identity/ca", "identity/pki", "internal"},
+		"a plan on a replica"},
 	{"controller/services", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/zones", []string{"mesh", "store", "kds", "controller/delivery", "internal"},
 		"what global records of a zone's connection"},
@@ -158,7 +160,8 @@ var foreign = []struct {
 	only   []string
 	why    string
 }{
-	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver"}, "SQL is behind store.Store"},
+	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver", "test/pgtest"},
+		"SQL is behind store.Store"},
 	{"go.etcd.io/bbolt", []string{"store/embedded"}, "files are behind store.Store"},
 	{"github.com/envoyproxy/go-control-plane",
 		[]string{"xds", "dataplane/bootstrap", "bench", "zone", "test"}, "Envoy's types end at xds"},
