@@ -47,7 +47,7 @@ func (z *Zone) pins() ([]string, error) {
 // counts without a restart, and a damaged one stops nothing but the connection.
 func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 	if z.cfg.TLSSkipVerify {
-		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way " +
+		z.Log().Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way " +
 			"can read and " +
 			"change what global says")
 	}
@@ -59,7 +59,7 @@ func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 		})
 	}
 	if _, err := z.pins(); err != nil {
-		z.log.Error("the zone token cannot be used; this zone serves what it has", zap.Error(err))
+		z.Log().Error("the zone token cannot be used; this zone serves what it has", zap.Error(err))
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,

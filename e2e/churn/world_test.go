@@ -25,6 +25,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/xds"
@@ -99,13 +100,15 @@ func newWorld(t *testing.T, destinations []string) *world {
 		t.Fatal(err)
 	}
 	w.zone, err = zone.New(zone.Config{
-		Name:     zoneName,
-		Store:    st,
-		Server:   w.server,
-		Instance: "churn",
-		XDSAddr:  "127.0.0.1:0",
-		Registry: w.registry,
-		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Config: role.Config{
+			Store:    st,
+			Server:   w.server,
+			Instance: "churn",
+			Registry: w.registry,
+			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		},
+		Name:    zoneName,
+		XDSAddr: "127.0.0.1:0",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +292,7 @@ networking:
 	}
 	p.admin = newAdmin(filepath.Join(dir, "admin.sock"))
 	l, err := launcher.New(launcher.Config{
-		CP:            "https://" + w.zone.Addresses()[zone.XDS],
+		CP:            "https://" + w.zone.Addresses()[role.PortXDS],
 		Resource:      []byte(doc),
 		ProxyType:     "dataplane",
 		Token:         token,

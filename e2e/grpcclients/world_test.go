@@ -30,6 +30,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
@@ -78,13 +79,15 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.zone, err = zone.New(zone.Config{
-		Name:     zoneName,
-		Store:    st,
-		Server:   server,
-		Instance: "test",
-		XDSAddr:  "127.0.0.1:0",
-		Registry: w.registry,
-		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Config: role.Config{
+			Store:    st,
+			Server:   server,
+			Instance: "test",
+			Registry: w.registry,
+			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		},
+		Name:    zoneName,
+		XDSAddr: "127.0.0.1:0",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -92,7 +95,7 @@ func newWorld(t *testing.T) *world {
 	if err := w.zone.Listen(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.addr = w.zone.Addresses()[zone.XDS]
+	w.addr = w.zone.Addresses()[role.PortXDS]
 	run, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.zone.Run(run) }()

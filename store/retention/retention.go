@@ -14,7 +14,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,18 +42,6 @@ type Config struct {
 	// Logger and Registerer may be nil.
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
-}
-
-// Check says what is wrong with the bounds, in terms of the flags.
-func Check(age time.Duration, revisions uint64) error {
-	if age < 0 || (age > 0 && age < time.Minute) {
-		return fmt.Errorf("--history-age %s: want at least 1m, or 0 for no bound", age)
-	}
-	if revisions > 0 && revisions < MinRevisions {
-		return fmt.Errorf("--history-revisions %d: want at least %d, or 0 for no bound", revisions,
-			MinRevisions)
-	}
-	return nil
 }
 
 // Keeper compacts; see the package comment.

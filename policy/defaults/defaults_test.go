@@ -1,4 +1,4 @@
-package ca
+package defaults
 
 import (
 	"slices"
@@ -9,11 +9,11 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/store"
 )
 
-// Defaults are resources that a person could have written: they validate and survive the codec.
-func TestDefaults(t *testing.T) {
+// The defaults are resources that users could have written: they validate and survive the codec.
+func TestPolicies(t *testing.T) {
+	t.Parallel()
 	want := map[string]string{
 		"MeshTimeout mesh-timeout-all-shop": `{"targetRef":{"kind":"Mesh","proxyTypes":["Sidecar"]},` +
 
@@ -41,16 +41,12 @@ func TestDefaults(t *testing.T) {
 			`"grpc":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
 	}
 	of := func(skip ...string) []*mesh.Resource {
-		var out []*mesh.Resource
-		m := &mesh.Resource{
+		return Policies(&mesh.Resource{
 			Key:  mesh.Key{Kind: mesh.KindMesh, Name: "shop"},
 			Spec: &meshv1.Mesh{SkipCreatingInitialPolicies: skip},
-		}
-		for _, op := range Defaults(m) {
-			out = append(out, op.(store.Put).Resource)
-		}
-		return out
+		})
 	}
+
 	got := map[string]string{}
 	for _, r := range of() {
 		if _, err := mesh.Validate(r); err != nil {
