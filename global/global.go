@@ -4,7 +4,7 @@
 //
 //	api ─▶ store ─▶ replica ─┬▶ kdsrpc.Server ◀═▶ zones
 //	                         ├▶ controller/members: members of MeshMultiZoneServices
-//	                         ├▶ identity/ca: roots of meshes; authority signs the zones' intermediates
+//	                         ├▶ identity/ca: roots of meshes; they sign the zones' intermediates
 //	                         └▶ controller/zones: Zone resources, delivery statuses
 //
 // [Global] only wires them: what a zone has too is a [role.ControlPlane], which also says how it starts
@@ -31,7 +31,6 @@ import (
 
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/controller/zones"
-	"github.com/meridian-mesh/meridian/identity/authority"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/internal/listen"
@@ -114,13 +113,12 @@ func New(cfg Config) (*Global, error) {
 	cfg.Config = g.Config()
 	log := g.Log()
 
-	signer := authority.New(authority.Config{Replica: g.Replica(), Logger: log.Named("authority")})
 	g.kds = kdsrpc.NewServer(kdsrpc.ServerConfig{
 		Store:        cfg.Store,
 		Replica:      g.Replica(),
 		Authenticate: g.authenticate,
 		Instance:     cfg.Instance,
-		Sign:         signer.Sign,
+		Sign:         g.signIntermediate,
 		Lease:        cfg.Lease,
 		Validate:     validate,
 		Logger:       log.Named("kds"),

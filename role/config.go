@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/retention"
@@ -61,7 +61,7 @@ type Config struct {
 
 	Store store.Store
 	// Server is the certificate of all TLS ports.
-	Server *pki.Server
+	Server *servercert.Server
 	// Instance names this process among the replicas; Version is that of the program.
 	Instance string
 	Version  string

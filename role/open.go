@@ -15,7 +15,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -90,12 +90,12 @@ func newInstance() (string, error) {
 	return host + "-" + hex.EncodeToString(b), nil
 }
 
-func (c *Config) loadServer() (*pki.Server, error) {
+func (c *Config) loadServer() (*servercert.Server, error) {
 	switch {
 	case (c.TLSCertFile == "") != (c.TLSKeyFile == ""):
 		return nil, errors.New("--tls-cert-file and --tls-key-file go together; set both or neither")
 	case c.TLSCertFile != "":
-		return pki.LoadServer(c.TLSCertFile, c.TLSKeyFile)
+		return servercert.Load(c.TLSCertFile, c.TLSKeyFile)
 	}
 
 	var hosts []string
@@ -105,7 +105,7 @@ func (c *Config) loadServer() (*pki.Server, error) {
 			hosts = append(hosts, host)
 		}
 	}
-	return pki.LoadOrCreateServer(filepath.Join(c.DataDir, "tls"), hosts)
+	return servercert.LoadOrCreate(filepath.Join(c.DataDir, "tls"), hosts)
 }
 
 // postgresOpenTimeout bounds the wait for PostgreSQL at the start.

@@ -10,7 +10,7 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 )
 
@@ -52,7 +52,7 @@ func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 			"change what global says")
 	}
 	if z.cfg.CAFile != "" || z.cfg.TLSSkipVerify {
-		return pki.ClientTLS(pki.ClientOptions{
+		return servercert.ClientTLS(servercert.ClientOptions{
 			CAFile:     z.cfg.CAFile,
 			SkipVerify: z.cfg.TLSSkipVerify,
 			ServerName: host,
@@ -74,7 +74,7 @@ func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 			if len(pins) == 0 {
 				return verifySystem(cs, host)
 			}
-			conf, err := pki.ClientTLS(pki.ClientOptions{Pins: pins})
+			conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins})
 			if err != nil {
 				return err
 			}

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -38,7 +38,7 @@ type world struct {
 	t      *testing.T
 	ctx    context.Context
 	store  store.Store
-	server *pki.Server
+	server *servercert.Server
 	zone   *zone.Zone
 	stop   func()
 	addr   string
@@ -53,7 +53,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func (w *world) join(name, service, address string) *proxy {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	tls, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	tls, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/dataplane/launcher"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/role"
@@ -50,7 +50,7 @@ type world struct {
 	store    store.Store
 	zone     *zone.Zone
 	registry *prometheus.Registry
-	server   *pki.Server
+	server   *servercert.Server
 	ca       string // file
 	// destinations are the services that every workload has an outbound to, whether they are there or not.
 	destinations []string
@@ -93,7 +93,7 @@ func newWorld(t *testing.T, destinations []string) *world {
 	}
 	t.Cleanup(func() { _ = st.Close() })
 	w.store = st
-	if w.server, err = pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"}); err != nil {
+	if w.server, err = servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(w.ca, w.server.CAPEM, 0o600); err != nil {

@@ -27,7 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/role"
@@ -49,7 +49,7 @@ type world struct {
 	store    store.Store
 	zone     *zone.Zone
 	registry *prometheus.Registry
-	server   *pki.Server
+	server   *servercert.Server
 	addr     string
 	ca       string // file
 }
@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +224,7 @@ func document(name string) string {
 // the zone over TLS.
 func (w *world) forward() string {
 	w.t.Helper()
-	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	config, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -37,7 +37,7 @@ const patience = 20 * time.Second
 // part is a control plane that can be stopped and started again on its store.
 type part struct {
 	store  store.Store
-	server *pki.Server
+	server *servercert.Server
 	// addresses are kept over restarts.
 	addresses map[string]string
 	stop      func()
@@ -50,7 +50,7 @@ func newPart(t *testing.T) *part {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -257,7 +257,7 @@ type proxy struct {
 
 func (w *world) clientTLS(zoneName string) *tls.Config {
 	w.t.Helper()
-	conf, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.zones[zoneName].server.Pin}})
+	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.zones[zoneName].server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -316,4 +316,4 @@ func StaysAtGlobal(k mesh.Key) bool {
 }
 
 // PinsOf reads the pins of a token without verifying it, for clients that hold one.
-func PinsOf(token string) ([]string, error) { return pki.TokenPins(token) }
+func PinsOf(token string) ([]string, error) { return servercert.TokenPins(token) }

@@ -17,7 +17,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/role"
@@ -42,7 +42,7 @@ type World struct {
 // part is a zone.
 type part struct {
 	zone   *zone.Zone
-	server *pki.Server
+	server *servercert.Server
 	client *client.Client
 }
 
@@ -138,9 +138,9 @@ func Start(t *testing.T, zones ...string) *World {
 	return w
 }
 
-func certificate(t *testing.T) *pki.Server {
+func certificate(t *testing.T) *servercert.Server {
 	t.Helper()
-	s, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	s, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}

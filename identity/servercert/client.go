@@ -1,15 +1,19 @@
-package pki
+package servercert
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/meridian-mesh/meridian/identity/pki"
 )
 
 // ClientOptions say which servers a client trusts.
@@ -37,7 +41,7 @@ func ClientTLS(o ClientOptions) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("CA file: %w", err)
 		}
-		certs, err := ParseCertificates(data)
+		certs, err := pki.ParseCertificates(data)
 		if err != nil {
 			return nil, fmt.Errorf("CA file %s: %w", o.CAFile, err)
 		}
@@ -58,6 +62,12 @@ func ClientTLS(o ClientOptions) (*tls.Config, error) {
 		}
 	}
 	return conf, nil
+}
+
+// Pin is the hex SHA-256 of the certificate's SubjectPublicKeyInfo.
+func Pin(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
 }
 
 // PinError says that a server's certificate does not end in any pinned certificate.
