@@ -116,7 +116,9 @@ func onMesh(k keys, log *zap.Logger) func(view replica.View, m *mesh.Resource, c
 		ops := putDefaults(m)
 		key, err := k.NewMeshKey(m.Key.Name)
 		if err != nil {
-			log.Error("no token key was created for a new mesh", zap.String("mesh", m.Key.Name), zap.Error(err))
+			log.Error("no token key was created for a new mesh",
+				zap.String("mesh", m.Key.Name),
+				zap.Error(err))
 			return ops
 		}
 		if _, ok := view.Get(key.Key); !ok {

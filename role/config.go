@@ -93,7 +93,7 @@ func (c *Config) Fields() []config.Field {
 		config.Var(&c.PostgresMaxConns, "postgres-max-conns", 0,
 			"with --store postgres: maximum number of connections; 0 is the default of the store"),
 		config.Var(&c.EncryptionKeyFile, "encryption-key-file", "",
-			"key that encrypts secrets at rest (default: encryption.key in the data directory, created once)"),
+			"key that encrypts secrets at rest (default: encryption.key in the data directory)"),
 		config.Var(&c.HistoryAge, "history-age", retention.DefaultAge,
 			"how long the change log, which is the history, is kept; 0 is unbounded").
 			Must("be at least 1m, or 0 for unbounded", func() bool {
@@ -116,7 +116,9 @@ func (c *Config) Fields() []config.Field {
 			"callers on loopback need no token; turn it off where others use this host"),
 		config.Var(&c.GuardShare, "guard-share", 0,
 			"percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any").
-			Must("be a percentage, 0 to 100", func() bool { return c.GuardShare >= 0 && c.GuardShare <= 100 }),
+			Must("be a percentage, 0 to 100", func() bool {
+				return c.GuardShare >= 0 && c.GuardShare <= 100
+			}),
 		config.Var(&c.GuardProxies, "guard-proxies", 10,
 			"with --guard-share: a policy that changes fewer proxies than this never needs --force").
 			Must("be a number of proxies, 0 or more", func() bool { return c.GuardProxies >= 0 }),

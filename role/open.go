@@ -151,8 +151,8 @@ func (c *Config) openStore(ctx context.Context) (st store.Store, err error) {
 	var wrongKey *store.WrongKeyError
 	switch {
 	case errors.As(err, &wrongKey):
-		return nil, fmt.Errorf("%w\nThe key was read from %s; copy the key of the control plane that created "+
-			"this store there, or set --encryption-key-file", err, keyFile)
+		return nil, fmt.Errorf("%w\nThe key was read from %s; copy the key of the control plane that "+
+			"created this store there, or set --encryption-key-file", err, keyFile)
 	case err != nil:
 		return nil, err
 	}

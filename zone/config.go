@@ -65,7 +65,8 @@ func (c *Config) Fields() []config.Field {
 				"first served").
 			Must("be at least 1", func() bool { return c.MaxJoining >= 1 }),
 		config.Var(&c.ConnectionAge, "xds-connection-age", 0,
-			"time after which proxies are asked to connect again, which spreads them over replicas; 0 is never").
+			"time after which proxies are asked to connect again, which spreads them over replicas; "+
+				"0 is never").
 			Must("be at least 1m, or 0 for never", func() bool {
 				return c.ConnectionAge == 0 || c.ConnectionAge >= time.Minute
 			}),

@@ -11,7 +11,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/identity/servercert"
-	"github.com/meridian-mesh/meridian/identity/tokens"
 )
 
 // token reads the zone token.
@@ -33,7 +32,7 @@ func (z *Zone) pins() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	pins, err := tokens.PinsOf(token)
+	pins, err := servercert.TokenPins(token)
 	if err != nil {
 		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global "+
 			"with 'meridian "+

@@ -93,7 +93,8 @@ func New(cfg Config) (*Zone, error) {
 		}
 		z.AddCore(z.runClient)
 		z.AddConditions(role.Condition{Done: z.client.Synced(), Missing: func() string {
-			return "this zone has not received global's state yet: " + cmp.Or(z.client.State().Reason, "connecting")
+			return "this zone has not received global's state yet: " +
+				cmp.Or(z.client.State().Reason, "connecting")
 		}})
 	}
 	z.AddCondition(z.engine.Ready(), "the first configuration is not computed yet")

@@ -142,7 +142,7 @@ func verifyPinned(chain []*x509.Certificate, pins map[string]bool, now time.Time
 func TokenPins(token string) ([]string, error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) != 3 {
-		return nil, errors.New("this is not a token: want three parts joined by dots")
+		return nil, errors.New("this is not a token: it must be three parts joined by dots")
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {

@@ -108,12 +108,13 @@ func loadOrCreateCA(certFile, keyFile string) (*x509.Certificate, crypto.Signer,
 
 	certs, err := pki.ParseCertificates(cert)
 	if err != nil {
-		return nil, nil, fmt.Errorf("control plane CA %s is damaged: %w; restore it from a backup", certFile, err)
+		return nil, nil, fmt.Errorf("control plane CA %s is damaged: %w; restore it from a backup",
+			certFile, err)
 	}
 	signer, err := pki.ParseKey(key)
 	if err != nil {
-		return nil, nil, fmt.Errorf("control plane CA key %s is damaged: %w; restore it from a backup", keyFile,
-			err)
+		return nil, nil, fmt.Errorf("control plane CA key %s is damaged: %w; restore it from a backup",
+			keyFile, err)
 	}
 	return certs[0], signer, nil
 }

@@ -66,7 +66,7 @@ func TestDamagedFilesAreNamedAndKept(t *testing.T) {
 	for _, name := range []string{"ca.crt", "ca.key", "tls.crt"} {
 		for _, how := range []string{"damaged", "missing"} {
 			if how == "missing" && name == "tls.crt" {
-				continue // made anew from the CA
+				continue // made again from the CA
 			}
 			t.Run(name+" "+how, func(t *testing.T) {
 				dir := t.TempDir()

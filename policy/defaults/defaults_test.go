@@ -1,6 +1,7 @@
 package defaults
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -14,32 +15,6 @@ import (
 // The defaults are resources that users could have written: they validate and survive the codec.
 func TestPolicies(t *testing.T) {
 	t.Parallel()
-	want := map[string]string{
-		"MeshTimeout mesh-timeout-all-shop": `{"targetRef":{"kind":"Mesh","proxyTypes":["Sidecar"]},` +
-
-			`"to":[{"targetRef":{"kind":"Mesh"},"default":{"connectionTimeout":"5s","idleTimeout":"1h0m0s","http":{"requestTimeout":"15s","streamIdleTimeout":"30m0s"}}}],` +
-
-			`"from":[{"targetRef":{"kind":"Mesh"},"default":{"connectionTimeout":"10s","idleTimeout":"2h0m0s","http":{"requestTimeout":"0s","streamIdleTimeout":"1h0m0s","maxStreamDuration":"0s"}}}]}`,
-
-		"MeshTimeout mesh-gateways-timeout-all-shop": `{"targetRef":{"kind":"Mesh","proxyTypes":["Gateway"]},` +
-
-			`"to":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"1h0m0s","http":{"streamIdleTimeout":"5s"}}}],` +
-
-			`"from":[{"targetRef":{"kind":"Mesh"},"default":{"idleTimeout":"5m0s","http":{"streamIdleTimeout":"5s","requestHeadersTimeout":"500ms"}}}]}`,
-
-		"MeshCircuitBreaker mesh-circuit-breaker-all-shop": `{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{` +
-
-			`"connectionLimits":{"maxConnections":1024,"maxPendingRequests":1024,"maxRetries":1024,"maxRequests":1024},` +
-
-			`"outlierDetection":{"interval":"1s","baseEjectionTime":"5s","maxEjectionPercent":100,"splitExternalAndLocalErrors":true,` +
-			`"detectors":{"gatewayFailures":{"consecutive":3},"localOriginFailures":{"consecutive":3}}}}}]}`,
-
-		"MeshRetry mesh-retry-all-shop": `{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"tcp":{"maxConnectAttempt":5},` +
-			`"http":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"},` +
-
-			`"hostSelection":[{"predicate":"OmitPreviousHosts"},{"predicate":"OmitPreviousPriorities","updateFrequency":2}],"hostSelectionMaxAttempts":5},` +
-			`"grpc":{"numRetries":5,"backOff":{"baseInterval":"25ms","maxInterval":"250ms"}}}}]}`,
-	}
 	of := func(skip ...string) []*mesh.Resource {
 		return Policies(&mesh.Resource{
 			Key:  mesh.Key{Kind: mesh.KindMesh, Name: "shop"},
@@ -47,7 +22,7 @@ func TestPolicies(t *testing.T) {
 		})
 	}
 
-	got := map[string]string{}
+	var got strings.Builder
 	for _, r := range of() {
 		if _, err := mesh.Validate(r); err != nil {
 			t.Errorf("%v: %v", r.Key, err)
@@ -55,16 +30,20 @@ func TestPolicies(t *testing.T) {
 		if r.Key.Mesh != "shop" || r.Labels[mesh.LabelManagedBy] != mesh.ManagedByDefaults {
 			t.Errorf("%v with %v", r.Key, r.Labels)
 		}
-		text, err := mesh.EncodeJSON(r)
+		text, err := mesh.EncodeYAML(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, spec, _ := strings.Cut(string(text), `"spec":`)
-		got[string(r.Key.Kind)+" "+r.Key.Name] = strings.TrimSuffix(spec, "}")
+		got.WriteString("---\n" + string(text))
 	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got)\n%s", diff)
+	want, err := os.ReadFile("testdata/shop.yaml")
+	if err != nil {
+		t.Fatal(err)
 	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("differs from testdata/shop.yaml (-want +got)\n%s", diff)
+	}
+
 	if all := of("*"); len(all) != 0 {
 		t.Errorf("%d in spite of *", len(all))
 	}
