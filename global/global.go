@@ -33,6 +33,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/zones"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/config"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
@@ -182,7 +183,7 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 	values := md.Get("authorization")
 	if len(values) == 0 || values[0] == "" {
 		return "", status.Error(codes.Unauthenticated,
-			"no zone token: give one with --token-file; 'meridian token zone' issues it at global")
+			"no zone token: "+hint.GiveZoneToken+"; "+hint.ZoneToken(""))
 	}
 	select {
 	case <-g.Replica().Ready():
@@ -206,8 +207,7 @@ func (g *Global) authenticate(ctx context.Context) (string, error) {
 		return "", err
 	case claims.Zone == "":
 		return "", status.Error(codes.PermissionDenied,
-			"the zone token names no zone; issue one for this zone: 'meridian token zone --zone NAME "+
-				"--scope cp'")
+			"the zone token names no zone; "+hint.ZoneToken("NAME", tokens.ScopeControlPlane))
 	}
 	return claims.Zone, nil
 }

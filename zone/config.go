@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/config"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -86,8 +87,7 @@ func (c *Config) check() error {
 	case !validName.MatchString(c.Name):
 		return fmt.Errorf("--name %q: must be lower-case letters, digits, - and ., at most 63", c.Name)
 	case c.GlobalURL != "" && c.TokenFile == "":
-		return fmt.Errorf("--token-file is missing; create a token at global with: meridian token zone "+
-			"--zone %s", c.Name)
+		return errors.New("--token-file is missing; " + hint.ZoneToken(c.Name))
 	case c.GlobalURL == "" && c.TokenFile != "":
 		return errors.New("--token-file without --global; set the address of global, grpcs://HOST:5685")
 	}

@@ -11,13 +11,14 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/identity/servercert"
+	"github.com/meridian-mesh/meridian/internal/hint"
 )
 
 // token reads the zone token.
 func (z *Zone) token() (string, error) {
 	if z.cfg.TokenFile == "" {
-		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token " +
-			"zone', and give it with --token-file")
+		return "", errors.New("a zone joins global with a zone token: " + hint.GiveZoneToken + "; " +
+			hint.ZoneToken(z.cfg.Name))
 	}
 	data, err := os.ReadFile(z.cfg.TokenFile)
 	if err != nil {
@@ -34,10 +35,8 @@ func (z *Zone) pins() ([]string, error) {
 	}
 	pins, err := servercert.TokenPins(token)
 	if err != nil {
-		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global "+
-			"with 'meridian "+
-			"token zone --zone %s'",
-			z.cfg.TokenFile, err, z.cfg.Name)
+		return nil, fmt.Errorf("--token-file %s holds no usable token (%w): %s",
+			z.cfg.TokenFile, err, hint.ZoneToken(z.cfg.Name))
 	}
 	return pins, nil
 }
@@ -46,9 +45,8 @@ func (z *Zone) pins() ([]string, error) {
 // counts without a restart, and a damaged one stops nothing but the connection.
 func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 	if z.cfg.TLSSkipVerify {
-		z.Log().Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way " +
-			"can read and " +
-			"change what global says")
+		z.Log().Warn("global's certificate is not verified (--tls-skip-verify): the token can be read, " +
+			"and what global sends changed, on the way")
 	}
 	if z.cfg.CAFile != "" || z.cfg.TLSSkipVerify {
 		return servercert.ClientTLS(servercert.ClientOptions{

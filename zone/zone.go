@@ -214,7 +214,7 @@ func (z *Zone) owns(k mesh.Key) bool { return !z.federated() || k.Zone == z.cfg.
 func (z *Zone) newClient() (*kdsrpc.Client, error) {
 	u, err := url.Parse(z.cfg.GlobalURL)
 	if err != nil || u.Scheme != "grpcs" || u.Host == "" {
-		return nil, fmt.Errorf("--global %q: want grpcs://HOST:5685", z.cfg.GlobalURL)
+		return nil, fmt.Errorf("--global %q: must be grpcs://HOST:5685", z.cfg.GlobalURL)
 	}
 	address := u.Host
 	if u.Port() == "" {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/internal/hint"
 )
 
 // ClientOptions say which servers a client trusts.
@@ -83,9 +84,8 @@ func (e *PinError) Error() string {
 		return fmt.Sprintf("the server's certificate does not hold against the CA that the token pins: %v",
 			e.Err)
 	}
-	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): use a token "+
-		"that this control "+
-		"plane issued, or give its CA with --ca-file", strings.Join(short(e.Got), ", "))
+	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): %s",
+		strings.Join(short(e.Got), ", "), hint.ServerCA)
 }
 
 func (e *PinError) Unwrap() error { return e.Err }

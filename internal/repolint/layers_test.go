@@ -15,6 +15,7 @@ var layers = []struct {
 	may []string
 	why string
 }{
+	{"internal/hint", nil, "names of verbs and flags, for every package"},
 	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", nil, "infrastructure"},
@@ -43,7 +44,7 @@ var layers = []struct {
 	{"store/seal", []string{"store!"}, "works on any implementation"},
 	{"store/storetest", []string{"mesh", "store!", "store/replica"}, "tests any implementation"},
 
-	{"kds", []string{"mesh", "store!"}, "the core of the protocol has no transport"},
+	{"kds", []string{"mesh", "store!", "internal/hint"}, "the core of the protocol has no transport"},
 	{"kds/kdsrpc", []string{"mesh", "store!", "store/replica", "kds!", "internal"}, "the transport"},
 	{"kds/kdstest", []string{"mesh", "store", "kds"}, "a simulation of the protocol"},
 
@@ -57,7 +58,8 @@ var layers = []struct {
 	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
-	{"identity/tokens", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
+	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
+		"secrets are resources"},
 	{"identity/ca", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
 	{"identity/servercert", []string{"identity/pki", "internal/hint"}, "shared with every client"},
 	{"identity/issuer", []string{"mesh", "policy", "store!", "store/replica", "identity", "xds/ir"},

@@ -60,7 +60,7 @@ func New(cfg Config) *Keeper {
 		kept: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "meridian_store_history_revisions_count",
 			Help: "Revisions since the last compaction of the change log by this process. Far more than " +
-				"--history-revisions means that compaction fails; the log says why.",
+				"are to be kept means that compaction fails; the log says why.",
 		}),
 	}
 	if k.log == nil {
