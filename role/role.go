@@ -50,7 +50,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
-	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/internal/obs"
@@ -136,10 +136,11 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 		Pins:  opts.Pins,
 	})
 	p.delivery = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: p.replica,
-		Logger:  p.log.Named("delivery"),
-		Owns:    opts.OwnsStatus,
+		Store:      cfg.Store,
+		Replica:    p.replica,
+		Logger:     p.log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       opts.OwnsStatus,
 	})
 	history := retention.New(retention.Config{
 		Store:      cfg.Store,
@@ -157,8 +158,13 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 			Logger:     p.log.Named("members"),
 			Registerer: cfg.Registry,
 		})
-		roots := ca.New(ca.Config{Store: cfg.Store, Replica: p.replica, Logger: p.log.Named("roots")})
-		p.AddCore(m.Run, roots.Run)
+		r := roots.New(roots.Config{
+			Store:      cfg.Store,
+			Replica:    p.replica,
+			Logger:     p.log.Named("roots"),
+			Registerer: cfg.Registry,
+		})
+		p.AddCore(m.Run, r.Run)
 	}
 	p.AddCondition(p.replica.Ready(), "the state is not loaded from the store yet")
 	p.AddPort(PortDiagnostics, cfg.DiagnosticsAddr, func(ctx context.Context, l net.Listener) error {

@@ -67,6 +67,8 @@ var layers = []struct {
 
 	{"controller/delivery", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/members", []string{"mesh", "store", "internal"}, "a plan on a replica"},
+	{"controller/roots", []string{"mesh", "store", "identity/ca", "identity/pki", "internal"},
+		"a plan on a replica"},
 	{"controller/services", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/zones", []string{"mesh", "store", "kds", "controller/delivery", "internal"},
 		"what global records of a zone's connection"},

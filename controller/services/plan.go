@@ -9,6 +9,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -35,12 +36,12 @@ type timed struct {
 	destination mesh.Key
 }
 
-// plan is what a round is going to write, on top of the view.
+// plan is what is going to be written, on top of the view.
 type plan struct {
 	puts     map[mesh.Key]*mesh.Resource // nil: delete
 	order    []mesh.Key
 	statuses []store.Op
-	// allocated says that the round bound a new address.
+	// allocated says that the plan bound a new address.
 	allocated bool
 }
 
@@ -54,8 +55,8 @@ func newState(cfg *Config, log *zap.Logger) *state {
 	}
 }
 
-// round computes what to write for all that is dirty. The dirty sets stay until [state.done].
-func (s *state) round(now time.Time) round {
+// compute is what to write for all that is dirty. The dirty sets stay until [state.done].
+func (s *state) compute(now time.Time) reconcile.Plan {
 	s.now = now
 	s.plan = plan{puts: map[mesh.Key]*mesh.Resource{}}
 	s.short = 0
@@ -81,36 +82,36 @@ func (s *state) round(now time.Time) round {
 	for _, k := range s.dirty.services.sorted() {
 		s.computeStatus(k)
 	}
-	var out round
+	var out reconcile.Plan
 	for _, t := range s.timed {
-		out.deadline = earlier(out.deadline, t.at)
+		out.Next = earlier(out.Next, t.at)
 	}
 	for _, k := range s.plan.order {
 		var revision uint64
 		if old, ok := s.view.Get(k); ok {
 			revision = old.Revision
 		}
-		out.checks = append(out.checks, store.KeyAt{Key: k, Revision: revision})
+		out.Checks = append(out.Checks, store.KeyAt{Key: k, Revision: revision})
 		if r := s.plan.puts[k]; r != nil {
-			out.ops = append(out.ops, store.Put{Resource: r})
+			out.Ops = append(out.Ops, store.Put{Resource: r})
 		} else {
-			out.ops = append(out.ops, store.Delete{Key: k})
+			out.Ops = append(out.Ops, store.Delete{Key: k})
 		}
 	}
 	if s.plan.allocated {
-		out.checks = append(out.checks, store.KindUnchanged{
+		out.Checks = append(out.Checks, store.KindUnchanged{
 			Kind:  mesh.KindVirtualAddress,
 			Since: s.view.Revision(),
 		})
 	}
-	out.ops = append(out.ops, s.plan.statuses...)
+	out.Ops = append(out.Ops, s.plan.statuses...)
 	return out
 }
 
-// done forgets what was dirty: the round is durable.
+// done forgets what was dirty: the plan is durable.
 func (s *state) done() { s.dirty = newDirty() }
 
-// get reads a resource as it will be after the round.
+// get reads a resource as it will be after the plan.
 func (s *state) get(k mesh.Key) *mesh.Resource {
 	if r, ok := s.plan.puts[k]; ok {
 		return r
