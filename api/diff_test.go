@@ -1,7 +1,8 @@
-package api
+package api_test
 
 import (
 	"context"
+	"github.com/meridian-mesh/meridian/api"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -80,17 +81,17 @@ func TestDiffOverZones(t *testing.T) {
 	zones := map[string]*plane{}
 	for _, name := range []string{"east", "north"} {
 		zones[name] = withMesh(t,
-			func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
+			func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
 		zones[name].seed(documents(t, name, callers)...)
 	}
 	var asked atomic.Int64
-	g := withMesh(t, func(c *Config) {
+	g := withMesh(t, func(c *api.Config) {
 		global(c)
 		c.GuardShare, c.GuardProxies = 50, 2
 		c.Forward = func(ctx context.Context, zone, method string, req []byte) ([]byte, error) {
 			asked.Add(1)
 			if z := zones[zone]; z != nil {
-				return z.api.Call(ctx, method, req)
+				return z.server.Call(ctx, method, req)
 			}
 			return nil, status.Error(codes.Unavailable, "its connection is lost")
 		}
@@ -224,8 +225,7 @@ func TestDiffAdmits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	z.api.conf.LocalhostIsAdmin = false
-	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText),
+	if _, err := z.dial(z.strict(), token).Diff(t.Context(), documents(t, "", fasterText),
 		client.DiffOptions{}); err == nil || err.(*client.Error).Code != codes.PermissionDenied {
 		t.Errorf("%v", err)
 	}

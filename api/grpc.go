@@ -6,107 +6,57 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/meridian-mesh/meridian/api/admission"
+	"github.com/meridian-mesh/meridian/api/authn"
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// service is the gRPC form of the core. Its methods return problems; the interceptors make status
-// errors of them.
-type service struct {
-	adminv1.UnimplementedResourceServiceServer
-	adminv1.UnimplementedStatusServiceServer
-	adminv1.UnimplementedTokenServiceServer
-	api *API
-}
+// tunnelMethod is a unary method as the tunnel between control planes calls it.
+type tunnelMethod func(ctx context.Context, req []byte) ([]byte, error)
 
-// unary is the edge of every unary call.
-func (a *API) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
-	handle grpc.UnaryHandler) (any, error) {
-	return a.edge(ctx, info.FullMethod, func(ctx context.Context) (any, error) { return handle(ctx, req) })
-}
-
-func (a *API) edge(ctx context.Context, method string,
-	handle func(context.Context) (any, error)) (any, error) {
-	start := time.Now()
-	resp, err := func() (resp any, err error) {
-		defer a.recovered(&err, method)
-		return handle(ctx)
-	}()
-	verb := "grpc"
-	if method == adminv1.StatusService_WaitRevision_FullMethodName {
-		verb = ""
-	}
-	if err != nil {
-		if hasStatus(err) {
-			return nil, err
-		}
-		p := a.asProblem(err, titleOf(method))
-		a.observe(verb, p.Status, start)
-		return nil, p.grpc()
-	}
-	a.observe(verb, http.StatusOK, start)
-	return resp, nil
-}
-
-// stream is the edge of watches and of reflection.
-func (a *API) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
-	handle grpc.StreamHandler) error {
-	err := func() (err error) {
-		defer a.recovered(&err, info.FullMethod)
-		if _, err := a.authorize(ss.Context(), verbRead, nil); err != nil {
-			return err
-		}
-		return handle(srv, ss)
-	}()
-	if err != nil && !hasStatus(err) && ss.Context().Err() == nil {
-		return a.asProblem(err, titleOf(info.FullMethod)).grpc()
-	}
-	return err
-}
-
-// hasStatus says that err is for the caller as it is.
-func hasStatus(err error) bool {
-	_, ok := err.(interface{ GRPCStatus() *status.Status })
-	return ok
-}
-
-func titleOf(method string) string {
-	switch method {
-	case adminv1.ResourceService_GetResource_FullMethodName:
-		return titleGet
-	case adminv1.ResourceService_ListResources_FullMethodName,
-		adminv1.ResourceService_WatchResources_FullMethodName:
-		return titleList
-	case adminv1.ResourceService_PutResource_FullMethodName:
-		return titlePut
-	case adminv1.ResourceService_DeleteResource_FullMethodName:
-		return titleDelete
-	case adminv1.TokenService_IssueDataplaneToken_FullMethodName,
-		adminv1.TokenService_IssueUserToken_FullMethodName,
-		adminv1.TokenService_IssueZoneToken_FullMethodName:
-		return titleToken
-	}
-	return "Could not answer"
-}
-
-// call makes a tunnel method of a unary one.
-func call[Req, Resp proto.Message](a *API, method string, newReq func() Req,
-	f func(context.Context, Req) (Resp, error)) func(context.Context, []byte) ([]byte, error) {
-	return func(ctx context.Context, body []byte) ([]byte, error) {
-		resp, err := a.edge(ctx, method, func(ctx context.Context) (any, error) {
-			req := newReq()
-			if err := proto.Unmarshal(body, req); err != nil {
-				return nil, problem(http.StatusBadRequest, titleOf(method), "the request cannot be read: %v",
-					err)
+// serveGRPC makes the gRPC server, and the methods of the tunnel: all unary ones but those that
+// issue tokens, which global does itself.
+func (s *Service) serveGRPC() {
+	s.grpc = grpc.NewServer(grpc.UnaryInterceptor(s.unary), grpc.StreamInterceptor(s.stream),
+		grpc.MaxRecvMsgSize(maxMessage))
+	s.methods = map[string]tunnelMethod{}
+	serve := func(desc *grpc.ServiceDesc, impl any, tunnelled bool) {
+		s.grpc.RegisterService(desc, impl)
+		for _, m := range desc.Methods {
+			if tunnelled {
+				s.methods["/"+desc.ServiceName+"/"+m.MethodName] = s.tunnelMethod(m, impl)
 			}
-			return f(ctx, req)
-		})
+		}
+	}
+	core := &resourceService{core: s}
+	serve(&adminv1.ResourceService_ServiceDesc, core, true)
+	serve(&adminv1.StatusService_ServiceDesc, core, true)
+	serve(&adminv1.TokenService_ServiceDesc, core, false)
+	serve(&adminv1.InspectService_ServiceDesc, s.inspector, true)
+	serve(&adminv1.DiffService_ServiceDesc, s.differ, true)
+	serve(&adminv1.DebugService_ServiceDesc, s.proxies, true)
+	reflection.Register(s.grpc)
+}
+
+func (s *Service) tunnelMethod(m grpc.MethodDesc, impl any) tunnelMethod {
+	return func(ctx context.Context, body []byte) ([]byte, error) {
+		decode := func(req any) error {
+			if err := proto.Unmarshal(body, req.(proto.Message)); err != nil {
+				return problem.New(http.StatusBadRequest, problem.TitleTunnel, "the request cannot be read: %v",
+					err).GRPC()
+			}
+			return nil
+		}
+		resp, err := m.Handler(impl, ctx, decode, s.unary)
 		if err != nil {
 			return nil, err
 		}
@@ -114,36 +64,117 @@ func call[Req, Resp proto.Message](a *API, method string, newReq func() Req,
 	}
 }
 
-// methods are what the tunnel serves.
-func (s *service) methods() map[string]func(context.Context, []byte) ([]byte, error) {
-	m := map[string]func(context.Context, []byte) ([]byte, error){}
-	add := func(method string, f func(context.Context, []byte) ([]byte, error)) { m[method] = f }
-	a := s.api
-	add(adminv1.ResourceService_GetResource_FullMethodName,
-		call(a, adminv1.ResourceService_GetResource_FullMethodName,
-			func() *adminv1.GetResourceRequest { return &adminv1.GetResourceRequest{} }, s.GetResource))
-	add(adminv1.ResourceService_ListResources_FullMethodName,
-		call(a, adminv1.ResourceService_ListResources_FullMethodName,
-			func() *adminv1.ListResourcesRequest { return &adminv1.ListResourcesRequest{} }, s.ListResources))
-	add(adminv1.ResourceService_PutResource_FullMethodName,
-		call(a, adminv1.ResourceService_PutResource_FullMethodName,
-			func() *adminv1.PutResourceRequest { return &adminv1.PutResourceRequest{} }, s.PutResource))
-	add(adminv1.ResourceService_DeleteResource_FullMethodName,
-		call(a, adminv1.ResourceService_DeleteResource_FullMethodName,
-			func() *adminv1.DeleteResourceRequest { return &adminv1.DeleteResourceRequest{} },
-			s.DeleteResource))
-	add(adminv1.StatusService_GetStatus_FullMethodName,
-		call(a, adminv1.StatusService_GetStatus_FullMethodName,
-			func() *adminv1.GetStatusRequest { return &adminv1.GetStatusRequest{} }, s.GetStatus))
-	add(adminv1.StatusService_WaitRevision_FullMethodName,
-		call(a, adminv1.StatusService_WaitRevision_FullMethodName,
-			func() *adminv1.WaitRevisionRequest { return &adminv1.WaitRevisionRequest{} }, s.WaitRevision))
-	return m
+// Call runs one unary method of meridian.admin.v1 as the control plane itself: the zone's end of
+// the admin tunnel. Errors are gRPC status errors.
+func (s *Service) Call(ctx context.Context, method string, req []byte) ([]byte, error) {
+	f, ok := s.methods[method]
+	if !ok {
+		return nil, problem.New(http.StatusNotImplemented, problem.TitleTunnel,
+			"this control plane (%s) does not know method %s", s.cfg.Version, method).GRPC()
+	}
+	return f(authn.With(ctx, authn.Identity{Caller: authn.ControlPlane()}), req)
 }
 
-func (s *service) GetResource(ctx context.Context,
+// unary is the edge of every unary call.
+func (s *Service) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
+	handle grpc.UnaryHandler) (any, error) {
+	start := time.Now()
+	resp, err := func() (resp any, err error) {
+		defer s.edge.Recover(&err, info.FullMethod)
+		if err := s.gate(ctx, info.FullMethod, req); err != nil {
+			return nil, err
+		}
+		return handle(ctx, req)
+	}()
+	verb := "grpc"
+	if info.FullMethod == adminv1.StatusService_WaitRevision_FullMethodName {
+		verb = ""
+	}
+	if err != nil {
+		if problem.HasStatus(err) {
+			return nil, err
+		}
+		p := s.edge.Problem(err, titleOf(info.FullMethod))
+		s.edge.Observe(verb, p.Status, start)
+		return nil, p.GRPC()
+	}
+	s.edge.Observe(verb, http.StatusOK, start)
+	return resp, nil
+}
+
+// stream is the edge of watches and of reflection.
+func (s *Service) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo,
+	handle grpc.StreamHandler) error {
+	err := func() (err error) {
+		defer s.edge.Recover(&err, info.FullMethod)
+		if err := s.gate(ss.Context(), info.FullMethod, nil); err != nil {
+			return err
+		}
+		return handle(srv, ss)
+	}()
+	if err != nil && !problem.HasStatus(err) && ss.Context().Err() == nil {
+		return s.edge.Problem(err, titleOf(info.FullMethod)).GRPC()
+	}
+	return err
+}
+
+// gate keeps a call from its handler that is in no row of the table of rights, or whose caller may
+// not do such a thing to any resource; the handler decides about the resource itself. A denied write
+// is in the audit log.
+func (s *Service) gate(ctx context.Context, method string, req any) error {
+	caller, err := authz.Authorize(ctx, method, nil)
+	if err == nil {
+		return nil
+	}
+	verb, known := authz.VerbOf(method)
+	if !known || verb == authz.Read {
+		return err
+	}
+	e := entry{caller: caller, verb: string(verb)}
+	switch req := req.(type) {
+	case interface{ GetKey() *meshv1.Key }:
+		e.key = mesh.KeyFromProto(req.GetKey())
+	case interface{ GetResource() *meshv1.Resource }:
+		e.key = mesh.KeyFromProto(req.GetResource().GetKey())
+	}
+	s.audit().write(e, err)
+	return err
+}
+
+func (s *Service) audit() *audit { return s.writer.audit }
+
+// titleOf is the title of what fails in a method.
+func titleOf(method string) string {
+	switch method {
+	case adminv1.ResourceService_GetResource_FullMethodName:
+		return problem.TitleGet
+	case adminv1.ResourceService_ListResources_FullMethodName,
+		adminv1.ResourceService_WatchResources_FullMethodName:
+		return problem.TitleList
+	case adminv1.ResourceService_PutResource_FullMethodName:
+		return problem.TitlePut
+	case adminv1.ResourceService_DeleteResource_FullMethodName:
+		return problem.TitleDelete
+	case adminv1.TokenService_IssueDataplaneToken_FullMethodName,
+		adminv1.TokenService_IssueUserToken_FullMethodName,
+		adminv1.TokenService_IssueZoneToken_FullMethodName:
+		return problem.TitleToken
+	}
+	return problem.TitleAnswer
+}
+
+// resourceService is the gRPC form of resources, status and tokens. Its methods return problems;
+// the interceptors make status errors of them.
+type resourceService struct {
+	adminv1.UnimplementedResourceServiceServer
+	adminv1.UnimplementedStatusServiceServer
+	adminv1.UnimplementedTokenServiceServer
+	core *Service
+}
+
+func (s *resourceService) GetResource(ctx context.Context,
 	req *adminv1.GetResourceRequest) (*adminv1.GetResourceResponse, error) {
-	r, err := s.api.get(ctx, mesh.KeyFromProto(req.GetKey()), req.GetExact(), req.GetAtLeast())
+	r, err := s.core.Get(ctx, mesh.KeyFromProto(req.GetKey()), req.GetExact(), req.GetAtLeast())
 	if err != nil {
 		return nil, err
 	}
@@ -151,38 +182,39 @@ func (s *service) GetResource(ctx context.Context,
 	return &adminv1.GetResourceResponse{Resource: p}, err
 }
 
-func (s *service) ListResources(ctx context.Context,
+func (s *resourceService) ListResources(ctx context.Context,
 	req *adminv1.ListResourcesRequest) (*adminv1.ListResourcesResponse, error) {
 	info, ok := mesh.Lookup(mesh.Kind(req.GetKind()))
 	if !ok {
-		return nil, unknownKind(req.GetKind())
+		return nil, problem.UnknownKind(mesh.Kind(req.GetKind()))
 	}
 	size := int(req.GetSize())
 	if size == 0 {
-		size = maxPage
+		size = MaxPage
 	}
-	if size > maxPage {
-		return nil, invalid(titleList, []mesh.Violation{{Field: "size", Reason: "must be at most 1000"}})
+	if size > MaxPage {
+		return nil, problem.Invalid(problem.TitleList,
+			mesh.Violation{Field: "size", Reason: "must be at most 1000"})
 	}
-	got, err := s.api.list(ctx, selection{
-		kind:    info,
-		mesh:    req.GetMesh(),
-		zone:    req.Zone,
-		labels:  req.GetLabels(),
-		name:    req.GetName(),
-		size:    size,
-		offset:  int(req.GetOffset()),
-		atLeast: req.GetAtLeast(),
+	got, err := s.core.List(ctx, Selection{
+		Kind:    info,
+		Mesh:    req.GetMesh(),
+		Zone:    req.Zone,
+		Labels:  req.GetLabels(),
+		Name:    req.GetName(),
+		Size:    size,
+		Offset:  int(req.GetOffset()),
+		AtLeast: req.GetAtLeast(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	resp := &adminv1.ListResourcesResponse{
-		Total:    uint32(got.total),
-		Revision: got.revision,
-		Warnings: got.warnings,
+		Total:    uint32(got.Total),
+		Revision: got.Revision,
+		Warnings: got.Warnings,
 	}
-	resp.Resources, err = protos(got.resources)
+	resp.Resources, err = protos(got.Resources)
 	return resp, err
 }
 
@@ -197,114 +229,79 @@ func protos(rs []*mesh.Resource) ([]*meshv1.Resource, error) {
 	return out, nil
 }
 
-func (s *service) PutResource(ctx context.Context,
+func (s *resourceService) PutResource(ctx context.Context,
 	req *adminv1.PutResourceRequest) (*adminv1.PutResourceResponse, error) {
 	r, err := mesh.FromProto(req.GetResource())
 	if err != nil {
-		// Rights come first, also for what cannot be read.
-		if _, denied := s.api.authorize(ctx, verbWrite, nil); denied != nil {
-			return nil, denied
-		}
-		return nil, problem(http.StatusBadRequest, titlePut, "the resource cannot be read: %v", err)
+		return nil, problem.New(http.StatusBadRequest, problem.TitlePut, "the resource cannot be read: %v", err)
 	}
-	got, err := s.api.put(ctx, put{resource: r, ifRevision: req.IfRevision, dryRun: req.GetDryRun()})
+	got, err := s.core.Put(ctx, PutRequest{
+		Request: admission.Request{Resource: r, IfRevision: req.IfRevision},
+		DryRun:  req.GetDryRun(),
+	})
 	if err != nil {
 		return nil, err
 	}
 	resp := &adminv1.PutResourceResponse{
-		Revision: got.revision,
-		Created:  got.created,
-		Changed:  got.changed,
-		Warnings: got.warnings,
+		Revision: got.Revision,
+		Created:  got.Created,
+		Changed:  got.Changed,
+		Warnings: got.Warnings,
 	}
-	resp.Resource, err = got.resource.Proto()
+	resp.Resource, err = got.Resource.Proto()
 	return resp, err
 }
 
-func (s *service) DeleteResource(ctx context.Context,
+func (s *resourceService) DeleteResource(ctx context.Context,
 	req *adminv1.DeleteResourceRequest) (*adminv1.DeleteResourceResponse, error) {
-	rev, err := s.api.remove(ctx, remove{
-		key:        mesh.KeyFromProto(req.GetKey()),
-		ifRevision: req.IfRevision,
-		dryRun:     req.GetDryRun(),
+	rev, err := s.core.Delete(ctx, DeleteRequest{
+		Deletion: admission.Deletion{
+			Key:        mesh.KeyFromProto(req.GetKey()),
+			IfRevision: req.IfRevision,
+		},
+		DryRun: req.GetDryRun(),
 	})
 	return &adminv1.DeleteResourceResponse{Revision: rev}, err
 }
 
-func (s *service) WatchResources(req *adminv1.WatchResourcesRequest,
+func (s *resourceService) WatchResources(req *adminv1.WatchResourcesRequest,
 	stream grpc.ServerStreamingServer[adminv1.WatchResourcesResponse]) error {
 	kinds := make([]mesh.Kind, len(req.GetKinds()))
 	for i, k := range req.GetKinds() {
 		kinds[i] = mesh.Kind(k)
 	}
 	matches := func(r *mesh.Resource) bool { return req.GetMesh() == "" || r.Key.Mesh == req.GetMesh() }
-	return s.api.watch(stream.Context(), kinds, matches, func(e event) error {
-		resp := &adminv1.WatchResourcesResponse{Revision: e.revision, Bookmark: e.bookmark}
+	return s.core.Watch(stream.Context(), kinds, matches, func(e Event) error {
+		resp := &adminv1.WatchResourcesResponse{Revision: e.Revision, Bookmark: e.Bookmark}
 		var err error
-		if resp.Upserts, err = protos(e.upserts); err != nil {
+		if resp.Upserts, err = protos(e.Upserts); err != nil {
 			return err
 		}
-		for _, k := range e.deletes {
+		for _, k := range e.Deletes {
 			resp.Deletes = append(resp.Deletes, k.Proto())
 		}
 		return stream.Send(resp)
 	})
 }
 
-func (s *service) GetStatus(ctx context.Context,
+func (s *resourceService) GetStatus(ctx context.Context,
 	_ *adminv1.GetStatusRequest) (*adminv1.GetStatusResponse, error) {
-	if _, err := s.api.authorize(ctx, verbRead, nil); err != nil {
-		return nil, err
-	}
-	if s.api.conf.Status != nil {
-		return s.api.conf.Status(ctx), nil
-	}
-	return &adminv1.GetStatusResponse{
-		Role:     s.api.conf.Role,
-		Zone:     s.api.conf.Zone,
-		Instance: s.api.conf.Instance,
-		Version:  s.api.conf.Version,
-		Revision: s.api.conf.Replica.View().Revision(),
-	}, nil
+	return s.core.Status(ctx)
 }
 
-func (s *service) WaitRevision(ctx context.Context,
+// defaultWait is how long WaitRevision waits if the caller does not say.
+const defaultWait = 30 * time.Second
+
+func (s *resourceService) WaitRevision(ctx context.Context,
 	req *adminv1.WaitRevisionRequest) (*adminv1.WaitRevisionResponse, error) {
-	if _, err := s.api.authorize(ctx, verbRead, nil); err != nil {
-		return nil, err
-	}
-	timeout := 30 * time.Second
+	timeout := defaultWait
 	if req.GetTimeout() != nil {
 		timeout = req.GetTimeout().AsDuration()
 	}
-	return s.api.waitFor(ctx, req.GetRevision(), timeout)
+	return s.core.Wait(ctx, req.GetRevision(), timeout)
 }
 
-// waitFor waits for delivery, at most timeout; a delivery that is not complete by then is an
-// answer, not an error.
-func (a *API) waitFor(ctx context.Context, revision uint64,
-	timeout time.Duration) (*adminv1.WaitRevisionResponse, error) {
-	if a.conf.Wait == nil {
-		return nil, problem(http.StatusNotImplemented, "Could not wait",
-			"this control plane does not know who has answered")
-	}
-	start := time.Now()
-	wait, cancel := context.WithTimeout(ctx, min(max(timeout, 0), maxWait))
-	defer cancel()
-	resp := a.conf.Wait(wait, revision)
-	if ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if resp == nil {
-		resp = &adminv1.WaitRevisionResponse{}
-	}
-	if resp.Took == nil {
-		resp.Took = durationpb.New(time.Since(start))
-	}
-	return resp, nil
-}
-
-func (s *service) IssueDataplaneToken(ctx context.Context,
+func (s *resourceService) IssueDataplaneToken(ctx context.Context,
 	req *adminv1.IssueDataplaneTokenRequest) (*adminv1.IssueDataplaneTokenResponse, error) {
 	c := tokens.DataplaneClaims{
 		Mesh:     req.GetMesh(),
@@ -318,25 +315,21 @@ func (s *service) IssueDataplaneToken(ctx context.Context,
 		}
 		c.Tags[k] = v.GetValues()
 	}
-	token, err := s.api.issueDataplane(ctx, c, validity(req.GetValidFor()))
+	token, err := s.core.IssueDataplane(ctx, c, validity(req.GetValidFor()))
 	return &adminv1.IssueDataplaneTokenResponse{Token: token}, err
 }
 
-func (s *service) IssueZoneToken(ctx context.Context,
+func (s *resourceService) IssueZoneToken(ctx context.Context,
 	req *adminv1.IssueZoneTokenRequest) (*adminv1.IssueZoneTokenResponse, error) {
-	token, err := s.api.issueZone(ctx, tokens.ZoneClaims{
-		Zone:  req.GetZone(),
-		Scope: req.GetScope(),
-	}, validity(req.GetValidFor()))
+	c := tokens.ZoneClaims{Zone: req.GetZone(), Scope: req.GetScope()}
+	token, err := s.core.IssueZone(ctx, c, validity(req.GetValidFor()))
 	return &adminv1.IssueZoneTokenResponse{Token: token}, err
 }
 
-func (s *service) IssueUserToken(ctx context.Context,
+func (s *resourceService) IssueUserToken(ctx context.Context,
 	req *adminv1.IssueUserTokenRequest) (*adminv1.IssueUserTokenResponse, error) {
-	token, err := s.api.issueUser(ctx, tokens.UserClaims{
-		Name:   req.GetName(),
-		Groups: req.GetGroups(),
-	}, validity(req.GetValidFor()))
+	c := tokens.UserClaims{Name: req.GetName(), Groups: req.GetGroups()}
+	token, err := s.core.IssueUser(ctx, c, validity(req.GetValidFor()))
 	return &adminv1.IssueUserTokenResponse{Token: token}, err
 }
 

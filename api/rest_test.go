@@ -1,7 +1,8 @@
-package api
+package api_test
 
 import (
 	"encoding/json"
+	"github.com/meridian-mesh/meridian/api"
 	"net/http"
 	"strings"
 	"testing"
@@ -72,7 +73,7 @@ func TestErrorShape(t *testing.T) {
 	want = "{\n \"type\": \"/std-errors\",\n \"status\": 400,\n \"title\": \"Could not retrieve " +
 		"resources\",\n " +
 		"\"detail\": \"Resource is not valid\",\n" +
-		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", want a " +
+		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", must be a " +
 		"number from 1 to 1000\"\n  }\n ]\n}\n"
 	if g.text != want {
 		t.Errorf("got  %q\nwant %q", g.text, want)
@@ -219,10 +220,10 @@ func TestPutGetDelete(t *testing.T) {
 	// Conditions.
 	g = p.want(p.do("GET", t1, ""), 200)
 	tag := g.header.Get("ETag")
-	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-None-Match", "*"), 412, "exists already")
+	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-None-Match", "*"), 412, "already exists")
 	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-Match", tag), 200)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"b":"1"},`), "If-Match", tag), 412,
-		"somebody changed it")
+		"changed in between")
 	p.want(p.do("DELETE", t1, "", "If-Match", tag), 412)
 
 	// Dry runs change nothing.
@@ -308,7 +309,7 @@ func TestPlaces(t *testing.T) {
 	origin := func(v string) string { return `"labels":{"kuma.io/origin":"` + v + `"},` }
 	for _, c := range []struct {
 		name       string
-		role       func(*Config)
+		role       func(*api.Config)
 		path, body string
 		status     int
 		contains   string
@@ -366,7 +367,7 @@ func TestMeshDelete(t *testing.T) {
 	p.want(p.do("DELETE", "/meshes/default", ""), 400)
 	p.want(p.do("DELETE", "/meshes/default/dataplanes/dp1", ""), 200)
 	p.want(p.do("DELETE", "/meshes/default", ""), 200)
-	for r := range p.api.conf.Replica.View().All() {
+	for r := range p.replica.View().All() {
 		t.Errorf("%s is left", r.Key)
 	}
 }
@@ -395,7 +396,7 @@ func TestZoneDelete(t *testing.T) {
 }
 
 func TestRights(t *testing.T) {
-	p := withMesh(t, func(c *Config) { c.LocalhostIsAdmin = false })
+	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -466,8 +467,8 @@ func TestRights(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"audit mesh-system:admin put", "audit mesh-system:admin issue",
-		"audit: refused john put", "audit: refused john delete",
-		"audit: refused john issue", "audit: refused mesh-system:anonymous put"} {
+		"audit: rejected john put", "audit: rejected john delete",
+		"audit: rejected john issue", "audit: rejected mesh-system:anonymous put"} {
 		if !contains(audits, want) {
 			t.Errorf("no audit line %q among %q", want, audits)
 		}

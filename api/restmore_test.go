@@ -1,10 +1,12 @@
-package api
+package api_test
 
 import (
 	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"net"
 	"net/http"
 	"strings"
@@ -26,7 +28,7 @@ import (
 
 func TestWaitAndStatus(t *testing.T) {
 	var asked uint64
-	p := withMesh(t, func(c *Config) {
+	p := withMesh(t, func(c *api.Config) {
 		c.Wait = func(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 			asked = revision
 			if _, ok := ctx.Deadline(); !ok {
@@ -115,7 +117,11 @@ func TestWatch(t *testing.T) {
 		if !s.Scan() {
 			t.Fatalf("the watch ended: %v", s.Err())
 		}
-		var l watchLine
+		var l struct {
+			Type     string
+			Resource json.RawMessage
+			Key      *struct{ Name string }
+		}
 		if err := json.Unmarshal(s.Bytes(), &l); err != nil {
 			t.Fatal(err)
 		}
@@ -151,7 +157,7 @@ func TestWatch(t *testing.T) {
 	// The server can stop although watches are open.
 	start := time.Now()
 	p.stop()
-	if took := time.Since(start); took > drainTimeout/2 {
+	if took := time.Since(start); took > server.DrainTimeout/2 {
 		t.Errorf("stopping took %s: the watches held it up", took)
 	}
 	if all.Scan() {
@@ -160,7 +166,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestOnMesh(t *testing.T) {
-	p := newPlane(t, func(c *Config) {
+	p := newPlane(t, func(c *api.Config) {
 		c.OnMesh = func(_ replica.View, m *mesh.Resource, created bool) []store.Op {
 			if !created {
 				return nil
@@ -172,7 +178,7 @@ func TestOnMesh(t *testing.T) {
 	})
 	p.want(p.do("PUT", "/meshes/m", `{"type":"Mesh","name":"m"}`), 201)
 	p.want(p.do("GET", "/meshes/m/meshtimeouts/of-m", ""), 200)
-	if rev := p.api.conf.Replica.View().Revision(); rev != 1 {
+	if rev := p.replica.View().Revision(); rev != 1 {
 		t.Errorf("revision %d: the mesh and what comes with it are one transaction", rev)
 	}
 	p.want(p.do("PUT", "/meshes/m", `{"type":"Mesh","name":"m"}`), 200)
@@ -195,14 +201,14 @@ func TestMeshBackendChange(t *testing.T) {
 }
 
 func TestTLSWithPinnedToken(t *testing.T) {
-	p := withMesh(t, func(c *Config) { c.LocalhostIsAdmin = false })
+	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	server, err := pki.LoadOrCreateServer(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	tokens := tokens.New(tokens.Config{
 		Store: p.store,
-		View:  p.api.conf.Replica.View,
+		View:  p.replica.View,
 		Zone:  "east",
 		Pins:  func() []string { return []string{server.Pin} },
 	})
@@ -219,7 +225,7 @@ func TestTLSWithPinnedToken(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error)
-	go func() { served <- p.api.Serve(ctx, l, server.TLS()) }()
+	go func() { served <- p.server.Serve(ctx, l, server.TLS()) }()
 	defer func() {
 		cancel()
 		if err := <-served; err != nil {

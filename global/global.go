@@ -2,7 +2,7 @@
 //
 // # Parts
 //
-//	adminapi ─▶ store ─▶ replica ─┬▶ kdsrpc.Server ◀═▶ zones
+//	api ─────▶ store ─▶ replica ─┬▶ kdsrpc.Server ◀═▶ zones
 //	                              ├▶ internal/members: members of MeshMultiZoneServices
 //	                              ├▶ internal/meshca: roots of meshes; authority signs the zones' intermediates
 //	                              └▶ zones.Zones: Zone resources, delivery statuses
@@ -38,6 +38,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
 	"github.com/meridian-mesh/meridian/controller/zones"
@@ -99,7 +100,7 @@ type Global struct {
 	replica *replica.Replica
 	tokens  *tokens.Tokens
 	kds     *kdsrpc.Server
-	api     *api.API
+	api     *server.Server
 	members *members.Aggregator
 	roots   *ca.Reconciler
 	zones   *zones.Zones
@@ -192,7 +193,7 @@ func New(cfg Config) (*Global, error) {
 		Logger:     log.Named("history"),
 		Registerer: cfg.Registry,
 	})
-	server, err := api.New(api.Config{
+	g.api = server.New(api.Config{
 		Role:             api.RoleGlobal,
 		Store:            cfg.Store,
 		Replica:          g.replica,
@@ -210,10 +211,6 @@ func New(cfg Config) (*Global, error) {
 		Logger:           log.Named("api"),
 		Registerer:       cfg.Registry,
 	})
-	if err != nil {
-		return nil, err
-	}
-	g.api = server
 	return g, nil
 }
 

@@ -18,7 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/zone/universal"
 )
 
-// debugger answers adminapi's questions about this zone's proxies.
+// debugger answers the management API's questions about this zone's proxies.
 type debugger struct{ z *Zone }
 
 // Proxy implements api.Debugger.

@@ -42,6 +42,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
 	"github.com/meridian-mesh/meridian/controller/services"
@@ -127,7 +128,7 @@ type Zone struct {
 	registry *universal.Registry
 	issuer   *issuer.Issuer
 	services *services.Reconciler
-	api      *api.API
+	api      *server.Server
 	delivery *delivery.Writer
 	history  *retention.Keeper
 	// client is nil in a standalone zone; members and roots are nil in any other.
@@ -288,9 +289,8 @@ func New(cfg Config) (*Zone, error) {
 		Logger:     z.log.Named("ads"),
 		Registerer: cfg.Registry,
 	})
-	var err error
-	z.api, err = api.New(conf)
-	return z, err
+	z.api = server.New(conf)
+	return z, nil
 }
 
 func (z *Zone) federated() bool { return z.cfg.GlobalURL != "" }

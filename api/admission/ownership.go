@@ -1,103 +1,117 @@
-package api
+package admission
 
 import (
+	"maps"
 	"net/http"
 
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// place says which origin zone a resource of the kind gets that is written here, or why it is not
+// Owner says which origin zone a resource of the kind gets that is written here, or why it is not
 // written here.
-func (a *API) place(info *mesh.KindInfo) (zone string, err error) {
+func (a *Admission) Owner(info *mesh.KindInfo) (zone string, err error) {
 	no := func(detail string, args ...any) (string, error) {
-		p := problem(http.StatusMethodNotAllowed, "Method not allowed", detail, args...)
-		p.allow = "GET"
+		p := problem.New(http.StatusMethodNotAllowed, problem.TitleMethod, detail, args...)
+		p.Allow = "GET"
 		return "", p
 	}
 	switch {
 	case info.Writers == mesh.ReadOnly:
 		return no("a %s is written by control planes alone; it can only be read", info.Kind)
-	case a.conf.Role == RoleGlobal:
+	case a.cfg.Global:
 		if info.Writers == mesh.ZoneOnly {
 			return no("a %s belongs to a zone: apply it at the control plane of that zone", info.Kind)
 		}
 		return "", nil
-	case a.conf.Federated:
+	case a.cfg.Federated:
 		if info.Writers == mesh.GlobalOnly {
 			return no("a %s is written at global alone: apply it at the global control plane, zone %s gets "+
-				"it from there", info.Kind, a.conf.Zone)
+				"it from there", info.Kind, a.cfg.Zone)
 		}
-		return a.conf.Zone, nil
+		return a.cfg.Zone, nil
 	case info.Writers == mesh.GlobalOnly:
 		return "", nil // a standalone zone is its own global
 	}
-	return a.conf.Zone, nil
+	return a.cfg.Zone, nil
 }
 
-func (a *API) writable(info *mesh.KindInfo) bool {
-	_, err := a.place(info)
-	return err == nil
-}
-
-// remote says that global does not hold resources of the kind: zones are asked.
-func (a *API) remote(info *mesh.KindInfo) bool {
-	return a.conf.Role == RoleGlobal && info.Local() && info.Writers != mesh.GlobalOnly
+// elsewhere is the problem of a write to what another control plane owns.
+func elsewhere(title string, info *mesh.KindInfo, owner, act string) *problem.Problem {
+	where, whose := "at the global control plane", "global"
+	if owner != "" {
+		where, whose = "at the control plane of zone "+owner, "zone "+owner
+	}
+	p := problem.New(http.StatusBadRequest, title, "this %s belongs to %s: %s it %s", info.Kind, whose, act,
+		where)
+	p.Violations = []mesh.Violation{{Field: "zone", Reason: p.Detail}}
+	return p
 }
 
 func labelField(key string) string { return `labels["` + key + `"]` }
 
-// checkLabels applies the label rules to what the user gave (rest-api 1.6) and returns the labels
-// to store: the user's and the computed ones; what a label may be at all is mesh.Validate's. old is
-// nil for a new resource; immutable are the violations that concern only an update.
-func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource,
+// labels applies the label rules to what the user gave and returns the labels to store: the user's
+// and the computed ones; what a label may be at all is mesh.Validate's. old is nil for a new
+// resource; immutable are the violations that concern only an update.
+func (a *Admission) labels(info *mesh.KindInfo, r, old *mesh.Resource,
 	bad *mesh.ValidationError) (labels map[string]string, immutable *mesh.ValidationError) {
-	given := r.Labels
-	zoneOwned := r.Key.Zone != ""
-	origin, hasOrigin := given[mesh.LabelOrigin]
-	switch {
-	case hasOrigin && origin != mesh.OriginGlobal && origin != mesh.OriginZone:
-		// mesh.Validate has said so
-	case a.conf.Role == RoleGlobal && hasOrigin && origin != mesh.OriginGlobal:
-		bad.Add(labelField(mesh.LabelOrigin),
-			"is %q, must be %q on a global control plane: apply it at the zone if it is for one zone alone, "+
-				"or leave the label out", origin, mesh.OriginGlobal)
-	case a.conf.Federated && info.Writers == mesh.GlobalAndZone && !info.Flat && origin != mesh.OriginZone:
-		bad.Add(labelField(mesh.LabelOrigin),
-			"must be %q on the control plane of a zone: add the label kuma.io/origin: zone to keep this "+
-				"%s to zone %s, or apply it at the global control plane to have it in every zone",
-			mesh.OriginZone, info.Kind, a.conf.Zone)
-	case a.conf.Role == RoleZone && zoneOwned && hasOrigin && origin != mesh.OriginZone:
-		bad.Add(labelField(mesh.LabelOrigin),
-			"is %q, but zone %s has no say over global's resources: leave the label out or set it to %q",
-			origin, a.conf.Zone, mesh.OriginZone)
-	}
-	if z, ok := given[mesh.LabelZone]; ok && z != r.Key.Zone {
-		if zoneOwned {
-			bad.Add(labelField(mesh.LabelZone), "is %q, must be %q: this is the control plane of that zone",
-				z, r.Key.Zone)
-		} else {
-			bad.Add(labelField(mesh.LabelZone),
-				"is %q, but this resource belongs to no zone: leave the label out", z)
-		}
-	}
-	if role, ok := given[mesh.LabelPolicyRole]; ok && info.Policy != nil && role != "system" {
+	a.checkOrigin(info, r, bad)
+	if role, ok := r.Labels[mesh.LabelPolicyRole]; ok && info.Policy != nil && role != "system" {
 		bad.Add(labelField(mesh.LabelPolicyRole), "is %q, must be %q: other roles exist on Kubernetes alone",
 			role, "system")
 	}
+	labels = a.computed(info, r)
+	return labels, checkImmutable(r, old, labels)
+}
 
-	labels = make(map[string]string, len(given)+4)
-	for k, v := range given {
-		labels[k] = v
+// checkOrigin compares the labels of origin and zone with where the resource belongs.
+func (a *Admission) checkOrigin(info *mesh.KindInfo, r *mesh.Resource, bad *mesh.ValidationError) {
+	zoneOwned := r.Key.Zone != ""
+	origin, hasOrigin := r.Labels[mesh.LabelOrigin]
+	switch {
+	case hasOrigin && origin != mesh.OriginGlobal && origin != mesh.OriginZone:
+		// mesh.Validate has reported it
+	case a.cfg.Global && hasOrigin && origin != mesh.OriginGlobal:
+		bad.Add(labelField(mesh.LabelOrigin),
+			"is %q, must be %q on a global control plane: apply it at the zone if it is for one zone alone, "+
+				"or leave the label out", origin, mesh.OriginGlobal)
+	case a.cfg.Federated && info.Writers == mesh.GlobalAndZone && !info.Flat && origin != mesh.OriginZone:
+		bad.Add(labelField(mesh.LabelOrigin),
+			"must be %q on the control plane of a zone: add the label kuma.io/origin: zone to keep this "+
+				"%s to zone %s, or apply it at the global control plane to have it in every zone",
+			mesh.OriginZone, info.Kind, a.cfg.Zone)
+	case !a.cfg.Global && zoneOwned && hasOrigin && origin != mesh.OriginZone:
+		bad.Add(labelField(mesh.LabelOrigin),
+			"is %q, but zone %s does not write global's resources: leave the label out or set it to %q",
+			origin, a.cfg.Zone, mesh.OriginZone)
 	}
+
+	zone, hasZone := r.Labels[mesh.LabelZone]
+	switch {
+	case !hasZone || zone == r.Key.Zone:
+	case zoneOwned:
+		bad.Add(labelField(mesh.LabelZone), "is %q, must be %q: this is the control plane of that zone",
+			zone, r.Key.Zone)
+	default:
+		bad.Add(labelField(mesh.LabelZone),
+			"is %q, but this resource belongs to no zone: leave the label out", zone)
+	}
+}
+
+// computed are the labels to store.
+func (a *Admission) computed(info *mesh.KindInfo, r *mesh.Resource) map[string]string {
+	labels := make(map[string]string, len(r.Labels)+4)
+	maps.Copy(labels, r.Labels)
 	if info.Scope == mesh.ScopeMesh {
 		labels[mesh.LabelMesh] = r.Key.Mesh
 	}
 	switch {
-	case zoneOwned:
-		labels[mesh.LabelOrigin], labels[mesh.LabelZone], labels[mesh.LabelEnv] = mesh.OriginZone, r.Key.Zone,
-			"universal"
-	case a.conf.Role == RoleGlobal && info.Kind != mesh.KindMesh && info.Kind != mesh.KindZone:
+	case r.Key.Zone != "":
+		labels[mesh.LabelOrigin] = mesh.OriginZone
+		labels[mesh.LabelZone] = r.Key.Zone
+		labels[mesh.LabelEnv] = "universal"
+	case a.cfg.Global && info.Kind != mesh.KindMesh && info.Kind != mesh.KindZone:
 		labels[mesh.LabelOrigin] = mesh.OriginGlobal
 	}
 	switch r.Key.Kind {
@@ -109,46 +123,28 @@ func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource,
 	case mesh.KindZoneIngress:
 		labels[mesh.LabelProxyType] = "zoneingress"
 	}
-
-	immutable = &mesh.ValidationError{}
-	if old != nil {
-		for _, key := range []string{mesh.LabelOrigin, mesh.LabelZone, mesh.LabelDisplayName} {
-			was, had := old.Labels[key]
-			is, has := labels[key]
-			if key == mesh.LabelDisplayName && was == r.Key.Name {
-				had = is != "" &&
-
-					is != was // the label said what holds without it: who takes over from a generator may leave it out
-			}
-			switch {
-			case had && !has:
-				immutable.Add(labelField(key), "was %q and may not go away", was)
-			case had && was != is:
-				immutable.Add(labelField(key), "was %q and may not change (to %q): delete the resource first",
-					was, is)
-			}
-		}
-	}
-	return labels, immutable
+	return labels
 }
 
-// checkKind applies the rules of single kinds that need more than the document (rest-api 1.6).
-func checkKind(r, old *mesh.Resource, bad *mesh.ValidationError) {
-	switch r.Key.Kind {
-	case mesh.KindMesh:
-		if old == nil {
-			return
+// checkImmutable compares the labels that may not change once they are there.
+func checkImmutable(r, old *mesh.Resource, labels map[string]string) *mesh.ValidationError {
+	bad := &mesh.ValidationError{}
+	if old == nil {
+		return bad
+	}
+	for _, key := range []string{mesh.LabelOrigin, mesh.LabelZone, mesh.LabelDisplayName} {
+		was, had := old.Labels[key]
+		is, has := labels[key]
+		if key == mesh.LabelDisplayName && was == r.Key.Name {
+			// The label said what holds without it: a writer that takes over from a generator may omit it.
+			had = is != "" && is != was
 		}
-		was, is := mesh.Spec[*meshv1.Mesh](old).GetMtls(), mesh.Spec[*meshv1.Mesh](r).GetMtls()
-		if was.GetEnabledBackend() != "" && is.GetEnabledBackend() != "" &&
-			was.GetEnabledBackend() != is.GetEnabledBackend() && !is.GetSkipValidation() {
-			bad.Add("mtls.enabledBackend",
-				"may not change from %q to %q while mTLS is on: set it to \"\" first",
-				was.GetEnabledBackend(), is.GetEnabledBackend())
-		}
-	default:
-		if r.Key.Zone != "" && len(r.Key.Zone)+1+len(r.Key.Name) >= 253 {
-			bad.Add("name", "is too long: with the zone's name and a dot it must be shorter than 253")
+		switch {
+		case had && !has:
+			bad.Add(labelField(key), "was %q and may not be removed", was)
+		case had && was != is:
+			bad.Add(labelField(key), "was %q and may not change (to %q): delete the resource first", was, is)
 		}
 	}
+	return bad
 }

@@ -1,19 +1,120 @@
-package api
+package admission
 
 import (
 	"context"
-	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/xds/compile"
 )
 
-// aimWarning is what to tell the author of a policy that selects no proxy, empty if it selects one
-// or nobody can tell: a zone may be away. A policy for the whole mesh is never warned of, for such
-// policies come before the proxies.
-func (a *API) aimWarning(ctx context.Context, r *mesh.Resource) string {
+// Times and sizes of [Targets].
+const (
+	// targetTimeout bounds what the question adds to a write.
+	targetTimeout = 250 * time.Millisecond
+	// knownFor is how long a target that matched is taken to match still.
+	knownFor = time.Minute
+	// maxKnown bounds the targets that are remembered.
+	maxKnown = 4096
+)
+
+// targetWarning is for the author of a policy that no proxy matches.
+const targetWarning = "targetRef: matches no proxy yet; stored, takes effect when a matching proxy joins"
+
+// Count says whether a policy selects at least one proxy. known is false if a zone that could have
+// one did not answer before ctx ended; matches is false then.
+type Count func(ctx context.Context, r *mesh.Resource) (matches, known bool)
+
+// Targets finds out whether policies match a proxy, for the warning of a write.
+//
+// The question goes to every zone, and must not make writes slow. So it is asked only of a policy
+// that names a target (one for the whole mesh may come before its proxies), only for a target that
+// has not matched within the last minute, once for any number of concurrent writes with that
+// target, while the write is being committed, and never longer than 250 ms. What it costs depends
+// on the number of zones, and not on that of proxies: zones answer a number. If a zone does not
+// answer in time and no other has a match, there is no warning: a wrong one is worse than none.
+type Targets struct {
+	count Count
+
+	mu      sync.Mutex
+	known   map[string]time.Time // when a target matched last
+	flights map[string]*flight
+}
+
+// flight is a question that is being asked.
+type flight struct {
+	done    chan struct{}
+	warning string // once done
+}
+
+// NewTargets makes a Targets.
+func NewTargets(count Count) *Targets {
+	return &Targets{
+		count:   count,
+		known:   map[string]time.Time{},
+		flights: map[string]*flight{},
+	}
+}
+
+// Check begins to find out about a policy and returns a function that waits for the warning, empty
+// if there is none to give. The function must be called once, at the latest when ctx ends. Of writes
+// that share a question, the first asks it: if that write is cancelled, none of them is warned.
+func (t *Targets) Check(ctx context.Context, r *mesh.Resource) (warning func() string) {
+	key := targetKey(r)
+	if key == "" {
+		return func() string { return "" }
+	}
+
+	t.mu.Lock()
+	if at, ok := t.known[key]; ok && time.Since(at) < knownFor {
+		t.mu.Unlock()
+		return func() string { return "" }
+	}
+	f, asked := t.flights[key]
+	if !asked {
+		f = &flight{done: make(chan struct{})}
+		t.flights[key] = f
+	}
+	t.mu.Unlock()
+
+	if !asked {
+		ctx, cancel := context.WithTimeout(ctx, targetTimeout)
+		go func() { // ends with count, which ends with ctx
+			defer cancel()
+			t.ask(ctx, key, f, r)
+		}()
+	}
+	return func() string {
+		<-f.done
+		return f.warning
+	}
+}
+
+func (t *Targets) ask(ctx context.Context, key string, f *flight, r *mesh.Resource) {
+	defer close(f.done)
+	matches, known := t.count(ctx, r)
+	if known && !matches {
+		f.warning = targetWarning
+	}
+
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.flights, key)
+	if !matches {
+		return
+	}
+	if len(t.known) >= maxKnown {
+		clear(t.known)
+	}
+	t.known[key] = time.Now()
+}
+
+// targetKey names what decides which proxies a policy selects; empty for a policy that is never
+// warned of.
+func targetKey(r *mesh.Resource) string {
 	info, ok := mesh.Lookup(r.Key.Kind)
 	if !ok || info.Policy == nil {
 		return ""
@@ -22,37 +123,9 @@ func (a *API) aimWarning(ctx context.Context, r *mesh.Resource) string {
 	if kind := head.Target.GetKind(); head.Shadow || kind == "" || kind == string(mesh.KindMesh) {
 		return ""
 	}
-	dataplanes, _ := mesh.Lookup(mesh.KindDataplane)
-	s := selection{
-		kind: dataplanes,
-		mesh: r.Key.Mesh,
-		size: 1,
-		keep: func(dp *mesh.Resource) bool { return a.selects(head, dp) },
-	}
-	if head.Target.GetKind() == string(mesh.KindDataplane) {
-		s.name = head.Target.GetName()
-	}
-	got, err := a.list(ctx, s)
-	if err != nil || len(got.warnings) > 0 || got.total > 0 {
+	target, err := proto.MarshalOptions{Deterministic: true}.Marshal(head.Target)
+	if err != nil {
 		return ""
 	}
-	return "targetRef: targets no proxy today; it is stored, and holds as soon as a proxy that it " +
-		"means is there"
-}
-
-// selects says whether a policy selects a Dataplane, by the MeshServices that this control plane knows.
-func (a *API) selects(head policy.Head, dp *mesh.Resource) bool {
-	subject := policy.Subject{Dataplane: dp, ServiceLabels: map[mesh.Key]map[string]string{}}
-	if slices.Contains([]string{string(mesh.KindMeshService), "MeshServiceSubset"}, head.Target.GetKind()) {
-		instance := compile.NewInstance(dp, nil)
-		for svc := range a.conf.Replica.View().List(mesh.KindMeshService, dp.Key.Mesh) {
-			if svc.Key.Zone == dp.Key.Zone &&
-				instance.Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector()) {
-				subject.Services = append(subject.Services, svc.Key)
-				subject.ServiceLabels[svc.Key] = svc.Labels
-			}
-		}
-	}
-	_, ok := head.Select(subject)
-	return ok
+	return r.Key.Mesh + "\x00" + head.Zone + "\x00" + head.Namespace + "\x00" + string(target)
 }

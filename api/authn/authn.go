@@ -1,4 +1,17 @@
-package api
+// Package authn finds out who calls the management API: by a token, or by a direct connection from
+// this machine. What a caller may do is package authz's.
+//
+// # Rules
+//
+// A direct call from loopback is the administrator's, unless that is switched off: the remote
+// address and the Host header are loopback, no proxy header is there, and no page of another site
+// sent it. A Bearer token is its user's. All others are anonymous. A token that does not verify is
+// an [Identity] with an error, which REST ignores where anonymous callers may.
+//
+// # Concurrency
+//
+// An [Authenticator] is safe for concurrent use.
+package authn
 
 import (
 	"context"
@@ -10,10 +23,9 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/identity/tokens"
-	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Caller is who asks.
+// Caller is who calls.
 type Caller struct {
 	Name   string
 	Groups []string
@@ -22,72 +34,88 @@ type Caller struct {
 // String is user/group,group.
 func (c Caller) String() string { return c.Name + "/" + strings.Join(c.Groups, ",") }
 
-func (c Caller) admin() bool {
+// Admin says that the caller may do everything.
+func (c Caller) Admin() bool {
 	return c.Name == tokens.AdminUser || slices.Contains(c.Groups, tokens.AdminGroup)
 }
 
-func (c Caller) anonymous() bool { return c.Name == tokens.AnonymousUser }
+// Anonymous says that the caller did not authenticate.
+func (c Caller) Anonymous() bool { return c.Name == tokens.AnonymousUser }
 
 var (
-	adminCaller = Caller{
+	admin = Caller{
 		Name:   tokens.AdminUser,
 		Groups: []string{tokens.AdminGroup, tokens.AuthenticatedGroup},
 	}
-	anonymousCaller = Caller{Name: tokens.AnonymousUser, Groups: []string{tokens.UnauthenticatedGroup}}
+	anonymous = Caller{Name: tokens.AnonymousUser, Groups: []string{tokens.UnauthenticatedGroup}}
 )
 
-// identity is what authentication found; err is a bad token, which the edge reports in its own form.
-type identity struct {
-	caller Caller
-	err    error
+// ControlPlane is the caller of what comes through the tunnel between control planes.
+func ControlPlane() Caller {
+	return Caller{Name: tokens.ControlPlaneUser, Groups: []string{tokens.AdminGroup}}
+}
+
+// Identity is what authentication found.
+type Identity struct {
+	Caller Caller
+	// Err is a [*tokens.TokenError] for a bad token; the caller is anonymous then.
+	Err error
 }
 
 type identityKey struct{}
 
-func callerOf(ctx context.Context) (Caller, error) {
-	id, ok := ctx.Value(identityKey{}).(identity)
-	if !ok {
-		return anonymousCaller, nil
-	}
-	return id.caller, id.err
+// With returns a context that carries an identity.
+func With(ctx context.Context, id Identity) context.Context {
+	return context.WithValue(ctx, identityKey{}, id)
 }
 
-// identify says who sent r (rest-api 5.1).
-func (a *API) identify(r *http.Request) identity {
-	if a.conf.LocalhostIsAdmin && direct(r) {
-		return identity{caller: adminCaller}
+// From is the caller of ctx's request, and why its token is bad if it is. Without an identity the
+// caller is anonymous.
+func From(ctx context.Context) (Caller, error) {
+	id, ok := ctx.Value(identityKey{}).(Identity)
+	if !ok {
+		return anonymous, nil
+	}
+	return id.Caller, id.Err
+}
+
+// Authenticator identifies callers.
+type Authenticator struct {
+	// Tokens verifies; nil accepts no token.
+	Tokens *tokens.Tokens
+	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
+	LocalhostIsAdmin bool
+}
+
+// Identify says who sent r.
+func (a Authenticator) Identify(r *http.Request) Identity {
+	if a.LocalhostIsAdmin && direct(r) {
+		return Identity{Caller: admin}
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !ok {
-		return identity{caller: anonymousCaller}
+		return Identity{Caller: anonymous}
 	}
-	if a.conf.Tokens == nil {
-		return identity{
-			caller: anonymousCaller,
-			err: &tokens.TokenError{
-				Code:   tokens.UnknownKey,
-				Reason: "this control plane accepts no tokens",
-			},
-		}
+	if a.Tokens == nil {
+		return bad(tokens.UnknownKey, "this control plane accepts no tokens")
 	}
-	c, err := a.conf.Tokens.VerifyUser(strings.TrimSpace(token))
+	claims, err := a.Tokens.VerifyUser(strings.TrimSpace(token))
 	if err != nil {
-		return identity{caller: anonymousCaller, err: err}
+		return Identity{Caller: anonymous, Err: err}
 	}
-	caller := Caller{Name: c.Name, Groups: slices.Clone(c.Groups)}
-	if !slices.Contains(caller.Groups, tokens.AuthenticatedGroup) {
-		caller.Groups = append(caller.Groups, tokens.AuthenticatedGroup)
+
+	c := Caller{Name: claims.Name, Groups: slices.Clone(claims.Groups)}
+	if !slices.Contains(c.Groups, tokens.AuthenticatedGroup) {
+		c.Groups = append(c.Groups, tokens.AuthenticatedGroup)
 	}
-	if caller.anonymous() { // a name is not a right, and this one would take rights away in silence
-		return identity{
-			caller: anonymousCaller,
-			err: &tokens.TokenError{
-				Code:   tokens.Mismatch,
-				Reason: "the token is for the reserved user " + tokens.AnonymousUser,
-			},
-		}
+	if c.Anonymous() { // the reserved name would silently lose the rights of its groups
+		return bad(tokens.Mismatch, "the token is for the reserved user "+tokens.AnonymousUser)
 	}
-	return identity{caller: caller}
+	return Identity{Caller: c}
+}
+
+func bad(code tokens.Code, reason string) Identity {
+	return Identity{Caller: anonymous, Err: &tokens.TokenError{Code: code, Reason: reason}}
 }
 
 // direct says that r came from this machine, by no proxy and by no page of another site.
@@ -126,45 +154,4 @@ func loopbackHost(hostport string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.Unmap().IsLoopback()
-}
-
-// verb is what a caller wants to do.
-type verb string
-
-const (
-	verbRead   verb = "read"
-	verbWrite  verb = "write"
-	verbDelete verb = "delete"
-	verbIssue  verb = "issue"
-)
-
-// authorize decides everything about rights: kind is nil for what is no resource (status, tokens).
-// The error is a [*Problem]: 401 for a bad token, 403 else.
-func (a *API) authorize(ctx context.Context, v verb, kind *mesh.KindInfo) (Caller, error) {
-	c, err := callerOf(ctx)
-	if err != nil {
-		return c, err
-	}
-	what := "the control plane's state"
-	if kind != nil {
-		what = string(kind.Kind)
-	}
-	switch {
-	case c.admin():
-		return c, nil
-	case c.anonymous():
-		p := problem(http.StatusForbidden, "Access Denied",
-			"user %q may not %s %s: send a user token in the header "+
-				"'Authorization: Bearer TOKEN', or call from the control plane's own machine (an "+
-				"administrator "+
-				"issues tokens with "+
-				"'meridian token user')", c, v, what)
-		return c, p
-	case v == verbRead && (kind == nil || !kind.Secret()):
-		return c, nil
-	case v == verbIssue:
-		what = "tokens"
-	}
-	return c, problem(http.StatusForbidden, "Access Denied", "user %q may not %s %s: this needs group %s", c,
-		v, what, tokens.AdminGroup)
 }

@@ -1,54 +1,87 @@
-package api
+// Package problem is a failure of the management API as its caller sees it: the same in REST
+// (problem+json) and in gRPC (a status with details), rendered here and nowhere else.
+//
+// # Model
+//
+// A [Problem] is made where a failure arises. Code that must recognise a failure asks for its type,
+// with errors.As on the Problem or on its Cause; nothing compares texts. [Classify] gives the
+// errors of other packages (validation, tokens, store, context) their Problem.
+//
+// An [Edge] is the outermost part of a request in either protocol: it turns a panic and any error
+// into a Problem, writes what only the log should know, and counts.
+//
+// # Concurrency
+//
+// An Edge is safe for concurrent use. A Problem belongs to the request that made it.
+package problem
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
-	"strconv"
 	"time"
 
-	"go.uber.org/zap"
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/protoadapt"
 
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 )
 
+// Titles of operations, as Kuma spells them.
+const (
+	TitleAnswer       = "Could not answer"
+	TitleBadRequest   = "Bad Request"
+	TitleCreate       = "Failed to create a resource"
+	TitleDebug        = "Could not look"
+	TitleDelete       = "Could not delete a resource"
+	TitleDiff         = "Could not compare"
+	TitleExplain      = "Could not explain"
+	TitleGet          = "Could not retrieve a resource"
+	TitleImmutable    = "Could not update a resource"
+	TitleInspect      = "Could not inspect"
+	TitleList         = "Could not retrieve resources"
+	TitleMesh         = "Failed to retrieve Mesh"
+	TitleMethod       = "Method not allowed"
+	TitleNoKey        = "Signing Key not found"
+	TitlePut          = "Could not process a resource"
+	TitleToken        = "Could not issue a token"
+	TitleTokenRequest = "Invalid request"
+	TitleTunnel       = "Could not execute admin operation"
+	TitleUpdate       = "Failed to update a resource"
+)
+
+// statusClientClosed is the status of a request whose caller closed the connection, as nginx numbers it.
+const statusClientClosed = 499
+
 // Problem is a failure as the caller sees it, in REST and in gRPC.
 type Problem struct {
 	// Status of HTTP.
 	Status int
-	// Title names the operation; it is never empty.
+	// Title names the operation; it is never empty once the Problem reached its caller.
 	Title string
 	// Detail says why and what to do.
 	Detail string
 	// Violations of a document.
 	Violations []mesh.Violation
-
-	allow      string
-	retryAfter time.Duration
-	code       codes.Code // if the status alone does not say
+	// Allow is the header of that name, for 405.
+	Allow string
+	// RetryAfter is when a retry can help; 0 is unknown.
+	RetryAfter time.Duration
+	// Code of gRPC; codes.OK means the usual one of Status.
+	Code codes.Code
+	// Cause is a typed error for code that recognises this failure; the caller does not see it.
+	Cause error
 }
 
-func (p *Problem) Error() string {
-	if len(p.Violations) > 0 {
-		return p.Title + ": " + p.Detail + ": " + (&mesh.ValidationError{Violations: p.Violations}).Error()
-	}
-	return p.Title + ": " + p.Detail
-}
-
-func problem(status int, title, detail string, args ...any) *Problem {
+// New makes a Problem; detail is a format.
+func New(status int, title, detail string, args ...any) *Problem {
 	return &Problem{Status: status, Title: title, Detail: fmt.Sprintf(detail, args...)}
 }
 
-// invalid is the problem of a document, or of a query, with violations.
-func invalid(title string, violations []mesh.Violation) *Problem {
+// Invalid is the problem of a document, or of a query, with violations.
+func Invalid(title string, violations ...mesh.Violation) *Problem {
 	return &Problem{
 		Status:     http.StatusBadRequest,
 		Title:      title,
@@ -57,161 +90,87 @@ func invalid(title string, violations []mesh.Violation) *Problem {
 	}
 }
 
-// asProblem classes any error; title is that of the operation. Unexpected ones are logged and hide
-// their cause.
-func (a *API) asProblem(err error, title string) *Problem {
+// NoZone is the problem of a request that names a zone which global does not know.
+func NoZone(title, zone string) *Problem {
+	return New(http.StatusNotFound, title, "there is no zone %q", zone)
+}
+
+// UnknownKind is the problem of a resource of a kind that this control plane does not have.
+func UnknownKind(kind mesh.Kind) *Problem {
+	p := New(http.StatusBadRequest, TitlePut, "there is no kind %q", string(kind))
+	p.Violations = []mesh.Violation{{
+		Field:  "type",
+		Reason: fmt.Sprintf("is %q, which is not a kind of this control plane", string(kind)),
+	}}
+	return p
+}
+
+// Error is one line: title, detail and violations.
+func (p *Problem) Error() string {
+	if len(p.Violations) > 0 {
+		return p.Title + ": " + p.Detail + ": " + (&mesh.ValidationError{Violations: p.Violations}).Error()
+	}
+	return p.Title + ": " + p.Detail
+}
+
+// Unwrap is the Cause.
+func (p *Problem) Unwrap() error { return p.Cause }
+
+// Because sets the Cause and returns p.
+func (p *Problem) Because(cause error) *Problem {
+	p.Cause = cause
+	return p
+}
+
+// Is says whether err is a Problem of an HTTP status.
+func Is(err error, status int) bool {
 	var p *Problem
-	var bad *mesh.ValidationError
-	var te *tokens.TokenError
-	var conflict *store.ConflictError
-	var wrong *store.InvalidError
+	return errors.As(err, &p) && p.Status == status
+}
+
+// Classify gives any error its Problem; title is that of the operation. known is false for errors
+// that are a fault of the control plane: the Problem hides what they say.
+func Classify(err error, title string) (p *Problem, known bool) {
+	var (
+		invalid  *mesh.ValidationError
+		token    *tokens.TokenError
+		conflict *store.ConflictError
+		wrong    *store.InvalidError
+	)
 	switch {
 	case errors.As(err, &p):
 		if p.Title == "" {
 			p.Title = title
 		}
-		return p
-	case errors.As(err, &bad):
-		return invalid(title, bad.Violations)
-	case errors.As(err, &te):
-		return problem(http.StatusUnauthorized, "Invalid authentication data", "%s", te.Reason)
+		return p, true
+	case errors.As(err, &invalid):
+		return Invalid(title, invalid.Violations...), true
+	case errors.As(err, &token):
+		return New(http.StatusUnauthorized, "Invalid authentication data", "%s", token.Reason), true
 	case errors.Is(err, store.ErrNotFound):
-		return problem(http.StatusNotFound, title, "Not found")
+		return New(http.StatusNotFound, title, "Not found"), true
 	case errors.Is(err, store.ErrCompacted):
-		return problem(http.StatusGone, title,
-			"the history does not reach back to that revision; list again and watch from the revision "+
-				"of the list")
+		return New(http.StatusGone, title, "the history does not reach back to that revision; list again and "+
+			"watch from the revision of the list"), true
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
-		a.log.Warn("store unavailable", zap.Error(err))
-		p := problem(http.StatusServiceUnavailable, title,
-			"the store of the control plane is unavailable, so nothing can be written now "+
-				"(it is unknown whether a write that was under way happened: read it before trying again); "+
-				"reads go on from memory, and zones keep serving")
-		p.retryAfter = 2 * time.Second
-		return p
+		p := New(http.StatusServiceUnavailable, title, "the store of the control plane is unavailable, so "+
+			"nothing can be written now (it is unknown whether a write that was under way happened: read it "+
+			"before trying again); reads go on from memory, and zones keep serving")
+		p.RetryAfter = 2 * time.Second
+		return p, true
 	case errors.As(err, &conflict):
-		return problem(http.StatusConflict, "Conflict", "resource conflict: %s; read it and try again",
-			conflict)
+		return New(http.StatusConflict, "Conflict", "resource conflict: %s; read it and try again",
+			conflict), true
 	case errors.As(err, &wrong):
-		return problem(http.StatusBadRequest, title, "%s", wrong)
+		return New(http.StatusBadRequest, title, "%s", wrong), true
 	case errors.Is(err, context.Canceled):
-		return &Problem{
-			Status: 499,
-			Title:  title,
-			Detail: "the caller went away",
-			code:   codes.Canceled,
-		}
+		p := New(statusClientClosed, title, "the caller cancelled the request")
+		p.Code = codes.Canceled
+		return p, true
 	case errors.Is(err, context.DeadlineExceeded):
-		return &Problem{
-			Status: http.StatusGatewayTimeout,
-			Title:  title,
-			Detail: "the time given was over before the answer was there",
-			code:   codes.DeadlineExceeded,
-		}
+		p := New(http.StatusGatewayTimeout, title, "the time given was over before the answer was there")
+		p.Code = codes.DeadlineExceeded
+		return p, true
 	}
-	a.log.Error("request failed", zap.String("operation", title), zap.Error(err))
-	return problem(http.StatusInternalServerError, title, "Internal Server Error")
-}
-
-// write answers with problem+json.
-func (p *Problem) write(w http.ResponseWriter) {
-	type parameter struct {
-		Field  string `json:"field"`
-		Reason string `json:"reason"`
-	}
-	var parameters []parameter
-	for _, v := range p.Violations {
-		parameters = append(parameters, parameter{v.Field, v.Reason})
-	}
-	body := struct {
-		Type              string      `json:"type"`
-		Status            int         `json:"status"`
-		Title             string      `json:"title"`
-		Detail            string      `json:"detail"`
-		InvalidParameters []parameter `json:"invalid_parameters,omitempty"`
-	}{"/std-errors", p.Status, p.Title, p.Detail, parameters}
-	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
-	h.Del("ETag")
-	if p.allow != "" {
-		h.Set("Allow", p.allow)
-	}
-	if p.retryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(max(1, int(p.retryAfter.Seconds()))))
-	}
-	w.WriteHeader(p.Status)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", " ")
-	_ = enc.Encode(body) // the caller went away
-}
-
-// grpc is the status error: the title and the violations are its details.
-func (p *Problem) grpc() error {
-	code := p.code
-	if code == codes.OK {
-		switch p.Status {
-		case http.StatusBadRequest, http.StatusUnsupportedMediaType, http.StatusRequestEntityTooLarge:
-			code = codes.InvalidArgument
-		case http.StatusUnauthorized:
-			code = codes.Unauthenticated
-		case http.StatusForbidden:
-			code = codes.PermissionDenied
-		case http.StatusNotFound:
-			code = codes.NotFound
-		case http.StatusMethodNotAllowed, http.StatusPreconditionFailed, http.StatusConflict:
-			code = codes.FailedPrecondition
-		case http.StatusGone:
-			code = codes.OutOfRange
-		case http.StatusNotImplemented:
-			code = codes.Unimplemented
-		case http.StatusServiceUnavailable, http.StatusBadGateway:
-			code = codes.Unavailable
-		case http.StatusGatewayTimeout:
-			code = codes.DeadlineExceeded
-		default:
-			code = codes.Internal
-		}
-	}
-	details := []protoadapt.MessageV1{protoadapt.MessageV1Of(&errdetails.ErrorInfo{
-		Reason:   "STATUS_" + strconv.Itoa(p.Status),
-		Domain:   "meridian.admin",
-		Metadata: map[string]string{"title": p.Title},
-	})}
-	if len(p.Violations) > 0 {
-		bad := &errdetails.BadRequest{}
-		for _, v := range p.Violations {
-			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{
-				Field:       v.Field,
-				Description: v.Reason,
-			})
-		}
-		details = append(details, protoadapt.MessageV1Of(bad))
-	}
-	st, err := status.New(code, p.Detail).WithDetails(details...)
-	if err != nil {
-		return status.Error(code, p.Detail)
-	}
-	return st.Err()
-}
-
-// fromGRPC reads back what a zone answered through the tunnel.
-func fromGRPC(err error) *Problem {
-	st := status.Convert(err)
-	p := &Problem{Title: "Could not execute admin operation", Detail: st.Message(), code: st.Code()}
-	switch st.Code() {
-	case codes.InvalidArgument:
-		p.Status = http.StatusBadRequest
-	case codes.NotFound:
-		p.Status = http.StatusNotFound
-	case codes.FailedPrecondition, codes.AlreadyExists:
-		p.Status = http.StatusConflict
-	case codes.Unimplemented:
-		p.Status = http.StatusNotImplemented
-	case codes.DeadlineExceeded:
-		p.Status = http.StatusGatewayTimeout
-	default:
-		p.Status, p.code = http.StatusBadGateway, codes.Unavailable
-	}
-	return p
+	return New(http.StatusInternalServerError, title, "Internal Server Error"), false
 }

@@ -1,53 +1,48 @@
-package api
+package rest
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
 )
 
-// below are the paths under a resource that inspect it (rest-api 2.5 and 2.6); nil if there is nothing.
-func (i item) below(p []string) handler {
-	switch {
-	case i.info.Kind == mesh.KindDataplane &&
-		(p[0] == "_rules" || p[0] == "_config" || p[0] == "_layout" || p[0] == "_policies") && len(p) == 1,
-		i.info.Kind == mesh.KindDataplane && p[0] == "_inbounds" && len(p) == 3,
-		i.info.Kind == mesh.KindDataplane && p[0] == "_outbounds" && len(p) >= 3:
-		return func(w http.ResponseWriter, r *http.Request) error { return i.view(w, r, p) }
-	case i.info.Policy != nil && slices.Equal(p, []string{"_resources", "dataplanes"}):
-		return i.selected
-	case i.info.Kind == mesh.KindMeshService &&
-		(slices.Equal(p, []string{"_resources", "dataplanes"}) || slices.Equal(p, []string{"_dataplanes"})):
-		return i.members
+// view shows one of the documents about a Dataplane; name is the first segment below the item.
+func (c collection) view(name string) handler {
+	return func(w http.ResponseWriter, r *http.Request, p params) error {
+		path := append([]string{name}, p.tail...)
+		if name == "_inbounds" && len(path) != 3 || name == "_outbounds" && len(path) < 3 {
+			return problem.New(http.StatusNotFound, "Page Not Found", "there is nothing at %s", r.URL.Path)
+		}
+		return c.inspectView(w, r, p, path)
 	}
-	return nil
 }
 
-func (i item) view(w http.ResponseWriter, r *http.Request, p []string) error {
+func (c collection) inspectView(w http.ResponseWriter, r *http.Request, p params, path []string) error {
 	q := r.URL.Query()
 	shadow, err := boolQuery(q, "shadow")
 	if err != nil {
 		return err
 	}
-	if p[0] != "_rules" && p[0] != "_config" {
-		if err := i.exclusive(r); err != nil {
+	if path[0] != "_rules" && path[0] != "_config" {
+		if err := c.exclusive(r, p); err != nil {
 			return err
 		}
 	}
-	if len(p) > 1 && !strings.HasPrefix(p[1], "kri_") {
-		return badQuery("kri", strconv.Quote(p[1])+" is no KRI; one begins with kri_")
+	if len(path) > 1 && !strings.HasPrefix(path[1], "kri_") {
+		return badQuery("kri", strconv.Quote(path[1])+" is not a KRI, which begins with kri_")
 	}
-	key := i.key()
-	key.Zone = q.Get("zone")
-	resp, err := (&inspector{api: i.api}).InspectView(r.Context(), &adminv1.InspectViewRequest{
-		Key:    key.Proto(),
-		Path:   p,
+	resp, err := c.core.InspectView(r.Context(), &adminv1.InspectViewRequest{
+		Key:    c.zoned(r, p).Proto(),
+		Path:   path,
 		Shadow: shadow,
 	})
 	if err != nil {
@@ -56,15 +51,15 @@ func (i item) view(w http.ResponseWriter, r *http.Request, p []string) error {
 	return answer(w, r, http.StatusOK, resp.GetJson())
 }
 
-// exclusive refuses meshes in which outbounds are not resources alone.
-func (i item) exclusive(r *http.Request) error {
-	m, err := i.api.get(r.Context(), mesh.Key{Kind: mesh.KindMesh, Name: i.mesh}, false, 0)
+// exclusive rejects meshes in which outbounds are not resources alone.
+func (c collection) exclusive(r *http.Request, p params) error {
+	m, err := c.core.Get(r.Context(), mesh.Key{Kind: mesh.KindMesh, Name: p.mesh}, false, 0)
 	if err != nil {
 		return err
 	}
 	if mode := mesh.Spec[*meshv1.Mesh](m).GetMeshServices().GetMode(); mode != "Exclusive" {
-		return problem(http.StatusBadRequest, titleInspect,
-			"mesh %s has meshServices.mode %q; this view exists where it is Exclusive", i.mesh, mode)
+		return problem.New(http.StatusBadRequest, problem.TitleInspect,
+			"mesh %s has meshServices.mode %q; this view exists where it is Exclusive", p.mesh, mode)
 	}
 	return nil
 }
@@ -85,14 +80,15 @@ type metaPage struct {
 	Warnings []string `json:"warnings,omitempty"`
 }
 
-func (i item) answerMetas(w http.ResponseWriter, r *http.Request, all []metaItem, warnings []string) error {
-	s, err := i.query(r)
+func (c collection) answerMetas(w http.ResponseWriter, r *http.Request, p params, all []metaItem,
+	warnings []string) error {
+	s, err := c.query(r, p)
 	if err != nil {
 		return err
 	}
-	all = slices.DeleteFunc(all, func(m metaItem) bool { return !strings.Contains(m.Name, s.name) })
-	end := min(s.offset+s.size, len(all))
-	page := metaPage{Total: len(all), Items: all[min(s.offset, len(all)):end], Warnings: warnings}
+	all = slices.DeleteFunc(all, func(m metaItem) bool { return !strings.Contains(m.Name, s.Name) })
+	end := min(s.Offset+s.Size, len(all))
+	page := metaPage{Total: len(all), Items: all[min(s.Offset, len(all)):end], Warnings: warnings}
 	if end < len(all) {
 		page.Next = nextURL(r, end)
 	}
@@ -103,11 +99,9 @@ func (i item) answerMetas(w http.ResponseWriter, r *http.Request, all []metaItem
 }
 
 // selected are the Dataplanes that the policy's top-level targetRef selects.
-func (i item) selected(w http.ResponseWriter, r *http.Request) error {
-	key := i.key()
-	key.Zone = r.URL.Query().Get("zone")
-	resp, err := (&inspector{api: i.api}).InspectPolicy(r.Context(), &adminv1.InspectPolicyRequest{
-		Key:       key.Proto(),
+func (c collection) selected(w http.ResponseWriter, r *http.Request, p params) error {
+	resp, err := c.core.InspectPolicy(r.Context(), &adminv1.InspectPolicyRequest{
+		Key:       c.zoned(r, p).Proto(),
 		NamesOnly: true,
 	})
 	if err != nil {
@@ -120,7 +114,7 @@ func (i item) selected(w http.ResponseWriter, r *http.Request) error {
 			all = append(all, metaItem{string(k.Kind), k.Mesh, k.Name, nonNil(e.GetLabels())})
 		}
 	}
-	return i.answerMetas(w, r, all, resp.GetWarnings())
+	return c.answerMetas(w, r, p, all, resp.GetWarnings())
 }
 
 func nonNil(m map[string]string) map[string]string {
@@ -131,21 +125,20 @@ func nonNil(m map[string]string) map[string]string {
 }
 
 // members are the Dataplanes of a MeshService.
-func (i item) members(w http.ResponseWriter, r *http.Request) error {
-	key := i.key()
-	key.Zone = r.URL.Query().Get("zone")
-	svc, err := i.api.get(r.Context(), key, key.Zone != "", 0)
+func (c collection) members(w http.ResponseWriter, r *http.Request, p params) error {
+	key := c.zoned(r, p)
+	svc, err := c.core.Get(r.Context(), key, key.Zone != "", 0)
 	if err != nil {
 		return err
 	}
 	info, _ := mesh.Lookup(mesh.KindDataplane)
 	zone := svc.Key.Zone
-	got, err := i.api.list(r.Context(), selection{
-		kind: info,
-		mesh: i.mesh,
-		zone: &zone,
-		size: int(^uint(0) >> 2),
-		keep: func(dp *mesh.Resource) bool {
+	got, err := c.core.List(r.Context(), api.Selection{
+		Kind: info,
+		Mesh: p.mesh,
+		Zone: &zone,
+		Size: math.MaxInt / 4,
+		Keep: func(dp *mesh.Resource) bool {
 			return compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector())
 		},
 	})
@@ -153,8 +146,8 @@ func (i item) members(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	var all []metaItem
-	for _, dp := range got.resources {
+	for _, dp := range got.Resources {
 		all = append(all, metaItem{string(dp.Key.Kind), dp.Key.Mesh, dp.Key.Name, nonNil(dp.Labels)})
 	}
-	return i.answerMetas(w, r, all, got.warnings)
+	return c.answerMetas(w, r, p, all, got.Warnings)
 }

@@ -1,4 +1,4 @@
-package api
+package rest
 
 import (
 	"encoding/json"
@@ -8,43 +8,45 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// collection is a kind's path, in one mesh or in all.
+// collection is the paths of a kind.
 type collection struct {
-	api      *API
-	info     *mesh.KindInfo
-	mesh     string
+	*Handler
+	info *mesh.KindInfo
+	// overview joins resources with what is known of their liveness.
 	overview bool
 }
 
 // query reads the filters and the page of a list.
-func (c collection) query(r *http.Request) (selection, error) {
+func (c collection) query(r *http.Request, p params) (api.Selection, error) {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return selection{}, badQuery("", "the query cannot be read: "+err.Error())
+		return api.Selection{}, badQuery("", "the query cannot be read: "+err.Error())
 	}
-	s := selection{
-		kind: c.info,
-		mesh: c.mesh,
-		size: maxPage,
-		name: q.Get("name"),
+	s := api.Selection{
+		Kind: c.info,
+		Mesh: p.mesh,
+		Size: api.MaxPage,
+		Name: q.Get("name"),
 	}
 	if q.Has("size") {
 		n, err := strconv.Atoi(q.Get("size"))
-		if err != nil || n < 1 || n > maxPage {
-			return s, invalid(titleList, []mesh.Violation{{
+		if err != nil || n < 1 || n > api.MaxPage {
+			return s, problem.Invalid(problem.TitleList, mesh.Violation{
 				Field:  "size",
-				Reason: "is " + strconv.Quote(q.Get("size")) + ", want a number from 1 to 1000",
-			}})
+				Reason: "is " + strconv.Quote(q.Get("size")) + ", must be a number from 1 to 1000",
+			})
 		}
-		s.size = n
+		s.Size = n
 	}
 	if q.Has("zone") {
 		zone := q.Get("zone")
-		s.zone = &zone
+		s.Zone = &zone
 	}
 	for key, values := range q {
 		filter, ok := strings.CutPrefix(key, "filter[")
@@ -53,26 +55,26 @@ func (c collection) query(r *http.Request) (selection, error) {
 		}
 		label, ok := strings.CutPrefix(strings.TrimSuffix(filter, "]"), "labels.")
 		if !ok || !strings.HasSuffix(filter, "]") || label == "" || strings.ContainsAny(label, "[]") {
-			return s, invalid(titleList, []mesh.Violation{{
+			return s, problem.Invalid(problem.TitleList, mesh.Violation{
 				Field:  key,
-				Reason: "is no filter; there is filter[labels.KEY]=VALUE, and name=TEXT",
-			}})
+				Reason: "is not a filter; there is filter[labels.KEY]=VALUE, and name=TEXT",
+			})
 		}
-		if s.labels == nil {
-			s.labels = map[string]string{}
+		if s.Labels == nil {
+			s.Labels = map[string]string{}
 		}
-		s.labels[label] = values[len(values)-1]
+		s.Labels[label] = values[len(values)-1]
 	}
 	if q.Has("offset") {
 		n, err := strconv.ParseUint(q.Get("offset"), 10, 31)
 		if err != nil {
-			return s, problem(http.StatusBadRequest, titleList, "invalid: offset is %q, want a number from 0",
+			return s, problem.New(http.StatusBadRequest, problem.TitleList, "invalid: offset is %q, must be a number from 0",
 				q.Get("offset"))
 		}
-		s.offset = int(n)
+		s.Offset = int(n)
 	}
 	if c.info.Kind == mesh.KindDataplane {
-		s.keep, err = dataplaneFilter(q)
+		s.Keep, err = dataplaneFilter(q)
 	}
 	return s, err
 }
@@ -94,10 +96,10 @@ func dataplaneFilter(q url.Values) (func(*mesh.Resource) bool, error) {
 				return n.GetGateway() != nil && n.GetGateway().GetType() != "BUILTIN"
 			})
 		default:
-			return nil, invalid(titleList, []mesh.Violation{{
+			return nil, problem.Invalid(problem.TitleList, mesh.Violation{
 				Field:  "gateway",
-				Reason: "is " + strconv.Quote(q.Get("gateway")) + ", want true, false, builtin or delegated",
-			}})
+				Reason: "is " + strconv.Quote(q.Get("gateway")) + ", must be true, false, builtin or delegated",
+			})
 		}
 	}
 	var tags [][2]string
@@ -144,8 +146,8 @@ type page struct {
 	Warnings []string          `json:"warnings,omitempty"`
 }
 
-func (c collection) list(w http.ResponseWriter, r *http.Request) error {
-	s, err := c.query(r)
+func (c collection) list(w http.ResponseWriter, r *http.Request, p params) error {
+	s, err := c.query(r, p)
 	if err != nil {
 		return err
 	}
@@ -156,17 +158,17 @@ func (c collection) list(w http.ResponseWriter, r *http.Request) error {
 	if watch {
 		return c.watch(w, r, s)
 	}
-	got, err := c.api.list(r.Context(), s)
+	got, err := c.core.List(r.Context(), s)
 	if err != nil {
 		return err
 	}
-	out := page{Total: got.total, Items: []json.RawMessage{}, Warnings: got.warnings}
+	out := page{Total: got.Total, Items: []json.RawMessage{}, Warnings: got.Warnings}
 	if c.overview {
-		if out.Items, err = c.api.overviewItems(r.Context(), c.info, got.resources); err != nil {
+		if out.Items, err = c.overviews(r.Context(), got.Resources); err != nil {
 			return err
 		}
 	} else {
-		for _, res := range got.resources {
+		for _, res := range got.Resources {
 			raw, err := mesh.EncodeJSON(res)
 			if err != nil {
 				return err
@@ -174,11 +176,11 @@ func (c collection) list(w http.ResponseWriter, r *http.Request) error {
 			out.Items = append(out.Items, raw)
 		}
 	}
-	if end := s.offset + len(got.resources); len(got.resources) > 0 && end < got.total {
+	if end := s.Offset + len(got.Resources); len(got.Resources) > 0 && end < got.Total {
 		next := nextURL(r, end)
 		out.Next = &next
 	}
-	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.revision, 10))
+	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.Revision, 10))
 	return answerValue(w, r, http.StatusOK, out)
 }
 
@@ -216,51 +218,51 @@ type watchKey struct {
 
 // watch answers with JSON lines: the state, a bookmark, and each change; with since=R only the
 // changes after R.
-func (c collection) watch(w http.ResponseWriter, r *http.Request, s selection) error {
+func (c collection) watch(w http.ResponseWriter, r *http.Request, s api.Selection) error {
 	q := r.URL.Query()
 	ctl := http.NewResponseController(w)
-	send := func(e event) error {
+	send := func(e api.Event) error {
 		if w.Header().Get("Content-Type") == "" {
 			w.Header().Set("Content-Type", "application/x-ndjson")
 			w.WriteHeader(http.StatusOK)
 		}
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
-		for _, res := range e.upserts {
+		for _, res := range e.Upserts {
 			raw, err := mesh.EncodeJSON(res)
 			if err != nil {
 				return err
 			}
-			if err := enc.Encode(watchLine{Type: "upsert", Revision: e.revision, Resource: raw}); err != nil {
+			if err := enc.Encode(watchLine{Type: "upsert", Revision: e.Revision, Resource: raw}); err != nil {
 				return err
 			}
 		}
-		for _, k := range e.deletes {
+		for _, k := range e.Deletes {
 			if err := enc.Encode(watchLine{
 				Type:     "delete",
-				Revision: e.revision,
+				Revision: e.Revision,
 				Key:      &watchKey{string(k.Kind), k.Mesh, k.Zone, k.Name},
 			}); err != nil {
 				return err
 			}
 		}
-		if e.bookmark {
-			if err := enc.Encode(watchLine{Type: "bookmark", Revision: e.revision}); err != nil {
+		if e.Bookmark {
+			if err := enc.Encode(watchLine{Type: "bookmark", Revision: e.Revision}); err != nil {
 				return err
 			}
 		}
 		return ctl.Flush()
 	}
 	matches := func(res *mesh.Resource) bool {
-		return (s.mesh == "" || res.Key.Mesh == s.mesh) && s.matches(res)
+		return (s.Mesh == "" || res.Key.Mesh == s.Mesh) && s.Matches(res)
 	}
 	if since := q.Get("since"); since != "" {
 		n, err := strconv.ParseUint(since, 10, 64)
 		if err != nil {
 			return badQuery("since",
-				"is "+strconv.Quote(since)+", want a revision, such as the X-Meridian-Revision of a list")
+				"is "+strconv.Quote(since)+"; must be a revision, such as the X-Meridian-Revision of a list")
 		}
-		return c.api.watchSince(r.Context(), n, c.info, matches, send)
+		return c.core.WatchSince(r.Context(), n, c.info, matches, send)
 	}
-	return c.api.watch(r.Context(), []mesh.Kind{c.info.Kind}, matches, send)
+	return c.core.Watch(r.Context(), []mesh.Kind{c.info.Kind}, matches, send)
 }

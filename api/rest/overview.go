@@ -1,8 +1,9 @@
-package api
+package rest
 
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -13,8 +14,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// overview joins a resource with what is known of its liveness, in the peer's shape (rest-api 2.4):
-// clients compute the state from the subscriptions.
+// overview joins a resource with what is known of its liveness, in Kuma's shape: clients
+// compute the state from the subscriptions.
 type overview struct {
 	typ, spec, insight string
 }
@@ -32,28 +33,25 @@ func overviewOf(k mesh.Kind) *overview {
 }
 
 // overviewItem is the single form: an absent insight is an empty object.
-func (a *API) overviewItem(ctx context.Context, r *mesh.Resource) ([]byte, error) {
-	info, _ := mesh.Lookup(r.Key.Kind)
-	items, err := a.joined(ctx, info, []*mesh.Resource{r}, true)
+func (c collection) overviewItem(ctx context.Context, r *mesh.Resource) ([]byte, error) {
+	items, err := c.joined(ctx, []*mesh.Resource{r}, true)
 	if err != nil {
 		return nil, err
 	}
 	return items[0], nil
 }
 
-// overviewItems is the list form: an absent insight is left out.
-func (a *API) overviewItems(ctx context.Context, info *mesh.KindInfo,
-	rs []*mesh.Resource) ([]json.RawMessage, error) {
-	return a.joined(ctx, info, rs, false)
+// overviews is the list form: an absent insight is left out.
+func (c collection) overviews(ctx context.Context, rs []*mesh.Resource) ([]json.RawMessage, error) {
+	return c.joined(ctx, rs, false)
 }
 
-func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resource,
-	single bool) ([]json.RawMessage, error) {
-	insights, err := a.insights(ctx, info, rs)
+func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool) ([]json.RawMessage, error) {
+	insights, err := c.core.Insights(ctx, rs)
 	if err != nil {
 		return nil, err
 	}
-	o := overviewOf(info.Kind)
+	o := overviewOf(c.info.Kind)
 	out := []json.RawMessage{}
 	for _, r := range rs {
 		obj := &mesh.Object{}
@@ -65,7 +63,7 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 		obj.Set("creationTime", r.Created.UTC().Format(time.RFC3339Nano))
 		obj.Set("modificationTime", r.Modified.UTC().Format(time.RFC3339Nano))
 		labels := &mesh.Object{}
-		for _, k := range sortedKeys(r.Labels) {
+		for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
 			labels.Set(k, r.Labels[k])
 		}
 		obj.Set("labels", labels)
@@ -73,7 +71,7 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 			obj.Set("kri", kri)
 		}
 		obj.Set(o.spec, mesh.EncodeMessage(r.Spec))
-		switch insight := a.subscriptions(r, insights); {
+		switch insight := c.subscriptions(r, insights); {
 		case insight != nil:
 			obj.Set(o.insight, insight)
 		case single:
@@ -88,48 +86,9 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 	return out, nil
 }
 
-// insights of proxies by key; zones keep theirs in their status.
-func (a *API) insights(ctx context.Context, info *mesh.KindInfo,
-	rs []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error) {
-	out := map[mesh.Key]*mesh.Resource{}
-	if info.Kind == mesh.KindZone || len(rs) == 0 {
-		return out, nil
-	}
-	view, err := a.view(ctx, 0)
-	if err != nil {
-		return nil, err
-	}
-	kind, _ := mesh.Lookup(mesh.InsightKey(rs[0].Key).Kind)
-	if a.remote(kind) {
-		s := selection{kind: kind, size: int(^uint(0) >> 2), mesh: rs[0].Key.Mesh}
-		for _, r := range rs {
-			if r.Key.Mesh != s.mesh {
-				s.mesh = ""
-			}
-		}
-		if len(rs) == 1 {
-			s.name, s.zone = rs[0].Key.Name, &rs[0].Key.Zone
-		}
-		got, err := a.listRemote(ctx, view, kind, s)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range got.resources {
-			out[r.Key] = r
-		}
-		return out, nil
-	}
-	for _, r := range rs {
-		if in, ok := view.Get(mesh.InsightKey(r.Key)); ok {
-			out[in.Key] = in
-		}
-	}
-	return out, nil
-}
-
-// subscriptions is the insight as the peer's clients read it: online is a subscription with a
+// subscriptions is the insight as Kuma's clients read it: online is a subscription with a
 // connect time and no disconnect time.
-func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *mesh.Object {
+func (c collection) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *mesh.Object {
 	sub := &mesh.Object{}
 	insight := &mesh.Object{}
 	if r.Key.Kind == mesh.KindZone {
@@ -138,7 +97,7 @@ func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resour
 			return nil
 		}
 		sub.Set("id", st.GetInstance())
-		sub.Set("globalInstanceId", a.conf.Instance)
+		sub.Set("globalInstanceId", c.core.Info().Instance)
 		sub.Set("connectTime", r.Modified.UTC().Format(time.RFC3339Nano))
 		if st.GetState() == "Offline" || st.GetState() == "Stale" {
 			sub.Set("disconnectTime", r.Modified.UTC().Format(time.RFC3339Nano))
@@ -173,15 +132,6 @@ func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resour
 	insight.Set("subscriptions", []any{sub})
 	insight.Set("state", p.GetState())
 	return insight
-}
-
-func sortedKeys(m map[string]string) []string {
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // kubernetesJSON is the Kubernetes form as JSON; user labels stay, those that a control plane computes go.

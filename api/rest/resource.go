@@ -1,4 +1,4 @@
-package api
+package rest
 
 import (
 	"context"
@@ -10,29 +10,27 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/admission"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
-// item is one resource's path.
-type item struct {
-	collection
-	name string
+// key of an item; the path does not say its zone.
+func (c collection) key(p params) mesh.Key {
+	return mesh.Key{Kind: c.info.Kind, Mesh: p.mesh, Name: p.name}
 }
 
-func (i item) key() mesh.Key { return mesh.Key{Kind: i.info.Kind, Mesh: i.mesh, Name: i.name} }
-
-func (i item) get(w http.ResponseWriter, r *http.Request) error {
+func (c collection) get(w http.ResponseWriter, r *http.Request, p params) error {
 	q := r.URL.Query()
-	key := i.key()
-	key.Zone = q.Get("zone")
-	res, err := i.api.get(r.Context(), key, q.Has("zone"), 0)
+	res, err := c.core.Get(r.Context(), c.zoned(r, p), q.Has("zone"), 0)
 	if err != nil {
 		return err
 	}
-	if i.overview {
-		raw, err := i.api.overviewItem(r.Context(), res)
+	if c.overview {
+		raw, err := c.overviewItem(r.Context(), res)
 		if err != nil {
 			return err
 		}
@@ -45,7 +43,7 @@ func (i item) get(w http.ResponseWriter, r *http.Request) error {
 	case "k8s", "kubernetes":
 		raw, err = kubernetesJSON(res)
 	default:
-		return badQuery("format", "is "+strconv.Quote(format)+", want universal or kubernetes")
+		return badQuery("format", "is "+strconv.Quote(format)+", must be universal or kubernetes")
 	}
 	if err != nil {
 		return err
@@ -62,8 +60,8 @@ func condition(r *http.Request) (revision *uint64, exists bool, err error) {
 	if none := r.Header.Get("If-None-Match"); none != "" {
 		if none != "*" {
 			return nil, false,
-				problem(http.StatusBadRequest, "Bad Request",
-					"the header If-None-Match is %q, want * (it must not exist)", none)
+				problem.New(http.StatusBadRequest, problem.TitleBadRequest,
+					"the header If-None-Match is %q, must be * (the resource must not exist)", none)
 		}
 		zero := uint64(0)
 		return &zero, false, nil
@@ -77,95 +75,100 @@ func condition(r *http.Request) (revision *uint64, exists bool, err error) {
 	}
 	n, err := strconv.ParseUint(strings.Trim(strings.TrimPrefix(match, "W/"), `"`), 10, 64)
 	if err != nil {
-		return nil, false, problem(http.StatusBadRequest, "Bad Request",
-			"the header If-Match is %q, want the ETag of a GET, such as \"12\"", match)
+		return nil, false, problem.New(http.StatusBadRequest, problem.TitleBadRequest,
+			"the header If-Match is %q, must be the ETag of a GET, such as \"12\"", match)
 	}
 	return &n, false, nil
 }
 
-func (i item) put(w http.ResponseWriter, r *http.Request) (err error) {
-	handed := false // to the core, which audits
-	defer func() {
-		if err != nil && !handed {
-			c, _ := callerOf(r.Context())
-			i.api.audit(c, "put", i.key(), false, 0, false, err)
+func (c collection) put(w http.ResponseWriter, r *http.Request, p params) error {
+	// Rights and ownership come before the body, so that a denial says nothing about what is there.
+	zone, err := c.core.MayWrite(r.Context(), c.info, c.key(p))
+	if err != nil {
+		return err
+	}
+	in, wait, err := c.readPut(r, p, zone)
+	if err != nil {
+		c.core.RejectedWrite(r.Context(), c.key(p), err)
+		return err
+	}
+	got, err := c.core.Put(r.Context(), in)
+	if err != nil {
+		return err
+	}
+
+	status := http.StatusOK
+	if got.Created && !in.DryRun {
+		status = http.StatusCreated
+	}
+	out := writeAnswer{Warnings: got.Warnings}
+	if in.DryRun {
+		out.DryRun = &dryRunAnswer{Created: got.Created, Changed: got.Changed}
+	} else {
+		w.Header().Set("ETag", etag(got.Resource.Revision))
+		if out.Delivery, err = c.delivery(r.Context(), got.Revision, wait); err != nil {
+			return err
 		}
-	}()
-	// Rights and place come before the body, so that a refusal says nothing about what is there.
-	if _, err := i.api.authorize(r.Context(), verbWrite, i.info); err != nil {
-		return err
 	}
-	if _, err := i.api.place(i.info); err != nil {
-		return err
-	}
+	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.Revision, 10))
+	return answerValue(w, r, status, out)
+}
+
+// readPut reads a write from its request; zone is the resource's.
+func (c collection) readPut(r *http.Request, p params, zone string) (in api.PutRequest, wait time.Duration,
+	err error) {
 	q := r.URL.Query()
-	dryRun, err := boolQuery(q, "dryRun")
-	if err != nil {
-		return err
+	if in.DryRun, err = boolQuery(q, "dryRun"); err != nil {
+		return in, 0, err
 	}
-	wait, err := waitQuery(q)
-	if err != nil {
-		return err
+	if wait, err = waitQuery(q); err != nil {
+		return in, 0, err
 	}
-	rev, exists, err := condition(r)
+	revision, exists, err := condition(r)
 	if err != nil {
-		return err
+		return in, 0, err
 	}
 	data, err := body(r)
 	if err != nil {
-		return err
+		return in, 0, err
 	}
-	doc, err := mesh.DecodeJSON(i.info, data)
-	var bad *mesh.ValidationError
+	doc, err := mesh.DecodeJSON(c.info, data)
+	var invalid *mesh.ValidationError
 	switch {
-	case errors.As(err, &bad):
-		return invalid(titlePut, bad.Violations)
+	case errors.As(err, &invalid):
+		return in, 0, problem.Invalid(problem.TitlePut, invalid.Violations...)
 	case err != nil:
-		return problem(http.StatusBadRequest, "Bad Request", "the body cannot be read: %v", err)
+		return in, 0, problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v",
+			err)
 	}
 	if exists {
-		key := i.key()
-		if key.Zone, err = i.api.place(i.info); err != nil {
-			return err
-		}
-		old, err := i.api.get(r.Context(), key, true, 0)
-		if err != nil {
-			p := i.api.asProblem(err, titlePut)
-			if p.Status == http.StatusNotFound {
-				return problem(http.StatusPreconditionFailed, titlePut,
-					"the resource does not exist, but If-Match: * demands that it does")
-			}
-			return p
-		}
-		rev = &old.Revision
-	}
-	handed = true
-	got, err := i.api.put(r.Context(), put{
-		resource:    doc.Resource,
-		path:        i.key(),
-		meshMissing: !doc.MeshGiven,
-		warnings:    doc.Warnings,
-		ifRevision:  rev,
-		dryRun:      dryRun,
-	})
-	if err != nil {
-		return err
-	}
-	status := http.StatusOK
-	if got.created && !dryRun {
-		status = http.StatusCreated
-	}
-	out := writeAnswer{Warnings: got.warnings}
-	if dryRun {
-		out.DryRun = &dryRunAnswer{Created: got.created, Changed: got.changed}
-	} else {
-		w.Header().Set("ETag", etag(got.resource.Revision))
-		if out.Delivery, err = i.api.delivery(r.Context(), got.revision, wait); err != nil {
-			return err
+		if revision, err = c.revisionOf(r.Context(), p, zone); err != nil {
+			return in, 0, err
 		}
 	}
-	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.revision, 10))
-	return answerValue(w, r, status, out)
+	in.Request = admission.Request{
+		Resource:    doc.Resource,
+		Path:        c.key(p),
+		MeshMissing: !doc.MeshGiven,
+		Warnings:    doc.Warnings,
+		IfRevision:  revision,
+	}
+	return in, wait, nil
+}
+
+// revisionOf is the revision of an item that must exist, for If-Match: *.
+func (c collection) revisionOf(ctx context.Context, p params, zone string) (*uint64, error) {
+	key := c.key(p)
+	key.Zone = zone
+	old, err := c.core.Get(ctx, key, true, 0)
+	switch {
+	case problem.Is(err, http.StatusNotFound):
+		return nil, problem.New(http.StatusPreconditionFailed, problem.TitlePut,
+			"resource does not exist (If-Match: *)")
+	case err != nil:
+		return nil, err
+	}
+	return &old.Revision, nil
 }
 
 // writeAnswer is the body of an answer to a write.
@@ -180,7 +183,7 @@ type dryRunAnswer struct {
 	Changed bool `json:"changed"`
 }
 
-func (i item) delete(w http.ResponseWriter, r *http.Request) error {
+func (c collection) delete(w http.ResponseWriter, r *http.Request, p params) error {
 	q := r.URL.Query()
 	dryRun, err := boolQuery(q, "dryRun")
 	if err != nil {
@@ -194,13 +197,13 @@ func (i item) delete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	key := i.key()
-	key.Zone = q.Get("zone")
-	got, err := i.api.remove(r.Context(), remove{
-		key:        key,
-		zoneGiven:  q.Has("zone"),
-		ifRevision: rev,
-		dryRun:     dryRun,
+	got, err := c.core.Delete(r.Context(), api.DeleteRequest{
+		Deletion: admission.Deletion{
+			Key:        c.zoned(r, p),
+			ZoneGiven:  q.Has("zone"),
+			IfRevision: rev,
+		},
+		DryRun: dryRun,
 	})
 	if err != nil {
 		return err
@@ -208,7 +211,7 @@ func (i item) delete(w http.ResponseWriter, r *http.Request) error {
 	var out writeAnswer
 	if dryRun {
 		out.DryRun = &dryRunAnswer{Changed: true}
-	} else if out.Delivery, err = i.api.delivery(r.Context(), got, wait); err != nil {
+	} else if out.Delivery, err = c.delivery(r.Context(), got, wait); err != nil {
 		return err
 	}
 	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got, 10))
@@ -222,34 +225,22 @@ func waitQuery(q url.Values) (time.Duration, error) {
 		return 0, nil
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 || d > maxWait {
-		return 0, badQuery("wait", "is "+strconv.Quote(text)+", want a duration such as 30s, at most 10m")
+	if err != nil || d <= 0 || d > api.MaxWait {
+		return 0, badQuery("wait", "is "+strconv.Quote(text)+", must be a duration such as 30s, at most 10m")
 	}
 	return d, nil
 }
 
-func (a *API) delivery(ctx context.Context, revision uint64, wait time.Duration) (json.RawMessage, error) {
+// delivery waits until a write is delivered, if the caller asked for that.
+func (h *Handler) delivery(ctx context.Context, revision uint64, wait time.Duration) (json.RawMessage, error) {
 	if wait == 0 {
 		return nil, nil
 	}
-	resp, err := a.waitFor(ctx, revision, wait)
+	resp, err := h.core.Wait(ctx, revision, wait)
 	if err != nil {
 		// The write has happened; a wait that cannot be had must not look like a failed write.
-		resp = &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Reason: a.asProblem(err,
-			titlePut).Detail}}}
+		reason := h.edge.Problem(err, problem.TitlePut).Detail
+		resp = &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Reason: reason}}}
 	}
 	return adminjson.Marshal(resp)
-}
-
-// tokenRequest is the body of POST /tokens/*.
-type tokenRequest struct {
-	Mesh     string              `json:"mesh"`
-	Name     string              `json:"name"`
-	Tags     map[string][]string `json:"tags"`
-	Type     string              `json:"type"`
-	Workload string              `json:"workload"`
-	Zone     string              `json:"zone"`
-	Scope    []string            `json:"scope"`
-	Groups   []string            `json:"groups"`
-	ValidFor *string             `json:"validFor"`
 }

@@ -1,63 +1,54 @@
-package api
+package rest
 
 import (
-	"bytes"
 	"cmp"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
-	"go.yaml.in/yaml/v3"
-
-	"github.com/meridian-mesh/meridian/identity/tokens"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
+	"github.com/meridian-mesh/meridian/api/authn"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// peerVersion is what the index tells the peer's client: it warns on every command if the version
+// kumaVersion is what the index tells Kuma's client: it warns on every command if the version
 // is not its own, unless the text has "preview" in it.
-const peerVersion = "2.14.3-preview.meridian"
+const kumaVersion = "2.14.3-preview.meridian"
 
-func (a *API) index(w http.ResponseWriter, r *http.Request) error {
-	return answerValue(w, r, http.StatusOK, struct {
-		Product      string `json:"product"`
-		Version      string `json:"version"`
-		Hostname     string `json:"hostname"`
-		InstanceID   string `json:"instanceId"`
-		ClusterID    string `json:"clusterId"`
-		GUI          string `json:"gui"`
-		BasedOnKuma  string `json:"basedOnKuma"`
-		MeridianInfo any    `json:"meridian"`
-	}{"Meridian", peerVersion, a.hostname, a.conf.Instance, a.conf.Store.ID(), "", "2.14.3",
-		struct {
-			Version   string `json:"version"`
-			Role      string `json:"role"`
-			Zone      string `json:"zone,omitempty"`
-			Federated bool   `json:"federated"`
-		}{a.conf.Version, a.conf.Role, a.conf.Zone, a.conf.Federated}})
-}
-
-// system finds the handlers of single words.
-func (a *API) system(word string) handler {
-	switch word {
-	case "who-am-i":
-		return a.whoAmI
-	case "status":
-		return a.getStatus
-	case "config":
-		return a.getConfig
-	case "policies":
-		return a.policies
-	case "_resources", "-resources":
-		return a.resources
+func (h *Handler) index(w http.ResponseWriter, r *http.Request, _ params) error {
+	type meridian struct {
+		Version   string `json:"version"`
+		Role      string `json:"role"`
+		Zone      string `json:"zone,omitempty"`
+		Federated bool   `json:"federated"`
 	}
-	return nil
+	info := h.core.Info()
+	return answerValue(w, r, http.StatusOK, struct {
+		Product      string   `json:"product"`
+		Version      string   `json:"version"`
+		Hostname     string   `json:"hostname"`
+		InstanceID   string   `json:"instanceId"`
+		ClusterID    string   `json:"clusterId"`
+		GUI          string   `json:"gui"`
+		BasedOnKuma  string   `json:"basedOnKuma"`
+		MeridianInfo meridian `json:"meridian"`
+	}{
+		Product:     "Meridian",
+		Version:     kumaVersion,
+		Hostname:    info.Hostname,
+		InstanceID:  info.Instance,
+		ClusterID:   info.StoreID,
+		BasedOnKuma: "2.14.3",
+		MeridianInfo: meridian{
+			Version:   info.Version,
+			Role:      info.Role,
+			Zone:      info.Zone,
+			Federated: info.Federated,
+		},
+	})
 }
 
-func (a *API) whoAmI(w http.ResponseWriter, r *http.Request) error {
-	c, err := callerOf(r.Context())
+func (h *Handler) whoAmI(w http.ResponseWriter, r *http.Request, _ params) error {
+	c, err := authn.From(r.Context())
 	if err != nil {
 		return err
 	}
@@ -67,27 +58,13 @@ func (a *API) whoAmI(w http.ResponseWriter, r *http.Request) error {
 	}{c.Name, c.Groups})
 }
 
-func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
-	resp, err := (&service{api: a}).GetStatus(r.Context(), nil)
-	if err != nil {
-		return err
-	}
-	raw, err := adminjson.Marshal(resp)
-	if err != nil {
-		return err
-	}
-	return answer(w, r, http.StatusOK, raw)
+func (h *Handler) getStatus(w http.ResponseWriter, r *http.Request, _ params) error {
+	resp, err := h.core.Status(r.Context())
+	return answerMessage(w, r, resp, err)
 }
 
-func (a *API) getConfig(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.authorize(r.Context(), verbRead, nil); err != nil {
-		return err
-	}
-	if a.conf.ProcessConfig == nil {
-		return problem(http.StatusNotFound, "Could not answer",
-			"this process was started without a configuration to show")
-	}
-	raw, err := a.conf.ProcessConfig()
+func (h *Handler) getConfig(w http.ResponseWriter, r *http.Request, _ params) error {
+	raw, err := h.core.ProcessConfig(r.Context())
 	if err != nil {
 		return err
 	}
@@ -106,8 +83,8 @@ type policyRow struct {
 	IsOutbound          bool   `json:"isOutbound"`
 }
 
-func (a *API) policies(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.authorize(r.Context(), verbRead, nil); err != nil {
+func (h *Handler) policies(w http.ResponseWriter, r *http.Request, _ params) error {
+	if err := h.core.MayListKinds(r.Context()); err != nil {
 		return err
 	}
 	rows := []policyRow{}
@@ -118,7 +95,7 @@ func (a *API) policies(w http.ResponseWriter, r *http.Request) error {
 		name := displayName(k.Kind)
 		rows = append(rows, policyRow{
 			Name:                string(k.Kind),
-			ReadOnly:            !a.writable(k),
+			ReadOnly:            !h.core.Writable(k),
 			Path:                k.Plural,
 			SingularDisplayName: name,
 			PluralDisplayName:   name + "s",
@@ -150,8 +127,8 @@ type resourcePolicy struct {
 	IsFromAsRules     bool `json:"isFromAsRules"`
 }
 
-func (a *API) resources(w http.ResponseWriter, r *http.Request) error {
-	if _, err := a.authorize(r.Context(), verbRead, nil); err != nil {
+func (h *Handler) resources(w http.ResponseWriter, r *http.Request, _ params) error {
+	if err := h.core.MayListKinds(r.Context()); err != nil {
 		return err
 	}
 	rows := []resourceRow{}
@@ -161,7 +138,7 @@ func (a *API) resources(w http.ResponseWriter, r *http.Request) error {
 			Name:                string(k.Kind),
 			Path:                k.Plural,
 			Scope:               "Global",
-			ReadOnly:            !a.writable(k),
+			ReadOnly:            !h.core.Writable(k),
 			ShortName:           k.Short,
 			SingularDisplayName: name,
 			PluralDisplayName:   name + "s",
@@ -201,81 +178,4 @@ func displayName(k mesh.Kind) string {
 		b.WriteByte(k[i])
 	}
 	return b.String()
-}
-
-// tokenHandler is POST /tokens/{what}.
-func (a *API) tokenHandler(what string) handler {
-	issue := map[string]func(r *http.Request, t tokenRequest, d *time.Duration) (string, error){
-		"dataplane": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueDataplane(r.Context(), tokens.DataplaneClaims{
-				Mesh:     t.Mesh,
-				Name:     t.Name,
-				Tags:     t.Tags,
-				Type:     t.Type,
-				Workload: t.Workload,
-			}, d)
-		},
-		"zone": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueZone(r.Context(), tokens.ZoneClaims{Zone: t.Zone, Scope: t.Scope}, d)
-		},
-		"user": func(r *http.Request, t tokenRequest, d *time.Duration) (string, error) {
-			return a.issueUser(r.Context(), tokens.UserClaims{Name: t.Name, Groups: t.Groups}, d)
-		},
-	}[what]
-	if issue == nil {
-		return nil
-	}
-	return func(w http.ResponseWriter, r *http.Request) error {
-		// Rights come before the body.
-		if c, err := a.authorize(r.Context(), verbIssue, nil); err != nil {
-			a.auditIssue(c, what, nil, err)
-			return err
-		}
-		t, d, err := readTokenRequest(r)
-		if err != nil {
-			return err
-		}
-		token, err := issue(r, t, d)
-		if err != nil {
-			return err
-		}
-		w.Header().Set("Content-Type", "text/plain")
-		w.Header().Set("Cache-Control", "no-store")
-		_, _ = w.Write([]byte(token))
-		return nil
-	}
-}
-
-func readTokenRequest(r *http.Request) (tokenRequest, *time.Duration, error) {
-	var t tokenRequest
-	data, err := body(r)
-	if err != nil {
-		return t, nil, err
-	}
-	if !json.Valid(data) { // YAML, then
-		var v map[string]any
-		if err := yaml.Unmarshal(data, &v); err != nil || v == nil {
-			return t, nil, problem(http.StatusBadRequest, "Bad Request",
-				"the body is neither JSON nor YAML of a token request")
-		}
-		if data, err = json.Marshal(v); err != nil {
-			return t, nil, problem(http.StatusBadRequest, "Bad Request", "the body cannot be read: %v", err)
-		}
-	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&t); err != nil {
-		return t, nil, problem(http.StatusBadRequest, "Bad Request", "the body cannot be read: %v", err)
-	}
-	if t.ValidFor == nil || *t.ValidFor == "" {
-		return t, nil, nil
-	}
-	d, err := time.ParseDuration(*t.ValidFor)
-	if err != nil {
-		return t, nil, invalid(titleTokenRequest, []mesh.Violation{{
-			Field:  "validFor",
-			Reason: "is " + *t.ValidFor + ", want a duration such as 24h",
-		}})
-	}
-	return t, &d, nil
 }
