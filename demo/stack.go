@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/test/pgtest"
@@ -56,7 +57,7 @@ type workload struct {
 	// Later workloads are started by a step.
 	Later bool
 
-	app, sidecar *process
+	app, sidecar *child.Process
 }
 
 func (w *workload) id() string { return w.Zone + "/" + w.Name }
@@ -69,7 +70,7 @@ func (w *workload) url(port int, path string) string {
 // controlPlane is global or a zone.
 type controlPlane struct {
 	name, address string
-	process       *process
+	process       *child.Process
 	client        *client.Client
 }
 
@@ -80,7 +81,7 @@ type Stack struct {
 	global    *controlPlane
 	zones     map[string]*controlPlane
 	workloads []*workload
-	ingresses map[string]*process
+	ingresses map[string]*child.Process
 	tokens    map[string]string // by workload id, and "ZONE/ingress": files
 	stops     []func()
 	http      *http.Client
@@ -112,7 +113,7 @@ func newStack(cfg Config) (*Stack, error) {
 		cfg:       cfg,
 		dir:       dir,
 		zones:     map[string]*controlPlane{},
-		ingresses: map[string]*process{},
+		ingresses: map[string]*child.Process{},
 		tokens:    map[string]string{},
 		http: &http.Client{
 			Timeout:   2 * time.Second,
@@ -260,14 +261,14 @@ func (s *Stack) newControlPlane(name, address string) *controlPlane {
 	args = append(args, "--data-dir", filepath.Join(s.dir, "data", name), "--api-addr", at(5681),
 		"--api-tls-addr", at(5682),
 		"--diagnostics-addr", at(5680), "--store", s.cfg.Store)
-	cp.process = newProcess(s.dir, name, nil, args...)
+	cp.process = s.newProcess(name, nil, args...)
 	return cp
 }
 
 // startControlPlane starts it the first time, with a database of its own if need be, and waits
 // until it is ready.
 func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
-	if s.cfg.Store == "postgres" && cp.process.env == nil {
+	if s.cfg.Store == "postgres" && cp.process.Env == nil {
 		// Not below the demo's folder: the server runs as the user postgres if we are root, and
 		// must be able to get there.
 		dir, err := os.MkdirTemp("", "meridian-demo-postgres-")
@@ -283,7 +284,7 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 			return fmt.Errorf("start PostgreSQL for %s: %w", cp.name, err)
 		}
 		s.stops = append(s.stops, stop)
-		cp.process.env = []string{"MERIDIAN_POSTGRES_URL=" + url}
+		cp.process.Env = []string{"MERIDIAN_POSTGRES_URL=" + url}
 	}
 	if cp.client == nil {
 		c, err := client.New(client.Options{URL: "http://" + net.JoinHostPort(cp.address, "5681")})
@@ -292,7 +293,7 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 		}
 		cp.client = c
 	}
-	if err := cp.process.start(); err != nil {
+	if err := cp.process.Start(); err != nil {
 		return err
 	}
 	return s.controlPlaneReady(ctx, cp)
@@ -301,7 +302,7 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 func (s *Stack) controlPlaneReady(ctx context.Context, cp *controlPlane) error {
 	var dead error
 	ok, seen, _ := eventually(ctx, 20*time.Second, func(ctx context.Context) (bool, string) {
-		if dead = cp.process.dead(); dead != nil {
+		if dead = cp.process.Err(); dead != nil {
 			return true, ""
 		}
 		code, body, err := s.fetch(ctx, "http://"+net.JoinHostPort(cp.address, "5680")+"/ready")
@@ -314,7 +315,7 @@ func (s *Stack) controlPlaneReady(ctx context.Context, cp *controlPlane) error {
 	case dead != nil:
 		return dead
 	case !ok:
-		return fmt.Errorf("%s is not ready: %s; see %s", cp.name, seen, cp.process.log)
+		return fmt.Errorf("%s is not ready: %s; see %s", cp.name, seen, cp.process.Log)
 	}
 	return nil
 }
@@ -340,11 +341,11 @@ func (s *Stack) startWorkload(w *workload) error {
 
 func (s *Stack) startApp(w *workload) error {
 	if w.app == nil {
-		w.app = newProcess(s.dir, w.Zone+"-"+w.Name+"-app", nil, s.cfg.Meridian, "demo-app", "--addr",
+		w.app = s.newProcess(w.Zone+"-"+w.Name+"-app", nil, s.cfg.Meridian, "demo-app", "--addr",
 			net.JoinHostPort(w.Address, fmt.Sprint(appPort)),
 			"--service", w.Service, "--instance", w.Name, "--zone", w.Zone)
 	}
-	return w.app.start()
+	return w.app.Start()
 }
 
 func (s *Stack) startSidecar(w *workload) error {
@@ -356,7 +357,7 @@ func (s *Stack) startSidecar(w *workload) error {
 		w.sidecar = s.launcher(w.Zone+"-"+w.Name+"-sidecar", w.Zone, w.id(), file, w.Address, "--proxy-type",
 			"dataplane")
 	}
-	return w.sidecar.start()
+	return w.sidecar.Start()
 }
 
 func (s *Stack) startIngress(zone string) error {
@@ -369,17 +370,17 @@ func (s *Stack) startIngress(zone string) error {
 		s.ingresses[zone] = s.launcher(zone+"-ingress", zone, zone+"/ingress", file, address, "--proxy-type",
 			"ingress")
 	}
-	return s.ingresses[zone].start()
+	return s.ingresses[zone].Start()
 }
 
-func (s *Stack) launcher(name, zone, tokenName, file, address string, more ...string) *process {
+func (s *Stack) launcher(name, zone, tokenName, file, address string, more ...string) *child.Process {
 	args := append([]string{s.cfg.Launcher, "run", "--cp",
 		"https://" + net.JoinHostPort(s.zones[zone].address, "5678"), "--dataplane-file", file,
 		"--token-file", s.tokens[tokenName], "--concurrency", "1", "--drain-time", "10s"}, more...)
 	if s.cfg.Envoy != "" {
 		args = append(args, "--envoy", s.cfg.Envoy)
 	}
-	return newProcess(s.dir, name, nil, args...)
+	return s.newProcess(name, nil, args...)
 }
 
 func (s *Stack) render(name, to string, data any) (string, error) {
@@ -470,9 +471,9 @@ func (s *Stack) cli(ctx context.Context, cp *controlPlane, args ...string) (stdo
 
 // Close ends everything: workloads gracefully, then the control planes, then the databases.
 func (s *Stack) Close() {
-	var all []*process
+	var all []*child.Process
 	for _, w := range s.workloads {
-		for _, p := range []*process{w.sidecar, w.app} {
+		for _, p := range []*child.Process{w.sidecar, w.app} {
 			if p != nil {
 				all = append(all, p)
 			}
@@ -501,7 +502,7 @@ func (s *Stack) Close() {
 }
 
 // endAll asks all to end, a second time after a moment, and then kills.
-func endAll(ps []*process) {
+func endAll(ps []*child.Process) {
 	var wg sync.WaitGroup
 	for _, p := range ps {
 		wg.Go(func() {
@@ -510,8 +511,8 @@ func endAll(ps []*process) {
 				limit  time.Duration
 			}{{syscall.SIGTERM, 2 * time.Second}, {syscall.SIGTERM, 3 * time.Second},
 				{syscall.SIGKILL, 5 * time.Second}} {
-				p.signal(try.signal)
-				if p.wait(context.Background(), try.limit) {
+				p.Signal(try.signal)
+				if p.Wait(context.Background(), try.limit) {
 					return
 				}
 			}
@@ -535,4 +536,14 @@ func (s *Stack) play() string {
   curl %[4]s      # one service over two zones`, address,
 		filepath.Join(s.dir, "documents", "canary-50-50.yaml"),
 		gateway.url(toTicketBooking, "/"), gateway.url(toGlobalFlights, "/"))
+}
+
+// newProcess is a program of the stack, with its log among the others.
+func (s *Stack) newProcess(name string, env []string, args ...string) *child.Process {
+	return &child.Process{
+		Name: name,
+		Args: args,
+		Env:  env,
+		Log:  filepath.Join(s.dir, "logs", name+".log"),
+	}
 }

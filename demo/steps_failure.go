@@ -40,10 +40,10 @@ func stepFailover(ctx context.Context, s *Stack, r *Report) error {
 		killed := time.Now()
 		for _, w := range near {
 			if way.apps {
-				w.app.kill()
+				w.app.Kill()
 			}
 			if way.sidecar {
-				w.sidecar.kill()
+				w.sidecar.Kill()
 			}
 		}
 		remote, seen, _ := eventually(ctx, 5*time.Second, lastFrom(load, killed, euWest))
@@ -137,7 +137,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	defer load.stop()
 	began := time.Now()
 
-	s.global.process.kill()
+	s.global.process.Kill()
 	r.await(ctx, 10*time.Second, "global is killed with -9; the zones say that it is away",
 		func(ctx context.Context) (bool, string) {
 			st, err := s.zones[usEast].client.Status(ctx)
@@ -152,7 +152,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	}
 
 	zone := s.zones[usEast]
-	zone.process.kill()
+	zone.process.Kill()
 	pause(ctx, 1500*time.Millisecond)
 	restart := time.Now()
 	if err := s.startControlPlane(ctx, zone); err != nil {
@@ -173,7 +173,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	// Served, not only connected: an instance that goes must reach the caller's sidecar through the
 	// new control plane.
 	gone := s.workload(usEast, "flight-search-3")
-	gone.app.kill()
+	gone.app.Kill()
 	pause(ctx, 500*time.Millisecond)
 	mark := time.Now()
 	pause(ctx, 500*time.Millisecond)
@@ -191,12 +191,12 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 
 // globalReturns restarts global and changes a policy as soon as it answers.
 func (s *Stack) globalReturns(ctx context.Context, r *Report) error {
-	if err := s.global.process.start(); err != nil {
+	if err := s.global.process.Start(); err != nil {
 		return err
 	}
 	// The very first answer, as a user's client would see it.
 	answered, seen, _ := eventually(ctx, 20*time.Second, func(ctx context.Context) (bool, string) {
-		if err := s.global.process.dead(); err != nil {
+		if err := s.global.process.Err(); err != nil {
 			return false, err.Error()
 		}
 		code, _, err := s.fetch(ctx, "http://"+net.JoinHostPort(s.global.address, "5681")+"/status")

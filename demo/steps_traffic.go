@@ -42,7 +42,7 @@ func stepJoin(ctx context.Context, s *Stack, r *Report) error {
 		func(ctx context.Context) (bool, string) {
 			for _, w := range s.workloads {
 				if w.sidecar != nil {
-					if err := w.sidecar.dead(); err != nil {
+					if err := w.sidecar.Err(); err != nil {
 						return false, err.Error()
 					}
 				}

@@ -83,7 +83,7 @@ func (w *world) answerAll(feeds []delta.Feed) int {
 func BenchmarkLarge(b *testing.B) {
 	var before, after runtime.MemStats
 	w, feeds := largeWorld(b)
-	edges, nodes := w.e.g.recorded()
+	edges, nodes := w.e.g.Size()
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	for _, f := range feeds {

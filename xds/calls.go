@@ -8,6 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
@@ -18,58 +19,26 @@ import (
 // queries that give one are of this file and are remembered apart. What policies say, and which
 // endpoints there are, comes from the queries that Envoys have too.
 
-// caller is a client of a proxy: a proxy may have several kinds.
-type caller struct {
-	proxy  mesh.Key
-	client delta.Client
-}
-
-// nameList is an interned list of names, sorted.
-type nameList = unique.Handle[string]
-
 func internNames(names []string) nameList {
 	slices.Sort(names)
 	return unique.Make(strings.Join(slices.Compact(names), "\n"))
 }
 
-type (
-	// targetKey is a name as Dataplanes of a mesh, zone and namespace call it.
-	targetKey struct {
-		at   mesh.Key
-		name string
-	}
-	callKey struct {
-		name string
-		ref  compile.Ref
-	}
-	callClusterKey struct {
-		ref compile.Ref
-		// certificates is the client's provider.
-		certificates string
-	}
-	callsKey struct {
-		at           mesh.Key
-		set          keyList
-		names        nameList
-		certificates string
-	}
-)
-
-func (q *queries) addCalls(g *graph) {
-	q.target = newQuery(g, "target", same[compile.Ref], q.computeTarget)
-	q.callListener = newQuery(g, "call_listener", sameBy(sameResource), q.computeCallListener)
-	q.callCluster = newQuery(g, "call_cluster", sameBy(sameResource), q.computeCallCluster)
-	q.callEnds = newQuery(g, "call_endpoints", sameBy(sameResource), q.computeCallEndpoints)
-	q.callRoutes = newQuery(g, "call_routes", q.keepRoutes, q.computeCallRoutes)
-	q.calls = newQuery(g, "calls", keepSegment, q.computeCalls)
-	q.keyless = newQuery(g, "keyless", same[bool], q.computeKeyless)
-	q.callTable = newQuery(g, "call_table", sameBy(func(a, b *delta.Table) bool {
+func (q *queries) addCalls(g *graph.Graph) {
+	q.target = graph.NewQuery(g, "target", graph.Same[compile.Ref], q.computeTarget)
+	q.callListener = graph.NewQuery(g, "call_listener", graph.SameBy(sameResource), q.computeCallListener)
+	q.callCluster = graph.NewQuery(g, "call_cluster", graph.SameBy(sameResource), q.computeCallCluster)
+	q.callEnds = graph.NewQuery(g, "call_endpoints", graph.SameBy(sameResource), q.computeCallEndpoints)
+	q.callRoutes = graph.NewQuery(g, "call_routes", q.keepRoutes, q.computeCallRoutes)
+	q.calls = graph.NewQuery(g, "calls", keepSegment, q.computeCalls)
+	q.keyless = graph.NewQuery(g, "keyless", graph.Same[bool], q.computeKeyless)
+	q.callTable = graph.NewQuery(g, "call_table", graph.SameBy(func(a, b *delta.Table) bool {
 		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
 	}), q.computeCallTable)
 }
 
 // computeTarget is the zero Ref if there is nothing of the name.
-func (q *queries) computeTarget(r *reader, k targetKey) (compile.Ref, error) {
+func (q *queries) computeTarget(r *graph.Reader, k targetKey) (compile.Ref, error) {
 	ref, ok := compile.Target(q.reads(r), k.at, k.name, q.finder(r))
 	if !ok {
 		return compile.Ref{}, nil
@@ -77,7 +46,7 @@ func (q *queries) computeTarget(r *reader, k targetKey) (compile.Ref, error) {
 	return ref, nil
 }
 
-func (q *queries) computeCallListener(_ *reader, k callKey) (*delta.Resource, error) {
+func (q *queries) computeCallListener(_ *graph.Reader, k callKey) (*delta.Resource, error) {
 	m, err := translate.CallListener(k.name, k.ref.KRI())
 	return q.pool.encode(delta.TypeListener, k.name, m, err, []mesh.Key{k.ref.Key})
 }
@@ -85,7 +54,7 @@ func (q *queries) computeCallListener(_ *reader, k callKey) (*delta.Resource, er
 // computeCallCluster: in a mesh that demands mTLS a client needs a certificate; where the mesh also
 // takes clear text it gets that, for gRPC does not offer the ALPN by which sidecars tell mesh
 // connections from the application's own.
-func (q *queries) computeCallCluster(r *reader, k callClusterKey) (*delta.Resource, error) {
+func (q *queries) computeCallCluster(r *graph.Reader, k callClusterKey) (*delta.Resource, error) {
 	d := q.destination(r, k.ref.Key)
 	if _, ok := d.Port(k.ref.Section); !ok {
 		return nil, nil
@@ -93,7 +62,7 @@ func (q *queries) computeCallCluster(r *reader, k callClusterKey) (*delta.Resour
 	name := k.ref.KRI()
 	ends := name
 	var tls *translate.CallTLS
-	if q.mesh.get(r, k.ref.Key.Mesh).MTLS == "STRICT" {
+	if q.mesh.Get(r, meshName(k.ref.Key.Mesh)).MTLS == "STRICT" {
 		if k.certificates == "" {
 			ends = translate.NoCertificates
 		} else {
@@ -109,7 +78,7 @@ func (q *queries) computeCallCluster(r *reader, k callClusterKey) (*delta.Resour
 
 // computeCallEndpoints are this zone's: another zone is entered by a server name that gRPC clients
 // do not send.
-func (q *queries) computeCallEndpoints(r *reader, ref compile.Ref) (*delta.Resource, error) {
+func (q *queries) computeCallEndpoints(r *graph.Reader, ref portKey) (*delta.Resource, error) {
 	e := ir.Endpoints{Cluster: ref.KRI()}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
@@ -118,7 +87,7 @@ func (q *queries) computeCallEndpoints(r *reader, ref compile.Ref) (*delta.Resou
 	return q.pool.encode(delta.TypeEndpoint, e.Cluster, translate.CallEndpoints(e), nil, []mesh.Key{ref.Key})
 }
 
-func (q *queries) computeCallRoutes(r *reader, k routesKey) (*routesOf, error) {
+func (q *queries) computeCallRoutes(r *graph.Reader, k routesKey) (*routesOf, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {
@@ -143,7 +112,7 @@ func (q *queries) computeCallRoutes(r *reader, k routesKey) (*routesOf, error) {
 }
 
 // computeCalls is everything of all gRPC clients with the same policies that call the same names.
-func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
+func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 	var list []*delta.Resource
 	done := map[compile.Ref]bool{}
 	var lacks []lack
@@ -155,28 +124,28 @@ func (q *queries) computeCalls(r *reader, k callsKey) (*segment, error) {
 	destination := func(ref compile.Ref) {
 		if !done[ref] {
 			done[ref] = true
-			c, ok := q.callCluster.try(r, callClusterKey{ref, k.certificates})
+			c, ok := q.callCluster.Try(r, callClusterKey{ref, k.certificates})
 			add(delta.TypeCluster, ref.KRI(), c, ok)
-			list = append(list, q.callEnds.get(r, ref))
+			list = append(list, q.callEnds.Get(r, portKey{ref}))
 		}
 	}
 	routed := map[compile.Ref]bool{}
 	for name := range strings.SplitSeq(k.names.Value(), "\n") {
-		ref := q.target.get(r, targetKey{k.at, name})
+		ref := q.target.Get(r, targetKey{k.at, name})
 		if ref == (compile.Ref{}) {
 			continue
 		}
-		list = append(list, q.callListener.get(r, callKey{name, ref}))
+		list = append(list, q.callListener.Get(r, callKey{name, ref}))
 		if routed[ref] {
 			continue
 		}
 		routed[ref] = true
 		destination(ref)
 		in := inSet{set: k.set, ref: ref}
-		conf, ok := q.confs.try(r, in)
+		conf, ok := q.confs.Try(r, in)
 		var routes *routesOf
 		if ok {
-			routes, ok = q.callRoutes.try(r, routesKey{in, conf.Route, conf.route})
+			routes, ok = q.callRoutes.Try(r, routesKey{in, conf.Route, conf.route})
 		}
 		if !ok {
 			add(delta.TypeRoute, ref.KRI(), nil, false)
@@ -220,25 +189,25 @@ const errKeyless = conditionError("the mesh demands mTLS and this gRPC client ha
 
 // computeKeyless fails where a client without a certificate can reach nobody, which is how
 // [Progress] gets to say so.
-func (q *queries) computeKeyless(r *reader, meshName string) (bool, error) {
-	if q.mesh.get(r, meshName).MTLS == "STRICT" {
+func (q *queries) computeKeyless(r *graph.Reader, name meshName) (bool, error) {
+	if q.mesh.Get(r, name).MTLS == "STRICT" {
 		return false, errKeyless
 	}
 	return false, nil
 }
 
-func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
+func (q *queries) computeCallTable(r *graph.Reader, k caller) (*delta.Table, error) {
 	rd := q.reads(r)
 	if rd.Spec(k.proxy) == nil || k.proxy.Kind != mesh.KindDataplane {
-		return nil, errGone
+		return nil, graph.ErrKeep
 	}
 	t := &delta.Table{}
 	whole := true
 	var lacks []lack
-	if m, names := q.match.get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) &&
+	if m, names := q.match.Get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) &&
 		names.Value() != "" {
 		if k.client.CertificateProvider == "" {
-			q.keyless.get(r, k.proxy.Mesh)
+			q.keyless.Get(r, meshName(k.proxy.Mesh))
 		}
 		at := mesh.Key{
 			Kind:      k.proxy.Kind,
@@ -247,15 +216,15 @@ func (q *queries) computeCallTable(r *reader, k caller) (*delta.Table, error) {
 			Namespace: k.proxy.Namespace,
 		}
 		var s *segment
-		if s, whole = q.calls.try(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
+		if s, whole = q.calls.Try(r, callsKey{at, m.to, names, k.client.CertificateProvider}); s != nil {
 			t.Segments, lacks = append(t.Segments, s.set), s.lacks
 		}
 	}
 	// gRPC reads certificates from files and never asks for these; what writes the files for it does.
-	if s := q.secrets.get(r, k.proxy); s != nil {
+	if s := q.secrets.Get(r, k.proxy); s != nil {
 		t.Segments = append(t.Segments, s.set)
 	}
-	if last := q.callTable.nodes[k].value; last != nil && (len(lacks) > 0 || !whole) {
+	if last := q.callTable.Last(k); last != nil && (len(lacks) > 0 || !whole) {
 		keepLacking(t, last, lacks, !whole)
 	}
 	return t, nil

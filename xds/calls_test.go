@@ -281,9 +281,9 @@ func TestCallsIncremental(t *testing.T) {
 				f.Close()
 			}
 			w.e.processEvents()
-			for _, k := range w.e.g.kinds {
-				if k.nodes != 0 {
-					t.Fatalf("%d nodes of %s stay", k.nodes, k.name)
+			for k := range w.e.g.Stats() {
+				if k.Values != 0 {
+					t.Fatalf("%d nodes of %s stay", k.Values, k.Name)
 				}
 			}
 		})

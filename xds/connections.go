@@ -7,6 +7,7 @@ import (
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -30,12 +31,12 @@ func (c *connectionsOf) equal(o *connectionsOf) bool {
 
 // hasTCPRoutes says that a list of policies has a MeshTCPRoute. Most have none, and then
 // connections are not looked at.
-func (q *queries) hasTCPRoutes(r *reader, l keyList) bool {
-	return slices.ContainsFunc(q.set.get(r, l),
+func (q *queries) hasTCPRoutes(r *graph.Reader, l keyList) bool {
+	return slices.ContainsFunc(q.set.Get(r, l),
 		func(k mesh.Key) bool { return k.Kind == mesh.KindMeshTCPRoute })
 }
 
-func (q *queries) computeConnections(r *reader, k inSet) (*connectionsOf, error) {
+func (q *queries) computeConnections(r *graph.Reader, k inSet) (*connectionsOf, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {

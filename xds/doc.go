@@ -3,20 +3,19 @@
 //
 // # A graph with recorded reads
 //
-// Everything that is derived is a query: a remembered function of a key (graph.go, queries.go). A
-// compute function reads only through a recorder, which notes the inputs and the other queries it
-// read; that record is the invalidation index. Inputs are the spec of a resource, its status
-// (apart, so that a status write wakes only who reads a status), a range of an index, and the
-// identity of a proxy.
+// Everything that is derived is a query of a [graph.Graph]: a remembered function of a key that
+// records what it reads (package xds/graph; the keys are in keys.go, the queries in queries.go).
+// Inputs are the spec of a resource, its status (apart, so that a status write concerns only what
+// reads a status), a range of an index, and the identity of a proxy.
 //
-// A batch of changes touches inputs; what read them is marked, and levels are settled from low to
-// high, so that each value is computed at most once per batch. A value that comes out equal stops
-// there: a policy whose content changed still selects the same proxies, so their matching is not
-// done again; a dataplane whose labels changed has the same address, so no endpoint moves. A policy
-// is read in parts (policy.Part): a destination reads what is said of everybody and what is said of
-// services of its name, so that a policy with an entry for one service concerns no other. Levels
-// are static and follow the order of declaration: a query reads only queries before it, so there
-// can be no cycle. What nobody reads any more is dropped at the end of the batch.
+// A batch of changes marks inputs dirty, and what read them is computed again, each value at most
+// once. A value that comes out equal stops there: a policy whose content changed still selects the
+// same proxies, so their matching is not done again; a dataplane whose labels changed has the same
+// address, so no endpoint moves. A policy is read in parts (policy.Part): a destination reads what is
+// said of all destinations and what is said of services of its name, so that a policy with an entry for one
+// service concerns no other. Queries read only those declared before them, so there can be no cycle.
+// A key says what it is called in logs and what to charge when its value cannot be computed; the
+// graph does not know xDS, and progress does not know the queries.
 //
 // Why not a pass over all proxies with caches: the cost of asking every cache for every proxy is
 // what makes an endpoint change on a mesh of thousands expensive, and a cache key that forgets an

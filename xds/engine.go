@@ -14,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -47,7 +48,7 @@ type Engine struct {
 	wake    chan struct{} // one token: events is not empty
 
 	// The graph belongs to Run's goroutine.
-	g       *graph
+	g       *graph.Graph
 	s       *state
 	q       *queries
 	proxies map[caller]*proxy
@@ -58,6 +59,8 @@ type Engine struct {
 	woken []*feed
 	// wanting are feeds whose names were taken in with this batch.
 	wanting []*feed
+	// computeFailures are of values that cannot be computed at the moment; nil if there are none.
+	computeFailures map[*graph.Node]*computeFailure
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -77,7 +80,7 @@ type Engine struct {
 // proxy is a followed proxy: its table is pinned in the graph. Run's goroutine owns it.
 type proxy struct {
 	key   caller
-	table *memo[*delta.Table]
+	table *graph.Cell[*delta.Table]
 	feeds map[*feed]struct{}
 	dirty bool
 }
@@ -97,7 +100,7 @@ func newEngine(zone string) *Engine {
 	e := &Engine{
 		zone:        zone,
 		log:         zap.NewNop(),
-		g:           newGraph(),
+		g:           graph.New(),
 		ready:       make(chan struct{}),
 		wake:        make(chan struct{}, 1),
 		proxies:     map[caller]*proxy{},
@@ -192,13 +195,12 @@ func (e *Engine) process(b replica.Batch) {
 	if b.Reset {
 		changes = difference(e.s.view, b.View)
 	}
-	e.g.batch++
-	e.g.retryFailed()
+	e.g.Begin()
 	e.s.apply(b.View, changes)
 	for _, f := range e.takeEvents() {
 		f()
 	}
-	e.g.settle()
+	e.g.Recompute()
 	e.deliver(b.View.Revision(), b.Committed, changes)
 	e.metrics.batch(start, len(changes))
 	select {
@@ -213,11 +215,11 @@ func (e *Engine) processEvents() {
 	if len(events) == 0 {
 		return
 	}
-	e.g.batch++
+	e.g.Begin()
 	for _, f := range events {
 		f()
 	}
-	e.g.settle()
+	e.g.Recompute()
 	e.mu.Lock()
 	revision := e.processed
 	e.mu.Unlock()
@@ -253,7 +255,7 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 	}
 	for _, p := range changed {
 		p.dirty = false
-		table := p.table.value
+		table := p.table.Get()
 		if table == nil {
 			continue
 		}
@@ -307,7 +309,7 @@ func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 		} else {
 			e.s.identities[key] = id
 		}
-		e.s.secrets.touch(key)
+		e.s.secrets.MarkDirty(key)
 	})
 }
 

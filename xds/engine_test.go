@@ -18,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 )
 
 const testZone = "east"
@@ -66,14 +67,14 @@ func (w *world) step(changes []store.Change) {
 // computes are the calls by query since the last call.
 func (w *world) computes(f func()) map[string]uint64 {
 	before := map[string]uint64{}
-	for _, k := range w.e.g.kinds {
-		before[k.name] = k.computes
+	for k := range w.e.g.Stats() {
+		before[k.Name] = k.Computes
 	}
 	f()
 	out := map[string]uint64{}
-	for _, k := range w.e.g.kinds {
-		if n := k.computes - before[k.name]; n > 0 {
-			out[k.name] = n
+	for k := range w.e.g.Stats() {
+		if n := k.Computes - before[k.Name]; n > 0 {
+			out[k.Name] = n
 		}
 	}
 	return out
@@ -256,9 +257,9 @@ func TestNothingStays(t *testing.T) {
 	}
 	g.Close()
 	w.e.processEvents()
-	for _, k := range w.e.g.kinds {
-		if k.nodes != 0 {
-			t.Errorf("%d nodes of %s stay", k.nodes, k.name)
+	for k := range w.e.g.Stats() {
+		if k.Values != 0 {
+			t.Errorf("%d nodes of %s stay", k.Values, k.Name)
 		}
 	}
 }
@@ -270,8 +271,8 @@ func TestFailureKeepsLastGood(t *testing.T) {
 		testDataplane("web-1", "10.0.0.1", "web", 8080, "api"))
 	f := w.open(testDataplane("web-1", "", "web", 1).Key)
 	before := w.table(f.key)
-	good := w.e.q.cluster.fn
-	w.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) { panic("broken") }
+	good := w.e.q.cluster.Func()
+	w.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) { panic("broken") })
 	w.put(testMesh("STRICT"))
 	p := w.e.Progress()
 	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != f.key || !p.Refusals[0].ByControlPlane ||
@@ -286,7 +287,7 @@ func TestFailureKeepsLastGood(t *testing.T) {
 		"self_inbound_dp_http") {
 		t.Error("the rest of the proxy's configuration did not move on")
 	}
-	w.e.q.cluster.fn = good
+	w.e.q.cluster.SetFunc(good)
 	w.put(resource(mesh.KindMeshService, testZone, "unrelated", &meshv1.MeshService{}))
 	if p := w.e.Progress(); len(p.Refusals) != 0 {
 		t.Errorf("still refused: %+v", p.Refusals)
@@ -346,32 +347,32 @@ func TestBlame(t *testing.T) {
 		name   string
 	}{
 		{"cluster", timeout("bad"), func(q *queries, bad mesh.Key) {
-			good := q.cluster.fn
-			q.cluster.fn = func(r *reader, k clusterKey) (*delta.Resource, error) {
+			good := q.cluster.Func()
+			q.cluster.SetFunc(func(r *graph.Reader, k clusterKey) (*delta.Resource, error) {
 				if err := failure(slices.Contains(policiesIn(k.causes), bad)); err != nil {
 					return nil, err
 				}
 				return good(r, k)
-			}
+			})
 		}, delta.TypeCluster, "kri_msvc_default_east__api_http"},
 		{"routes", timeout("bad"), func(q *queries, bad mesh.Key) {
-			good := q.routes.fn
-			q.routes.fn = func(r *reader, k routesKey) (*routesOf, error) {
+			good := q.routes.Func()
+			q.routes.SetFunc(func(r *graph.Reader, k routesKey) (*routesOf, error) {
 				if slices.Contains(policiesIn(k.causes), bad) {
 					panic("cannot be translated")
 				}
 				return good(r, k)
-			}
+			})
 		}, delta.TypeRoute, "kri_msvc_default_east__api_http"},
 		{"inbound", limits("bad"), func(q *queries, bad mesh.Key) {
-			good := q.inbound.fn
-			q.inbound.fn = func(r *reader, k mesh.Key) (*segment, error) {
+			good := q.inbound.Func()
+			q.inbound.SetFunc(func(r *graph.Reader, k mesh.Key) (*segment, error) {
 				s, err := good(r, k)
 				for _, res := range s.list {
 					err = cmp.Or(err, failure(slices.Contains(res.Cause, bad)))
 				}
 				return s, err
-			}
+			})
 		}, delta.TypeListener, "self_inbound_dp_http"},
 	} {
 		t.Run(tc.query, func(t *testing.T) {
@@ -404,9 +405,9 @@ func TestBlame(t *testing.T) {
 			if w.table(shop.Key) != others {
 				t.Error("another proxy has something new")
 			}
-			for _, k := range w.e.g.kinds {
-				if want := k.name == tc.query; want != (k.failures == 1) {
-					t.Errorf("%d failures of %s were counted", k.failures, k.name)
+			for k := range w.e.g.Stats() {
+				if want := k.Name == tc.query; want != (k.Failures == 1) {
+					t.Errorf("%d failures of %s were counted", k.Failures, k.Name)
 				}
 			}
 			w.remove(tc.policy.Key)

@@ -79,20 +79,17 @@ func (e *Engine) attach(f *feed) {
 	if p == nil {
 		p = &proxy{key: f.caller, feeds: map[*feed]struct{}{}}
 		if f.caller.client.Kind == delta.ClientGRPC {
-			p.table = e.q.callTable.node(f.caller)
+			p.table = e.q.callTable.Pin(f.caller)
 		} else {
-			p.table = e.q.table.node(f.key)
+			p.table = e.q.table.Pin(f.caller)
 		}
-		e.g.pin(&p.table.node)
-		p.table.refresh()
-		p.table.onChange = func() { e.markDirty(p) }
+		p.table.OnChange(func() { e.markDirty(p) })
 		e.proxies[f.caller] = p
 	}
 	p.feeds[f] = struct{}{}
-	p.table.proxy = f.key
 	e.joining[f] = struct{}{}
 	e.mu.Lock()
-	f.latest = p.table.value
+	f.latest = p.table.Get()
 	if f.latest != nil {
 		e.tables[f.caller] = f.latest
 	}
@@ -112,8 +109,8 @@ func (e *Engine) detach(f *feed) {
 		return
 	}
 	delete(e.proxies, f.caller)
-	p.table.onChange = nil
-	e.g.unpin(&p.table.node)
+	p.table.OnChange(nil)
+	p.table.Unpin()
 	e.mu.Lock()
 	delete(e.tables, f.caller)
 	e.mu.Unlock()
@@ -154,7 +151,7 @@ func (e *Engine) collect(p *proxy) {
 	} else {
 		e.s.wants[p.key] = list
 	}
-	e.s.asked.touch(p.key)
+	e.s.asked.MarkDirty(p.key)
 }
 
 // offer gives the feed a table that changes after the revision after, up to revision, made;

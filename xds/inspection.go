@@ -7,6 +7,7 @@ import (
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -70,46 +71,35 @@ func (s *Static) Inspect(proxy mesh.Key) (*Inspection, error) {
 		return nil, nil
 	}
 	out := &Inspection{Proxy: dp}
-	if err := s.ask(proxy, func(r *reader) { q.inspect(r, proxy, out) }); err != nil {
+	if err := s.ask(proxy, func(r *graph.Reader) { q.inspect(r, proxy, out) }); err != nil {
 		return nil, err
 	}
 	return out, nil
 }
 
-// ask runs fn as a query that nobody keeps.
-func (s *Static) ask(about mesh.Key, fn func(r *reader)) error {
-	q := &query[mesh.Key, struct{}]{
-		g:     s.e.g,
-		kind:  &queryKind{g: s.e.g, name: "inspection", level: len(s.e.g.kinds)},
-		keep:  same[struct{}],
-		nodes: map[mesh.Key]*memo[struct{}]{},
-	}
-	q.fn = func(r *reader, _ mesh.Key) (struct{}, error) {
+// ask runs fn as a query that is not kept.
+func (s *Static) ask(about mesh.Key, fn func(r *graph.Reader)) error {
+	return s.e.g.Ask("inspection", about, func(r *graph.Reader) error {
 		fn(r)
-		return struct{}{}, nil
-	}
-	m := q.fresh(about)
-	err := m.failure
-	s.e.g.dropNode(&m.node)
-	s.e.g.settle()
-	return err
+		return nil
+	})
 }
 
-func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
-	out.MTLS = q.mesh.get(r, k.Mesh).MTLS
-	m := q.match.get(r, k)
+func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
+	out.MTLS = q.mesh.Get(r, meshName(k.Mesh)).MTLS
+	m := q.match.Get(r, k)
 	out.To = q.policies(r, m.to, func(mesh.Kind) bool { return true })
-	tags := q.callerTags.get(r, k)
+	tags := q.callerTags.Get(r, k)
 	caller, _ := tags.Get()
-	shown := q.survey.get(r, m.to).ShownTags
-	for _, o := range q.outbounds.get(r, q.scope.get(r, k)) {
+	shown := q.survey.Get(r, m.to).ShownTags
+	for _, o := range q.outbounds.Get(r, q.scope.Get(r, k)) {
 		d := q.destination(r, o.Ref.Key)
 		p, ok := d.Port(o.Ref.Section)
 		if !ok {
 			continue
 		}
 		in := inSet{m.to, o.Ref}
-		conf := q.confs.get(r, in)
+		conf := q.confs.Get(r, in)
 		io := InspectedOutbound{
 			Outbound: o,
 			Port:     p,
@@ -123,17 +113,17 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 			if _, seen := io.Clusters[ref.KRI()]; seen || !ok {
 				return
 			}
-			c := q.confs.get(r, inSet{m.to, ref})
+			c := q.confs.Get(r, inSet{m.to, ref})
 			io.Clusters[ref.KRI()] = InspectedCluster{
 				Ref:       ref,
 				Port:      p,
 				Conf:      c.OutboundConf,
 				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints,
-				TLS:       out.MTLS != "" && !q.plain.get(r, ref.Key),
+				TLS:       out.MTLS != "" && !q.plain.Get(r, ref.Key),
 			}
 		}
 		cluster(o.Ref)
-		c := q.connections.get(r, in)
+		c := q.connections.Get(r, in)
 		switch backends, taken := c.backends.Get(); {
 		case taken:
 			io.Connections = backends
@@ -163,7 +153,7 @@ func (q *queries) inspect(r *reader, k mesh.Key, out *Inspection) {
 			Inbound:  in,
 			Protocol: compile.InboundProtocol(in),
 			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }),
-			Conf:     q.policed.get(r, inboundKey{k.Mesh, set}),
+			Conf:     q.policed.Get(r, inboundKey{k.Mesh, set}),
 		})
 	}
 }
@@ -177,8 +167,8 @@ func (s *Static) Policies(proxy mesh.Key) ([]*mesh.Resource, error) {
 	q := s.e.q
 	var out []*mesh.Resource
 	all := func(mesh.Kind) bool { return true }
-	err := s.ask(proxy, func(r *reader) {
-		m := q.match.get(r, proxy)
+	err := s.ask(proxy, func(r *graph.Reader) {
+		m := q.match.Get(r, proxy)
 		out = q.policies(r, m.to, all)
 		for _, section := range m.sections {
 			for _, p := range q.policies(r, section.set, all) {

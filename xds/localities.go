@@ -3,6 +3,7 @@ package xds
 import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -15,20 +16,20 @@ import (
 type callerTags = ir.Shared[map[string]string]
 
 // computeSurvey is what a list of policies says beyond one destination.
-func (q *queries) computeSurvey(r *reader, l keyList) (compile.Survey, error) {
+func (q *queries) computeSurvey(r *graph.Reader, l keyList) (compile.Survey, error) {
 	return compile.NewSurvey(q.policies(r, l, compile.IsOutboundConf)), nil
 }
 
-func (q *queries) computeCallerTags(r *reader, k mesh.Key) (callerTags, error) {
-	m := q.match.get(r, k)
+func (q *queries) computeCallerTags(r *graph.Reader, k mesh.Key) (callerTags, error) {
+	m := q.match.Get(r, k)
 	if m == nil {
 		return callerTags{}, nil
 	}
-	named := q.survey.get(r, m.to).CallerTags
+	named := q.survey.Get(r, m.to).CallerTags
 	if len(named) == 0 {
 		return callerTags{}, nil
 	}
-	i := q.instance.get(r, k)
+	i := q.instance.Get(r, k)
 	values := map[string]string{}
 	for _, t := range named {
 		if v, ok := i.Value(t); ok {

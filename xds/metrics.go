@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meridian-mesh/meridian/xds/graph"
 )
 
 // metrics are updated by Run's goroutine after each batch.
@@ -17,13 +19,14 @@ type metrics struct {
 	changes  prometheus.Counter
 	// propagation is observed under Engine.mu.
 	propagation prometheus.Histogram
-	seen        map[*queryKind][2]uint64
+	// seen is the last state by query.
+	seen map[string]graph.Stats
 }
 
 func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		e:    e,
-		seen: map[*queryKind][2]uint64{},
+		seen: map[string]graph.Stats{},
 		computes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meridian_xds_compute_total",
 			Help: "Values computed, by query. A rate that grows with the number of proxies " +
@@ -84,15 +87,15 @@ func (m *metrics) flush() {
 	if m == nil {
 		return
 	}
-	for _, k := range m.e.g.kinds {
-		was := m.seen[k]
-		if k.computes != was[0] {
-			m.computes.WithLabelValues(k.name).Add(float64(k.computes - was[0]))
-			m.nodes.WithLabelValues(k.name).Set(float64(k.nodes))
+	for s := range m.e.g.Stats() {
+		last := m.seen[s.Name]
+		if s.Computes != last.Computes {
+			m.computes.WithLabelValues(s.Name).Add(float64(s.Computes - last.Computes))
+			m.nodes.WithLabelValues(s.Name).Set(float64(s.Values))
 		}
-		if k.failures != was[1] {
-			m.failures.WithLabelValues(k.name).Add(float64(k.failures - was[1]))
+		if s.Failures != last.Failures {
+			m.failures.WithLabelValues(s.Name).Add(float64(s.Failures - last.Failures))
 		}
-		m.seen[k] = [2]uint64{k.computes, k.failures}
+		m.seen[s.Name] = s
 	}
 }

@@ -13,15 +13,16 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
 // policies are the resources in an interned list whose kind is wanted, in the order of the list.
-func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
+func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
-	for _, k := range q.set.get(r, l) {
+	for _, k := range q.set.Get(r, l) {
 		if !want(k.Kind) {
 			continue
 		}
@@ -34,11 +35,11 @@ func (q *queries) policies(r *reader, l keyList, want func(mesh.Kind) bool) []*m
 
 // policiesAbout are [queries.policies] for somebody who looks at what they say of one destination
 // alone: what they say of services of other names does not concern him.
-func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key,
+func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 	want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
-	for _, k := range q.set.get(r, l) {
+	for _, k := range q.set.Get(r, l) {
 		if !want(k.Kind) {
 			continue
 		}
@@ -46,12 +47,12 @@ func (q *queries) policiesAbout(r *reader, l keyList, dest mesh.Key,
 			out = append(out, res)
 		}
 	}
-	q.s.named.note(r, serviceName{dest.Mesh, policy.PartOf(dest),
+	q.s.named.Note(r, serviceName{dest.Mesh, policy.PartOf(dest),
 		want(mesh.KindMeshHTTPRoute) || want(mesh.KindMeshTCPRoute)})
 	return out
 }
 
-func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
+func (q *queries) computeConfs(r *graph.Reader, k inSet) (confs, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {
@@ -64,22 +65,22 @@ func (q *queries) computeConfs(r *reader, k inSet) (confs, error) {
 		internKeys(why.Listener)}, nil
 }
 
-func (q *queries) cause(r *reader, l keyList, more ...mesh.Key) []mesh.Key {
-	return append(slices.Clone(q.set.get(r, l)), more...)
+func (q *queries) cause(r *graph.Reader, l keyList, more ...mesh.Key) []mesh.Key {
+	return append(slices.Clone(q.set.Get(r, l)), more...)
 }
 
-func (q *queries) computeCluster(r *reader, k clusterKey) (*delta.Resource, error) {
+func (q *queries) computeCluster(r *graph.Reader, k clusterKey) (*delta.Resource, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {
 		return nil, nil
 	}
-	return q.pool.cluster(compile.Cluster(d, p, q.mesh.get(r, k.ref.Key.Mesh), k.conf,
-		q.plain.get(r, k.ref.Key)),
+	return q.pool.cluster(compile.Cluster(d, p, q.mesh.Get(r, meshName(k.ref.Key.Mesh)), k.conf,
+		q.plain.Get(r, k.ref.Key)),
 		q.cause(r, k.causes, k.ref.Key)...)
 }
 
-func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
+func (q *queries) computeRoutes(r *graph.Reader, k routesKey) (*routesOf, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok || !p.Protocol.IsHTTP() {
@@ -92,7 +93,7 @@ func (q *queries) computeRoutes(r *reader, k routesKey) (*routesOf, error) {
 
 // routing is what policies make of requests to an HTTP port, the other backends that it needs, and
 // where it came from.
-func (q *queries) routing(r *reader, k routesKey, d *compile.Destination,
+func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 	p compile.Port) (ir.RouteConfig, []compile.Ref, []mesh.Key) {
 	rules := policy.HTTPRoutes(q.policiesAbout(r, k.set, d.Key,
 		func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
@@ -125,9 +126,9 @@ func (q *queries) routing(r *reader, k routesKey, d *compile.Destination,
 }
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
-func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key,
+func (q *queries) routeConf(r *graph.Reader, k routesKey, route mesh.Key,
 	p compile.Port) (ir.RoutePolicy, []mesh.Key) {
-	if !q.survey.get(r, k.set).Attached {
+	if !q.survey.Get(r, k.set).Attached {
 		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
@@ -138,14 +139,14 @@ func (q *queries) routeConf(r *reader, k routesKey, route mesh.Key,
 }
 
 // resolve finds the backend of a reference for requests. Ports that do not speak HTTP cannot take them.
-func (q *queries) resolve(r *reader, ref *meshv1.BackendRef, owner mesh.Key,
+func (q *queries) resolve(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Key,
 	routed compile.Port) (compile.Ref, bool) {
 	found, p, ok := q.backend(r, ref, owner, routed)
 	return found, ok && p.Protocol.IsHTTP()
 }
 
 // backend finds the destination's port that a reference in a route means.
-func (q *queries) backend(r *reader, ref *meshv1.BackendRef, owner mesh.Key,
+func (q *queries) backend(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Key,
 	routed compile.Port) (compile.Ref, compile.Port, bool) {
 	rd := q.reads(r)
 	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh}
@@ -198,7 +199,7 @@ func (q *queries) keepRoutes(old, now *routesOf) (*routesOf, bool) {
 	return now, true
 }
 
-func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, error) {
+func (q *queries) computeListener(r *graph.Reader, k listenerKey) (*delta.Resource, error) {
 	p, ok := q.destination(r, k.outbound.Ref.Key).Port(k.outbound.Ref.Section)
 	if !ok {
 		return nil, nil
@@ -211,23 +212,23 @@ func (q *queries) computeListener(r *reader, k listenerKey) (*delta.Resource, er
 		q.cause(r, k.causes, k.outbound.Ref.Key)...)
 }
 
-func (q *queries) finder(r *reader) compile.Lookup {
+func (q *queries) finder(r *graph.Reader) compile.Lookup {
 	return func(k mesh.Key) *compile.Destination { return q.destination(r, k) }
 }
 
-func (q *queries) computeEverything(r *reader, meshName string) (scope, error) {
-	return internScope(compile.Everything(q.reads(r), meshName, q.finder(r),
-		func(k mesh.Key) string { return q.vip.get(r, k) })), nil
+func (q *queries) computeEverything(r *graph.Reader, name meshName) (scope, error) {
+	return internScope(compile.Everything(q.reads(r), string(name), q.finder(r),
+		func(k mesh.Key) string { return q.vip.Get(r, k) })), nil
 }
 
 // computeDirectory indexes everything, once for all proxies that reach a part of it.
-func (q *queries) computeDirectory(r *reader, meshName string) (*compile.Directory, error) {
-	list, err := computeOutbounds(r, q.everything.get(r, meshName))
+func (q *queries) computeDirectory(r *graph.Reader, name meshName) (*compile.Directory, error) {
+	list, err := computeOutbounds(r, q.everything.Get(r, name))
 	return compile.NewDirectory(list), err
 }
 
 // computeListed resolves a list of outbounds, once for all proxies that have it.
-func (q *queries) computeListed(r *reader, k listedKey) (scope, error) {
+func (q *queries) computeListed(r *graph.Reader, k listedKey) (scope, error) {
 	var n meshv1.Dataplane_Networking
 	if err := proto.Unmarshal([]byte(k.outbounds.Value()), &n); err != nil {
 		return internScope(nil), err
@@ -235,11 +236,11 @@ func (q *queries) computeListed(r *reader, k listedKey) (scope, error) {
 	return internScope(compile.Listed(q.reads(r), k.at, n.GetOutbound(), q.finder(r))), nil
 }
 
-func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
+func (q *queries) computeScope(r *graph.Reader, k mesh.Key) (scope, error) {
 	rd := q.reads(r)
 	dp := rd.Spec(k)
 	if dp == nil {
-		return internScope(nil), errGone
+		return internScope(nil), graph.ErrKeep
 	}
 	if !compile.Redirects(dp) {
 		n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
@@ -253,17 +254,17 @@ func (q *queries) computeScope(r *reader, k mesh.Key) (scope, error) {
 			Zone:      k.Zone,
 			Namespace: k.Namespace,
 		}
-		return q.listed.get(r, listedKey{at, unique.Make(string(text))}), nil
+		return q.listed.Get(r, listedKey{at, unique.Make(string(text))}), nil
 	}
-	out, limited := compile.Reachable(dp, q.directory.get(r, k.Mesh), q.finder(r))
+	out, limited := compile.Reachable(dp, q.directory.Get(r, meshName(k.Mesh)), q.finder(r))
 	if !limited {
-		return q.everything.get(r, k.Mesh), nil
+		return q.everything.Get(r, meshName(k.Mesh)), nil
 	}
 	return internScope(out), nil
 }
 
 // computeOutbounds reads an interned scope.
-func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
+func computeOutbounds(_ *graph.Reader, s scope) ([]compile.Outbound, error) {
 	var out []compile.Outbound
 	for line := range strings.SplitSeq(strings.TrimSuffix(s.Value(), "\n"), "\n") {
 		f := strings.Split(line, "\t")
@@ -292,7 +293,7 @@ func computeOutbounds(_ *reader, s scope) ([]compile.Outbound, error) {
 // computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
 // What cannot be made of it is noted: a change of policies makes new keys, of which there is no
 // last good value.
-func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
+func (q *queries) computeGroup(r *graph.Reader, k groupKey) (*segment, error) {
 	out := &segment{}
 	add := func(typ delta.Type, name string, res *delta.Resource, ok bool) {
 		if !ok {
@@ -303,34 +304,34 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 	}
 	done := map[compile.Ref]bool{}
 	caller, _ := k.tags.Get()
-	shown := q.survey.get(r, k.set).ShownTags
+	shown := q.survey.Get(r, k.set).ShownTags
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
 		}
 		done[ref] = true
-		conf, ok := q.confs.try(r, inSet{k.set, ref})
+		conf, ok := q.confs.Try(r, inSet{k.set, ref})
 		if !ok {
 			add(delta.TypeCluster, ref.KRI(), nil, false)
 			add(delta.TypeEndpoint, ref.KRI(), nil, false)
 			return
 		}
-		c, ok := q.cluster.try(r, clusterKey{ref, conf.Cluster, conf.cluster})
+		c, ok := q.cluster.Try(r, clusterKey{ref, conf.Cluster, conf.cluster})
 		add(delta.TypeCluster, ref.KRI(), c, ok)
 		if c != nil || !ok {
-			ends, ok := q.endpoints.try(r, q.endpointsFor(ref, conf, caller, shown))
+			ends, ok := q.endpoints.Try(r, q.endpointsFor(ref, conf, caller, shown))
 			add(delta.TypeEndpoint, ref.KRI(), ends, ok)
 		}
 	}
 	listener := func(k listenerKey) {
-		l, ok := q.listener.try(r, k)
+		l, ok := q.listener.Try(r, k)
 		add(delta.TypeListener, k.outbound.Name, l, ok)
 	}
 	tcp := q.hasTCPRoutes(r, k.set)
 	routed := map[compile.Ref]bool{}
-	for _, o := range q.outbounds.get(r, k.scope) {
+	for _, o := range q.outbounds.Get(r, k.scope) {
 		in := inSet{k.set, o.Ref}
-		conf, ok := q.confs.try(r, in)
+		conf, ok := q.confs.Try(r, in)
 		destination(o.Ref)
 		if !ok {
 			add(delta.TypeListener, o.Name, nil, false)
@@ -338,7 +339,7 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 			continue
 		}
 		if tcp {
-			c, ok := q.connections.try(r, in)
+			c, ok := q.connections.Try(r, in)
 			if !ok {
 				add(delta.TypeListener, o.Name, nil, false)
 				continue
@@ -357,7 +358,7 @@ func (q *queries) computeGroup(r *reader, k groupKey) (*segment, error) {
 			continue
 		}
 		routed[o.Ref] = true
-		routes, ok := q.routes.try(r, routesKey{in, conf.Route, conf.route})
+		routes, ok := q.routes.Try(r, routesKey{in, conf.Route, conf.route})
 		if !ok {
 			add(delta.TypeRoute, o.Ref.KRI(), nil, false)
 		}

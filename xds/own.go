@@ -7,22 +7,23 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
 // computePoliced is what policies say about every inbound that they select.
-func (q *queries) computePoliced(r *reader, k inboundKey) (*compile.InboundConf, error) {
+func (q *queries) computePoliced(r *graph.Reader, k inboundKey) (*compile.InboundConf, error) {
 	return compile.NewInboundConf(k.mesh, q.policies(r, k.set, compile.IsInboundConf)), nil
 }
 
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
-func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
+func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) {
 	dp := q.reads(r).Spec(k)
 	if dp == nil {
-		return nil, errGone
+		return nil, graph.ErrKeep
 	}
-	info := q.mesh.get(r, k.Mesh)
-	m := q.match.get(r, k)
+	info := q.mesh.Get(r, meshName(k.Mesh))
+	m := q.match.Get(r, k)
 	causes := map[string][]mesh.Key{}
 	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConf {
 		set := internKeys(nil)
@@ -33,7 +34,7 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 				}
 			}
 		}
-		conf := q.policed.get(r, inboundKey{k.Mesh, set})
+		conf := q.policed.Get(r, inboundKey{k.Mesh, set})
 		causes["self_inbound_dp_"+section] = conf.Causes
 		return conf
 	})
@@ -56,12 +57,12 @@ func (q *queries) computeInbound(r *reader, k mesh.Key) (*segment, error) {
 	return newSegment(list), nil
 }
 
-func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error) {
-	info := q.mesh.get(r, meshName)
+func (q *queries) computeCA(r *graph.Reader, name meshName) (*delta.Resource, error) {
+	info := q.mesh.Get(r, name)
 	if info.MTLS == "" {
 		return nil, nil
 	}
-	data, cause := []byte(info.CAText), mesh.Key{Kind: mesh.KindMesh, Name: meshName}
+	data, cause := []byte(info.CAText), mesh.Key{Kind: mesh.KindMesh, Name: string(name)}
 	if info.CA != (mesh.Key{}) {
 		cause = info.CA
 		res := q.reads(r).Spec(info.CA)
@@ -73,13 +74,13 @@ func (q *queries) computeCA(r *reader, meshName string) (*delta.Resource, error)
 	if len(data) == 0 {
 		return nil, nil
 	}
-	return q.pool.secret(ir.Secret{Name: ir.CASecret(meshName), Trust: data}, cause)
+	return q.pool.secret(ir.Secret{Name: ir.CASecret(string(name)), Trust: data}, cause)
 }
 
 // computeSecrets is a proxy's certificate and the bundle it trusts.
-func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
-	list := []*delta.Resource{q.ca.get(r, k.Mesh)}
-	if id := q.reads(r).identity(k); id != nil && q.mesh.get(r, k.Mesh).MTLS != "" {
+func (q *queries) computeSecrets(r *graph.Reader, k mesh.Key) (*segment, error) {
+	list := []*delta.Resource{q.ca.Get(r, meshName(k.Mesh))}
+	if id := q.reads(r).identity(k); id != nil && q.mesh.Get(r, meshName(k.Mesh)).MTLS != "" {
 		res, err := q.pool.secret(ir.Secret{Name: ir.IdentitySecret(k.Mesh), Chain: id.Chain, Key: id.Key}, k)
 		if err != nil {
 			return nil, err
@@ -91,11 +92,11 @@ func (q *queries) computeSecrets(r *reader, k mesh.Key) (*segment, error) {
 
 // computeIngress is a zone ingress: a chain for every port of this zone's services and of the
 // multi-zone services that have members here, in every mesh with mTLS.
-func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
+func (q *queries) computeIngress(r *graph.Reader, k mesh.Key) (*segment, error) {
 	rd := q.reads(r)
 	res := rd.Spec(k)
 	if res == nil {
-		return nil, errGone
+		return nil, graph.ErrKeep
 	}
 	var chains []ir.Chain
 	var list []*delta.Resource
@@ -112,11 +113,11 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 		if err != nil {
 			return err
 		}
-		list = append(list, c, q.arrivals.get(r, ref))
+		list = append(list, c, q.arrivals.Get(r, portKey{ref}))
 		return nil
 	}
 	for _, m := range rd.Range(compile.Index{Kind: mesh.KindMesh}) {
-		if q.mesh.get(r, m.Name).MTLS == "" {
+		if q.mesh.Get(r, meshName(m.Name)).MTLS == "" {
 			continue
 		}
 		for _, s := range rd.Range(compile.Index{Kind: mesh.KindMeshService, Mesh: m.Name}) {
@@ -154,34 +155,35 @@ func (q *queries) computeIngress(r *reader, k mesh.Key) (*segment, error) {
 }
 
 // computeTable is all of a proxy. Segments keep their places: the server compares them in order.
-func (q *queries) computeTable(r *reader, k mesh.Key) (*delta.Table, error) {
+func (q *queries) computeTable(r *graph.Reader, c caller) (*delta.Table, error) {
+	k := c.proxy
 	res := q.reads(r).Spec(k)
 	if res == nil {
-		return nil, errGone
+		return nil, graph.ErrKeep
 	}
 	if k.Kind == mesh.KindZoneIngress {
-		s := q.ingress.get(r, k)
+		s := q.ingress.Get(r, k)
 		if s == nil {
-			return nil, errGone
+			return nil, graph.ErrKeep
 		}
 		return &delta.Table{Segments: []*delta.Segment{s.set}}, nil
 	}
 	t := &delta.Table{}
-	m, whole := q.match.try(r, k)
+	m, whole := q.match.Try(r, k)
 	var lacks []lack
 	if m != nil {
-		s, ok := q.group.try(r, groupKey{m.to, q.scope.get(r, k), q.callerTags.get(r, k)})
+		s, ok := q.group.Try(r, groupKey{m.to, q.scope.Get(r, k), q.callerTags.Get(r, k)})
 		if whole = whole && ok; s != nil {
 			t.Segments, lacks = append(t.Segments, s.set), s.lacks
 		}
 	}
-	if s := q.inbound.get(r, k); s != nil {
+	if s := q.inbound.Get(r, k); s != nil {
 		t.Segments = append(t.Segments, s.set)
 	}
-	if s := q.secrets.get(r, k); s != nil {
+	if s := q.secrets.Get(r, k); s != nil {
 		t.Segments = append(t.Segments, s.set)
 	}
-	if last := q.table.nodes[k].value; last != nil && (len(lacks) > 0 || !whole) {
+	if last := q.table.Last(c); last != nil && (len(lacks) > 0 || !whole) {
 		keepLacking(t, last, lacks, !whole)
 	}
 	return t, nil

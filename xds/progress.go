@@ -9,6 +9,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 )
 
 // ProxyRefusal is something that a proxy refused, or that the control plane could not make for it:
@@ -86,79 +87,92 @@ func (e *Engine) changed() {
 // in Run's goroutine.
 func (e *Engine) failed() []ProxyRefusal {
 	var out []ProxyRefusal
-	for n := range e.g.failed {
-		if errors.Is(n.failure, errGone) {
-			continue
+	known := e.computeFailures
+	e.computeFailures = nil
+	for n := range e.g.Failed() {
+		f := known[n]
+		if f == nil {
+			f = &computeFailure{}
+			e.logFailure(n)
 		}
-		if !n.told {
-			n.told = true
-			fields := []zap.Field{zap.String("query", n.kind.name), zap.String("key", describe(n.key())),
-				zap.Error(n.failure)}
-			var p *PanicError
-			if errors.As(n.failure, &p) {
-				fields = append(fields, zap.ByteString("stack", p.Stack))
-			}
-			if _, ok := n.failure.(conditionError); ok {
-				e.log.Warn("a proxy lacks what its mesh demands", fields...)
-			} else {
-				e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one",
-					fields...)
-			}
+		if reason := n.Err().Error(); f.since == 0 || f.reason != reason {
+			f.since, f.reason = e.processed, reason
 		}
-		if reason := n.failure.Error(); n.since == 0 || n.reason != reason {
-			n.since, n.reason = e.processed, reason
+		if e.computeFailures == nil {
+			e.computeFailures = map[*graph.Node]*computeFailure{}
 		}
+		e.computeFailures[n] = f
+
 		revision := e.processed
 		var c conditionError
-		if errors.As(n.failure, &c) {
-			revision = n.since
+		if errors.As(n.Err(), &c) {
+			revision = f.since
 		}
-		seen := map[*node]bool{}
-		for todo := []*node{n}; len(todo) > 0; {
-			u := todo[len(todo)-1]
-			todo = todo[:len(todo)-1]
-			if seen[u] {
-				continue
+		refusal := delta.Refusal{
+			Resource: n.Query() + " " + n.Key().String(),
+			Reason:   f.reason,
+			Cause:    causes(n),
+			Revision: revision,
+		}
+		for u := range n.Dependents() {
+			// Tables alone are pinned.
+			if c, ok := u.Key().(caller); ok && u.Pinned() {
+				out = append(out, ProxyRefusal{
+					Proxy:          c.proxy,
+					ByControlPlane: true,
+					Since:          f.since,
+					Refusal:        refusal,
+				})
 			}
-			seen[u] = true
-			for w := range u.users {
-				todo = append(todo, w)
-			}
-			if u.kind != e.q.table.kind && u.kind != e.q.callTable.kind || u.pins == 0 {
-				continue
-			}
-			out = append(out, ProxyRefusal{
-				Proxy:          u.proxy,
-				ByControlPlane: true,
-				Since:          n.since,
-				Refusal: delta.Refusal{
-					Resource: n.kind.name + " " + describe(n.key()),
-					Reason:   n.failure.Error(),
-					Cause:    e.causes(n),
-					Revision: revision,
-				},
-			})
 		}
 	}
 	return out
 }
 
-// causes are the policies that a failed value was made from; if there are none, the service that it is for.
-func (e *Engine) causes(n *node) []mesh.Key {
-	list, service := blamed(n.key())
-	out := policiesIn(list)
-	for _, d := range n.deps {
-		if k, ok := d.input.(mesh.Key); ok && isPolicy(k) {
+// computeFailure is what the engine knows of a value that cannot be computed.
+type computeFailure struct {
+	// since is the revision at which it was first seen with this reason; 0 before.
+	since  uint64
+	reason string
+}
+
+func (e *Engine) logFailure(n *graph.Node) {
+	fields := []zap.Field{
+		zap.String("query", n.Query()),
+		zap.Stringer("key", n.Key()),
+		zap.Error(n.Err()),
+	}
+	var p *graph.PanicError
+	if errors.As(n.Err(), &p) {
+		fields = append(fields, zap.ByteString("stack", p.Stack))
+	}
+	if _, ok := n.Err().(conditionError); ok {
+		e.log.Warn("a proxy lacks what its mesh requires", fields...)
+		return
+	}
+	e.log.Error("cannot compute a part of proxies' configuration; they keep the last good one", fields...)
+}
+
+// causes are the policies that a failed value was made from; if there are none, the destination that
+// it is for.
+func causes(n *graph.Node) []mesh.Key {
+	var out []mesh.Key
+	var destination mesh.Key
+	if k, ok := n.Key().(source); ok {
+		var policies keyList
+		policies, destination = k.source()
+		out = policiesIn(policies)
+	}
+	for d := range n.Reads() {
+		if k, ok := d.Key().(mesh.Key); ok && d.IsInput() && isPolicy(k) {
 			out = append(out, k)
 		}
-		if d.kind == e.q.policed.kind {
-			if conf := e.q.policed.nodes[d.key().(inboundKey)].value; conf != nil {
-				out = append(out, conf.Causes...)
-			}
+		if conf, ok := d.Value().(*compile.InboundConf); ok && conf != nil {
+			out = append(out, conf.Causes...)
 		}
 	}
-	if len(out) == 0 && service != (mesh.Key{}) {
-		return []mesh.Key{service}
+	if len(out) == 0 && destination != (mesh.Key{}) {
+		return []mesh.Key{destination}
 	}
 	slices.SortFunc(out, mesh.Key.Compare)
 	return slices.Compact(out)
@@ -175,25 +189,4 @@ func policiesIn(l keyList) []mesh.Key {
 func isPolicy(k mesh.Key) bool {
 	info, ok := mesh.Lookup(k.Kind)
 	return ok && info.Policy != nil
-}
-
-// blamed are the policies that a query's key carries the words of, and the service that it is for.
-func blamed(k any) (policies keyList, service mesh.Key) {
-	switch k := k.(type) {
-	case clusterKey:
-		return k.causes, k.ref.Key
-	case endpointsKey:
-		return k.causes, k.ref.Key
-	case routesKey:
-		return k.causes, k.ref.Key
-	case listenerKey:
-		return k.causes, k.outbound.Ref.Key
-	case inSet:
-		return noKeys, k.ref.Key
-	case serviceRange:
-		return noKeys, k.service
-	case compile.Ref:
-		return noKeys, k.Key
-	}
-	return noKeys, mesh.Key{}
 }

@@ -14,6 +14,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 )
 
 // propagations is how many changes were timed to their last answer.
@@ -201,9 +202,9 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	f.Answered(r.next(f).Revision, nil)
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
 	r.e.send(func() {
-		r.e.q.cluster.fn = func(*reader, clusterKey) (*delta.Resource, error) {
+		r.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) {
 			return nil, errors.New("broken")
-		}
+		})
 	})
 	timeout := &mesh.Resource{
 		Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},

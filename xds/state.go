@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -9,6 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/compile"
+	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -21,13 +23,13 @@ type state struct {
 	// wants are the names that gRPC clients ask for, interned.
 	wants map[caller]nameList
 
-	specs, statuses, secrets *input[mesh.Key]
-	indexes                  *input[compile.Index]
+	specs, statuses, secrets *graph.Input[mesh.Key]
+	indexes                  *graph.Input[compile.Index]
 	// general is what a policy says but for entries that name a service; named is what all policies
 	// of a mesh say of the services of a name.
-	general *input[mesh.Key]
-	named   *input[serviceName]
-	asked   *input[caller]
+	general *graph.Input[mesh.Key]
+	named   *graph.Input[serviceName]
+	asked   *graph.Input[caller]
 }
 
 // serviceName is all services of a mesh that have the name, as routes speak of them or as other policies do.
@@ -37,20 +39,22 @@ type serviceName struct {
 	routes bool
 }
 
+func (n serviceName) String() string { return fmt.Sprintf("%v in mesh %s", n.part, n.mesh) }
+
 func isRoute(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute || k == mesh.KindMeshTCPRoute }
 
-func newState(g *graph) *state {
+func newState(g *graph.Graph) *state {
 	return &state{
 		ranges:     map[compile.Index]*span{},
 		identities: map[mesh.Key]*ir.Identity{},
 		wants:      map[caller]nameList{},
-		asked:      newInput[caller](g, "wanted"),
-		specs:      newInput[mesh.Key](g, "spec"),
-		statuses:   newInput[mesh.Key](g, "status"),
-		secrets:    newInput[mesh.Key](g, "identity"),
-		indexes:    newInput[compile.Index](g, "index"),
-		general:    newInput[mesh.Key](g, "policy"),
-		named:      newInput[serviceName](g, "named"),
+		asked:      graph.NewInput[caller](g, "wanted"),
+		specs:      graph.NewInput[mesh.Key](g, "spec"),
+		statuses:   graph.NewInput[mesh.Key](g, "status"),
+		secrets:    graph.NewInput[mesh.Key](g, "identity"),
+		indexes:    graph.NewInput[compile.Index](g, "index"),
+		general:    graph.NewInput[mesh.Key](g, "policy"),
+		named:      graph.NewInput[serviceName](g, "named"),
 	}
 }
 
@@ -62,11 +66,11 @@ func (s *state) apply(view replica.View, changes []store.Change) {
 		spec := old == nil || now == nil || c.Type != store.ChangeStatus
 		if spec {
 			s.reindex(old, now)
-			s.specs.touch(c.Key)
+			s.specs.MarkDirty(c.Key)
 			s.touchParts(old, now)
 		}
 		if old == nil || now == nil || old.StatusRevision != now.StatusRevision || old.Status != now.Status {
-			s.statuses.touch(c.Key)
+			s.statuses.MarkDirty(c.Key)
 		}
 	}
 }
@@ -79,9 +83,9 @@ func (s *state) touchParts(old, now *mesh.Resource) {
 	}
 	for _, part := range policy.ChangedParts(old, now) {
 		if part == (policy.Part{}) {
-			s.general.touch(key)
+			s.general.MarkDirty(key)
 		} else {
-			s.named.touch(serviceName{key.Mesh, part, isRoute(key.Kind)})
+			s.named.MarkDirty(serviceName{key.Mesh, part, isRoute(key.Kind)})
 		}
 	}
 }
@@ -126,7 +130,7 @@ func (s *state) reindex(old, now *mesh.Resource) {
 					delete(s.ranges, i)
 				}
 			}
-			s.indexes.touch(i)
+			s.indexes.MarkDirty(i)
 		}
 	}
 	for _, i := range after {
@@ -137,49 +141,49 @@ func (s *state) reindex(old, now *mesh.Resource) {
 				s.ranges[i] = keys
 			}
 			keys.add(now.Key)
-			s.indexes.touch(i)
+			s.indexes.MarkDirty(i)
 		}
 	}
 }
 
 // reads is a compile.Reader that records.
 type reads struct {
-	*reader
+	*graph.Reader
 	s *state
 }
 
 // Spec implements compile.Reader.
 func (r reads) Spec(key mesh.Key) *mesh.Resource {
-	r.s.specs.note(r.reader, key)
+	r.s.specs.Note(r.Reader, key)
 	res, _ := r.s.view.Get(key)
 	return res
 }
 
 // Range implements compile.Reader.
 func (r reads) Range(i compile.Index) []mesh.Key {
-	r.s.indexes.note(r.reader, i)
+	r.s.indexes.Note(r.Reader, i)
 	return r.s.ranges[i].list()
 }
 
 // policyFor is a policy for somebody who looks at what it says of one destination alone.
 func (r reads) policyFor(key mesh.Key) *mesh.Resource {
-	r.s.general.note(r.reader, key)
+	r.s.general.Note(r.Reader, key)
 	res, _ := r.s.view.Get(key)
 	return res
 }
 
 func (r reads) status(key mesh.Key) *mesh.Resource {
-	r.s.statuses.note(r.reader, key)
+	r.s.statuses.Note(r.Reader, key)
 	res, _ := r.s.view.Get(key)
 	return res
 }
 
 func (r reads) identity(proxy mesh.Key) *ir.Identity {
-	r.s.secrets.note(r.reader, proxy)
+	r.s.secrets.Note(r.Reader, proxy)
 	return r.s.identities[proxy]
 }
 
 func (r reads) wanted(c caller) nameList {
-	r.s.asked.note(r.reader, c)
+	r.s.asked.Note(r.Reader, c)
 	return r.s.wants[c]
 }

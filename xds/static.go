@@ -7,6 +7,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/graph"
 )
 
 // Static is the engine over one view at a time, without streams: what would proxies have if the
@@ -15,13 +16,13 @@ import (
 // time.
 type Static struct {
 	e       *Engine
-	watched map[mesh.Key]*memo[*delta.Table]
+	watched map[mesh.Key]*graph.Cell[*delta.Table]
 }
 
 // NewStatic computes nothing yet but the indexes of the view.
 func NewStatic(zone string, view replica.View) *Static {
-	s := &Static{e: newEngine(zone), watched: map[mesh.Key]*memo[*delta.Table]{}}
-	s.e.g.batch++
+	s := &Static{e: newEngine(zone), watched: map[mesh.Key]*graph.Cell[*delta.Table]{}}
+	s.e.g.Begin()
 	s.e.s.apply(view, difference(replica.View{}, view))
 	return s
 }
@@ -32,24 +33,21 @@ func NewStatic(zone string, view replica.View) *Static {
 func (s *Static) Table(proxy mesh.Key) (*delta.Table, []error) {
 	m := s.watched[proxy]
 	if m == nil {
-		m = s.e.q.table.node(proxy)
-		s.e.g.pin(&m.node)
+		m = s.e.q.table.Pin(caller{proxy: proxy})
 		s.watched[proxy] = m
 	}
-	m.refresh()
-	return m.value, s.Failures()
+	return m.Get(), s.Failures()
 }
 
 // Apply moves on to another view, of which changes are all that differs, and returns the followed
 // proxies whose table is another now, in no order.
 func (s *Static) Apply(view replica.View, changes []store.Change) []mesh.Key {
-	s.e.g.batch++
-	s.e.g.retryFailed()
+	s.e.g.Begin()
 	s.e.s.apply(view, changes)
-	s.e.g.settle()
+	s.e.g.Recompute()
 	var out []mesh.Key
 	for k, m := range s.watched {
-		if m.changed == s.e.g.batch {
+		if m.Changed() == s.e.g.Batch() {
 			out = append(out, k)
 		}
 	}
@@ -59,10 +57,8 @@ func (s *Static) Apply(view replica.View, changes []store.Change) []mesh.Key {
 // Failures are what could not be computed for any proxy that is followed, in no order.
 func (s *Static) Failures() []error {
 	var out []error
-	for n := range s.e.g.failed {
-		if n.failure != nil {
-			out = append(out, fmt.Errorf("%s %s: %w", n.kind.name, describe(n.key()), n.failure))
-		}
+	for n := range s.e.g.Failed() {
+		out = append(out, fmt.Errorf("%s %s: %w", n.Query(), n.Key(), n.Err()))
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -16,6 +17,11 @@ type Index struct {
 	By   By
 	// Value is "k=v" for pairs; empty for All.
 	Value string
+}
+
+// String is how an index stands in logs.
+func (i Index) String() string {
+	return fmt.Sprintf("%s of mesh %q by %d = %q", i.Kind, i.Mesh, i.By, i.Value)
 }
 
 // By says what a range is by.

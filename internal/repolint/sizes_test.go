@@ -1,0 +1,81 @@
+package repolint
+
+import (
+	"strings"
+	"testing"
+)
+
+// A file above its limit holds two things; a package above its limit is two packages; a line above
+// its limit does not fit beside another in a review.
+const (
+	maxPackageLines = 4000 // of Go that is neither generated nor a test
+	maxFileLines    = 600
+	maxColumns      = 110
+	tabColumns      = 4
+)
+
+func TestPackageSizes(t *testing.T) {
+	t.Parallel()
+
+	lines := map[string]int{}
+	for _, f := range source(t) {
+		if !f.generated && !f.test {
+			lines[f.dir] += strings.Count(f.text, "\n")
+		}
+	}
+
+	found := findings{}
+	for dir, n := range lines {
+		if n > maxPackageLines {
+			found.add(dir, "%s has %d lines, the limit is %d", dir, n, maxPackageLines)
+		}
+	}
+	report(t, "package-size", found)
+}
+
+func TestFileSizes(t *testing.T) {
+	t.Parallel()
+
+	found := findings{}
+	for _, f := range source(t) {
+		if n := strings.Count(f.text, "\n"); !f.generated && n > maxFileLines {
+			found.add(f.dir, "%s has %d lines, the limit is %d", f.path, n, maxFileLines)
+		}
+	}
+	report(t, "file-size", found)
+}
+
+func TestLineLengths(t *testing.T) {
+	t.Parallel()
+
+	found := findings{}
+	for _, f := range source(t) {
+		if f.generated {
+			continue
+		}
+		n := 0
+		for line := range strings.Lines(f.text) {
+			n++
+			line = strings.TrimRight(line, "\n")
+			if c := columns(line); c > maxColumns && !indivisible(line) {
+				found.add(f.dir, "%s:%d has %d columns, the limit is %d", f.path, n, c, maxColumns)
+			}
+		}
+	}
+	report(t, "line", found)
+}
+
+func columns(line string) int {
+	tabs := strings.Count(line, "\t")
+	return len([]rune(line)) + tabs*(tabColumns-1)
+}
+
+// indivisible says whether a line is one string without a space, such as a URL or a hash, alone or
+// with the punctuation after it.
+func indivisible(line string) bool {
+	line = strings.TrimRight(strings.TrimSpace(line), ",+) ")
+	if len(line) < 2 || strings.ContainsAny(line, " \t") {
+		return false
+	}
+	return strings.HasPrefix(line, `"`) && strings.HasSuffix(line, `"`) || !strings.ContainsAny(line, `"(`)
+}
