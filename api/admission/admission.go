@@ -312,6 +312,6 @@ func Stale(title string, demanded, is uint64) *problem.Problem {
 			"resource already exists at revision %d (If-None-Match: *)", is)
 	}
 	return problem.New(http.StatusPreconditionFailed, title,
-		"resource is at revision %d; revision %d was required (If-Match): it was changed in between; read it "+
-			"again and repeat the change", is, demanded)
+		"resource is at revision %d; revision %d was required (If-Match): it was changed in between; "+
+			"read it again and repeat the change", is, demanded)
 }

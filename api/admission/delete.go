@@ -155,8 +155,8 @@ func (a *Admission) deleteZone(view replica.View, zone *mesh.Resource, out *Admi
 	case "Online", "Degraded":
 		return problem.Invalid(problem.TitleDelete, mesh.Violation{
 			Field: "zone",
-			Reason: fmt.Sprintf("unable to delete zone %q, it is connected (%s): stop its control plane first",
-				zone.Key.Name, state),
+			Reason: fmt.Sprintf("unable to delete zone %q, it is connected (%s): stop its control "+
+				"plane first", zone.Key.Name, state),
 		})
 	}
 	if !a.cfg.Global {

@@ -15,7 +15,8 @@ func checkKind(r, old *mesh.Resource, bad *mesh.ValidationError) {
 		return
 	}
 	if r.Key.Zone != "" && len(r.Key.Zone)+1+len(r.Key.Name) >= maxZonedName {
-		bad.Add("name", "is too long: with the zone's name and a dot it must be shorter than %d", maxZonedName)
+		bad.Add("name", "is too long: with the zone's name and a dot it must be shorter than %d",
+			maxZonedName)
 	}
 }
 

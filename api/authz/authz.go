@@ -64,6 +64,9 @@ var table = map[string]Verb{
 	adminv1.InspectService_InspectView_FullMethodName:      Read,
 	adminv1.InspectService_Explain_FullMethodName:          Read,
 
+	// Control planes alone ask it of each other.
+	adminv1.InspectService_CountSelected_FullMethodName: Write,
+
 	// A comparison admits its resources as a write does, so it needs the same right.
 	adminv1.DiffService_Diff_FullMethodName: Write,
 

@@ -147,8 +147,8 @@ func All[Resp any, M interface {
 func One(ctx context.Context, z *Zones, zone string, timeout time.Duration, method string,
 	req, resp proto.Message) error {
 	known := &Zones{Call: z.Call}
-	got := Each(ctx, known, []string{zone}, timeout, func(ctx context.Context, zone string) (struct{}, error) {
-		return struct{}{}, Call(ctx, known, zone, method, req, resp)
-	})
-	return got[0].Err
+	ask := func(ctx context.Context, zone string) (proto.Message, error) {
+		return resp, Call(ctx, known, zone, method, req, resp)
+	}
+	return Each(ctx, known, []string{zone}, timeout, ask)[0].Err
 }

@@ -37,8 +37,8 @@ func NewEdge(log *zap.Logger, registerer prometheus.Registerer) *Edge {
 		}, []string{"verb", "result"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_api_panics_total",
-			Help: "Requests that ended in a bug of the control plane. Anything but 0 is worth a report with " +
-				"the log line.",
+			Help: "Requests that ended in a bug of the control plane. Anything but 0 is worth a report " +
+				"with the log line.",
 		}),
 	}
 	obs.Register(registerer, e.duration, e.panics)

@@ -150,8 +150,8 @@ func Classify(err error, title string) (p *Problem, known bool) {
 	case errors.Is(err, store.ErrNotFound):
 		return New(http.StatusNotFound, title, "Not found"), true
 	case errors.Is(err, store.ErrCompacted):
-		return New(http.StatusGone, title, "the history does not reach back to that revision; list again and "+
-			"watch from the revision of the list"), true
+		return New(http.StatusGone, title, "the history does not reach back to that revision; list "+
+			"again and watch from the revision of the list"), true
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
 		p := New(http.StatusServiceUnavailable, title, "the store of the control plane is unavailable, so "+
 			"nothing can be written now (it is unknown whether a write that was under way happened: read it "+

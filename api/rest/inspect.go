@@ -1,18 +1,15 @@
 package rest
 
 import (
-	"math"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
-	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/xds/compile"
 )
 
 // view shows one of the documents about a Dataplane; name is the first segment below the item.
@@ -127,21 +124,7 @@ func nonNil(m map[string]string) map[string]string {
 // members are the Dataplanes of a MeshService.
 func (c collection) members(w http.ResponseWriter, r *http.Request, p params) error {
 	key := c.zoned(r, p)
-	svc, err := c.core.Get(r.Context(), key, key.Zone != "", 0)
-	if err != nil {
-		return err
-	}
-	info, _ := mesh.Lookup(mesh.KindDataplane)
-	zone := svc.Key.Zone
-	got, err := c.core.List(r.Context(), api.Selection{
-		Kind: info,
-		Mesh: p.mesh,
-		Zone: &zone,
-		Size: math.MaxInt / 4,
-		Keep: func(dp *mesh.Resource) bool {
-			return compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector())
-		},
-	})
+	got, err := c.core.Members(r.Context(), key)
 	if err != nil {
 		return err
 	}

@@ -68,8 +68,8 @@ func (c collection) query(r *http.Request, p params) (api.Selection, error) {
 	if q.Has("offset") {
 		n, err := strconv.ParseUint(q.Get("offset"), 10, 31)
 		if err != nil {
-			return s, problem.New(http.StatusBadRequest, problem.TitleList, "invalid: offset is %q, must be a number from 0",
-				q.Get("offset"))
+			return s, problem.New(http.StatusBadRequest, problem.TitleList,
+				"invalid: offset is %q, must be a number from 0", q.Get("offset"))
 		}
 		s.Offset = int(n)
 	}
@@ -97,8 +97,9 @@ func dataplaneFilter(q url.Values) (func(*mesh.Resource) bool, error) {
 			})
 		default:
 			return nil, problem.Invalid(problem.TitleList, mesh.Violation{
-				Field:  "gateway",
-				Reason: "is " + strconv.Quote(q.Get("gateway")) + ", must be true, false, builtin or delegated",
+				Field: "gateway",
+				Reason: "is " + strconv.Quote(q.Get("gateway")) +
+					", must be true, false, builtin or delegated",
 			})
 		}
 	}

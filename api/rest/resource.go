@@ -138,8 +138,7 @@ func (c collection) readPut(r *http.Request, p params, zone string) (in api.PutR
 	case errors.As(err, &invalid):
 		return in, 0, problem.Invalid(problem.TitlePut, invalid.Violations...)
 	case err != nil:
-		return in, 0, problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v",
-			err)
+		return in, 0, unreadable(err)
 	}
 	if exists {
 		if revision, err = c.revisionOf(r.Context(), p, zone); err != nil {
@@ -218,7 +217,7 @@ func (c collection) delete(w http.ResponseWriter, r *http.Request, p params) err
 	return answerValue(w, r, http.StatusOK, out)
 }
 
-// waitQuery reads ?wait=30s; 0 is no wait.
+// waitQuery reads ?wait=30s; 0 is not to wait.
 func waitQuery(q url.Values) (time.Duration, error) {
 	text := q.Get("wait")
 	if text == "" {
@@ -232,7 +231,8 @@ func waitQuery(q url.Values) (time.Duration, error) {
 }
 
 // delivery waits until a write is delivered, if the caller asked for that.
-func (h *Handler) delivery(ctx context.Context, revision uint64, wait time.Duration) (json.RawMessage, error) {
+func (h *Handler) delivery(ctx context.Context, revision uint64,
+	wait time.Duration) (json.RawMessage, error) {
 	if wait == 0 {
 		return nil, nil
 	}

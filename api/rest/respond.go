@@ -131,9 +131,14 @@ func body(r *http.Request) ([]byte, error) {
 		return nil, problem.New(http.StatusRequestEntityTooLarge, "Request Entity Too Large",
 			"the body is larger than %d bytes", large.Limit)
 	case err != nil:
-		return nil, problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v", err)
+		return nil, unreadable(err)
 	}
 	return data, nil
+}
+
+// unreadable is the problem of a body that cannot be read.
+func unreadable(err error) *problem.Problem {
+	return problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v", err)
 }
 
 func badQuery(field, reason string) *problem.Problem {

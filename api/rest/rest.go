@@ -52,6 +52,7 @@ type Core interface {
 		send func(api.Event) error) error
 	WatchSince(ctx context.Context, since uint64, kind *mesh.KindInfo, matches func(*mesh.Resource) bool,
 		send func(api.Event) error) error
+	Members(ctx context.Context, service mesh.Key) (api.Page, error)
 	Insights(ctx context.Context, rs []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error)
 
 	MayWrite(ctx context.Context, info *mesh.KindInfo, key mesh.Key) (zone string, err error)

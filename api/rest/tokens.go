@@ -84,13 +84,13 @@ func readTokenRequest(r *http.Request) (tokenRequest, *time.Duration, error) {
 				"the body is neither JSON nor YAML of a token request")
 		}
 		if data, err = json.Marshal(v); err != nil {
-			return t, nil, problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v", err)
+			return t, nil, unreadable(err)
 		}
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&t); err != nil {
-		return t, nil, problem.New(http.StatusBadRequest, problem.TitleBadRequest, "the body cannot be read: %v", err)
+		return t, nil, unreadable(err)
 	}
 	if t.ValidFor == nil || *t.ValidFor == "" {
 		return t, nil, nil

@@ -83,8 +83,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t *tls.Config) error
 		TLSConfig:         t,
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
-		BaseContext:       func(net.Listener) context.Context { return api.Draining(context.WithoutCancel(ctx), ctx) },
 		ErrorLog:          zap.NewStdLog(s.log.Named("http")),
+		BaseContext: func(net.Listener) context.Context {
+			return api.Draining(context.WithoutCancel(ctx), ctx)
+		},
 	}
 	ended := make(chan error, 1)
 	go func() { // ends with the server, which Shutdown or Close ends below
