@@ -72,17 +72,18 @@ func debuggable(t *testing.T, zone string) *plane {
 }
 
 func TestDebugAtAZone(t *testing.T) {
+	t.Parallel()
 	p := debuggable(t, "east")
 	const dps = "/meshes/default/dataplanes/"
 	p.want(p.do("GET", dps+"both/_delivery", ""), 200, `"client":`, `"envoy"`)
-	p.want(p.do("GET", dps+"nobody/_delivery", ""), 404)
+	p.want(p.do("GET", dps+"none/_delivery", ""), 404)
 	p.want(p.do("GET", dps+"both/xds", ""), 200, `"config_dump"`)
 	p.want(p.do("GET", dps+"both/clusters", ""), 200, `"clusters"`)
 	p.want(p.do("GET", dps+"both/stats?filter=a.b", ""), 200, `"stats"`, `"a.b"`)
 	p.want(p.do("GET", dps+"both/quitquitquit", ""), 404)
 	p.want(p.do("GET", dps+"alone/xds", ""), 409, "Dataplane alone: no launcher of this proxy is connected")
 	p.want(p.do("GET", dps+"broken/xds", ""), 500)
-	// Everybody who is somebody may see how far a proxy is; what runs in it is for administrators.
+	// Every authenticated user may see how far a proxy is; what runs in it is for administrators.
 	if err := p.tokens.EnsureUserKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +120,7 @@ func TestDebugAtAZone(t *testing.T) {
 }
 
 func TestDebugThroughGlobal(t *testing.T) {
+	t.Parallel()
 	east, north := debuggable(t, "east"), debuggable(t, "north")
 	g := withMesh(t, func(c *api.Config) {
 		global(c)
@@ -149,7 +151,7 @@ func TestDebugThroughGlobal(t *testing.T) {
 	g.want(g.do("GET", dps+"both/xds?zone=south", ""), 502,
 		"zone south cannot be asked: its connection is lost")
 	g.want(g.do("GET", dps+"alone/xds?zone=east", ""), 409, "no launcher")
-	g.want(g.do("GET", dps+"nobody/_delivery?zone=east", ""), 404)
+	g.want(g.do("GET", dps+"none/_delivery?zone=east", ""), 404)
 
 	g.want(g.do("GET", "/changes/12?zone=north", ""), 200, `"last": 12`, `"north"`)
 	g.want(g.do("GET", "/changes/12?zone=mars", ""), 404, `there is no zone \"mars\"`)

@@ -63,8 +63,8 @@ func (d *differ) admit(ctx context.Context, req *adminv1.DiffRequest) ([]*mesh.R
 	for n, p := range req.GetResources() {
 		r, err := mesh.FromProto(p)
 		if err != nil {
-			return nil, problem.New(http.StatusBadRequest, problem.TitleDiff, "resource %d cannot be read: %v",
-				n, err)
+			return nil, problem.New(http.StatusBadRequest, problem.TitleDiff,
+				"resource %d cannot be read: %v", n, err)
 		}
 		if r.Key.Kind == mesh.KindMesh {
 			created[r.Key.Name] = true

@@ -13,9 +13,9 @@
 //
 // # Model
 //
-//	REST ──┐                            ┌─▶ replica.View               reads
-//	gRPC ──┼─▶ authz ─▶ a [Service] ────┼─▶ admission ─▶ store.Commit  writes
-//	tunnel ┘                            └─▶ fanout ─▶ a zone           Dataplanes at global
+//	REST ──┐                       ┌─▶ replica.View               reads
+//	gRPC ──┼─▶ authz ─▶ Service ───┼─▶ admission ─▶ store.Commit  writes
+//	tunnel ┘                       └─▶ fanout ─▶ a zone           Dataplanes at global
 //
 // A write is answered once this process reads it back, so that its author's next read shows it.
 //

@@ -51,8 +51,8 @@ func (s *Service) tunnelMethod(m grpc.MethodDesc, impl any) tunnelMethod {
 	return func(ctx context.Context, body []byte) ([]byte, error) {
 		decode := func(req any) error {
 			if err := proto.Unmarshal(body, req.(proto.Message)); err != nil {
-				return problem.New(http.StatusBadRequest, problem.TitleTunnel, "the request cannot be read: %v",
-					err).GRPC()
+				return problem.New(http.StatusBadRequest, problem.TitleTunnel,
+					"the request cannot be read: %v", err).GRPC()
 			}
 			return nil
 		}
@@ -233,7 +233,8 @@ func (s *resourceService) PutResource(ctx context.Context,
 	req *adminv1.PutResourceRequest) (*adminv1.PutResourceResponse, error) {
 	r, err := mesh.FromProto(req.GetResource())
 	if err != nil {
-		return nil, problem.New(http.StatusBadRequest, problem.TitlePut, "the resource cannot be read: %v", err)
+		return nil, problem.New(http.StatusBadRequest, problem.TitlePut,
+			"the resource cannot be read: %v", err)
 	}
 	got, err := s.core.Put(ctx, PutRequest{
 		Request: admission.Request{Resource: r, IfRevision: req.IfRevision},

@@ -43,6 +43,7 @@ func wantError(t *testing.T, err error, code codes.Code, contains string) *clien
 }
 
 func TestClientWritesAndReads(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	c, ctx := p.grpc(""), t.Context()
 	r := timeoutOf(t, "t1")
@@ -110,6 +111,7 @@ func TestClientWritesAndReads(t *testing.T) {
 }
 
 func TestClientErrors(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, global)
 	c, ctx := p.grpc(""), t.Context()
 	bad := timeoutOf(t, "t1")
@@ -138,10 +140,10 @@ func TestClientErrors(t *testing.T) {
 	noMesh.Key.Mesh = "nope"
 	_, err = c.Put(ctx, noMesh, client.PutOptions{})
 	wantError(t, err, codes.NotFound, "create the mesh first")
-	p.store.away = func() error { return store.ErrUnavailable }
+	p.store.fail = func() error { return store.ErrUnavailable }
 	_, err = c.Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 	wantError(t, err, codes.Unavailable, "unavailable")
-	p.store.away = nil
+	p.store.fail = nil
 
 	gone, err := client.New(client.Options{URL: "http://127.0.0.1:1"})
 	if err != nil {
@@ -164,6 +166,7 @@ func TestClientErrors(t *testing.T) {
 }
 
 func TestClientRights(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
@@ -226,6 +229,7 @@ func TestClientRights(t *testing.T) {
 }
 
 func TestClientWatch(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -255,6 +259,7 @@ func TestClientWatch(t *testing.T) {
 }
 
 func TestReflection(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t, nil)
 	conn, err := grpc.NewClient(strings.TrimPrefix(p.url, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -283,8 +288,10 @@ func TestReflection(t *testing.T) {
 }
 
 func TestTunnelAndForward(t *testing.T) {
+	t.Parallel()
 	east := withMesh(t, func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "east", true, false })
-	north := withMesh(t, func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "north", true, false })
+	north := withMesh(t,
+		func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "north", true, false })
 	east.seed(dataplane("dp1", "east"), dataplane("both", "east"))
 	north.seed(dataplane("dp2", "north"), dataplane("both", "north"),
 		dataplane("forged", "east")) // not north's to tell

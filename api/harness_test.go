@@ -43,15 +43,15 @@ type plane struct {
 	stop    func()
 }
 
-// flaky is a store that can be away.
+// flaky is a store that can be unavailable.
 type flaky struct {
 	store.Store
-	away func() error
+	fail func() error
 }
 
 func (f *flaky) Commit(ctx context.Context, txn store.Txn) (store.Result, error) {
-	if f.away != nil {
-		if err := f.away(); err != nil {
+	if f.fail != nil {
+		if err := f.fail(); err != nil {
 			return store.Result{}, err
 		}
 	}
@@ -70,15 +70,23 @@ func newPlane(t *testing.T, edit func(*api.Config)) *plane {
 	p := &plane{t: t, store: st, logs: logs}
 	rep := replica.New(replica.Config{Store: st})
 	p.replica = rep
-	conf := api.Config{Role: api.RoleZone, Zone: "east", Store: st, Replica: rep, Version: "0.1.0", Instance: "cp-1",
-		LocalhostIsAdmin: true, Logger: zap.New(core)}
-	if edit != nil {
-		edit(&conf)
+	cfg := api.Config{
+		Role:             api.RoleZone,
+		Zone:             "east",
+		Store:            st,
+		Replica:          rep,
+		Version:          "0.1.0",
+		Instance:         "cp-1",
+		LocalhostIsAdmin: true,
+		Logger:           zap.New(core),
 	}
-	p.tokens = tokens.New(tokens.Config{Store: st, View: rep.View, Zone: conf.Zone})
-	conf.Tokens = p.tokens
-	p.server = server.New(conf)
-	p.cfg = conf
+	if edit != nil {
+		edit(&cfg)
+	}
+	p.tokens = tokens.New(tokens.Config{Store: st, View: rep.View, Zone: cfg.Zone})
+	cfg.Tokens = p.tokens
+	p.server = server.New(cfg)
+	p.cfg = cfg
 	l, url := listen(t)
 	p.url = url
 	p.client = &http.Client{Transport: &http.Transport{}}
@@ -253,7 +261,8 @@ func (p *plane) dial(url, token string) *client.Client {
 	return c
 }
 
-const timeoutSpec = `"spec":{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":{"requestTimeout":"5s"}}}]}`
+const timeoutSpec = `"spec":{"targetRef":{"kind":"Mesh"},` +
+	`"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":{"requestTimeout":"5s"}}}]}`
 
 func timeoutJSON(name string, extra string) string {
 	return `{"type":"MeshTimeout","mesh":"default","name":"` + name + `",` + extra + timeoutSpec + `}`

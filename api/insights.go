@@ -11,13 +11,15 @@ import (
 
 // Insights are those of some proxies of one kind, by their keys; zones keep theirs in their status,
 // so there are none of them.
-func (r *reader) Insights(ctx context.Context, proxies []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error) {
+func (r *reader) Insights(ctx context.Context,
+	proxies []*mesh.Resource) (map[mesh.Key]*mesh.Resource, error) {
 	out := map[mesh.Key]*mesh.Resource{}
 	if len(proxies) == 0 || proxies[0].Key.Kind == mesh.KindZone {
 		return out, nil
 	}
 	kind, _ := mesh.Lookup(mesh.InsightKey(proxies[0].Key).Kind)
-	if _, err := authz.Authorize(ctx, adminv1.ResourceService_ListResources_FullMethodName, kind); err != nil {
+	const method = adminv1.ResourceService_ListResources_FullMethodName
+	if _, err := authz.Authorize(ctx, method, kind); err != nil {
 		return nil, err
 	}
 	view, err := r.view(ctx, 0)

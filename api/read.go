@@ -65,7 +65,8 @@ type Page struct {
 
 // List reads a page of resources in the order of their keys.
 func (r *reader) List(ctx context.Context, s Selection) (Page, error) {
-	if _, err := authz.Authorize(ctx, adminv1.ResourceService_ListResources_FullMethodName, s.Kind); err != nil {
+	const method = adminv1.ResourceService_ListResources_FullMethodName
+	if _, err := authz.Authorize(ctx, method, s.Kind); err != nil {
 		return Page{}, err
 	}
 	view, err := r.view(ctx, s.AtLeast)

@@ -48,13 +48,14 @@ func (i *inspector) matches(ctx context.Context, r *mesh.Resource) (matches, kno
 		Target: head.Target,
 		Limit:  1,
 	}
+	const method = adminv1.InspectService_CountSelected_FullMethodName
 	ctx, found := context.WithCancel(ctx)
 	defer found()
 	known = true
 	for _, z := range fanout.Each(ctx, i.zones, zoneNames(view), forwardTimeout,
 		func(ctx context.Context, zone string) (bool, error) {
 			resp := &adminv1.CountSelectedResponse{}
-			err := fanout.Call(ctx, i.zones, zone, adminv1.InspectService_CountSelected_FullMethodName, req, resp)
+			err := fanout.Call(ctx, i.zones, zone, method, req, resp)
 			if resp.GetCount() > 0 {
 				found()
 			}

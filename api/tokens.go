@@ -102,14 +102,16 @@ func (i *issuer) IssueDataplane(ctx context.Context, c tokens.DataplaneClaims,
 }
 
 // IssueZone issues a token for a zone; validFor nil is the default.
-func (i *issuer) IssueZone(ctx context.Context, c tokens.ZoneClaims, validFor *time.Duration) (string, error) {
+func (i *issuer) IssueZone(ctx context.Context, c tokens.ZoneClaims,
+	validFor *time.Duration) (string, error) {
 	fields := []zap.Field{zap.String("zone", c.Zone), zap.Strings("scope", c.Scope)}
 	return i.issue(ctx, tokenZone, fields,
 		func() (string, error) { return i.cfg.Tokens.IssueZone(ctx, c, orDefault(validFor)) })
 }
 
 // IssueUser issues a token for a user; without validFor it is rejected: such a token must end.
-func (i *issuer) IssueUser(ctx context.Context, c tokens.UserClaims, validFor *time.Duration) (string, error) {
+func (i *issuer) IssueUser(ctx context.Context, c tokens.UserClaims,
+	validFor *time.Duration) (string, error) {
 	fields := []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)}
 	return i.issue(ctx, tokenUser, fields, func() (string, error) {
 		var d time.Duration

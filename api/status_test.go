@@ -27,6 +27,7 @@ import (
 )
 
 func TestWaitAndStatus(t *testing.T) {
+	t.Parallel()
 	var asked uint64
 	p := withMesh(t, func(c *api.Config) {
 		c.Wait = func(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
@@ -65,6 +66,7 @@ func TestWaitAndStatus(t *testing.T) {
 }
 
 func TestOverviews(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	dp2 := dataplane("dp2", "east")
 	insight := &mesh.Resource{
@@ -95,6 +97,7 @@ func TestOverviews(t *testing.T) {
 }
 
 func TestWatch(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", "")), 201)
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
@@ -166,6 +169,7 @@ func TestWatch(t *testing.T) {
 }
 
 func TestOnMesh(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t, func(c *api.Config) {
 		c.OnMesh = func(_ replica.View, m *mesh.Resource, created bool) []store.Op {
 			if !created {
@@ -185,6 +189,7 @@ func TestOnMesh(t *testing.T) {
 }
 
 func TestMeshBackendChange(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t, nil)
 	body := func(enabled string) string {
 		return `{"type":"Mesh","name":"m","mtls":{"enabledBackend":"` + enabled + `","backends":[{"name":"` +
@@ -201,6 +206,7 @@ func TestMeshBackendChange(t *testing.T) {
 }
 
 func TestTLSWithPinnedToken(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	server, err := pki.LoadOrCreateServer(t.TempDir(), nil)
 	if err != nil {
