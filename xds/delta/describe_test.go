@@ -18,7 +18,7 @@ import (
 // "other" than they should be.
 func (r *rig) look(t *testing.T) (delta.StreamView, []string) {
 	t.Helper()
-	views := r.server.Look(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
+	views := r.server.Describe(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
 	if len(views) == 0 {
 		t.Fatal("no stream")
 	}
@@ -27,15 +27,15 @@ func (r *rig) look(t *testing.T) (delta.StreamView, []string) {
 	for _, x := range v.Resources {
 		has := "none"
 		switch {
-		case x.Has == "":
-		case x.Should != nil && x.Has == x.Should.Version:
+		case x.Acked == "":
+		case x.Desired != nil && x.Acked == x.Desired.Version:
 			has = "same"
 		default:
 			has = "other"
 		}
-		if x.Standing != delta.InSync || has != "same" {
+		if x.Status != delta.InSync || has != "same" {
 			lines = append(lines,
-				fmt.Sprintf("%s %s: has %s, %s %s", x.Type, x.Name, has, x.Standing, x.Reason))
+				fmt.Sprintf("%s %s: has %s, %s %s", x.Type, x.Name, has, x.Status, x.Reason))
 		}
 	}
 	return v, lines
@@ -65,26 +65,26 @@ func TestLook(t *testing.T) {
 	r.engine.answered(t, 1)
 	c.until(t, holds(t, w))
 	expect()
-	if v, _ := r.look(t); v.Feed == nil || v.Join.NodeID != "default.web" || v.Since.IsZero() ||
+	if v, _ := r.look(t); v.Watch == nil || v.Join.NodeID != "default.web" || v.Since.IsZero() ||
 		len(v.Resources) != 9 {
 		t.Errorf("a stream of %d resources: %+v", len(v.Resources), v.Join)
 	}
 
-	// A refused resource is not the client's: it goes on with the one before.
+	// A rejected resource is not the client's: it goes on with the one before.
 	set(func(resp xdstest.Response) xdstest.Verdict {
 		if resp.Type == xdstest.Route {
-			return xdstest.Verdict{Refuse: "route a is wrong"}
+			return xdstest.Verdict{Reject: "route a is wrong"}
 		}
 		return xdstest.Verdict{}
 	})
 	w = w.clone()
 	w.routes["a"]++
 	rev := r.engine.set(t, w)
-	r.engine.wait(t, "a refusal",
-		func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
-	expect("route a: has other, refused route a is wrong")
+	r.engine.wait(t, "a rejection",
+		func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 1 })
+	expect("route a: has other, rejected route a is wrong")
 
-	// An answer that is withheld: the cluster and its endpoints were sent, what has to come after them waits.
+	// An answer that is suppressed: the cluster and its endpoints were sent, what has to come after them waits.
 	set(func(resp xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Silent: true} })
 	w = w.clone()
 	w.clusters["c"], w.endpoints["b"], w.routes["b"] = 1, 2, 2
@@ -92,12 +92,12 @@ func TestLook(t *testing.T) {
 	c.until(t, func(s *xdstest.State) bool { return slices.Contains(s.Log, "endpoint-c") })
 	_, got := r.look(t)
 	want := []string{"cluster c: has none, sent ", "endpoint b: has other, sent ",
-		"endpoint c: has none, sent ", "route a: has other, refused route a is wrong",
-		"route b: has other, waiting "}
+		"endpoint c: has none, sent ", "route a: has other, rejected route a is wrong",
+		"route b: has other, pending "}
 	if !cmp.Equal(want, got) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if views := r.server.Look(mesh.Key{
+	if views := r.server.Describe(mesh.Key{
 		Kind: mesh.KindDataplane,
 		Mesh: "default",
 		Name: "other",
@@ -125,14 +125,14 @@ func TestLookAtTheDoor(t *testing.T) {
 	defer tick.Stop()
 	var views []delta.StreamView
 	for len(views) < 2 {
-		views = r.server.Look(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
+		views = r.server.Describe(mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: "web"})
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			t.Fatalf("streams %+v", views)
 		}
 	}
-	if len(views) != 2 || views[0].Feed == nil || views[1].Feed != nil || len(views[1].Resources) != 0 {
+	if len(views) != 2 || views[0].Watch == nil || views[1].Watch != nil || len(views[1].Resources) != 0 {
 		t.Errorf("streams %+v", views)
 	}
 }

@@ -217,9 +217,9 @@ func TestWholeNamesAndStaleNonces(t *testing.T) {
 	}
 }
 
-// TestWholeRefusal: what is refused stays away until its content changes; the client is sent the
+// TestSotWRejection: what is rejected stays away until its content changes; the client is sent the
 // last good one beside it.
-func TestWholeRefusal(t *testing.T) {
+func TestSotWRejection(t *testing.T) {
 	r := newRig(t)
 	w := services("a", "b")
 	rev := r.engine.set(t, w)
@@ -237,7 +237,7 @@ func TestWholeRefusal(t *testing.T) {
 		Code:    int32(codes.InvalidArgument),
 		Message: "cluster a: no",
 	}, nil)
-	r.engine.wait(t, "a is refused", func(a uint64, list []delta.Refusal) bool {
+	r.engine.wait(t, "a is rejected", func(a uint64, list []delta.Rejection) bool {
 		return a >= rev && len(list) == 1 && list[0].Resource == "a" && list[0].Reason == "cluster a: no"
 	})
 	// Another change does not bring it again.
@@ -246,11 +246,11 @@ func TestWholeRefusal(t *testing.T) {
 	rev = r.engine.set(t, w)
 	m = c.take(delta.TypeCluster, "a", "b")
 	if !proto.Equal(m.GetResources()[0], good) {
-		t.Fatal("the refused content was sent again, want the last good one")
+		t.Fatal("the rejected content was sent again, want the last good one")
 	}
 	c.ack(delta.TypeCluster, m)
-	r.engine.wait(t, "a is still refused",
-		func(a uint64, list []delta.Refusal) bool { return a >= rev && len(list) == 1 })
+	r.engine.wait(t, "a is still rejected",
+		func(a uint64, list []delta.Rejection) bool { return a >= rev && len(list) == 1 })
 	w = w.clone()
 	w.clusters["a"] = 8
 	rev = r.engine.set(t, w)
@@ -263,8 +263,8 @@ func TestWholeCaller(t *testing.T) {
 	r := newRig(t)
 	c := r.whole(t, "gRPC Go", map[string]any{"dataplane.certificateProvider": "mesh"})
 	c.ask(delta.TypeListener, "x", "y")
-	r.engine.feed(t, func(f *feed) bool { return slices.Equal(f.wanted, []string{"x", "y"}) })
-	if got := r.engine.feeds[0].opening.Client; got != (delta.Client{
+	r.engine.watch(t, func(f *watch) bool { return slices.Equal(f.wanted, []string{"x", "y"}) })
+	if got := r.engine.watches[0].opening.Client; got != (delta.Client{
 		Kind:                delta.ClientGRPC,
 		CertificateProvider: "mesh",
 	}) {
@@ -278,7 +278,7 @@ func TestWholeCaller(t *testing.T) {
 	c.ack(delta.TypeListener, m, "x", "y")
 	r.engine.answered(t, rev)
 	c.ack(delta.TypeListener, m, "y", "z")
-	r.engine.feed(t, func(f *feed) bool { return slices.Equal(f.wanted, []string{"y", "z"}) })
+	r.engine.watch(t, func(f *watch) bool { return slices.Equal(f.wanted, []string{"y", "z"}) })
 	c.take(delta.TypeListener)
 	c.ask(delta.TypeRoute, "x")
 	c.take(delta.TypeRoute, "x")

@@ -31,8 +31,8 @@ func (c *connectionsOf) equal(o *connectionsOf) bool {
 
 // hasTCPRoutes says that a list of policies has a MeshTCPRoute. Most have none, and then
 // connections are not looked at.
-func (q *queries) hasTCPRoutes(r *graph.Reader, l keyList) bool {
-	return slices.ContainsFunc(q.set.Get(r, l),
+func hasTCPRoutes(l keyList) bool {
+	return slices.ContainsFunc(l.Slice(),
 		func(k mesh.Key) bool { return k.Kind == mesh.KindMeshTCPRoute })
 }
 

@@ -7,17 +7,17 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// debt are the names of endpoints that one client's clusters wait for. It outlives the stream: a
+// warming are the names of endpoints that one client's clusters wait for. It outlives the stream: a
 // client that was cut off between a cluster and its endpoints comes back with the cluster and with
 // the endpoints of old, and nothing in what it says tells that the cluster still waits.
-type debt struct {
+type warming struct {
 	mu    sync.Mutex
 	names map[string]struct{} // guarded by mu
 }
 
-func newDebt() *debt { return &debt{} }
+func newWarming() *warming { return &warming{} }
 
-func (d *debt) add(name string) {
+func (d *warming) add(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.names == nil {
@@ -26,7 +26,7 @@ func (d *debt) add(name string) {
 	d.names[name] = struct{}{}
 }
 
-func (d *debt) remove(name string) {
+func (d *warming) remove(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if delete(d.names, name); len(d.names) == 0 {
@@ -34,14 +34,14 @@ func (d *debt) remove(name string) {
 	}
 }
 
-func (d *debt) has(name string) bool {
+func (d *warming) has(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	_, ok := d.names[name]
 	return ok
 }
 
-func (d *debt) any(f func(name string) bool) bool {
+func (d *warming) any(f func(name string) bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for name := range d.names {
@@ -52,23 +52,23 @@ func (d *debt) any(f func(name string) bool) bool {
 	return false
 }
 
-func (d *debt) copy() *debt {
+func (d *warming) copy() *warming {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &debt{names: maps.Clone(d.names)}
+	return &warming{names: maps.Clone(d.names)}
 }
 
-// debts are those of all proxies.
-type debts struct {
+// warmups are those of all proxies.
+type warmups struct {
 	mu sync.Mutex
-	of map[mesh.Key]*debt // guarded by mu
+	of map[mesh.Key]*warming // guarded by mu
 }
 
-// inherit starts the debt of a new stream with that of the proxy's last one, which may still be running.
-func (d *debts) inherit(proxy mesh.Key) *debt {
+// inherit starts the warming of a new stream with that of the proxy's last one, which may still be running.
+func (d *warmups) inherit(proxy mesh.Key) *warming {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	own := newDebt()
+	own := newWarming()
 	if last := d.of[proxy]; last != nil {
 		own = last.copy()
 	}
@@ -76,9 +76,9 @@ func (d *debts) inherit(proxy mesh.Key) *debt {
 	return own
 }
 
-// settle forgets the debt of a stream that has ended, if there is none left or a newer stream has
+// forget drops the warming of a stream that has ended, if there is none left or a newer stream has
 // inherited it.
-func (d *debts) settle(proxy mesh.Key, own *debt) {
+func (d *warmups) forget(proxy mesh.Key, own *warming) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.of[proxy] == own && !own.any(func(string) bool { return true }) {

@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-func newDoor(places int64) *door {
-	return &door{places: semaphore.NewWeighted(places), patience: time.Minute, metrics: newMetrics(nil)}
+func newDoor(places int64) *limiter {
+	return &limiter{places: semaphore.NewWeighted(places), timeout: time.Minute, metrics: newMetrics(nil)}
 }
 
-func waiting(t *testing.T, d *door) float64 {
+func waiting(t *testing.T, d *limiter) float64 {
 	var m dto.Metric
 	if err := d.metrics.waiting.Write(&m); err != nil {
 		t.Fatal(err)
@@ -75,8 +75,8 @@ func TestDoorForgetsWhoNeverAnswers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if waited := time.Since(began); waited != d.patience {
-			t.Errorf("waited %v, want %v", waited, d.patience)
+		if waited := time.Since(began); waited != d.timeout {
+			t.Errorf("waited %v, want %v", waited, d.timeout)
 		}
 		silent() // its place is another's by now
 		if d.places.TryAcquire(1) {

@@ -17,14 +17,14 @@ import (
 )
 
 // State-of-the-world streams have the same state as incremental ones: what is sent when, what waits
-// for which answer, what was refused. They differ in two things, which are all that is here. A
+// for which answer, what was rejected. They differ in two things, which are all that is here. A
 // request names all that the client subscribes to, and becomes a change of the subscription. A
 // response of clusters or listeners holds all that the client subscribes to, for what it lacks is
 // gone; one of another type holds what changed, and cannot take away.
 
 // subscriptions are the names of a state-of-the-world client by type.
 type subscriptions [numTypes]struct {
-	asked bool
+	subscribed bool
 	// implicit says that the client has named nothing yet and so wants all.
 	implicit bool
 	names    map[string]struct{}
@@ -43,8 +43,8 @@ func (w *subscriptions) step(req *discoveryv3.DiscoveryRequest) *discoveryv3.Del
 		return out
 	}
 	sub := &w[t]
-	first := !sub.asked
-	sub.asked = true
+	first := !sub.subscribed
+	sub.subscribed = true
 	if len(req.GetResourceNames()) == 0 && (first || sub.implicit) && full(t) {
 		// The incremental protocol says the same by the same: a first request without names.
 		sub.implicit = true
@@ -74,22 +74,22 @@ func (w *subscriptions) step(req *discoveryv3.DiscoveryRequest) *discoveryv3.Del
 // full says that a response of the type holds all that the client subscribes to.
 func full(t Type) bool { return t == TypeCluster || t == TypeListener }
 
-// world is the content of a state-of-the-world response.
-type world struct {
+// sotw is the content of a state-of-the-world response.
+type sotw struct {
 	version   string
 	resources []*Resource
 }
 
-// nextWorld is next for a state-of-the-world stream. It fails if what must be in one message is too
+// nextSotW is next for a state-of-the-world stream. It fails if what must be in one message is too
 // much for one.
-func (s *state) nextWorld(now time.Time) (*response, error) {
+func (s *state) nextSotW(now time.Time) (*response, error) {
 	for {
 		r := s.next(now)
 		if r == nil {
 			return nil, nil
 		}
 		held := s.held(r.typ)
-		w := &world{resources: r.resources, version: versionOf(held)}
+		w := &sotw{resources: r.resources, version: versionOf(held)}
 		if full(r.typ) {
 			w.resources = held
 		} else if len(r.resources) == 0 {
@@ -99,7 +99,7 @@ func (s *state) nextWorld(now time.Time) (*response, error) {
 			s.accept(ts, r)
 			continue
 		}
-		r.world = w
+		r.sotw = w
 		if n := r.size(); n > s.limits.message-envelope {
 			return nil, status.Errorf(codes.ResourceExhausted,
 				"the %d resources of type %s come to %d bytes, and a message to this proxy may have %d: ask "+
@@ -113,7 +113,7 @@ func (s *state) nextWorld(now time.Time) (*response, error) {
 // held is what the client has of a type when it has taken all that was sent, in the order of names.
 func (s *state) held(t Type) []*Resource {
 	var out []*Resource
-	for _, it := range s.types[t].items {
+	for _, it := range s.types[t].items.all() {
 		if it.held != nil && it.held != absent {
 			out = append(out, it.held)
 		}
@@ -131,25 +131,25 @@ func versionOf(list []*Resource) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// encodeWorld is the DiscoveryResponse. Its resources are a part of the bytes that incremental streams share.
-func (r *response) encodeWorld() mem.BufferSlice {
-	out := make(mem.BufferSlice, 0, len(r.world.resources)+1)
-	for _, res := range r.world.resources {
+// encodeSotW is the DiscoveryResponse. Its resources are a part of the bytes that incremental streams share.
+func (r *response) encodeSotW() mem.BufferSlice {
+	out := make(mem.BufferSlice, 0, len(r.sotw.resources)+1)
+	for _, res := range r.sotw.resources {
 		out = append(out, mem.SliceBuffer(res.anyBytes()))
 	}
-	b := protowire.AppendTag(nil, worldVersion, protowire.BytesType)
-	b = protowire.AppendString(b, r.world.version)
-	b = protowire.AppendTag(b, worldTypeURL, protowire.BytesType)
+	b := protowire.AppendTag(nil, sotwVersion, protowire.BytesType)
+	b = protowire.AppendString(b, r.sotw.version)
+	b = protowire.AppendTag(b, sotwTypeURL, protowire.BytesType)
 	b = protowire.AppendString(b, r.typ.URL())
-	b = protowire.AppendTag(b, worldNonce, protowire.BytesType)
+	b = protowire.AppendTag(b, sotwNonce, protowire.BytesType)
 	b = protowire.AppendString(b, r.nonce)
 	return append(out, mem.SliceBuffer(b))
 }
 
-// asked are the requests for listeners of a client that names what it calls. They wait until the
-// engine has looked the names up: a table that does not know a name yet must not read as "there is
+// lookups are the requests for listeners of a client that names what it calls. They wait until the
+// engine has looked the names pendingUpserts: a table that does not know a name yet must not read as "there is
 // none".
-type asked struct {
+type lookups struct {
 	names map[string]struct{}
 	calls uint64
 	held  []heldRequest
@@ -167,7 +167,7 @@ func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response
 		len(req.GetResourceNamesSubscribe())+len(req.GetResourceNamesUnsubscribe()) == 0 {
 		return st.state.request(t, req)
 	}
-	a := &st.asked
+	a := &st.lookups
 	if a.names == nil {
 		a.names = map[string]struct{}{}
 	}
@@ -178,7 +178,7 @@ func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response
 		delete(a.names, name)
 	}
 	a.calls++
-	st.feed.Want(slices.Sorted(maps.Keys(a.names)))
+	st.watch.Subscribe(slices.Sorted(maps.Keys(a.names)))
 	answered := st.state.answer(&st.state.types[t], req)
 	req.ResponseNonce, req.ErrorDetail = "", nil
 	a.held = append(a.held, heldRequest{a.calls, req})
@@ -188,8 +188,8 @@ func (st *stream) take(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response
 // update takes a new table, and then the requests that waited for it.
 func (st *stream) update(u Update) {
 	st.state.update(u)
-	a := &st.asked
-	for len(a.held) > 0 && a.held[0].call <= u.Wanted {
+	a := &st.lookups
+	for len(a.held) > 0 && a.held[0].call <= u.Subscribed {
 		st.state.request(TypeListener, a.held[0].req)
 		a.held = a.held[1:]
 	}

@@ -7,29 +7,29 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// span is the keys of one range, in order. Some ranges are long and hardly ever read, all
+// keySet is the keys of one range, in order. Some ranges are long and hardly ever read, all
 // Dataplanes of a zone for one: to keep such a list in order at each change would cost what the
 // mesh is large. Its changes wait until somebody reads it, or they are many.
-type span struct {
+type keySet struct {
 	keys []mesh.Key
 	// waiting says of keys whether they came (or went) since.
 	waiting map[mesh.Key]bool
 }
 
-// longSpan is from how many keys on changes wait.
-const longSpan = 256
+// longKeySet is from how many keys on changes wait.
+const longKeySet = 256
 
-func (s *span) add(k mesh.Key) { s.change(k, true) }
+func (s *keySet) add(k mesh.Key) { s.change(k, true) }
 
-func (s *span) remove(k mesh.Key) { s.change(k, false) }
+func (s *keySet) remove(k mesh.Key) { s.change(k, false) }
 
-func (s *span) change(k mesh.Key, there bool) {
-	if len(s.keys) >= longSpan {
+func (s *keySet) change(k mesh.Key, there bool) {
+	if len(s.keys) >= longKeySet {
 		if s.waiting == nil {
 			s.waiting = map[mesh.Key]bool{}
 		}
 		if s.waiting[k] = there; len(s.waiting) > len(s.keys)/4 {
-			s.settle()
+			s.merge()
 		}
 		return
 	}
@@ -42,8 +42,8 @@ func (s *span) change(k mesh.Key, there bool) {
 	}
 }
 
-// settle merges what waits into the list.
-func (s *span) settle() {
+// merge merges what waits into the list.
+func (s *keySet) merge() {
 	if len(s.waiting) == 0 {
 		return
 	}
@@ -74,10 +74,10 @@ func (s *span) settle() {
 }
 
 // list is all keys, in order.
-func (s *span) list() []mesh.Key {
+func (s *keySet) list() []mesh.Key {
 	if s == nil {
 		return nil
 	}
-	s.settle()
+	s.merge()
 	return s.keys
 }

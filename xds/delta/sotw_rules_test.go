@@ -123,7 +123,7 @@ func TestWholeReconnect(t *testing.T) {
 	if again.GetVersionInfo() != m.GetVersionInfo() {
 		t.Error("the same content has another version")
 	}
-	r.engine.feed(t, func(f *feed) bool {
+	r.engine.watch(t, func(f *watch) bool {
 		if f.answered >= rev {
 			t.Error("the first request of a stream counts as an answer")
 		}
@@ -178,8 +178,8 @@ func TestWholeNeverAnswers(t *testing.T) {
 	}
 }
 
-// TestWholeRefusesEverything: a client that refuses whatever it gets is not sent the same again and again.
-func TestWholeRefusesEverything(t *testing.T) {
+// TestSotWRejectsEverything: a client that rejects whatever it gets is not sent the same again and again.
+func TestSotWRejectsEverything(t *testing.T) {
 	r := newRig(t)
 	rev := r.engine.set(t, services("a", "b", "c", "d", "e"))
 	c := r.whole(t, "envoy", nil)
@@ -205,11 +205,11 @@ func TestWholeRefusesEverything(t *testing.T) {
 			}
 		}
 	}()
-	r.engine.wait(t, "all are refused",
-		func(a uint64, list []delta.Refusal) bool { return a == rev && len(list) == 5 })
+	r.engine.wait(t, "all are rejected",
+		func(a uint64, list []delta.Rejection) bool { return a == rev && len(list) == 5 })
 	close(stop)
 	if n := <-done; n > 12 {
-		t.Errorf("%d responses for five resources that are refused", n)
+		t.Errorf("%d responses for five resources that are rejected", n)
 	}
 	c.nothing()
 }

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// feed implements delta.Feed. All fields but e, key, caller and wake, and names, which Run's
+// watch implements delta.Watch. All fields but e, key, caller and wake, and names, which Run's
 // goroutine owns, are guarded by Engine.mu.
-type feed struct {
+type watch struct {
 	e      *Engine
 	key    mesh.Key
 	caller caller
@@ -24,30 +25,30 @@ type feed struct {
 	latest  *delta.Table
 	closed  bool
 
-	// wanted counts calls of Want; looked those that the pending or last update reflects.
-	wanted, looked uint64
+	// wanted counts calls of Subscribe; looked those that the pending or last update reflects.
+	subscribed, resolvedCalls uint64
 
-	pending *debt
-	update  delta.Update
-	pushed  []debt
-	refused []delta.Refusal
-	// woke is the last change that gave the feed something new.
-	woke *rollup
+	pending  *pendingAck
+	update   delta.Update
+	pushed   []pendingAck
+	rejected []delta.Rejection
+	// lastChange is the last change that gave the watch something new.
+	lastChange *rollup
 }
 
-// debt is a range of revisions for which an answer is owed: from the first change in it to the
+// pendingAck is a range of revisions for which an answer is changes: from the first change in it to the
 // last. What has no revision of its own, as an identity, owes an answer for itself alone: first is
 // then last+1.
-type debt struct {
+type pendingAck struct {
 	first, last uint64
-	// owed are the changes that wait for the answer.
-	owed []*rollup
+	// changes are the changes that wait for the answer.
+	changes []*rollup
 }
 
-// Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the feed waits
+// Open starts to follow a proxy; see [delta.Source]. If nothing is known of it yet, the watch waits
 // until there is.
-func (e *Engine) Open(o delta.Opening) delta.Feed {
-	f := &feed{
+func (e *Engine) Open(o delta.OpenRequest) delta.Watch {
+	f := &watch{
 		e:           e,
 		key:         o.Proxy,
 		caller:      caller{o.Proxy, o.Client},
@@ -65,7 +66,7 @@ func (e *Engine) Open(o delta.Opening) delta.Feed {
 		f.wake(false)
 		return f
 	}
-	e.feeds[f] = struct{}{}
+	e.watches[f] = struct{}{}
 	e.outstanding[f] = struct{}{}
 	e.changed()
 	e.mu.Unlock()
@@ -74,10 +75,10 @@ func (e *Engine) Open(o delta.Opening) delta.Feed {
 }
 
 // attach runs in Run's goroutine.
-func (e *Engine) attach(f *feed) {
+func (e *Engine) attach(f *watch) {
 	p := e.proxies[f.caller]
 	if p == nil {
-		p = &proxy{key: f.caller, feeds: map[*feed]struct{}{}}
+		p = &proxy{key: f.caller, watches: map[*watch]struct{}{}}
 		if f.caller.client.Kind == delta.ClientGRPC {
 			p.table = e.q.callTable.Pin(f.caller)
 		} else {
@@ -86,7 +87,7 @@ func (e *Engine) attach(f *feed) {
 		p.table.OnChange(func() { e.markDirty(p) })
 		e.proxies[f.caller] = p
 	}
-	p.feeds[f] = struct{}{}
+	p.watches[f] = struct{}{}
 	e.joining[f] = struct{}{}
 	e.mu.Lock()
 	f.latest = p.table.Get()
@@ -97,15 +98,15 @@ func (e *Engine) attach(f *feed) {
 }
 
 // detach runs in Run's goroutine.
-func (e *Engine) detach(f *feed) {
+func (e *Engine) detach(f *watch) {
 	delete(e.joining, f)
 	p := e.proxies[f.caller]
 	if p == nil {
 		return
 	}
-	delete(p.feeds, f)
+	delete(p.watches, f)
 	e.collect(p)
-	if len(p.feeds) > 0 {
+	if len(p.watches) > 0 {
 		return
 	}
 	delete(e.proxies, f.caller)
@@ -116,11 +117,11 @@ func (e *Engine) detach(f *feed) {
 	e.mu.Unlock()
 }
 
-// Want implements delta.Feed.
-func (f *feed) Want(names []string) {
+// Subscribe implements delta.Watch.
+func (f *watch) Subscribe(names []string) {
 	f.e.mu.Lock()
-	f.wanted++
-	call := f.wanted
+	f.subscribed++
+	call := f.subscribed
 	f.e.mu.Unlock()
 	f.e.send(func() {
 		f.names = names
@@ -128,43 +129,43 @@ func (f *feed) Want(names []string) {
 			f.e.collect(p)
 		}
 		f.e.mu.Lock()
-		f.looked = call
+		f.resolvedCalls = call
 		f.e.mu.Unlock()
-		f.e.wanting = append(f.e.wanting, f)
+		f.e.resolving = append(f.e.resolving, f)
 	})
 }
 
-// collect takes in what all feeds of a gRPC client want. It runs in Run's goroutine.
+// collect takes in what all watches of a gRPC client want. It runs in Run's goroutine.
 func (e *Engine) collect(p *proxy) {
 	if p.key.client.Kind != delta.ClientGRPC {
 		return
 	}
 	var all []string
-	for f := range p.feeds {
+	for f := range p.watches {
 		all = append(all, f.names...)
 	}
 	list := internNames(all)
-	if len(p.feeds) == 0 {
-		delete(e.s.wants, p.key)
-	} else if e.s.wants[p.key] == list {
+	if len(p.watches) == 0 {
+		delete(e.s.subscriptions, p.key)
+	} else if e.s.subscriptions[p.key] == list {
 		return
 	} else {
-		e.s.wants[p.key] = list
+		e.s.subscriptions[p.key] = list
 	}
-	e.s.asked.MarkDirty(p.key)
+	e.s.subscribed.MarkDirty(p.key)
 }
 
-// offer gives the feed a table that changes after the revision after, up to revision, made;
+// offer gives the watch a table that changes after the revision after, up to revision, made;
 // Engine.mu is held.
-func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time, r *rollup) {
+func (f *watch) offer(t *delta.Table, after, revision uint64, committed time.Time, r *rollup) {
 	f.latest = t
 	if f.closed || f.waiting {
 		return // begin gives the first one
 	}
-	d := debt{first: after + 1, last: revision}
+	d := pendingAck{first: after + 1, last: revision}
 	if r != nil {
-		r.concern(f)
-		d.owed = []*rollup{r}
+		r.affect(f)
+		d.changes = []*rollup{r}
 	}
 	if f.pending == nil {
 		f.pending = &d
@@ -174,39 +175,39 @@ func (f *feed) offer(t *delta.Table, after, revision uint64, committed time.Time
 	if f.update.Committed.IsZero() {
 		f.update.Committed = committed
 	}
-	f.update.Table, f.update.Revision, f.update.Wanted = t, revision, f.looked
+	f.update.Table, f.update.Revision, f.update.Subscribed = t, revision, f.resolvedCalls
 	f.e.outstanding[f] = struct{}{}
-	f.e.woken = append(f.e.woken, f)
+	f.e.notified = append(f.e.notified, f)
 }
 
 // resolved says that the names wanted are in the table at hand; Engine.mu is held.
-func (f *feed) resolved(revision uint64) {
-	if f.closed || f.waiting || f.latest == nil || f.update.Wanted == f.looked {
+func (f *watch) resolved(revision uint64) {
+	if f.closed || f.waiting || f.latest == nil || f.update.Subscribed == f.resolvedCalls {
 		return // begin gives it, or the update did
 	}
 	if f.pending == nil {
 		// No change of the store owes an answer.
-		f.pending = &debt{first: revision + 1, last: revision}
+		f.pending = &pendingAck{first: revision + 1, last: revision}
 		f.update.Table, f.update.Revision = f.latest, revision
 		f.e.outstanding[f] = struct{}{}
 	}
-	f.update.Wanted = f.looked
-	f.e.woken = append(f.e.woken, f)
+	f.update.Subscribed = f.resolvedCalls
+	f.e.notified = append(f.e.notified, f)
 }
 
-// begin gives the feed its first table if it is there and new enough; Engine.mu is held.
-func (f *feed) begin(revision uint64) {
+// begin gives the watch its first table if it is there and new enough; Engine.mu is held.
+func (f *watch) begin(revision uint64) {
 	if f.closed || f.latest == nil || revision < f.minRevision {
 		return
 	}
 	f.waiting = false
-	f.pending = &debt{first: revision, last: revision}
-	f.update = delta.Update{Table: f.latest, Revision: revision, Wanted: f.looked}
-	f.e.woken = append(f.e.woken, f)
+	f.pending = &pendingAck{first: revision, last: revision}
+	f.update = delta.Update{Table: f.latest, Revision: revision, Subscribed: f.resolvedCalls}
+	f.e.notified = append(f.e.notified, f)
 }
 
-// Take implements delta.Feed.
-func (f *feed) Take() (delta.Update, bool, error) {
+// Next implements delta.Watch.
+func (f *watch) Next() (delta.Update, bool, error) {
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
 	if f.closed || f.e.ended {
@@ -226,8 +227,8 @@ func (f *feed) Take() (delta.Update, bool, error) {
 	return u, true, nil
 }
 
-// Answered implements delta.Feed.
-func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
+// Ack implements delta.Watch.
+func (f *watch) Ack(revision uint64, rejections []delta.Rejection) {
 	f.e.mu.Lock()
 	defer f.e.mu.Unlock()
 	if f.closed {
@@ -236,15 +237,15 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	n := 0
 	now := time.Now()
 	for n < len(f.pushed) && f.pushed[n].last <= revision {
-		f.e.answer(f.pushed[n].owed, refusals, false, now)
+		f.e.answer(f.pushed[n].changes, rejections, false, now)
 		n++
 	}
 	f.pushed = slices.Delete(f.pushed, 0, n)
-	f.refused = refusals
-	if len(refusals) > 0 {
-		f.e.refusing[f] = struct{}{}
+	f.rejected = rejections
+	if len(rejections) > 0 {
+		f.e.rejecting[f] = struct{}{}
 	} else {
-		delete(f.e.refusing, f)
+		delete(f.e.rejecting, f)
 	}
 	if !f.waiting && len(f.pushed) == 0 && f.pending == nil {
 		delete(f.e.outstanding, f)
@@ -252,8 +253,8 @@ func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
 	f.e.changed()
 }
 
-// answered is the revision up to which the feed owes nothing; Engine.mu is held.
-func (f *feed) answered() uint64 {
+// answered is the revision up to which the watch owes nothing; Engine.mu is held.
+func (f *watch) answered() uint64 {
 	first := uint64(math.MaxUint64)
 	for _, d := range f.pushed {
 		first = min(first, d.first)
@@ -271,23 +272,23 @@ func (f *feed) answered() uint64 {
 	return first - 1
 }
 
-// Close implements delta.Feed.
-func (f *feed) Close() {
+// Close implements delta.Watch.
+func (f *watch) Close() {
 	f.e.mu.Lock()
 	if f.closed {
 		f.e.mu.Unlock()
 		return
 	}
 	f.closed = true
-	delete(f.e.feeds, f)
+	delete(f.e.watches, f)
 	delete(f.e.outstanding, f)
-	delete(f.e.refusing, f)
+	delete(f.e.rejecting, f)
 	now := time.Now()
 	for _, d := range f.pushed {
-		f.e.answer(d.owed, nil, true, now)
+		f.e.answer(d.changes, nil, true, now)
 	}
 	if f.pending != nil {
-		f.e.answer(f.pending.owed, nil, true, now)
+		f.e.answer(f.pending.changes, nil, true, now)
 	}
 	f.e.changed()
 	ended := f.e.ended
@@ -295,4 +296,13 @@ func (f *feed) Close() {
 	if !ended {
 		f.e.send(func() { f.e.detach(f) })
 	}
+}
+
+// rejections are those of the proxy's resources that stand; Engine.mu is held.
+func (f *watch) rejections() []rejection {
+	var out []rejection
+	for _, r := range f.rejected {
+		out = append(out, rejection{meshv1.Rejection_STAGE_PROXY, f.key, r})
+	}
+	return out
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// computePoliced is what policies say about every inbound that they select.
-func (q *queries) computePoliced(r *graph.Reader, k inboundKey) (*compile.InboundConf, error) {
+// computeInboundPolicy is what policies say about every inbound that they select.
+func (q *queries) computeInboundPolicy(r *graph.Reader, k inboundKey) (*compile.InboundConf, error) {
 	return compile.NewInboundConf(k.mesh, q.policies(r, k.set, compile.IsInboundConf)), nil
 }
 
@@ -26,7 +26,7 @@ func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) 
 	m := q.match.Get(r, k)
 	causes := map[string][]mesh.Key{}
 	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConf {
-		set := internKeys(nil)
+		set := keyList{}
 		if m != nil {
 			for _, s := range m.sections {
 				if s.section == section {
@@ -34,7 +34,7 @@ func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) 
 				}
 			}
 		}
-		conf := q.policed.Get(r, inboundKey{k.Mesh, set})
+		conf := q.inboundPolicy.Get(r, inboundKey{k.Mesh, set})
 		causes["self_inbound_dp_"+section] = conf.Causes
 		return conf
 	})
@@ -113,7 +113,7 @@ func (q *queries) computeIngress(r *graph.Reader, k mesh.Key) (*segment, error) 
 		if err != nil {
 			return err
 		}
-		list = append(list, c, q.arrivals.Get(r, portKey{ref}))
+		list = append(list, c, q.ingressEndpoints.Get(r, portKey{ref}))
 		return nil
 	}
 	for _, m := range rd.Range(compile.Index{Kind: mesh.KindMesh}) {

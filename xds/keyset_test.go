@@ -10,12 +10,12 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// TestSpanIsTheSetInOrder: whenever it is read, a span is what was added and not removed, in order,
+// TestSpanIsTheSetInOrder: whenever it is read, a keySet is what was added and not removed, in order,
 // be it long or short.
 func TestSpanIsTheSetInOrder(t *testing.T) {
 	for seed := range uint64(20) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		var s span
+		var s keySet
 		want := map[mesh.Key]bool{}
 		reads := 0
 		for step := range 6000 {
@@ -44,7 +44,7 @@ func TestSpanIsTheSetInOrder(t *testing.T) {
 			t.Fatal("nothing was read")
 		}
 	}
-	var none *span
+	var none *keySet
 	if none.list() != nil {
 		t.Error("a range that is not there has keys")
 	}

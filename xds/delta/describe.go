@@ -10,38 +10,38 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Standing is how a stream's client stands to one resource.
-type Standing uint8
+// SyncStatus is how a stream's client stands to one resource.
+type SyncStatus uint8
 
 // Standings of a resource.
 const (
 	// InSync: the client has acknowledged what it should have.
-	InSync Standing = iota
-	// Waiting: it has not been sent yet, as other answers come first.
-	Waiting
+	InSync SyncStatus = iota
+	// Pending: it has not been sent yet, as other answers come first.
+	Pending
 	// Sent: it is on its way, or the client has not answered.
 	Sent
-	// Refused: the client refused what it should have, and goes on with what it has.
-	Refused
-	// NotAsked: the client has not asked for it.
-	NotAsked
+	// Rejected: the client rejected what it should have, and goes on with what it has.
+	Rejected
+	// NotSubscribed: the client has not asked for it.
+	NotSubscribed
 )
 
-var standingNames = [...]string{"in sync", "waiting", "sent", "refused", "not asked for"}
+var syncStatusNames = [...]string{"in sync", "pending", "sent", "rejected", "not subscribed"}
 
-// String is "in sync", "waiting", "sent", "refused" or "not asked for".
-func (s Standing) String() string { return standingNames[s] }
+// String is "in sync", "pending", "sent", "rejected" or "not subscribed".
+func (s SyncStatus) String() string { return syncStatusNames[s] }
 
 // ResourceView is one resource of a stream.
 type ResourceView struct {
 	Type Type
 	Name string
-	// Has is the version that the client is known to have; empty if it has none, or was told to forget it.
-	Has string
-	// Should is what it should have; nil if nothing.
-	Should   *Resource
-	Standing Standing
-	// Reason of a refusal.
+	// Acked is the version that the client is known to have; empty if it has none, or was told to forget it.
+	Acked string
+	// Desired is what it should have; nil if nothing.
+	Desired *Resource
+	Status  SyncStatus
+	// Reason of a rejection.
 	Reason string
 }
 
@@ -50,19 +50,19 @@ type StreamView struct {
 	Join Join
 	// Since is when it was admitted.
 	Since time.Time
-	// Feed is the Source's; nil while the stream waits until others have had their first configuration.
-	Feed Feed
+	// Watch is the Source's; nil while the stream waits until others have had their first configuration.
+	Watch Watch
 	// Resources that the client has or should have, by type and name.
 	Resources []ResourceView
 }
 
-// watched are the streams that can be looked at, by proxy.
-type watched struct {
+// registry holds the streams that can be looked at, by proxy.
+type registry struct {
 	mu sync.Mutex
 	of map[mesh.Key]map[*stream]struct{} // guarded by mu
 }
 
-func (w *watched) add(key mesh.Key, st *stream) (remove func()) {
+func (w *registry) add(key mesh.Key, st *stream) (remove func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.of[key] == nil {
@@ -78,18 +78,18 @@ func (w *watched) add(key mesh.Key, st *stream) (remove func()) {
 	}
 }
 
-// Look shows the streams of a proxy, in the order of their coming. Each is as it was at one moment,
+// Describe shows the streams of a proxy, in the order of their coming. Each is as it was at one moment,
 // not all at the same.
-func (s *Server) Look(proxy mesh.Key) []StreamView {
-	s.watched.mu.Lock()
-	streams := slices.Collect(maps.Keys(s.watched.of[proxy]))
-	s.watched.mu.Unlock()
+func (s *Server) Describe(proxy mesh.Key) []StreamView {
+	s.inspected.mu.Lock()
+	streams := slices.Collect(maps.Keys(s.inspected.of[proxy]))
+	s.inspected.mu.Unlock()
 	var out []StreamView
 	for _, st := range streams {
 		st.mu.Lock()
 		if !st.closed {
-			v := StreamView{Join: st.join, Since: st.since, Feed: st.feed}
-			if st.feed != nil {
+			v := StreamView{Join: st.join, Since: st.since, Watch: st.watch}
+			if st.watch != nil {
 				v.Resources = st.state.view()
 			}
 			out = append(out, v)
@@ -114,37 +114,37 @@ func (s *state) view() []ResourceView {
 			}
 		}
 		one := func(name string, should *Resource) {
-			it := ts.items[name]
+			it, _ := ts.items.get(name)
 			has := it.held
-			if it.flight != nil {
+			if it.inFlight != nil {
 				has = before[name]
 			}
-			v := ResourceView{Type: t, Name: name, Should: should}
+			v := ResourceView{Type: t, Name: name, Desired: should}
 			if has != nil && has != absent {
-				v.Has = has.Version
+				v.Acked = has.Version
 			}
-			_, up := ts.up[name]
-			_, down := ts.down[name]
-			no, refused := ts.refused[name]
+			_, up := ts.pendingUpserts[name]
+			_, down := ts.pendingRemovals[name]
+			no, rejected := ts.rejected[name]
 			switch {
-			case it.flight != nil:
-				v.Standing = Sent
+			case it.inFlight != nil:
+				v.Status = Sent
 			case up || down:
-				v.Standing = Waiting
-			case refused:
-				v.Standing, v.Reason = Refused, no.Reason
+				v.Status = Pending
+			case rejected:
+				v.Status, v.Reason = Rejected, no.Reason
 			case !ts.wildcard && !it.named:
-				v.Standing = NotAsked
-			case should == nil && v.Has == "":
+				v.Status = NotSubscribed
+			case should == nil && v.Acked == "":
 				return // it was told that there is none
 			}
 			out = append(out, v)
 		}
-		for r := range s.want.All(t) {
+		for r := range s.desired.All(t) {
 			one(r.Name, r)
 		}
-		for name := range ts.items {
-			if s.want.Lookup(t, name) == nil {
+		for name := range ts.items.all() {
+			if s.desired.Lookup(t, name) == nil {
 				one(name, nil)
 			}
 		}

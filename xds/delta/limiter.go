@@ -11,19 +11,19 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// door lets a bounded number of streams have their first configuration at once, in the order of
+// limiter lets a bounded number of streams have their first configuration at once, in the order of
 // their coming: after a restart all proxies of a zone return in the same second, and what each is
 // given before it has answered stays in memory.
-type door struct {
-	places   *semaphore.Weighted // first come, first served
-	patience time.Duration
-	metrics  *metrics
+type limiter struct {
+	places  *semaphore.Weighted // first come, first served
+	timeout time.Duration
+	metrics *metrics
 }
 
-// enter waits for a place. The place is given back by leave, or by itself once patience is over, so
+// enter waits for a place. The place is given back by leave, or by itself once timeout is over, so
 // that a client that never answers keeps nobody out. It fails when ctx ends or the stream is
 // superseded.
-func (d *door) enter(ctx context.Context, superseded <-chan struct{}) (leave func(), err error) {
+func (d *limiter) enter(ctx context.Context, superseded <-chan struct{}) (leave func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !d.places.TryAcquire(1) {
@@ -46,7 +46,7 @@ func (d *door) enter(ctx context.Context, superseded <-chan struct{}) (leave fun
 	}
 	var once sync.Once
 	release := func() { once.Do(func() { d.places.Release(1) }) }
-	timer := time.AfterFunc(d.patience, release)
+	timer := time.AfterFunc(d.timeout, release)
 	return func() { timer.Stop(); release() }, nil
 }
 
