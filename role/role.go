@@ -48,6 +48,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
 	"github.com/meridian-mesh/meridian/controller/roots"
@@ -83,7 +84,7 @@ type ControlPlane struct {
 	replica  *replica.Replica
 	tokens   *tokens.Tokens
 	delivery *delivery.Writer
-	api      *api.API
+	api      *server.Server
 
 	core       []func(context.Context) error
 	front      []func(context.Context) error
@@ -191,10 +192,7 @@ func (p *ControlPlane) ServeAPI(c api.Config) error {
 		c.OnMesh = onMesh(p.tokens, p.log)
 	}
 
-	var err error
-	if p.api, err = api.New(c); err != nil {
-		return err
-	}
+	p.api = server.New(c)
 	p.AddPort(PortAPI, p.cfg.APIAddr, func(ctx context.Context, l net.Listener) error {
 		return p.api.Serve(ctx, l, nil)
 	})
@@ -229,7 +227,7 @@ func (p *ControlPlane) Tokens() *tokens.Tokens { return p.tokens }
 func (p *ControlPlane) Delivery() *delivery.Writer { return p.delivery }
 
 // API is the API; nil before ServeAPI.
-func (p *ControlPlane) API() *api.API { return p.api }
+func (p *ControlPlane) API() *server.Server { return p.api }
 
 // TLS is the configuration of the TLS ports.
 func (p *ControlPlane) TLS() *tls.Config { return p.cfg.Server.TLS() }
