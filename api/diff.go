@@ -122,7 +122,7 @@ func (d *differ) guards(resources []*mesh.Resource, zones []*adminv1.ZoneDiff) [
 	share := d.cfg.GuardShare
 	if share > 0 && int(changed) >= d.cfg.GuardProxies && changed*100 > proxies*uint32(share) {
 		out = append(out, fmt.Sprintf("%d of %d proxies would change; this control plane lets %d %% pass "+
-			"without confirmation (--guard-share)", changed, proxies, share))
+			"without confirmation", changed, proxies, share))
 	}
 	return out
 }

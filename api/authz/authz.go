@@ -23,6 +23,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/authn"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/identity/tokens"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
@@ -113,9 +114,7 @@ func Authorize(ctx context.Context, operation string, kind *mesh.KindInfo) (auth
 		return c, nil
 	case c.Anonymous():
 		return c, problem.New(http.StatusForbidden, "Access Denied",
-			"user %q may not %s %s: send a user token in the header 'Authorization: Bearer TOKEN', or call "+
-				"from the control plane's own machine (an administrator issues tokens with 'meridian token "+
-				"user')", c, verb, what)
+			"user %q may not %s %s: %s", c, verb, what, hint.Authenticate)
 	case verb == Read && (kind == nil || !kind.Secret()):
 		return c, nil
 	}
