@@ -106,12 +106,12 @@ func New(c Config) *Client {
 		c.References = &References{}
 	}
 	s := State{
-		Resources: map[string]map[string]Resource{},
-		Subscribed:    map[string]map[string]int{},
-		Absent:    map[string]map[string]bool{},
-		Warming:   map[string]bool{},
-		refs:      map[string]map[string]*refs{},
-		turned:    map[string]map[string]int{},
+		Resources:  map[string]map[string]Resource{},
+		Subscribed: map[string]map[string]int{},
+		Absent:     map[string]map[string]bool{},
+		Warming:    map[string]bool{},
+		refs:       map[string]map[string]*refs{},
+		turned:     map[string]map[string]int{},
 	}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
 		s.Resources[t], s.Subscribed[t] = map[string]Resource{}, map[string]int{}
