@@ -53,5 +53,5 @@ func ZoneName(claimed, of string) string {
 }
 
 // Authenticate is how a caller without rights gets them.
-const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the control " +
-	"plane's own machine (an administrator issues tokens with 'meridian token user')"
+const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the " +
+	"control plane's own machine (an administrator issues tokens with 'meridian token user')"
