@@ -18,13 +18,13 @@ import (
 	"github.com/meridian-mesh/meridian/zone/universal"
 )
 
-// debugger answers adminapi's questions about this zone's proxies.
+// debugger answers the management API's questions about this zone's proxies.
 type debugger struct{ z *Zone }
 
 // Proxy implements api.Debugger.
 func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
-	view := d.z.replica.View()
+	view := d.z.Replica().View()
 	for _, s := range d.z.ads.Describe(key) {
 		st := &adminv1.DebugStream{
 			Client:       "envoy",

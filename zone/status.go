@@ -24,7 +24,7 @@ import (
 // compute is tried again all the time, so its revision is that of the cause.
 func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
-	view := z.replica.View()
+	view := z.Replica().View()
 	for _, r := range p.Rejections {
 		pr := &kdsv1.ProxyRefusal{
 			Proxy:    mesh.KeyFromProto(r.GetProxy()).String(),
@@ -152,7 +152,7 @@ const storeTimeout = time.Second
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
 	total, _, withheld := z.registry.Counts()
-	revision := z.replica.View().Revision()
+	revision := z.Replica().View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role:     api.RoleZone,
 		Zone:     z.cfg.Name,
@@ -234,7 +234,7 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 				problems.Nack(cause, z.cfg.Name, mesh.KeyFromProto(r.GetProxy()).String(), r.GetReason())
 			}
 		}
-		z.delivery.Set(problems)
+		z.Delivery().Set(problems)
 		select {
 		case <-changed:
 		case <-ctx.Done():

@@ -106,6 +106,7 @@ func randomPolicy(r *rand.Rand) string {
 // TestDiffIsWhatHappens: what Diff says of a change is what two engines built from scratch differ
 // in, and what it says would be empty is so after the change and was not before.
 func TestDiffIsWhatHappens(t *testing.T) {
+	t.Parallel()
 	nothing, emptied := 0, 0
 	for seed := uint64(1); seed <= 15; seed++ {
 		r := rand.New(rand.NewPCG(seed, 5))
@@ -169,6 +170,7 @@ func TestDiffIsWhatHappens(t *testing.T) {
 
 // TestDiffWritesNothing: the view that was asked about is as it was.
 func TestDiffWritesNothing(t *testing.T) {
+	t.Parallel()
 	view := world(t)
 	policy := decode(t, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
 		"[{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}]}")
@@ -190,6 +192,7 @@ func TestDiffWritesNothing(t *testing.T) {
 
 // TestWhatEmpties: a change is reported to empty what had an instance before it, and nothing else.
 func TestWhatEmpties(t *testing.T) {
+	t.Parallel()
 	route := func(to, backend string, weight int) string {
 		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: "+
 			"{kind: Mesh}\n  "+

@@ -8,6 +8,7 @@ import (
 )
 
 func TestRequestFits(t *testing.T) {
+	t.Parallel()
 	q := request{
 		path:    "/v1/orders",
 		query:   url.Values{"page": {"2"}},
@@ -71,6 +72,7 @@ func TestRequestFits(t *testing.T) {
 }
 
 func TestAdmitted(t *testing.T) {
+	t.Parallel()
 	web := request{uris: []string{"spiffe://default/web", "kuma://team/a"}}
 	inClear := request{}
 	uri := func(u string) ir.URIMatch { return ir.URIMatch{URI: u} }
@@ -81,11 +83,11 @@ func TestAdmitted(t *testing.T) {
 		table  *ir.RBAC
 		want   bool
 	}{
-		"no table":           {web, nil, true},
-		"nothing said":       {web, &ir.RBAC{}, false},
-		"denial first":       {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{denyWeb, allowAll}}, false},
-		"allowed":            {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, true},
-		"no caller in clear": {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
+		"no table":        {web, nil, true},
+		"nothing said":    {web, &ir.RBAC{}, false},
+		"denial first":    {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{denyWeb, allowAll}}, false},
+		"allowed":         {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, true},
+		"no one in clear": {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
 		"principal": {web,
 			&ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/a")}}}}, true},
 		"principal of others": {web,

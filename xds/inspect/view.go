@@ -224,7 +224,7 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 				object("conf", object("action", "Allow"), "matchers", matchers(q), "origin",
 					[]any{meta(q.Origin.Key, labelsIn(of, q.Origin.Key))}))
 		}
-		if list == nil { // none is allowed
+		if list == nil { // no caller is allowed
 			list = []any{object("conf", object("action", "Deny"), "matchers", []any{}, "origin", []any{})}
 		}
 		out = append(out, object("inbound", inboundObject(i), "rules", list))

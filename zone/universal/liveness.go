@@ -294,4 +294,3 @@ func (r *Registry) measure(now time.Time) bool {
 	}
 	return mass
 }
-
