@@ -37,6 +37,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
@@ -150,7 +151,7 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 	r.Key.Zone = zone
 	r.Status = nil
 
-	warnings, err := mesh.Validate(r)
+	warnings, err := validate.Resource(r)
 	var violations *mesh.ValidationError
 	switch {
 	case errors.As(err, &violations):

@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -170,7 +171,7 @@ func (c collection) list(w http.ResponseWriter, r *http.Request, p params) error
 		}
 	} else {
 		for _, res := range got.Resources {
-			raw, err := mesh.EncodeJSON(res)
+			raw, err := codec.EncodeJSON(res)
 			if err != nil {
 				return err
 			}
@@ -230,7 +231,7 @@ func (c collection) watch(w http.ResponseWriter, r *http.Request, s api.Selectio
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		for _, res := range e.Upserts {
-			raw, err := mesh.EncodeJSON(res)
+			raw, err := codec.EncodeJSON(res)
 			if err != nil {
 				return err
 			}

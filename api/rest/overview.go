@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -54,7 +55,7 @@ func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool
 	o := overviewOf(c.info.Kind)
 	out := []json.RawMessage{}
 	for _, r := range rs {
-		obj := &mesh.Object{}
+		obj := &codec.Object{}
 		obj.Set("type", o.typ)
 		if r.Key.Mesh != "" {
 			obj.Set("mesh", r.Key.Mesh)
@@ -62,7 +63,7 @@ func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool
 		obj.Set("name", r.Key.Name)
 		obj.Set("creationTime", r.Created.UTC().Format(time.RFC3339Nano))
 		obj.Set("modificationTime", r.Modified.UTC().Format(time.RFC3339Nano))
-		labels := &mesh.Object{}
+		labels := &codec.Object{}
 		for _, k := range slices.Sorted(maps.Keys(r.Labels)) {
 			labels.Set(k, r.Labels[k])
 		}
@@ -70,12 +71,12 @@ func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool
 		if kri := r.Key.KRI(""); kri != "" {
 			obj.Set("kri", kri)
 		}
-		obj.Set(o.spec, mesh.EncodeMessage(r.Spec))
+		obj.Set(o.spec, codec.EncodeMessage(r.Spec))
 		switch insight := c.subscriptions(r, insights); {
 		case insight != nil:
 			obj.Set(o.insight, insight)
 		case single:
-			obj.Set(o.insight, &mesh.Object{})
+			obj.Set(o.insight, &codec.Object{})
 		}
 		raw, err := obj.MarshalJSON()
 		if err != nil {
@@ -88,9 +89,9 @@ func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool
 
 // subscriptions is the insight as Kuma's clients read it: online is a subscription with a
 // connect time and no disconnect time.
-func (c collection) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *mesh.Object {
-	sub := &mesh.Object{}
-	insight := &mesh.Object{}
+func (c collection) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *codec.Object {
+	sub := &codec.Object{}
+	insight := &codec.Object{}
 	if r.Key.Kind == mesh.KindZone {
 		st := mesh.Status[*meshv1.ZoneStatus](r)
 		if st == nil {
@@ -102,7 +103,7 @@ func (c collection) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.
 		if st.GetState() == "Offline" || st.GetState() == "Stale" {
 			sub.Set("disconnectTime", r.Modified.UTC().Format(time.RFC3339Nano))
 		}
-		version, cp := &mesh.Object{}, &mesh.Object{}
+		version, cp := &codec.Object{}, &codec.Object{}
 		cp.Set("version", st.GetVersion())
 		version.Set("kumaCp", cp)
 		sub.Set("version", version)
@@ -123,7 +124,7 @@ func (c collection) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.
 	if p.GetDisconnected() != nil {
 		sub.Set("disconnectTime", p.GetDisconnected().AsTime().Format(time.RFC3339Nano))
 	}
-	version, dp, envoy := &mesh.Object{}, &mesh.Object{}, &mesh.Object{}
+	version, dp, envoy := &codec.Object{}, &codec.Object{}, &codec.Object{}
 	dp.Set("version", p.GetLauncherVersion())
 	envoy.Set("version", p.GetEnvoyVersion())
 	version.Set("kumaDp", dp)
@@ -145,7 +146,7 @@ func kubernetesJSON(r *mesh.Resource) ([]byte, error) {
 			c.Labels[k] = v
 		}
 	}
-	text, err := mesh.EncodeKubernetes(&c)
+	text, err := codec.EncodeKubernetes(&c)
 	if err != nil {
 		return nil, err
 	}

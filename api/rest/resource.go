@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -39,7 +40,7 @@ func (c collection) get(w http.ResponseWriter, r *http.Request, p params) error 
 	var raw []byte
 	switch format := q.Get("format"); format {
 	case "", "universal":
-		raw, err = mesh.EncodeJSON(res)
+		raw, err = codec.EncodeJSON(res)
 	case "k8s", "kubernetes":
 		raw, err = kubernetesJSON(res)
 	default:
@@ -132,7 +133,7 @@ func (c collection) readPut(r *http.Request, p params, zone string) (in api.PutR
 	if err != nil {
 		return in, 0, err
 	}
-	doc, err := mesh.DecodeJSON(c.info, data)
+	doc, err := codec.DecodeJSON(c.info, data)
 	var invalid *mesh.ValidationError
 	switch {
 	case errors.As(err, &invalid):
