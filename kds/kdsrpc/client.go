@@ -70,7 +70,7 @@ func (c *Client) Synced() <-chan struct{} { return c.synced }
 func (c *Client) Applied() uint64 { return c.tracker.revision() }
 
 // Local finds the revision of the zone's own store that brought what one of global's changed.
-func (c *Client) Local(global uint64) (uint64, Origin) { return c.tracker.local(global) }
+func (c *Client) Local(global uint64) (uint64, store.RevisionState) { return c.tracker.local(global) }
 
 // State is what the zone knows of global now.
 func (c *Client) State() GlobalState {
