@@ -24,5 +24,5 @@
 //
 // The Client dials again after 50 ms, then longer, never longer than half a second plus jitter
 // while global is merely away, so that a policy arrives within a second of global's return. A
-// refusal that only a person can cure is kept in [GlobalState] and tried again slowly.
+// rejection that only a person can cure is kept in [GlobalState] and tried again slowly.
 package kdsrpc
