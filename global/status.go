@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/api"
@@ -98,29 +99,10 @@ var zoneState = map[kdsrpc.State]adminv1.ZoneState{
 // rejections are those that stand of a zone: of its proxies, then of its store.
 func rejections(s kdsrpc.ZoneState) []*meshv1.Rejection {
 	var out []*meshv1.Rejection
-	for _, r := range s.Progress.GetRefusals() {
-		rejection := &meshv1.Rejection{
-			Stage:    meshv1.Rejection_STAGE_PROXY,
-			Cause:    r.GetCause(),
-			Reason:   r.GetReason(),
-			Zone:     s.Name,
-			Resource: r.GetResource(),
-			Revision: r.GetRevision(),
-		}
-		if proxy, err := mesh.ParseKey(r.GetProxy()); err == nil {
-			rejection.Proxy = proxy.Proto()
-		}
-		out = append(out, rejection)
-	}
-	for _, r := range s.Refusals {
-		out = append(out, &meshv1.Rejection{
-			Stage:    meshv1.Rejection_STAGE_STORE,
-			Cause:    r.GetKey(),
-			Field:    r.GetField(),
-			Reason:   r.GetReason(),
-			Zone:     s.Name,
-			Revision: r.GetVersion(),
-		})
+	for _, r := range slices.Concat(s.Progress.GetRejections(), s.Rejections) {
+		r = proto.CloneOf(r)
+		r.Zone = s.Name
+		out = append(out, r)
 	}
 	return out
 }

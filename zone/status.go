@@ -16,7 +16,6 @@ import (
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
-	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds"
 )
@@ -34,21 +33,6 @@ func (z *Zone) rejections(p xds.Progress) []*meshv1.Rejection {
 			}
 		}
 		out = append(out, r)
-	}
-	return out
-}
-
-// refusalsOf is the form of rejections in KDS.
-func refusalsOf(list []*meshv1.Rejection) []*kdsv1.ProxyRefusal {
-	var out []*kdsv1.ProxyRefusal
-	for _, r := range list {
-		out = append(out, &kdsv1.ProxyRefusal{
-			Proxy:    mesh.KeyFromProto(r.GetProxy()).String(),
-			Resource: r.GetResource(),
-			Cause:    r.GetCause(),
-			Reason:   r.GetReason(),
-			Revision: r.GetRevision(),
-		})
 	}
 	return out
 }
@@ -75,40 +59,49 @@ func (z *Zone) localProgress() kdsrpc.LocalProgress {
 		Online:       p.Online,
 		Pending:      names(p.Pending),
 		PendingCount: p.PendingCount,
-		Refusals:     z.refusals.global(refusalsOf(z.rejections(p)), z.client.Applied()),
-		ZoneRevision: p.Revision,
+		Rejections:   z.rejected.global(z.rejections(p), z.client.Applied()),
 	}
 }
 
-// refusalLog remembers which of global's revisions this zone had applied when it first saw a
-// refusal. Proxies refuse what they got after it was applied, so it is at least the revision that
-// led to the refusal.
-type refusalLog struct {
+// rejectionLog remembers which of global's revisions this zone had applied when it first saw a
+// rejection. Proxies reject what they got after it was applied, so it is at least the revision that
+// led to the rejection.
+type rejectionLog struct {
 	mu   sync.Mutex
-	seen map[refusalID]uint64
+	seen map[rejectionID]uint64
 }
 
-type refusalID struct {
-	proxy, resource, cause, reason string
-	revision                       uint64
+type rejectionID struct {
+	proxy, cause     mesh.Key
+	resource, reason string
+	revision         uint64
 }
 
-// global returns the refusals with global's revisions in place of the zone's own.
-func (l *refusalLog) global(refusals []*kdsv1.ProxyRefusal, applied uint64) []*kdsv1.ProxyRefusal {
+// global returns the rejections with global's revisions in place of the zone's own.
+func (l *rejectionLog) global(rejections []*meshv1.Rejection, applied uint64) []*meshv1.Rejection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen := make(map[refusalID]uint64, len(refusals))
-	for _, r := range refusals {
-		id := refusalID{r.GetProxy(), r.GetResource(), mesh.KeyFromProto(r.GetCause()).String(),
-			r.GetReason(), r.GetRevision()}
+	seen := make(map[rejectionID]uint64, len(rejections))
+	out := make([]*meshv1.Rejection, 0, len(rejections))
+	for _, r := range rejections {
+		id := rejectionID{
+			proxy:    mesh.KeyFromProto(r.GetProxy()),
+			cause:    mesh.KeyFromProto(r.GetCause()),
+			resource: r.GetResource(),
+			reason:   r.GetReason(),
+			revision: r.GetRevision(),
+		}
 		at, ok := l.seen[id]
 		if !ok {
 			at = applied
 		}
-		seen[id], r.Revision = at, at
+		seen[id] = at
+		r = proto.CloneOf(r)
+		r.Revision = at
+		out = append(out, r)
 	}
 	l.seen = seen
-	return refusals
+	return out
 }
 
 // delivered waits until every proxy has answered revision.

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 )
 
@@ -120,11 +121,10 @@ func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 		ProxiesOnline: uint32(local.Online),
 		Pending:       local.Pending,
 		PendingCount:  uint32(local.PendingCount),
-		ZoneRevision:  local.ZoneRevision,
 	}
-	for _, r := range local.Refusals {
-		r = proto.Clone(r).(*kdsv1.ProxyRefusal)
-		p.Refusals = append(p.Refusals, r)
+	for _, r := range local.Rejections {
+		r = proto.Clone(r).(*meshv1.Rejection)
+		p.Rejections = append(p.Rejections, r)
 	}
 	if len(p.Pending) > 20 {
 		p.Pending = p.Pending[:20]

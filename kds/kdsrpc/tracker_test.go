@@ -53,7 +53,7 @@ func TestTrackerIsBoundedAndNeverAhead(t *testing.T) {
 
 func TestRetryWaits(t *testing.T) {
 	away := status.Error(codes.Unavailable, "away")
-	fenced := &kds.RefusedError{Refuse: &kdsv1.Refuse{Code: kds.CodeFenced, Permanent: true}}
+	fenced := &kds.CloseError{Close: &kdsv1.Close{Code: kdsv1.Close_CODE_FENCED, Permanent: true}}
 	for _, tt := range []struct {
 		name       string
 		err        error
@@ -63,8 +63,8 @@ func TestRetryWaits(t *testing.T) {
 		{"global is still away", away, 5 * time.Second, 50 * time.Millisecond},
 		{"refused for good", fenced, 0, 500 * time.Millisecond},
 		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
-		{"busy", &kds.RefusedError{Refuse: &kdsv1.Refuse{
-			Code:         kds.CodeBusy,
+		{"busy", &kds.CloseError{Close: &kdsv1.Close{
+			Code:         kdsv1.Close_CODE_BUSY,
 			RetryAfterMs: 700,
 		}}, 0, 700 * time.Millisecond},
 		{"unknown token", status.Error(codes.Unauthenticated, "x"), 0, 100 * time.Millisecond},
