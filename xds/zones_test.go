@@ -27,6 +27,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -185,10 +186,7 @@ func freePort(t *testing.T) uint32 {
 // service here, and in west through its ingress when the sidecar here is killed under load; a
 // caller without permission is told 403.
 func TestZones(t *testing.T) {
-	bin := envoyBinary()
-	if bin == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
-	}
+	bin := envoytest.Binary(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	root, key, err := pki.NewRoot("default", time.Hour)

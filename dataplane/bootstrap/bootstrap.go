@@ -2,7 +2,7 @@
 // is, and nothing else. All the rest comes over ADS. [Build] is a pure function.
 //
 // The control plane is the cluster system_ads, spoken to with incremental ADS over TLS. The
-// connection notices a dead peer by HTTP/2 pings and TCP keepalive, and comes back fast: retries
+// connection notices a dead control plane by HTTP/2 pings and TCP keepalive, and comes back fast: retries
 // start at 0.2 s and never wait longer than 1 s, so that a control plane that returns is used at
 // once.
 //
@@ -89,7 +89,7 @@ type Config struct {
 	AdminSocket string
 	AdminPort   uint32
 
-	// MaxHeapBytes makes Envoy shed load near this size; 0 is no limit. MaxConnections from
+	// MaxHeapBytes makes Envoy shed load near this size; 0 sets none. MaxConnections from
 	// clients; 0 means 50,000.
 	MaxHeapBytes   uint64
 	MaxConnections int64
@@ -102,7 +102,7 @@ func (c Config) validate() error {
 			errs = append(errs, errors.New(text))
 		}
 	}
-	need(c.NodeID != "", "bootstrap: NodeID is empty, want <mesh>.<dataplane name>")
+	need(c.NodeID != "", "bootstrap: NodeID is empty, must be <mesh>.<dataplane name>")
 	need(slices.Contains([]string{"dataplane", "ingress", "egress"}, c.ProxyType),
 		fmt.Sprintf("bootstrap: proxy type %q is unknown, use dataplane, ingress or egress", c.ProxyType))
 	need(c.Host != "", "bootstrap: Host of the control plane is empty")
@@ -113,11 +113,12 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Build makes the document, or says what of c is wrong.
+// Build gives the document, or an error that names every field of c that is wrong.
 func Build(c Config) (*bootstrapv3.Bootstrap, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+
 	p := &packer{}
 	b := &bootstrapv3.Bootstrap{
 		Node: c.node(),
@@ -128,15 +129,7 @@ func Build(c Config) (*bootstrapv3.Bootstrap, error) {
 				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
 				TransportApiVersion:       corev3.ApiVersion_V3,
 				SetNodeOnFirstMessageOnly: true,
-
-				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-					ClusterName: ClusterADS,
-					Authority:   c.serverName(),
-					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-						BaseInterval: durationpb.New(200 * time.Millisecond),
-						MaxInterval:  durationpb.New(time.Second),
-					}},
-				}}}},
+				GrpcServices:              []*corev3.GrpcService{c.grpcService()},
 			},
 		},
 		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
@@ -178,6 +171,21 @@ func (p *packer) pack(m proto.Message) *anypb.Any {
 	return a
 }
 
+// grpcService is the connection to the control plane: after a failure Envoy tries again in 0.2 to 1 s.
+func (c Config) grpcService() *corev3.GrpcService {
+	envoy := &corev3.GrpcService_EnvoyGrpc{
+		ClusterName: ClusterADS,
+		Authority:   c.serverName(),
+		RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
+			BaseInterval: durationpb.New(200 * time.Millisecond),
+			MaxInterval:  durationpb.New(time.Second),
+		}},
+	}
+	return &corev3.GrpcService{
+		TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: envoy},
+	}
+}
+
 func adsSource() *corev3.ConfigSource {
 	return &corev3.ConfigSource{
 		ResourceApiVersion:    corev3.ApiVersion_V3,
@@ -196,6 +204,7 @@ func (c Config) node() *corev3.Node {
 			fields[k] = structpb.NewStringValue(c.Metadata[k])
 		}
 	}
+
 	n := &corev3.Node{Id: c.NodeID, Cluster: c.Cluster, Metadata: &structpb.Struct{Fields: fields}}
 	if c.Cluster == "" {
 		n.Cluster = c.ProxyType
@@ -219,6 +228,7 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 	if err == nil {
 		kind = clusterv3.Cluster_STATIC
 	}
+
 	tls := &tlsv3.UpstreamTlsContext{
 		CommonTlsContext: &tlsv3.CommonTlsContext{
 			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
@@ -226,12 +236,13 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 		},
 	}
 	if _, err := netip.ParseAddr(c.serverName()); err != nil {
-		tls.Sni = c.serverName() // addresses are no server names
+		tls.Sni = c.serverName() // SNI is for names alone
 	}
 	if !c.Insecure {
 		tls.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
 			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: SecretCA}}
 	}
+
 	options := &upstreamhttpv3.HttpProtocolOptions{
 		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
 			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
@@ -259,11 +270,13 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 			},
 			{
 				Name: "envoy.filters.http.upstream_codec",
-
-				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&upstreamcodecv3.UpstreamCodec{})},
+				ConfigType: &hcmv3.HttpFilter_TypedConfig{
+					TypedConfig: p.pack(&upstreamcodecv3.UpstreamCodec{}),
+				},
 			},
 		}
 	}
+
 	host := c.Host
 	if address.IsValid() {
 		host = address.String()
@@ -278,8 +291,9 @@ func (c Config) cluster(p *packer) *clusterv3.Cluster {
 			KeepaliveTime:     wrapperspb.UInt32(10),
 			KeepaliveInterval: wrapperspb.UInt32(10),
 		}},
-
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": p.pack(options)},
+		TypedExtensionProtocolOptions: map[string]*anypb.Any{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": p.pack(options),
+		},
 		TransportSocket: &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
 			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: p.pack(tls)}},
 		LoadAssignment: &endpointv3.ClusterLoadAssignment{
@@ -312,8 +326,9 @@ func (c Config) secrets() []*tlsv3.Secret {
 			}
 			v.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
 				SanType: san,
-
-				Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: c.serverName()}},
+				Matcher: &matcherv3.StringMatcher{
+					MatchPattern: &matcherv3.StringMatcher_Exact{Exact: c.serverName()},
+				},
 			}}
 		}
 		out = append(out, &tlsv3.Secret{
@@ -354,18 +369,23 @@ func (c Config) overload(p *packer) *overloadv3.OverloadManager {
 		RefreshInterval: durationpb.New(250 * time.Millisecond),
 		ResourceMonitors: []*overloadv3.ResourceMonitor{{
 			Name: "envoy.resource_monitors.global_downstream_max_connections",
-
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: connections})},
+			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{
+				TypedConfig: p.pack(&connectionsv3.DownstreamConnectionsConfig{
+					MaxActiveDownstreamConnections: connections,
+				}),
+			},
 		}},
 	}
 	if c.MaxHeapBytes == 0 {
 		return m
 	}
+
 	const heap = "envoy.resource_monitors.fixed_heap"
 	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{
 		Name: heap,
-
-		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes})},
+		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{
+			TypedConfig: p.pack(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes}),
+		},
 	})
 	for _, a := range []struct {
 		name string
@@ -376,8 +396,9 @@ func (c Config) overload(p *packer) *overloadv3.OverloadManager {
 			Name: a.name,
 			Triggers: []*overloadv3.Trigger{{
 				Name: heap,
-
-				TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: a.at}},
+				TriggerOneof: &overloadv3.Trigger_Threshold{
+					Threshold: &overloadv3.ThresholdTrigger{Value: a.at},
+				},
 			}},
 		})
 	}

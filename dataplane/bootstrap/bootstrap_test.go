@@ -23,25 +23,9 @@ import (
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
-
-// envoy finds a real Envoy, or skips.
-func envoy(t *testing.T) string {
-	t.Helper()
-	for _, p := range []string{os.Getenv("MERIDIAN_ENVOY"), "../../.tools/envoy"} {
-		if p == "" {
-			continue
-		}
-		if abs, err := filepath.Abs(p); err == nil {
-			if _, err := os.Stat(abs); err == nil {
-				return abs
-			}
-		}
-	}
-	t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	return ""
-}
 
 func certificate(t *testing.T) (tls.Certificate, []byte) {
 	t.Helper()
@@ -105,7 +89,7 @@ func TestWhatIsMissing(t *testing.T) {
 }
 
 func TestEnvoyAccepts(t *testing.T) {
-	bin := envoy(t)
+	bin := envoytest.Binary(t)
 	_, ca := certificate(t)
 	base := bootstrap.Config{
 		NodeID:    "default.web",
@@ -177,7 +161,7 @@ func (*feed) Close()                           {}
 // TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon
 // after a restart of the server.
 func TestEnvoyJoins(t *testing.T) {
-	bin := envoy(t)
+	bin := envoytest.Binary(t)
 	dir := t.TempDir()
 	cert, ca := certificate(t)
 	s := &server{joins: make(chan delta.Join, 10)}

@@ -27,6 +27,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/zone"
@@ -60,26 +61,11 @@ type world struct {
 	proxies map[string]*proxy
 }
 
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	bin := os.Getenv("MERIDIAN_ENVOY")
-	if bin == "" {
-		var err error
-		if bin, err = filepath.Abs("../../.tools/envoy"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
-	return bin
-}
-
 func newWorld(t *testing.T, destinations []string) *world {
 	t.Helper()
 	w := &world{
 		t:            t,
-		bin:          envoyBinary(t),
+		bin:          envoytest.Binary(t),
 		net:          fmt.Sprintf("127.%d.%d", 150+os.Getpid()/250%100, 1+os.Getpid()%250),
 		registry:     prometheus.NewRegistry(),
 		ca:           filepath.Join(t.TempDir(), "ca.pem"),

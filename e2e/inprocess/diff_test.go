@@ -19,7 +19,7 @@ import (
 )
 
 // TestDiffNamesWhoHears: of random policies of every kind, what global says of them beforehand is
-// which proxies of which zones hear of them when they are written, and nobody hears of the
+// which proxies of which zones hear of them when they are written, and that no proxy hears of the
 // question.
 func TestDiffNamesWhoHears(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")

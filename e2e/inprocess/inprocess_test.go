@@ -23,8 +23,9 @@ func timeout(d time.Duration) *mesh.Resource {
 			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 			To: []*meshv1.MeshTimeout_To{{
 				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-
-				Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+				Default: &meshv1.MeshTimeout_Conf{
+					Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)},
+				},
 			}},
 		},
 	}
@@ -35,7 +36,10 @@ func TestPolicyReachesBothZones(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	east, west := w.sidecar("us-east", "east", "web", "127.0.0.1"),
 		w.sidecar("eu-west", "west", "web", "127.0.0.2")
-	const eastCluster, westCluster = "kri_msvc_default_us-east__web_9001", "kri_msvc_default_eu-west__web_9001"
+	const (
+		eastCluster = "kri_msvc_default_us-east__web_9001"
+		westCluster = "kri_msvc_default_eu-west__web_9001"
+	)
 	w.waitEndpoints(east, eastCluster, "127.0.0.1:9001 0 healthy")
 	w.waitEndpoints(west, westCluster, "127.0.0.2:9001 0 healthy")
 	before := map[*proxy]int{}
@@ -97,10 +101,10 @@ func TestGlobalRestart(t *testing.T) {
 	w.settled(w.apply(timeout(7 * time.Second)))
 	token := w.zoneToken("us-east")
 	w.g.stop()
-	// A new instance joins with global away; its token was issued before.
+	// A new instance joins while global is down; its token was issued before.
 	w.sidecar("us-east", "east-2", "web", "127.0.0.2")
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy", "127.0.0.2:9001 0 healthy")
-	// So does the zone's control plane come back with global away.
+	// So does the zone's control plane come back while global is down.
 	w.zones["us-east"].stop()
 	w.startZone("us-east", token)
 	w.ready(w.running["us-east"])
@@ -150,7 +154,7 @@ func TestBadToken(t *testing.T) {
 	}
 }
 
-// TestOfflineZoneIsReported: a zone that is away is named and does not hold up a wait for ever.
+// TestOfflineZoneIsReported: a zone that is offline is named and does not block a wait.
 func TestOfflineZoneIsReported(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	revision := w.apply(timeout(7 * time.Second))

@@ -274,7 +274,8 @@ func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 		w.t.Fatal(err)
 	}
 	doc := fmt.Sprintf(
-		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,
+		"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
 		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
 		service)
 	return xdstest.Config{
@@ -289,8 +290,8 @@ func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 // ingress joins a zone's ingress.
 func (w *world) ingress(zoneName, address string) *proxy {
 	w.t.Helper()
-	doc := fmt.Sprintf(
-		`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
+	doc := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":
+		{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
 	return w.start(xdstest.Config{
 		Address:  w.zones[zoneName].addresses[zone.XDS],
 		TLS:      w.clientTLS(zoneName),

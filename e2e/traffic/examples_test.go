@@ -128,7 +128,9 @@ const everybody = `
 type: MeshTrafficPermission
 mesh: default
 name: everybody
-spec: {targetRef: {kind: Mesh}, rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]}
+spec:
+  targetRef: {kind: Mesh}
+  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]
 ---
 type: MeshRetry
 mesh: default
@@ -170,7 +172,9 @@ func (g *guide) startCallers(t *testing.T) {
 type: MeshMultiZoneService
 mesh: default
 name: backend
-spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: backend}}}, ports: [{port: 80, appProtocol: http}]}
+spec:
+  selector: {meshService: {matchLabels: {kuma.io/display-name: backend}}}
+  ports: [{port: 80, appProtocol: http}]
 `)
 	g.backend = []*meshtest.Workload{g.add("backend-1", "backend", "http", true),
 		g.add("backend-2", "backend", "http", true), g.add("backend-3", "backend", "http", true)}

@@ -116,7 +116,8 @@ func statuses(n int, one func() meshtest.Result) map[int]int {
 func (m *inboundMesh) testRateLimit(t *testing.T) {
 	m.Apply(t, atDoor("MeshRateLimit", "backend",
 		`{default: {local: {http: {requestRate: {num: 10, interval: 1h},
-		onRateLimit: {status: 503, headers: {set: [{name: x-slow, value: down}], add: [{name: x-why, value: '10 per hour'}]}}}}}}`))
+		onRateLimit: {status: 503, headers: {set: [{name: x-slow, value: down}],
+		add: [{name: x-why, value: '10 per hour'}]}}}}}}`))
 	settled(t, m.backend)
 	before := m.backend.Requests()
 	call := func() meshtest.Result { return direct(m.backend, "/") }
@@ -272,7 +273,9 @@ mtls: {enabledBackend: ca, backends: [{name: ca, type: builtin, mode: STRICT}]}
 type: MeshTrafficPermission
 mesh: default
 name: all
-spec: {targetRef: {kind: Mesh}, rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]}
+spec:
+  targetRef: {kind: Mesh}
+  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]
 `
 
 // testByCaller: with certificates, limits and faults tell callers apart.
@@ -298,7 +301,9 @@ mesh: default
 name: by-tags
 spec:
   targetRef: {kind: Dataplane, labels: {app: backend}}
-  from: [{targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}}]
+  from:
+  - targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}
+    default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}
 `)
 		meshtest.Eventually(t, "web is concerned",
 			func() (bool, string) { r := m.web.Get("backend"); return r.Status == 418, r.String() })

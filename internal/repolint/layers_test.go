@@ -98,9 +98,10 @@ var layers = []struct {
 	{"cmd/meridian", []string{"mesh", "store", "xds/delta", "identity", "cli", "role", "zone", "global",
 		"demo", "bench", "internal"}, "flags to configs"},
 
+	{"test/envoytest", nil, "finds a program"},
 	{"test/pgtest", []string{"internal/pgserver"}, "PostgreSQL for tests"},
 	{"test/meshtest", []string{"mesh", "store", "kds", "xds", "identity", "controller", "api", "role", "zone",
-		"global", "dataplane", "internal"}, "both roles in the process of a test"},
+		"global", "dataplane", "internal", "test/envoytest"}, "both roles in the process of a test"},
 
 	{"e2e", nil, "tests alone"},
 	{"e2e/churn", nil, "tests alone"},

@@ -113,10 +113,10 @@ func (w *World) dataplaneToken(name string) (string, error) {
 func (w *World) Ingress(zoneName string) {
 	w.t.Helper()
 	address := w.Address()
-	w.envoy(zoneName, ".ingress", "ingress",
-
-		fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
-			address, ingressPort, address, ingressPort), w.zoneToken(zoneName))
+	document := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":
+		{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
+		address, ingressPort, address, ingressPort)
+	w.envoy(zoneName, ".ingress", "ingress", document, w.zoneToken(zoneName))
 }
 
 // document is the Dataplane.
@@ -288,20 +288,6 @@ func (x *Workload) Await(t *testing.T, destinations ...string) {
 	}
 }
 
-func envoy() string {
-	if p := os.Getenv("MERIDIAN_ENVOY"); p != "" {
-		return p
-	}
-	for _, p := range []string{"../../.tools/envoy", "../.tools/envoy"} {
-		if abs, err := filepath.Abs(p); err == nil {
-			if s, err := os.Stat(abs); err == nil && !s.IsDir() {
-				return abs
-			}
-		}
-	}
-	return ""
-}
-
 // envoy starts a proxy that ends with the world, and gives a way to end it before.
 func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
@@ -338,7 +324,7 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 	}
 	// One worker, so that turns and buckets are one; a short drain, so that what a new listener
 	// says holds soon.
-	cmd := exec.Command(envoy(), "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id",
+	cmd := exec.Command(w.binary, "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id",
 		"--concurrency", "1", "--log-level", "error",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	cmd.Stderr = &logWriter{t: w.t, name: nodeID}

@@ -21,6 +21,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -30,6 +31,7 @@ const Patience = 20 * time.Second
 // World is a mesh; see the package comment.
 type World struct {
 	t       *testing.T
+	binary  string // path of Envoy
 	network string
 	next    int
 	zones   map[string]*part
@@ -56,11 +58,10 @@ type runner interface {
 // Without an Envoy the test is skipped.
 func Start(t *testing.T, zones ...string) *World {
 	t.Helper()
-	if envoy() == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
+	bin := envoytest.Binary(t)
 	w := &World{
 		t:       t,
+		binary:  bin,
 		network: network(t),
 		next:    9,
 		zones:   map[string]*part{},
@@ -206,7 +207,7 @@ func (w *World) file(name string, data []byte) string {
 	return path
 }
 
-// Address is an address of the world's network that nobody has.
+// Address is an address of the world's network that nothing listens on.
 func (w *World) Address() string {
 	w.next++
 	return fmt.Sprintf("%s.%d", w.network, w.next)
@@ -316,7 +317,7 @@ func (w *World) wait(t *testing.T, c *client.Client, revision uint64) {
 	}
 }
 
-// Eventually asks until f is true; what it says last is told if that never happens.
+// Eventually asks until f is true; its last text is in the failure if that never happens.
 func Eventually(t *testing.T, what string, f func() (bool, string)) {
 	t.Helper()
 	end := time.After(Patience)

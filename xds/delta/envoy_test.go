@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -112,16 +113,7 @@ func TestEnvoy(t *testing.T) {
 }
 
 func testEnvoy(t *testing.T, api string) {
-	bin := os.Getenv("MERIDIAN_ENVOY")
-	if bin == "" {
-		var err error
-		if bin, err = filepath.Abs("../../.tools/envoy"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
+	bin := envoytest.Binary(t)
 	r := newRig(t)
 	w := real{clusters: map[string]int{"svc_a": 1, "svc_b": 1, "svc_c": 1}, routes: map[string]int{}}
 	first := r.engine.setTable(w.table(t))
