@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -196,7 +196,7 @@ func TestMeshBackendChange(t *testing.T) {
 
 func TestTLSWithPinnedToken(t *testing.T) {
 	p := withMesh(t, func(c *Config) { c.LocalhostIsAdmin = false })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), nil)
+	server, err := servercert.LoadOrCreate(t.TempDir(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,6 +22,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -69,7 +70,7 @@ func newTestPlane(ctx context.Context, t *testing.T, zone string) *testPlane {
 	}
 	rep := replica.New(replica.Config{Store: st})
 	p := &testPlane{t: t, zone: zone, store: st, e: New(Config{Zone: zone, Replica: rep})}
-	srv, err := pki.LoadOrCreateServer(t.TempDir(), []string{"localhost"})
+	srv, err := servercert.LoadOrCreate(t.TempDir(), []string{"localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}

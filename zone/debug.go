@@ -24,7 +24,7 @@ type debugger struct{ z *Zone }
 // Proxy implements api.Debugger.
 func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
-	view := d.z.replica.View()
+	view := d.z.Replica().View()
 	for _, s := range d.z.ads.Look(key) {
 		st := &adminv1.DebugStream{
 			Client:       "envoy",

@@ -24,7 +24,7 @@ import (
 // make is computed anew all the time, so its revision is that of the cause.
 func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
-	view := z.replica.View()
+	view := z.Replica().View()
 	for _, r := range p.Refusals {
 		pr := &kdsv1.ProxyRefusal{
 			Proxy:    r.Proxy.String(),
@@ -179,7 +179,7 @@ const storeTimeout = time.Second
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
 	total, _, withheld := z.registry.Counts()
-	revision := z.replica.View().Revision()
+	revision := z.Replica().View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role:     api.RoleZone,
 		Zone:     z.cfg.Name,
@@ -246,7 +246,7 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 	for {
 		p, changed := z.progress.read()
 		problems := delivery.Problems{}
-		view := z.replica.View()
+		view := z.Replica().View()
 		for _, r := range p.Refusals {
 			causes := r.Cause
 			if best := likeliest(view, causes); best != nil && !r.ByControlPlane {
@@ -257,7 +257,7 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)
 			}
 		}
-		z.delivery.Set(problems)
+		z.Delivery().Set(problems)
 		select {
 		case <-changed:
 		case <-ctx.Done():

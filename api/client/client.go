@@ -39,7 +39,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
@@ -124,15 +124,15 @@ func New(o Options) (*Client, error) {
 }
 
 func clientTLS(o Options) (*tls.Config, error) {
-	co := pki.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify}
+	co := servercert.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify}
 	if o.CAFile == "" && o.Token != "" {
-		pins, err := pki.TokenPins(o.Token)
+		pins, err := servercert.TokenPins(o.Token)
 		if err != nil {
 			return nil, fmt.Errorf("token: %w", err)
 		}
 		co.Pins = pins
 	}
-	return pki.ClientTLS(co)
+	return servercert.ClientTLS(co)
 }
 
 func unaryBearer(token string) grpc.UnaryClientInterceptor {

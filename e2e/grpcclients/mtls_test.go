@@ -18,7 +18,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 )
 
 const strict = `
@@ -34,7 +34,7 @@ mtls:
 // empty if the zone has it.
 func (w *world) certificates(name, text string) string {
 	w.t.Helper()
-	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	config, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
@@ -55,45 +54,6 @@ func TestParseLifetime(t *testing.T) {
 		if got, err := ParseLifetime(text); err == nil {
 			t.Errorf("%q: %v, want an error", text, got)
 		}
-	}
-}
-
-// keys makes secrets without the cost of real ones.
-type keys struct{ ensured int }
-
-func (k *keys) EnsureKeys(context.Context) error            { k.ensured++; return nil }
-func (k *keys) EnsureMeshKey(context.Context, string) error { return nil }
-func (k *keys) NewMeshKey(m string) (*mesh.Resource, error) {
-	return &mesh.Resource{
-		Key:  mesh.Key{Kind: mesh.KindSecret, Mesh: m, Name: "dataplane-token-signing-key-" + m + "-1"},
-		Spec: &meshv1.Secret{Data: []byte("k")},
-	}, nil
-}
-
-func TestBootstrapMakesTheDefaultMeshOnce(t *testing.T) {
-	st, err := embedded.Open(embedded.Config{InMemory: true, Sealer: sealer{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = st.Close() }()
-	ctx := context.Background()
-	for range 2 {
-		if err := Bootstrap(ctx, st, &keys{}, false, zap.NewNop()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if r, err := st.Revision(ctx); err != nil || r != 1 {
-		t.Errorf("revision %d %v, want 1: one transaction", r, err)
-	}
-	if _, err := st.Commit(ctx,
-		store.Txn{Ops: []store.Op{store.Delete{Key: meshKey("default")}}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := Bootstrap(ctx, st, &keys{}, false, zap.NewNop()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := st.Get(ctx, meshKey("default")); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("a mesh that a person deleted came back: %v", err)
 	}
 }
 

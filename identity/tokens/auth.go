@@ -49,7 +49,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -314,6 +313,3 @@ func StaysAtGlobal(k mesh.Key) bool {
 	_, zone := serialOf(k.Name, zoneKeyPrefix)
 	return user || zone
 }
-
-// PinsOf reads the pins of a token without verifying it, for clients that hold one.
-func PinsOf(token string) ([]string, error) { return pki.TokenPins(token) }

@@ -15,6 +15,7 @@ var layers = []struct {
 	may []string
 	why string
 }{
+	{"internal/hint", nil, "names of verbs and flags, for every package"},
 	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", nil, "infrastructure"},
@@ -30,6 +31,7 @@ var layers = []struct {
 	{"mesh/validate", []string{"mesh"}, "rules on top of the codec"},
 	{"mesh/destination", []string{"mesh!", "mesh/selector"}, "rows on top of the vocabulary"},
 	{"policy", []string{"mesh"}, "a pure function of resources"},
+	{"policy/defaults", []string{"mesh"}, "documents"},
 
 	{"store", []string{"mesh"}, "the contract"},
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
@@ -42,7 +44,7 @@ var layers = []struct {
 	{"store/seal", []string{"store!"}, "works on any implementation"},
 	{"store/storetest", []string{"mesh", "store!", "store/replica"}, "tests any implementation"},
 
-	{"kds", []string{"mesh", "store!"}, "the core of the protocol has no transport"},
+	{"kds", []string{"mesh", "store!", "internal/hint"}, "the core of the protocol has no transport"},
 	{"kds/kdsrpc", []string{"mesh", "store!", "store/replica", "kds!", "internal"}, "the transport"},
 	{"kds/kdstest", []string{"mesh", "store", "kds"}, "a simulation of the protocol"},
 
@@ -56,9 +58,10 @@ var layers = []struct {
 	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
-	{"identity/tokens", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
+	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
+		"secrets are resources"},
 	{"identity/ca", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
-	{"identity/authority", []string{"mesh", "store!", "store/replica", "identity"}, "global's part"},
+	{"identity/servercert", []string{"identity/pki", "internal/hint"}, "shared with every client"},
 	{"identity/issuer", []string{"mesh", "policy", "store!", "store/replica", "identity", "xds/ir"},
 		"a zone's part"},
 
@@ -69,10 +72,10 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
-	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "dataplane", "identity/pki", "internal"},
+	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "dataplane", "identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
-	{"api/client", []string{"mesh", "identity/pki", "internal"}, "a client knows no server"},
+	{"api/client", []string{"mesh", "identity/servercert", "internal"}, "a client knows no server"},
 	{"api/authn", []string{"mesh", "store", "identity", "internal"}, "below the service"},
 	{"api/authz", []string{"mesh", "store", "identity", "internal"}, "below the service"},
 	{"api/audit", []string{"mesh", "store", "internal"}, "below the service"},
@@ -83,7 +86,8 @@ var layers = []struct {
 		"one service for both roles; it knows neither"},
 	{"cli", []string{"mesh", "api", "xds/delta", "internal"}, "clients of the API"},
 
-	{"role", []string{"mesh", "store", "identity", "api", "internal"}, "what both roles share"},
+	{"role", []string{"mesh", "policy/defaults", "store", "identity", "controller", "api", "internal"},
+		"what both roles share"},
 	{"zone/universal", []string{"mesh", "store", "identity", "xds", "internal"}, "one kind of platform"},
 	{"zone", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "internal"}, "wiring"},
@@ -95,8 +99,7 @@ var layers = []struct {
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
-	{"cmd/meridian", []string{"mesh", "store", "xds/delta", "identity", "cli", "role", "zone", "global",
-		"demo", "bench", "internal"}, "flags to configs"},
+	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},
 
 	{"test/envoytest", nil, "finds a program"},
 	{"test/pgtest", []string{"internal/pgserver"}, "PostgreSQL for tests"},

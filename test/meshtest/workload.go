@@ -22,7 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/zone"
+	"github.com/meridian-mesh/meridian/role"
 )
 
 // Ports of every workload, on its own address.
@@ -292,7 +292,7 @@ func (x *Workload) Await(t *testing.T, destinations ...string) {
 func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
 	p := w.zones[zoneName]
-	host, service, err := net.SplitHostPort(p.zone.Addresses()[zone.XDS])
+	host, service, err := net.SplitHostPort(p.zone.Addresses()[role.PortXDS])
 	if err != nil {
 		w.t.Fatal(err)
 	}

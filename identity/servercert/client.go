@@ -1,15 +1,20 @@
-package pki
+package servercert
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/internal/hint"
 )
 
 // ClientOptions say which servers a client trusts.
@@ -37,7 +42,7 @@ func ClientTLS(o ClientOptions) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("CA file: %w", err)
 		}
-		certs, err := ParseCertificates(data)
+		certs, err := pki.ParseCertificates(data)
 		if err != nil {
 			return nil, fmt.Errorf("CA file %s: %w", o.CAFile, err)
 		}
@@ -60,6 +65,12 @@ func ClientTLS(o ClientOptions) (*tls.Config, error) {
 	return conf, nil
 }
 
+// Pin is the hex SHA-256 of the certificate's SubjectPublicKeyInfo.
+func Pin(c *x509.Certificate) string {
+	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
 // PinError says that a server's certificate does not end in any pinned certificate.
 type PinError struct {
 	// Got are the pins of the certificates that the server sent.
@@ -73,9 +84,8 @@ func (e *PinError) Error() string {
 		return fmt.Sprintf("the server's certificate does not hold against the CA that the token pins: %v",
 			e.Err)
 	}
-	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): use a token "+
-		"that this control "+
-		"plane issued, or give its CA with --ca-file", strings.Join(short(e.Got), ", "))
+	return fmt.Sprintf("the server's certificate ends in no CA that the token pins (it has %s): %s",
+		strings.Join(short(e.Got), ", "), hint.ServerCA)
 }
 
 func (e *PinError) Unwrap() error { return e.Err }
@@ -132,7 +142,7 @@ func verifyPinned(chain []*x509.Certificate, pins map[string]bool, now time.Time
 func TokenPins(token string) ([]string, error) {
 	parts := strings.Split(strings.TrimSpace(token), ".")
 	if len(parts) != 3 {
-		return nil, errors.New("this is not a token: want three parts joined by dots")
+		return nil, errors.New("this is not a token: it must be three parts joined by dots")
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil {

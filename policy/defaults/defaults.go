@@ -1,4 +1,9 @@
-package ca
+// Package defaults holds the policies that are created together with a Mesh, in the same transaction, so
+// that a mesh without them is never seen.
+//
+// They are ordinary policies that users may change or delete; they are not created again. The label
+// kuma.io/managed-by=meridian-defaults ranks them below everything that users write.
+package defaults
 
 import (
 	"slices"
@@ -9,20 +14,20 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/store"
 )
 
-// Defaults are the default policies of a new Mesh (traffic-policies 1.13), of the kinds that there are.
-// A standalone zone owns its meshes and their defaults, under the keys that global would use.
-func Defaults(m *mesh.Resource) []store.Op {
+// Policies returns the default policies of m, a Mesh that is being created: all but those of the kinds
+// that its skipCreatingInitialPolicies names.
+func Policies(m *mesh.Resource) []*mesh.Resource {
 	skip := mesh.Spec[*meshv1.Mesh](m).GetSkipCreatingInitialPolicies()
 	name := m.Key.Name
-	var ops []store.Op
+	var out []*mesh.Resource
 	add := func(kind mesh.Kind, prefix string, spec proto.Message) {
 		if !slices.Contains(skip, "*") && !slices.Contains(skip, string(kind)) {
-			ops = append(ops, defaultPolicy(kind, name, prefix+"-all-"+name, spec))
+			out = append(out, policy(kind, name, prefix+"-all-"+name, spec))
 		}
 	}
+
 	add(mesh.KindMeshTimeout, "mesh-timeout", &meshv1.MeshTimeout{
 		TargetRef: &meshv1.TargetRef{Kind: "Mesh", ProxyTypes: []string{"Sidecar"}},
 		From: []*meshv1.MeshTimeout_From{{
@@ -61,22 +66,26 @@ func Defaults(m *mesh.Resource) []store.Op {
 				},
 			},
 		}},
-		To: []*meshv1.MeshTimeout_To{{TargetRef: all(), Default: &meshv1.MeshTimeout_Conf{
-			IdleTimeout: d(time.Hour), Http: &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second)},
-		}}},
+		To: []*meshv1.MeshTimeout_To{{
+			TargetRef: all(),
+			Default: &meshv1.MeshTimeout_Conf{
+				IdleTimeout: d(time.Hour),
+				Http:        &meshv1.MeshTimeout_Http{StreamIdleTimeout: d(5 * time.Second)},
+			},
+		}},
 	})
 	add(mesh.KindMeshCircuitBreaker, "mesh-circuit-breaker", &meshv1.MeshCircuitBreaker{
 		TargetRef: all(), To: []*meshv1.MeshCircuitBreaker_To{{TargetRef: all(), Default: breaker()}}})
 	add(mesh.KindMeshRetry, "mesh-retry", &meshv1.MeshRetry{
 		TargetRef: all(), To: []*meshv1.MeshRetry_To{{TargetRef: all(), Default: retry()}}})
-	return ops
+	return out
 }
 
-// breaker says what clusters do without any policy, so that a person can read and replace it: an
-// instance that cannot be reached or answers as a gateway that lost its server is out after three
-// failures in a row, however few there are (design 9.9). Retries are bounded per request, by
-// [retry], and not to the peer's three at a time: under load the fourth request that meets a dead
-// instance would fail although others live.
+// breaker spells out what clusters do without any policy, so that users can read and replace it: an
+// instance that cannot be reached, or that answers as a gateway without its server, is ejected after
+// three failures in a row, however few instances there are. Retries are bounded per request, by [retry],
+// not by Kuma's three at a time: under load the fourth request that meets a dead instance would fail
+// although others live.
 func breaker() *meshv1.MeshCircuitBreaker_Conf {
 	three := func() *meshv1.MeshCircuitBreaker_Consecutive {
 		return &meshv1.MeshCircuitBreaker_Consecutive{Consecutive: proto.Uint32(3)}
@@ -101,10 +110,10 @@ func breaker() *meshv1.MeshCircuitBreaker_Conf {
 	}
 }
 
-// retry says what routes do without any policy: as the peer's, and avoiding what has failed the
-// request, first the host, then its priority. The peer's perTryTimeout of 16s is left out: it is
-// longer than the default requestTimeout, so it would act only where a MeshTimeout allows more, and
-// there end long answers and streams that nobody asked to end.
+// retry spells out what routes do without any policy: as in Kuma, and avoiding what has failed the
+// request, first the host, then its priority. Kuma's perTryTimeout of 16s is left out: it is longer than
+// the default requestTimeout, so it would act only where a MeshTimeout allows more, and there it would
+// end long responses and streams that should go on.
 func retry() *meshv1.MeshRetry_Conf {
 	backOff := func() *meshv1.MeshRetry_BackOff {
 		return &meshv1.MeshRetry_BackOff{
@@ -129,26 +138,15 @@ func all() *meshv1.TargetRef { return &meshv1.TargetRef{Kind: "Mesh"} }
 
 func d(v time.Duration) *durationpb.Duration { return durationpb.New(v) }
 
-func defaultPolicy(kind mesh.Kind, meshName, name string, spec proto.Message) store.Op {
-	return store.Put{Resource: &mesh.Resource{
+// policy is one of the defaults, under the key that global would use, also at a standalone zone.
+func policy(kind mesh.Kind, meshName, name string, spec proto.Message) *mesh.Resource {
+	return &mesh.Resource{
 		Key: mesh.Key{Kind: kind, Mesh: meshName, Name: name},
-		Labels: map[string]string{mesh.LabelMesh: meshName, mesh.LabelOrigin: mesh.OriginGlobal,
-			mesh.LabelManagedBy: mesh.ManagedByDefaults},
+		Labels: map[string]string{
+			mesh.LabelMesh:      meshName,
+			mesh.LabelOrigin:    mesh.OriginGlobal,
+			mesh.LabelManagedBy: mesh.ManagedByDefaults,
+		},
 		Spec: spec,
-	}}
-}
-
-// EnsureDefaultMesh is the transaction that creates the mesh "default" in a store that has no such
-// mesh; extra are operations that come with it, such as its token key.
-func EnsureDefaultMesh(extra ...store.Op) store.Txn {
-	m := &mesh.Resource{
-		// No origin label: a Mesh that a person writes has none either, and an update may not drop one.
-		Key:  mesh.Key{Kind: mesh.KindMesh, Name: mesh.DefaultMesh},
-		Spec: &meshv1.Mesh{},
-	}
-	return store.Txn{
-		Actor:  "system:defaults",
-		Checks: []store.Check{store.KeyAt{Key: m.Key}},
-		Ops:    append(append([]store.Op{store.Put{Resource: m}}, Defaults(m)...), extra...),
 	}
 }
