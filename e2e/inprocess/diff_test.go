@@ -51,7 +51,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			})
 		}
 	}
-	c, err := client.New(client.Options{URL: "http://" + w.g.addresses[role.PortAPI]})
+	c, err := client.New(client.Options{URL: "http://" + w.g.Address(role.PortAPI)})
 	if err != nil {
 		t.Fatal(err)
 	}

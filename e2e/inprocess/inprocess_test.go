@@ -13,6 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
@@ -60,7 +61,7 @@ func TestPolicyReachesBothZones(t *testing.T) {
 		if z.GetState() != "Online" || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
 			t.Errorf("zone %v", z)
 		}
-		r, err := w.g.store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
+		r, err := w.g.Store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
 		if err != nil || mesh.Status[*meshv1.ZoneStatus](r).GetState() == "" {
 			t.Errorf("Zone resource of %s: %v %v", z.GetName(), r, err)
 		}
@@ -100,19 +101,19 @@ func TestGlobalRestart(t *testing.T) {
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy")
 	w.settled(w.apply(timeout(7 * time.Second)))
 	token := w.zoneToken("us-east")
-	w.g.stop()
+	w.g.Stop()
 	// A new instance joins while global is down; its token was issued before.
 	w.sidecar("us-east", "east-2", "web", "127.0.0.2")
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy", "127.0.0.2:9001 0 healthy")
 	// So does the zone's control plane come back while global is down.
-	w.zones["us-east"].stop()
+	w.zones["us-east"].Stop()
 	w.startZone("us-east", token)
-	w.ready(w.running["us-east"])
+	w.zones["us-east"].Ready(w.t, patience)
 	if err := east.Wait(w.ctx, func(s *xdstest.State) bool { return s.Connected >= 2 }); err != nil {
 		t.Fatal(err)
 	}
 	w.startGlobal()
-	w.ready(w.global)
+	w.g.Ready(w.t, patience)
 	w.settled(w.apply(timeout(8 * time.Second)))
 	for _, z := range w.global.Status(w.ctx).GetZones() {
 		if !z.GetResumed() {
@@ -138,7 +139,7 @@ func TestBadToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.with(t)
-			w.zones["us-east"] = newPart(t)
+			w.zones["us-east"] = roletest.New(t)
 			file := w.startZone("us-east", c.token)
 			z := w.running["us-east"]
 			w.poll("refused", func() bool {
@@ -148,8 +149,8 @@ func TestBadToken(t *testing.T) {
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.ready(z)
-			w.zones["us-east"].stop()
+			w.zones["us-east"].Ready(t, patience)
+			w.zones["us-east"].Stop()
 		})
 	}
 }
@@ -159,7 +160,7 @@ func TestOfflineZoneIsReported(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	revision := w.apply(timeout(7 * time.Second))
 	w.settled(revision)
-	w.zones["eu-west"].stop()
+	w.zones["eu-west"].Stop()
 	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
 	defer cancel()
 	got := w.global.Wait(ctx, w.apply(timeout(9*time.Second)))

@@ -103,8 +103,10 @@ var layers = []struct {
 
 	{"test/envoytest", nil, "finds a program"},
 	{"test/pgtest", []string{"internal/pgserver"}, "PostgreSQL for tests"},
-	{"test/meshtest", []string{"mesh", "store", "kds", "xds", "identity", "controller", "api", "role", "zone",
-		"global", "dataplane", "internal", "test/envoytest"}, "both roles in the process of a test"},
+	{"test/roletest", []string{"mesh", "store", "identity", "role", "zone", "global"},
+		"both roles in the process of a test"},
+	{"test/meshtest", []string{"mesh", "identity", "api/client", "role", "zone", "global", "dataplane",
+		"test/envoytest", "test/roletest"}, "whole meshes, with Envoy"},
 
 	{"e2e", nil, "tests alone"},
 	{"e2e/churn", nil, "tests alone"},

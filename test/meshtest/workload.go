@@ -23,6 +23,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/test/roletest"
 )
 
 // Ports of every workload, on its own address.
@@ -292,7 +293,7 @@ func (x *Workload) Await(t *testing.T, destinations ...string) {
 func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
 	p := w.zones[zoneName]
-	host, service, err := net.SplitHostPort(p.zone.Addresses()[role.PortXDS])
+	host, service, err := net.SplitHostPort(p.Address(role.PortXDS))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -311,8 +312,8 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		Resource:    document,
 		Host:        host,
 		Port:        uint32(port),
-		CA:          p.server.CAPEM,
-		TokenFile:   w.file("token", []byte(token)),
+		CA:          p.Server.CAPEM,
+		TokenFile:   roletest.File(w.t, "token", []byte(token)),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
 	})
 	if err != nil {
@@ -324,7 +325,7 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 	}
 	// One worker, so that turns and buckets are one; a short drain, so that what a new listener
 	// says holds soon.
-	cmd := exec.Command(w.binary, "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id",
+	cmd := exec.Command(w.binary, "-c", roletest.File(w.t, "bootstrap.json", doc), "--use-dynamic-base-id",
 		"--concurrency", "1", "--log-level", "error",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	cmd.Stderr = &logWriter{t: w.t, name: nodeID}
