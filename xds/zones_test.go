@@ -114,7 +114,7 @@ func (p *testPlane) put(rs ...*mesh.Resource) uint64 {
 // envoy runs a proxy until the test ends or kill is called, which is SIGKILL.
 func (p *testPlane) envoy(bin, nodeID, kind string) (kill func()) {
 	p.t.Helper()
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:     nodeID,
 		ProxyType:  kind,
 		Host:       "127.0.0.1",
@@ -122,10 +122,6 @@ func (p *testPlane) envoy(bin, nodeID, kind string) (kill func()) {
 		ServerName: "localhost",
 		CA:         p.ca,
 	})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		p.t.Fatal(err)
 	}

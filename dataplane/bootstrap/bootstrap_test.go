@@ -68,11 +68,7 @@ func write(t *testing.T, dir, name string, data []byte) string {
 
 func document(t *testing.T, c bootstrap.Config) []byte {
 	t.Helper()
-	b, err := bootstrap.Build(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
+	doc, err := bootstrap.Build(c)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/test/envoytest"
 )
@@ -93,19 +91,13 @@ func statsConfig(t *testing.T, inbounds []string) map[string]any {
 	if inbounds != nil {
 		cfg.Resource = "type: Dataplane"
 	}
-	b, err := bootstrap.Build(cfg)
-	if err != nil {
+	var doc struct {
+		Stats map[string]any `json:"stats_config"`
+	}
+	if err := json.Unmarshal(document(t, cfg), &doc); err != nil {
 		t.Fatal(err)
 	}
-	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b.GetStatsConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(data, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return doc.Stats
 }
 
 // statistics starts an Envoy that has statistics of all kinds, and gives each as Prometheus sees it, with

@@ -119,7 +119,7 @@ func (w *world) sidecar(bin, name, document string) {
 		}
 		return p
 	}
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      meshName + "." + name,
 		ProxyType:   "dataplane",
 		Resource:    document,
@@ -129,10 +129,6 @@ func (w *world) sidecar(bin, name, document string) {
 		TokenFile:   file("token", []byte(w.token(name))),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -306,7 +306,7 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      nodeID,
 		ProxyType:   kind,
 		Resource:    document,
@@ -316,10 +316,6 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		TokenFile:   roletest.File(w.t, "token", []byte(token)),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -138,7 +138,7 @@ func testEnvoy(t *testing.T, api string) {
 		return p
 	}
 	socket := filepath.Join(dir, "admin.sock")
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      "default.web",
 		ProxyType:   "dataplane",
 		Host:        host,
@@ -148,10 +148,6 @@ func testEnvoy(t *testing.T, api string) {
 		TokenFile:   file("token", []byte("good")),
 		AdminSocket: socket,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		t.Fatal(err)
 	}
