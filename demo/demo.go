@@ -19,6 +19,8 @@
 // A check that misses is printed and counted, and the demo goes on, since later steps may show why.
 // Every process writes to its own file below the stack's folder. All processes end with the demo,
 // however it ends (parent-death signal).
+//
+// No example: it starts programs on fixed loopback addresses; meridian demo runs it.
 package demo
 
 import (

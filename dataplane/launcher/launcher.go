@@ -29,6 +29,8 @@
 //
 // The token comes from a file or the environment, goes to the zone in a header and into the
 // bootstrap file (mode 0600, in a folder of mode 0700). It is never an argument and never logged.
+//
+// No example: it needs an Envoy and a zone.
 package launcher
 
 import (

@@ -166,7 +166,7 @@ var foreign = []struct {
 		"SQL is behind store.Store"},
 	{"go.etcd.io/bbolt", []string{"store/embedded"}, "files are behind store.Store"},
 	{"github.com/envoyproxy/go-control-plane",
-		[]string{"xds", "dataplane/bootstrap", "bench", "zone", "test"}, "Envoy's types end at xds"},
+		[]string{"xds", "bench", "zone", "test"}, "Envoy's types end at xds"},
 	{"google.golang.org/grpc", []string{"kds/kdsrpc", "xds", "zone", "global", "role", "api", "cli",
 		"controller", "dataplane", "identity", "internal", "demo", "bench", "cmd", "test"},
 		"the model, the policies, the stores and the core of kds know no transport"},
