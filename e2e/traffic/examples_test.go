@@ -104,8 +104,8 @@ func TestExamples(t *testing.T) {
 			"MeshTimeout/backend":               g.timeout,
 		}, "")
 	})
-	t.Run("doors", func(t *testing.T) {
-		g.startDoors(t)
+	t.Run("inbounds", func(t *testing.T) {
+		g.startInbounds(t)
 		run(t, map[string]func(*testing.T){
 			"MeshFaultInjection/backend-chaos":          g.chaos,
 			"MeshFaultInjection/backend-chaos-web":      g.chaosForWeb,
@@ -263,7 +263,7 @@ func (g *guide) timeout(t *testing.T) {
 	}
 }
 
-func (g *guide) startDoors(t *testing.T) {
+func (g *guide) startInbounds(t *testing.T) {
 	g.World = meshtest.Start(t, us)
 	g.Apply(t, strings.Split(strict, "---")[0])
 	g.Apply(t, serviceOf("backend", 80, "http"))

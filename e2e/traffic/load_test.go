@@ -109,7 +109,7 @@ func TestChangesUnderLoad(t *testing.T) {
 	}
 	doors := func(kind, app string, confs ...string) (out []string) {
 		for _, c := range confs {
-			out = append(out, atDoor(kind, app, c))
+			out = append(out, onInbound(kind, app, c))
 		}
 		return out
 	}
@@ -153,9 +153,9 @@ func TestChangesUnderLoad(t *testing.T) {
 				"{default: {http: [{delay: {value: 1ms, percentage: 50}}]}}",
 				"{default: {http: [{abort: {httpStatus: 500, percentage: 0}}]}}")},
 		{"MeshTrafficPermission", []string{
-			atDoor("MeshTrafficPermission", "backend",
+			onInbound("MeshTrafficPermission", "backend",
 				"{default: {allow: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}]}}"),
-			atDoor("MeshTrafficPermission", "backend",
+			onInbound("MeshTrafficPermission", "backend",
 				"{default: {allow: [{spiffeID: {type: Prefix, value: 'spiffe://default'}}], deny: "+
 					"[{spiffeID: "+
 					"{type: Exact, value: 'spiffe://default/other'}}]}}")}},
