@@ -76,6 +76,8 @@ func document(t *testing.T, c bootstrap.Config) []byte {
 }
 
 func TestWhatIsMissing(t *testing.T) {
+	t.Parallel()
+
 	_, err := bootstrap.Build(bootstrap.Config{ProxyType: "sidecar"})
 	for _, want := range []string{"NodeID", `proxy type "sidecar"`, "Host", "port 0", "no CA"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -85,6 +87,8 @@ func TestWhatIsMissing(t *testing.T) {
 }
 
 func TestEnvoyAccepts(t *testing.T) {
+	t.Parallel()
+
 	bin := envoytest.Binary(t)
 	_, ca := certificate(t)
 	base := bootstrap.Config{

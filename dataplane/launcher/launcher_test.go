@@ -73,6 +73,8 @@ func config(t *testing.T) Config {
 }
 
 func TestLocalChecks(t *testing.T) {
+	t.Parallel()
+
 	secret := token(t, "ab", time.Now().Add(-time.Hour))
 	for _, tc := range []struct {
 		name   string
@@ -137,6 +139,8 @@ func TestLocalChecks(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
+	t.Parallel()
+
 	l, err := New(config(t))
 	if err != nil {
 		t.Fatal(err)
@@ -387,6 +391,8 @@ const (
 )
 
 func TestInFlight(t *testing.T) {
+	t.Parallel()
+
 	f := &fakeEnvoy{}
 	srv := httptest.NewServer(f)
 	defer srv.Close()
