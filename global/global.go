@@ -37,6 +37,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/role"
 )
@@ -121,7 +122,7 @@ func New(cfg Config) (*Global, error) {
 		Instance:     cfg.Instance,
 		Sign:         g.signIntermediate,
 		Lease:        cfg.Lease,
-		Validate:     validate,
+		Validate:     checkResource,
 		Logger:       log.Named("kds"),
 		Registerer:   cfg.Registry,
 	})
@@ -149,9 +150,9 @@ func New(cfg Config) (*Global, error) {
 	return g, err
 }
 
-// validate rejects what a zone sends as the API would.
-func validate(r *mesh.Resource) error {
-	_, err := mesh.Validate(r)
+// checkResource rejects what a zone sends as the API would.
+func checkResource(r *mesh.Resource) error {
+	_, err := validate.Resource(r)
 	return err
 }
 

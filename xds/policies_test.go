@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -158,7 +159,7 @@ func firstRefused(t *testing.T, envoy string, list []piece) (at int, out string)
 func yamlOf(rs []*mesh.Resource) string {
 	var b strings.Builder
 	for _, r := range rs {
-		y, err := mesh.EncodeYAML(r)
+		y, err := codec.EncodeYAML(r)
 		if err != nil {
 			y = []byte(err.Error())
 		}

@@ -43,6 +43,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -239,14 +240,14 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 			return z.API().Call(ctx, method, req)
 		},
 		CAPins:     []string{z.cfg.Server.Pin},
-		Validate:   validate,
+		Validate:   checkResource,
 		Logger:     z.Log().Named("kds"),
 		Registerer: z.cfg.Registry,
 	}), nil
 }
 
-func validate(r *mesh.Resource) error {
-	_, err := mesh.Validate(r)
+func checkResource(r *mesh.Resource) error {
+	_, err := validate.Resource(r)
 	return err
 }
 

@@ -27,6 +27,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/test/roletest"
@@ -90,7 +91,7 @@ func (w *world) apply(text string) {
 
 func (w *world) write(text string) uint64 {
 	w.t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		w.t.Fatal(err)
 	}
