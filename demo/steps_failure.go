@@ -139,7 +139,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	began := time.Now()
 
 	s.global.process.Kill()
-	r.await(ctx, 10*time.Second, "global is killed with -9; the zones say that it is away",
+	r.await(ctx, 10*time.Second, "global is killed with -9; the zones report it as unavailable",
 		func(ctx context.Context) (bool, string) {
 			st, err := s.zones[usEast].client.Status(ctx)
 			if err != nil {
@@ -160,7 +160,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	r.await(ctx, 15*time.Second,
-		"us-east's control plane is killed and restarted with global away: its 7 proxies are served again",
+		"us-east's control plane restarts after kill -9 while global is down: its 7 proxies are served again",
 		func(ctx context.Context) (bool, string) {
 			st, err := zone.client.Status(ctx)
 			if err != nil {

@@ -137,7 +137,7 @@ func stepTrust(ctx context.Context, s *Stack, r *Report) error {
 			return !a.failed(), describe(a) + " from " + a.answer.Instance
 		})
 	b := get(ctx, client, flights.url(toTicketBooking, "/"))
-	r.Check("and nobody else: flight-search is still denied", b.status == http.StatusForbidden, "%s",
+	r.Check("and no other caller: flight-search is still denied", b.status == http.StatusForbidden, "%s",
 		describe(b))
 	return nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
@@ -24,8 +25,9 @@ func timeout(d time.Duration) *mesh.Resource {
 			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 			To: []*meshv1.MeshTimeout_To{{
 				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-
-				Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+				Default: &meshv1.MeshTimeout_Conf{
+					Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)},
+				},
 			}},
 		},
 	}
@@ -36,7 +38,10 @@ func TestPolicyReachesBothZones(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	east, west := w.sidecar("us-east", "east", "web", "127.0.0.1"),
 		w.sidecar("eu-west", "west", "web", "127.0.0.2")
-	const eastCluster, westCluster = "kri_msvc_default_us-east__web_9001", "kri_msvc_default_eu-west__web_9001"
+	const (
+		eastCluster = "kri_msvc_default_us-east__web_9001"
+		westCluster = "kri_msvc_default_eu-west__web_9001"
+	)
 	w.waitEndpoints(east, eastCluster, "127.0.0.1:9001 0 healthy")
 	w.waitEndpoints(west, westCluster, "127.0.0.2:9001 0 healthy")
 	before := map[*proxy]int{}
@@ -57,7 +62,7 @@ func TestPolicyReachesBothZones(t *testing.T) {
 		if z.GetState() != adminv1.ZoneState_ZONE_STATE_ONLINE || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
 			t.Errorf("zone %v", z)
 		}
-		r, err := w.g.store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
+		r, err := w.g.Store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
 		if err != nil || mesh.Status[*meshv1.ZoneStatus](r).GetState() == "" {
 			t.Errorf("Zone resource of %s: %v %v", z.GetName(), r, err)
 		}
@@ -97,19 +102,19 @@ func TestGlobalRestart(t *testing.T) {
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy")
 	w.settled(w.apply(timeout(7 * time.Second)))
 	token := w.zoneToken("us-east")
-	w.g.stop()
-	// A new instance joins with global away; its token was issued before.
+	w.g.Stop()
+	// A new instance joins while global is down; its token was issued before.
 	w.sidecar("us-east", "east-2", "web", "127.0.0.2")
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy", "127.0.0.2:9001 0 healthy")
-	// So does the zone's control plane come back with global away.
-	w.zones["us-east"].stop()
+	// So does the zone's control plane come back while global is down.
+	w.zones["us-east"].Stop()
 	w.startZone("us-east", token)
-	w.ready(w.running["us-east"])
+	w.zones["us-east"].Ready(w.t, patience)
 	if err := east.Wait(w.ctx, func(s *xdstest.State) bool { return s.Connected >= 2 }); err != nil {
 		t.Fatal(err)
 	}
 	w.startGlobal()
-	w.ready(w.global)
+	w.g.Ready(w.t, patience)
 	w.settled(w.apply(timeout(8 * time.Second)))
 	for _, z := range w.global.Status(w.ctx).GetZones() {
 		if !z.GetResumed() {
@@ -135,7 +140,7 @@ func TestBadToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.with(t)
-			w.zones["us-east"] = newPart(t)
+			w.zones["us-east"] = roletest.New(t)
 			file := w.startZone("us-east", c.token)
 			z := w.running["us-east"]
 			w.poll("refused", func() bool {
@@ -145,18 +150,18 @@ func TestBadToken(t *testing.T) {
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.ready(z)
-			w.zones["us-east"].stop()
+			w.zones["us-east"].Ready(t, patience)
+			w.zones["us-east"].Stop()
 		})
 	}
 }
 
-// TestOfflineZoneIsReported: a zone that is away is named and does not hold up a wait for ever.
+// TestOfflineZoneIsReported: a zone that is offline is named and does not block a wait.
 func TestOfflineZoneIsReported(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	revision := w.apply(timeout(7 * time.Second))
 	w.settled(revision)
-	w.zones["eu-west"].stop()
+	w.zones["eu-west"].Stop()
 	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
 	defer cancel()
 	got := w.global.Wait(ctx, w.apply(timeout(9*time.Second)))
