@@ -28,11 +28,13 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const goldenDir = "translate/testdata"
 
@@ -66,7 +68,7 @@ func TestGolden(t *testing.T) {
 			if diff := cmp.Diff(string(golden), string(got)); diff != "" {
 				t.Errorf("differs from %s (-want +got):\n%s", out, diff)
 			}
-			validate(t, table)
+			envoyValidates(t, table)
 		})
 	}
 	outputs, _ := filepath.Glob(goldenDir + "/*.out.yaml")
@@ -89,7 +91,7 @@ func compileFile(t *testing.T, path string) *delta.Table {
 // compileText is what the proxy named in the text has; more are resources that text does not hold.
 func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table {
 	t.Helper()
-	docs, err := mesh.Decode(data)
+	docs, err := codec.Decode(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 			r.Key = mesh.VirtualAddressKey(testZone,
 				mesh.KeyFromProto(mesh.Spec[*meshv1.VirtualAddress](r).GetDestination()))
 		}
-		if _, err := mesh.Validate(r); err != nil {
+		if _, err := validate.Resource(r); err != nil {
 			t.Fatalf("%s: %v", r.Key, err)
 		}
 		rs = append(rs, r)
@@ -159,8 +161,8 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 		w.e.SetIdentity(proxy, testIdentity)
 	}
 	w.open(proxy)
-	if p := w.e.Progress(); len(p.Refusals) > 0 {
-		t.Fatalf("the control plane refuses: %v", p.Refusals)
+	if p := w.e.Progress(); len(p.Rejections) > 0 {
+		t.Fatalf("the control plane rejects: %v", p.Rejections)
 	}
 	return w.table(proxy)
 }
@@ -194,7 +196,7 @@ func dump(t *testing.T, table *delta.Table) []byte {
 		for r := range table.All(typ) {
 			m := message(t, r)
 			if s, ok := m.(*tlsv3.Secret); ok {
-				s.Type = nil // made anew for each run
+				s.Type = nil // made for each run
 			}
 			j, err := protojson.Marshal(m)
 			if err != nil {
@@ -229,9 +231,9 @@ func envoyBinary() string {
 	return ""
 }
 
-// validate has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
+// envoyValidates has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
 // load assignments into static clusters, for what comes by xDS is not looked at in this mode.
-func validate(t *testing.T, table *delta.Table) {
+func envoyValidates(t *testing.T, table *delta.Table) {
 	t.Helper()
 	envoy := envoyBinary()
 	if envoy == "" {
@@ -241,7 +243,9 @@ func validate(t *testing.T, table *delta.Table) {
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},
@@ -278,7 +282,7 @@ func validate(t *testing.T, table *delta.Table) {
 	}
 	if out, err := exec.Command(envoy, "--mode", "validate", "-c", path, "-l",
 		"error").CombinedOutput(); err != nil {
-		t.Errorf("Envoy refuses it: %v\n%s", err, out)
+		t.Errorf("Envoy rejects it: %v\n%s", err, out)
 	}
 }
 
@@ -359,7 +363,7 @@ func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) 
 			}
 			for _, n := range names {
 				if n != "" && n != "missing_backend" && table.Lookup(delta.TypeCluster, n) == nil {
-					t.Errorf("connections of %s go to %s, which is no cluster", l.Name, n)
+					t.Errorf("connections of %s go to %s, which is not a cluster", l.Name, n)
 				}
 			}
 		}

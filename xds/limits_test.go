@@ -16,19 +16,21 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// policies decodes policies of mesh default and refuses bad ones.
+// policies decodes policies of mesh default and rejects bad ones.
 func policies(t testing.TB, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatalf("%s\n%v", text, err)
 	}
 	var out []*mesh.Resource
 	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
+		if _, err := validate.Resource(d.Resource); err != nil {
 			t.Fatalf("%s\n%v", text, err)
 		}
 		out = append(out, d.Resource)
@@ -205,13 +207,13 @@ name: a
 			if diff := cmp.Diff(tc.want, inboundLines(t, w.table(k), "self_inbound_dp_http")); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			validate(t, w.table(k))
+			envoyValidates(t, w.table(k))
 		})
 	}
 }
 
 // TestInboundPolicyConcernsItsInbounds: a policy of inbounds wakes the proxies that it selects, and
-// of those only the inbounds it selects are made anew; nothing that proxies share is looked at.
+// of those only the inbounds it selects are recomputed; nothing that proxies share is looked at.
 func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 	for _, kind := range []struct{ name, conf, other string }{
 		{"MeshRateLimit", "{local: {http: {requestRate: {num: 5, interval: 1s}}}}",
@@ -232,7 +234,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				want       map[string]uint64
 			}{
 				{"a new policy", kind.conf,
-					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1,
+					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "inbound_policy": 1,
 						"inbound": 1, "table": 1}},
 				{"its content", kind.other,
 					map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
@@ -253,16 +255,16 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 					}
 				}
 				if w.table(q) != other {
-					t.Errorf("%s: the other proxy was woken", change.what)
+					t.Errorf("%s: the other proxy was notified", change.what)
 				}
 				now := w.table(p)
 				if changed := now != before; changed != (change.what != "nothing") {
-					t.Errorf("%s: the proxy was woken: %t", change.what, changed)
+					t.Errorf("%s: the proxy was notified: %t", change.what, changed)
 				}
 				for _, typ := range delta.Types {
 					for r := range now.All(typ) {
 						if was := before.Lookup(typ, r.Name); was != r && r.Name != "self_inbound_dp_http" {
-							t.Errorf("%s: %s %s was made anew", change.what, typ, r.Name)
+							t.Errorf("%s: %s %s was recomputed", change.what, typ, r.Name)
 						}
 					}
 				}

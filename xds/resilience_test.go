@@ -77,7 +77,7 @@ func withPolicies(t *testing.T, base []*mesh.Resource, policies ...string) backe
 		text += fmt.Sprintf("---\ntype: %s\nmesh: default\nname: %s\nspec: {%s}\n", kind, name, spec)
 	}
 	b := backends{t, compileText(t, []byte(text), base...)}
-	validate(t, b.table)
+	envoyValidates(t, b.table)
 	return b
 }
 
@@ -250,7 +250,8 @@ func TestRetryVectors(t *testing.T) {
 	// Vector 29, with the one condition more that failover without a policy has (design 9.9).
 	b := withPolicies(t, defaults(), `MeshRetry a:`+toAll(`http: {retryOn: ["503", HttpMethodGet]}`))
 	p := b.retry("http")
-	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" || len(p.GetRetriableStatusCodes()) != 1 ||
+	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" ||
+		len(p.GetRetriableStatusCodes()) != 1 ||
 		p.GetRetriableStatusCodes()[0] != 503 || p.GetRetriableRequestHeaders()[0].GetName() != ":method" ||
 		p.GetRetriableRequestHeaders()[0].GetStringMatch().GetExact() != "GET" {
 		t.Errorf("vector 29: %v", p)
@@ -295,7 +296,7 @@ func TestRetryVectors(t *testing.T) {
 		p.GetHostSelectionRetryMaxAttempts() != 2 {
 		t.Errorf("host selection: %v", p)
 	}
-	// Merged, they make a pause that Envoy would refuse: the default's longest is shorter.
+	// Merged, they make a pause that Envoy would reject: the default's longest is shorter.
 	p = withPolicies(t, defaults(), "MeshRetry a:"+toAll("http: {backOff: {baseInterval: 1s}}")).retry("http")
 	if p.GetRetryBackOff().GetMaxInterval().AsDuration() != time.Second {
 		t.Errorf("back-off: %v", p)
@@ -307,7 +308,7 @@ func TestRetryVectors(t *testing.T) {
 	}
 }
 
-// TestPartsAreApart: a policy makes anew only the part of the output that it is about.
+// TestPartsAreApart: a policy recomputes only the part of the output that it is about.
 func TestPartsAreApart(t *testing.T) {
 	const services = 5
 	w := newWorld(t)
@@ -332,7 +333,8 @@ func TestPartsAreApart(t *testing.T) {
 			&meshv1.MeshCircuitBreaker{To: []*meshv1.MeshCircuitBreaker_To{{
 				TargetRef: all,
 
-				Default: &meshv1.MeshCircuitBreaker_Conf{ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
+				Default: &meshv1.MeshCircuitBreaker_Conf{
+					ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
 			}}})
 	}
 	check := func(n uint32) *mesh.Resource {
@@ -349,7 +351,9 @@ func TestPartsAreApart(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", "p", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: all,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second)}},
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{
+				RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second),
+			}},
 		}}})
 	}
 	for _, tc := range []struct {

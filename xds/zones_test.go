@@ -42,7 +42,7 @@ type testPlane struct {
 	ca    []byte
 }
 
-// Join admits whoever comes, by node id.
+// Join admits every client, by node id.
 func (p *testPlane) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	meshName, name, _ := strings.Cut(j.NodeID, ".")
 	k := mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Zone: p.zone, Name: name}
@@ -183,7 +183,7 @@ func freePort(t *testing.T) uint32 {
 
 // TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone
 // service here, and in west through its ingress when the sidecar here is killed under load; a
-// caller without permission is told 403.
+// caller without permission gets 403.
 func TestZones(t *testing.T) {
 	bin := envoyBinary()
 	if bin == "" {
@@ -359,8 +359,8 @@ func TestZones(t *testing.T) {
 		t.Errorf("%d of %d requests failed", failed.Load(), sent.Load())
 	}
 	for _, p := range []*testPlane{east, west} {
-		if r := p.e.Progress().Refusals; len(r) > 0 {
-			t.Errorf("%s: refused: %+v", p.zone, r)
+		if r := p.e.Progress().Rejections; len(r) > 0 {
+			t.Errorf("%s: rejected: %+v", p.zone, r)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -121,6 +122,9 @@ zone with the whole API. Its addresses are on loopback unless you say otherwise;
 				r.log.Warn("global's certificate is not verified (--tls-skip-verify); anybody on " +
 					"the way can " +
 					"read the token")
+			}
+			if os.Getenv("GOGC") == "" {
+				debug.SetGCPercent(delta.GCPercent)
 			}
 			z, err := zone.New(zone.Config{
 				Name:                  name,

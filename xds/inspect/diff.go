@@ -28,7 +28,7 @@ func CanEmpty(kind mesh.Kind) bool {
 }
 
 // Diff is what would change at the proxies of a zone if the resources were written: every proxy's
-// table is computed over the view, the resources are laid over it, and what the engine makes anew
+// table is computed over the view, the resources are laid over it, and what the engine recomputes
 // is compared. The first size changed proxies are named (0: [DefaultSize]); verbose adds what
 // changes within each resource.
 func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
@@ -244,7 +244,7 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 }
 
 // newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a
-// destination had an instance before either, a change takes nothing away: routes may come before
+// destination had an instance before either, a change removes nothing: routes may come before
 // the instances that they are for.
 func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
 	had, out := deadEnds(old), deadEnds(now)

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -21,13 +23,13 @@ const zone = "east"
 // decode reads documents as the zone's own.
 func decode(t *testing.T, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}
 	var out []*mesh.Resource
 	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
+		if _, err := validate.Resource(d.Resource); err != nil {
 			t.Fatalf("%v in\n%s", err, text)
 		}
 		if k := d.Resource.Key.Kind; k == mesh.KindDataplane || k == mesh.KindMeshService {
@@ -69,7 +71,7 @@ func pick(r *rand.Rand, list ...string) string { return list[r.IntN(len(list))] 
 // randomPolicy is a policy with one of three names per kind, so that some replace others.
 func randomPolicy(r *rand.Rand) string {
 	target := pick(r, "{kind: Mesh}", "{kind: Dataplane, name: web-0}",
-		"{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nobody}}")
+		"{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nothing}}")
 	to := pick(r, "{kind: Mesh}", "{kind: MeshService, name: backend}", "{kind: MeshService, name: canary}",
 		"{kind: MeshService, name: gone}")
 	name := pick(r, "a", "b", "c")
@@ -186,7 +188,7 @@ func TestDiffWritesNothing(t *testing.T) {
 	}
 }
 
-// TestWhatEmpties: a change is told to empty what had an instance before it, and nothing else.
+// TestWhatEmpties: a change is reported to empty what had an instance before it, and nothing else.
 func TestWhatEmpties(t *testing.T) {
 	route := func(to, backend string, weight int) string {
 		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: "+
@@ -196,7 +198,7 @@ func TestWhatEmpties(t *testing.T) {
 			"MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", to, backend, weight)
 	}
 	const lonely = "type: MeshService\nmesh: default\nname: empty\nspec: {selector: {dataplaneTags: " +
-		"{kuma.io/service: nobody}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
+		"{kuma.io/service: nothing}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
 		"---\ntype: Dataplane\nmesh: default\nname: caller\nnetworking:\n  address: 192.0.2.99\n  inbound: " +
 		"[{port: 1, tags: {kuma.io/service: c}}]\n" +
 		"  outbound: [{port: 10001, backendRef: {kind: MeshService, name: web, port: 80}}, {port: 10002, " +

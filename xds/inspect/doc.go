@@ -7,11 +7,13 @@
 // and follows a request from a caller to the instance that would answer it ([Explain]).
 //
 // An answer costs an index over the view and the computation of one or two proxies: milliseconds,
-// paid by who asks. It takes nothing from the engine that serves.
+// spent by the caller. It takes nothing from the engine that serves.
 //
 // # What it does not know
 //
-// Of another zone only its services and ingresses are known here, not its Dataplanes. What holds at
-// the door of a workload there is to be asked there, and answers say so. Whether an application
+// Of another zone only its services and ingresses are known here, not its Dataplanes. What applies at
+// the inbounds of a workload there must be asked there, and answers say so. Whether an application
 // answers is not known either: an explanation ends where the mesh ends.
+//
+// No example: an answer needs a whole mesh, which the tests set up; "meridian explain" prints one.
 package inspect

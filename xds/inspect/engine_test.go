@@ -58,7 +58,7 @@ func serve(t *testing.T, rs []*mesh.Resource) *served {
 			continue
 		}
 		s.proxies = append(s.proxies, r.Key)
-		f := s.e.Open(delta.Opening{Proxy: r.Key})
+		f := s.e.Open(delta.OpenRequest{Proxy: r.Key})
 		t.Cleanup(f.Close)
 		s.until(func() bool { _, ok := s.e.Config(r.Key); return ok })
 	}

@@ -17,7 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// origin is the entry that set the first of the fields that anybody set, nil if nobody did: the
+// origin is the entry that set the first of the fields that any entry set, nil if none did: the
 // default of the mesh holds. What a policy says of the rule's MeshHTTPRoute goes before what is
 // said of the destination.
 func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *policy.HTTPRule,
@@ -238,7 +238,7 @@ func outlierText(o ir.Outlier) string {
 	return fmt.Sprintf("an instance is left out for %s after %s", o.BaseEjection, strings.Join(by, " or "))
 }
 
-// door is what callers meet at one port of one workload; equal doors are told once.
+// door is what callers meet at one port of one workload; equal doors are shown once.
 type door struct {
 	steps []*adminv1.ExplainStep
 	names []string
@@ -410,7 +410,7 @@ func limitText(l ir.RequestLimit) string {
 	return fmt.Sprintf("%d requests each %s, more are answered %d", l.Num, l.Interval, status)
 }
 
-// inboundOrigin is the entry that set a field, or one below it, for the caller; nil if nobody did.
+// inboundOrigin is the entry that set a field, or one below it, for the caller; nil if none did.
 func inboundOrigin(q request, i xds.InspectedInbound, kind mesh.Kind, field string) *adminv1.PolicyEntry {
 	of := ofKind(i.Policies, kind)
 	in := policy.ForInbound(of)

@@ -67,8 +67,8 @@ func valueText(v ir.ValueMatch) string {
 	return v.Name + ": " + v.Value
 }
 
-// backendsText names backends with their shares; nobody is what happens to a share without a backend.
-func backendsText(list []ir.Backend, nobody string) string {
+// backendsText names backends with their shares; none is what happens to a share without a backend.
+func backendsText(list []ir.Backend, none string) string {
 	total := uint32(0)
 	for _, b := range list {
 		total += b.Weight
@@ -77,7 +77,7 @@ func backendsText(list []ir.Backend, nobody string) string {
 	for _, b := range list {
 		name := b.Cluster
 		if name == "" {
-			name = nobody
+			name = none
 		}
 		if len(list) == 1 {
 			return name

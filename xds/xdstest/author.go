@@ -13,11 +13,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // Author writes random policies of any kind: it walks descriptors, takes values from pools that
-// hold what is hard as well as what is usual, and keeps each step that mesh.Validate accepts. A new
+// hold what is hard as well as what is usual, and keeps each step that validate.Resource accepts. A new
 // kind or field needs nothing here; a value that only a new field takes goes into a pool.
 //
 // The policies speak of the mesh "default" with services http, http2, grpc and tcp, a service of
@@ -40,7 +41,8 @@ func pick[T any](a *Author, list []T) T { return list[a.IntN(len(list))] }
 var (
 	someTexts = []string{"", "a", "x-a", "x-b", "http", "/", "/v1", "/v1/", "//", "/v 1", "/v1?x=y", "/v1#f",
 		".*", "^/(a|b)[0-9]{2,}$", "(", "[[:alpha:]]+", `\d+\.`,
-		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example", "*", "10.0.0.1",
+		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example",
+		"*", "10.0.0.1",
 		"::1",
 		"spiffe://default/a", "spiffe://default/a/b", "spiffe://default", "spiffe://default/a.b+c",
 		"50 kbps", "1Mbps", "999999999Gbps", "5xx", "503", "GatewayError", "Reset", "HttpMethodGet",
@@ -165,7 +167,7 @@ var (
 func (a *Author) Policy(info *mesh.KindInfo, name string) *mesh.Resource {
 	r := &mesh.Resource{Key: mesh.Key{Kind: info.Kind, Mesh: mesh.DefaultMesh, Name: name}}
 	valid := func(spec proto.Message) bool {
-		_, err := mesh.Validate(&mesh.Resource{Key: r.Key, Spec: spec})
+		_, err := validate.Resource(&mesh.Resource{Key: r.Key, Spec: spec})
 		return err == nil
 	}
 	for {
@@ -250,7 +252,7 @@ func (a *Author) fill(m protoreflect.Message, depth int) {
 	}
 }
 
-// set gives a field a random value; of a list it adds one, changes one or starts anew.
+// set gives a field a random value; of a list it adds one, changes one or starts again.
 func (a *Author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
 	rules := rulesOf(fd)
 	switch {
@@ -375,7 +377,7 @@ func (a *Author) Aimed(info *mesh.KindInfo, name string, tried map[string]int) [
 					break
 				}
 				m.Set(fd, protoreflect.ValueOfMessage(proto.Clone(ref).ProtoReflect()))
-				if _, err := mesh.Validate(r); err == nil {
+				if _, err := validate.Resource(r); err == nil {
 					tried[form]++
 					out = append(out, r)
 					break
