@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -104,8 +105,10 @@ func onRemoveSecret(view replica.View, key mesh.Key, txn *store.Txn) error {
 	for _, b := range mtls.GetBackends() {
 		uses := []string{b.GetConf().GetCert().GetSecret(), b.GetConf().GetKey().GetSecret()}
 		if b.GetType() == "builtin" {
-			uses = []string{key.Mesh + ".ca-builtin-cert-" + b.GetName(),
-				key.Mesh + ".ca-builtin-key-" + b.GetName()}
+			uses = []string{
+				secrets.RootCert(key.Mesh, b.GetName()).Name,
+				secrets.RootKey(key.Mesh, b.GetName()).Name,
+			}
 		}
 		for _, name := range uses {
 			if name != "" && strings.EqualFold(name, key.Name) {

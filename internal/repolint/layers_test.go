@@ -17,7 +17,7 @@ var layers = []struct {
 }{
 	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
-	{"internal/config", nil, "infrastructure"},
+	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
 	{"internal/listen", nil, "infrastructure"},
 	{"internal/obs", nil, "infrastructure"},
@@ -28,6 +28,7 @@ var layers = []struct {
 	{"mesh", []string{"internal/suggest"}, "the vocabulary of all others"},
 	{"mesh/selector", []string{"mesh!"}, "one answer to which Dataplanes a service selects"},
 	{"mesh/hostname", []string{"mesh!"}, "validation and the controller render the same"},
+	{"mesh/secrets", []string{"mesh!"}, "one table of the secrets of control planes"},
 	{"mesh/codec", []string{"mesh!", "internal/suggest"}, "the launcher reads resources without validating"},
 	{"mesh/validate", []string{"mesh"}, "rules; the only package that links the expression language"},
 	{"mesh/destination", []string{"mesh!", "mesh/selector"}, "rows on top of the vocabulary"},
