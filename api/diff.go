@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/xds/inspect"
 )
@@ -70,7 +71,7 @@ func (a *API) admitted(ctx context.Context, req *adminv1.DiffRequest) ([]*mesh.R
 			fresh[r.Key.Name] = true
 		}
 		if req.GetAdmitted() {
-			if _, err := mesh.Validate(r); err != nil {
+			if _, err := validate.Resource(r); err != nil {
 				return nil, err
 			}
 			out = append(out, r)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -19,7 +20,7 @@ import (
 // documents reads resources; those that belong to a zone are of the zone given.
 func documents(t *testing.T, zone, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -26,7 +27,7 @@ import (
 
 func timeoutOf(t *testing.T, name string) *mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(timeoutJSON(name, "")))
+	docs, err := codec.Decode([]byte(timeoutJSON(name, "")))
 	if err != nil {
 		t.Fatal(err)
 	}

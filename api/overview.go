@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -56,7 +57,7 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 	o := overviewOf(info.Kind)
 	out := []json.RawMessage{}
 	for _, r := range rs {
-		obj := &mesh.Object{}
+		obj := &codec.Object{}
 		obj.Set("type", o.typ)
 		if r.Key.Mesh != "" {
 			obj.Set("mesh", r.Key.Mesh)
@@ -64,7 +65,7 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 		obj.Set("name", r.Key.Name)
 		obj.Set("creationTime", r.Created.UTC().Format(time.RFC3339Nano))
 		obj.Set("modificationTime", r.Modified.UTC().Format(time.RFC3339Nano))
-		labels := &mesh.Object{}
+		labels := &codec.Object{}
 		for _, k := range sortedKeys(r.Labels) {
 			labels.Set(k, r.Labels[k])
 		}
@@ -72,12 +73,12 @@ func (a *API) joined(ctx context.Context, info *mesh.KindInfo, rs []*mesh.Resour
 		if kri := r.Key.KRI(""); kri != "" {
 			obj.Set("kri", kri)
 		}
-		obj.Set(o.spec, mesh.EncodeMessage(r.Spec))
+		obj.Set(o.spec, codec.EncodeMessage(r.Spec))
 		switch insight := a.subscriptions(r, insights); {
 		case insight != nil:
 			obj.Set(o.insight, insight)
 		case single:
-			obj.Set(o.insight, &mesh.Object{})
+			obj.Set(o.insight, &codec.Object{})
 		}
 		raw, err := obj.MarshalJSON()
 		if err != nil {
@@ -129,9 +130,9 @@ func (a *API) insights(ctx context.Context, info *mesh.KindInfo,
 
 // subscriptions is the insight as the peer's clients read it: online is a subscription with a
 // connect time and no disconnect time.
-func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *mesh.Object {
-	sub := &mesh.Object{}
-	insight := &mesh.Object{}
+func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resource) *codec.Object {
+	sub := &codec.Object{}
+	insight := &codec.Object{}
 	if r.Key.Kind == mesh.KindZone {
 		st := mesh.Status[*meshv1.ZoneStatus](r)
 		if st == nil {
@@ -143,7 +144,7 @@ func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resour
 		if st.GetState() == "Offline" || st.GetState() == "Stale" {
 			sub.Set("disconnectTime", r.Modified.UTC().Format(time.RFC3339Nano))
 		}
-		version, cp := &mesh.Object{}, &mesh.Object{}
+		version, cp := &codec.Object{}, &codec.Object{}
 		cp.Set("version", st.GetVersion())
 		version.Set("kumaCp", cp)
 		sub.Set("version", version)
@@ -164,7 +165,7 @@ func (a *API) subscriptions(r *mesh.Resource, insights map[mesh.Key]*mesh.Resour
 	if p.GetDisconnected() != nil {
 		sub.Set("disconnectTime", p.GetDisconnected().AsTime().Format(time.RFC3339Nano))
 	}
-	version, dp, envoy := &mesh.Object{}, &mesh.Object{}, &mesh.Object{}
+	version, dp, envoy := &codec.Object{}, &codec.Object{}, &codec.Object{}
 	dp.Set("version", p.GetLauncherVersion())
 	envoy.Set("version", p.GetEnvoyVersion())
 	version.Set("kumaDp", dp)
@@ -195,7 +196,7 @@ func kubernetesJSON(r *mesh.Resource) ([]byte, error) {
 			c.Labels[k] = v
 		}
 	}
-	text, err := mesh.EncodeKubernetes(&c)
+	text, err := codec.EncodeKubernetes(&c)
 	if err != nil {
 		return nil, err
 	}

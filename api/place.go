@@ -48,7 +48,7 @@ func (a *API) remote(info *mesh.KindInfo) bool {
 func labelField(key string) string { return `labels["` + key + `"]` }
 
 // checkLabels applies the label rules to what the user gave (rest-api 1.6) and returns the labels
-// to store: the user's and the computed ones; what a label may be at all is mesh.Validate's. old is
+// to store: the user's and the computed ones; what a label may be at all is validate.Resource's. old is
 // nil for a new resource; immutable are the violations that concern only an update.
 func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource,
 	bad *mesh.ValidationError) (labels map[string]string, immutable *mesh.ValidationError) {
@@ -57,7 +57,7 @@ func (a *API) checkLabels(info *mesh.KindInfo, r, old *mesh.Resource,
 	origin, hasOrigin := given[mesh.LabelOrigin]
 	switch {
 	case hasOrigin && origin != mesh.OriginGlobal && origin != mesh.OriginZone:
-		// mesh.Validate has said so
+		// validate.Resource has said so
 	case a.conf.Role == RoleGlobal && hasOrigin && origin != mesh.OriginGlobal:
 		bad.Add(labelField(mesh.LabelOrigin),
 			"is %q, must be %q on a global control plane: apply it at the zone if it is for one zone alone, "+

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -167,7 +168,7 @@ func (c collection) list(w http.ResponseWriter, r *http.Request) error {
 		}
 	} else {
 		for _, res := range got.resources {
-			raw, err := mesh.EncodeJSON(res)
+			raw, err := codec.EncodeJSON(res)
 			if err != nil {
 				return err
 			}
@@ -227,7 +228,7 @@ func (c collection) watch(w http.ResponseWriter, r *http.Request, s selection) e
 		enc := json.NewEncoder(w)
 		enc.SetEscapeHTML(false)
 		for _, res := range e.upserts {
-			raw, err := mesh.EncodeJSON(res)
+			raw, err := codec.EncodeJSON(res)
 			if err != nil {
 				return err
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -41,7 +42,7 @@ func (i item) get(w http.ResponseWriter, r *http.Request) error {
 	var raw []byte
 	switch format := q.Get("format"); format {
 	case "", "universal":
-		raw, err = mesh.EncodeJSON(res)
+		raw, err = codec.EncodeJSON(res)
 	case "k8s", "kubernetes":
 		raw, err = kubernetesJSON(res)
 	default:
@@ -115,7 +116,7 @@ func (i item) put(w http.ResponseWriter, r *http.Request) (err error) {
 	if err != nil {
 		return err
 	}
-	doc, err := mesh.DecodeJSON(i.info, data)
+	doc, err := codec.DecodeJSON(i.info, data)
 	var bad *mesh.ValidationError
 	switch {
 	case errors.As(err, &bad):

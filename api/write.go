@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
@@ -98,7 +99,7 @@ func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
 	}
 	r.Key.Zone = zone
 	r.Status = nil
-	warnings, err := mesh.Validate(r)
+	warnings, err := validate.Resource(r)
 	var violations *mesh.ValidationError
 	switch {
 	case errors.As(err, &violations):

@@ -17,6 +17,8 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -125,8 +127,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 
 // guard asks whether something speaks against the write. What is wrong with a document, the write
 // itself will say; that the question has no answer holds nothing up, but is told.
-func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.Document) error {
-	if !slices.ContainsFunc(docs, func(d mesh.Document) bool {
+func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.Document) error {
+	if !slices.ContainsFunc(docs, func(d codec.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
 		return ok && info.Policy != nil
 	}) {
@@ -164,7 +166,7 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []mesh.D
 		strings.Join(resp.GetGuards(), "\n  * "))
 }
 
-func resourcesOf(docs []mesh.Document) []*mesh.Resource {
+func resourcesOf(docs []codec.Document) []*mesh.Resource {
 	out := make([]*mesh.Resource, len(docs))
 	for i, d := range docs {
 		out[i] = d.Resource
@@ -242,8 +244,8 @@ func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
 }
 
 // read decodes and checks every document of every input; its error holds everything that is wrong.
-func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
-	var docs []mesh.Document
+func (o *applyOptions) read(cmd *cobra.Command) ([]codec.Document, error) {
+	var docs []codec.Document
 	var errs []error
 	for _, name := range o.files {
 		inputs, err := readInput(cmd, name)
@@ -252,7 +254,7 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
 			continue
 		}
 		for _, in := range inputs {
-			decoded, err := mesh.Decode(in.data)
+			decoded, err := codec.Decode(in.data)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", in.name, explain(err)))
 				continue
@@ -261,7 +263,7 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
 				if !d.MeshGiven && o.mesh != "" && d.Resource.Key.Mesh != "" {
 					d.Resource.Key.Mesh = o.mesh
 				}
-				warnings, err := mesh.Validate(d.Resource)
+				warnings, err := validate.Resource(d.Resource)
 				if err != nil {
 					errs = append(errs,
 						fmt.Errorf("%s: document %d, %s: %w", in.name, d.Index+1, title(d.Resource.Key),
@@ -287,7 +289,7 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]mesh.Document, error) {
 	for i, info := range mesh.Kinds {
 		rank[info.Kind] = i
 	}
-	slices.SortStableFunc(docs, func(a, b mesh.Document) int {
+	slices.SortStableFunc(docs, func(a, b codec.Document) int {
 		return rank[a.Resource.Key.Kind] - rank[b.Resource.Key.Kind]
 	})
 	return docs, nil

@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -100,7 +101,7 @@ func describe(ctx context.Context, cmd *cobra.Command, c *client.Client, info *m
 	}
 	say(cmd, "revision: %d (status %d), generation %d, changed %s ago\n\n", r.Revision, r.StatusRevision,
 		r.Generation, age(r.Modified))
-	data, err := mesh.EncodeYAML(r)
+	data, err := codec.EncodeYAML(r)
 	if err != nil {
 		return err
 	}

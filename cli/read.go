@@ -11,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -125,7 +126,7 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 	switch output {
 	case "yaml":
 		for i, r := range rs {
-			data, err := mesh.EncodeYAML(r)
+			data, err := codec.EncodeYAML(r)
 			if err != nil {
 				return err
 			}
@@ -138,7 +139,7 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 	case "json":
 		var parts []string
 		for _, r := range rs {
-			data, err := mesh.EncodeJSON(r)
+			data, err := codec.EncodeJSON(r)
 			if err != nil {
 				return err
 			}

@@ -20,6 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/test/pgtest"
 )
@@ -419,7 +420,7 @@ func (s *Stack) put(ctx context.Context, cp *controlPlane, file string) (uint64,
 	if err != nil {
 		return 0, err
 	}
-	docs, err := mesh.Decode(text)
+	docs, err := codec.Decode(text)
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", file, err)
 	}

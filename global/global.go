@@ -49,6 +49,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -160,7 +161,7 @@ func New(cfg Config) (*Global, error) {
 		Instance:     cfg.Instance,
 		Sign:         signer.Sign,
 		Lease:        cfg.Lease,
-		Validate:     validate,
+		Validate:     checkResource,
 		Logger:       log.Named("kds"),
 		Registerer:   cfg.Registry,
 	})
@@ -217,9 +218,9 @@ func New(cfg Config) (*Global, error) {
 	return g, nil
 }
 
-// validate refuses what a zone sends as the API would.
-func validate(r *mesh.Resource) error {
-	_, err := mesh.Validate(r)
+// checkResource rejects what a zone sends as the API would.
+func checkResource(r *mesh.Resource) error {
+	_, err := validate.Resource(r)
 	return err
 }
 

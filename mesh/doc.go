@@ -1,5 +1,6 @@
-// Package mesh is the resource model: kinds, keys, resources, the YAML and JSON codec, and
-// validation. It is pure: no I/O, no clock, no goroutine.
+// Package mesh is the resource model: kinds, keys, labels, resources, and how a violation is
+// described. It is pure: no I/O, no clock, no goroutine, and it needs neither the codec nor the
+// validator, so that a small program can hold resources without them.
 //
 // # Model
 //
@@ -20,11 +21,8 @@
 // A Resource that a store or a replica handed out, its labels and its messages are shared and must
 // not be changed. Use [Resource.Clone] to get one that may be.
 //
-// # Codec
+// # Packages below
 //
-// [Decode] reads documents as users write them, Universal or Kubernetes form, YAML or JSON, several
-// to a file, strictly: an unknown field is an error with its path and the nearest known name. Known
-// aliases of public guides are normalised with a warning (traffic-policies 1.16). [Encode] writes
-// the Universal form. [Validate] checks what the schema and the kind demand. Bad input is reported
-// whole: every violation at once, as [*ValidationError].
+// mesh/codec reads and writes documents, mesh/validate has the rules, mesh/hostname renders the
+// templates of HostnameGenerators.
 package mesh

@@ -221,48 +221,6 @@ func Status[S proto.Message](r *Resource) S {
 	return s
 }
 
-// Violation is one thing wrong with a document.
-type Violation struct {
-	// Field path such as "spec.to[0].default.http", or "name", or `labels["kuma.io/origin"]`.
-	Field string `json:"field"`
-	// Reason says what to change.
-	Reason string `json:"reason"`
-	// Line of the input, from 1; 0 if not known.
-	Line int `json:"line,omitempty"`
-}
-
-// ValidationError is every violation of one document.
-type ValidationError struct {
-	Violations []Violation
-}
-
-func (e *ValidationError) Error() string {
-	parts := make([]string, len(e.Violations))
-	for i, v := range e.Violations {
-		parts[i] = v.Reason
-		if v.Field != "" {
-			parts[i] = v.Field + ": " + v.Reason
-		}
-		if v.Line > 0 {
-			parts[i] += fmt.Sprintf(" (line %d)", v.Line)
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-// Add notes a violation; reason is a format.
-func (e *ValidationError) Add(field, reason string, args ...any) {
-	e.Violations = append(e.Violations, Violation{Field: field, Reason: fmt.Sprintf(reason, args...)})
-}
-
-// Err is e, or nil if e holds no violation.
-func (e *ValidationError) Err() error {
-	if e == nil || len(e.Violations) == 0 {
-		return nil
-	}
-	return e
-}
-
 // VirtualAddressKey is the key of the VirtualAddress that the control plane of zone keeps for a destination.
 func VirtualAddressKey(zone string, destination Key) Key {
 	short := "x"

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -29,7 +30,7 @@ func TestChangedPartsSeeEveryChange(t *testing.T) {
 					"{kind: MeshService, labels: {team: x}}", "{kind: MeshService, name: a_ns_svc_80}",
 					"{kind: MeshMultiZoneService, name: a}"), 1+r.IntN(2))
 		}
-		docs, err := mesh.Decode([]byte(text))
+		docs, err := codec.Decode([]byte(text))
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, text)
 		}

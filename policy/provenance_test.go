@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
 func TestSettingsSayWhoWonAndWhy(t *testing.T) {
@@ -37,7 +38,7 @@ func TestSettingsSayWhoWonAndWhy(t *testing.T) {
 			timeout("zzz", "Mesh", toMesh, "2s", "labels: {kuma.io/origin: zone}"), "zzz", "of the zone"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			docs, err := mesh.Decode([]byte(c.a + "---\n" + c.b))
+			docs, err := codec.Decode([]byte(c.a + "---\n" + c.b))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -54,7 +55,7 @@ func TestSettingsSayWhoWonAndWhy(t *testing.T) {
 		})
 	}
 	t.Run("within one policy", func(t *testing.T) {
-		docs, err := mesh.Decode([]byte(timeout("aaa", "Mesh", toMesh, "1s") +
+		docs, err := codec.Decode([]byte(timeout("aaa", "Mesh", toMesh, "1s") +
 			"  - targetRef: {kind: Mesh}\n    default: {http: {requestTimeout: 2s}}\n"))
 		if err != nil {
 			t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -26,54 +27,6 @@ func namespaceFits(ref, policy, have string) bool {
 		return have == "" || have == mesh.SystemNamespace
 	}
 	return ref == "" || ref == have
-}
-
-// keyLabel is a label that follows from a key.
-func keyLabel(k mesh.Key, label string) (string, bool) {
-	switch label {
-	case mesh.LabelDisplayName:
-		return k.Name, true
-	case mesh.LabelMesh:
-		return k.Mesh, true
-	case mesh.LabelZone:
-		return k.Zone, k.Zone != ""
-	case mesh.LabelNamespace:
-		return k.Namespace, k.Namespace != ""
-	}
-	return "", false
-}
-
-func labelsMatch(want map[string]string, key mesh.Key, labels map[string]string) bool {
-	for k, v := range want {
-		have, ok := labels[k]
-		if !ok {
-			have, ok = keyLabel(key, k)
-		}
-		if !ok || have != v {
-			return false
-		}
-	}
-	return true
-}
-
-// MatchLabels says whether a resource carries all of the wanted labels. Labels that follow from its
-// key (display name, mesh, zone, namespace) count also when they are not stored.
-func MatchLabels(want map[string]string, r *mesh.Resource) bool {
-	return labelsMatch(want, r.Key, r.Labels)
-}
-
-func eachLabel(key mesh.Key, labels map[string]string, f func(k, v string)) {
-	for k, v := range labels {
-		f(k, v)
-	}
-	for _, k := range []string{mesh.LabelDisplayName, mesh.LabelMesh, mesh.LabelZone, mesh.LabelNamespace} {
-		if _, ok := labels[k]; ok {
-			continue
-		}
-		if v, ok := keyLabel(key, k); ok {
-			f(k, v)
-		}
-	}
 }
 
 // legacyName reads the older form <service>_<namespace>_svc[_<port>] of a name.
@@ -98,7 +51,7 @@ func resolves(ref *meshv1.TargetRef, policy, key mesh.Key, labels map[string]str
 		return false
 	}
 	if len(ref.GetLabels()) > 0 {
-		return labelsMatch(ref.GetLabels(), key, labels)
+		return selector.MatchLabels(ref.GetLabels(), key, labels)
 	}
 	if ref.GetName() == "" || policy.Zone != "" && key.Zone != "" && policy.Zone != key.Zone {
 		return false

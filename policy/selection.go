@@ -4,9 +4,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -46,14 +46,6 @@ func (s Selection) Has(section string) bool {
 	return s.AllInbounds || slices.Contains(s.Inbounds, section)
 }
 
-// SectionName of an inbound is its name, else its port as text.
-func SectionName(in *meshv1.Dataplane_Inbound) string {
-	if in.GetName() != "" {
-		return in.GetName()
-	}
-	return strconv.FormatUint(uint64(in.GetPort()), 10)
-}
-
 func listenerSection(l *meshv1.Dataplane_Listener) string {
 	if l.GetName() != "" {
 		return l.GetName()
@@ -71,12 +63,12 @@ func (h Head) Bucket() Bucket {
 		if t.GetName() != "" {
 			return Bucket("dataplane/name=" + t.GetName())
 		}
-		if k, ok := rarest(t.GetLabels()); ok {
+		if k, ok := selector.Rarest(t.GetLabels()); ok {
 			return Bucket("label/" + k + "=" + t.GetLabels()[k])
 		}
 		return bucketDataplane
 	case targetSubset:
-		if k, ok := rarest(t.GetTags()); ok {
+		if k, ok := selector.Rarest(t.GetTags()); ok {
 			return Bucket("tag/" + k + "=" + t.GetTags()[k])
 		}
 		return bucketMesh
@@ -87,27 +79,6 @@ func (h Head) Bucket() Bucket {
 		return bucketService
 	}
 	return bucketNone // MeshGateway and MeshHTTPRoute: there are no builtin gateways
-}
-
-// rarest picks a pair: values "*" are left out, keys that split a mesh coarsely come last, then the
-// order of keys.
-func rarest(pairs map[string]string) (key string, ok bool) {
-	best := 3
-	for k, v := range pairs {
-		rank := 1
-		switch {
-		case v == "*":
-			continue
-		case k == mesh.TagService || k == mesh.LabelWorkload || k == mesh.LabelDisplayName:
-			rank = 0
-		case strings.HasPrefix(k, "kuma.io/") || strings.HasPrefix(k, "k8s.kuma.io/"):
-			rank = 2
-		}
-		if rank < best || rank == best && k < key {
-			best, key, ok = rank, k, true
-		}
-	}
-	return key, ok
 }
 
 // Buckets are all buckets that a proxy must look into, each once.
@@ -121,7 +92,9 @@ func Buckets(s Subject) []Bucket {
 			out = append(out, b)
 		}
 	}
-	eachLabel(s.Dataplane.Key, s.Dataplane.Labels, func(k, v string) { add(Bucket("label/" + k + "=" + v)) })
+	selector.EachLabel(s.Dataplane.Key, s.Dataplane.Labels, func(k, v string) {
+		add(Bucket("label/" + k + "=" + v))
+	})
 	for _, tags := range tagSets(s.Dataplane) {
 		for k, v := range tags.tags {
 			add(Bucket("tag/" + k + "=" + v))
@@ -129,8 +102,8 @@ func Buckets(s Subject) []Bucket {
 		if name := tags.tags[mesh.TagService]; name != "" {
 			add(Bucket("service/" + name))
 		}
-		if tags.zone != "" {
-			add(Bucket("tag/" + mesh.TagZone + "=" + tags.zone))
+		if zone, ok := selector.Tag(tags.dataplane, tags.tags, mesh.TagZone); ok {
+			add(Bucket("tag/" + mesh.TagZone + "=" + zone))
 		}
 	}
 	for _, k := range s.Services {
@@ -140,20 +113,16 @@ func Buckets(s Subject) []Bucket {
 	return out
 }
 
-// tagSet is one inbound's tags, or the gateway's (section ""). zone is the tag that the control
-// plane adds, empty if the tags say it themselves.
+// tagSet is one inbound's written tags, or the gateway's (section "").
 type tagSet struct {
-	section string
-	gateway bool
-	tags    map[string]string
-	zone    string
+	dataplane mesh.Key
+	section   string
+	gateway   bool
+	tags      map[string]string
 }
 
 func (t tagSet) has(k, v string) bool {
-	have, ok := t.tags[k]
-	if !ok && k == mesh.TagZone && t.zone != "" {
-		have, ok = t.zone, true
-	}
+	have, ok := selector.Tag(t.dataplane, t.tags, k)
 	return ok && (have == v || v == "*")
 }
 
@@ -170,13 +139,11 @@ func tagSets(dataplane *mesh.Resource) []tagSet {
 	n := mesh.Spec[*meshv1.Dataplane](dataplane).GetNetworking()
 	out := make([]tagSet, 0, len(n.GetInbound())+1)
 	add := func(t tagSet) {
-		if _, ok := t.tags[mesh.TagZone]; !ok {
-			t.zone = dataplane.Key.Zone
-		}
+		t.dataplane = dataplane.Key
 		out = append(out, t)
 	}
 	for _, in := range n.GetInbound() {
-		add(tagSet{section: SectionName(in), tags: in.GetTags()})
+		add(tagSet{section: selector.Section(in), tags: in.GetTags()})
 	}
 	if g := n.GetGateway(); g != nil {
 		add(tagSet{gateway: true, tags: g.GetTags()})
@@ -248,7 +215,7 @@ func (h Head) selectDataplane(dp *mesh.Resource) (Selection, bool) {
 		if t.GetName() != dp.Key.Name || !namespaceFits(t.GetNamespace(), h.Namespace, dp.Key.Namespace) {
 			return Selection{}, false
 		}
-	case !labelsMatch(t.GetLabels(), dp.Key, dp.Labels):
+	case !selector.Matches(t.GetLabels(), dp):
 		return Selection{}, false
 	}
 	if t.GetSectionName() == "" {
@@ -256,7 +223,7 @@ func (h Head) selectDataplane(dp *mesh.Resource) (Selection, bool) {
 	}
 	var sel Selection
 	for _, in := range n.GetInbound() {
-		if SectionName(in) == t.GetSectionName() {
+		if selector.Section(in) == t.GetSectionName() {
 			sel.Inbounds = append(sel.Inbounds, t.GetSectionName())
 		}
 	}

@@ -8,19 +8,21 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // read decodes documents and refuses bad ones.
 func read(t testing.TB, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatalf("%s\n%v", text, err)
 	}
 	var out []*mesh.Resource
 	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
+		if _, err := validate.Resource(d.Resource); err != nil {
 			t.Fatalf("%s\n%v", text, err)
 		}
 		out = append(out, d.Resource)

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -48,7 +49,7 @@ func confText(conf proto.Message) string {
 	if conf == nil || !conf.ProtoReflect().IsValid() {
 		return ""
 	}
-	text, err := mesh.EncodeMessage(conf).MarshalJSON()
+	text, err := codec.EncodeMessage(conf).MarshalJSON()
 	if err != nil {
 		return err.Error()
 	}

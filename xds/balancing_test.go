@@ -175,7 +175,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			table := compileText(t, []byte(vectorBase+strings.TrimSuffix(tc.policies, "---\n")))
 			tc.check(t, table)
-			validate(t, table)
+			envoyValidates(t, table)
 		})
 	}
 }
@@ -328,7 +328,7 @@ func TestExtremes(t *testing.T) {
 		{"weights of connections", route("MeshTCPRoute", "")},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			validate(t, compileText(t, []byte(vectorBase+strings.TrimSuffix(tc.policies, "---\n"))))
+			envoyValidates(t, compileText(t, []byte(vectorBase+strings.TrimSuffix(tc.policies, "---\n"))))
 		})
 	}
 }

@@ -28,6 +28,8 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -66,7 +68,7 @@ func TestGolden(t *testing.T) {
 			if diff := cmp.Diff(string(golden), string(got)); diff != "" {
 				t.Errorf("differs from %s (-want +got):\n%s", out, diff)
 			}
-			validate(t, table)
+			envoyValidates(t, table)
 		})
 	}
 	outputs, _ := filepath.Glob(goldenDir + "/*.out.yaml")
@@ -89,7 +91,7 @@ func compileFile(t *testing.T, path string) *delta.Table {
 // compileText is what the proxy named in the text has; more are resources that text does not hold.
 func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table {
 	t.Helper()
-	docs, err := mesh.Decode(data)
+	docs, err := codec.Decode(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 			r.Key = mesh.VirtualAddressKey(testZone,
 				mesh.KeyFromProto(mesh.Spec[*meshv1.VirtualAddress](r).GetDestination()))
 		}
-		if _, err := mesh.Validate(r); err != nil {
+		if _, err := validate.Resource(r); err != nil {
 			t.Fatalf("%s: %v", r.Key, err)
 		}
 		rs = append(rs, r)
@@ -229,9 +231,9 @@ func envoyBinary() string {
 	return ""
 }
 
-// validate has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
+// envoyValidates has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
 // load assignments into static clusters, for what comes by xDS is not looked at in this mode.
-func validate(t *testing.T, table *delta.Table) {
+func envoyValidates(t *testing.T, table *delta.Table) {
 	t.Helper()
 	envoy := envoyBinary()
 	if envoy == "" {

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -142,7 +143,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 		out.Outbounds = append(out.Outbounds, io)
 	}
 	for _, in := range mesh.Spec[*meshv1.Dataplane](out.Proxy).GetNetworking().GetInbound() {
-		section := policy.SectionName(in)
+		section := selector.Section(in)
 		set := keyList{}
 		if i := slices.IndexFunc(m.sections,
 			func(s sectionMatch) bool { return s.section == section }); i >= 0 {

@@ -16,19 +16,21 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 // policies decodes policies of mesh default and rejects bad ones.
 func policies(t testing.TB, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatalf("%s\n%v", text, err)
 	}
 	var out []*mesh.Resource
 	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
+		if _, err := validate.Resource(d.Resource); err != nil {
 			t.Fatalf("%s\n%v", text, err)
 		}
 		out = append(out, d.Resource)
@@ -205,7 +207,7 @@ name: a
 			if diff := cmp.Diff(tc.want, inboundLines(t, w.table(k), "self_inbound_dp_http")); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}
-			validate(t, w.table(k))
+			envoyValidates(t, w.table(k))
 		})
 	}
 }

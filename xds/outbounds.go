@@ -150,7 +150,7 @@ func (q *queries) backend(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Ke
 		i.Kind = mesh.KindMeshMultiZoneService
 	}
 	if len(ref.GetLabels()) > 0 {
-		i.By, i.Value = compile.ByLabel, compile.LabelPair(ref.GetLabels())
+		i = compile.LabelIndex(i.Kind, owner.Mesh, ref.GetLabels())
 	} else {
 		i.By, i.Value = compile.ByName, ref.GetName()
 	}

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -160,7 +161,7 @@ func firstRejected(t *testing.T, envoy string, list []piece) (at int, out string
 func yamlOf(rs []*mesh.Resource) string {
 	var b strings.Builder
 	for _, r := range rs {
-		y, err := mesh.EncodeYAML(r)
+		y, err := codec.EncodeYAML(r)
 		if err != nil {
 			y = []byte(err.Error())
 		}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -408,7 +409,7 @@ func (q *queries) computeMatch(r *graph.Reader, k mesh.Key) (*match, error) {
 	}
 	out.to = internKeys(to)
 	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
-		section := policy.SectionName(in)
+		section := selector.Section(in)
 		var in []mesh.Key
 		for _, s := range all {
 			if s.sel.Has(section) && compile.IsInboundConf(s.head.Key.Kind) {

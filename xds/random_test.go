@@ -150,7 +150,7 @@ func sequence(t *testing.T, seed uint64, sum *wakes) {
 		if table, ok := w.e.Config(k); ok {
 			checkReferences(t, table)
 			if seed%25 == 0 {
-				validate(t, table)
+				envoyValidates(t, table)
 			}
 		}
 		f.Close()

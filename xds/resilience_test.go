@@ -77,7 +77,7 @@ func withPolicies(t *testing.T, base []*mesh.Resource, policies ...string) backe
 		text += fmt.Sprintf("---\ntype: %s\nmesh: default\nname: %s\nspec: {%s}\n", kind, name, spec)
 	}
 	b := backends{t, compileText(t, []byte(text), base...)}
-	validate(t, b.table)
+	envoyValidates(t, b.table)
 	return b
 }
 

@@ -53,6 +53,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/store/retention"
@@ -336,14 +337,14 @@ func (z *Zone) newClient() (*kdsrpc.Client, error) {
 			return z.api.Call(ctx, method, req)
 		},
 		CAPins:     []string{z.cfg.Server.Pin},
-		Validate:   validate,
+		Validate:   checkResource,
 		Logger:     z.log.Named("kds"),
 		Registerer: z.cfg.Registry,
 	}), nil
 }
 
-func validate(r *mesh.Resource) error {
-	_, err := mesh.Validate(r)
+func checkResource(r *mesh.Resource) error {
+	_, err := validate.Resource(r)
 	return err
 }
 

@@ -3,8 +3,8 @@
 //
 // # Model
 //
-// The aggregator follows the replica. MeshServices are indexed by each of their label pairs,
-// MeshMultiZoneServices by one pair of their selector, so that a change of a service finds the few
+// The aggregator follows the replica. MeshServices are indexed by each term of their labels,
+// MeshMultiZoneServices by the one term of their selector, so that a change of a service finds the few
 // multi-zone services it could belong to, and a changed selector finds its services. What a batch
 // touches is recomputed in one round, and statuses that differ are written in one transaction. Only
 // services of the same mesh count, and those of a disabled Zone are left out.
@@ -30,6 +30,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -124,27 +125,30 @@ func next(ctx context.Context, sub *replica.Subscription, retry time.Duration) (
 	return sub.Next(ctx)
 }
 
-// pair is a label of a service within a mesh.
-type pair struct{ mesh, key, value string }
+// meshTerm is where services and the multi-zone services that might select them meet.
+type meshTerm struct {
+	mesh string
+	term selector.Term
+}
 
 type keySet map[mesh.Key]struct{}
 
 type state struct {
 	view replica.View
-	// services by each label pair, multi by one pair of the selector.
-	services map[pair]keySet
-	multi    map[pair]keySet
+	// services by each of their terms, multi by that of the selector.
+	services map[meshTerm]keySet
+	multi    map[meshTerm]keySet
 	touched  keySet
 }
 
 func newState() *state {
-	return &state{services: map[pair]keySet{}, multi: map[pair]keySet{}, touched: keySet{}}
+	return &state{services: map[meshTerm]keySet{}, multi: map[meshTerm]keySet{}, touched: keySet{}}
 }
 
 func (s *state) apply(b replica.Batch) {
 	s.view = b.View
 	if b.Reset {
-		s.services, s.multi, s.touched = map[pair]keySet{}, map[pair]keySet{}, keySet{}
+		s.services, s.multi, s.touched = map[meshTerm]keySet{}, map[meshTerm]keySet{}, keySet{}
 		for r := range b.View.All() {
 			s.change(store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
 		}
@@ -164,11 +168,13 @@ func (s *state) change(c store.Change) {
 		if c.Type == store.ChangeStatus {
 			return
 		}
-		if c.Old != nil {
-			update(s.multi, selectorPair(c.Old), c.Key, false)
+		if t, ok := termOf(c.Old); ok {
+			update(s.multi, t, c.Key, false)
+		}
+		if t, ok := termOf(c.Resource); ok {
+			update(s.multi, t, c.Key, true)
 		}
 		if c.Resource != nil {
-			update(s.multi, selectorPair(c.Resource), c.Key, true)
 			s.touched[c.Key] = struct{}{}
 		}
 	case mesh.KindZone:
@@ -185,56 +191,40 @@ func (s *state) service(r *mesh.Resource, there bool) {
 	if r == nil {
 		return
 	}
-	for k, v := range labelsOf(r) {
-		p := pair{r.Key.Mesh, k, v}
-		update(s.services, p, r.Key, there)
-		for m := range s.multi[p] {
+	for _, term := range selector.Terms(r) {
+		t := meshTerm{r.Key.Mesh, term}
+		update(s.services, t, r.Key, there)
+		for m := range s.multi[t] {
 			s.touched[m] = struct{}{}
 		}
 	}
 }
 
-func update(index map[pair]keySet, p pair, k mesh.Key, there bool) {
+func update(index map[meshTerm]keySet, t meshTerm, k mesh.Key, there bool) {
 	if there {
-		if index[p] == nil {
-			index[p] = keySet{}
+		if index[t] == nil {
+			index[t] = keySet{}
 		}
-		index[p][k] = struct{}{}
+		index[t][k] = struct{}{}
 		return
 	}
-	delete(index[p], k)
-	if len(index[p]) == 0 {
-		delete(index, p)
+	delete(index[t], k)
+	if len(index[t]) == 0 {
+		delete(index, t)
 	}
-}
-
-// labelsOf are the labels that selectors see: those written and those that follow from the key.
-func labelsOf(r *mesh.Resource) map[string]string {
-	out := map[string]string{mesh.LabelDisplayName: r.DisplayName()}
-	maps.Copy(out, r.Labels)
-	out[mesh.LabelMesh] = r.Key.Mesh
-	if r.Key.Zone != "" {
-		out[mesh.LabelZone] = r.Key.Zone
-	}
-	return out
 }
 
 func selectorOf(multi *mesh.Resource) map[string]string {
 	return mesh.Spec[*meshv1.MeshMultiZoneService](multi).GetSelector().GetMeshService().GetMatchLabels()
 }
 
-// selectorPair is the pair under which a multi-zone service is found. The display name sets
-// services apart best.
-func selectorPair(multi *mesh.Resource) pair {
-	labels := selectorOf(multi)
-	if v, ok := labels[mesh.LabelDisplayName]; ok {
-		return pair{multi.Key.Mesh, mesh.LabelDisplayName, v}
+// termOf is the term of a multi-zone service's selector; it is not ok if there is no service or
+// nothing that it selects.
+func termOf(multi *mesh.Resource) (meshTerm, bool) {
+	if multi == nil || len(selectorOf(multi)) == 0 {
+		return meshTerm{}, false
 	}
-	if len(labels) == 0 {
-		return pair{mesh: multi.Key.Mesh}
-	}
-	k := slices.Min(slices.Collect(maps.Keys(labels)))
-	return pair{multi.Key.Mesh, k, labels[k]}
+	return meshTerm{multi.Key.Mesh, selector.TermOfLabels(selectorOf(multi))}, true
 }
 
 // round is the statuses to write for all that is touched.
@@ -262,13 +252,14 @@ func (s *state) round() []store.Op {
 // members of a multi-zone service, sorted by name, namespace, zone.
 func (s *state) members(multi *mesh.Resource) []*meshv1.MeshMultiZoneServiceStatus_Member {
 	var out []*meshv1.MeshMultiZoneServiceStatus_Member
-	want := selectorOf(multi)
-	if len(want) == 0 {
+	t, ok := termOf(multi)
+	if !ok {
 		return nil
 	}
-	for k := range s.services[selectorPair(multi)] {
+	want := selectorOf(multi)
+	for k := range s.services[t] {
 		r, ok := s.view.Get(k)
-		if !ok || !subset(want, labelsOf(r)) || !s.zoneEnabled(k.Zone) {
+		if !ok || !selector.Matches(want, r) || !s.zoneEnabled(k.Zone) {
 			continue
 		}
 		spec := mesh.Spec[*meshv1.MeshService](r)
@@ -303,15 +294,6 @@ func (s *state) zoneEnabled(name string) bool {
 func enabled(zone *mesh.Resource) bool {
 	e := mesh.Spec[*meshv1.Zone](zone).Enabled
 	return e == nil || *e
-}
-
-func subset(want, have map[string]string) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
 }
 
 // setCondition notes whether anything matched.

@@ -5,13 +5,13 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -142,7 +142,7 @@ func portsOf(dp *mesh.Resource, name string) []*meshv1.ServicePort {
 		seen[in.GetPort()] = true
 		out = append(out, &meshv1.ServicePort{
 			Port:        in.GetPort(),
-			Name:        sectionName(in),
+			Name:        selector.Section(in),
 			AppProtocol: cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], "tcp"),
 
 			TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(in.GetPort())}},
@@ -150,11 +150,6 @@ func portsOf(dp *mesh.Resource, name string) []*meshv1.ServicePort {
 	}
 	slices.SortFunc(out, func(a, b *meshv1.ServicePort) int { return cmp.Compare(a.GetPort(), b.GetPort()) })
 	return out
-}
-
-// sectionName of an inbound: its name, else its port as text.
-func sectionName(in *meshv1.Dataplane_Inbound) string {
-	return cmp.Or(in.GetName(), strconv.Itoa(int(in.GetPort())))
 }
 
 // grace stamps a service without Dataplanes, and deletes it when the grace period is over.

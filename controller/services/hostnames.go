@@ -3,16 +3,13 @@ package services
 import (
 	"cmp"
 	"fmt"
-	"regexp"
 	"slices"
-	"strings"
-	"text/template"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/hostname"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
-
-var dns1123 = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`)
 
 // claim is what one generator makes of one destination.
 type claim struct {
@@ -30,7 +27,7 @@ func (s *state) loadGenerators() {
 			continue
 		}
 		g := generator{key: r.Key, resource: r}
-		g.template, g.err = parseTemplate(mesh.Spec[*meshv1.HostnameGenerator](r).GetTemplate())
+		g.template, g.err = hostname.Parse(mesh.Spec[*meshv1.HostnameGenerator](r).GetTemplate())
 		s.index.generators = append(s.index.generators, g)
 	}
 	slices.SortFunc(s.index.generators, func(a, b generator) int {
@@ -42,18 +39,6 @@ func (s *state) loadGenerators() {
 		}
 		return cmp.Or(cmp.Compare(own(a), own(b)), olderFirst(a.resource, b.resource))
 	})
-}
-
-// parseTemplate parses with a stand-in for the function label, which each execution replaces.
-func parseTemplate(text string) (*template.Template, error) {
-	return template.New("hostname").Option("missingkey=error").Funcs(template.FuncMap{
-		"label": func(string) (string, error) { return "", nil },
-	}).Parse(text)
-}
-
-// templateInput is what a template may name.
-type templateInput struct {
-	Name, DisplayName, Namespace, Mesh, Zone string
 }
 
 // reclaim computes anew what the generators make of a destination, and marks every destination that
@@ -96,18 +81,18 @@ func (s *state) touchClaimants(at hostKey) {
 // claimsOf is what every generator makes of r.
 func (s *state) claimsOf(r *mesh.Resource) []claim {
 	var out []claim
-	labels := s.labelsOf(r)
+	labels := selector.LabelsAt(r, s.cfg.Zone)
 	for _, g := range s.index.generators {
 		sel := mesh.Spec[*meshv1.HostnameGenerator](g.resource).GetSelector()
 		want := sel.GetMeshService()
 		if r.Key.Kind == mesh.KindMeshMultiZoneService {
 			want = sel.GetMeshMultiZoneService()
 		}
-		if want == nil || !subset(want.GetMatchLabels(), labels) {
+		if want == nil || !selector.Subset(want.GetMatchLabels(), labels) {
 			continue
 		}
 		c := claim{generator: g.key, core: g.key.Name}
-		host, err := render(g, templateInput{
+		host, err := g.render(hostname.Input{
 			Name:        r.Key.Name,
 			DisplayName: r.DisplayName(),
 			Namespace:   r.Key.Namespace,
@@ -124,49 +109,11 @@ func (s *state) claimsOf(r *mesh.Resource) []claim {
 	return out
 }
 
-// labelsOf are the labels that selectors and templates see: those written, and those that follow
-// from the key as seen from this zone (core-resources 3.1: what another control plane owns has
-// origin global here).
-func (s *state) labelsOf(r *mesh.Resource) map[string]string {
-	out := map[string]string{mesh.LabelEnv: "universal", mesh.LabelDisplayName: r.DisplayName()}
-	for k, v := range r.Labels {
-		out[k] = v
-	}
-	out[mesh.LabelMesh] = r.Key.Mesh
-	out[mesh.LabelOrigin] = mesh.OriginGlobal
-	if r.Key.Zone == s.cfg.Zone {
-		out[mesh.LabelOrigin] = mesh.OriginZone
-	}
-	if r.Key.Zone != "" {
-		out[mesh.LabelZone] = r.Key.Zone
-	}
-	return out
-}
-
-func render(g generator, in templateInput, labels map[string]string) (string, error) {
+func (g generator) render(in hostname.Input, labels map[string]string) (string, error) {
 	if g.err != nil {
 		return "", g.err
 	}
-	t, err := g.template.Clone()
-	if err != nil {
-		return "", err
-	}
-	t.Funcs(template.FuncMap{"label": func(key string) (string, error) {
-		v, ok := labels[key]
-		if !ok {
-			return "", fmt.Errorf("label %s is missing", key)
-		}
-		return v, nil
-	}})
-	var b strings.Builder
-	if err := t.Execute(&b, in); err != nil {
-		return "", err
-	}
-	host := b.String()
-	if len(host) > 253 || !dns1123.MatchString(host) {
-		return "", fmt.Errorf("%q is no DNS name", host)
-	}
-	return host, nil
+	return g.template.Render(in, labels)
 }
 
 // owner is the destination that has a hostname: the oldest of those that claim it.

@@ -4,9 +4,10 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"text/template"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/hostname"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -39,9 +40,10 @@ func (m multimap[K]) remove(at K, k mesh.Key) {
 	}
 }
 
-// bucket is where a Dataplane and the services that might select it meet.
-type bucket struct {
-	mesh, kind, key, value string
+// meshTerm is where a Dataplane and the services that might select it meet.
+type meshTerm struct {
+	mesh string
+	term selector.Term
 }
 
 // serviceName is a value of kuma.io/service within a mesh.
@@ -58,15 +60,15 @@ type hostKey struct {
 type generator struct {
 	key      mesh.Key
 	resource *mesh.Resource
-	template *template.Template
+	template *hostname.Template
 	err      error
 }
 
 // index is what is known, arranged for finding what a change touches.
 type index struct {
 	// dataplanes by the buckets they are in; services of this zone by the one bucket of their selector.
-	dataplanes multimap[bucket]
-	services   multimap[bucket]
+	dataplanes multimap[meshTerm]
+	services   multimap[meshTerm]
 	// names: Dataplanes by the service names of their inbounds.
 	names multimap[serviceName]
 	// meshServices: services of this zone by mesh.
@@ -80,8 +82,8 @@ type index struct {
 
 func newIndex() index {
 	return index{
-		dataplanes:   multimap[bucket]{},
-		services:     multimap[bucket]{},
+		dataplanes:   multimap[meshTerm]{},
+		services:     multimap[meshTerm]{},
 		names:        multimap[serviceName]{},
 		meshServices: multimap[string]{},
 		destinations: keySet{},
@@ -166,8 +168,8 @@ func (s *state) dataplaneChanged(c store.Change) {
 		return
 	}
 	if old := c.Old; old != nil {
-		for b := range bucketsOf(old) {
-			s.index.dataplanes.remove(b, old.Key)
+		for _, t := range termsOf(old) {
+			s.index.dataplanes.remove(t, old.Key)
 		}
 		for n := range namesOf(old) {
 			s.index.names.remove(n, old.Key)
@@ -176,8 +178,8 @@ func (s *state) dataplaneChanged(c store.Change) {
 		s.touchServicesOf(old)
 	}
 	if now := c.Resource; now != nil {
-		for b := range bucketsOf(now) {
-			s.index.dataplanes.add(b, now.Key)
+		for _, t := range termsOf(now) {
+			s.index.dataplanes.add(t, now.Key)
 		}
 		for n := range namesOf(now) {
 			s.index.names.add(n, now.Key)
@@ -189,8 +191,8 @@ func (s *state) dataplaneChanged(c store.Change) {
 
 // touchServicesOf marks the services that could select dp.
 func (s *state) touchServicesOf(dp *mesh.Resource) {
-	for b := range bucketsOf(dp) {
-		for k := range s.index.services[b] {
+	for _, t := range termsOf(dp) {
+		for k := range s.index.services[t] {
 			s.dirty.services.add(k)
 		}
 	}
@@ -215,14 +217,14 @@ func (s *state) destinationChanged(c store.Change) {
 	}
 	s.dirty.names[serviceName{c.Key.Mesh, c.Key.Name}] = struct{}{}
 	if c.Old != nil {
-		if b, ok := bucketOf(c.Old); ok {
-			s.index.services.remove(b, c.Key)
+		if t, ok := termOf(c.Old); ok {
+			s.index.services.remove(t, c.Key)
 		}
 		s.index.meshServices.remove(c.Key.Mesh, c.Key)
 	}
 	if c.Resource != nil {
-		if b, ok := bucketOf(c.Resource); ok {
-			s.index.services.add(b, c.Key)
+		if t, ok := termOf(c.Resource); ok {
+			s.index.services.add(t, c.Key)
 		}
 		s.index.meshServices.add(c.Key.Mesh, c.Key)
 		s.dirty.services.add(c.Key)
@@ -249,73 +251,20 @@ func (s *state) addressChanged(c store.Change) {
 	}
 }
 
-// bucketsOf are the buckets in which services that select dp can be.
-func bucketsOf(dp *mesh.Resource) map[bucket]struct{} {
-	m := dp.Key.Mesh
-	out := map[bucket]struct{}{
-		{mesh: m, kind: "all"}:                    {},
-		{mesh: m, kind: "name", key: dp.Key.Name}: {},
-	}
-	for k, v := range dp.Labels {
-		out[bucket{m, "label", k, v}] = struct{}{}
-	}
-	for _, in := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound() {
-		for k, v := range in.GetTags() {
-			out[bucket{m, "tag", k, v}] = struct{}{}
-		}
+// termsOf are the terms at which services that select dp can be.
+func termsOf(dp *mesh.Resource) []meshTerm {
+	terms := selector.ProxyOf(dp).Terms()
+	out := make([]meshTerm, len(terms))
+	for i, t := range terms {
+		out[i] = meshTerm{mesh: dp.Key.Mesh, term: t}
 	}
 	return out
 }
 
-// bucketOf is the bucket of a service's selector; none if it selects nothing.
-func bucketOf(service *mesh.Resource) (bucket, bool) {
-	m := service.Key.Mesh
-	sel := mesh.Spec[*meshv1.MeshService](service).GetSelector()
-	switch {
-	case len(sel.GetDataplaneTags()) > 0:
-		k := slices.Min(slices.Collect(maps.Keys(sel.GetDataplaneTags())))
-		// The service tag sets proxies apart best.
-		if _, ok := sel.GetDataplaneTags()[mesh.TagService]; ok {
-			k = mesh.TagService
-		}
-		return bucket{m, "tag", k, sel.GetDataplaneTags()[k]}, true
-	case sel.GetDataplaneRef() != nil:
-		return bucket{mesh: m, kind: "name", key: sel.GetDataplaneRef().GetName()}, true
-	case sel.GetDataplaneLabels() != nil:
-		labels := sel.GetDataplaneLabels().GetMatchLabels()
-		if len(labels) == 0 {
-			return bucket{mesh: m, kind: "all"}, true
-		}
-		k := slices.Min(slices.Collect(maps.Keys(labels)))
-		return bucket{m, "label", k, labels[k]}, true
-	}
-	return bucket{}, false
-}
-
-// selects says whether a MeshService selects a Dataplane of its mesh (core-resources 11.2).
-func selects(sel *meshv1.MeshService_Selector, dp *mesh.Resource) bool {
-	inbounds := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound()
-	switch {
-	case len(sel.GetDataplaneTags()) > 0:
-		return slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
-			return subset(sel.GetDataplaneTags(), in.GetTags())
-		})
-	case sel.GetDataplaneRef() != nil:
-		return len(inbounds) > 0 && dp.Key.Name == sel.GetDataplaneRef().GetName()
-	case sel.GetDataplaneLabels() != nil:
-		return subset(sel.GetDataplaneLabels().GetMatchLabels(), dp.Labels)
-	}
-	return false
-}
-
-// subset says whether every pair of want is in have.
-func subset(want, have map[string]string) bool {
-	for k, v := range want {
-		if got, ok := have[k]; !ok || got != v {
-			return false
-		}
-	}
-	return true
+// termOf is the term of a service's selector; it is not ok if the service selects nothing.
+func termOf(service *mesh.Resource) (meshTerm, bool) {
+	t, ok := selector.TermOf(mesh.Spec[*meshv1.MeshService](service).GetSelector())
+	return meshTerm{mesh: service.Key.Mesh, term: t}, ok
 }
 
 // namesOf are the service names of dp's inbounds.

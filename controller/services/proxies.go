@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -48,14 +49,14 @@ func (s *state) computeSpec(k mesh.Key) {
 
 // matched are the Dataplanes that a service selects, in the order of keys.
 func (s *state) matched(service *mesh.Resource) []*mesh.Resource {
-	b, ok := bucketOf(service)
+	t, ok := termOf(service)
 	if !ok {
 		return nil
 	}
 	sel := mesh.Spec[*meshv1.MeshService](service).GetSelector()
 	var out []*mesh.Resource
-	for _, k := range s.index.dataplanes[b].sorted() {
-		if dp, ok := s.view.Get(k); ok && selects(sel, dp) {
+	for _, k := range s.index.dataplanes[t].sorted() {
+		if dp, ok := s.view.Get(k); ok && selector.SelectsDataplane(sel, dp) {
 			out = append(out, dp)
 		}
 	}
@@ -112,7 +113,7 @@ func everyPortReady(spec *meshv1.MeshService, dp *mesh.Resource, insight *meshv1
 	for _, port := range spec.GetPorts() {
 		if !slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
 			return portMatches(port, in) && ready(in) &&
-				!slices.Contains(insight.GetNotReady(), sectionName(in))
+				!slices.Contains(insight.GetNotReady(), selector.Section(in))
 		}) {
 			return false
 		}

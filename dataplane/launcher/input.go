@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -61,7 +63,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	case len(bytes.TrimSpace(data)) == 0:
 		return p, errors.New("the resource is empty; give --dataplane-file with a Dataplane or a ZoneIngress")
 	}
-	docs, err := mesh.Decode(data)
+	docs, err := codec.Decode(data)
 	if err != nil {
 		return p, fmt.Errorf("resource: %w", err)
 	}
@@ -73,10 +75,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 		return p, fmt.Errorf("resource: %s does not go with --proxy-type %s, which needs a %s", r.Key.Kind,
 			proxyType, want)
 	}
-	if _, err := mesh.Validate(r); err != nil {
-		return p, fmt.Errorf("resource: %w", err)
-	}
-	encoded, err := mesh.EncodeJSON(r)
+	encoded, err := codec.EncodeJSON(r)
 	if err != nil {
 		return p, fmt.Errorf("resource: %w", err)
 	}
@@ -86,7 +85,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	if dp, ok := r.Spec.(*meshv1.Dataplane); ok {
 		p.targets = targets(dp)
 		for _, in := range dp.GetNetworking().GetInbound() {
-			p.sections = append(p.sections, section(in))
+			p.sections = append(p.sections, selector.Section(in))
 		}
 		for _, in := range dp.GetNetworking().GetInbound() {
 			if s := in.GetTags()[mesh.TagService]; s != "" {
@@ -117,7 +116,7 @@ func targets(dp *meshv1.Dataplane) []target {
 			continue
 		}
 		t := target{
-			section:   section(in),
+			section:   selector.Section(in),
 			address:   net.JoinHostPort(appHost, fmt.Sprint(appPort)),
 			interval:  time.Second,
 			timeout:   time.Second,
@@ -138,11 +137,6 @@ func targets(dp *meshv1.Dataplane) []target {
 		out = append(out, t)
 	}
 	return out
-}
-
-// section is how reports name an inbound.
-func section(in *meshv1.Dataplane_Inbound) string {
-	return firstOf(in.GetName(), fmt.Sprint(in.GetPort()))
 }
 
 func firstOf(values ...string) string {

@@ -25,6 +25,8 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/xds"
@@ -133,14 +135,14 @@ func newWorld(t *testing.T, destinations []string) *world {
 
 // write commits documents in one transaction.
 func (w *world) write(text string) (uint64, error) {
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		return 0, fmt.Errorf("%w in\n%s", err, text)
 	}
 	txn := store.Txn{Actor: "test"}
 	for _, d := range docs {
 		r := d.Resource.Clone()
-		if _, err := mesh.Validate(r); err != nil {
+		if _, err := validate.Resource(r); err != nil {
 			return 0, fmt.Errorf("%w in\n%s", err, text)
 		}
 		if r.Key.Kind == mesh.KindMeshService {

@@ -30,6 +30,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
@@ -123,7 +124,7 @@ func (w *world) apply(text string) {
 
 func (w *world) write(text string) uint64 {
 	w.t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
@@ -80,7 +81,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			ref := &meshv1.TargetRef{Kind: "Dataplane", Name: []string{"p", "q", "r"}[r.IntN(3)]}
 			m.Set(m.Descriptor().Fields().ByName("target_ref"),
 				protoreflect.ValueOfMessage(ref.ProtoReflect()))
-			if _, err := mesh.Validate(aimed); err == nil {
+			if _, err := validate.Resource(aimed); err == nil {
 				policy = aimed
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
@@ -35,7 +36,7 @@ func examples(t *testing.T) map[string]string {
 			t.Errorf("%s has no example", page)
 		}
 		for _, b := range blocks {
-			docs, err := mesh.Decode(b[1])
+			docs, err := codec.Decode(b[1])
 			if err != nil || len(docs) != 1 {
 				t.Errorf("%s: an example should be one document: %v\n%s", page, err, b[1])
 				continue

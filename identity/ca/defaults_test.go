@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 )
@@ -53,13 +55,13 @@ func TestDefaults(t *testing.T) {
 	}
 	got := map[string]string{}
 	for _, r := range of() {
-		if _, err := mesh.Validate(r); err != nil {
+		if _, err := validate.Resource(r); err != nil {
 			t.Errorf("%v: %v", r.Key, err)
 		}
 		if r.Key.Mesh != "shop" || r.Labels[mesh.LabelManagedBy] != mesh.ManagedByDefaults {
 			t.Errorf("%v with %v", r.Key, r.Labels)
 		}
-		text, err := mesh.EncodeJSON(r)
+		text, err := codec.EncodeJSON(r)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -23,11 +23,13 @@ var layers = []struct {
 	{"internal/obs", nil, "infrastructure"},
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
+	{"internal/suggest", nil, "infrastructure"},
 
-	{"mesh", nil, "the vocabulary of all others"},
+	{"mesh", []string{"internal/suggest"}, "the vocabulary of all others"},
 	{"mesh/selector", []string{"mesh!"}, "one answer to which Dataplanes a service selects"},
-	{"mesh/codec", []string{"mesh!", "mesh/selector"}, "the launcher reads resources without validating"},
-	{"mesh/validate", []string{"mesh"}, "rules on top of the codec"},
+	{"mesh/hostname", []string{"mesh!"}, "validation and the controller render the same"},
+	{"mesh/codec", []string{"mesh!", "internal/suggest"}, "the launcher reads resources without validating"},
+	{"mesh/validate", []string{"mesh"}, "rules; the only package that links the expression language"},
 	{"mesh/destination", []string{"mesh!", "mesh/selector"}, "rows on top of the vocabulary"},
 	{"policy", []string{"mesh"}, "a pure function of resources"},
 
@@ -69,7 +71,7 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
-	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "dataplane", "identity/pki", "internal"},
+	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane", "identity/pki", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
 	{"api/client", []string{"mesh", "identity/pki", "internal"}, "a client knows no server"},

@@ -22,6 +22,7 @@ import (
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -174,7 +175,7 @@ func (x *Workload) Join(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	docs, err := mesh.Decode([]byte(x.document()))
+	docs, err := codec.Decode([]byte(x.document()))
 	if err != nil {
 		t.Fatal(err)
 	}

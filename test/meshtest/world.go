@@ -20,6 +20,8 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
 )
@@ -231,13 +233,13 @@ func (w *World) apply(t *testing.T, c *client.Client,
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var revision uint64
 	for _, d := range docs {
-		more, err := mesh.Validate(d.Resource)
+		more, err := validate.Resource(d.Resource)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -344,7 +346,7 @@ func (w *World) Resource(t *testing.T, key mesh.Key) string {
 	if err != nil {
 		return err.Error()
 	}
-	text, err := mesh.EncodeYAML(r)
+	text, err := codec.EncodeYAML(r)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -290,8 +291,11 @@ func TestLocality(t *testing.T) {
 func TestAssemble(t *testing.T) {
 	dp := func(name, address string, tags, labels map[string]string) *Instance {
 		return &Instance{
-			Key:      mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "east", Name: name},
-			Labels:   labels,
+			Proxy: selector.Proxy{
+				Key:    mesh.Key{Kind: mesh.KindDataplane, Mesh: "m", Zone: "east", Name: name},
+				Labels: labels,
+				Tags:   []map[string]string{tags},
+			},
 			Inbounds: []InstanceInbound{{Address: address, Port: 80, Tags: tags}},
 		}
 	}
@@ -316,7 +320,7 @@ func TestAssemble(t *testing.T) {
 		},
 		{Zone: "north", Healthy: 2, Ingresses: []ir.Endpoint{{Address: "192.0.2.3", Port: 1, Zone: "north"}}},
 	}
-	selector := &meshv1.MeshService_Selector{DataplaneTags: map[string]string{"s": "x"}}
+	sel := &meshv1.MeshService_Selector{DataplaneTags: map[string]string{"s": "x"}}
 	near := func(address, sub string, weight, locality uint32) ir.Endpoint {
 		return ir.Endpoint{
 			Address:        address,
@@ -378,7 +382,7 @@ func TestAssemble(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var local []ir.Endpoint
 			if !tc.other {
-				local = LocalEndpoints(selector, Port{TargetNumber: 80}, instances, tc.l)
+				local = LocalEndpoints(sel, Port{TargetNumber: 80}, instances, tc.l)
 			}
 			if diff := cmp.Diff(tc.want, Assemble(local, remotes, tc.l, !tc.other)); diff != "" {
 				t.Error(diff)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -100,7 +101,7 @@ func (d *Destination) Equal(o *Destination) bool {
 // NewService reads a MeshService.
 func NewService(r *mesh.Resource) *Destination {
 	spec := mesh.Spec[*meshv1.MeshService](r)
-	d := &Destination{Key: r.Key, Labels: labelsOf(r)}
+	d := &Destination{Key: r.Key, Labels: selector.Labels(r)}
 	for _, p := range spec.GetPorts() {
 		d.Ports = append(d.Ports, newPort(p.GetPort(), p.GetName(), p.GetAppProtocol(), p.GetTargetPort()))
 	}
@@ -142,7 +143,7 @@ func uris(meshName string, have []string, ids []*meshv1.MeshService_Identity) []
 func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string,
 	live []*Destination) *Destination {
 	spec := mesh.Spec[*meshv1.MeshMultiZoneService](r)
-	d := &Destination{Key: r.Key, Labels: labelsOf(r)}
+	d := &Destination{Key: r.Key, Labels: selector.Labels(r)}
 	for _, p := range spec.GetPorts() {
 		d.Ports = append(d.Ports, newPort(p.GetPort(), p.GetName(), p.GetAppProtocol(), nil))
 	}
@@ -167,7 +168,7 @@ func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, z
 	}
 	want := spec.GetSelector().GetMeshService().GetMatchLabels()
 	for _, s := range live {
-		if s == nil || !named[s.Key] && (len(want) == 0 || !hasAll(s.Labels, want)) {
+		if s == nil || !named[s.Key] && (len(want) == 0 || !selector.Subset(want, s.Labels)) {
 			continue
 		}
 		m := Member{Key: s.Key, Live: true}
@@ -190,12 +191,7 @@ func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneSer
 	if want := mesh.Spec[*meshv1.MeshMultiZoneService](
 		r).GetSelector().GetMeshService().GetMatchLabels(); len(
 		want) > 0 {
-		for _, k := range rd.Range(Index{
-			Kind:  mesh.KindMeshService,
-			Mesh:  r.Key.Mesh,
-			By:    ByLabel,
-			Value: LabelPair(want),
-		}) {
+		for _, k := range rd.Range(LabelIndex(mesh.KindMeshService, r.Key.Mesh, want)) {
 			if k.Zone == zone {
 				out = append(out, k)
 			}
@@ -214,20 +210,6 @@ func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneSer
 	}
 	slices.SortFunc(out, mesh.Key.Compare)
 	return slices.Compact(out)
-}
-
-// LabelPair picks the label to look destinations up by: a name rather than what many share.
-func LabelPair(want map[string]string) string {
-	if v, ok := want[mesh.LabelDisplayName]; ok {
-		return pair(mesh.LabelDisplayName, v)
-	}
-	best := ""
-	for _, k := range slices.Sorted(maps.Keys(want)) {
-		if best == "" || strings.HasPrefix(best, "kuma.io/") && !strings.HasPrefix(k, "kuma.io/") {
-			best = k
-		}
-	}
-	return pair(best, want[best])
 }
 
 // SNI is the server name by which a zone ingress knows the port (KRI form).

@@ -7,15 +7,15 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
 // Instance is a Dataplane as its callers see it. Compare two with [Instance.Equal].
 type Instance struct {
-	Key      mesh.Key
-	Labels   map[string]string
+	// Proxy is what selectors see. Its labels and tags are the effective ones.
+	selector.Proxy
 	Inbounds []InstanceInbound
 }
 
@@ -24,8 +24,9 @@ type InstanceInbound struct {
 	Section string
 	Address string
 	Port    uint32
-	Tags    map[string]string
-	Health  ir.Health
+	// Tags are the effective ones.
+	Tags   map[string]string
+	Health ir.Health
 	// Ignored inbounds are nobody's endpoint.
 	Ignored bool
 }
@@ -50,24 +51,17 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 		seen = mesh.Spec[*meshv1.ProxyInsight](insight)
 	}
 	n := mesh.Spec[*meshv1.Dataplane](r).GetNetworking()
-	out := &Instance{Key: r.Key, Labels: labelsOf(r)}
+	out := &Instance{Proxy: selector.Proxy{Key: r.Key, Labels: selector.Labels(r)}}
 	for _, in := range n.GetInbound() {
 		i := InstanceInbound{
-			Section: policy.SectionName(in),
+			Section: selector.Section(in),
 			Port:    in.GetPort(),
-			Tags:    in.GetTags(),
+			Tags:    selector.Tags(r.Key, in.GetTags()),
 			Ignored: in.GetState() == "Ignored",
 		}
 		var ok bool
 		if i.Address, ok = numeric(cmp.Or(n.GetAdvertisedAddress(), in.GetAddress(), n.GetAddress())); !ok {
 			i.Ignored = true
-		}
-		if _, ok := i.Tags[mesh.TagZone]; !ok {
-			i.Tags = maps.Clone(i.Tags)
-			if i.Tags == nil {
-				i.Tags = map[string]string{}
-			}
-			i.Tags[mesh.TagZone] = r.Key.Zone
 		}
 		switch {
 		case seen.GetState() == "Draining":
@@ -78,6 +72,7 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 			i.Health = ir.Unhealthy
 		}
 		out.Inbounds = append(out.Inbounds, i)
+		out.Tags = append(out.Tags, i.Tags)
 	}
 	return out
 }
@@ -92,55 +87,37 @@ func numeric(address string) (string, bool) {
 	return address, err == nil
 }
 
-// Selected says whether a MeshService's selector picks the instance.
-func (i *Instance) Selected(s *meshv1.MeshService_Selector) bool {
-	switch {
-	case i == nil:
-		return false
-	case s.GetDataplaneRef() != nil:
-		return s.GetDataplaneRef().GetName() == i.Key.Name && len(i.Inbounds) > 0
-	case s.GetDataplaneLabels() != nil:
-		return hasAll(i.Labels, s.GetDataplaneLabels().GetMatchLabels())
-	case len(s.GetDataplaneTags()) > 0:
-		return slices.ContainsFunc(i.Inbounds,
-			func(in InstanceInbound) bool { return hasAll(in.Tags, s.GetDataplaneTags()) })
-	}
-	return false
-}
+// Selected reports whether the selector of a MeshService of the instance's zone selects it; nil is
+// an instance that is gone.
+func (i *Instance) Selected(s *meshv1.MeshService_Selector) bool { return i != nil && i.SelectedBy(s) }
 
 // Candidates are the Dataplanes among which a selector finds its members.
 func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []mesh.Key {
-	i := Index{Kind: mesh.KindDataplane, Mesh: service.Mesh}
-	switch {
-	case s.GetDataplaneRef() != nil:
+	t, ok := selector.TermOf(s)
+	if !ok {
+		return nil
+	}
+	if t.By == selector.ByName {
 		return []mesh.Key{{
 			Kind:      mesh.KindDataplane,
 			Mesh:      service.Mesh,
 			Zone:      service.Zone,
 			Namespace: service.Namespace,
-			Name:      s.GetDataplaneRef().GetName(),
+			Name:      t.Value,
 		}}
-	case s.GetDataplaneLabels() != nil:
-		if l := s.GetDataplaneLabels().GetMatchLabels(); len(l) > 0 {
-			i.By, i.Value = ByLabel, firstPair(l)
-		}
-	case len(s.GetDataplaneTags()) > 0:
-		i.By, i.Value = ByTag, firstPair(s.GetDataplaneTags())
-	default:
-		return nil
 	}
-	return rd.Range(i)
+	return rd.Range(termIndex(mesh.KindDataplane, service.Mesh, t))
 }
 
 // ServicesOf are this zone's MeshServices that select an instance, in order. spec gives a MeshService.
 func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	var out []*mesh.Resource
-	look := func(value string) {
+	for _, t := range i.Terms() {
 		for _, k := range rd.Range(Index{
 			Kind:  mesh.KindMeshService,
 			Mesh:  i.Key.Mesh,
 			By:    BySelector,
-			Value: value,
+			Value: selectorValue(t),
 		}) {
 			if k.Zone != i.Key.Zone {
 				continue
@@ -149,20 +126,6 @@ func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 				out = append(out, r)
 			}
 		}
-	}
-	look("all")
-	look("name=" + i.Key.Name)
-	for _, k := range slices.Sorted(maps.Keys(i.Labels)) {
-		look("label " + pair(k, i.Labels[k]))
-	}
-	seen := map[string]bool{}
-	for _, in := range i.Inbounds {
-		for k, v := range in.Tags {
-			seen[pair(k, v)] = true
-		}
-	}
-	for _, p := range slices.Sorted(maps.Keys(seen)) {
-		look("tag " + p)
 	}
 	slices.SortFunc(out, func(a, b *mesh.Resource) int { return a.Key.Compare(b.Key) })
 	return slices.CompactFunc(out, func(a, b *mesh.Resource) bool { return a.Key == b.Key })

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -34,7 +34,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo,
 		if in.GetPort() == serviceless {
 			continue
 		}
-		section := policy.SectionName(in)
+		section := selector.Section(in)
 		name := "self_inbound_dp_" + section
 		// A name that is left here is refused by the proxy, which then says so for this listener alone.
 		address, _ := numeric(cmp.Or(in.GetAddress(), n.GetAddress()))

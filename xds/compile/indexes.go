@@ -2,10 +2,9 @@ package compile
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -70,34 +69,19 @@ func Indexes(r *mesh.Resource) []Index {
 	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
-		seen := map[string]bool{}
-		for _, in := range spec.GetNetworking().GetInbound() {
-			for t, v := range in.GetTags() {
-				if p := pair(t, v); !seen[p] {
-					seen[p] = true
-					add(ByTag, p)
-				}
+		for _, t := range selector.ProxyOf(r).Terms() {
+			// A selector by name reads the one Dataplane, so no range is kept for it.
+			if t.By == selector.ByLabel || t.By == selector.ByTag {
+				out = append(out, termIndex(k.Kind, k.Mesh, t))
 			}
 		}
-		if p := pair(mesh.TagZone, k.Zone); !seen[p] {
-			add(ByTag, p)
-		}
-		for l, v := range labelsOf(r) {
-			add(ByLabel, pair(l, v))
-		}
 	case *meshv1.MeshService:
-		add(ByName, k.Name)
-		for l, v := range labelsOf(r) {
-			add(ByLabel, pair(l, v))
-		}
-		if s, ok := selectorPair(spec.GetSelector()); ok {
-			add(BySelector, s)
+		out = appendTerms(out, r)
+		if t, ok := selector.TermOf(spec.GetSelector()); ok {
+			add(BySelector, selectorValue(t))
 		}
 	case *meshv1.MeshMultiZoneService:
-		add(ByName, k.Name)
-		for l, v := range labelsOf(r) {
-			add(ByLabel, pair(l, v))
-		}
+		out = appendTerms(out, r)
 	case *meshv1.ZoneIngress:
 		add(ByZone, zoneOf(r))
 	case *meshv1.VirtualAddress:
@@ -129,57 +113,44 @@ func zoneOf(r *mesh.Resource) string {
 	return r.Key.Zone
 }
 
-// labelsOf are r's labels with those that follow from its key, which its owner may not have written down.
-func labelsOf(r *mesh.Resource) map[string]string {
-	out := make(map[string]string, len(r.Labels)+3)
-	out[mesh.LabelDisplayName] = r.Key.Name
-	if r.Key.Zone != "" {
-		out[mesh.LabelZone] = r.Key.Zone
+// termIndex is the range of the resources that have a term.
+func termIndex(kind mesh.Kind, meshName string, t selector.Term) Index {
+	i := Index{Kind: kind, Mesh: meshName}
+	switch t.By {
+	case selector.ByName:
+		i.By, i.Value = ByName, t.Value
+	case selector.ByLabel:
+		i.By, i.Value = ByLabel, pair(t.Name, t.Value)
+	case selector.ByTag:
+		i.By, i.Value = ByTag, pair(t.Name, t.Value)
 	}
-	if r.Key.Namespace != "" {
-		out[mesh.LabelNamespace] = r.Key.Namespace
+	return i
+}
+
+// appendTerms adds the ranges of a destination; that of all is there already.
+func appendTerms(out []Index, r *mesh.Resource) []Index {
+	for _, t := range selector.Terms(r) {
+		if t.By != selector.ByNothing {
+			out = append(out, termIndex(r.Key.Kind, r.Key.Mesh, t))
+		}
 	}
-	out[mesh.LabelMesh] = r.Key.Mesh
-	maps.Copy(out, r.Labels)
 	return out
 }
 
-// hasAll says that have contains all of want.
-func hasAll(have, want map[string]string) bool {
-	for k, v := range want {
-		if h, ok := have[k]; !ok || h != v {
-			return false
-		}
-	}
-	return true
+// LabelIndex is the range in which the destinations of a kind with all of these labels are.
+func LabelIndex(kind mesh.Kind, meshName string, want map[string]string) Index {
+	return termIndex(kind, meshName, selector.TermOfLabels(want))
 }
 
-// firstPair is the pair to look up: the service tag if there is one, else the smallest key that is
-// not the zone's.
-func firstPair(m map[string]string) string {
-	if v, ok := m[mesh.TagService]; ok {
-		return pair(mesh.TagService, v)
+// selectorValue is how a selector's term stands in [BySelector].
+func selectorValue(t selector.Term) string {
+	switch t.By {
+	case selector.ByName:
+		return "name=" + t.Value
+	case selector.ByLabel:
+		return "label " + pair(t.Name, t.Value)
+	case selector.ByTag:
+		return "tag " + pair(t.Name, t.Value)
 	}
-	keys := slices.Sorted(maps.Keys(m))
-	k := keys[0]
-	if k == mesh.TagZone && len(keys) > 1 {
-		k = keys[1]
-	}
-	return pair(k, m[k])
-}
-
-// selectorPair is the range of Dataplanes, or the reverse of it, in which a selector is found.
-func selectorPair(s *meshv1.MeshService_Selector) (string, bool) {
-	switch {
-	case s.GetDataplaneRef() != nil:
-		return "name=" + s.GetDataplaneRef().GetName(), true
-	case s.GetDataplaneLabels() != nil:
-		if len(s.GetDataplaneLabels().GetMatchLabels()) == 0 {
-			return "all", true
-		}
-		return "label " + firstPair(s.GetDataplaneLabels().GetMatchLabels()), true
-	case len(s.GetDataplaneTags()) > 0:
-		return "tag " + firstPair(s.GetDataplaneTags()), true
-	}
-	return "", false
+	return "all"
 }

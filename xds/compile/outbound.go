@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -119,14 +120,9 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 	}
 	if len(labels) > 0 {
 		var best *mesh.Resource
-		for _, k := range rd.Range(Index{
-			Kind:  kind,
-			Mesh:  dp.Mesh,
-			By:    ByLabel,
-			Value: LabelPair(labels),
-		}) {
+		for _, k := range rd.Range(LabelIndex(kind, dp.Mesh, labels)) {
 			r := rd.Spec(k)
-			if r == nil || !hasAll(labelsOf(r), labels) {
+			if r == nil || !selector.Matches(labels, r) {
 				continue
 			}
 			if best == nil || r.Created.Before(best.Created) {
@@ -279,7 +275,7 @@ func (d *Directory) reached(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key
 			if string(o.Ref.Key.Kind) != r.GetKind() || !fits(i) {
 				continue
 			}
-			if found := find(o.Ref.Key); found != nil && hasAll(found.Labels, r.GetLabels()) {
+			if found := find(o.Ref.Key); found != nil && selector.Subset(r.GetLabels(), found.Labels) {
 				out = append(out, i)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -12,7 +13,7 @@ import (
 func BenchmarkDiff(b *testing.B) {
 	var rs []*mesh.Resource
 	add := func(text string) {
-		docs, err := mesh.Decode([]byte(text))
+		docs, err := codec.Decode([]byte(text))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -40,7 +41,7 @@ func BenchmarkDiff(b *testing.B) {
 	}
 	view := replica.NewView(1, rs...)
 	for _, to := range []string{"{kind: Mesh}", "{kind: MeshService, name: s1}"} {
-		docs, err := mesh.Decode(fmt.Appendf(nil,
+		docs, err := codec.Decode(fmt.Appendf(nil,
 			"type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
 				"[{targetRef: %s, "+
 				"default: {http: {requestTimeout: 1s}}}]}", to))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/policy"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -240,7 +241,7 @@ func faults(list []*mesh.Resource) []*adminv1.EffectivePolicy {
 	add := func(callers string, conf *meshv1.MeshFaultInjection_Conf, o policy.Origin, entry string) {
 		e := &adminv1.EffectivePolicy{Kind: string(mesh.KindMeshFaultInjection), Callers: callers}
 		for i, h := range conf.GetHttp() {
-			text, _ := json.Marshal(mesh.EncodeMessage(h))
+			text, _ := json.Marshal(codec.EncodeMessage(h))
 			e.Settings = append(e.Settings, &adminv1.Setting{
 				Field: fmt.Sprintf("http[%d]", i),
 				Value: string(text),
@@ -296,16 +297,16 @@ func leaf(conf proto.Message, path string) string {
 	if conf == nil {
 		return ""
 	}
-	var value any = mesh.EncodeMessage(conf)
+	var value any = codec.EncodeMessage(conf)
 	rest, key, isMap := strings.Cut(strings.TrimSuffix(path, "]"), "[")
 	for part := range strings.SplitSeq(rest, ".") {
-		o, ok := value.(*mesh.Object)
+		o, ok := value.(*codec.Object)
 		if !ok {
 			return ""
 		}
 		value, _ = o.Lookup(part)
 	}
-	if o, ok := value.(*mesh.Object); ok && isMap {
+	if o, ok := value.(*codec.Object); ok && isMap {
 		value, _ = o.Lookup(key)
 	}
 	if s, ok := value.(string); ok {

@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -21,13 +23,13 @@ const zone = "east"
 // decode reads documents as the zone's own.
 func decode(t *testing.T, text string) []*mesh.Resource {
 	t.Helper()
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}
 	var out []*mesh.Resource
 	for _, d := range docs {
-		if _, err := mesh.Validate(d.Resource); err != nil {
+		if _, err := validate.Resource(d.Resource); err != nil {
 			t.Fatalf("%v in\n%s", err, text)
 		}
 		if k := d.Resource.Key.Kind; k == mesh.KindDataplane || k == mesh.KindMeshService {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -54,7 +55,7 @@ func View(s *xds.Static, in *xds.Inspection, path []string) ([]byte, error) {
 	return doc.MarshalJSON()
 }
 
-func document(s *xds.Static, in *xds.Inspection, p []string) (*mesh.Object, error) {
+func document(s *xds.Static, in *xds.Inspection, p []string) (*codec.Object, error) {
 	switch {
 	case len(p) == 1 && p[0] == "_rules":
 		return rules(in), nil
@@ -82,8 +83,8 @@ func document(s *xds.Static, in *xds.Inspection, p []string) (*mesh.Object, erro
 }
 
 // object makes an object of alternating keys and values.
-func object(pairs ...any) *mesh.Object {
-	o := &mesh.Object{}
+func object(pairs ...any) *codec.Object {
+	o := &codec.Object{}
 	for i := 0; i+1 < len(pairs); i += 2 {
 		o.Set(pairs[i].(string), pairs[i+1])
 	}
@@ -92,23 +93,23 @@ func object(pairs ...any) *mesh.Object {
 
 func number(n uint32) json.Number { return json.Number(strconv.FormatUint(uint64(n), 10)) }
 
-func labelsObject(labels map[string]string) *mesh.Object {
-	o := &mesh.Object{}
+func labelsObject(labels map[string]string) *codec.Object {
+	o := &codec.Object{}
 	for _, k := range sortedKeys(labels) {
 		o.Set(k, labels[k])
 	}
 	return o
 }
 
-func meta(k mesh.Key, labels map[string]string) *mesh.Object {
+func meta(k mesh.Key, labels map[string]string) *codec.Object {
 	return object("type", string(k.Kind), "mesh", k.Mesh, "name", k.Name, "labels", labelsObject(labels))
 }
 
 func confObject(m proto.Message) any {
 	if m == nil {
-		return &mesh.Object{}
+		return &codec.Object{}
 	}
-	return mesh.EncodeMessage(m)
+	return codec.EncodeMessage(m)
 }
 
 // labelsIn are those of the policies that an inspection knows.
@@ -139,7 +140,7 @@ func kriOrigins(origins []policy.Origin) []any {
 }
 
 // rules is `_rules`: of each kind with something to say, what it says of every destination and every inbound.
-func rules(in *xds.Inspection) *mesh.Object {
+func rules(in *xds.Inspection) *codec.Object {
 	var all []any
 	kinds := policyKinds(func(*mesh.PolicyInfo) bool { return true })
 	slices.SortStableFunc(kinds, func(a, b mesh.Kind) int {
@@ -192,12 +193,12 @@ func httpRules(o xds.InspectedOutbound) []any {
 func matchObjects(list []*meshv1.MeshHTTPRoute_RouteMatch) []any {
 	out := []any{}
 	for _, m := range list {
-		out = append(out, mesh.EncodeMessage(m))
+		out = append(out, codec.EncodeMessage(m))
 	}
 	return out
 }
 
-func inboundObject(i xds.InspectedInbound) *mesh.Object {
+func inboundObject(i xds.InspectedInbound) *codec.Object {
 	o := object("port", number(i.Inbound.GetPort()), "tags", labelsObject(i.Inbound.GetTags()))
 	if i.Inbound.GetName() != "" {
 		o.Set("name", i.Inbound.GetName())
@@ -284,7 +285,7 @@ func inboundRules(in *xds.Inspection, kind mesh.Kind) []any {
 		entriesOf(i, kind, func(conf any, match *meshv1.Match, origins []policy.Origin) {
 			o := object("conf", []any{conf}, "origin", ruleOrigins(i.Policies, origins))
 			if match != nil {
-				o.Set("match", mesh.EncodeMessage(match))
+				o.Set("match", codec.EncodeMessage(match))
 			}
 			list = append(list, o)
 		})
@@ -296,7 +297,7 @@ func inboundRules(in *xds.Inspection, kind mesh.Kind) []any {
 }
 
 // layout is `_layout`.
-func layout(in *xds.Inspection) *mesh.Object {
+func layout(in *xds.Inspection) *codec.Object {
 	inbounds, outbounds := []any{}, []any{}
 	for _, i := range in.Inbounds {
 		inbounds = append(inbounds,
@@ -322,7 +323,7 @@ func layout(in *xds.Inspection) *mesh.Object {
 	return out
 }
 
-func inboundView(i xds.InspectedInbound) *mesh.Object {
+func inboundView(i xds.InspectedInbound) *codec.Object {
 	list := []any{}
 	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom || p.HasRules }) {
 		var rules []any
@@ -350,7 +351,7 @@ func inboundView(i xds.InspectedInbound) *mesh.Object {
 	return object("policies", list)
 }
 
-func outboundView(in *xds.Inspection, o xds.InspectedOutbound, p []string) (*mesh.Object, error) {
+func outboundView(in *xds.Inspection, o xds.InspectedOutbound, p []string) (*codec.Object, error) {
 	switch {
 	case len(p) == 1 && p[0] == "_policies":
 		return object("policies",
@@ -406,7 +407,7 @@ func routesView(in *xds.Inspection, o xds.InspectedOutbound) []any {
 		len(o.Connections) > 0 {
 		refs := []any{}
 		for _, r := range rule.BackendRefs {
-			refs = append(refs, mesh.EncodeMessage(r))
+			refs = append(refs, codec.EncodeMessage(r))
 		}
 		out = append(out, object("kind", string(mesh.KindMeshTCPRoute), "origins",
 			[]any{object("kri", rule.Policy.Key.KRI(""))},
@@ -417,9 +418,9 @@ func routesView(in *xds.Inspection, o xds.InspectedOutbound) []any {
 }
 
 // config is `_config`: what the control plane would send. Certificates and keys are not in it.
-func config(s *xds.Static, proxy mesh.Key) (*mesh.Object, error) {
+func config(s *xds.Static, proxy mesh.Key) (*codec.Object, error) {
 	table, _ := s.Table(proxy)
-	byType := &mesh.Object{}
+	byType := &codec.Object{}
 	for _, typ := range []delta.Type{delta.TypeCluster, delta.TypeEndpoint, delta.TypeListener,
 		delta.TypeRoute} {
 		resources := map[string]any{}
@@ -434,7 +435,7 @@ func config(s *xds.Static, proxy mesh.Key) (*mesh.Object, error) {
 			}
 			resources[r.Name] = json.RawMessage(text)
 		}
-		of := &mesh.Object{}
+		of := &codec.Object{}
 		for _, name := range sortedKeys(resources) {
 			of.Set(name, resources[name])
 		}

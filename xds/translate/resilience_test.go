@@ -15,6 +15,8 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/policy"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -80,12 +82,12 @@ func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.Outbou
 	var rs []*mesh.Resource
 	for _, p := range policies {
 		kind, conf, _ := strings.Cut(p, ":")
-		docs, err := mesh.Decode([]byte("type: " + kind +
+		docs, err := codec.Decode([]byte("type: " + kind +
 			"\nmesh: default\nname: x\nspec: {to: [{targetRef: {kind: Mesh}, default: {" + conf + "}}]}\n"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := mesh.Validate(docs[0].Resource); err != nil {
+		if _, err := validate.Resource(docs[0].Resource); err != nil {
 			t.Fatal(err)
 		}
 		rs = append(rs, docs[0].Resource)

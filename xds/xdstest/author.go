@@ -13,11 +13,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // Author writes random policies of any kind: it walks descriptors, takes values from pools that
-// hold what is hard as well as what is usual, and keeps each step that mesh.Validate accepts. A new
+// hold what is hard as well as what is usual, and keeps each step that validate.Resource accepts. A new
 // kind or field needs nothing here; a value that only a new field takes goes into a pool.
 //
 // The policies speak of the mesh "default" with services http, http2, grpc and tcp, a service of
@@ -166,7 +167,7 @@ var (
 func (a *Author) Policy(info *mesh.KindInfo, name string) *mesh.Resource {
 	r := &mesh.Resource{Key: mesh.Key{Kind: info.Kind, Mesh: mesh.DefaultMesh, Name: name}}
 	valid := func(spec proto.Message) bool {
-		_, err := mesh.Validate(&mesh.Resource{Key: r.Key, Spec: spec})
+		_, err := validate.Resource(&mesh.Resource{Key: r.Key, Spec: spec})
 		return err == nil
 	}
 	for {
@@ -376,7 +377,7 @@ func (a *Author) Aimed(info *mesh.KindInfo, name string, tried map[string]int) [
 					break
 				}
 				m.Set(fd, protoreflect.ValueOfMessage(proto.Clone(ref).ProtoReflect()))
-				if _, err := mesh.Validate(r); err == nil {
+				if _, err := validate.Resource(r); err == nil {
 					tried[form]++
 					out = append(out, r)
 					break

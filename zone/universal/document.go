@@ -8,13 +8,15 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // document reads the resource that a proxy brings, and completes it as this zone owns it. It must
 // be what key says.
 func (r *Registry) document(key mesh.Key, text string) (*mesh.Resource, error) {
-	docs, err := mesh.Decode([]byte(text))
+	docs, err := codec.Decode([]byte(text))
 	if err != nil {
 		return nil, bad("dataplane.resource: %v", err)
 	}
@@ -56,7 +58,7 @@ func (r *Registry) document(key mesh.Key, text string) (*mesh.Resource, error) {
 		spec.Zone = r.cfg.Zone
 		proxyType = "zoneingress"
 	}
-	if _, err := mesh.Validate(res); err != nil {
+	if _, err := validate.Resource(res); err != nil {
 		return nil, bad("dataplane.resource: %v", err)
 	}
 	maps.Copy(res.Labels, map[string]string{

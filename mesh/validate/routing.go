@@ -1,0 +1,160 @@
+package validate
+
+import (
+	"fmt"
+	"math/big"
+	"strings"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// tcpRoute: traffic-policies 3.1.
+func (c *check) tcpRoute(s *meshv1.MeshTCPRoute) {
+	c.top(mesh.KindMeshTCPRoute, s.GetTargetRef(), false)
+	kinds := []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	if s.GetTargetRef().GetKind() == "MeshGateway" {
+		kinds = []string{"Mesh"}
+	}
+	for i, to := range s.GetTo() {
+		path := fmt.Sprintf("spec.to[%d]", i)
+		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: kinds})
+		for j, r := range to.GetRules() {
+			for k, b := range r.GetDefault().GetBackendRefs() {
+				c.backend(fmt.Sprintf("%s.rules[%d].default.backendRefs[%d]", path, j, k), b)
+			}
+		}
+	}
+}
+
+// loadBalancing: traffic-policies 4.1, with decision 12.14 and what Envoy would refuse: tables that
+// are no prime, rings whose least size is above the largest.
+func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
+	c.top(mesh.KindMeshLoadBalancingStrategy, s.GetTargetRef(), false)
+	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
+	for i, to := range s.GetTo() {
+		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
+		kinds := []string{"Mesh", "MeshService", "MeshMultiZoneService", "MeshHTTPRoute"}
+		switch {
+		case gateway && conf.GetLoadBalancer() != nil:
+			kinds = kinds[:1]
+		case gateway:
+			kinds = kinds[:3]
+		}
+		t := to.GetTargetRef()
+		c.target(path+".targetRef", t, level{kinds: kinds})
+		at := path + ".default"
+		if t.GetKind() == "MeshHTTPRoute" {
+			if conf.GetLoadBalancer() != nil {
+				c.add(at+".loadBalancer",
+					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
+			}
+			if conf.GetLocalityAwareness() != nil {
+				c.add(at+".localityAwareness",
+					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
+			}
+		}
+		if t.GetKind() == "MeshService" && (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
+			conf.GetLocalityAwareness().GetCrossZone() != nil {
+			c.add(at+".localityAwareness.crossZone",
+				"must not be given for a MeshService with sectionName or labels: it is of one zone; use a "+
+					"MeshMultiZoneService")
+		}
+		c.locality(at+".localityAwareness", conf.GetLocalityAwareness())
+		c.loadBalancer(at, conf)
+		c.hashPolicies(at+".hashPolicies", conf.GetHashPolicies())
+	}
+}
+
+func (c *check) locality(path string, l *meshv1.MeshLoadBalancingStrategy_LocalityAwareness) {
+	tags, weights := l.GetLocalZone().GetAffinityTags(), 0
+	for _, t := range tags {
+		if t.Weight != nil {
+			weights++
+		}
+	}
+	if weights > 0 && weights < len(tags) {
+		c.add(path+".localZone.affinityTags", "must have a weight for every tag or for none")
+	}
+	for i, f := range l.GetCrossZone().GetFailover() {
+		at := fmt.Sprintf("%s.crossZone.failover[%d].to.zones", path, i)
+		switch zones := len(f.GetTo().GetZones()); f.GetTo().GetType() {
+		case "Any", "None":
+			if zones > 0 {
+				c.add(at, "must not be given with type %s", f.GetTo().GetType())
+			}
+		case "Only", "AnyExcept":
+			if zones == 0 {
+				c.add(at, "is required with type %s", f.GetTo().GetType())
+			}
+		}
+	}
+	at := path + ".crossZone.failoverThreshold.percentage"
+	if v, ok := c.number(at, l.GetCrossZone().GetFailoverThreshold().GetPercentage()); ok &&
+		(v <= 0 || v > 100) {
+		c.add(at, "must be above 0 and at most 100")
+	}
+}
+
+func (c *check) loadBalancer(path string, conf *meshv1.MeshLoadBalancingStrategy_Conf) {
+	lb, at := conf.GetLoadBalancer(), path+".loadBalancer"
+	if v, ok := c.number(at+".leastRequest.activeRequestBias",
+		lb.GetLeastRequest().GetActiveRequestBias()); ok && v < 0 {
+		c.add(at+".leastRequest.activeRequestBias", "must not be negative")
+	}
+	ring, table := lb.GetRingHash(), lb.GetMaglev()
+	if ring.GetMaxRingSize() > 0 && ring.GetMinRingSize() > ring.GetMaxRingSize() {
+		c.add(at+".ringHash.minRingSize", "must not be above maxRingSize")
+	}
+	if size := table.GetTableSize(); size > 0 && !big.NewInt(int64(size)).ProbablyPrime(0) {
+		c.add(at+".maglev.tableSize", "must be a prime number")
+	}
+	for _, old := range []struct {
+		at   string
+		list []*meshv1.MeshLoadBalancingStrategy_HashPolicy
+	}{{at + ".ringHash.hashPolicies", ring.GetHashPolicies()},
+		{at + ".maglev.hashPolicies", table.GetHashPolicies()}} {
+		if len(old.list) == 0 {
+			continue
+		}
+		c.warn(old.at, "is deprecated here: use hashPolicies beside loadBalancer")
+		if len(conf.GetHashPolicies()) > 0 {
+			c.add(old.at, "cannot be combined with hashPolicies beside loadBalancer")
+		}
+		c.hashPolicies(old.at, old.list)
+	}
+}
+
+func (c *check) hashPolicies(path string, list []*meshv1.MeshLoadBalancingStrategy_HashPolicy) {
+	for i, h := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		require := func(missing bool, body string) {
+			if missing {
+				c.add(at+"."+body, "is required for type %s", h.GetType())
+			}
+		}
+		switch h.GetType() {
+		case "Header":
+			require(h.GetHeader() == nil, "header")
+			c.printable(at+".header.name", h.GetHeader().GetName())
+		case "Cookie":
+			require(h.GetCookie() == nil, "cookie")
+			c.printable(at+".cookie.name", h.GetCookie().GetName())
+			c.notNegative(at+".cookie.ttl", h.GetCookie().GetTtl())
+			if h.GetCookie() != nil && h.GetCookie().Path != nil &&
+				!strings.HasPrefix(h.GetCookie().GetPath(), "/") {
+				c.add(at+".cookie.path", "must begin with a slash")
+			}
+			c.printable(at+".cookie.path", h.GetCookie().GetPath())
+		case "Connection":
+			require(h.GetConnection() == nil, "connection")
+		case "SourceIP":
+			require(h.GetConnection() == nil, "connection")
+			c.warn(at+".type", "SourceIP is deprecated: use Connection with sourceIP true")
+		case "QueryParameter":
+			require(h.GetQueryParameter() == nil, "queryParameter")
+		case "FilterState":
+			require(h.GetFilterState() == nil, "filterState")
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package mesh
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestBandwidth(t *testing.T) {
+	for in, want := range map[string]uint64{"1kbps": 1, "8 kbps": 1, "50 kbps": 6, "8192kbps": 1000,
+		"1Mbps": 122, "1Gbps": 122070, "999999999Gbps": 122070312377930} {
+		if got, ok := BandwidthKiB(in); !ok || got != want {
+			t.Errorf("%q is %d (%v), want %d", in, got, ok, want)
+		}
+	}
+}
+
+func TestExpiration(t *testing.T) {
+	day := 24 * time.Hour
+	for in, want := range map[string]time.Duration{"": 0, "0": 0, "24h": day, "10y": 3650 * day,
+		"1d12h": 36 * time.Hour, "5ms": 5 * time.Millisecond, "2w1m": 14*day + time.Minute} {
+		if got, err := ParseExpiration(in); err != nil || got != want {
+			t.Errorf("%q is %v, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"5", "h", "1h ", "-1h", "400y", "99999999999999999999s", "1.5h"} {
+		if got, err := ParseExpiration(in); err == nil {
+			t.Errorf("%q is %v", in, got)
+		}
+	}
+}
+
+func TestStatusCodes(t *testing.T) {
+	for code := range 1000 {
+		if got, want := IsStatusCode(fmt.Sprintf("%03d", code)), http.StatusText(code) != ""; got != want {
+			t.Errorf("%d: %v", code, got)
+		}
+	}
+	for _, s := range []string{"", "5xx", "0503", "+50", "50"} {
+		if IsStatusCode(s) {
+			t.Errorf("%q accepted", s)
+		}
+	}
+}
