@@ -173,7 +173,7 @@ func short(version string) string {
 // States of a resource, as the control plane names them.
 var (
 	inSync   = delta.InSync.String()
-	notAsked = delta.NotAsked.String()
+	notAsked = delta.NotSubscribed.String()
 )
 
 // delivered sums a stream up in one line.

@@ -4,7 +4,7 @@
 //
 //	api ─▶ store ─▶ replica ─┬▶ kdsrpc.Server ◀═▶ zones
 //	                         ├▶ controller/members: members of MeshMultiZoneServices
-//	                         ├▶ identity/ca: roots of meshes; they sign the zones' intermediates
+//	                         ├▶ controller/roots: roots of meshes; they sign the zones' intermediates
 //	                         └▶ controller/zones: Zone resources, delivery statuses
 //
 // [Global] only wires them: what a zone has too is a [role.ControlPlane], which also says how it starts
@@ -126,12 +126,13 @@ func New(cfg Config) (*Global, error) {
 		Logger:       log.Named("kds"),
 		Registerer:   cfg.Registry,
 	})
-	g.zones = zones.NewZones(zones.Config{
-		Store:    cfg.Store,
-		Replica:  g.Replica(),
-		Sessions: g.kds,
-		Delivery: g.Delivery(),
-		Logger:   log.Named("zones"),
+	g.zones = zones.New(zones.Config{
+		Store:      cfg.Store,
+		Replica:    g.Replica(),
+		Sessions:   g.kds,
+		Delivery:   g.Delivery(),
+		Logger:     log.Named("zones"),
+		Registerer: cfg.Registry,
 	})
 	g.AddCore(g.zones.Run)
 	g.AddFront(g.kds.Run)

@@ -3,8 +3,6 @@ package role
 import (
 	"context"
 	"errors"
-	"fmt"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -12,6 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/policy/defaults"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -29,7 +28,7 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 			return ensureOwned(ctx, p.cfg.Store, p.tokens, p.cfg.SkipDefaultMesh)
 		}
 	}
-	err := p.Retry(ctx, "create the first keys", func() error { return ensure(ctx) })
+	err := reconcile.Retry(ctx, p.log, "create the first keys", func() error { return ensure(ctx) })
 	if err == nil {
 		close(p.keys)
 	}
@@ -125,39 +124,5 @@ func onMesh(k keys, log *zap.Logger) func(view replica.View, m *mesh.Resource, c
 			ops = append(ops, store.Put{Resource: key})
 		}
 		return ops
-	}
-}
-
-// Bounds of the delay between attempts while the store is unavailable.
-const (
-	minRetry = 50 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
-
-// Retry runs do until it succeeds, with backoff while the store is unavailable; what is for the log.
-// Other errors are returned.
-func (p *ControlPlane) Retry(ctx context.Context, what string, do func() error) error {
-	var retry time.Duration
-	for {
-		err := do()
-		switch {
-		case err == nil:
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case !errors.Is(err, store.ErrUnavailable):
-			return fmt.Errorf("%s: %w", what, err)
-		}
-
-		retry = min(max(retry*2, minRetry), maxRetry)
-		p.log.Warn("store unavailable; retrying",
-			zap.String("to", what), zap.Error(err), zap.Duration("in", retry))
-		t := time.NewTimer(retry)
-		select {
-		case <-ctx.Done():
-			t.Stop()
-			return ctx.Err()
-		case <-t.C:
-		}
 	}
 }

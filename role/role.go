@@ -48,9 +48,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"github.com/meridian-mesh/meridian/controller/delivery"
 	"github.com/meridian-mesh/meridian/controller/members"
-	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/internal/obs"
@@ -83,7 +84,7 @@ type ControlPlane struct {
 	replica  *replica.Replica
 	tokens   *tokens.Tokens
 	delivery *delivery.Writer
-	api      *api.API
+	api      *server.Server
 
 	core       []func(context.Context) error
 	front      []func(context.Context) error
@@ -136,10 +137,11 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 		Pins:  opts.Pins,
 	})
 	p.delivery = delivery.New(delivery.Config{
-		Store:   cfg.Store,
-		Replica: p.replica,
-		Logger:  p.log.Named("delivery"),
-		Owns:    opts.OwnsStatus,
+		Store:      cfg.Store,
+		Replica:    p.replica,
+		Logger:     p.log.Named("delivery"),
+		Registerer: cfg.Registry,
+		Owns:       opts.OwnsStatus,
 	})
 	history := retention.New(retention.Config{
 		Store:      cfg.Store,
@@ -157,8 +159,13 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 			Logger:     p.log.Named("members"),
 			Registerer: cfg.Registry,
 		})
-		roots := ca.New(ca.Config{Store: cfg.Store, Replica: p.replica, Logger: p.log.Named("roots")})
-		p.AddCore(m.Run, roots.Run)
+		r := roots.New(roots.Config{
+			Store:      cfg.Store,
+			Replica:    p.replica,
+			Logger:     p.log.Named("roots"),
+			Registerer: cfg.Registry,
+		})
+		p.AddCore(m.Run, r.Run)
 	}
 	p.AddCondition(p.replica.Ready(), "the state is not loaded from the store yet")
 	p.AddPort(PortDiagnostics, cfg.DiagnosticsAddr, func(ctx context.Context, l net.Listener) error {
@@ -185,10 +192,7 @@ func (p *ControlPlane) ServeAPI(c api.Config) error {
 		c.OnMesh = onMesh(p.tokens, p.log)
 	}
 
-	var err error
-	if p.api, err = api.New(c); err != nil {
-		return err
-	}
+	p.api = server.New(c)
 	p.AddPort(PortAPI, p.cfg.APIAddr, func(ctx context.Context, l net.Listener) error {
 		return p.api.Serve(ctx, l, nil)
 	})
@@ -223,7 +227,7 @@ func (p *ControlPlane) Tokens() *tokens.Tokens { return p.tokens }
 func (p *ControlPlane) Delivery() *delivery.Writer { return p.delivery }
 
 // API is the API; nil before ServeAPI.
-func (p *ControlPlane) API() *api.API { return p.api }
+func (p *ControlPlane) API() *server.Server { return p.api }
 
 // TLS is the configuration of the TLS ports.
 func (p *ControlPlane) TLS() *tls.Config { return p.cfg.Server.TLS() }

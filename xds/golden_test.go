@@ -162,8 +162,8 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 		w.e.SetIdentity(proxy, testIdentity)
 	}
 	w.open(proxy)
-	if p := w.e.Progress(); len(p.Refusals) > 0 {
-		t.Fatalf("the control plane refuses: %v", p.Refusals)
+	if p := w.e.Progress(); len(p.Rejections) > 0 {
+		t.Fatalf("the control plane rejects: %v", p.Rejections)
 	}
 	return w.table(proxy)
 }
@@ -268,7 +268,7 @@ func envoyValidates(t *testing.T, table *delta.Table) {
 	}
 	if out, err := exec.Command(envoy, "--mode", "validate", "-c", path, "-l",
 		"error").CombinedOutput(); err != nil {
-		t.Errorf("Envoy refuses it: %v\n%s", err, out)
+		t.Errorf("Envoy rejects it: %v\n%s", err, out)
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// policies decodes policies of mesh default and refuses bad ones.
+// policies decodes policies of mesh default and rejects bad ones.
 func policies(t testing.TB, text string) []*mesh.Resource {
 	t.Helper()
 	docs, err := codec.Decode([]byte(text))
@@ -234,7 +234,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				want       map[string]uint64
 			}{
 				{"a new policy", kind.conf,
-					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1,
+					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "inbound_policy": 1,
 						"inbound": 1, "table": 1}},
 				{"its content", kind.other,
 					map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
@@ -255,11 +255,11 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 					}
 				}
 				if w.table(q) != other {
-					t.Errorf("%s: the other proxy was woken", change.what)
+					t.Errorf("%s: the other proxy was notified", change.what)
 				}
 				now := w.table(p)
 				if changed := now != before; changed != (change.what != "nothing") {
-					t.Errorf("%s: the proxy was woken: %t", change.what, changed)
+					t.Errorf("%s: the proxy was notified: %t", change.what, changed)
 				}
 				for _, typ := range delta.Types {
 					for r := range now.All(typ) {

@@ -138,9 +138,9 @@ func (l *live) delete(k mesh.Key) {
 
 func (l *live) settled(revision uint64) {
 	l.t.Helper()
-	p := l.until(func(p Progress) bool { return p.Revision >= revision && p.Answered >= revision })
-	if len(p.Refusals) > 0 {
-		l.t.Fatalf("refused: %+v", p.Refusals)
+	p := l.until(func(p Progress) bool { return p.Revision >= revision && p.Acked >= revision })
+	if len(p.Rejections) > 0 {
+		l.t.Fatalf("rejected: %+v", p.Rejections)
 	}
 }
 

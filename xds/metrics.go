@@ -45,7 +45,7 @@ func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
 		}, []string{"query"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "meridian_xds_batch_seconds",
-			Help: "Time to take a batch of changes in, from the replica to the feeds. High values (>0.1) " +
+			Help: "Time to take a batch of changes in, from the replica to the watches. High values (>0.1) " +
 				"delay every proxy.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),

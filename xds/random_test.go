@@ -38,30 +38,30 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 		}
 	}
 	t.Log(sum)
-	if sum.woken == 0 || sum.idle > 0 {
-		t.Errorf("proxies are woken for nothing: %v", sum)
+	if sum.notified == 0 || sum.idle > 0 {
+		t.Errorf("proxies are notified for nothing: %v", sum)
 	}
 }
 
-// wakes counts what changes did to proxies: woken were given something, idle of them nothing that differs.
-type wakes struct{ steps, proxies, woken, idle int }
+// wakes counts what changes did to proxies: notified were given something, idle of them nothing that differs.
+type wakes struct{ steps, proxies, notified, idle int }
 
 func (w wakes) String() string {
-	return fmt.Sprintf("%d steps, %d times a proxy: %d times woken, %d of them for nothing", w.steps,
-		w.proxies, w.woken, w.idle)
+	return fmt.Sprintf("%d steps, %d times a proxy: %d times notified, %d of them for nothing", w.steps,
+		w.proxies, w.notified, w.idle)
 }
 
 // holding is what a client has, by type and name.
 type holding map[lack]*delta.Resource
 
-// follow takes what a feed has into the hands of a client, which then has what the engine believes.
-func follow(t *testing.T, what string, f *feed, has holding, now *delta.Table, sum *wakes) {
+// follow takes what a watch has into the hands of a client, which then has what the engine believes.
+func follow(t *testing.T, what string, f *watch, has holding, now *delta.Table, sum *wakes) {
 	t.Helper()
 	sum.proxies++
-	if u, ok, err := f.Take(); err != nil {
+	if u, ok, err := f.Next(); err != nil {
 		t.Fatal(err)
 	} else if ok {
-		f.Answered(u.Revision, nil)
+		f.Ack(u.Revision, nil)
 		first := len(has) == 0
 		different := false
 		present := map[lack]bool{}
@@ -80,9 +80,9 @@ func follow(t *testing.T, what string, f *feed, has holding, now *delta.Table, s
 			}
 		}
 		if !first {
-			if sum.woken++; !different {
+			if sum.notified++; !different {
 				sum.idle++
-				t.Logf("after %s: %s was woken for nothing", what, f.key)
+				t.Logf("after %s: %s was notified for nothing", what, f.key)
 			}
 		}
 	}
@@ -102,7 +102,7 @@ func follow(t *testing.T, what string, f *feed, has holding, now *delta.Table, s
 func sequence(t *testing.T, seed uint64, sum *wakes) {
 	w := newWorld(t)
 	d := newDice(seed)
-	followed := map[mesh.Key]*feed{}
+	followed := map[mesh.Key]*watch{}
 	before, held := map[mesh.Key]*delta.Table{}, map[mesh.Key]holding{}
 	for range 8 {
 		dp := d.dataplane()
@@ -126,7 +126,7 @@ func sequence(t *testing.T, seed uint64, sum *wakes) {
 		}
 		fresh.process(replica.Batch{View: w.view, Reset: true})
 		for k := range followed {
-			f := fresh.Open(delta.Opening{Proxy: k})
+			f := fresh.Open(delta.OpenRequest{Proxy: k})
 			fresh.processEvents()
 			want, ok := fresh.Config(k)
 			got, had := w.e.Config(k)
@@ -149,8 +149,8 @@ func sequence(t *testing.T, seed uint64, sum *wakes) {
 				delete(held, k)
 			}
 		}
-		if p := w.e.Progress(); len(p.Refusals) > 0 {
-			t.Fatalf("after %s: the control plane refuses %+v", what, p.Refusals)
+		if p := w.e.Progress(); len(p.Rejections) > 0 {
+			t.Fatalf("after %s: the control plane rejects %+v", what, p.Rejections)
 		}
 	}
 	for k, f := range followed {
@@ -222,7 +222,7 @@ type dice struct {
 	*rand.Rand
 	live map[mesh.Key]bool
 	ids  map[mesh.Key]bool
-	// visit, if set, is what happens to a proxy now and then, in place of a feed's opening or closing.
+	// visit, if set, is what happens to a proxy now and then, in place of a watch's opening or closing.
 	visit func(proxy mesh.Key) string
 	// author writes some of the policies.
 	author *xdstest.Author
@@ -281,7 +281,7 @@ func (d *dice) duration() *durationpb.Duration {
 }
 
 // step does one random thing and says what.
-func (d *dice) step(w *world, followed map[mesh.Key]*feed) string {
+func (d *dice) step(w *world, followed map[mesh.Key]*watch) string {
 	proxy := mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: d.of("p1", "p2", "p3")}
 	if d.IntN(6) == 0 {
 		proxy = mesh.Key{Kind: mesh.KindZoneIngress, Zone: testZone, Name: "ingress"}

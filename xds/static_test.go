@@ -25,7 +25,7 @@ func TestStaticEqualsEngine(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
 			w := newWorld(t)
 			d := newDice(n)
-			followed := map[mesh.Key]*feed{}
+			followed := map[mesh.Key]*watch{}
 			s := NewStatic(testZone, replica.View{})
 			before := map[mesh.Key]*delta.Table{}
 			view := replica.View{}

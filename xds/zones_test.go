@@ -354,8 +354,8 @@ func TestZones(t *testing.T) {
 		t.Errorf("%d of %d requests failed", failed.Load(), sent.Load())
 	}
 	for _, p := range []*testPlane{east, west} {
-		if r := p.e.Progress().Refusals; len(r) > 0 {
-			t.Errorf("%s: refused: %+v", p.zone, r)
+		if r := p.e.Progress().Rejections; len(r) > 0 {
+			t.Errorf("%s: rejected: %+v", p.zone, r)
 		}
 	}
 }

@@ -45,6 +45,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/zone/universal"
@@ -261,7 +262,7 @@ func (z *Zone) runClient(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	return z.Retry(ctx, "connect to global", func() error { return z.client.Run(ctx) })
+	return reconcile.Retry(ctx, z.Log(), "connect to global", func() error { return z.client.Run(ctx) })
 }
 
 // sign has an intermediate signed: by global, or by this zone's own root if it is standalone.

@@ -51,3 +51,7 @@ const ServerCA = "use a token that this control plane issued, or set its CA with
 func ZoneName(claimed, of string) string {
 	return "start it with" + arg("name", of) + " or give it a token of zone " + claimed
 }
+
+// Authenticate is how a caller without rights gets them.
+const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the " +
+	"control plane's own machine (an administrator issues tokens with 'meridian token user')"

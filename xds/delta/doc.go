@@ -27,8 +27,8 @@
 // many.
 //
 // Kept per type: the subscription, what the client was sent (by name),
-// the responses that it has not answered yet, and what it refused. "Sent" and
-// "acknowledged" are never mixed up: the engine hears that a revision is answered
+// the responses that it has not answered yet, and what it rejected. "Sent" and
+// "acknowledged" are never mixed pendingUpserts: the engine hears that a revision is answered
 // when nothing of it is unsent or unanswered.
 //
 // # Order
@@ -40,25 +40,25 @@
 // answered: listeners and routes first, clusters and endpoints after the answer. A change of
 // endpoints alone waits for nothing.
 //
-// # Refusals
+// # Rejections
 //
 // A NACK is charged to the resources of the response it answers, narrowed to those whose names its
-// text mentions. The proxy keeps the last good ones; a refused resource is not sent again until its
-// content changes. Later steps do not wait for what was refused: one bad resource does not hold up
+// text mentions. The proxy keeps the last good ones; a rejected resource is not sent again until its
+// content changes. Later steps do not wait for what was rejected: one bad resource does not hold up
 // the rest.
 //
 // # Sizes
 //
 // A response is divided so that it stays far below what clients take. A single resource that is
-// larger than a message may be is withheld: it counts as refused, with the reason, and everything
+// larger than a message may be is suppressed: it counts as rejected, with the reason, and everything
 // else goes. A state-of-the-world response of clusters or listeners cannot be divided: the stream
 // ends and says so.
 //
 // # State-of-the-world
 //
-// A state-of-the-world stream has the same state; only the two ends differ (world.go). A request,
+// A state-of-the-world stream has the same state; only the two ends differ (sotw.go). A request,
 // which names all that the client wants, becomes the change of its subscription. A response of
-// clusters or listeners holds all that the client has then: what it refused in its last good
+// clusters or listeners holds all that the client has then: what it rejected in its last good
 // content, or not at all. Removals of other types cannot be said and are owed no answer. The
 // version of a response is a hash over the names and versions of all that the client has of the
 // type. The bytes of resources are the ones that incremental streams share.
@@ -69,7 +69,7 @@
 // admitted at once, so that the zone knows who is there; but only [Config.MaxJoining] are getting
 // their first configuration at a time, the others in the order of their coming (admit.go). A place
 // is free again when the proxy has answered, when its stream ends, or after
-// [Config.JoiningPatience], so that clients that never answer keep nobody out.
+// [Config.FirstConfigTimeout], so that clients that never answer keep nobody out.
 //
 // With [Config.MaxAge] connections end in their time, each a little before or after the others.
 // gRPC stops taking new streams on the connection first; then the stream ends with [ErrAged], which
@@ -78,7 +78,7 @@
 //
 // # gRPC clients
 //
-// They ask for listeners by names that the engine has to look up ([Feed.Want]). Such a request
+// They ask for listeners by names that the engine has to look up ([Watch.Subscribe]). Such a request
 // takes part in the state only when an update reflects it: a client that reconnects would otherwise
 // hear that its listeners are gone.
 package delta

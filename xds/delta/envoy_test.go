@@ -27,7 +27,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// real is a world that a real Envoy takes: bad is a route that it refuses.
+// real is a world that a real Envoy takes: bad is a route that it rejects.
 type real struct {
 	clusters, routes map[string]int
 	bad              string
@@ -205,7 +205,7 @@ func testEnvoy(t *testing.T, api string) {
 	}
 	r.engine.answered(t, first)
 	r.engine.wait(t, "listeners came",
-		func(uint64, []delta.Refusal) bool { return r.sum(t, "meridian_delta_push_resources_total") >= 12 })
+		func(uint64, []delta.Rejection) bool { return r.sum(t, "meridian_delta_push_resources_total") >= 12 })
 	r.engine.answered(t, first)
 	warming(all(4, 3)) // with the control plane's own cluster
 
@@ -216,9 +216,9 @@ func testEnvoy(t *testing.T, api string) {
 
 	w.routes["svc_a"], w.routes["svc_b"], w.routes["svc_c"], w.bad = 2, 2, 2, "svc_b"
 	rev := r.engine.setTable(w.table(t))
-	r.engine.wait(t, "one route refused", func(a uint64, refusals []delta.Refusal) bool {
-		return a == rev && len(refusals) == 1 && refusals[0].Resource == "svc_b" &&
-			strings.Contains(refusals[0].Reason, "wildcard domain")
+	r.engine.wait(t, "one route rejected", func(a uint64, rejections []delta.Rejection) bool {
+		return a == rev && len(rejections) == 1 && rejections[0].Resource == "svc_b" &&
+			strings.Contains(rejections[0].Reason, "wildcard domain")
 	})
 	w.bad = ""
 	r.engine.answered(t, r.engine.setTable(w.table(t)))

@@ -55,8 +55,8 @@ func (f *fifo) take(own line) *stream {
 	return nil
 }
 
-// touch puts a stream into the queue, or moves it to the urgent line. It does not block.
-func (q *queue) touch(st *stream, urgent bool) {
+// enqueue puts a stream into the queue, or moves it to the urgent line. It does not block.
+func (q *queue) enqueue(st *stream, urgent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	own := lineBulk

@@ -67,7 +67,7 @@ type Resource struct {
 	Version string
 	// Body is the Envoy message, encoded.
 	Body []byte
-	// Cause names the policies and destinations that it came from: whose status a refusal is written to.
+	// Cause names the policies and destinations that it came from: whose status a rejection is written to.
 	Cause []mesh.Key
 
 	entry atomic.Pointer[[]byte]
@@ -169,9 +169,9 @@ func anySize(t Type, body []byte) int {
 // Field numbers of envoy.service.discovery.v3.
 const (
 	// Of a DiscoveryResponse, whose "resources" has the number of resourceAny.
-	worldVersion protowire.Number = 1
-	worldTypeURL protowire.Number = 4
-	worldNonce   protowire.Number = 5
+	sotwVersion protowire.Number = 1
+	sotwTypeURL protowire.Number = 4
+	sotwNonce   protowire.Number = 5
 
 	responseResources protowire.Number = 2
 	responseTypeURL   protowire.Number = 4
@@ -268,6 +268,17 @@ type Table struct{ Segments []*Segment }
 func (t *Table) has(typ Type) bool {
 	return t != nil && slices.ContainsFunc(t.Segments,
 		func(s *Segment) bool { return len(s.byType[typ]) > 0 })
+}
+
+// count is the number of resources of a type.
+func (t *Table) count(typ Type) int {
+	n := 0
+	if t != nil {
+		for _, s := range t.Segments {
+			n += len(s.byType[typ])
+		}
+	}
+	return n
 }
 
 // Lookup finds a resource, or nil.

@@ -155,7 +155,7 @@ func TestSameRevisionIsAnswered(t *testing.T) {
 	r.engine.answered(t, first)
 	c.until(t, holds(t, w))
 	calls := 0
-	r.engine.feed(t, func(f *feed) bool { calls = f.answers; return true })
+	r.engine.watch(t, func(f *watch) bool { calls = f.answers; return true })
 	w.secret++
 	r.engine.mu.Lock()
 	r.engine.revision-- // setTable counts one up
@@ -163,7 +163,7 @@ func TestSameRevisionIsAnswered(t *testing.T) {
 	if again := r.engine.set(t, w); again != first {
 		t.Fatalf("revision %d, want %d again", again, first)
 	}
-	r.engine.feed(t, func(f *feed) bool { return f.answers > calls })
+	r.engine.watch(t, func(f *watch) bool { return f.answers > calls })
 	c.until(t, holds(t, w))
 }
 
@@ -195,10 +195,10 @@ func TestEndpointsWaitForNothing(t *testing.T) {
 		}
 	})
 	r.engine.wait(t, "the second revision is not answered",
-		func(a uint64, _ []delta.Refusal) bool { return a == 1 })
+		func(a uint64, _ []delta.Rejection) bool { return a == 1 })
 }
 
-func TestRefusals(t *testing.T) {
+func TestRejections(t *testing.T) {
 	setup := func(t *testing.T, verdict func(xdstest.Response) xdstest.Verdict) (*rig, *client, world) {
 		r := newRig(t)
 		w := services("a", "b", "c", "d", "e")
@@ -222,11 +222,11 @@ func TestRefusals(t *testing.T) {
 		}
 		return r, c, w
 	}
-	refuse := func(name, text string) func(xdstest.Response) xdstest.Verdict {
+	reject := func(name, text string) func(xdstest.Response) xdstest.Verdict {
 		return func(resp xdstest.Response) xdstest.Verdict {
 			for _, res := range resp.Resources {
 				if res.Name == name && resp.Type == xdstest.Route {
-					return xdstest.Verdict{Refuse: text}
+					return xdstest.Verdict{Reject: text}
 				}
 			}
 			return xdstest.Verdict{}
@@ -234,17 +234,17 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, text := range []string{"route c: domains are not unique", "constraint validation failed"} {
 		t.Run(text, func(t *testing.T) {
-			r, c, w := setup(t, refuse("c", text))
+			r, c, w := setup(t, reject("c", text))
 			rev := r.engine.set(t, w)
-			want := []delta.Refusal{{
+			want := []delta.Rejection{{
 				Type:     delta.TypeRoute,
 				Resource: "c",
 				Cause:    []mesh.Key{{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "c"}},
 				Reason:   text,
 				Revision: rev,
 			}}
-			r.engine.wait(t, "one refusal",
-				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			r.engine.wait(t, "one rejection",
+				func(a uint64, got []delta.Rejection) bool { return a == rev && cmp.Equal(want, got) })
 			good := w.clone()
 			good.routes["c"]--
 			c.until(t, holds(t,
@@ -257,12 +257,12 @@ func TestRefusals(t *testing.T) {
 			w = w.clone()
 			w.endpoints["a"]++
 			rev = r.engine.set(t, w)
-			r.engine.wait(t, "the refusal stands",
-				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			r.engine.wait(t, "the rejection stands",
+				func(a uint64, got []delta.Rejection) bool { return a == rev && cmp.Equal(want, got) })
 			if diff := cmp.Diff([]string{"endpoint+a"}, c.log()); diff != "" {
 				t.Error(diff)
 			}
-			// Back to the last good content: nothing to send, nothing refused.
+			// Back to the last good content: nothing to send, nothing rejected.
 			w = w.clone()
 			w.routes["c"]--
 			r.engine.answered(t, r.engine.set(t, w))
@@ -275,28 +275,28 @@ func TestRefusals(t *testing.T) {
 		r, c, w := setup(t, func(resp xdstest.Response) xdstest.Verdict {
 			for _, res := range resp.Resources {
 				if res.Name == "c" && strings.Contains(string(res.Body), "2") && resp.Type == xdstest.Route {
-					return xdstest.Verdict{Refuse: "no"}
+					return xdstest.Verdict{Reject: "no"}
 				}
 			}
 			return xdstest.Verdict{}
 		})
 		rev := r.engine.set(t, w)
-		r.engine.wait(t, "one refusal",
-			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
+		r.engine.wait(t, "one rejection",
+			func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 1 })
 		w = w.clone()
 		w.routes["c"]++
 		r.engine.answered(t, r.engine.set(t, w))
 		c.until(t, holds(t, w))
 	})
-	t.Run("everything is refused", func(t *testing.T) {
-		r, _, w := setup(t, func(xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Refuse: "no"} })
+	t.Run("everything is rejected", func(t *testing.T) {
+		r, _, w := setup(t, func(xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Reject: "no"} })
 		w.clusters["a"]++
 		rev := r.engine.set(t, w)
 		// Five routes, one cluster, and its endpoints once more.
-		r.engine.wait(t, "all refused",
-			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 7 })
+		r.engine.wait(t, "all rejected",
+			func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 7 })
 		if n := r.sum(t, "meridian_delta_pushes_total"); n > 40 {
-			t.Errorf("%v pushes for resources that are refused", n)
+			t.Errorf("%v pushes for resources that are rejected", n)
 		}
 	})
 }
@@ -313,12 +313,12 @@ func TestReconnect(t *testing.T) {
 	c.log()
 
 	// Nothing changed: nothing comes.
-	feeds := func() int { r.engine.mu.Lock(); defer r.engine.mu.Unlock(); return len(r.engine.feeds) }
+	watches := func() int { r.engine.mu.Lock(); defer r.engine.mu.Unlock(); return len(r.engine.watches) }
 	again := start(t, c.Client)
 	again.until(t, func(s *xdstest.State) bool { return s.Connected == 2 })
-	n := feeds()
+	n := watches()
 	for n < 2 {
-		n = feeds()
+		n = watches()
 	}
 	r.engine.answered(t, 1)
 	w2 := w.clone()
@@ -507,7 +507,7 @@ func TestSlowClient(t *testing.T) {
 		for _, n := range names {
 			w.routes[n]++
 		}
-		r.engine.answered(t, r.engine.set(t, w)) // by the fast one, the newest feed
+		r.engine.answered(t, r.engine.set(t, w)) // by the fast one, the newest watch
 	}
 	fast.until(t, holds(t, w))
 	slow.Resume()
@@ -542,7 +542,7 @@ func TestResponsesAreSplit(t *testing.T) {
 	c.unbroken(t)
 }
 
-// TestRandom drives clients through random changes, refusals and cuts: each ends with what the last
+// TestRandom drives clients through random changes, rejections and cuts: each ends with what the last
 // table says, and at no time refers to what it does not have.
 func TestRandom(t *testing.T) {
 	for seed := range uint64(6) {
@@ -581,7 +581,7 @@ func TestRandom(t *testing.T) {
 				case 1, 2, 3, 4:
 					c.until(t, func(s *xdstest.State) bool { return s.Connected > 0 })
 				case 5:
-					r.engine.wait(t, "answered", func(a uint64, _ []delta.Refusal) bool { return a >= rev })
+					r.engine.wait(t, "answered", func(a uint64, _ []delta.Rejection) bool { return a >= rev })
 				}
 			}
 			c.until(t, holds(t, w))
@@ -606,7 +606,7 @@ func TestAgedStream(t *testing.T) {
 	}
 	c.log()
 	again := start(t, c.Client)
-	r.engine.wait(t, "answered again", func(a uint64, _ []delta.Refusal) bool { return a > 0 })
+	r.engine.wait(t, "answered again", func(a uint64, _ []delta.Rejection) bool { return a > 0 })
 	if got := again.log(); len(got) > 0 {
 		t.Errorf("resent %q", got)
 	}
@@ -615,9 +615,9 @@ func TestAgedStream(t *testing.T) {
 // While all places are taken by streams without a configuration, another waits; it is let in when
 // one is configured.
 func TestJoiningIsBounded(t *testing.T) {
-	r := newRig(t, func(c *delta.Config) { c.MaxJoining, c.JoiningPatience = 1, time.Hour })
+	r := newRig(t, func(c *delta.Config) { c.MaxJoining, c.FirstConfigTimeout = 1, time.Hour })
 	r.connect(t)
-	r.engine.feed(t, func(*feed) bool { return true }) // it is in, and has nothing yet
+	r.engine.watch(t, func(*watch) bool { return true }) // it is in, and has nothing yet
 	second := r.connect(t)
 	w := services("a")
 	r.engine.set(t, w)
