@@ -39,7 +39,7 @@ func (a *answers) Open(o delta.OpenRequest) delta.Watch {
 	return &countingWatch{Watch: source.Open(o), answers: a, proxy: o.Proxy}
 }
 
-// follow sets the engine, at the start and after a restart; nobody has answered it anything.
+// follow sets the engine, at the start and after a restart; it has no answer yet.
 func (a *answers) follow(s delta.Source) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

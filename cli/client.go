@@ -16,7 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/config"
+	"github.com/meridian-mesh/meridian/internal/suggest"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -130,7 +130,7 @@ func unknownControlPlane(name string, f *clientFile) error {
 	for _, cp := range f.ControlPlanes {
 		names = append(names, cp.Name)
 	}
-	if near := config.Nearest(name, names); near != "" {
+	if near := suggest.Nearest(name, names); near != "" {
 		return fmt.Errorf("unknown control plane %q; did you mean %q?", name, near)
 	}
 	return fmt.Errorf("unknown control plane %q; add it with: meridian config add %s --address URL",
@@ -205,7 +205,7 @@ func kindOf(word string) (*mesh.KindInfo, error) {
 		names = append(names, kind, plain(info.Plural))
 	}
 	msg := fmt.Sprintf("unknown kind %q", word)
-	if near := config.Nearest(w, names); near != "" {
+	if near := suggest.Nearest(w, names); near != "" {
 		return nil, fmt.Errorf("%s; did you mean %q?", msg, near)
 	}
 	names = names[:0]

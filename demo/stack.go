@@ -195,7 +195,7 @@ func (s *Stack) Up(ctx context.Context) error {
 		}
 		online := 0
 		for _, z := range st.GetZones() {
-			if z.GetState() == "Online" {
+			if z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE {
 				online++
 			}
 		}

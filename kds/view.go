@@ -6,11 +6,11 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
-	"strings"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -141,42 +141,17 @@ func Exchanged(d Direction, zone string, key mesh.Key) bool {
 	case d == Up:
 		return info.SyncUp && key.Zone == zone
 	case key.Zone == "":
-		return info.SyncDown && !stays(key)
+		return info.SyncDown && secrets.TravelOf(key) == secrets.Whole
 	default:
 		return info.SyncCross && key.Zone != zone
 	}
 }
 
-// stays names the secrets of global that no zone may have (core-resources 18), and private keys of
-// mesh authorities and zone tokens, of which zones get intermediates and public halves.
-func stays(key mesh.Key) bool {
-	switch key.Kind {
-	case mesh.KindGlobalSecret:
-		for _, p := range []string{"user-token-signing-key", zonePrivate, "envoy-admin-", "inter-cp-"} {
-			if strings.HasPrefix(key.Name, p) {
-				return true
-			}
-		}
-		return key.Name == "admin-user-token" || key.Name == "user-token-revocations"
-	case mesh.KindSecret:
-		return strings.HasPrefix(key.Name, key.Mesh+".ca-builtin-key-") ||
-			strings.Contains(key.Name, ".ca-builtin-key-")
-	}
-	return false
-}
-
-const (
-	zonePrivate = "zone-token-signing-key-"
-	zonePublic  = "zone-token-signing-public-key-"
-)
-
-// PublicKey maps zone-token-signing-key-N to zone-token-signing-public-key-N and leaves other keys alone.
+// PublicKey is the key under which zones have a secret of global: another one for secrets of which
+// they get the public half.
 func PublicKey(key mesh.Key) mesh.Key {
-	if n, ok := strings.CutPrefix(key.Name, zonePrivate); ok && key.Kind == mesh.KindGlobalSecret &&
-		key.Zone == "" {
-		key.Name = zonePublic + n
-	}
-	return key
+	public, _ := secrets.Public(key)
+	return public
 }
 
 // PublicHalf turns a zone token's signing key into its public half, PEM "PUBLIC KEY"; nil if it

@@ -107,7 +107,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 				t.Error(diff)
 			}
 			if table.Lookup(delta.TypeRoute, backendKRI) != nil {
-				t.Error("there are routes that nobody asks for")
+				t.Error("there are routes that no client asks for")
 			}
 		}},
 		{"17", tcpRoute("{kind: MeshService, name: db, port: 3001}") + httpRoute,
@@ -117,7 +117,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 					t.Error(diff)
 				}
 				if table.Lookup(delta.TypeCluster, "kri_msvc_default_east__db_main") != nil {
-					t.Error("the MeshTCPRoute has a say")
+					t.Error("the MeshTCPRoute applies")
 				}
 			}},
 		{"18", tcpRoute("{kind: MeshService, name: db, port: 3001, weight: 0}, {kind: MeshService, name: " +
@@ -126,7 +126,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 				t.Errorf("filters %v", got)
 			}
 		}},
-		{"18 with references that find nobody (design 9.2)",
+		{"18 with references that find nothing",
 			tcpRoute("{kind: MeshService, name: missing, port: 3001}"),
 			func(t *testing.T, table *delta.Table) {
 				if got := filters(t, table, backendKRI); len(got) != 0 {
@@ -270,7 +270,7 @@ func TestAffinityShares(t *testing.T) {
 		t.Errorf("an endpoint's health: %v", got)
 	}
 
-	// A tag that no policy names is nobody's affair; one that a policy names moves the caller to
+	// A tag that no policy names does not matter; one that a policy names moves the caller to
 	// the others with its value.
 	pod := caller(4)
 	pod.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Tags["pod"] = "else"

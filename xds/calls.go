@@ -24,7 +24,8 @@ func (q *queries) addCalls(g *graph.Graph) {
 	q.callEnds = graph.NewQuery(g, "call_endpoints", graph.SameBy(sameResource), q.computeCallEndpoints)
 	q.callRoutes = graph.NewQuery(g, "call_routes", q.keepRoutes, q.computeCallRoutes)
 	q.calls = graph.NewQuery(g, "calls", keepSegment, q.computeCalls)
-	q.missingCertificate = graph.NewQuery(g, "missing_certificate", graph.Same[bool], q.computeMissingCertificate)
+	q.missingCertificate = graph.NewQuery(g, "missing_certificate", graph.Same[bool],
+		q.computeMissingCertificate)
 	q.callTable = graph.NewQuery(g, "call_table", graph.SameBy(func(a, b *delta.Table) bool {
 		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
 	}), q.computeCallTable)
@@ -44,7 +45,7 @@ func (q *queries) computeCallListener(_ *graph.Reader, k callKey) (*delta.Resour
 	return q.pool.encode(delta.TypeListener, k.name, m, err, []mesh.Key{k.ref.Key})
 }
 
-// computeCallCluster: in a mesh that demands mTLS a client needs a certificate; where the mesh also
+// computeCallCluster: in a mesh that requires mTLS a client needs a certificate; where the mesh also
 // takes clear text it gets that, for gRPC does not offer the ALPN by which sidecars tell mesh
 // connections from the application's own.
 func (q *queries) computeCallCluster(r *graph.Reader, k callClusterKey) (*delta.Resource, error) {
@@ -168,20 +169,18 @@ func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 	return s, nil
 }
 
-// conditionError is no failure to compute a value but a condition that a person has to see to: it
-// concerns the change that brought it about, and none after that.
+// conditionError is a condition that a user has to mend, not a failure to compute a value: it concerns
+// the change that brought it about, and none after that.
 type conditionError string
 
 func (e conditionError) Error() string { return string(e) }
 
-const errMissingCertificate = conditionError("the mesh demands mTLS and this gRPC client has no certificate: name a " +
-	"certificate provider of its bootstrap " +
-	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; " +
-	"until then " +
-	"its calls fail")
+const errMissingCertificate = conditionError("the mesh requires mTLS and this gRPC client has no " +
+	"certificate: name a certificate provider of its bootstrap in its node metadata, " +
+	"dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; until then its calls fail")
 
-// computeMissingCertificate fails where a client without a certificate can reach nobody, which is how
-// [Progress] gets to say so.
+// computeMissingCertificate fails where a client without a certificate cannot reach any destination:
+// so it is one of the rejections of [Progress].
 func (q *queries) computeMissingCertificate(r *graph.Reader, name meshName) (bool, error) {
 	if q.mesh.Get(r, name).MTLS == "STRICT" {
 		return false, errMissingCertificate

@@ -147,15 +147,15 @@ func TestWantIsAnswered(t *testing.T) {
 	if u := take(); u.Subscribed != 1 || u.Table.Lookup(delta.TypeListener, "api") == nil {
 		t.Fatalf("first update counts %d", u.Subscribed)
 	}
-	f.Subscribe([]string{"api", "nobody"})
+	f.Subscribe([]string{"api", "nothing"})
 	w.e.processEvents()
-	if u := take(); u.Subscribed != 2 || u.Table.Lookup(delta.TypeListener, "nobody") != nil {
+	if u := take(); u.Subscribed != 2 || u.Table.Lookup(delta.TypeListener, "nothing") != nil {
 		t.Fatalf("second update counts %d", u.Subscribed)
 	}
 	if p := w.e.Progress(); p.PendingCount != 0 || p.Acked != p.Revision {
 		t.Fatalf("progress %+v", p)
 	}
-	f.Subscribe([]string{"nobody"})
+	f.Subscribe([]string{"nothing"})
 	f.Subscribe([]string{"api"})
 	w.e.processEvents()
 	if u := take(); u.Subscribed != 4 {
@@ -192,7 +192,7 @@ func TestCallCost(t *testing.T) {
 	}
 }
 
-// TestCallTLS: clear text where the mesh takes it, else the client's provider, else nobody to call
+// TestCallTLS: clear text where the mesh takes it, else the client's provider, else no endpoint
 // and a reason.
 func TestCallTLS(t *testing.T) {
 	w := newWorld(t)
@@ -221,7 +221,8 @@ func TestCallTLS(t *testing.T) {
 	check("off", false, false)
 	w.put(testMesh("STRICT"))
 	check("STRICT", true, true)
-	if r := w.e.Progress().Rejections[0]; r.GetStage() != meshv1.Rejection_STAGE_TRANSLATION || r.Revision != w.revision {
+	if r := w.e.Progress().Rejections[0]; r.GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		r.Revision != w.revision {
 		t.Errorf("rejection %+v at %d", r, w.revision)
 	}
 	// It concerns no change after that.
@@ -253,7 +254,8 @@ func TestCallsIncremental(t *testing.T) {
 					if calling[c] == nil {
 						calling[c] = w.call(c.proxy, c.client)
 					}
-					calling[c].Subscribe([]string{d.of("a", "a:8080", "nobody"), d.of("b", "multi", "c:http")})
+					calling[c].Subscribe([]string{d.of("a", "a:8080", "nothing"),
+						d.of("b", "multi", "c:http")})
 					w.e.processEvents()
 					what += "; calls by " + c.proxy.Name
 				}

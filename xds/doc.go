@@ -31,7 +31,7 @@
 // A MeshLoadBalancingStrategy can make a service's endpoints differ between callers: instances that
 // share a tag with the caller weigh more. The values of those tags that the caller's policies name,
 // and of no others, are then part of its group's key, and what they come to is part of the key of
-// the endpoints (localities.go). Where no such policy speaks of a service its endpoints are one
+// the endpoints (localities.go). Where no such policy names a service its endpoints are one
 // resource for all, and a change of them is a change of endpoints alone everywhere.
 //
 // # gRPC clients
@@ -77,7 +77,7 @@
 // services). A change of endpoints there allocates 335 times, whatever the size. Two changes still
 // cost with the mesh: a new policy is in the list of policies of every proxy that it selects, so
 // that all they call is looked at again; and a change of a service's ports or identity makes the
-// list of all services anew.
+// list of all services again.
 //
 // Policies that say something and change nothing made other tables with the same content, 44 of 100
 // wake-ups in random changes: [Engine] compares contents before it wakes.

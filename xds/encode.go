@@ -61,7 +61,7 @@ func (p *pool) secret(s ir.Secret, cause ...mesh.Key) (*delta.Resource, error) {
 	return p.encode(delta.TypeSecret, s.Name, translate.Secret(s), nil, cause)
 }
 
-// sameResource says that nobody needs to hear of the difference: equal bytes keep the old pointer.
+// sameResource says that the difference does not matter: equal bytes keep the old pointer.
 func sameResource(a, b *delta.Resource) bool {
 	if a == nil || b == nil {
 		return a == b

@@ -75,7 +75,8 @@ type Engine struct {
 	tables      map[caller]*delta.Table
 	changes     []*rollup     // the last ones, ascending
 	progress    chan struct{} // closed at the next change of Progress
-	watched     bool
+	// progressRead says that progress was handed out.
+	progressRead bool
 }
 
 // proxy is a followed proxy: its table is pinned in the graph. Run's goroutine owns it.
@@ -305,7 +306,7 @@ func (e *Engine) markDirty(p *proxy) {
 	}
 }
 
-// SetIdentity gives a proxy its certificate; nil takes it away.
+// SetIdentity gives a proxy its certificate; nil removes it.
 func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 	e.send(func() {
 		if id == nil {

@@ -176,7 +176,8 @@ func TestCostFollowsChange(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: target,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+			Default: &meshv1.MeshTimeout_Conf{
+				Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
 		}}})
 	}
 	w.put(timeout("one", "svc-3", time.Second))
@@ -192,7 +193,8 @@ func TestCostFollowsChange(t *testing.T) {
 	}{
 		{"a policy's content: no matching, one route",
 			func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
-			map[string]uint64{"head": 1, "policy_summary": 1, "outbound_config": 1, "routes": 1, "group": 1, "table": proxies,
+			map[string]uint64{"head": 1, "policy_summary": 1, "outbound_config": 1,
+				"routes": 1, "group": 1, "table": proxies,
 				"inbound_policy": 1}},
 		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) },
 			map[string]uint64{"instance": 1}},
@@ -201,7 +203,7 @@ func TestCostFollowsChange(t *testing.T) {
 				"table": proxies, "membership": 1}},
 		{"an identity", func() { w.e.SetIdentity(watches[0].key, testIdentity); w.e.processEvents() },
 			map[string]uint64{"secrets": 1, "table": 1}},
-		{"a status that nobody reads",
+		{"a status that is not read",
 			func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
 		{"an unrelated mesh", func() {
 			r := testService(testZone, "else", 8080)
@@ -264,7 +266,7 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
-// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is told, and heals.
+// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is reported, and heals.
 func TestFailureKeepsLastGood(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh(""), testService(testZone, "api", 8080),
@@ -275,7 +277,8 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	w.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) { panic("broken") })
 	w.put(testMesh("STRICT"))
 	p := w.e.Progress()
-	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != f.key || p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != f.key ||
+		p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
 		!strings.Contains(p.Rejections[0].Reason, "broken") {
 		t.Fatalf("rejections: %+v", p.Rejections)
 	}
@@ -296,7 +299,7 @@ func TestFailureKeepsLastGood(t *testing.T) {
 		t.Error("the cluster was not computed again")
 	}
 
-	// A proxy that is gone keeps what it had, and nobody is to blame.
+	// A proxy that is gone keeps what it had, and there is no rejection.
 	last := w.table(f.key)
 	w.remove(f.key)
 	if w.table(f.key) != last || len(w.e.Progress().Rejections) != 0 {

@@ -35,7 +35,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const goldenDir = "translate/testdata"
 
@@ -197,7 +197,7 @@ func dump(t *testing.T, table *delta.Table) []byte {
 		for r := range table.All(typ) {
 			m := message(t, r)
 			if s, ok := m.(*tlsv3.Secret); ok {
-				s.Type = nil // made anew for each run
+				s.Type = nil // made for each run
 			}
 			j, err := protojson.Marshal(m)
 			if err != nil {
@@ -231,7 +231,9 @@ func envoyValidates(t *testing.T, table *delta.Table) {
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},
@@ -349,7 +351,7 @@ func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) 
 			}
 			for _, n := range names {
 				if n != "" && n != "missing_backend" && table.Lookup(delta.TypeCluster, n) == nil {
-					t.Errorf("connections of %s go to %s, which is no cluster", l.Name, n)
+					t.Errorf("connections of %s go to %s, which is not a cluster", l.Name, n)
 				}
 			}
 		}

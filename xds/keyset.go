@@ -8,8 +8,8 @@ import (
 )
 
 // keySet is the keys of one range, in order. Some ranges are long and hardly ever read, all
-// Dataplanes of a zone for one: to keep such a list in order at each change would cost what the
-// mesh is large. Its changes wait until somebody reads it, or they are many.
+// Dataplanes of a zone for one: keeping such a list in order at each change would cost in proportion
+// to the mesh. Its changes wait until it is read, or they are many.
 type keySet struct {
 	keys []mesh.Key
 	// waiting says of keys whether they came (or went) since.
@@ -42,7 +42,7 @@ func (s *keySet) change(k mesh.Key, there bool) {
 	}
 }
 
-// merge merges what waits into the list.
+// merge puts what waits into the list.
 func (s *keySet) merge() {
 	if len(s.waiting) == 0 {
 		return

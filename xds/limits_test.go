@@ -213,7 +213,7 @@ name: a
 }
 
 // TestInboundPolicyConcernsItsInbounds: a policy of inbounds wakes the proxies that it selects, and
-// of those only the inbounds it selects are made anew; nothing that proxies share is looked at.
+// of those only the inbounds it selects are recomputed; nothing that proxies share is looked at.
 func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 	for _, kind := range []struct{ name, conf, other string }{
 		{"MeshRateLimit", "{local: {http: {requestRate: {num: 5, interval: 1s}}}}",
@@ -264,7 +264,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				for _, typ := range delta.Types {
 					for r := range now.All(typ) {
 						if was := before.Lookup(typ, r.Name); was != r && r.Name != "self_inbound_dp_http" {
-							t.Errorf("%s: %s %s was made anew", change.what, typ, r.Name)
+							t.Errorf("%s: %s %s was recomputed", change.what, typ, r.Name)
 						}
 					}
 				}

@@ -52,7 +52,7 @@ func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
 		changes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_xds_changes_total",
 			Help: "Changes of resources taken in. Far more than people and proxies make means " +
-				"that somebody " +
+				"that a client " +
 				"writes in a loop.",
 		}),
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{

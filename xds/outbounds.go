@@ -14,7 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// policies are the resources in an interned list whose kind is wanted, in the order of the list.
+// policies are the resources in an interned list whose kind fits, in the order of the list.
 func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
@@ -29,8 +29,8 @@ func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool
 	return out
 }
 
-// policiesAbout are [queries.policies] for somebody who looks at what they say of one destination
-// alone: what they say of services of other names does not concern him.
+// policiesAbout are [queries.policies] for a query that needs what they say of one destination alone:
+// a change of what they say of services of other names does not make it dirty.
 func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 	want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)

@@ -177,7 +177,8 @@ func smallMesh(t *testing.T, mode string) *world {
 		resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)})}
 	for i, protocol := range []string{"http", "http2", "grpc", "tcp", "kafka"} {
 		s := testService(testZone, protocol, 8080)
-		s.Spec.(*meshv1.MeshService).Ports[0].Name, s.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = "main", protocol
+		port := s.Spec.(*meshv1.MeshService).Ports[0]
+		port.Name, port.AppProtocol = "main", protocol
 		far := testService("west", "far-"+protocol, 8080)
 		far.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = protocol
 		rs = append(rs, s, far)
@@ -332,7 +333,9 @@ func rejects(t *testing.T, envoy string, list []piece) string {
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},

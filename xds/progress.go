@@ -52,14 +52,14 @@ func (e *Engine) Progress() Progress {
 func (e *Engine) ProgressChanged() <-chan struct{} {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.watched = true
+	e.progressRead = true
 	return e.progress
 }
 
-// changed tells whoever watches; mu is held.
+// changed notifies the readers of progress; mu is held.
 func (e *Engine) changed() {
-	if e.watched {
+	if e.progressRead {
 		close(e.progress)
-		e.progress, e.watched = make(chan struct{}), false
+		e.progress, e.progressRead = make(chan struct{}), false
 	}
 }

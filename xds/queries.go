@@ -108,7 +108,8 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 		q.computeHead)
 	q.mesh = graph.NewQuery(g, "mesh", graph.Same[compile.MeshInfo],
 		func(r *graph.Reader, name meshName) (compile.MeshInfo, error) {
-			return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: string(name)})), nil
+			k := mesh.Key{Kind: mesh.KindMesh, Name: string(name)}
+			return compile.NewMeshInfo(q.reads(r).Spec(k)), nil
 		})
 	q.instance = graph.NewQuery(g, "instance", graph.SameBy((*compile.Instance).Equal), q.computeInstance)
 	q.service = graph.NewQuery(g, "service", graph.SameBy((*compile.Destination).Equal), q.computeService)
@@ -116,17 +117,22 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	q.plaintext = graph.NewQuery(g, "plaintext", graph.Same[bool], q.computePlaintext)
 	q.vip = graph.NewQuery(g, "vip", graph.Same[string], q.computeVIP)
 	q.local = graph.NewQuery(g, "local_endpoints", graph.SameBy(slices.Equal[[]ir.Endpoint]), q.computeLocal)
-	q.ingresses = graph.NewQuery(g, "ingresses", graph.SameBy(slices.Equal[[]ir.Endpoint]), q.computeIngresses)
-	q.ingressEndpoints = graph.NewQuery(g, "ingress_endpoints", graph.SameBy(sameResource), q.computeIngressEndpoints)
+	q.ingresses = graph.NewQuery(g, "ingresses", graph.SameBy(slices.Equal[[]ir.Endpoint]),
+		q.computeIngresses)
+	q.ingressEndpoints = graph.NewQuery(g, "ingress_endpoints", graph.SameBy(sameResource),
+		q.computeIngressEndpoints)
 	q.membership = graph.NewQuery(g, "membership", graph.SameBy(func(a, b *membership) bool {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = graph.NewQuery(g, "match", graph.SameBy((*match).equal), q.computeMatch)
 	q.endpoints = graph.NewQuery(g, "endpoints", graph.SameBy(sameResource), q.computeEndpoints)
-	q.policySummary = graph.NewQuery(g, "policy_summary", graph.SameBy(compile.Survey.Equal), q.computePolicySummary)
+	q.policySummary = graph.NewQuery(g, "policy_summary", graph.SameBy(compile.Survey.Equal),
+		q.computePolicySummary)
 	q.callerTags = graph.NewQuery(g, "caller_tags", graph.Same[callerTags], q.computeCallerTags)
-	q.outboundConfig = graph.NewQuery(g, "outbound_config", graph.Same[outboundConfig], q.computeOutboundConfig)
-	q.connections = graph.NewQuery(g, "connections", graph.SameBy((*connectionsOf).equal), q.computeConnections)
+	q.outboundConfig = graph.NewQuery(g, "outbound_config", graph.Same[outboundConfig],
+		q.computeOutboundConfig)
+	q.connections = graph.NewQuery(g, "connections", graph.SameBy((*connectionsOf).equal),
+		q.computeConnections)
 	q.cluster = graph.NewQuery(g, "cluster", graph.SameBy(sameResource), q.computeCluster)
 	q.routes = graph.NewQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = graph.NewQuery(g, "listener", graph.SameBy(sameResource), q.computeListener)
@@ -135,7 +141,8 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	q.listed = graph.NewQuery(g, "listed", graph.Same[scope], q.computeListed)
 	q.scope = graph.NewQuery(g, "scope", graph.Same[scope], q.computeScope)
 	q.group = graph.NewQuery(g, "group", keepSegment, q.computeGroup)
-	q.inboundPolicy = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal), q.computeInboundPolicy)
+	q.inboundPolicy = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal),
+		q.computeInboundPolicy)
 	q.inbound = graph.NewQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = graph.NewQuery(g, "ca", graph.SameBy(sameResource), q.computeCA)
 	q.secrets = graph.NewQuery(g, "secrets", keepSegment, q.computeSecrets)
@@ -220,7 +227,10 @@ func (q *queries) destination(r *graph.Reader, k mesh.Key) *compile.Destination 
 // computePlaintext says that callers of a local service must speak in clear: the mesh is PERMISSIVE and
 // not all members have certificates.
 func (q *queries) computePlaintext(r *graph.Reader, k mesh.Key) (bool, error) {
-	if k.Kind != mesh.KindMeshService || k.Zone != q.zone || q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
+	if k.Kind != mesh.KindMeshService || k.Zone != q.zone {
+		return false, nil
+	}
+	if q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
 		return false, nil
 	}
 	res := q.reads(r).status(k)
@@ -261,7 +271,8 @@ func (q *queries) computeLocal(r *graph.Reader, k serviceRange) ([]ir.Endpoint, 
 func (q *queries) computeIngresses(r *graph.Reader, zone zoneName) ([]ir.Endpoint, error) {
 	rd := q.reads(r)
 	var out []ir.Endpoint
-	for _, k := range rd.Range(compile.Index{Kind: mesh.KindZoneIngress, By: compile.ByZone, Value: string(zone)}) {
+	index := compile.Index{Kind: mesh.KindZoneIngress, By: compile.ByZone, Value: string(zone)}
+	for _, k := range rd.Range(index) {
 		res := rd.Spec(k)
 		if res == nil {
 			continue
@@ -319,7 +330,11 @@ func (q *queries) remotes(r *graph.Reader, d *compile.Destination, p compile.Por
 		if d.Key.Zone == q.zone {
 			return nil
 		}
-		return []compile.Remote{{Zone: d.Key.Zone, Healthy: 1, Ingresses: q.ingresses.Get(r, zoneName(d.Key.Zone))}}
+		return []compile.Remote{{
+			Zone:      d.Key.Zone,
+			Healthy:   1,
+			Ingresses: q.ingresses.Get(r, zoneName(d.Key.Zone)),
+		}}
 	}
 	var out []compile.Remote
 	for _, m := range d.Members {

@@ -38,7 +38,7 @@ func TestClientsFollow(t *testing.T) {
 type named struct{}
 
 func (named) Join(_ context.Context, j delta.Join) (delta.Member, error) {
-	return anybody{proxyOf(j.NodeID)}, nil
+	return anyProxy{proxyOf(j.NodeID)}, nil
 }
 
 func nodeOf(k mesh.Key) string { return string(k.Kind) + "." + k.Name }
@@ -51,7 +51,7 @@ func proxyOf(node string) mesh.Key {
 	return mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: name}
 }
 
-// visitor is one client, there or away.
+// visitor is one client, connected or not.
 type visitor struct {
 	*xdstest.Client
 	cancel context.CancelFunc

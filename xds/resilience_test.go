@@ -245,7 +245,8 @@ func TestRetryVectors(t *testing.T) {
 	// Vector 29, with the one condition more that failover without a policy has (design 9.9).
 	b := withPolicies(t, meshDefaults(), `MeshRetry a:`+toAll(`http: {retryOn: ["503", HttpMethodGet]}`))
 	p := b.retry("http")
-	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" || len(p.GetRetriableStatusCodes()) != 1 ||
+	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" ||
+		len(p.GetRetriableStatusCodes()) != 1 ||
 		p.GetRetriableStatusCodes()[0] != 503 || p.GetRetriableRequestHeaders()[0].GetName() != ":method" ||
 		p.GetRetriableRequestHeaders()[0].GetStringMatch().GetExact() != "GET" {
 		t.Errorf("vector 29: %v", p)
@@ -302,7 +303,7 @@ func TestRetryVectors(t *testing.T) {
 	}
 }
 
-// TestPartsAreApart: a policy makes anew only the part of the output that it is about.
+// TestPartsAreApart: a policy recomputes only the part of the output that it is about.
 func TestPartsAreApart(t *testing.T) {
 	const services = 5
 	w := newWorld(t)
@@ -327,7 +328,8 @@ func TestPartsAreApart(t *testing.T) {
 			&meshv1.MeshCircuitBreaker{To: []*meshv1.MeshCircuitBreaker_To{{
 				TargetRef: all,
 
-				Default: &meshv1.MeshCircuitBreaker_Conf{ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
+				Default: &meshv1.MeshCircuitBreaker_Conf{
+					ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
 			}}})
 	}
 	check := func(n uint32) *mesh.Resource {
@@ -344,7 +346,9 @@ func TestPartsAreApart(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", "p", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: all,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second)}},
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{
+				RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second),
+			}},
 		}}})
 	}
 	for _, tc := range []struct {

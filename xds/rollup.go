@@ -43,7 +43,7 @@ type rollup struct{ Change }
 
 func (r *rollup) open() int { return r.Affected - r.Acked - r.Disconnected }
 
-// affect notes that a watch owes an answer for the change.
+// affect notes that the change waits for the answer of a watch.
 func (r *rollup) affect(f *watch) {
 	f.lastChange = r
 	r.Affected++
@@ -55,7 +55,7 @@ func (r *rollup) affect(f *watch) {
 // maxPushed is how many updates a watch tells apart that its client has not answered.
 const maxPushed = 8
 
-// merge adds what a later update owes. What has been changes for so long that nobody remembers it is
+// merge adds what a later update waits for. What is older than the history is
 // left out: a client that never answers costs no more than twice the history's length.
 func (d *pendingAck) merge(later pendingAck) {
 	d.first, d.last = min(d.first, later.first), max(d.last, later.last)
@@ -83,7 +83,7 @@ func (e *Engine) record(after, revision uint64, committed time.Time, changes []s
 	return r
 }
 
-// answer settles what a watch changes; mu is held.
+// answer notes that a watch has answered changes, or has disconnected; mu is held.
 func (e *Engine) answer(changes []*rollup, rejections []delta.Rejection, left bool, now time.Time) {
 	for _, r := range changes {
 		switch {
@@ -105,34 +105,21 @@ func (e *Engine) answer(changes []*rollup, rejections []delta.Rejection, left bo
 	}
 }
 
-// ChangeState says whether a change is known.
-type ChangeState uint8
-
-// States of a change.
-const (
-	// ChangeKnown changes are among the last that the engine remembers.
-	ChangeKnown ChangeState = iota
-	// ChangeAhead changes have not been taken in yet, or do not exist.
-	ChangeAhead
-	// ChangeForgotten changes are too old, or from before the engine started.
-	ChangeForgotten
-)
-
 // Change finds what became of the change that brought a revision of this zone's store.
-func (e *Engine) Change(revision uint64) (Change, ChangeState) {
+func (e *Engine) Change(revision uint64) (Change, store.RevisionState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if revision > e.processed {
-		return Change{}, ChangeAhead
+		return Change{}, store.RevisionAhead
 	}
 	i := sort.Search(len(e.changes), func(i int) bool { return e.changes[i].Last >= revision })
 	if i == len(e.changes) || e.changes[i].First > revision {
-		return Change{}, ChangeForgotten
+		return Change{}, store.RevisionForgotten
 	}
-	return e.describe(e.changes[i]), ChangeKnown
+	return e.describe(e.changes[i]), store.RevisionKnown
 }
 
-// describe adds what is not kept with a change: who owes an answer and who rejects; mu is held.
+// describe adds what is not kept with a change: which proxies have not answered and which reject; mu is held.
 func (e *Engine) describe(r *rollup) Change {
 	out := r.Change
 	out.Inputs, out.Notified = slices.Clone(r.Inputs), slices.Clone(r.Notified)
@@ -150,7 +137,8 @@ func (e *Engine) describe(r *rollup) Change {
 	for f := range e.rejecting {
 		list = append(list, f.rejections()...)
 	}
-	list = slices.DeleteFunc(list, func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
+	list = slices.DeleteFunc(list,
+		func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
 	out.Rejections = e.rejections(list)
 	return out
 }

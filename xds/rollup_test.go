@@ -47,7 +47,7 @@ func TestRollUp(t *testing.T) {
 	change := func(rev uint64) Change {
 		t.Helper()
 		c, state := r.e.Change(rev)
-		if state != ChangeKnown {
+		if state != store.RevisionKnown {
 			t.Fatalf("revision %d: state %d", rev, state)
 		}
 		return c
@@ -60,7 +60,7 @@ func TestRollUp(t *testing.T) {
 	c := change(rev)
 	if c.Affected != 2 || c.Acked != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 ||
 		c.Inputs[0] != api.Key {
-		t.Fatalf("nobody has answered: %+v", c)
+		t.Fatalf("no answer yet, but: %+v", c)
 	}
 	if !slices.Contains(c.Notified, web.Key) || !slices.Contains(c.Notified, shop.Key) ||
 		slices.Contains(c.Notified, idle.Key) {
@@ -102,20 +102,20 @@ func TestRollUp(t *testing.T) {
 		}
 	}
 
-	// What concerns nobody is known too; what is ahead or forgotten is said to be.
+	// What affects no proxy is known too; what is ahead or forgotten is reported as such.
 	rev = r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
 	if c := change(rev); c.Affected != 0 || c.InputCount == 0 {
-		t.Fatalf("nobody is concerned: %+v", c)
+		t.Fatalf("no proxy is affected: %+v", c)
 	}
-	if _, state := r.e.Change(rev + 1); state != ChangeAhead {
+	if _, state := r.e.Change(rev + 1); state != store.RevisionAhead {
 		t.Errorf("a revision that is not there: %d", state)
 	}
 	for i := range maxChanges {
 		rev = r.put(testService(testZone, fmt.Sprintf("more-%d", i), 8080))
 	}
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if _, state := r.e.Change(first); state == ChangeAhead {
+	if _, state := r.e.Change(first); state == store.RevisionAhead {
 		t.Errorf("an old revision: %d", state)
 	}
 
@@ -132,7 +132,8 @@ func TestRollUp(t *testing.T) {
 	}
 	rev = r.put(testDataplane("api-4", "10.0.0.12", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 || s.Desired == nil {
+	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 ||
+		s.Desired == nil {
 		t.Fatalf("web owes an answer: %+v", s)
 	}
 	if _, ok := r.e.StreamState(watches["shop-1"]); ok {
@@ -168,7 +169,7 @@ func TestRollUpIsBounded(t *testing.T) {
 			}
 			if changes > 2*maxChanges+maxPushed || changes < maxChanges/2 || kept > maxChanges ||
 				len(f.pushed) > maxPushed {
-				t.Errorf("owes %d changes, %d are kept, %d updates are told apart", changes, kept, len(f.pushed))
+				t.Errorf("%d changes wait, %d are kept, of %d updates", changes, kept, len(f.pushed))
 			}
 			r.e.mu.Unlock()
 			if !reads {
@@ -176,11 +177,11 @@ func TestRollUpIsBounded(t *testing.T) {
 			}
 			f.Ack(rev, nil)
 			for at := rev - 300; at <= rev; at += 100 {
-				if c, state := r.e.Change(at); state != ChangeKnown || c.Acked != 1 || c.Done.IsZero() {
+				if c, state := r.e.Change(at); state != store.RevisionKnown || c.Acked != 1 || c.Done.IsZero() {
 					t.Errorf("revision %d: state %d, %+v", at, state, c)
 				}
 			}
-			if _, state := r.e.Change(5); state != ChangeForgotten {
+			if _, state := r.e.Change(5); state != store.RevisionForgotten {
 				t.Errorf("the first change is in state %d", state)
 			}
 			if p := r.e.Progress(); p.PendingCount != 0 || p.Acked != rev {
@@ -219,7 +220,8 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	later := r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == later })
 	c, _ := r.e.Change(bad)
-	if len(c.Rejections) == 0 || c.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION || mesh.KeyFromProto(c.Rejections[0].GetProxy()) != web.Key {
+	if len(c.Rejections) == 0 || c.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		mesh.KeyFromProto(c.Rejections[0].GetProxy()) != web.Key {
 		t.Errorf("the change that cannot be made: %+v", c)
 	}
 	if c, _ := r.e.Change(later); len(c.Rejections) != 0 {

@@ -121,7 +121,7 @@ func TestFeedsAndProgress(t *testing.T) {
 		t.Fatalf("update of revision %d before its registration at %d", u.Revision, rev)
 	}
 	if p := r.e.Progress(); p.Online != 2 || p.PendingCount != 2 || p.Acked >= rev {
-		t.Fatalf("nobody answered, yet %+v", p)
+		t.Fatalf("no answer, yet %+v", p)
 	}
 	fw.Ack(rev, nil)
 	fi.Ack(rev, nil)
@@ -140,7 +140,8 @@ func TestFeedsAndProgress(t *testing.T) {
 	rejection := delta.Rejection{Resource: "x", Reason: "no"}
 	fw.Ack(rev, []delta.Rejection{rejection})
 	p = r.until(func(p Progress) bool { return p.Acked == rev })
-	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key || p.Rejections[0].Reason != "no" {
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key ||
+		p.Rejections[0].Reason != "no" {
 		t.Fatalf("rejections %+v", p.Rejections)
 	}
 

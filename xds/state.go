@@ -165,7 +165,7 @@ func (r reads) Range(i compile.Index) []mesh.Key {
 	return r.s.ranges[i].list()
 }
 
-// policyFor is a policy for somebody who looks at what it says of one destination alone.
+// policyFor is a policy for a query that needs what it says of one destination alone.
 func (r reads) policyFor(key mesh.Key) *mesh.Resource {
 	r.s.general.Note(r.Reader, key)
 	res, _ := r.s.view.Get(key)

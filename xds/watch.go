@@ -25,7 +25,7 @@ type watch struct {
 	latest  *delta.Table
 	closed  bool
 
-	// wanted counts calls of Subscribe; looked those that the pending or last update reflects.
+	// subscribed counts calls of Subscribe; resolvedCalls those that the pending or last update reflects.
 	subscribed, resolvedCalls uint64
 
 	pending  *pendingAck
@@ -36,8 +36,8 @@ type watch struct {
 	lastChange *rollup
 }
 
-// pendingAck is a range of revisions for which an answer is changes: from the first change in it to the
-// last. What has no revision of its own, as an identity, owes an answer for itself alone: first is
+// pendingAck is a range of revisions that wait for an answer: from the first change in it to the
+// last. What has no revision of its own, as an identity, waits for itself alone: first is
 // then last+1.
 type pendingAck struct {
 	first, last uint64

@@ -44,7 +44,7 @@ type testPlane struct {
 	ca    []byte
 }
 
-// Join admits whoever comes, by node id.
+// Join admits every client, by node id.
 func (p *testPlane) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	meshName, name, _ := strings.Cut(j.NodeID, ".")
 	k := mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Zone: p.zone, Name: name}
@@ -181,7 +181,7 @@ func freePort(t *testing.T) uint32 {
 
 // TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone
 // service here, and in west through its ingress when the sidecar here is killed under load; a
-// caller without permission is told 403.
+// caller without permission gets 403.
 func TestZones(t *testing.T) {
 	bin := envoytest.Binary(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -58,7 +59,7 @@ func TestPolicyReachesBothZones(t *testing.T) {
 		t.Fatalf("status %v", status)
 	}
 	for _, z := range status.GetZones() {
-		if z.GetState() != "Online" || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
+		if z.GetState() != adminv1.ZoneState_ZONE_STATE_ONLINE || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
 			t.Errorf("zone %v", z)
 		}
 		r, err := w.g.Store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
@@ -144,7 +145,7 @@ func TestBadToken(t *testing.T) {
 			z := w.running["us-east"]
 			w.poll("refused", func() bool {
 				s := z.Status(w.ctx).GetGlobal()
-				return s.GetState() == "Refused" && strings.Contains(s.GetReason(), c.reason)
+				return s.GetState() == adminv1.ConnectionState_CONNECTION_STATE_REFUSED && strings.Contains(s.GetReason(), c.reason)
 			})
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)
@@ -191,7 +192,7 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	w.settled(w.apply(timeout(6 * time.Second)))
 	refuse.Store(true)
 	got := w.global.Wait(w.ctx, w.apply(timeout(7*time.Second)))
-	if got.GetComplete() || len(got.GetZones()[0].GetRefusals()) == 0 {
+	if got.GetComplete() || len(got.GetZones()[0].GetRejections()) == 0 {
 		t.Fatalf("Wait = %v", got)
 	}
 	policy := timeout(0).Key
@@ -207,7 +208,7 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 		return len(d) == 1 && d[0].GetState() == "Nacked" &&
 			strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
 	})
-	if len(w.global.Status(w.ctx).GetRefusals()) == 0 {
+	if len(w.global.Status(w.ctx).GetRejections()) == 0 {
 		t.Error("the refusal is not in the status")
 	}
 	refuse.Store(false)

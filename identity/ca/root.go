@@ -10,6 +10,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
@@ -39,12 +40,12 @@ func Backend(m *mesh.Resource) *meshv1.Mesh_Backend {
 
 // RootCertKey and RootKeyKey are the Secrets of a builtin backend.
 func RootCertKey(meshName, backend string) mesh.Key {
-	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Name: meshName + ".ca-builtin-cert-" + backend}
+	return secrets.RootCert(meshName, backend)
 }
 
 // RootKeyKey is the Secret with the private key of a builtin backend.
 func RootKeyKey(meshName, backend string) mesh.Key {
-	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Name: meshName + ".ca-builtin-key-" + backend}
+	return secrets.RootKey(meshName, backend)
 }
 
 // Pair is an authority's certificate (or chain) and key as PEM.

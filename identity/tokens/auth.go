@@ -45,11 +45,11 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -75,15 +75,15 @@ const (
 
 // Names of secrets.
 const (
-	dataplaneKeyPrefix  = "dataplane-token-signing-key-" // and the mesh
-	zoneKeyPrefix       = "zone-token-signing-key"
-	zonePublicKeyPrefix = "zone-token-signing-public-key"
-	userKeyPrefix       = "user-token-signing-key"
-	adminTokenName      = "admin-user-token"
+	dataplaneKeyPrefix  = secrets.DataplaneSigningKey // and the mesh
+	zoneKeyPrefix       = secrets.ZoneSigningKey
+	zonePublicKeyPrefix = secrets.ZonePublicKey
+	userKeyPrefix       = secrets.UserSigningKey
+	adminTokenName      = secrets.AdminToken
 
-	dataplaneRevocations = "dataplane-token-revocations-" // and the mesh
-	zoneRevocations      = "zone-token-revocations"
-	userRevocations      = "user-token-revocations"
+	dataplaneRevocations = secrets.DataplaneRevocations // and the mesh
+	zoneRevocations      = secrets.ZoneRevocations
+	userRevocations      = secrets.UserRevocations
 )
 
 // DefaultValidity of dataplane and zone tokens and of the first administrator's.
@@ -294,38 +294,3 @@ func secretData(r *mesh.Resource) []byte {
 	return nil
 }
 
-// PublicHalf is what zones get of a zone token signing key; ok is false for every other resource
-// and for keys that cannot be read, which stay where they are.
-func PublicHalf(r *mesh.Resource) (public *mesh.Resource, ok bool) {
-	if r.Key.Kind != mesh.KindGlobalSecret {
-		return nil, false
-	}
-	serial, ok := serialOf(r.Key.Name, zoneKeyPrefix)
-	if !ok {
-		return nil, false
-	}
-	key, err := parseRSA(secretData(r))
-	if err != nil || key.private == nil {
-		return nil, false
-	}
-	public = r.Clone()
-	public.Key.Name = zonePublicKeyPrefix + "-" + strconv.Itoa(serial)
-	public.Spec = &meshv1.GlobalSecret{Data: pem.EncodeToMemory(
-		&pem.Block{Type: "RSA PUBLIC KEY", Bytes: x509.MarshalPKCS1PublicKey(key.public)})}
-	return public, true
-}
-
-// StaysAtGlobal says that a secret never goes down to zones as it is: user keys, the
-// administrator's token, user revocations, and zone signing keys (see [PublicHalf]).
-func StaysAtGlobal(k mesh.Key) bool {
-	if k.Kind != mesh.KindGlobalSecret {
-		return false
-	}
-	if k.Name == adminTokenName || k.Name == userRevocations || k.Name == "envoy-admin-ca" ||
-		k.Name == "inter-cp-ca" {
-		return true
-	}
-	_, user := serialOf(k.Name, userKeyPrefix)
-	_, zone := serialOf(k.Name, zoneKeyPrefix)
-	return user || zone
-}

@@ -25,6 +25,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/meridian-mesh/meridian/internal/suggest"
 )
 
 // FileFlag is the name of the flag that names the file.
@@ -85,7 +87,7 @@ func Load(flags *pflag.FlagSet, src Source) error {
 		if known[name] || !strings.HasPrefix(name, src.Prefix+"_") {
 			continue
 		}
-		if near, d := nearest(name, keys(known)); near != "" && d == 1 {
+		if near := suggest.Nearest(name, keys(known)); near != "" && suggest.Distance(name, near) == 1 {
 			errs = append(errs,
 				fmt.Errorf("environment variable %s is unknown; did you mean %s?", name, near))
 		}
@@ -129,7 +131,7 @@ func loadFile(flags *pflag.FlagSet, path string, ignored []string) []error {
 		f, ok := byKey[key.Value]
 		if !ok {
 			msg := fmt.Sprintf("%s:%d: unknown key %q", path, key.Line, key.Value)
-			if near, _ := nearest(camel(key.Value), names); near != "" {
+			if near := suggest.Nearest(camel(key.Value), names); near != "" {
 				msg += fmt.Sprintf("; did you mean %q?", near)
 			}
 			errs = append(errs, errors.New(msg))
@@ -203,42 +205,4 @@ func keys(m map[string]bool) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-// nearest is the candidate with the smallest edit distance, or "" if none is near enough to be meant.
-func nearest(word string, candidates []string) (string, int) {
-	best, bestDistance := "", max(2, len(word)/3)+1
-	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < bestDistance {
-			best, bestDistance = c, d
-		}
-	}
-	return best, bestDistance
-}
-
-// Nearest is the candidate that a mistyped word most likely meant, or "".
-func Nearest(word string, candidates []string) string {
-	best, _ := nearest(word, candidates)
-	return best
-}
-
-// distance is Levenshtein's.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		diagonal := row[0]
-		row[0] = i
-		for j := 1; j <= len(b); j++ {
-			cost := 1
-			if a[i-1] == b[j-1] {
-				cost = 0
-			}
-			next := min(row[j]+1, row[j-1]+1, diagonal+cost)
-			diagonal, row[j] = row[j], next
-		}
-	}
-	return row[len(b)]
 }

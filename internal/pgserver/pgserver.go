@@ -41,9 +41,12 @@ type Server struct {
 	ended   bool
 }
 
+// Durable are the settings of a server that flushes to disk, as one in production does.
+var Durable = []string{"fsync=on", "synchronous_commit=on", "full_page_writes=on"}
+
 // Start starts a server whose data is in dir, which it initialises if it has no data. It returns when the
-// server accepts connections.
-func Start(dir string) (*Server, error) {
+// server accepts connections. settings, each name=value, override those of the package.
+func Start(dir string, settings ...string) (*Server, error) {
 	bin, err := findBinaries()
 	if err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func Start(dir string) (*Server, error) {
 		return nil, err
 	}
 	defer func() { _ = logFile.Close() }()
-	if err := s.start(bin, dir, data, cred, logFile); err != nil {
+	if err := s.start(bin, dir, data, cred, logFile, settings); err != nil {
 		s.Stop()
 		text, _ := os.ReadFile(logFile.Name())
 		return nil, fmt.Errorf("start postgres: %w\n%s", err, text)
@@ -123,14 +126,19 @@ func initialise(bin, dir, data string, cred *syscall.Credential) error {
 	return nil
 }
 
-func (s *Server) start(bin, dir, data string, cred *syscall.Credential, log *os.File) error {
-	cmd := exec.Command(filepath.Join(bin, "postgres"), "-D", data, "-k", s.socket,
+func (s *Server) start(bin, dir, data string, cred *syscall.Credential, log *os.File,
+	settings []string) error {
+	args := []string{"-D", data, "-k", s.socket,
 		"-c", "listen_addresses=",
 		"-c", "fsync=off",
 		"-c", "synchronous_commit=off",
 		"-c", "full_page_writes=off",
 		"-c", "max_connections=200",
-		"-c", "autovacuum_naptime=10s")
+		"-c", "autovacuum_naptime=10s"}
+	for _, setting := range settings {
+		args = append(args, "-c", setting)
+	}
+	cmd := exec.Command(filepath.Join(bin, "postgres"), args...)
 	cmd.Dir = dir
 	cmd.SysProcAttr = attributes(cred)
 	cmd.Stdout = log

@@ -77,7 +77,10 @@ func EachLabel(k mesh.Key, written map[string]string, f func(label, value string
 
 // Labels are the effective labels of r, in a map of the caller's own.
 func Labels(r *mesh.Resource) map[string]string {
-	out := make(map[string]string, len(r.Labels)+len(derived))
+	n := 0
+	EachLabel(r.Key, r.Labels, func(string, string) { n++ })
+	// Many of these maps are kept, so none is larger than it must be.
+	out := make(map[string]string, n)
 	EachLabel(r.Key, r.Labels, func(label, value string) { out[label] = value })
 	return out
 }

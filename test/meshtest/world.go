@@ -239,7 +239,7 @@ func (w *World) wait(t *testing.T, c *client.Client, revision uint64) {
 		t.Errorf("revision %d has not reached every proxy: %v", revision, resp)
 	}
 	for _, z := range resp.GetZones() {
-		for _, r := range z.GetRefusals() {
+		for _, r := range z.GetRejections() {
 			t.Errorf("refused: %v", r)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -63,5 +64,5 @@ func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
 
 // CAKey is where a mesh's bundle is kept.
 func CAKey(meshName, backend string) mesh.Key {
-	return mesh.Key{Kind: mesh.KindSecret, Mesh: meshName, Name: meshName + ".ca-builtin-cert-" + backend}
+	return secrets.RootCert(meshName, backend)
 }

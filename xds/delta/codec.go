@@ -27,7 +27,7 @@ func (r *response) encode() mem.BufferSlice {
 	}
 	out := make(mem.BufferSlice, 0, len(r.resources)+1)
 	for _, res := range r.resources {
-		out = append(out, mem.SliceBuffer(res.bytes()))
+		out = append(out, res.encoded().buffer)
 	}
 	b := protowire.AppendTag(nil, responseTypeURL, protowire.BytesType)
 	b = protowire.AppendString(b, r.typ.URL())

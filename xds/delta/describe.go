@@ -10,10 +10,10 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// SyncStatus is how a stream's client stands to one resource.
+// SyncStatus says whether a stream's client has what it should have of one resource.
 type SyncStatus uint8
 
-// Standings of a resource.
+// Sync states of a resource.
 const (
 	// InSync: the client has acknowledged what it should have.
 	InSync SyncStatus = iota
@@ -78,7 +78,7 @@ func (w *registry) add(key mesh.Key, st *stream) (remove func()) {
 	}
 }
 
-// Describe shows the streams of a proxy, in the order of their coming. Each is as it was at one moment,
+// Describe shows the streams of a proxy, oldest first. Each is as it was at one moment,
 // not all at the same.
 func (s *Server) Describe(proxy mesh.Key) []StreamView {
 	s.inspected.mu.Lock()

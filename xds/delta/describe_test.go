@@ -84,7 +84,7 @@ func TestLook(t *testing.T) {
 		func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 1 })
 	expect("route a: has other, rejected route a is wrong")
 
-	// An answer that is suppressed: the cluster and its endpoints were sent, what has to come after them waits.
+	// An answer is missing: the cluster and its endpoints were sent, what has to come after them waits.
 	set(func(resp xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Silent: true} })
 	w = w.clone()
 	w.clusters["c"], w.endpoints["b"], w.routes["b"] = 1, 2, 2

@@ -13,10 +13,10 @@
 //
 // # One stream
 //
-// Whoever has something for a stream takes its lock and does all that follows: the goroutine that
+// A goroutine that has something for a stream takes its lock and does all that follows: the one that
 // receives its requests, or a worker that has an update of the engine. There is no goroutine
 // between them, for handing over costs more than most responses do: before, a change went through
-// four goroutines of a stream, which was a quarter of its cost. Nobody who holds the lock waits for
+// four goroutines of a stream, which was a quarter of its cost. None that holds the lock waits for
 // the client. What it has not answered is counted; as long as that fits into gRPC's write quota a
 // send only queues, and beyond it a goroutine of its own sends, and updates merge into what is
 // pending, which is bounded by the number of resources. Nonces cannot be guessed, so that no client
@@ -26,9 +26,10 @@
 // touched, for a bounded number of workers (queue.go). Changes for few proxies go past changes for
 // many.
 //
-// Kept per type: the subscription, what the client was sent (by name),
-// the responses that it has not answered yet, and what it rejected. "Sent" and
-// "acknowledged" are never mixed pendingUpserts: the engine hears that a revision is answered
+// Kept per type: the subscription, what the client was sent, the responses that it has not answered
+// yet, and what it rejected. What it was sent is nearly always what its table says; so a stream keeps
+// the table, which others share, and the names for which it does not hold (record.go). "Sent" and
+// "acknowledged" are never mixed up: the engine hears that a revision is answered
 // when nothing of it is unsent or unanswered.
 //
 // # Order
@@ -44,7 +45,7 @@
 //
 // A NACK is charged to the resources of the response it answers, narrowed to those whose names its
 // text mentions. The proxy keeps the last good ones; a rejected resource is not sent again until its
-// content changes. Later steps do not wait for what was rejected: one bad resource does not hold up
+// content changes. Later steps do not wait for what was rejected: one bad resource does not delay
 // the rest.
 //
 // # Sizes
@@ -67,9 +68,9 @@
 //
 // After a restart of the control plane all proxies return in the same second. Every stream is
 // admitted at once, so that the zone knows who is there; but only [Config.MaxJoining] are getting
-// their first configuration at a time, the others in the order of their coming (admit.go). A place
+// their first configuration at a time, the others wait, first come first served (limiter.go). A place
 // is free again when the proxy has answered, when its stream ends, or after
-// [Config.FirstConfigTimeout], so that clients that never answer keep nobody out.
+// [Config.FirstConfigTimeout], so that clients that never answer keep no other out.
 //
 // With [Config.MaxAge] connections end in their time, each a little before or after the others.
 // gRPC stops taking new streams on the connection first; then the stream ends with [ErrAged], which

@@ -53,7 +53,9 @@ func (w real) table(t testing.TB) *delta.Table {
 			Routes: []*routev3.Route{{
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 
-				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n},
+				}},
 			}},
 		}}
 		if n == w.bad {
@@ -94,7 +96,9 @@ func (w real) table(t testing.TB) *delta.Table {
 							HttpFilters: []*hcmv3.HttpFilter{{
 								Name: "envoy.filters.http.router",
 
-								ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(t, &routerv3.Router{})},
+								ConfigType: &hcmv3.HttpFilter_TypedConfig{
+									TypedConfig: packed(t, &routerv3.Router{}),
+								},
 							}},
 						})},
 				}}}},
@@ -105,7 +109,7 @@ func (w real) table(t testing.TB) *delta.Table {
 }
 
 // TestEnvoy proves the protocol with a real Envoy whose clusters, listeners and routes would wait
-// for ever for what the server forgets to send.
+// without limit for what the server forgets to send.
 func TestEnvoy(t *testing.T) {
 	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(api, func(t *testing.T) { testEnvoy(t, api) })
@@ -185,7 +189,8 @@ func testEnvoy(t *testing.T, api string) {
 	warming := func(want string) {
 		t.Helper()
 		resp, err := (&http.Client{Transport: transport}).Get(
-			"http://admin/stats?filter=^(cluster_manager.warming_clusters|cluster_manager.active_clusters|listener_manager.total_listeners_(active|warming))$")
+			"http://admin/stats?filter=^(cluster_manager.(warming|active)_clusters|" +
+				"listener_manager.total_listeners_(active|warming))$")
 		if err != nil {
 			t.Fatal(err)
 		}

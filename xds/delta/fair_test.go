@@ -9,7 +9,7 @@ import (
 
 // While a change for all waits for a worker, proxies stand in the order in which they were touched;
 // a change for one goes past them. A proxy that does not read is served in its turn as well, and
-// holds up nobody.
+// delays no other.
 func TestInTurn(t *testing.T) {
 	const proxies = 40
 	r := newRig(t, func(c *delta.Config) { c.Workers = 1 })

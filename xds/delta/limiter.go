@@ -11,19 +11,43 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// limiter lets a bounded number of streams have their first configuration at once, in the order of
-// their coming: after a restart all proxies of a zone return in the same second, and what each is
+// limiter lets a bounded number of streams have their first configuration at once, first come
+// first served: after a restart all proxies of a zone return in the same second, and what each is
 // given before it has answered stays in memory.
 type limiter struct {
 	places  *semaphore.Weighted // first come, first served
 	timeout time.Duration
 	metrics *metrics
+	// idle is called when many have joined and none is joining any more.
+	idle func()
+
+	mu sync.Mutex
+	// inside are joining, wave joined since idle was called last. Guarded by mu.
+	inside, wave int
 }
 
-// enter waits for a place. The place is given back by leave, or by itself once timeout is over, so
-// that a client that never answers keeps nobody out. It fails when ctx ends or the stream is
+// manyJoined is from how many joined streams on idle is called.
+const manyJoined = 64
+
+func (d *limiter) count(joining int) (idle bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inside += joining
+	if joining > 0 {
+		d.wave++
+		return false
+	}
+	if d.inside > 0 || d.wave < manyJoined {
+		return false
+	}
+	d.wave = 0
+	return true
+}
+
+// acquire waits for a place. The place is given back by release, or by itself once timeout is over, so
+// that a client that never answers keeps no other out. It fails when ctx ends or the stream is
 // superseded.
-func (d *limiter) enter(ctx context.Context, superseded <-chan struct{}) (leave func(), err error) {
+func (d *limiter) acquire(ctx context.Context, superseded <-chan struct{}) (release func(), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if !d.places.TryAcquire(1) {
@@ -44,10 +68,20 @@ func (d *limiter) enter(ctx context.Context, superseded <-chan struct{}) (leave 
 			return nil, err
 		}
 	}
+	d.count(1)
 	var once sync.Once
-	release := func() { once.Do(func() { d.places.Release(1) }) }
-	timer := time.AfterFunc(d.timeout, release)
-	return func() { timer.Stop(); release() }, nil
+	give := func() { once.Do(func() { d.places.Release(1) }) }
+	timer := time.AfterFunc(d.timeout, give)
+	var left sync.Once
+	return func() {
+		timer.Stop()
+		give()
+		left.Do(func() {
+			if d.count(-1) {
+				d.idle()
+			}
+		})
+	}, nil
 }
 
 var (

@@ -12,8 +12,13 @@ import (
 	"golang.org/x/sync/semaphore"
 )
 
-func newDoor(places int64) *limiter {
-	return &limiter{places: semaphore.NewWeighted(places), timeout: time.Minute, metrics: newMetrics(nil)}
+func newLimiter(places int64) *limiter {
+	return &limiter{
+		places:  semaphore.NewWeighted(places),
+		timeout: time.Minute,
+		metrics: newMetrics(nil),
+		idle:    func() {},
+	}
 }
 
 func waiting(t *testing.T, d *limiter) float64 {
@@ -24,23 +29,23 @@ func waiting(t *testing.T, d *limiter) float64 {
 	return m.GetGauge().GetValue()
 }
 
-func TestDoorLetsInByAge(t *testing.T) {
+func TestLimiterLetsInByAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor(1)
-		leave, err := d.enter(t.Context(), nil)
+		d := newLimiter(1)
+		release, err := d.acquire(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		var in []int
-		leaves := make([]func(), 3)
+		releases := make([]func(), 3)
 		for i := range 3 {
 			go func() {
-				l, err := d.enter(t.Context(), nil)
+				l, err := d.acquire(t.Context(), nil)
 				if err != nil {
 					t.Error(err)
 					return
 				}
-				in, leaves[i] = append(in, i), l
+				in, releases[i] = append(in, i), l
 			}()
 			synctest.Wait()
 		}
@@ -48,30 +53,30 @@ func TestDoorLetsInByAge(t *testing.T) {
 			t.Fatalf("%v wait and %v are in, want 3 and none", n, in)
 		}
 		for i := range 3 {
-			leave()
-			leave() // twice is once
+			release()
+			release() // twice is once
 			synctest.Wait()
 			if !slices.Equal(in, []int{0, 1, 2}[:i+1]) {
 				t.Fatalf("%v are in after %d left", in, i+1)
 			}
-			leave = leaves[i]
+			release = releases[i]
 		}
-		leave()
+		release()
 		if n := waiting(t, d); n != 0 {
 			t.Errorf("%v still wait", n)
 		}
 	})
 }
 
-func TestDoorForgetsWhoNeverAnswers(t *testing.T) {
+func TestLimiterForgetsWhoNeverAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor(1)
-		silent, err := d.enter(t.Context(), nil)
+		d := newLimiter(1)
+		silent, err := d.acquire(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		began := time.Now()
-		leave, err := d.enter(t.Context(), nil)
+		release, err := d.acquire(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,22 +87,22 @@ func TestDoorForgetsWhoNeverAnswers(t *testing.T) {
 		if d.places.TryAcquire(1) {
 			t.Error("a place was given back twice")
 		}
-		leave()
+		release()
 	})
 }
 
-func TestDoorIsLeftByWhoGoesAway(t *testing.T) {
+func TestLimiterIsLeftByWhoGoesAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor(1)
-		leave, err := d.enter(t.Context(), nil)
+		d := newLimiter(1)
+		release, err := d.acquire(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
 		superseded := make(chan struct{})
 		ctx, cancel := context.WithCancel(t.Context())
 		errs := make([]error, 2)
-		go func() { _, errs[0] = d.enter(t.Context(), superseded) }()
-		go func() { _, errs[1] = d.enter(ctx, nil) }()
+		go func() { _, errs[0] = d.acquire(t.Context(), superseded) }()
+		go func() { _, errs[1] = d.acquire(ctx, nil) }()
 		synctest.Wait()
 		close(superseded)
 		cancel()
@@ -105,8 +110,8 @@ func TestDoorIsLeftByWhoGoesAway(t *testing.T) {
 		if !errors.Is(errs[0], errSuperseded) || !errors.Is(errs[1], context.Canceled) {
 			t.Errorf("got %v", errs)
 		}
-		leave()
-		again, err := d.enter(t.Context(), nil)
+		release()
+		again, err := d.acquire(t.Context(), nil)
 		if err != nil {
 			t.Fatal(err)
 		}

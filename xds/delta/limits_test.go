@@ -111,10 +111,11 @@ func TestLargeFrames(t *testing.T) {
 	})
 
 	g := r.connect(t, func(x *xdstest.Config) { x.Metadata = map[string]string{"dataplane.client": "grpc"} })
-	r.engine.wait(t, "the route is suppressed from a gRPC client", func(a uint64, got []delta.Rejection) bool {
-		return a == 1 && len(got) == 1 && got[0].Resource == "b" &&
-			strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
-	})
+	r.engine.wait(t, "the route is suppressed from a gRPC client",
+		func(a uint64, got []delta.Rejection) bool {
+			return a == 1 && len(got) == 1 && got[0].Resource == "b" &&
+				strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
+		})
 	g.until(t, func(s *xdstest.State) bool { return s.Resources[xdstest.Route]["a"].Version != "" })
 }
 
@@ -280,7 +281,7 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
-// wire forwards one connection until it is told to swallow everything.
+// wire forwards one connection until it must swallow everything.
 type wire struct {
 	address string
 	mute    chan struct{}

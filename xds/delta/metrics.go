@@ -89,7 +89,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.streams, m.waiting, m.rejected, m.suppressed, m.pushes, m.bytes, m.resources, m.nacks,
+		r.MustRegister(m.streams, m.waiting, m.rejected, m.suppressed, m.pushes, m.bytes, m.resources,
+			m.nacks,
 			m.ack, m.commit)
 	}
 	for t := range numTypes {

@@ -107,6 +107,11 @@ func (s *state) upsert(t Type, now time.Time, may func(name string) bool) *respo
 		return nil
 	}
 	r := &response{typ: t}
+	if n := len(ts.pendingUpserts); n > manyUpserts {
+		r.resources, r.before = make([]*Resource, 0, n), make([]*Resource, 0, n)
+		ts.items.reserve(n)
+		ts.large = true
+	}
 	size := 0
 	for name, w := range ts.pendingUpserts {
 		it, _ := ts.items.get(name)
@@ -142,6 +147,13 @@ func (s *state) upsert(t Type, now time.Time, may func(name string) bool) *respo
 		return nil
 	}
 	if t == TypeCluster {
+		if n := len(r.resources); n > manyUpserts {
+			ends := &s.types[TypeEndpoint]
+			ends.large = true
+			ends.items.reserve(n)
+			ends.pendingUpserts.reserve(n)
+			s.warming.reserve(n)
+		}
 		for _, res := range r.resources {
 			s.warmUp(res.endpoints)
 		}
@@ -195,7 +207,7 @@ func (s *state) remove(t Type, now time.Time) *response {
 
 func (s *state) send(ts *typeState, r *response, now time.Time) *response {
 	s.nonces++
-	// Nobody can answer what he has not read.
+	// No client can answer what it has not read.
 	r.nonce = strconv.FormatUint(s.nonces, 36) + "." + strconv.FormatUint(rand.Uint64(), 36)
 	r.revision, r.committed, r.sent = s.revision, s.committed, now
 	ts.open = append(ts.open, r)

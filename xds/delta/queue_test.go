@@ -41,7 +41,7 @@ func streams(n int) []*stream {
 	return out
 }
 
-// Whoever was touched first is served first, however often he and others are touched meanwhile, and once.
+// The stream that came first is served first, and once, however often streams come again meanwhile.
 func TestQueueIsFair(t *testing.T) {
 	q, served := held(t)
 	all := streams(1000)

@@ -7,11 +7,11 @@ type item struct {
 	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent,
 	// or the resource. Of what the client held before it connected only the version is known.
 	held *Resource
-	// named says that the client subscribed to this name, not only to all.
-	named bool
 	// inFlight is the response that brings it and that the client has not answered. A name is in one
 	// such at a time.
 	inFlight *response
+	// named says that the client subscribed to this name, not only to all.
+	named bool
 	// forgotten stands in a record for a name of its base that the client does not know.
 	forgotten bool
 }
@@ -50,15 +50,19 @@ func (r *record) implied(name string) (item, bool) {
 	return item{}, false
 }
 
+// set may leave in own what the base says too, until the next rebase.
 func (r *record) set(name string, it item) {
-	if have, ok := r.implied(name); ok && have == it {
-		delete(r.own, name)
-		return
-	}
 	if r.own == nil {
 		r.own = map[string]item{}
 	}
 	r.own[name] = it
+}
+
+// reserve makes room for n names.
+func (r *record) reserve(n int) {
+	if len(r.own) == 0 {
+		r.own = make(map[string]item, n)
+	}
 }
 
 func (r *record) remove(name string) {
@@ -100,10 +104,11 @@ func (r *record) rebase(t *Table, named bool) {
 
 	next := record{typ: r.typ, base: t, named: named}
 	keep := func(name string) {
-		if it, ok := r.get(name); ok {
-			next.set(name, it)
-		} else {
+		it, ok := r.get(name)
+		if !ok {
 			next.remove(name)
+		} else if have, ok := next.implied(name); !ok || have != it {
+			next.set(name, it)
 		}
 	}
 	if r.base == nil {
@@ -122,6 +127,10 @@ func (r *record) rebase(t *Table, named bool) {
 		}
 	} else {
 		step := t.Diff(r.base)
+		if r.says(step.Changed[r.typ], named) && len(step.Removed[r.typ]) == 0 {
+			r.clear(t, named)
+			return
+		}
 		for name := range r.own {
 			keep(name)
 		}
@@ -132,9 +141,35 @@ func (r *record) rebase(t *Table, named bool) {
 			keep(name)
 		}
 	}
-	if len(next.own) <= len(r.own) {
+	switch {
+	case len(next.own) == 0:
+		r.clear(t, named)
+	case len(next.own) <= len(r.own):
 		*r = next
 	}
+}
+
+// says says that own is these resources and nothing else. It is the usual case, and looks nothing up
+// in a table.
+func (r *record) says(list []*Resource, named bool) bool {
+	if len(list) != len(r.own) {
+		return false
+	}
+	for _, res := range list {
+		if r.own[res.Name] != (item{held: res, named: named}) {
+			return false
+		}
+	}
+	return true
+}
+
+// clear makes a table all that the record says.
+func (r *record) clear(t *Table, named bool) {
+	if len(r.own) > manyUpserts {
+		r.own = nil // a map does not shrink
+	}
+	clear(r.own)
+	r.base, r.named = t, named
 }
 
 // flatten makes the record a plain map.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"weak"
 
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -70,9 +71,15 @@ type Resource struct {
 	// Cause names the policies and destinations that it came from: whose status a rejection is written to.
 	Cause []mesh.Key
 
-	entry atomic.Pointer[[]byte]
+	entry atomic.Pointer[entry]
 	// endpoints is the name of the ClusterLoadAssignment that a cluster waits for; empty for others.
 	endpoints string
+}
+
+// entry is an encoded resource, and the same as gRPC takes it: made once and not for each response.
+type entry struct {
+	bytes  []byte
+	buffer mem.Buffer
 }
 
 // NewResource makes a resource of an encoded Envoy message; it computes the version and keeps
@@ -85,9 +92,9 @@ func NewResource(t Type, name string, body []byte, cause ...mesh.Key) *Resource 
 		Version: hex.EncodeToString(sum[:8]),
 		Cause:   cause,
 	}
-	entry := encodeEntry(t, name, r.Version, body)
-	r.Body = entry[len(entry)-len(body):]
-	r.entry.Store(&entry)
+	bytes := encodeEntry(t, name, r.Version, body)
+	r.Body = bytes[len(bytes)-len(body):]
+	r.entry.Store(&entry{bytes, mem.SliceBuffer(bytes)})
 	if t == TypeCluster {
 		r.endpoints = endpointsOf(name, body)
 	}
@@ -145,12 +152,16 @@ func endpointsOf(name string, cluster []byte) string {
 
 // bytes is the encoded field "resources" of a DeltaDiscoveryResponse that holds r.
 func (r *Resource) bytes() []byte {
+	return r.encoded().bytes
+}
+
+func (r *Resource) encoded() *entry {
 	if e := r.entry.Load(); e != nil {
-		return *e
+		return e
 	}
-	e := encodeEntry(r.Type, r.Name, r.Version, r.Body)
-	r.entry.CompareAndSwap(nil, &e)
-	return e
+	bytes := encodeEntry(r.Type, r.Name, r.Version, r.Body)
+	r.entry.CompareAndSwap(nil, &entry{bytes, mem.SliceBuffer(bytes)})
+	return r.entry.Load()
 }
 
 // anyBytes is the encoded field "resources" of a DiscoveryResponse that holds r: the end of what
@@ -211,8 +222,11 @@ func encodeEntry(t Type, name, version string, body []byte) []byte {
 // inbounds of one proxy.
 type Segment struct {
 	byType [numTypes][]*Resource // sorted by name
+	// byName finds the resources of long lists: names have much in common, so that a binary search
+	// compares long prefixes, for each stream again.
+	byName [numTypes]map[string]*Resource
 
-	// memo is the difference from the segment that this one replaced, for whoever asks next.
+	// memo is the difference from the segment that this one replaced, for the next that asks.
 	memo atomic.Pointer[segmentStep]
 }
 
@@ -221,6 +235,9 @@ type segmentStep struct {
 	from weak.Pointer[Segment]
 	step *Step
 }
+
+// longList is from how many resources on a segment has an index.
+const longList = 16
 
 // NewSegment makes a segment. Of resources with the same type and name the first is taken.
 func NewSegment(rs []*Resource) *Segment {
@@ -233,12 +250,21 @@ func NewSegment(rs []*Resource) *Segment {
 			func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
 		s.byType[t] = slices.Clip(slices.CompactFunc(s.byType[t],
 			func(a, b *Resource) bool { return a.Name == b.Name }))
+		if list := s.byType[t]; len(list) >= longList {
+			s.byName[t] = make(map[string]*Resource, len(list))
+			for _, r := range list {
+				s.byName[t][r.Name] = r
+			}
+		}
 	}
 	return s
 }
 
 // Lookup finds a resource, or nil.
 func (s *Segment) Lookup(t Type, name string) *Resource {
+	if index := s.byName[t]; index != nil {
+		return index[name]
+	}
 	rs := s.byType[t]
 	i, ok := slices.BinarySearchFunc(rs, name,
 		func(r *Resource, n string) int { return strings.Compare(r.Name, n) })

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +38,7 @@ type Config struct {
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
 	// MaxJoining is how many streams may be getting their first configuration at once; the others
-	// wait in the order of their coming. Default [DefaultMaxJoining].
+	// wait, first come first served. Default [DefaultMaxJoining].
 	MaxJoining int
 	// FirstConfigTimeout is after how long a stream that has not answered its first configuration no
 	// longer counts as joining. Default 10 s.
@@ -114,6 +115,8 @@ func NewServer(c Config) *Server {
 			metrics: m,
 		},
 	}
+	// What hundreds of joins took is garbage now, and a zone that is at rest would keep it for long.
+	s.limiter.idle = func() { s.running.Go(debug.FreeOSMemory) }
 	s.queue = queue{push: (*stream).push, limit: c.Workers, running: &s.running}
 	return s
 }
@@ -128,6 +131,10 @@ func (s *Server) Wait() { s.running.Wait() }
 // its own choice gRPC sends a ping for each answer that it receives, to measure the connection, and
 // that costs as much as the answer.
 const receiveWindow = 256 << 10
+
+// GCPercent is what a process that serves proxies by the thousand gives to debug.SetGCPercent: most of
+// what it holds lives long, and with Go's 100 garbage would take as much again.
+const GCPercent = 50
 
 // ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded
 // resources (and leaves other services' messages alone), keepalive that finds a lost peer within 30
@@ -216,13 +223,13 @@ func (s *Server) serve(g grpc.ServerStream, sotw bool,
 	defer s.metrics.streams.Dec()
 	st.join, st.since = join, time.Now()
 	defer s.inspected.add(key, st)()
-	leave, err := s.limiter.enter(ctx, member.Superseded())
+	release, err := s.limiter.acquire(ctx, member.Superseded())
 	if err != nil {
 		member.Leave(err)
 		return err
 	}
-	defer leave()
-	st.client, st.configured = join.Client, func() { leave(); member.Configured() }
+	defer release()
+	st.client, st.configured = join.Client, func() { release(); member.Configured() }
 	st.state = newState(s.limits(join.Client))
 	if st.client.Kind == ClientEnvoy {
 		st.state.warming = s.warmups.inherit(key)
@@ -257,7 +264,7 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 		j.Client = Client{Kind: ClientGRPC, CertificateProvider: field("dataplane.certificateProvider")}
 	case kind != "" && kind != "envoy":
 		return Join{}, status.Errorf(codes.InvalidArgument,
-			"node metadata dataplane.client is %q, want envoy or grpc", kind)
+			"node metadata dataplane.client is %q, must be envoy or grpc", kind)
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {

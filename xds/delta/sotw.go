@@ -147,7 +147,7 @@ func (r *response) encodeSotW() mem.BufferSlice {
 }
 
 // lookups are the requests for listeners of a client that names what it calls. They wait until the
-// engine has looked the names pendingUpserts: a table that does not know a name yet must not read as "there is
+// engine has looked the names up: a table that does not know a name yet must not read as "there is
 // none".
 type lookups struct {
 	names map[string]struct{}

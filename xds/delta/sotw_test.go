@@ -185,11 +185,11 @@ func TestWholeNamesAndStaleNonces(t *testing.T) {
 	r := newRig(t)
 	r.engine.set(t, services("a", "b", "c"))
 	c := r.whole(t, "tool", nil)
-	c.ask(delta.TypeCluster, "a", "nobody")
+	c.ask(delta.TypeCluster, "a", "nothing")
 	m := c.take(delta.TypeCluster, "a")
-	c.ack(delta.TypeCluster, m, "a", "nobody")
+	c.ack(delta.TypeCluster, m, "a", "nothing")
 	// More names: all that are subscribed to. A stale nonce answers nothing, yet its names count.
-	c.ack(delta.TypeCluster, m, "a", "b", "nobody")
+	c.ack(delta.TypeCluster, m, "a", "b", "nothing")
 	second := c.take(delta.TypeCluster, "a", "b")
 	c.send(delta.TypeCluster, "stale", &rpcstatus.Status{Message: "a"}, []string{"a", "b", "c"})
 	c.ack(delta.TypeCluster, second, "a", "b", "c")
@@ -217,7 +217,7 @@ func TestWholeNamesAndStaleNonces(t *testing.T) {
 	}
 }
 
-// TestSotWRejection: what is rejected stays away until its content changes; the client is sent the
+// TestSotWRejection: what is rejected is not sent until its content changes; the client is sent the
 // last good one beside it.
 func TestSotWRejection(t *testing.T) {
 	r := newRig(t)

@@ -30,11 +30,13 @@ type response struct {
 type typeState struct {
 	subscribed, wildcard bool
 	items                record
-	// up are names whose content the client must get, or of which it must be told that there is
-	// none; down are names to take away.
+	// pendingUpserts are names whose content the client must get, or of which it must hear that there
+	// is none; pendingRemovals are names to take away.
 	pendingUpserts, pendingRemovals waits
-	open                            []*response
-	rejected                        map[string]rejected
+	// large says that room was made for many names at once.
+	large    bool
+	open     []*response
+	rejected map[string]rejected
 	// limit bounds the resources of a response while it is being found out which one the client
 	// rejects; 0 is none.
 	limit int
@@ -48,7 +50,7 @@ type wait struct {
 	since uint64
 }
 
-// waits is what waits, by name. Maps do not shrink: it is nil when nothing waits.
+// waits is what waits, by name.
 type waits map[string]wait
 
 func (w *waits) set(name string, v wait) {
@@ -58,10 +60,15 @@ func (w *waits) set(name string, v wait) {
 	(*w)[name] = v
 }
 
-func (w *waits) remove(name string) {
-	if delete(*w, name); len(*w) == 0 {
-		*w = nil
+// reserve makes room for n names at once: a map that doubles allocates as much again.
+func (w *waits) reserve(n int) {
+	if len(*w) == 0 {
+		*w = make(waits, n)
 	}
+}
+
+func (w *waits) remove(name string) {
+	delete(*w, name)
 }
 
 type rejected struct {
@@ -96,7 +103,7 @@ type limits struct{ response, message int }
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
 const maxOpen = 4
 
-// manyUpserts is after how many resources at once the map of what waits is made anew.
+// manyUpserts is from how many resources at once on room is made for them beforehand.
 const manyUpserts = 32
 
 func newState(l limits) *state {
@@ -129,8 +136,9 @@ func (s *state) update(u Update) {
 				s.recheck(t, name)
 			}
 		}
-		if n := len(step.Changed[t]); n > manyUpserts && len(ts.pendingUpserts) == 0 {
-			ts.pendingUpserts = make(waits, n) // grown at once, not by doubling
+		if n := len(step.Changed[t]); n > manyUpserts {
+			ts.pendingUpserts.reserve(n)
+			ts.large = true
 		}
 		for _, r := range step.Changed[t] {
 			s.compare(t, r.Name, r)
@@ -183,6 +191,7 @@ func (s *state) compare(t Type, name string, r *Resource) {
 		s.suppress(ts, r)
 	default:
 		ts.pendingUpserts.set(r.Name, wait{resource: r, since: since})
+		ts.large = ts.large || len(ts.pendingUpserts) > manyUpserts
 	}
 }
 
@@ -275,7 +284,7 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 		switch {
 		case !ok:
 		case ts.wildcard:
-			// The client forgets it, yet wants all: it is told again.
+			// The client forgets it, yet subscribes to all: it is sent again.
 			it.named, it.held = false, nil
 			ts.items.set(name, it)
 			s.recheck(t, name)
@@ -340,8 +349,16 @@ func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *r
 
 // share gives up what the stream need not keep for itself, once everything of a type is answered.
 func (s *state) share(ts *typeState) {
-	if s.desired != nil && ts.done() {
-		ts.items.rebase(s.desired, !ts.wildcard)
+	if s.desired == nil || !ts.done() {
+		return
+	}
+	ts.items.rebase(s.desired, !ts.wildcard)
+	// A map does not shrink. A small one is kept for the next change.
+	if ts.large {
+		ts.large, ts.pendingUpserts = false, nil
+		if len(ts.items.own) == 0 {
+			ts.items.own = nil
+		}
 	}
 }
 
@@ -385,7 +402,8 @@ func (s *state) accept(ts *typeState, r *response) {
 	}
 	for _, res := range r.resources {
 		// What is suppressed or was rejected since is not what was accepted.
-		if now := s.desired.Lookup(r.typ, res.Name); now == nil || ts.rejected[res.Name].version != now.Version {
+		now := s.desired.Lookup(r.typ, res.Name)
+		if now == nil || ts.rejected[res.Name].version != now.Version {
 			s.clearNACK(ts, res.Name)
 		}
 	}

@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// stream is one client. Whoever has something for it takes mu and does all that follows from it:
+// stream is one client. A goroutine that has something for it takes mu and does all that follows:
 // the goroutine that receives its requests, a worker of the queue with an update, the end of a
 // send. None of them ever waits for the client.
 type stream struct {

@@ -26,6 +26,15 @@ func (d *warming) add(name string) {
 	d.names[name] = struct{}{}
 }
 
+// reserve makes room for n names.
+func (d *warming) reserve(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.names == nil {
+		d.names = make(map[string]struct{}, n)
+	}
+}
+
 func (d *warming) remove(name string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

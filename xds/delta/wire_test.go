@@ -128,7 +128,9 @@ func (w world) resources(t testing.TB) []*delta.Resource {
 		out = append(out, encode(t, delta.TypeEndpoint, n, &endpointv3.ClusterLoadAssignment{
 			ClusterName: n,
 
-			Policy: &endpointv3.ClusterLoadAssignment_Policy{EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second)},
+			Policy: &endpointv3.ClusterLoadAssignment_Policy{
+				EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second),
+			},
 		}))
 	}
 	for n, v := range w.listeners {
@@ -156,7 +158,9 @@ func (w world) resources(t testing.TB) []*delta.Resource {
 				Routes: []*routev3.Route{{
 					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 
-					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n},
+					}},
 				}},
 			}},
 		}))
@@ -242,7 +246,13 @@ func (f *watch) Next() (delta.Update, bool, error) {
 		return delta.Update{}, false, nil
 	}
 	f.seen, f.told = table, f.calls
-	return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Subscribed: f.calls}, true, nil
+	u := delta.Update{
+		Table:      table,
+		Revision:   revision,
+		Committed:  time.Now(),
+		Subscribed: f.calls,
+	}
+	return u, true, nil
 }
 
 func (f *watch) Ack(revision uint64, rejections []delta.Rejection) {
@@ -267,7 +277,8 @@ func (f *watch) Subscribe(names []string) {
 func (f *watch) Close() { f.mu.Lock(); f.closed = true; f.mu.Unlock() }
 
 // wait blocks until the newest watch's answers satisfy ok.
-func (e *engine) wait(t testing.TB, what string, ok func(answered uint64, rejections []delta.Rejection) bool) {
+func (e *engine) wait(t testing.TB, what string,
+	ok func(answered uint64, rejections []delta.Rejection) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -522,7 +533,7 @@ func holds(t testing.TB, w world) func(*xdstest.State) bool {
 		want[r.Type.URL()][r.Name] = r.Version
 	}
 	if len(w.clusters) == 0 {
-		delete(want, xdstest.Secret) // nobody asks for it
+		delete(want, xdstest.Secret) // no client asks for it
 	}
 	return func(s *xdstest.State) bool {
 		for _, typ := range delta.Types {

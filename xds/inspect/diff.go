@@ -244,7 +244,7 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 }
 
 // newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a
-// destination had an instance before either, a change takes nothing away: routes may come before
+// destination had an instance before either, a change removes nothing: routes may come before
 // the instances that they are for.
 func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
 	had, out := deadEnds(old), deadEnds(now)

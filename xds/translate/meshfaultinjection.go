@@ -2,7 +2,6 @@ package translate
 
 import (
 	"regexp"
-	"strings"
 
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
@@ -136,18 +135,6 @@ func presentsURI(u ir.URIMatch) (*matchPredicate, error) {
 		pattern += "[^,]*"
 	}
 	return compareInput("uri", &sslinputv3.UriSanInput{}, regexMatcher(amongURIs(pattern)))
-}
-
-// amongURIs finds a pattern of one URI in a list joined by commas.
-func amongURIs(one string) string { return "(.*,)?" + one + "(,.*)?" }
-
-// callerPattern is the identity of m in a list joined by commas: itself or, for a prefix, what is below it.
-func callerPattern(m ir.IdentityMatch) string {
-	id := regexp.QuoteMeta(strings.TrimSuffix(m.SpiffeID, "/"))
-	if m.Prefix {
-		id += "(/[^,]*)?"
-	}
-	return amongURIs(id)
 }
 
 func regexMatcher(pattern string) *xdsmatcherv3.StringMatcher {

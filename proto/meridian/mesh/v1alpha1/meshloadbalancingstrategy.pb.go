@@ -2,7 +2,7 @@
 // versions:
 // 	protoc-gen-go v1.36.12
 // 	protoc        (unknown)
-// source: meridian/mesh/v1alpha1/policy_routing.proto
+// source: meridian/mesh/v1alpha1/meshloadbalancingstrategy.proto
 
 package meshv1
 
@@ -23,60 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// MeshTCPRoute (traffic-policies 3).
-type MeshTCPRoute struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	TargetRef     *TargetRef             `protobuf:"bytes,1,opt,name=target_ref,json=targetRef,proto3" json:"target_ref,omitempty"`
-	To            []*MeshTCPRoute_To     `protobuf:"bytes,2,rep,name=to,proto3" json:"to,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshTCPRoute) Reset() {
-	*x = MeshTCPRoute{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[0]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshTCPRoute) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshTCPRoute) ProtoMessage() {}
-
-func (x *MeshTCPRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[0]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshTCPRoute.ProtoReflect.Descriptor instead.
-func (*MeshTCPRoute) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{0}
-}
-
-func (x *MeshTCPRoute) GetTargetRef() *TargetRef {
-	if x != nil {
-		return x.TargetRef
-	}
-	return nil
-}
-
-func (x *MeshTCPRoute) GetTo() []*MeshTCPRoute_To {
-	if x != nil {
-		return x.To
-	}
-	return nil
-}
-
-// MeshLoadBalancingStrategy (traffic-policies 4).
+// MeshLoadBalancingStrategy.
 type MeshLoadBalancingStrategy struct {
 	state         protoimpl.MessageState          `protogen:"open.v1"`
 	TargetRef     *TargetRef                      `protobuf:"bytes,1,opt,name=target_ref,json=targetRef,proto3" json:"target_ref,omitempty"`
@@ -87,7 +34,7 @@ type MeshLoadBalancingStrategy struct {
 
 func (x *MeshLoadBalancingStrategy) Reset() {
 	*x = MeshLoadBalancingStrategy{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[1]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[0]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -99,7 +46,7 @@ func (x *MeshLoadBalancingStrategy) String() string {
 func (*MeshLoadBalancingStrategy) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[1]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[0]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -112,7 +59,7 @@ func (x *MeshLoadBalancingStrategy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshLoadBalancingStrategy.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0}
 }
 
 func (x *MeshLoadBalancingStrategy) GetTargetRef() *TargetRef {
@@ -129,150 +76,6 @@ func (x *MeshLoadBalancingStrategy) GetTo() []*MeshLoadBalancingStrategy_To {
 	return nil
 }
 
-// To is the routed destination.
-type MeshTCPRoute_To struct {
-	state     protoimpl.MessageState `protogen:"open.v1"`
-	TargetRef *TargetRef             `protobuf:"bytes,1,opt,name=target_ref,json=targetRef,proto3" json:"target_ref,omitempty"`
-	// Empty: connections go to the destination itself.
-	Rules         []*MeshTCPRoute_Rule `protobuf:"bytes,2,rep,name=rules,proto3" json:"rules,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshTCPRoute_To) Reset() {
-	*x = MeshTCPRoute_To{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[2]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshTCPRoute_To) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshTCPRoute_To) ProtoMessage() {}
-
-func (x *MeshTCPRoute_To) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[2]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshTCPRoute_To.ProtoReflect.Descriptor instead.
-func (*MeshTCPRoute_To) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{0, 0}
-}
-
-func (x *MeshTCPRoute_To) GetTargetRef() *TargetRef {
-	if x != nil {
-		return x.TargetRef
-	}
-	return nil
-}
-
-func (x *MeshTCPRoute_To) GetRules() []*MeshTCPRoute_Rule {
-	if x != nil {
-		return x.Rules
-	}
-	return nil
-}
-
-// Rule is about every connection.
-type MeshTCPRoute_Rule struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Default       *MeshTCPRoute_Conf     `protobuf:"bytes,1,opt,name=default,proto3" json:"default,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshTCPRoute_Rule) Reset() {
-	*x = MeshTCPRoute_Rule{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[3]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshTCPRoute_Rule) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshTCPRoute_Rule) ProtoMessage() {}
-
-func (x *MeshTCPRoute_Rule) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[3]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshTCPRoute_Rule.ProtoReflect.Descriptor instead.
-func (*MeshTCPRoute_Rule) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{0, 1}
-}
-
-func (x *MeshTCPRoute_Rule) GetDefault() *MeshTCPRoute_Conf {
-	if x != nil {
-		return x.Default
-	}
-	return nil
-}
-
-// Conf of connections.
-type MeshTCPRoute_Conf struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	BackendRefs   []*BackendRef          `protobuf:"bytes,1,rep,name=backend_refs,json=backendRefs,proto3" json:"backend_refs,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *MeshTCPRoute_Conf) Reset() {
-	*x = MeshTCPRoute_Conf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[4]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *MeshTCPRoute_Conf) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*MeshTCPRoute_Conf) ProtoMessage() {}
-
-func (x *MeshTCPRoute_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[4]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use MeshTCPRoute_Conf.ProtoReflect.Descriptor instead.
-func (*MeshTCPRoute_Conf) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{0, 2}
-}
-
-func (x *MeshTCPRoute_Conf) GetBackendRefs() []*BackendRef {
-	if x != nil {
-		return x.BackendRefs
-	}
-	return nil
-}
-
 // To is about a destination.
 type MeshLoadBalancingStrategy_To struct {
 	state         protoimpl.MessageState          `protogen:"open.v1"`
@@ -284,7 +87,7 @@ type MeshLoadBalancingStrategy_To struct {
 
 func (x *MeshLoadBalancingStrategy_To) Reset() {
 	*x = MeshLoadBalancingStrategy_To{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[5]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -296,7 +99,7 @@ func (x *MeshLoadBalancingStrategy_To) String() string {
 func (*MeshLoadBalancingStrategy_To) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_To) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[5]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -309,7 +112,7 @@ func (x *MeshLoadBalancingStrategy_To) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshLoadBalancingStrategy_To.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_To) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 0}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 0}
 }
 
 func (x *MeshLoadBalancingStrategy_To) GetTargetRef() *TargetRef {
@@ -338,7 +141,7 @@ type MeshLoadBalancingStrategy_Conf struct {
 
 func (x *MeshLoadBalancingStrategy_Conf) Reset() {
 	*x = MeshLoadBalancingStrategy_Conf{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[6]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -350,7 +153,7 @@ func (x *MeshLoadBalancingStrategy_Conf) String() string {
 func (*MeshLoadBalancingStrategy_Conf) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_Conf) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[6]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -363,7 +166,7 @@ func (x *MeshLoadBalancingStrategy_Conf) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshLoadBalancingStrategy_Conf.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_Conf) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 1}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 1}
 }
 
 func (x *MeshLoadBalancingStrategy_Conf) GetLocalityAwareness() *MeshLoadBalancingStrategy_LocalityAwareness {
@@ -399,7 +202,7 @@ type MeshLoadBalancingStrategy_LocalityAwareness struct {
 
 func (x *MeshLoadBalancingStrategy_LocalityAwareness) Reset() {
 	*x = MeshLoadBalancingStrategy_LocalityAwareness{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[7]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -411,7 +214,7 @@ func (x *MeshLoadBalancingStrategy_LocalityAwareness) String() string {
 func (*MeshLoadBalancingStrategy_LocalityAwareness) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_LocalityAwareness) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[7]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -424,7 +227,7 @@ func (x *MeshLoadBalancingStrategy_LocalityAwareness) ProtoReflect() protoreflec
 
 // Deprecated: Use MeshLoadBalancingStrategy_LocalityAwareness.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_LocalityAwareness) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 2}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 2}
 }
 
 func (x *MeshLoadBalancingStrategy_LocalityAwareness) GetDisabled() bool {
@@ -458,7 +261,7 @@ type MeshLoadBalancingStrategy_LocalZone struct {
 
 func (x *MeshLoadBalancingStrategy_LocalZone) Reset() {
 	*x = MeshLoadBalancingStrategy_LocalZone{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[8]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -470,7 +273,7 @@ func (x *MeshLoadBalancingStrategy_LocalZone) String() string {
 func (*MeshLoadBalancingStrategy_LocalZone) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_LocalZone) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[8]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -483,7 +286,7 @@ func (x *MeshLoadBalancingStrategy_LocalZone) ProtoReflect() protoreflect.Messag
 
 // Deprecated: Use MeshLoadBalancingStrategy_LocalZone.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_LocalZone) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 3}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 3}
 }
 
 func (x *MeshLoadBalancingStrategy_LocalZone) GetAffinityTags() []*MeshLoadBalancingStrategy_AffinityTag {
@@ -504,7 +307,7 @@ type MeshLoadBalancingStrategy_AffinityTag struct {
 
 func (x *MeshLoadBalancingStrategy_AffinityTag) Reset() {
 	*x = MeshLoadBalancingStrategy_AffinityTag{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[9]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -516,7 +319,7 @@ func (x *MeshLoadBalancingStrategy_AffinityTag) String() string {
 func (*MeshLoadBalancingStrategy_AffinityTag) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_AffinityTag) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[9]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -529,7 +332,7 @@ func (x *MeshLoadBalancingStrategy_AffinityTag) ProtoReflect() protoreflect.Mess
 
 // Deprecated: Use MeshLoadBalancingStrategy_AffinityTag.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_AffinityTag) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 4}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 4}
 }
 
 func (x *MeshLoadBalancingStrategy_AffinityTag) GetKey() string {
@@ -557,7 +360,7 @@ type MeshLoadBalancingStrategy_CrossZone struct {
 
 func (x *MeshLoadBalancingStrategy_CrossZone) Reset() {
 	*x = MeshLoadBalancingStrategy_CrossZone{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[10]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +372,7 @@ func (x *MeshLoadBalancingStrategy_CrossZone) String() string {
 func (*MeshLoadBalancingStrategy_CrossZone) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_CrossZone) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[10]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +385,7 @@ func (x *MeshLoadBalancingStrategy_CrossZone) ProtoReflect() protoreflect.Messag
 
 // Deprecated: Use MeshLoadBalancingStrategy_CrossZone.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_CrossZone) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 5}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 5}
 }
 
 func (x *MeshLoadBalancingStrategy_CrossZone) GetFailover() []*MeshLoadBalancingStrategy_Failover {
@@ -610,7 +413,7 @@ type MeshLoadBalancingStrategy_Failover struct {
 
 func (x *MeshLoadBalancingStrategy_Failover) Reset() {
 	*x = MeshLoadBalancingStrategy_Failover{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[11]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -622,7 +425,7 @@ func (x *MeshLoadBalancingStrategy_Failover) String() string {
 func (*MeshLoadBalancingStrategy_Failover) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_Failover) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[11]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -635,7 +438,7 @@ func (x *MeshLoadBalancingStrategy_Failover) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use MeshLoadBalancingStrategy_Failover.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_Failover) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 6}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 6}
 }
 
 func (x *MeshLoadBalancingStrategy_Failover) GetFrom() *MeshLoadBalancingStrategy_FailoverFrom {
@@ -662,7 +465,7 @@ type MeshLoadBalancingStrategy_FailoverFrom struct {
 
 func (x *MeshLoadBalancingStrategy_FailoverFrom) Reset() {
 	*x = MeshLoadBalancingStrategy_FailoverFrom{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[12]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +477,7 @@ func (x *MeshLoadBalancingStrategy_FailoverFrom) String() string {
 func (*MeshLoadBalancingStrategy_FailoverFrom) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_FailoverFrom) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[12]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +490,7 @@ func (x *MeshLoadBalancingStrategy_FailoverFrom) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use MeshLoadBalancingStrategy_FailoverFrom.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_FailoverFrom) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 7}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 7}
 }
 
 func (x *MeshLoadBalancingStrategy_FailoverFrom) GetZones() []string {
@@ -708,7 +511,7 @@ type MeshLoadBalancingStrategy_FailoverTo struct {
 
 func (x *MeshLoadBalancingStrategy_FailoverTo) Reset() {
 	*x = MeshLoadBalancingStrategy_FailoverTo{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[13]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +523,7 @@ func (x *MeshLoadBalancingStrategy_FailoverTo) String() string {
 func (*MeshLoadBalancingStrategy_FailoverTo) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_FailoverTo) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[13]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +536,7 @@ func (x *MeshLoadBalancingStrategy_FailoverTo) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use MeshLoadBalancingStrategy_FailoverTo.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_FailoverTo) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 8}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 8}
 }
 
 func (x *MeshLoadBalancingStrategy_FailoverTo) GetType() string {
@@ -761,7 +564,7 @@ type MeshLoadBalancingStrategy_FailoverThreshold struct {
 
 func (x *MeshLoadBalancingStrategy_FailoverThreshold) Reset() {
 	*x = MeshLoadBalancingStrategy_FailoverThreshold{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[14]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +576,7 @@ func (x *MeshLoadBalancingStrategy_FailoverThreshold) String() string {
 func (*MeshLoadBalancingStrategy_FailoverThreshold) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_FailoverThreshold) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[14]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +589,7 @@ func (x *MeshLoadBalancingStrategy_FailoverThreshold) ProtoReflect() protoreflec
 
 // Deprecated: Use MeshLoadBalancingStrategy_FailoverThreshold.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_FailoverThreshold) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 9}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 9}
 }
 
 func (x *MeshLoadBalancingStrategy_FailoverThreshold) GetPercentage() *IntOrString {
@@ -811,7 +614,7 @@ type MeshLoadBalancingStrategy_LoadBalancer struct {
 
 func (x *MeshLoadBalancingStrategy_LoadBalancer) Reset() {
 	*x = MeshLoadBalancingStrategy_LoadBalancer{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[15]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +626,7 @@ func (x *MeshLoadBalancingStrategy_LoadBalancer) String() string {
 func (*MeshLoadBalancingStrategy_LoadBalancer) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_LoadBalancer) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[15]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +639,7 @@ func (x *MeshLoadBalancingStrategy_LoadBalancer) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use MeshLoadBalancingStrategy_LoadBalancer.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_LoadBalancer) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 10}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 10}
 }
 
 func (x *MeshLoadBalancingStrategy_LoadBalancer) GetType() string {
@@ -890,7 +693,7 @@ type MeshLoadBalancingStrategy_RoundRobin struct {
 
 func (x *MeshLoadBalancingStrategy_RoundRobin) Reset() {
 	*x = MeshLoadBalancingStrategy_RoundRobin{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[16]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -902,7 +705,7 @@ func (x *MeshLoadBalancingStrategy_RoundRobin) String() string {
 func (*MeshLoadBalancingStrategy_RoundRobin) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_RoundRobin) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[16]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -915,7 +718,7 @@ func (x *MeshLoadBalancingStrategy_RoundRobin) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use MeshLoadBalancingStrategy_RoundRobin.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_RoundRobin) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 11}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 11}
 }
 
 // Random has no settings.
@@ -927,7 +730,7 @@ type MeshLoadBalancingStrategy_Random struct {
 
 func (x *MeshLoadBalancingStrategy_Random) Reset() {
 	*x = MeshLoadBalancingStrategy_Random{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[17]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -939,7 +742,7 @@ func (x *MeshLoadBalancingStrategy_Random) String() string {
 func (*MeshLoadBalancingStrategy_Random) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_Random) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[17]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -952,7 +755,7 @@ func (x *MeshLoadBalancingStrategy_Random) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshLoadBalancingStrategy_Random.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_Random) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 12}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 12}
 }
 
 // LeastRequest picks the least busy of some at random.
@@ -967,7 +770,7 @@ type MeshLoadBalancingStrategy_LeastRequest struct {
 
 func (x *MeshLoadBalancingStrategy_LeastRequest) Reset() {
 	*x = MeshLoadBalancingStrategy_LeastRequest{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[18]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +782,7 @@ func (x *MeshLoadBalancingStrategy_LeastRequest) String() string {
 func (*MeshLoadBalancingStrategy_LeastRequest) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_LeastRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[18]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +795,7 @@ func (x *MeshLoadBalancingStrategy_LeastRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use MeshLoadBalancingStrategy_LeastRequest.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_LeastRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 13}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 13}
 }
 
 func (x *MeshLoadBalancingStrategy_LeastRequest) GetChoiceCount() uint32 {
@@ -1023,7 +826,7 @@ type MeshLoadBalancingStrategy_RingHash struct {
 
 func (x *MeshLoadBalancingStrategy_RingHash) Reset() {
 	*x = MeshLoadBalancingStrategy_RingHash{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[19]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +838,7 @@ func (x *MeshLoadBalancingStrategy_RingHash) String() string {
 func (*MeshLoadBalancingStrategy_RingHash) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_RingHash) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[19]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +851,7 @@ func (x *MeshLoadBalancingStrategy_RingHash) ProtoReflect() protoreflect.Message
 
 // Deprecated: Use MeshLoadBalancingStrategy_RingHash.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_RingHash) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 14}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 14}
 }
 
 func (x *MeshLoadBalancingStrategy_RingHash) GetHashFunction() string {
@@ -1091,7 +894,7 @@ type MeshLoadBalancingStrategy_Maglev struct {
 
 func (x *MeshLoadBalancingStrategy_Maglev) Reset() {
 	*x = MeshLoadBalancingStrategy_Maglev{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[20]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +906,7 @@ func (x *MeshLoadBalancingStrategy_Maglev) String() string {
 func (*MeshLoadBalancingStrategy_Maglev) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_Maglev) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[20]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +919,7 @@ func (x *MeshLoadBalancingStrategy_Maglev) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshLoadBalancingStrategy_Maglev.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_Maglev) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 15}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 15}
 }
 
 func (x *MeshLoadBalancingStrategy_Maglev) GetTableSize() uint32 {
@@ -1149,7 +952,7 @@ type MeshLoadBalancingStrategy_HashPolicy struct {
 
 func (x *MeshLoadBalancingStrategy_HashPolicy) Reset() {
 	*x = MeshLoadBalancingStrategy_HashPolicy{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[21]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +964,7 @@ func (x *MeshLoadBalancingStrategy_HashPolicy) String() string {
 func (*MeshLoadBalancingStrategy_HashPolicy) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[21]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +977,7 @@ func (x *MeshLoadBalancingStrategy_HashPolicy) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashPolicy.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashPolicy) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 16}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 16}
 }
 
 func (x *MeshLoadBalancingStrategy_HashPolicy) GetType() string {
@@ -1236,7 +1039,7 @@ type MeshLoadBalancingStrategy_HashHeader struct {
 
 func (x *MeshLoadBalancingStrategy_HashHeader) Reset() {
 	*x = MeshLoadBalancingStrategy_HashHeader{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[22]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1248,7 +1051,7 @@ func (x *MeshLoadBalancingStrategy_HashHeader) String() string {
 func (*MeshLoadBalancingStrategy_HashHeader) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[22]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1261,7 +1064,7 @@ func (x *MeshLoadBalancingStrategy_HashHeader) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashHeader.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashHeader) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 17}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 17}
 }
 
 func (x *MeshLoadBalancingStrategy_HashHeader) GetName() string {
@@ -1283,7 +1086,7 @@ type MeshLoadBalancingStrategy_HashCookie struct {
 
 func (x *MeshLoadBalancingStrategy_HashCookie) Reset() {
 	*x = MeshLoadBalancingStrategy_HashCookie{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[23]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1098,7 @@ func (x *MeshLoadBalancingStrategy_HashCookie) String() string {
 func (*MeshLoadBalancingStrategy_HashCookie) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashCookie) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[23]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1111,7 @@ func (x *MeshLoadBalancingStrategy_HashCookie) ProtoReflect() protoreflect.Messa
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashCookie.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashCookie) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 18}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 18}
 }
 
 func (x *MeshLoadBalancingStrategy_HashCookie) GetName() string {
@@ -1342,7 +1145,7 @@ type MeshLoadBalancingStrategy_HashConnection struct {
 
 func (x *MeshLoadBalancingStrategy_HashConnection) Reset() {
 	*x = MeshLoadBalancingStrategy_HashConnection{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[24]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1354,7 +1157,7 @@ func (x *MeshLoadBalancingStrategy_HashConnection) String() string {
 func (*MeshLoadBalancingStrategy_HashConnection) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashConnection) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[24]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1367,7 +1170,7 @@ func (x *MeshLoadBalancingStrategy_HashConnection) ProtoReflect() protoreflect.M
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashConnection.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashConnection) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 19}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 19}
 }
 
 func (x *MeshLoadBalancingStrategy_HashConnection) GetSourceIp() bool {
@@ -1387,7 +1190,7 @@ type MeshLoadBalancingStrategy_HashQueryParameter struct {
 
 func (x *MeshLoadBalancingStrategy_HashQueryParameter) Reset() {
 	*x = MeshLoadBalancingStrategy_HashQueryParameter{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[25]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1202,7 @@ func (x *MeshLoadBalancingStrategy_HashQueryParameter) String() string {
 func (*MeshLoadBalancingStrategy_HashQueryParameter) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashQueryParameter) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[25]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1215,7 @@ func (x *MeshLoadBalancingStrategy_HashQueryParameter) ProtoReflect() protorefle
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashQueryParameter.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashQueryParameter) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 20}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 20}
 }
 
 func (x *MeshLoadBalancingStrategy_HashQueryParameter) GetName() string {
@@ -1432,7 +1235,7 @@ type MeshLoadBalancingStrategy_HashFilterState struct {
 
 func (x *MeshLoadBalancingStrategy_HashFilterState) Reset() {
 	*x = MeshLoadBalancingStrategy_HashFilterState{}
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[26]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1247,7 @@ func (x *MeshLoadBalancingStrategy_HashFilterState) String() string {
 func (*MeshLoadBalancingStrategy_HashFilterState) ProtoMessage() {}
 
 func (x *MeshLoadBalancingStrategy_HashFilterState) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[26]
+	mi := &file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1260,7 @@ func (x *MeshLoadBalancingStrategy_HashFilterState) ProtoReflect() protoreflect.
 
 // Deprecated: Use MeshLoadBalancingStrategy_HashFilterState.ProtoReflect.Descriptor instead.
 func (*MeshLoadBalancingStrategy_HashFilterState) Descriptor() ([]byte, []int) {
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP(), []int{1, 21}
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP(), []int{0, 21}
 }
 
 func (x *MeshLoadBalancingStrategy_HashFilterState) GetKey() string {
@@ -1467,23 +1270,11 @@ func (x *MeshLoadBalancingStrategy_HashFilterState) GetKey() string {
 	return ""
 }
 
-var File_meridian_mesh_v1alpha1_policy_routing_proto protoreflect.FileDescriptor
+var File_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto protoreflect.FileDescriptor
 
-const file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc = "" +
+const file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc = "" +
 	"\n" +
-	"+meridian/mesh/v1alpha1/policy_routing.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\xd1\x03\n" +
-	"\fMeshTCPRoute\x12@\n" +
-	"\n" +
-	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x127\n" +
-	"\x02to\x18\x02 \x03(\v2'.meridian.mesh.v1alpha1.MeshTCPRoute.ToR\x02to\x1a\x99\x01\n" +
-	"\x02To\x12H\n" +
-	"\n" +
-	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefB\x06\xbaH\x03\xc8\x01\x01R\ttargetRef\x12I\n" +
-	"\x05rules\x18\x02 \x03(\v2).meridian.mesh.v1alpha1.MeshTCPRoute.RuleB\b\xbaH\x05\x92\x01\x02\x10\x01R\x05rules\x1aS\n" +
-	"\x04Rule\x12K\n" +
-	"\adefault\x18\x01 \x01(\v2).meridian.mesh.v1alpha1.MeshTCPRoute.ConfB\x06\xbaH\x03\xc8\x01\x01R\adefault\x1aU\n" +
-	"\x04Conf\x12M\n" +
-	"\fbackend_refs\x18\x01 \x03(\v2\".meridian.mesh.v1alpha1.BackendRefB\x06\xbaH\x03\xc8\x01\x01R\vbackendRefs\"\x81\x1f\n" +
+	"6meridian/mesh/v1alpha1/meshloadbalancingstrategy.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\x81\x1f\n" +
 	"\x19MeshLoadBalancingStrategy\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x12D\n" +
@@ -1585,123 +1376,112 @@ const file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tB\a\xbaH\x04r\x02\x10\x01R\x03keyBGZEgithub.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1;meshv1b\x06proto3"
 
 var (
-	file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescOnce sync.Once
-	file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescData []byte
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescOnce sync.Once
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescData []byte
 )
 
-func file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescGZIP() []byte {
-	file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescOnce.Do(func() {
-		file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc), len(file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc)))
+func file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescGZIP() []byte {
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescOnce.Do(func() {
+		file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescData = protoimpl.X.CompressGZIP(unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc), len(file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc)))
 	})
-	return file_meridian_mesh_v1alpha1_policy_routing_proto_rawDescData
+	return file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDescData
 }
 
-var file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
-var file_meridian_mesh_v1alpha1_policy_routing_proto_goTypes = []any{
-	(*MeshTCPRoute)(nil),                                 // 0: meridian.mesh.v1alpha1.MeshTCPRoute
-	(*MeshLoadBalancingStrategy)(nil),                    // 1: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy
-	(*MeshTCPRoute_To)(nil),                              // 2: meridian.mesh.v1alpha1.MeshTCPRoute.To
-	(*MeshTCPRoute_Rule)(nil),                            // 3: meridian.mesh.v1alpha1.MeshTCPRoute.Rule
-	(*MeshTCPRoute_Conf)(nil),                            // 4: meridian.mesh.v1alpha1.MeshTCPRoute.Conf
-	(*MeshLoadBalancingStrategy_To)(nil),                 // 5: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To
-	(*MeshLoadBalancingStrategy_Conf)(nil),               // 6: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf
-	(*MeshLoadBalancingStrategy_LocalityAwareness)(nil),  // 7: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness
-	(*MeshLoadBalancingStrategy_LocalZone)(nil),          // 8: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone
-	(*MeshLoadBalancingStrategy_AffinityTag)(nil),        // 9: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.AffinityTag
-	(*MeshLoadBalancingStrategy_CrossZone)(nil),          // 10: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone
-	(*MeshLoadBalancingStrategy_Failover)(nil),           // 11: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover
-	(*MeshLoadBalancingStrategy_FailoverFrom)(nil),       // 12: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverFrom
-	(*MeshLoadBalancingStrategy_FailoverTo)(nil),         // 13: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverTo
-	(*MeshLoadBalancingStrategy_FailoverThreshold)(nil),  // 14: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold
-	(*MeshLoadBalancingStrategy_LoadBalancer)(nil),       // 15: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer
-	(*MeshLoadBalancingStrategy_RoundRobin)(nil),         // 16: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RoundRobin
-	(*MeshLoadBalancingStrategy_Random)(nil),             // 17: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Random
-	(*MeshLoadBalancingStrategy_LeastRequest)(nil),       // 18: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest
-	(*MeshLoadBalancingStrategy_RingHash)(nil),           // 19: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash
-	(*MeshLoadBalancingStrategy_Maglev)(nil),             // 20: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev
-	(*MeshLoadBalancingStrategy_HashPolicy)(nil),         // 21: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
-	(*MeshLoadBalancingStrategy_HashHeader)(nil),         // 22: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashHeader
-	(*MeshLoadBalancingStrategy_HashCookie)(nil),         // 23: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie
-	(*MeshLoadBalancingStrategy_HashConnection)(nil),     // 24: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashConnection
-	(*MeshLoadBalancingStrategy_HashQueryParameter)(nil), // 25: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashQueryParameter
-	(*MeshLoadBalancingStrategy_HashFilterState)(nil),    // 26: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashFilterState
-	(*TargetRef)(nil),                                    // 27: meridian.mesh.v1alpha1.TargetRef
-	(*BackendRef)(nil),                                   // 28: meridian.mesh.v1alpha1.BackendRef
-	(*IntOrString)(nil),                                  // 29: meridian.mesh.v1alpha1.IntOrString
-	(*durationpb.Duration)(nil),                          // 30: google.protobuf.Duration
+var file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_goTypes = []any{
+	(*MeshLoadBalancingStrategy)(nil),                    // 0: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy
+	(*MeshLoadBalancingStrategy_To)(nil),                 // 1: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To
+	(*MeshLoadBalancingStrategy_Conf)(nil),               // 2: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf
+	(*MeshLoadBalancingStrategy_LocalityAwareness)(nil),  // 3: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness
+	(*MeshLoadBalancingStrategy_LocalZone)(nil),          // 4: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone
+	(*MeshLoadBalancingStrategy_AffinityTag)(nil),        // 5: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.AffinityTag
+	(*MeshLoadBalancingStrategy_CrossZone)(nil),          // 6: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone
+	(*MeshLoadBalancingStrategy_Failover)(nil),           // 7: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover
+	(*MeshLoadBalancingStrategy_FailoverFrom)(nil),       // 8: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverFrom
+	(*MeshLoadBalancingStrategy_FailoverTo)(nil),         // 9: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverTo
+	(*MeshLoadBalancingStrategy_FailoverThreshold)(nil),  // 10: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold
+	(*MeshLoadBalancingStrategy_LoadBalancer)(nil),       // 11: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer
+	(*MeshLoadBalancingStrategy_RoundRobin)(nil),         // 12: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RoundRobin
+	(*MeshLoadBalancingStrategy_Random)(nil),             // 13: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Random
+	(*MeshLoadBalancingStrategy_LeastRequest)(nil),       // 14: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest
+	(*MeshLoadBalancingStrategy_RingHash)(nil),           // 15: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash
+	(*MeshLoadBalancingStrategy_Maglev)(nil),             // 16: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev
+	(*MeshLoadBalancingStrategy_HashPolicy)(nil),         // 17: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
+	(*MeshLoadBalancingStrategy_HashHeader)(nil),         // 18: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashHeader
+	(*MeshLoadBalancingStrategy_HashCookie)(nil),         // 19: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie
+	(*MeshLoadBalancingStrategy_HashConnection)(nil),     // 20: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashConnection
+	(*MeshLoadBalancingStrategy_HashQueryParameter)(nil), // 21: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashQueryParameter
+	(*MeshLoadBalancingStrategy_HashFilterState)(nil),    // 22: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashFilterState
+	(*TargetRef)(nil),           // 23: meridian.mesh.v1alpha1.TargetRef
+	(*IntOrString)(nil),         // 24: meridian.mesh.v1alpha1.IntOrString
+	(*durationpb.Duration)(nil), // 25: google.protobuf.Duration
 }
-var file_meridian_mesh_v1alpha1_policy_routing_proto_depIdxs = []int32{
-	27, // 0: meridian.mesh.v1alpha1.MeshTCPRoute.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	2,  // 1: meridian.mesh.v1alpha1.MeshTCPRoute.to:type_name -> meridian.mesh.v1alpha1.MeshTCPRoute.To
-	27, // 2: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	5,  // 3: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.to:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To
-	27, // 4: meridian.mesh.v1alpha1.MeshTCPRoute.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	3,  // 5: meridian.mesh.v1alpha1.MeshTCPRoute.To.rules:type_name -> meridian.mesh.v1alpha1.MeshTCPRoute.Rule
-	4,  // 6: meridian.mesh.v1alpha1.MeshTCPRoute.Rule.default:type_name -> meridian.mesh.v1alpha1.MeshTCPRoute.Conf
-	28, // 7: meridian.mesh.v1alpha1.MeshTCPRoute.Conf.backend_refs:type_name -> meridian.mesh.v1alpha1.BackendRef
-	27, // 8: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
-	6,  // 9: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To.default:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf
-	7,  // 10: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.locality_awareness:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness
-	15, // 11: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.load_balancer:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer
-	21, // 12: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
-	8,  // 13: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness.local_zone:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone
-	10, // 14: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness.cross_zone:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone
-	9,  // 15: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone.affinity_tags:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.AffinityTag
-	11, // 16: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone.failover:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover
-	14, // 17: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone.failover_threshold:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold
-	12, // 18: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover.from:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverFrom
-	13, // 19: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover.to:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverTo
-	29, // 20: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold.percentage:type_name -> meridian.mesh.v1alpha1.IntOrString
-	16, // 21: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.round_robin:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RoundRobin
-	18, // 22: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.least_request:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest
-	19, // 23: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.ring_hash:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash
-	17, // 24: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.random:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Random
-	20, // 25: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.maglev:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev
-	29, // 26: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest.active_request_bias:type_name -> meridian.mesh.v1alpha1.IntOrString
-	21, // 27: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
-	21, // 28: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
-	22, // 29: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.header:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashHeader
-	23, // 30: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.cookie:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie
-	24, // 31: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.connection:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashConnection
-	25, // 32: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.query_parameter:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashQueryParameter
-	26, // 33: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.filter_state:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashFilterState
-	30, // 34: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie.ttl:type_name -> google.protobuf.Duration
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+var file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_depIdxs = []int32{
+	23, // 0: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	1,  // 1: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.to:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To
+	23, // 2: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To.target_ref:type_name -> meridian.mesh.v1alpha1.TargetRef
+	2,  // 3: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.To.default:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf
+	3,  // 4: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.locality_awareness:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness
+	11, // 5: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.load_balancer:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer
+	17, // 6: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Conf.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
+	4,  // 7: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness.local_zone:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone
+	6,  // 8: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalityAwareness.cross_zone:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone
+	5,  // 9: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LocalZone.affinity_tags:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.AffinityTag
+	7,  // 10: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone.failover:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover
+	10, // 11: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.CrossZone.failover_threshold:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold
+	8,  // 12: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover.from:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverFrom
+	9,  // 13: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Failover.to:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverTo
+	24, // 14: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.FailoverThreshold.percentage:type_name -> meridian.mesh.v1alpha1.IntOrString
+	12, // 15: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.round_robin:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RoundRobin
+	14, // 16: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.least_request:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest
+	15, // 17: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.ring_hash:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash
+	13, // 18: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.random:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Random
+	16, // 19: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LoadBalancer.maglev:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev
+	24, // 20: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.LeastRequest.active_request_bias:type_name -> meridian.mesh.v1alpha1.IntOrString
+	17, // 21: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.RingHash.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
+	17, // 22: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.Maglev.hash_policies:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy
+	18, // 23: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.header:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashHeader
+	19, // 24: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.cookie:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie
+	20, // 25: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.connection:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashConnection
+	21, // 26: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.query_parameter:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashQueryParameter
+	22, // 27: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashPolicy.filter_state:type_name -> meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashFilterState
+	25, // 28: meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.HashCookie.ttl:type_name -> google.protobuf.Duration
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
-func init() { file_meridian_mesh_v1alpha1_policy_routing_proto_init() }
-func file_meridian_mesh_v1alpha1_policy_routing_proto_init() {
-	if File_meridian_mesh_v1alpha1_policy_routing_proto != nil {
+func init() { file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_init() }
+func file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_init() {
+	if File_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto != nil {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[7].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[9].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[18].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[19].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[20].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[21].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[23].OneofWrappers = []any{}
-	file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes[24].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[3].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[5].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[14].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[15].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[16].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[17].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[19].OneofWrappers = []any{}
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
-			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc), len(file_meridian_mesh_v1alpha1_policy_routing_proto_rawDesc)),
+			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc), len(file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
-		GoTypes:           file_meridian_mesh_v1alpha1_policy_routing_proto_goTypes,
-		DependencyIndexes: file_meridian_mesh_v1alpha1_policy_routing_proto_depIdxs,
-		MessageInfos:      file_meridian_mesh_v1alpha1_policy_routing_proto_msgTypes,
+		GoTypes:           file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_goTypes,
+		DependencyIndexes: file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_depIdxs,
+		MessageInfos:      file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_msgTypes,
 	}.Build()
-	File_meridian_mesh_v1alpha1_policy_routing_proto = out.File
-	file_meridian_mesh_v1alpha1_policy_routing_proto_goTypes = nil
-	file_meridian_mesh_v1alpha1_policy_routing_proto_depIdxs = nil
+	File_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto = out.File
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_goTypes = nil
+	file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_depIdxs = nil
 }
