@@ -240,7 +240,8 @@ func (s *Stack) globalReturns(ctx context.Context, r *Report) error {
 			good := len(st.GetZones()) == len(zoneNames)
 			var texts []string
 			for _, z := range st.GetZones() {
-				good = good && z.GetResumed() && z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE && z.GetDigestsEqual()
+				good = good && z.GetResumed() && z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE &&
+					z.GetDigestsEqual()
 				texts = append(texts,
 					fmt.Sprintf("%s resumed=%v, %d bytes of config, digests equal=%v", z.GetName(),
 						z.GetResumed(), z.GetConfigBytes(), z.GetDigestsEqual()))
@@ -315,6 +316,7 @@ func refusalText(st *adminv1.GetStatusResponse) string {
 	if len(st.GetRejections()) == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRejections()), st.GetRejections()[0].GetProxy().GetName(),
+	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRejections()),
+		st.GetRejections()[0].GetProxy().GetName(),
 		st.GetRejections()[0].GetReason())
 }

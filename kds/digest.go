@@ -41,7 +41,8 @@ func mix(x uint64) uint64 {
 	return x ^ x>>33
 }
 
-// versionVector is what the other side has: a fingerprint per key, and their sums per kind. Sums do not depend on order.
+// versionVector is what the other side has: a fingerprint per key, and their sums per kind. Sums do
+// not depend on order.
 type versionVector struct {
 	fingerprints map[mesh.Key]fingerprint
 	sums         map[mesh.Kind]*sum

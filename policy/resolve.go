@@ -166,7 +166,9 @@ func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
 	case len(ports) == 1:
 		return ports[0].Name, true
 	}
-	if name, ok := find(func(p destination.Port) bool { return q.RoutedPort != 0 && p.Number == q.RoutedPort }); ok {
+	if name, ok := find(func(p destination.Port) bool {
+		return q.RoutedPort != 0 && p.Number == q.RoutedPort
+	}); ok {
 		return name, true
 	}
 	return find(func(p destination.Port) bool { return q.RoutedSection != "" && p.Name == q.RoutedSection })

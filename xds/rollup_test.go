@@ -177,7 +177,8 @@ func TestRollUpIsBounded(t *testing.T) {
 			}
 			f.Ack(rev, nil)
 			for at := rev - 300; at <= rev; at += 100 {
-				if c, state := r.e.Change(at); state != store.RevisionKnown || c.Acked != 1 || c.Done.IsZero() {
+				if c, state := r.e.Change(at); state != store.RevisionKnown || c.Acked != 1 ||
+					c.Done.IsZero() {
 					t.Errorf("revision %d: state %d, %+v", at, state, c)
 				}
 			}

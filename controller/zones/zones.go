@@ -164,7 +164,8 @@ func Problems(states []kdsrpc.ZoneState) delivery.Problems {
 		}
 		for _, r := range s.Progress.GetRejections() {
 			if r.GetCause() != nil {
-				out.Nack(mesh.KeyFromProto(r.GetCause()), s.Name, mesh.KeyFromProto(r.GetProxy()).String(), r.GetReason())
+				out.Nack(mesh.KeyFromProto(r.GetCause()), s.Name, mesh.KeyFromProto(r.GetProxy()).String(),
+					r.GetReason())
 			}
 		}
 	}

@@ -155,8 +155,8 @@ func (f *watch) Next() (delta.Update, bool, error) {
 	return delta.Update{Table: &delta.Table{}, Revision: 1}, first, nil
 }
 func (*watch) Ack(uint64, []delta.Rejection) {}
-func (*watch) Subscribe([]string)                    {}
-func (*watch) Close()                           {}
+func (*watch) Subscribe([]string)            {}
+func (*watch) Close()                        {}
 
 // TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon
 // after a restart of the server.

@@ -59,7 +59,8 @@ func TestPolicyReachesBothZones(t *testing.T) {
 		t.Fatalf("status %v", status)
 	}
 	for _, z := range status.GetZones() {
-		if z.GetState() != adminv1.ZoneState_ZONE_STATE_ONLINE || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
+		if z.GetState() != adminv1.ZoneState_ZONE_STATE_ONLINE || z.GetProxies().GetOnline() != 1 ||
+			!z.GetDigestsEqual() {
 			t.Errorf("zone %v", z)
 		}
 		r, err := w.g.Store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
@@ -145,7 +146,8 @@ func TestBadToken(t *testing.T) {
 			z := w.running["us-east"]
 			w.poll("refused", func() bool {
 				s := z.Status(w.ctx).GetGlobal()
-				return s.GetState() == adminv1.ConnectionState_CONNECTION_STATE_REFUSED && strings.Contains(s.GetReason(), c.reason)
+				return s.GetState() == adminv1.ConnectionState_CONNECTION_STATE_REFUSED &&
+					strings.Contains(s.GetReason(), c.reason)
 			})
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)

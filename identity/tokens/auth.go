@@ -293,4 +293,3 @@ func secretData(r *mesh.Resource) []byte {
 	}
 	return nil
 }
-

@@ -112,7 +112,8 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	}
 	h.mismatched = func(kinds uint64) {
 		c.metrics.mismatches.WithLabelValues("down").Add(float64(kinds))
-		c.cfg.Logger.Error("what this zone has of global differs from what was sent; asking for all of the kind")
+		c.cfg.Logger.Error("what this zone has of global differs from what was sent; asking for all " +
+			"of the kind")
 	}
 	return h.run(ctx)
 }
@@ -128,7 +129,8 @@ func (c *Client) noteApplied(a *kds.Apply) {
 	}
 	c.metrics.rejections.WithLabelValues("down").Add(float64(len(a.Rejected)))
 	for _, r := range a.Rejected {
-		c.cfg.Logger.Warn("left out a resource of global", zap.Stringer("key", mesh.KeyFromProto(r.GetCause())),
+		c.cfg.Logger.Warn("left out a resource of global",
+			zap.Stringer("key", mesh.KeyFromProto(r.GetCause())),
 			zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
 	}
 }

@@ -88,7 +88,8 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 	for _, c := range []struct {
 		global, local uint64
 		want          store.RevisionState
-	}{{9, 0, store.RevisionForgotten}, {10, 0, store.RevisionForgotten}, {11, 4, store.RevisionKnown}, {12, 0, store.RevisionElsewhere},
+	}{{9, 0, store.RevisionForgotten}, {10, 0, store.RevisionForgotten}, {11, 4, store.RevisionKnown},
+		{12, 0, store.RevisionElsewhere},
 		{15, 0, store.RevisionElsewhere}, {16, 7, store.RevisionKnown},
 		{18, 7, store.RevisionKnown}, {19, 0, store.RevisionAhead}} {
 		if local, o := tr.local(c.global); local != c.local || o != c.want {
