@@ -15,6 +15,7 @@ var layers = []struct {
 	may []string
 	why string
 }{
+	{"internal/backoff", nil, "infrastructure"},
 	{"internal/hint", nil, "names of verbs and flags, for every package"},
 	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
@@ -38,9 +39,10 @@ var layers = []struct {
 
 	{"store", []string{"mesh"}, "the contract"},
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
-	{"store/postgres", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
+	{"store/postgres", []string{"mesh", "store!", "store/txn", "internal/backoff"},
+		"one implementation knows no other"},
 	{"store/txn", []string{"mesh", "store!"}, "shared by the implementations"},
-	{"store/replica", []string{"mesh", "store!"}, "reads any implementation"},
+	{"store/replica", []string{"mesh", "store!", "internal"}, "reads any implementation"},
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
 	{"store/retention", []string{"store!", "internal"}, "works on any implementation"},
@@ -79,8 +81,7 @@ var layers = []struct {
 
 	{"dataplane/bootstrap", nil, "renders a file"},
 	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane",
-		"identity/servercert",
-		"internal"},
+		"identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
 	{"api/client", []string{"mesh", "identity/servercert", "internal"}, "a client knows no server"},
@@ -109,6 +110,11 @@ var layers = []struct {
 	{"demo", []string{"mesh", "api/client", "internal"}, "starts the programs and uses them from outside"},
 	{"bench", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
+
+	{"bench/envoybench", []string{"mesh", "api/client", "dataplane/bootstrap", "internal"},
+		"measures Envoy's start"},
+	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity", "internal"},
+		"measures the API"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
 	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},
