@@ -1,56 +1,67 @@
-# The one menu. `make help` lists it.
+# `make help` lists the targets.
 PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.1.0
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -X main.version=$(VERSION)
-# Packages whose concurrency is worth the race detector's price on two cores.
-RACE := ./store/replica/... ./store/embedded/... ./kds/... ./xds/delta/... ./xds/... ./zone/... ./global/... ./internal/...
+
+# The programs are static and carry neither symbols nor paths of the machine that built them.
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 GOTEST := go test -timeout 15m
 
-.PHONY: help build generate proto-deps tools lint generated test test-race demo bench clean baseline
+# Generators and linters have a module of their own, so that go.mod lists what the programs are made of.
+TOOL := go tool -modfile=tools/go.mod
 
-help: ## list what there is
+# Packages whose concurrency is worth the race detector's price on two cores.
+RACE := ./store/... ./kds/... ./xds/... ./identity/... ./controller/... ./zone/... ./global/... ./api/... ./internal/...
+
+.PHONY: help build size generate proto-deps tools lint generated test test-race demo bench clean baseline
+
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 build: ## build bin/meridian and bin/meridian-dp
-	go build -ldflags '$(LDFLAGS)' -o bin/ ./cmd/meridian ./cmd/meridian-dp
+	$(GOBUILD) -o bin/ ./cmd/meridian ./cmd/meridian-dp
 
-# buf/validate/validate.proto comes from its Go module; it is an input of generation, not ours to keep.
+size: build ## check that the programs are static, and that bin/meridian-dp is small in file and memory
+	@scripts/size.sh
+
+# buf/validate/validate.proto comes from its Go module; it is an input of generation and not committed.
 proto-deps:
 	@dir=$$(go mod download -json $(PROTOVALIDATE) | sed -n 's/^\t"Dir": "\(.*\)",$$/\1/p'); \
 	test -n "$$dir" && mkdir -p proto/buf/validate && \
 	install -m 0644 "$$dir/proto/protovalidate/buf/validate/validate.proto" proto/buf/validate/validate.proto
 
-generate: proto-deps ## write the .pb.go files anew
-	go tool buf generate
+generate: proto-deps ## generate the .pb.go files
+	$(TOOL) buf generate
 
-baseline: proto-deps ## accept the present protos as what buf breaking compares with; do this at a release
-	go tool buf build --exclude-source-info --as-file-descriptor-set --path proto/meridian -o proto/baseline.binpb
+baseline: proto-deps ## accept the present protos as what buf breaking compares with; for releases
+	$(TOOL) buf build --exclude-source-info --as-file-descriptor-set --path proto/meridian -o proto/baseline.binpb
 
-tools: ## fetch Envoy and make sure of the PostgreSQL binaries
+tools: ## fetch Envoy, and PostgreSQL if it is not installed
 	@scripts/envoy.sh
 	@scripts/postgres.sh
 
-lint: proto-deps ## vet, staticcheck, buf lint and breaking, tidy go.mod, gofmt
-	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); test -z "$$bad" || { echo "gofmt -w these: $$bad"; exit 1; }
+lint: proto-deps ## gofmt, go mod tidy, go vet, staticcheck, buf lint and buf breaking
+	@bad=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); test -z "$$bad" || { echo "not formatted by gofmt: $$bad"; exit 1; }
 	go mod tidy -diff
+	cd tools && go mod tidy -diff
 	go vet ./...
-	go tool staticcheck ./...
-	go tool buf lint
-	go tool buf breaking --against proto/baseline.binpb
+	$(TOOL) staticcheck ./...
+	$(TOOL) buf lint
+	$(TOOL) buf breaking --against proto/baseline.binpb
 
-generated: ## prove that the generated code is current
+generated: ## check that the generated code is current
 	@scripts/generated.sh
 
-test: tools build ## every test, with a real Envoy and a real PostgreSQL
+test: tools build ## run every test, with a real Envoy and a real PostgreSQL
 	$(GOTEST) ./...
 
-test-race: tools ## the race detector where it is affordable
+test-race: tools ## run the race detector where it is affordable
 	$(GOTEST) -race -short $(RACE)
 
-demo: tools build ## the story, step by step; STORY=resilience tells the other, ONCE=1 ends after the last, STORE=postgres
+demo: tools build ## run the demo; ONCE=1 ends it after the last step, STORE=postgres, STORY=resilience
 	@bin/meridian demo $(if $(ONCE),--once) --store $(or $(STORE),embedded) --story $(or $(STORY),operations)
 
-bench: build ## every table of docs/benchmarks.md, in about ten minutes; PLOT=FILE.svg draws the plot there
+bench: build ## measure every table of docs/benchmarks.md, in about ten minutes; PLOT=FILE.svg names the plot
 	@bin/meridian bench xds --suite --plot $(or $(PLOT),bin/benchmarks.svg)
 
 clean: ## remove what was built

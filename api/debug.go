@@ -3,20 +3,20 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/fanout"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
-
-const titleDebug = "Could not look"
 
 // adminTimeout bounds what Envoy's admin interface may take to answer.
 const adminTimeout = 15 * time.Second
@@ -56,107 +56,118 @@ func (e NotNow) Error() string { return string(e) }
 // AdminQuestions are what can be asked of Envoy's admin interface.
 var AdminQuestions = []string{"config_dump", "clusters", "stats", "listeners", "server_info"}
 
-// debugService is the gRPC form of what zones know of their proxies.
-type debugService struct {
+// proxies shows what zones know of their proxies.
+type proxies struct {
 	adminv1.UnimplementedDebugServiceServer
-	api *API
+	*base
+	reader *reader
 }
 
-// proxyKey completes the key of a Dataplane or ZoneIngress: the zone that has it.
-func (a *API) proxyKey(ctx context.Context, key mesh.Key) (mesh.Key, error) {
+// locate completes the key of a Dataplane or ZoneIngress: the zone that has it.
+func (p *proxies) locate(ctx context.Context, key mesh.Key) (mesh.Key, error) {
 	if key.Kind != mesh.KindDataplane && key.Kind != mesh.KindZoneIngress {
-		return key, invalid(titleDebug, []mesh.Violation{{
+		return key, problem.Invalid(problem.TitleDebug, mesh.Violation{
 			Field:  "key.kind",
 			Reason: "must be Dataplane or ZoneIngress",
-		}})
+		})
 	}
-	if a.isGlobal() && key.Zone != "" {
-		view, err := a.view(ctx, 0)
+	if p.global() && key.Zone != "" {
+		view, err := p.view(ctx, 0)
 		if err != nil {
 			return key, err
 		}
-		if _, ok := zonesOf(view)[key.Zone]; !ok {
-			return key, problem(http.StatusNotFound, titleDebug, "there is no zone %q", key.Zone)
-		}
-		return key, nil // the zone itself says whether it has it
+		return key, checkZone(view, problem.TitleDebug, key.Zone) // the zone itself says whether it has it
 	}
-	r, err := a.get(ctx, key, false, 0)
+	r, err := p.reader.Get(ctx, key, false, 0)
 	if err != nil {
 		return key, err
 	}
 	return r.Key, nil
 }
 
-func (d *debugService) DebugProxy(ctx context.Context,
+// debugger is what knows this zone's proxies.
+func (p *proxies) debugger() (Debugger, error) {
+	if p.cfg.Debug == nil {
+		return nil, problem.New(http.StatusNotImplemented, problem.TitleDebug,
+			"this control plane has no proxies")
+	}
+	return p.cfg.Debug, nil
+}
+
+// DebugProxy implements meridian.admin.v1.DebugService.
+func (p *proxies) DebugProxy(ctx context.Context,
 	req *adminv1.DebugProxyRequest) (*adminv1.DebugProxyResponse, error) {
-	a := d.api
-	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
+	const method = adminv1.DebugService_DebugProxy_FullMethodName
+	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := a.proxyKey(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := p.locate(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
-	if a.isGlobal() {
+	if p.global() {
 		resp := &adminv1.DebugProxyResponse{}
-		return resp, forwardTo(ctx, a, key.Zone, adminv1.DebugService_DebugProxy_FullMethodName,
+		return resp, p.askZone(ctx, key.Zone, forwardTimeout, method,
 			&adminv1.DebugProxyRequest{Key: key.Proto()}, resp)
 	}
-	if a.conf.Debug == nil {
-		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
+	d, err := p.debugger()
+	if err != nil {
+		return nil, err
 	}
-	return a.conf.Debug.Proxy(key), nil
+	return d.Proxy(key), nil
 }
 
-func (d *debugService) DebugChange(ctx context.Context,
+// DebugChange implements meridian.admin.v1.DebugService.
+func (p *proxies) DebugChange(ctx context.Context,
 	req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
-	a := d.api
-	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
+	if _, err := authz.Authorize(ctx, adminv1.DebugService_DebugChange_FullMethodName, nil); err != nil {
 		return nil, err
 	}
 	if req.GetRevision() == 0 {
-		return nil, invalid(titleDebug, []mesh.Violation{{Field: "revision", Reason: "must be 1 or more"}})
+		return nil, problem.Invalid(problem.TitleDebug,
+			mesh.Violation{Field: "revision", Reason: "must be 1 or more"})
 	}
-	if a.isGlobal() {
-		return a.changeInZones(ctx, req)
+	if p.global() {
+		return p.changeInZones(ctx, req)
 	}
-	switch {
-	case a.conf.Debug == nil:
-		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
-	case req.GetZone() != "" && req.GetZone() != a.conf.Zone:
-		return nil, problem(http.StatusNotFound, titleDebug,
-			"this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone,
-			req.GetZone())
-	case req.GetOfGlobal():
-		return d.ofGlobal(req.GetRevision())
+	d, err := p.debugger()
+	if err != nil {
+		return nil, err
 	}
-	resp, state := a.conf.Debug.Change(req.GetRevision())
+	if err := p.otherZone(problem.TitleDebug, req.GetZone()); err != nil {
+		return nil, err
+	}
+	if req.GetOfGlobal() {
+		return p.changeOfGlobal(d, req.GetRevision())
+	}
+	resp, state := d.Change(req.GetRevision())
 	switch state {
 	case ChangeAhead:
-		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; zone %s is at %d",
-			req.GetRevision(), a.conf.Zone, a.conf.Replica.View().Revision())
+		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
+			"revision %d is not there yet; zone %s is at %d", req.GetRevision(), p.cfg.Zone,
+			p.cfg.Replica.View().Revision())
 	case ChangeForgotten:
-		return nil, problem(http.StatusNotFound, titleDebug,
+		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"revision %d is no longer remembered, or from before zone %s started", req.GetRevision(),
-			a.conf.Zone)
+			p.cfg.Zone)
 	}
 	return resp, nil
 }
 
-// ofGlobal is what became of a revision of global in this zone. What changed nothing here concerns nobody.
-func (d *debugService) ofGlobal(global uint64) (*adminv1.DebugChangeResponse, error) {
-	a := d.api
-	local, state := a.conf.Debug.Local(global)
-	resp := &adminv1.DebugChangeResponse{Zone: a.conf.Zone}
+// changeOfGlobal is what became of a revision of global in this zone. What changed nothing here
+// affects no proxy.
+func (p *proxies) changeOfGlobal(d Debugger, global uint64) (*adminv1.DebugChangeResponse, error) {
+	local, state := d.Local(global)
+	resp := &adminv1.DebugChangeResponse{Zone: p.cfg.Zone}
 	if state == ChangeKnown {
-		resp, state = a.conf.Debug.Change(local)
+		resp, state = d.Change(local)
 	}
 	switch state {
 	case ChangeAhead:
-		return nil, problem(http.StatusNotFound, titleDebug, "it has not applied revision %d of global",
-			global)
+		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
+			"it has not applied revision %d of global", global)
 	case ChangeForgotten:
-		return nil, problem(http.StatusNotFound, titleDebug,
+		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"it no longer remembers revision %d of global, or had it before it started", global)
 	}
 	resp.GlobalRevision = global
@@ -164,107 +175,75 @@ func (d *debugService) ofGlobal(global uint64) (*adminv1.DebugChangeResponse, er
 }
 
 // changeInZones asks one zone of a revision of its own, or every zone of one of global's.
-func (a *API) changeInZones(ctx context.Context,
+func (p *proxies) changeInZones(ctx context.Context,
 	req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error) {
-	view, err := a.view(ctx, 0)
+	const method = adminv1.DebugService_DebugChange_FullMethodName
+	view, err := p.view(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	zones := zonesOf(view)
 	if zone := req.GetZone(); zone != "" {
-		if _, ok := zones[zone]; !ok {
-			return nil, problem(http.StatusNotFound, titleDebug, "there is no zone %q", zone)
+		if err := checkZone(view, problem.TitleDebug, zone); err != nil {
+			return nil, err
 		}
 		resp := &adminv1.DebugChangeResponse{}
-		return resp, forwardTo(ctx, a, zone, adminv1.DebugService_DebugChange_FullMethodName,
-			&adminv1.DebugChangeRequest{
-				Revision: req.GetRevision(),
-				Zone:     zone,
-			}, resp)
+		return resp, p.askZone(ctx, zone, forwardTimeout, method,
+			&adminv1.DebugChangeRequest{Revision: req.GetRevision(), Zone: zone}, resp)
 	}
 	if req.GetRevision() > view.Revision() {
-		return nil, problem(http.StatusNotFound, titleDebug, "revision %d is not there yet; global is at %d",
-			req.GetRevision(), view.Revision())
+		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
+			"revision %d is not there yet; global is at %d", req.GetRevision(), view.Revision())
 	}
 	out := &adminv1.DebugChangeResponse{GlobalRevision: req.GetRevision()}
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(forwardParallel)
-	for name, state := range zones {
-		g.Go(func() error {
-			resp, away := &adminv1.DebugChangeResponse{}, ""
-			if state == "Offline" {
-				away = "it is offline"
-			} else if err := forwardTo(ctx, a, name, adminv1.DebugService_DebugChange_FullMethodName,
-				&adminv1.DebugChangeRequest{Revision: req.GetRevision(), OfGlobal: true}, resp); err != nil {
-				away = strings.TrimPrefix(a.asProblem(err, titleDebug).Detail,
-					"zone "+name+" cannot be asked: ")
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if away != "" {
-				out.Warnings = append(out.Warnings, "zone "+name+" cannot say: "+away)
-			} else {
-				out.Zones = append(out.Zones, resp)
-			}
-			return nil
-		})
+	for _, z := range fanout.All[adminv1.DebugChangeResponse](ctx, p.zones, zoneNames(view), forwardTimeout,
+		method, &adminv1.DebugChangeRequest{Revision: req.GetRevision(), OfGlobal: true}) {
+		if z.Err != nil {
+			out.Warnings = append(out.Warnings,
+				fmt.Sprintf("zone %s cannot say: %s", z.Zone, fanout.Reason(z.Err)))
+			continue
+		}
+		out.Zones = append(out.Zones, z.Value)
 	}
-	_ = g.Wait() // none fails
-	slices.Sort(out.Warnings)
-	slices.SortFunc(out.Zones,
-		func(x, y *adminv1.DebugChangeResponse) int { return strings.Compare(x.GetZone(), y.GetZone()) })
 	return out, ctx.Err()
 }
 
-func (d *debugService) ProxyAdmin(ctx context.Context,
+// ProxyAdmin implements meridian.admin.v1.DebugService.
+func (p *proxies) ProxyAdmin(ctx context.Context,
 	req *adminv1.ProxyAdminRequest) (*adminv1.ProxyAdminResponse, error) {
-	a := d.api
-	// What runs in a proxy is shown to administrators alone: it names addresses, and headers that people set.
-	if _, err := a.authorize(ctx, verbWrite, nil); err != nil {
+	const method = adminv1.DebugService_ProxyAdmin_FullMethodName
+	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
 	if !slices.Contains(AdminQuestions, req.GetWhat()) {
-		return nil, invalid(titleDebug, []mesh.Violation{{
+		return nil, problem.Invalid(problem.TitleDebug, mesh.Violation{
 			Field:  "what",
 			Reason: "must be one of " + strings.Join(AdminQuestions, ", "),
-		}})
+		})
 	}
-	key, err := a.proxyKey(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := p.locate(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
-	if a.isGlobal() {
+	if p.global() {
 		resp := &adminv1.ProxyAdminResponse{}
-		return resp, forwardWithin(ctx, a, adminTimeout, key.Zone,
-			adminv1.DebugService_ProxyAdmin_FullMethodName,
-			&adminv1.ProxyAdminRequest{Key: key.Proto(), What: req.GetWhat(), Filter: req.GetFilter()}, resp)
+		return resp, p.askZone(ctx, key.Zone, adminTimeout, method, &adminv1.ProxyAdminRequest{
+			Key:    key.Proto(),
+			What:   req.GetWhat(),
+			Filter: req.GetFilter(),
+		}, resp)
 	}
-	if a.conf.Debug == nil {
-		return nil, problem(http.StatusNotImplemented, titleDebug, "this control plane has no proxies")
+	d, err := p.debugger()
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	body, err := a.conf.Debug.Admin(ctx, key, req.GetWhat(), req.GetFilter())
+	body, err := d.Admin(ctx, key, req.GetWhat(), req.GetFilter())
 	var not NotNow
 	if errors.As(err, &not) {
-		p := problem(http.StatusConflict, titleDebug, "%s %s: %s", key.Kind, key.Name, not)
-		p.code = codes.FailedPrecondition
+		p := problem.New(http.StatusConflict, problem.TitleDebug, "%s %s: %s", key.Kind, key.Name, not)
+		p.Code = codes.FailedPrecondition
 		return nil, p
 	}
 	return &adminv1.ProxyAdminResponse{Body: body}, err
-}
-
-// methods are what the tunnel serves.
-func (d *debugService) methods(add func(string, func(context.Context, []byte) ([]byte, error))) {
-	a := d.api
-	add(adminv1.DebugService_DebugProxy_FullMethodName,
-		call(a, adminv1.DebugService_DebugProxy_FullMethodName,
-			func() *adminv1.DebugProxyRequest { return &adminv1.DebugProxyRequest{} }, d.DebugProxy))
-	add(adminv1.DebugService_DebugChange_FullMethodName,
-		call(a, adminv1.DebugService_DebugChange_FullMethodName,
-			func() *adminv1.DebugChangeRequest { return &adminv1.DebugChangeRequest{} }, d.DebugChange))
-	add(adminv1.DebugService_ProxyAdmin_FullMethodName,
-		call(a, adminv1.DebugService_ProxyAdmin_FullMethodName,
-			func() *adminv1.ProxyAdminRequest { return &adminv1.ProxyAdminRequest{} }, d.ProxyAdmin))
 }

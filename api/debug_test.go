@@ -1,9 +1,10 @@
-package api
+package api_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/meridian-mesh/meridian/api"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -26,37 +27,37 @@ func (k knows) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	}
 }
 
-func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeState) {
+func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, api.ChangeState) {
 	switch {
 	case revision < 10:
-		return nil, ChangeForgotten
+		return nil, api.ChangeForgotten
 	case revision > 20:
-		return nil, ChangeAhead
+		return nil, api.ChangeAhead
 	}
 	return &adminv1.DebugChangeResponse{
 		Zone:      k.zone,
 		First:     revision,
 		Last:      revision,
 		Concerned: 3,
-	}, ChangeKnown
+	}, api.ChangeKnown
 }
 
-func (k knows) Local(global uint64) (uint64, ChangeState) {
+func (k knows) Local(global uint64) (uint64, api.ChangeState) {
 	switch {
 	case global == 105:
-		return 0, ChangeElsewhere
+		return 0, api.ChangeElsewhere
 	case global < 100:
-		return 0, ChangeForgotten
+		return 0, api.ChangeForgotten
 	case global > 110:
-		return 0, ChangeAhead
+		return 0, api.ChangeAhead
 	}
-	return global - 90, ChangeKnown
+	return global - 90, api.ChangeKnown
 }
 
 func (k knows) Admin(_ context.Context, key mesh.Key, what, filter string) ([]byte, error) {
 	switch key.Name {
 	case "alone":
-		return nil, NotNow("no launcher of this proxy is connected")
+		return nil, api.NotNow("no launcher of this proxy is connected")
 	case "broken":
 		return nil, errors.New("a bug")
 	}
@@ -64,24 +65,25 @@ func (k knows) Admin(_ context.Context, key mesh.Key, what, filter string) ([]by
 }
 
 func debuggable(t *testing.T, zone string) *plane {
-	p := withMesh(t, func(c *Config) { c.Zone, c.Debug, c.Federated = zone, knows{zone}, true })
+	p := withMesh(t, func(c *api.Config) { c.Zone, c.Debug, c.Federated = zone, knows{zone}, true })
 	p.seed(dataplane("both", zone), dataplane("only-"+zone, zone), dataplane("alone", zone),
 		dataplane("broken", zone))
 	return p
 }
 
 func TestDebugAtAZone(t *testing.T) {
+	t.Parallel()
 	p := debuggable(t, "east")
 	const dps = "/meshes/default/dataplanes/"
 	p.want(p.do("GET", dps+"both/_delivery", ""), 200, `"client":`, `"envoy"`)
-	p.want(p.do("GET", dps+"nobody/_delivery", ""), 404)
+	p.want(p.do("GET", dps+"none/_delivery", ""), 404)
 	p.want(p.do("GET", dps+"both/xds", ""), 200, `"config_dump"`)
 	p.want(p.do("GET", dps+"both/clusters", ""), 200, `"clusters"`)
 	p.want(p.do("GET", dps+"both/stats?filter=a.b", ""), 200, `"stats"`, `"a.b"`)
 	p.want(p.do("GET", dps+"both/quitquitquit", ""), 404)
 	p.want(p.do("GET", dps+"alone/xds", ""), 409, "Dataplane alone: no launcher of this proxy is connected")
 	p.want(p.do("GET", dps+"broken/xds", ""), 500)
-	// Everybody who is somebody may see how far a proxy is; what runs in it is for administrators.
+	// Every authenticated user may see how far a proxy is; what runs in it is for administrators.
 	if err := p.tokens.EnsureUserKey(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +109,7 @@ func TestDebugAtAZone(t *testing.T) {
 	p.want(p.do("GET", "/changes/21", ""), 404, "revision 21 is not there yet; zone east is at")
 	p.want(p.do("GET", "/changes/12?zone=north", ""), 404, "this is the control plane of zone east")
 	p.want(p.do("GET", "/changes/0", ""), 400, "revision")
-	p.want(p.do("GET", "/changes/x", ""), 400, "is no revision")
+	p.want(p.do("GET", "/changes/x", ""), 400, "is not a revision")
 	c := p.grpc("")
 	_, err = c.ProxyAdmin(t.Context(), dataplane("both", "east").Key, "quitquitquit", "")
 	wantError(t, err, codes.InvalidArgument, "must be one of config_dump")
@@ -118,15 +120,16 @@ func TestDebugAtAZone(t *testing.T) {
 }
 
 func TestDebugThroughGlobal(t *testing.T) {
+	t.Parallel()
 	east, north := debuggable(t, "east"), debuggable(t, "north")
-	g := withMesh(t, func(c *Config) {
+	g := withMesh(t, func(c *api.Config) {
 		global(c)
 		c.Forward = func(ctx context.Context, zone, method string, req []byte) ([]byte, error) {
 			switch zone {
 			case "east":
-				return east.api.Call(ctx, method, req)
+				return east.server.Call(ctx, method, req)
 			case "north":
-				return north.api.Call(ctx, method, req)
+				return north.server.Call(ctx, method, req)
 			}
 			return nil, status.Error(codes.Unavailable, "its connection is lost")
 		}
@@ -148,7 +151,7 @@ func TestDebugThroughGlobal(t *testing.T) {
 	g.want(g.do("GET", dps+"both/xds?zone=south", ""), 502,
 		"zone south cannot be asked: its connection is lost")
 	g.want(g.do("GET", dps+"alone/xds?zone=east", ""), 409, "no launcher")
-	g.want(g.do("GET", dps+"nobody/_delivery?zone=east", ""), 404)
+	g.want(g.do("GET", dps+"none/_delivery?zone=east", ""), 404)
 
 	g.want(g.do("GET", "/changes/12?zone=north", ""), 200, `"last": 12`, `"north"`)
 	g.want(g.do("GET", "/changes/12?zone=mars", ""), 404, `there is no zone \"mars\"`)

@@ -1,7 +1,8 @@
-package api
+package api_test
 
 import (
 	"context"
+	"github.com/meridian-mesh/meridian/api"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -39,12 +40,16 @@ const (
 type: MeshService
 mesh: default
 name: backend
-spec: {selector: {dataplaneTags: {kuma.io/service: backend}}, ports: [{port: 80, targetPort: 8080, appProtocol: http}]}
+spec:
+  selector: {dataplaneTags: {kuma.io/service: backend}}
+  ports: [{port: 80, targetPort: 8080, appProtocol: http}]
 ---
 type: Dataplane
 mesh: default
 name: backend
-networking: {address: 192.0.2.1, inbound: [{port: 8080, tags: {kuma.io/service: backend, kuma.io/protocol: http}}]}
+networking:
+  address: 192.0.2.1
+  inbound: [{port: 8080, tags: {kuma.io/service: backend, kuma.io/protocol: http}}]
 ---
 type: Dataplane
 mesh: default
@@ -68,30 +73,33 @@ spec:
   targetRef: {kind: Mesh}
   to:
   - targetRef: {kind: MeshService, name: backend}
-    rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [{kind: MeshService, name: backend, port: 80, weight: 0}]}}]
+    rules:
+    - matches: [{path: {type: PathPrefix, value: /}}]
+      default: {backendRefs: [{kind: MeshService, name: backend, port: 80, weight: 0}]}
 `
 	nowhereGuard = "the route of everything to kri_msvc_default_east__backend_80 would have no " +
 		"instance, at 1 " +
 		"of 2 proxies"
 )
 
-// TestDiffOverZones: global has every zone compare, merges, names the zones that are away, and none
+// TestDiffOverZones: global has every zone compare, merges, names the zones that are unreachable, and none
 // of them writes.
 func TestDiffOverZones(t *testing.T) {
+	t.Parallel()
 	zones := map[string]*plane{}
 	for _, name := range []string{"east", "north"} {
 		zones[name] = withMesh(t,
-			func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
+			func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = name, true, false })
 		zones[name].seed(documents(t, name, callers)...)
 	}
 	var asked atomic.Int64
-	g := withMesh(t, func(c *Config) {
+	g := withMesh(t, func(c *api.Config) {
 		global(c)
 		c.GuardShare, c.GuardProxies = 50, 2
 		c.Forward = func(ctx context.Context, zone, method string, req []byte) ([]byte, error) {
 			asked.Add(1)
 			if z := zones[zone]; z != nil {
-				return z.api.Call(ctx, method, req)
+				return z.server.Call(ctx, method, req)
 			}
 			return nil, status.Error(codes.Unavailable, "its connection is lost")
 		}
@@ -158,7 +166,7 @@ func TestDiffOverZones(t *testing.T) {
 		t.Errorf("something was written: %s", d)
 	}
 
-	// Zones are not asked about what they would not get, and nobody is asked for a guard that no
+	// Zones are not asked about what they would not get, and none is asked for a guard that no
 	// document can need.
 	kept := strings.Replace(fasterText, "name: faster",
 		"name: faster\nlabels: {"+mesh.LabelSync+": "+mesh.SyncDisabled+"}", 1)
@@ -182,7 +190,7 @@ func TestDiffOverZones(t *testing.T) {
 		t.Errorf("guards: %v", got.GetGuards())
 	}
 
-	// A zone that is away is named.
+	// A zone that is unreachable is named.
 	g.seed(zone("south", "Online"), zone("west", "Offline"))
 	got = diff(fasterText, client.DiffOptions{})
 	if d := cmp.Diff([]string{"zone south is left out: its connection is lost",
@@ -191,9 +199,10 @@ func TestDiffOverZones(t *testing.T) {
 	}
 }
 
-// TestDiffAdmits: what a write would refuse, the comparison refuses, with every violation; and
-// readers may not ask it.
+// TestDiffAdmits: what a write would reject, the comparison rejects, with every violation; and
+// readers may not compare.
 func TestDiffAdmits(t *testing.T) {
+	t.Parallel()
 	z := withMesh(t, nil)
 	z.seed(documents(t, "east", callers)...)
 	c := z.grpc("")
@@ -225,8 +234,7 @@ func TestDiffAdmits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	z.api.conf.LocalhostIsAdmin = false
-	if _, err := z.grpc(token).Diff(t.Context(), documents(t, "", fasterText),
+	if _, err := z.dial(z.strict(), token).Diff(t.Context(), documents(t, "", fasterText),
 		client.DiffOptions{}); err == nil || err.(*client.Error).Code != codes.PermissionDenied {
 		t.Errorf("%v", err)
 	}

@@ -1,9 +1,9 @@
-package api
+package api_test
 
 import (
 	"context"
 	"errors"
-	"net/http"
+	"github.com/meridian-mesh/meridian/api"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +44,7 @@ func wantError(t *testing.T, err error, code codes.Code, contains string) *clien
 }
 
 func TestClientWritesAndReads(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	c, ctx := p.grpc(""), t.Context()
 	r := timeoutOf(t, "t1")
@@ -65,9 +66,9 @@ func TestClientWritesAndReads(t *testing.T) {
 	}
 	zero, past := uint64(0), one.Revision+5
 	_, err = c.Put(ctx, r, client.PutOptions{IfRevision: &zero})
-	wantError(t, err, codes.FailedPrecondition, "exists already")
+	wantError(t, err, codes.FailedPrecondition, "already exists at revision")
 	_, err = c.Put(ctx, r, client.PutOptions{IfRevision: &past})
-	wantError(t, err, codes.FailedPrecondition, "somebody changed it")
+	wantError(t, err, codes.FailedPrecondition, "changed in between")
 	changed := got.Clone()
 	changed.Labels = map[string]string{"a": "b"}
 	dry, err := c.Put(ctx, changed, client.PutOptions{DryRun: true})
@@ -103,7 +104,7 @@ func TestClientWritesAndReads(t *testing.T) {
 	_, err = c.Get(ctx, r.Key)
 	wantError(t, err, codes.NotFound, "Not found")
 	st, err := c.Status(ctx)
-	if err != nil || st.GetRole() != RoleZone || st.GetRevision() == 0 {
+	if err != nil || st.GetRole() != api.RoleZone || st.GetRevision() == 0 {
 		t.Errorf("status: %v, %v", st, err)
 	}
 	_, err = c.Wait(ctx, 1, time.Second)
@@ -111,6 +112,7 @@ func TestClientWritesAndReads(t *testing.T) {
 }
 
 func TestClientErrors(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, global)
 	c, ctx := p.grpc(""), t.Context()
 	bad := timeoutOf(t, "t1")
@@ -139,10 +141,10 @@ func TestClientErrors(t *testing.T) {
 	noMesh.Key.Mesh = "nope"
 	_, err = c.Put(ctx, noMesh, client.PutOptions{})
 	wantError(t, err, codes.NotFound, "create the mesh first")
-	p.store.away = func() error { return store.ErrUnavailable }
+	p.store.fail = func() error { return store.ErrUnavailable }
 	_, err = c.Put(ctx, timeoutOf(t, "t1"), client.PutOptions{})
 	wantError(t, err, codes.Unavailable, "unavailable")
-	p.store.away = nil
+	p.store.fail = nil
 
 	gone, err := client.New(client.Options{URL: "http://127.0.0.1:1"})
 	if err != nil {
@@ -165,14 +167,15 @@ func TestClientErrors(t *testing.T) {
 }
 
 func TestClientRights(t *testing.T) {
-	p := withMesh(t, func(c *Config) { c.LocalhostIsAdmin = false })
+	t.Parallel()
+	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := p.tokens.EnsureMeshKey(t.Context(), "default"); err != nil {
 		t.Fatal(err)
 	}
-	before := p.api.conf.Replica.View().Revision()
+	before := p.replica.View().Revision()
 	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -227,6 +230,7 @@ func TestClientRights(t *testing.T) {
 }
 
 func TestClientWatch(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -256,6 +260,7 @@ func TestClientWatch(t *testing.T) {
 }
 
 func TestReflection(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t, nil)
 	conn, err := grpc.NewClient(strings.TrimPrefix(p.url, "http://"),
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -284,8 +289,10 @@ func TestReflection(t *testing.T) {
 }
 
 func TestTunnelAndForward(t *testing.T) {
-	east := withMesh(t, func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "east", true, false })
-	north := withMesh(t, func(c *Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "north", true, false })
+	t.Parallel()
+	east := withMesh(t, func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "east", true, false })
+	north := withMesh(t,
+		func(c *api.Config) { c.Zone, c.Federated, c.LocalhostIsAdmin = "north", true, false })
 	east.seed(dataplane("dp1", "east"), dataplane("both", "east"))
 	north.seed(dataplane("dp2", "north"), dataplane("both", "north"),
 		dataplane("forged", "east")) // not north's to tell
@@ -294,14 +301,14 @@ func TestTunnelAndForward(t *testing.T) {
 		Spec: &meshv1.ProxyInsight{State: "Online"},
 	}
 	east.seed(lateInsight)
-	g := withMesh(t, func(c *Config) {
+	g := withMesh(t, func(c *api.Config) {
 		global(c)
 		c.Forward = func(ctx context.Context, zone, method string, req []byte) ([]byte, error) {
 			switch zone {
 			case "east":
-				return east.api.Call(ctx, method, req)
+				return east.server.Call(ctx, method, req)
 			case "north":
-				return north.api.Call(ctx, method, req)
+				return north.server.Call(ctx, method, req)
 			}
 			return nil, status.Error(codes.Unavailable, "its connection is lost")
 		}
@@ -355,36 +362,20 @@ func TestTunnelAndForward(t *testing.T) {
 	}
 
 	// The tunnel speaks for the control plane itself, and in status errors.
-	if _, err := east.api.Call(t.Context(), "/meridian.admin.v1.Nope/Nope",
+	if _, err := east.server.Call(t.Context(), "/meridian.admin.v1.Nope/Nope",
 		nil); status.Code(err) != codes.Unimplemented {
 		t.Errorf("unknown method: %v", err)
 	}
-	if _, err := east.api.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName,
+	if _, err := east.server.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName,
 		[]byte{0xff}); status.Code(err) != codes.InvalidArgument {
 		t.Errorf("junk: %v", err)
 	}
-	raw, err := east.api.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName, nil)
+	raw, err := east.server.Call(t.Context(), adminv1.StatusService_GetStatus_FullMethodName, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	st := &adminv1.GetStatusResponse{}
 	if err := proto.Unmarshal(raw, st); err != nil || st.GetZone() != "east" {
 		t.Errorf("status of the zone: %v, %v", st, err)
-	}
-}
-
-func TestProblemStatusesHaveCodes(t *testing.T) {
-	for st, code := range map[int]codes.Code{
-		http.StatusBadRequest: codes.InvalidArgument, http.StatusUnauthorized: codes.Unauthenticated,
-		http.StatusForbidden: codes.PermissionDenied,
-		http.StatusNotFound:  codes.NotFound, http.StatusMethodNotAllowed: codes.FailedPrecondition,
-		http.StatusConflict:            codes.FailedPrecondition,
-		http.StatusPreconditionFailed:  codes.FailedPrecondition,
-		http.StatusServiceUnavailable:  codes.Unavailable,
-		http.StatusInternalServerError: codes.Internal, http.StatusGone: codes.OutOfRange,
-	} {
-		if got := status.Code(problem(st, "t", "d").grpc()); got != code {
-			t.Errorf("%d is %s, want %s", st, got, code)
-		}
 	}
 }

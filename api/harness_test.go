@@ -1,9 +1,11 @@
-package api
+package api_test
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"github.com/meridian-mesh/meridian/api"
+	"github.com/meridian-mesh/meridian/api/server"
 	"io"
 	"net"
 	"net/http"
@@ -29,25 +31,27 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // plane is a control plane's API on a real listener, with a store in memory.
 type plane struct {
-	t      *testing.T
-	api    *API
-	store  *flaky
-	tokens *tokens.Tokens
-	url    string
-	client *http.Client
-	logs   *observer.ObservedLogs
-	stop   func()
+	t       *testing.T
+	server  *server.Server
+	cfg     api.Config
+	replica *replica.Replica
+	store   *flaky
+	tokens  *tokens.Tokens
+	url     string
+	client  *http.Client
+	logs    *observer.ObservedLogs
+	stop    func()
 }
 
-// flaky is a store that can be away.
+// flaky is a store that can be unavailable.
 type flaky struct {
 	store.Store
-	away func() error
+	fail func() error
 }
 
 func (f *flaky) Commit(ctx context.Context, txn store.Txn) (store.Result, error) {
-	if f.away != nil {
-		if err := f.away(); err != nil {
+	if f.fail != nil {
+		if err := f.fail(); err != nil {
 			return store.Result{}, err
 		}
 	}
@@ -55,7 +59,7 @@ func (f *flaky) Commit(ctx context.Context, txn store.Txn) (store.Result, error)
 }
 
 // newPlane starts a control plane; edit may change its configuration.
-func newPlane(t *testing.T, edit func(*Config)) *plane {
+func newPlane(t *testing.T, edit func(*api.Config)) *plane {
 	t.Helper()
 	inner, err := embedded.Open(embedded.Config{InMemory: true})
 	if err != nil {
@@ -65,26 +69,31 @@ func newPlane(t *testing.T, edit func(*Config)) *plane {
 	core, logs := observer.New(zap.InfoLevel)
 	p := &plane{t: t, store: st, logs: logs}
 	rep := replica.New(replica.Config{Store: st})
-	conf := Config{Role: RoleZone, Zone: "east", Store: st, Replica: rep, Version: "0.1.0", Instance: "cp-1",
-		LocalhostIsAdmin: true, Logger: zap.New(core)}
+	p.replica = rep
+	cfg := api.Config{
+		Role:             api.RoleZone,
+		Zone:             "east",
+		Store:            st,
+		Replica:          rep,
+		Version:          "0.1.0",
+		Instance:         "cp-1",
+		LocalhostIsAdmin: true,
+		Logger:           zap.New(core),
+	}
 	if edit != nil {
-		edit(&conf)
+		edit(&cfg)
 	}
-	p.tokens = tokens.New(tokens.Config{Store: st, View: rep.View, Zone: conf.Zone})
-	conf.Tokens = p.tokens
-	if p.api, err = New(conf); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.url = "http://" + l.Addr().String()
+	p.tokens = tokens.New(tokens.Config{Store: st, View: rep.View, Zone: cfg.Zone})
+	cfg.Tokens = p.tokens
+	p.server = server.New(cfg)
+	p.cfg = cfg
+	l, url := listen(t)
+	p.url = url
 	p.client = &http.Client{Transport: &http.Transport{}}
 	ctx, cancel := context.WithCancel(context.Background())
 	var g errgroup.Group
 	g.Go(func() error { return rep.Run(ctx) })
-	g.Go(func() error { return p.api.Serve(ctx, l, nil) })
+	g.Go(func() error { return p.server.Serve(ctx, l, nil) })
 	stopped := false
 	p.stop = func() {
 		if stopped {
@@ -105,8 +114,35 @@ func newPlane(t *testing.T, edit func(*Config)) *plane {
 	return p
 }
 
+func listen(t *testing.T) (l net.Listener, url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, "http://" + l.Addr().String()
+}
+
+// strict serves the same control plane to callers of which none is the administrator by its
+// address, and returns its URL.
+func (p *plane) strict() string {
+	cfg := p.cfg
+	cfg.LocalhostIsAdmin = false
+	l, url := listen(p.t)
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.New(cfg).Serve(ctx, l, nil) }()
+	p.t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			p.t.Error(err)
+		}
+	})
+	return url
+}
+
 // withMesh is a plane that has mesh default.
-func withMesh(t *testing.T, edit func(*Config)) *plane {
+func withMesh(t *testing.T, edit func(*api.Config)) *plane {
 	p := newPlane(t, edit)
 	p.seed(&mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: &meshv1.Mesh{}})
 	return p
@@ -126,7 +162,7 @@ func (p *plane) seed(rs ...*mesh.Resource) uint64 {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	if _, err := p.api.conf.Replica.Wait(p.t.Context(), res.Revision); err != nil {
+	if _, err := p.replica.Wait(p.t.Context(), res.Revision); err != nil {
 		p.t.Fatal(err)
 	}
 	return res.Revision
@@ -184,7 +220,7 @@ func (p *plane) do(method, path, body string, headers ...string) got {
 	out := got{status: resp.StatusCode, header: resp.Header, text: string(data)}
 	if strings.HasSuffix(resp.Header.Get("Content-Type"), "json") {
 		if err := json.NewDecoder(bytes.NewReader(data)).Decode(&out.json); err != nil {
-			p.t.Fatalf("%s %s: the answer is no JSON: %v in %q", method, path, err, data)
+			p.t.Fatalf("%s %s: the answer is not JSON: %v in %q", method, path, err, data)
 		}
 	}
 	return out
@@ -212,7 +248,12 @@ func (p *plane) want(g got, status int, contains ...string) got {
 
 func (p *plane) grpc(token string) *client.Client {
 	p.t.Helper()
-	c, err := client.New(client.Options{URL: p.url, Token: token})
+	return p.dial(p.url, token)
+}
+
+func (p *plane) dial(url, token string) *client.Client {
+	p.t.Helper()
+	c, err := client.New(client.Options{URL: url, Token: token})
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -220,7 +261,8 @@ func (p *plane) grpc(token string) *client.Client {
 	return c
 }
 
-const timeoutSpec = `"spec":{"targetRef":{"kind":"Mesh"},"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":{"requestTimeout":"5s"}}}]}`
+const timeoutSpec = `"spec":{"targetRef":{"kind":"Mesh"},` +
+	`"to":[{"targetRef":{"kind":"Mesh"},"default":{"http":{"requestTimeout":"5s"}}}]}`
 
 func timeoutJSON(name string, extra string) string {
 	return `{"type":"MeshTimeout","mesh":"default","name":"` + name + `",` + extra + timeoutSpec + `}`
@@ -246,8 +288,8 @@ func dataplane(name, zone string) *mesh.Resource {
 	}
 }
 
-func global(c *Config) { c.Role, c.Zone = RoleGlobal, "" }
+func global(c *api.Config) { c.Role, c.Zone = api.RoleGlobal, "" }
 
-func federated(c *Config) { c.Federated = true }
+func federated(c *api.Config) { c.Federated = true }
 
 const wait = 10 * time.Second

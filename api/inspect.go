@@ -7,12 +7,13 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/fanout"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -20,226 +21,193 @@ import (
 	"github.com/meridian-mesh/meridian/xds/inspect"
 )
 
-const titleInspect = "Could not inspect"
-
-// inspector is the gRPC form of what policies come to. Dataplanes are inspected in their zone, over
-// a copy of its view; global finds the zone and asks there.
+// inspector shows what policies come to. Dataplanes are inspected in their zone, over a copy of its
+// view; global finds the zone and asks there.
 type inspector struct {
 	adminv1.UnimplementedInspectServiceServer
-	api *API
+	*base
+	reader *reader
 }
 
-func (a *API) isGlobal() bool { return a.conf.Role == RoleGlobal }
-
-// forwardTo asks a zone. What it answers in error becomes the caller's.
-func forwardTo(ctx context.Context, a *API, zone, method string, req, resp proto.Message) error {
-	return forwardWithin(ctx, a, forwardTimeout, zone, method, req, resp)
-}
-
-func forwardWithin(ctx context.Context, a *API, timeout time.Duration, zone, method string,
+// askZone asks one zone. What it answers in error becomes the caller's.
+func (b *base) askZone(ctx context.Context, zone string, timeout time.Duration, method string,
 	req, resp proto.Message) error {
-	if a.conf.Forward == nil {
-		return problem(http.StatusBadGateway, titleTunnel, "this control plane has no way to ask zone %s",
-			zone)
-	}
-	body, err := proto.Marshal(req)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	raw, err := a.conf.Forward(ctx, zone, method, body)
-	if err != nil {
-		p := fromGRPC(err)
-		if p.Status == http.StatusBadGateway || p.Status == http.StatusGatewayTimeout {
-			p.Detail = fmt.Sprintf("zone %s cannot be asked: %s", zone, p.Detail)
-		}
-		return p
-	}
-	return proto.Unmarshal(raw, resp)
+	return fanout.One(ctx, b.zones, zone, timeout, method, req, resp)
 }
 
-// zoneOf completes a Dataplane's key: the zone that has it.
-func (a *API) zoneOf(ctx context.Context, key mesh.Key) (mesh.Key, error) {
-	if key.Kind != mesh.KindDataplane {
-		return key, invalid(titleInspect, []mesh.Violation{{Field: "key.kind", Reason: "must be Dataplane"}})
+// otherZone is a problem if the caller means another zone than this one.
+func (b *base) otherZone(title, zone string) error {
+	if zone == "" || zone == b.cfg.Zone {
+		return nil
 	}
-	if a.isGlobal() && key.Zone != "" {
+	return problem.New(http.StatusNotFound, title,
+		"this is the control plane of zone %s; ask the one of zone %s, or global", b.cfg.Zone, zone)
+}
+
+// locate completes a Dataplane's key: the zone that has it.
+func (i *inspector) locate(ctx context.Context, key mesh.Key) (mesh.Key, error) {
+	if key.Kind != mesh.KindDataplane {
+		return key, problem.Invalid(problem.TitleInspect,
+			mesh.Violation{Field: "key.kind", Reason: "must be Dataplane"})
+	}
+	if i.global() && key.Zone != "" {
 		return key, nil // the zone itself says whether it has it
 	}
-	r, err := a.get(ctx, key, false, 0)
+	r, err := i.reader.Get(ctx, key, false, 0)
 	if err != nil {
-		var p *Problem
-		if errors.As(err, &p) && p.Status == http.StatusNotFound && p.Detail == "Not found" {
-			p.Detail = fmt.Sprintf("Not found: there is no Dataplane %q in mesh %s", key.Name, key.Mesh)
-		}
 		return key, err
 	}
 	return r.Key, nil
 }
 
 // static is the engine over what this zone has read.
-func (a *API) static(ctx context.Context, shadow bool) (*xds.Static, replica.View, error) {
-	view, err := a.view(ctx, 0)
+func (i *inspector) static(ctx context.Context, shadow bool) (*xds.Static, replica.View, error) {
+	view, err := i.view(ctx, 0)
 	if err != nil {
 		return nil, view, err
 	}
 	if shadow {
 		view = inspect.WithShadow(view)
 	}
-	return xds.NewStatic(a.conf.Zone, view), view, nil
+	return xds.NewStatic(i.cfg.Zone, view), view, nil
 }
 
-func (a *API) inspectOwn(ctx context.Context, key mesh.Key,
+func (i *inspector) inspectOwn(ctx context.Context, key mesh.Key,
 	shadow bool) (*xds.Static, *xds.Inspection, uint64, error) {
-	s, view, err := a.static(ctx, shadow)
+	s, view, err := i.static(ctx, shadow)
 	if err != nil {
 		return nil, nil, 0, err
 	}
 	in, err := s.Inspect(key)
 	if err != nil {
-		return nil, nil, 0, problem(http.StatusInternalServerError, titleInspect,
+		return nil, nil, 0, problem.New(http.StatusInternalServerError, problem.TitleInspect,
 			"the configuration of Dataplane %s cannot be computed: %v", key.Name, err)
 	}
 	if in == nil {
-		return nil, nil, 0, problem(http.StatusNotFound, titleInspect,
-			"Not found: zone %s has no Dataplane %q in mesh %s", a.conf.Zone, key.Name, key.Mesh)
+		return nil, nil, 0, problem.New(http.StatusNotFound, problem.TitleInspect,
+			"Not found: zone %s has no Dataplane %q in mesh %s", i.cfg.Zone, key.Name, key.Mesh)
 	}
 	return s, in, view.Revision(), nil
 }
 
+// InspectDataplane implements meridian.admin.v1.InspectService.
 func (i *inspector) InspectDataplane(ctx context.Context,
 	req *adminv1.InspectDataplaneRequest) (*adminv1.InspectDataplaneResponse, error) {
-	a := i.api
-	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
+	const method = adminv1.InspectService_InspectDataplane_FullMethodName
+	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := a.zoneOf(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := i.locate(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
-	if a.isGlobal() {
+	if i.global() {
 		resp := &adminv1.InspectDataplaneResponse{}
-		err := forwardTo(ctx, a, key.Zone, adminv1.InspectService_InspectDataplane_FullMethodName,
+		return resp, i.askZone(ctx, key.Zone, forwardTimeout, method,
 			&adminv1.InspectDataplaneRequest{Key: key.Proto()}, resp)
-		return resp, err
 	}
-	_, in, revision, err := a.inspectOwn(ctx, key, false)
+	_, in, revision, err := i.inspectOwn(ctx, key, false)
 	if err != nil {
 		return nil, err
 	}
 	return inspect.Dataplane(in, revision), nil
 }
 
+// InspectView implements meridian.admin.v1.InspectService.
 func (i *inspector) InspectView(ctx context.Context,
 	req *adminv1.InspectViewRequest) (*adminv1.InspectViewResponse, error) {
-	a := i.api
-	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
+	const method = adminv1.InspectService_InspectView_FullMethodName
+	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := a.zoneOf(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := i.locate(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
-	if a.isGlobal() {
+	if i.global() {
 		resp := &adminv1.InspectViewResponse{}
-		err := forwardTo(ctx, a, key.Zone, adminv1.InspectService_InspectView_FullMethodName,
-			&adminv1.InspectViewRequest{Key: key.Proto(), Path: req.GetPath(), Shadow: req.GetShadow()}, resp)
-		return resp, err
+		return resp, i.askZone(ctx, key.Zone, forwardTimeout, method, &adminv1.InspectViewRequest{
+			Key:    key.Proto(),
+			Path:   req.GetPath(),
+			Shadow: req.GetShadow(),
+		}, resp)
 	}
-	s, in, _, err := a.inspectOwn(ctx, key, req.GetShadow())
+	s, in, _, err := i.inspectOwn(ctx, key, req.GetShadow())
 	if err != nil {
 		return nil, err
 	}
 	doc, err := inspect.View(s, in, req.GetPath())
 	if errors.Is(err, inspect.ErrNotFound) {
-		return nil, problem(http.StatusNotFound, titleInspect, "%v", err)
+		return nil, problem.New(http.StatusNotFound, problem.TitleInspect, "%v", err)
 	}
 	return &adminv1.InspectViewResponse{Json: doc}, err
 }
 
+// InspectPolicy implements meridian.admin.v1.InspectService.
 func (i *inspector) InspectPolicy(ctx context.Context,
 	req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
-	a := i.api
 	key := mesh.KeyFromProto(req.GetKey())
 	info, ok := mesh.Lookup(key.Kind)
 	if !ok || info.Policy == nil {
-		return nil, invalid(titleInspect, []mesh.Violation{{
+		return nil, problem.Invalid(problem.TitleInspect, mesh.Violation{
 			Field:  "key.kind",
-			Reason: fmt.Sprintf("%q is no kind of policy", key.Kind),
-		}})
+			Reason: fmt.Sprintf("%q is not a kind of policy", key.Kind),
+		})
 	}
-	if a.isGlobal() {
-		r, err := a.get(ctx, key, false, 0) // a zone's own policies are known here too
-		if err != nil {
-			return nil, err
-		}
-		return a.policyInZones(ctx, r.Key, req)
+	if _, err := authz.Authorize(ctx, adminv1.InspectService_InspectPolicy_FullMethodName, info); err != nil {
+		return nil, err
 	}
-	r, err := a.get(ctx, key, key.Zone != "", 0)
+	exact := !i.global() && key.Zone != ""
+	r, err := i.reader.Get(ctx, key, exact, 0) // global knows the policies of zones, too
 	if err != nil {
 		return nil, err
 	}
-	s, view, err := a.static(ctx, false)
+	if i.global() {
+		return i.policyInZones(ctx, r.Key, req)
+	}
+	s, view, err := i.static(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	effect, err := inspect.Policy(s, view, a.conf.Zone, r.Key, int(req.GetSize()), req.GetNamesOnly())
+	effect, err := inspect.Policy(s, view, i.cfg.Zone, r.Key, int(req.GetSize()), req.GetNamesOnly())
 	if err != nil {
-		return nil, problem(http.StatusInternalServerError, titleInspect, "%v", err)
+		return nil, problem.New(http.StatusInternalServerError, problem.TitleInspect, "%v", err)
 	}
 	return &adminv1.InspectPolicyResponse{Zones: []*adminv1.ZoneEffect{effect}}, nil
 }
 
-// policyInZones asks every zone, all at once. One that is away is named in the warnings.
-func (a *API) policyInZones(ctx context.Context, key mesh.Key,
+// policyInZones asks every zone that a policy can concern: a zone's own concerns that zone alone.
+func (i *inspector) policyInZones(ctx context.Context, key mesh.Key,
 	req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
-	view, err := a.view(ctx, 0)
+	view, err := i.view(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
-	out := &adminv1.InspectPolicyResponse{}
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(forwardParallel)
-	for name, state := range zonesOf(view) {
-		if key.Zone != "" && name != key.Zone {
-			continue // a zone's own policy is nobody else's
-		}
-		g.Go(func() error {
-			resp := &adminv1.InspectPolicyResponse{}
-			away := ""
-			if state == "Offline" {
-				away = "it is offline"
-			} else if err := forwardTo(ctx, a, name, adminv1.InspectService_InspectPolicy_FullMethodName,
-				&adminv1.InspectPolicyRequest{
-					Key:       key.Proto(),
-					Size:      req.GetSize(),
-					NamesOnly: req.GetNamesOnly(),
-				}, resp); err != nil {
-				away = strings.TrimPrefix(a.asProblem(err, titleInspect).Detail,
-					"zone "+name+" cannot be asked: ")
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if away != "" {
-				out.Warnings = append(out.Warnings, awayWarning(name, away))
-			}
-			out.Zones = append(out.Zones, resp.GetZones()...)
-			return nil
-		})
+	zones := zoneNames(view)
+	if key.Zone != "" {
+		zones = slices.DeleteFunc(zones, func(name string) bool { return name != key.Zone })
 	}
-	_ = g.Wait() // none fails
-	slices.Sort(out.Warnings)
-	slices.SortFunc(out.Zones,
-		func(x, y *adminv1.ZoneEffect) int { return strings.Compare(x.GetZone(), y.GetZone()) })
+	out := &adminv1.InspectPolicyResponse{}
+	for _, z := range fanout.All[adminv1.InspectPolicyResponse](ctx, i.zones, zones, forwardTimeout,
+		adminv1.InspectService_InspectPolicy_FullMethodName, &adminv1.InspectPolicyRequest{
+			Key:       key.Proto(),
+			Size:      req.GetSize(),
+			NamesOnly: req.GetNamesOnly(),
+		}) {
+		if z.Err != nil {
+			out.Warnings = append(out.Warnings, leftOut(z.Zone, z.Err))
+			continue
+		}
+		out.Zones = append(out.Zones, z.Value.GetZones()...)
+	}
 	return out, ctx.Err()
 }
 
+// Explain implements meridian.admin.v1.InspectService.
 func (i *inspector) Explain(ctx context.Context,
 	req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
-	a := i.api
-	if _, err := a.authorize(ctx, verbRead, nil); err != nil {
+	const method = adminv1.InspectService_Explain_FullMethodName
+	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
 	var bad []mesh.Violation
@@ -249,66 +217,59 @@ func (i *inspector) Explain(ctx context.Context,
 		}
 	}
 	if bad != nil {
-		return nil, invalid("Could not explain", bad)
+		return nil, problem.Invalid(problem.TitleExplain, bad...)
 	}
 	if req.GetMesh() == "" {
 		req = proto.CloneOf(req)
 		req.Mesh = mesh.DefaultMesh
 	}
-	if a.isGlobal() {
-		zone, err := a.callerZone(ctx, req)
+	if i.global() {
+		zone, err := i.callerZone(ctx, req)
 		if err != nil {
 			return nil, err
 		}
 		resp := &adminv1.ExplainResponse{}
-		return resp, forwardTo(ctx, a, zone, adminv1.InspectService_Explain_FullMethodName, req, resp)
+		return resp, i.askZone(ctx, zone, forwardTimeout, method, req, resp)
 	}
-	if req.GetZone() != "" && req.GetZone() != a.conf.Zone {
-		return nil, problem(http.StatusNotFound, "Could not explain",
-			"this is the control plane of zone %s; ask the one of zone %s, or global", a.conf.Zone,
-			req.GetZone())
+	if err := i.otherZone(problem.TitleExplain, req.GetZone()); err != nil {
+		return nil, err
 	}
-	s, view, err := a.static(ctx, false)
+	s, view, err := i.static(ctx, false)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := inspect.Explain(s, view, a.conf.Zone, req)
+	resp, err := inspect.Explain(s, view, i.cfg.Zone, req)
 	switch {
 	case errors.Is(err, inspect.ErrNoCaller):
-		return nil, problem(http.StatusNotFound, "Could not explain", "%v", err)
+		return nil, problem.New(http.StatusNotFound, problem.TitleExplain, "%v", err)
 	case errors.Is(err, inspect.ErrAmbiguous), errors.Is(err, inspect.ErrBadRequest):
-		return nil, problem(http.StatusBadRequest, "Could not explain", "%v", err)
+		return nil, problem.New(http.StatusBadRequest, problem.TitleExplain, "%v", err)
 	case err != nil:
-		return nil, problem(http.StatusInternalServerError, "Could not explain", "%v", err)
+		return nil, problem.New(http.StatusInternalServerError, problem.TitleExplain, "%v", err)
 	}
 	return resp, nil
 }
 
 // callerZone finds, at global, the zone that has the caller: as a Dataplane, else as a MeshService.
-func (a *API) callerZone(ctx context.Context, req *adminv1.ExplainRequest) (string, error) {
-	view, err := a.view(ctx, 0)
+func (i *inspector) callerZone(ctx context.Context, req *adminv1.ExplainRequest) (string, error) {
+	view, err := i.view(ctx, 0)
 	if err != nil {
 		return "", err
 	}
 	if z := req.GetZone(); z != "" {
-		if _, ok := zonesOf(view)[z]; !ok {
-			return "", problem(http.StatusNotFound, "Could not explain", "there is no zone %q", z)
-		}
-		return z, nil
+		return z, checkZone(view, problem.TitleExplain, z)
 	}
 	info, _ := mesh.Lookup(mesh.KindDataplane)
-	got, err := a.listRemote(ctx, view, info, selection{
-		kind: info,
-		mesh: req.GetMesh(),
-		name: req.GetFrom(),
-		size: maxPage,
-		keep: func(r *mesh.Resource) bool { return r.Key.Name == req.GetFrom() },
-	})
+	got, err := i.getRemote(ctx, view, info, mesh.Key{
+		Kind: mesh.KindDataplane,
+		Mesh: req.GetMesh(),
+		Name: req.GetFrom(),
+	}, false)
 	if err != nil {
 		return "", err
 	}
 	var zones []string
-	for _, r := range got.resources {
+	for _, r := range got.Resources {
 		zones = append(zones, r.Key.Zone)
 	}
 	if len(zones) == 0 {
@@ -325,30 +286,13 @@ func (a *API) callerZone(ctx context.Context, req *adminv1.ExplainRequest) (stri
 		return zones[0], nil
 	case 0:
 		hint := ""
-		if len(got.warnings) > 0 {
-			hint = " (" + strings.Join(got.warnings, "; ") + ")"
+		if len(got.Warnings) > 0 {
+			hint = " (" + strings.Join(got.Warnings, "; ") + ")"
 		}
-		return "", problem(http.StatusNotFound, "Could not explain",
+		return "", problem.New(http.StatusNotFound, problem.TitleExplain,
 			"there is neither a Dataplane nor a MeshService %q in mesh %s%s", req.GetFrom(), req.GetMesh(),
 			hint)
 	}
-	return "", problem(http.StatusBadRequest, "Could not explain",
+	return "", problem.New(http.StatusBadRequest, problem.TitleExplain,
 		"zones %s all have a caller %q: say which zone", strings.Join(zones, ", "), req.GetFrom())
-}
-
-// methods are what the tunnel serves.
-func (i *inspector) methods(add func(string, func(context.Context, []byte) ([]byte, error))) {
-	a := i.api
-	add(adminv1.InspectService_InspectDataplane_FullMethodName,
-		call(a, adminv1.InspectService_InspectDataplane_FullMethodName,
-			func() *adminv1.InspectDataplaneRequest { return &adminv1.InspectDataplaneRequest{} },
-			i.InspectDataplane))
-	add(adminv1.InspectService_InspectPolicy_FullMethodName,
-		call(a, adminv1.InspectService_InspectPolicy_FullMethodName,
-			func() *adminv1.InspectPolicyRequest { return &adminv1.InspectPolicyRequest{} }, i.InspectPolicy))
-	add(adminv1.InspectService_InspectView_FullMethodName,
-		call(a, adminv1.InspectService_InspectView_FullMethodName,
-			func() *adminv1.InspectViewRequest { return &adminv1.InspectViewRequest{} }, i.InspectView))
-	add(adminv1.InspectService_Explain_FullMethodName, call(a, adminv1.InspectService_Explain_FullMethodName,
-		func() *adminv1.ExplainRequest { return &adminv1.ExplainRequest{} }, i.Explain))
 }

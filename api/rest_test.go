@@ -1,7 +1,8 @@
-package api
+package api_test
 
 import (
 	"encoding/json"
+	"github.com/meridian-mesh/meridian/api"
 	"net/http"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 const t1 = "/meshes/default/meshtimeouts/t1"
 
 func TestIndexAndWho(t *testing.T) {
+	t.Parallel()
 	p := newPlane(t, nil)
 	for _, headers := range [][]string{nil, bearer("x")} {
 		g := p.want(p.do("GET", "/", "", headers...), 200)
@@ -27,7 +29,10 @@ func TestIndexAndWho(t *testing.T) {
 	}
 	admin := map[string]any{"name": "mesh-system:admin",
 		"groups": []any{"mesh-system:admin", "mesh-system:authenticated"}}
-	nobody := map[string]any{"name": "mesh-system:anonymous", "groups": []any{"mesh-system:unauthenticated"}}
+	anonymous := map[string]any{
+		"name":   "mesh-system:anonymous",
+		"groups": []any{"mesh-system:unauthenticated"},
+	}
 	for _, c := range []struct {
 		name    string
 		headers []string
@@ -36,14 +41,14 @@ func TestIndexAndWho(t *testing.T) {
 		{"loopback", nil, admin},
 		{"loopback by name", []string{"Host", "localhost:5681"}, admin},
 		{"a bad token on loopback is not looked at", []string{"Authorization", "Bearer x"}, admin},
-		{"behind a proxy", anon, nobody},
-		{"Forwarded", []string{"Forwarded", "for=1.2.3.4"}, nobody},
-		{"X-Real-IP", []string{"X-Real-IP", "1.2.3.4"}, nobody},
-		{"another host name", []string{"Host", "evil.example"}, nobody},
-		{"a page of another site", []string{"Origin", "http://evil.example"}, nobody},
-		{"cross-site fetch", []string{"Sec-Fetch-Site", "cross-site"}, nobody},
-		{"lower-case bearer", append([]string{"Authorization", "bearer x"}, anon...), nobody},
-		{"basic", append([]string{"Authorization", "Basic x"}, anon...), nobody},
+		{"behind a proxy", anon, anonymous},
+		{"Forwarded", []string{"Forwarded", "for=1.2.3.4"}, anonymous},
+		{"X-Real-IP", []string{"X-Real-IP", "1.2.3.4"}, anonymous},
+		{"another host name", []string{"Host", "evil.example"}, anonymous},
+		{"a page of another site", []string{"Origin", "http://evil.example"}, anonymous},
+		{"cross-site fetch", []string{"Sec-Fetch-Site", "cross-site"}, anonymous},
+		{"lower-case bearer", append([]string{"Authorization", "bearer x"}, anon...), anonymous},
+		{"basic", append([]string{"Authorization", "Basic x"}, anon...), anonymous},
 	} {
 		g := p.want(p.do("GET", "/who-am-i", "", c.headers...), 200)
 		if diff := cmp.Diff(c.want, g.json); diff != "" {
@@ -57,6 +62,7 @@ func TestIndexAndWho(t *testing.T) {
 }
 
 func TestErrorShape(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	g := p.want(p.do("GET", "/meshes/default/foos", ""), 404)
 	if ct := g.header.Get("Content-Type"); ct != "application/problem+json" {
@@ -72,14 +78,15 @@ func TestErrorShape(t *testing.T) {
 	want = "{\n \"type\": \"/std-errors\",\n \"status\": 400,\n \"title\": \"Could not retrieve " +
 		"resources\",\n " +
 		"\"detail\": \"Resource is not valid\",\n" +
-		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", want a " +
-		"number from 1 to 1000\"\n  }\n ]\n}\n"
+		" \"invalid_parameters\": [\n  {\n   \"field\": \"size\",\n   \"reason\": \"is \\\"0\\\", must be " +
+		"a number from 1 to 1000\"\n  }\n ]\n}\n"
 	if g.text != want {
 		t.Errorf("got  %q\nwant %q", g.text, want)
 	}
 }
 
-func TestRefusedRequests(t *testing.T) {
+func TestRejectedRequests(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	p.seed(dataplane("dp1", "east"))
 	for _, c := range []struct {
@@ -182,6 +189,7 @@ func TestRefusedRequests(t *testing.T) {
 }
 
 func TestPutGetDelete(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	g := p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1","c":"2"},`)), 201, "{}")
 	rev := g.header.Get("X-Meridian-Revision")
@@ -219,10 +227,10 @@ func TestPutGetDelete(t *testing.T) {
 	// Conditions.
 	g = p.want(p.do("GET", t1, ""), 200)
 	tag := g.header.Get("ETag")
-	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-None-Match", "*"), 412, "exists already")
+	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-None-Match", "*"), 412, "already exists")
 	p.want(p.do("PUT", t1, timeoutJSON("t1", ""), "If-Match", tag), 200)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"b":"1"},`), "If-Match", tag), 412,
-		"somebody changed it")
+		"changed in between")
 	p.want(p.do("DELETE", t1, "", "If-Match", tag), 412)
 
 	// Dry runs change nothing.
@@ -244,6 +252,7 @@ func TestPutGetDelete(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	p.want(p.do("GET", "/meshtimeouts", ""), 200, `"items": []`, `"next": null`, `"total": 0`)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 201)
@@ -303,12 +312,14 @@ func TestLists(t *testing.T) {
 }
 
 func TestPlaces(t *testing.T) {
+	t.Parallel()
 	meshBody := `{"type":"Mesh","name":"m2"}`
-	dp := `{"type":"Dataplane","mesh":"default","name":"dp1","networking":{"address":"10.0.0.1","inbound":[{"port":80,"tags":{"kuma.io/service":"web"}}]}}`
+	dp := `{"type":"Dataplane","mesh":"default","name":"dp1","networking":{"address":"10.0.0.1",` +
+		`"inbound":[{"port":80,"tags":{"kuma.io/service":"web"}}]}}`
 	origin := func(v string) string { return `"labels":{"kuma.io/origin":"` + v + `"},` }
 	for _, c := range []struct {
 		name       string
-		role       func(*Config)
+		role       func(*api.Config)
 		path, body string
 		status     int
 		contains   string
@@ -345,6 +356,7 @@ func TestPlaces(t *testing.T) {
 }
 
 func TestOthersResources(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, federated)
 	p.seed(timeoutResource("t1", ""), timeoutResource("both", ""), timeoutResource("both", "east"))
 	p.want(p.do("DELETE", t1, ""), 400, "delete it at the global control plane")
@@ -360,18 +372,20 @@ func TestOthersResources(t *testing.T) {
 }
 
 func TestMeshDelete(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", "")), 201)
 	p.seed(dataplane("dp1", "east"))
 	p.want(p.do("DELETE", "/meshes/default", ""), 400)
 	p.want(p.do("DELETE", "/meshes/default/dataplanes/dp1", ""), 200)
 	p.want(p.do("DELETE", "/meshes/default", ""), 200)
-	for r := range p.api.conf.Replica.View().All() {
+	for r := range p.replica.View().All() {
 		t.Errorf("%s is left", r.Key)
 	}
 }
 
 func TestZoneDelete(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, global)
 	zone := &mesh.Resource{
 		Key:    mesh.Key{Kind: mesh.KindZone, Name: "west"},
@@ -395,7 +409,8 @@ func TestZoneDelete(t *testing.T) {
 }
 
 func TestRights(t *testing.T) {
-	p := withMesh(t, func(c *Config) { c.LocalhostIsAdmin = false })
+	t.Parallel()
+	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
 	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -419,16 +434,16 @@ func TestRights(t *testing.T) {
 		body         string
 		status       int
 	}{
-		{"nobody", nil, "GET", "/", "", 200},
-		{"nobody", nil, "GET", "/who-am-i", "", 200},
-		{"nobody", nil, "GET", "/meshes", "", 403},
-		{"nobody", nil, "GET", "/status", "", 403},
-		{"nobody", nil, "GET", "/_resources", "", 403},
-		{"nobody", nil, "GET", "/meshtimeouts?watch=true", "", 403},
-		{"nobody", nil, "PUT", "/meshes/anon", `{"type":"Mesh","name":"anon"}`, 403},
-		{"nobody", nil, "DELETE", "/meshes/default/secrets/nope", "", 403},
-		{"nobody", nil, "POST", "/tokens/user", `{"name":"x","groups":["mesh-system:admin"],"validFor":"1h"}`,
-			403},
+		{"anonymous", nil, "GET", "/", "", 200},
+		{"anonymous", nil, "GET", "/who-am-i", "", 200},
+		{"anonymous", nil, "GET", "/meshes", "", 403},
+		{"anonymous", nil, "GET", "/status", "", 403},
+		{"anonymous", nil, "GET", "/_resources", "", 403},
+		{"anonymous", nil, "GET", "/meshtimeouts?watch=true", "", 403},
+		{"anonymous", nil, "PUT", "/meshes/anon", `{"type":"Mesh","name":"anon"}`, 403},
+		{"anonymous", nil, "DELETE", "/meshes/default/secrets/nope", "", 403},
+		{"anonymous", nil, "POST", "/tokens/user",
+			`{"name":"x","groups":["mesh-system:admin"],"validFor":"1h"}`, 403},
 		{"john", asJohn, "GET", "/meshes", "", 200},
 		{"john", asJohn, "GET", "/status", "", 200},
 		{"john", asJohn, "GET", "/secrets", "", 403},
@@ -466,8 +481,8 @@ func TestRights(t *testing.T) {
 		}
 	}
 	for _, want := range []string{"audit mesh-system:admin put", "audit mesh-system:admin issue",
-		"audit: refused john put", "audit: refused john delete",
-		"audit: refused john issue", "audit: refused mesh-system:anonymous put"} {
+		"audit: rejected john put", "audit: rejected john delete",
+		"audit: rejected john issue", "audit: rejected mesh-system:anonymous put"} {
 		if !contains(audits, want) {
 			t.Errorf("no audit line %q among %q", want, audits)
 		}
@@ -483,10 +498,11 @@ func contains(list []string, s string) bool {
 	return false
 }
 
-func TestStoreAway(t *testing.T) {
+func TestStoreUnavailable(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	p.want(p.do("PUT", t1, timeoutJSON("t1", "")), 201)
-	p.store.away = func() error { return store.ErrUnavailable }
+	p.store.fail = func() error { return store.ErrUnavailable }
 	g := p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 503,
 		"store of the control plane is unavailable")
 	if g.header.Get("Retry-After") == "" {
@@ -494,15 +510,16 @@ func TestStoreAway(t *testing.T) {
 	}
 	p.want(p.do("DELETE", t1, ""), 503)
 	p.want(p.do("GET", t1, ""), 200)
-	p.store.away = nil
+	p.store.fail = nil
 	p.want(p.do("PUT", t1, timeoutJSON("t1", `"labels":{"a":"1"},`)), 200)
 }
 
 func TestPanicIsAnAnswer(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
-	p.store.away = func() error { panic("boom") }
+	p.store.fail = func() error { panic("boom") }
 	p.want(p.do("PUT", t1, timeoutJSON("t1", "")), 500, "Internal Server Error")
-	p.store.away = nil
+	p.store.fail = nil
 	if p.logs.FilterMessage("panic in a request").Len() != 1 {
 		t.Error("the panic is not in the log")
 	}
@@ -510,6 +527,7 @@ func TestPanicIsAnAnswer(t *testing.T) {
 }
 
 func TestParallelPuts(t *testing.T) {
+	t.Parallel()
 	p := withMesh(t, nil)
 	results := make(chan int, 30)
 	for i := range 30 {

@@ -8,57 +8,78 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
+// issuer issues tokens.
+type issuer struct {
+	*base
+	audit *audit
+}
+
+// What tokens are for, as the audit log names it.
 const (
-	titleTokenRequest = "Invalid request"
-	titleNoKey        = "Signing Key not found"
+	tokenDataplane = "dataplane"
+	tokenZone      = "zone"
+	tokenUser      = "user"
 )
 
-// issued wraps one issuing: rights first, then the request, and a line of the audit log whatever comes of it.
-func (a *API) issued(ctx context.Context, what string, fields []zap.Field,
+// operations are the RPCs that issue.
+var operations = map[string]string{
+	tokenDataplane: adminv1.TokenService_IssueDataplaneToken_FullMethodName,
+	tokenZone:      adminv1.TokenService_IssueZoneToken_FullMethodName,
+	tokenUser:      adminv1.TokenService_IssueUserToken_FullMethodName,
+}
+
+// MayIssue says whether ctx's caller may issue tokens of a kind ("dataplane", "zone" or "user"); a
+// denial is a line of the audit log. It is for what should not be read from a caller who may not.
+func (i *issuer) MayIssue(ctx context.Context, what string) error {
+	caller, err := authz.Authorize(ctx, operations[what], nil)
+	if err != nil {
+		i.audit.issue(caller, what, nil, err)
+	}
+	return err
+}
+
+// issue wraps one issuing: rights first, then the request, and a line of the audit log either way.
+func (i *issuer) issue(ctx context.Context, what string, fields []zap.Field,
 	issue func() (string, error)) (token string, err error) {
-	caller, err := a.authorize(ctx, verbIssue, nil)
-	defer func() { a.auditIssue(caller, what, fields, err) }()
+	caller, err := authz.Authorize(ctx, operations[what], nil)
+	defer func() { i.audit.issue(caller, what, fields, err) }()
 	if err != nil {
 		return "", err
 	}
-	if a.conf.Tokens == nil {
-		return "", problem(http.StatusNotFound, titleNoKey, "this control plane issues no tokens")
+	if i.cfg.Tokens == nil {
+		return "", problem.New(http.StatusNotFound, problem.TitleNoKey, "this control plane issues no tokens")
 	}
+
 	token, err = issue()
-	var bad *mesh.ValidationError
+	var invalid *mesh.ValidationError
+	var unreadable *tokens.UnreadableKeysError
 	switch {
-	case errors.As(err, &bad):
-		return "", invalid(titleTokenRequest, bad.Violations)
+	case errors.As(err, &invalid):
+		return "", problem.Invalid(problem.TitleTokenRequest, invalid.Violations...)
+	case errors.As(err, &unreadable):
+		return "", problem.New(http.StatusNotFound, problem.TitleNoKey, "%s", unreadable)
 	case errors.Is(err, tokens.ErrNoKey):
-		hint := "there is no mesh of that name"
-		switch {
-		case what == "zone" && a.conf.Federated:
-			hint = "zone tokens are issued at the global control plane"
-		case what != "dataplane":
-			hint = "the control plane has no signing key: store one as a GlobalSecret"
-		}
-		if err.Error() != tokens.ErrNoKey.Error() {
-			hint = err.Error()
-		}
-		return "", problem(http.StatusNotFound, titleNoKey, "%s", hint)
+		return "", problem.New(http.StatusNotFound, problem.TitleNoKey, "%s", i.noKeyHint(what))
 	}
 	return token, err
 }
 
-// auditIssue writes the line of an issuing, done or refused.
-func (a *API) auditIssue(c Caller, what string, fields []zap.Field, err error) {
-	fields = append([]zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups),
-		zap.String("verb", "issue"),
-		zap.String("token", what)}, fields...)
-	if err != nil {
-		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)
-		return
+// noKeyHint says why there is no key to sign with.
+func (i *issuer) noKeyHint(what string) string {
+	switch {
+	case what == tokenZone && i.cfg.Federated:
+		return "zone tokens are issued at the global control plane"
+	case what != tokenDataplane:
+		return "the control plane has no signing key: store one as a GlobalSecret"
 	}
-	a.log.Info("audit", fields...)
+	return "there is no mesh of that name"
 }
 
 func orDefault(d *time.Duration) time.Duration {
@@ -68,26 +89,35 @@ func orDefault(d *time.Duration) time.Duration {
 	return *d
 }
 
-func (a *API) issueDataplane(ctx context.Context, c tokens.DataplaneClaims,
+// IssueDataplane issues a token for a proxy; validFor nil is the default.
+func (i *issuer) IssueDataplane(ctx context.Context, c tokens.DataplaneClaims,
 	validFor *time.Duration) (string, error) {
-	return a.issued(ctx, "dataplane",
-		[]zap.Field{zap.String("mesh", c.Mesh), zap.String("name", c.Name),
-			zap.String("workload", c.Workload)},
-		func() (string, error) { return a.conf.Tokens.IssueDataplane(ctx, c, orDefault(validFor)) })
+	fields := []zap.Field{
+		zap.String("mesh", c.Mesh),
+		zap.String("name", c.Name),
+		zap.String("workload", c.Workload),
+	}
+	return i.issue(ctx, tokenDataplane, fields,
+		func() (string, error) { return i.cfg.Tokens.IssueDataplane(ctx, c, orDefault(validFor)) })
 }
 
-func (a *API) issueZone(ctx context.Context, c tokens.ZoneClaims, validFor *time.Duration) (string, error) {
-	return a.issued(ctx, "zone", []zap.Field{zap.String("zone", c.Zone), zap.Strings("scope", c.Scope)},
-		func() (string, error) { return a.conf.Tokens.IssueZone(ctx, c, orDefault(validFor)) })
+// IssueZone issues a token for a zone; validFor nil is the default.
+func (i *issuer) IssueZone(ctx context.Context, c tokens.ZoneClaims,
+	validFor *time.Duration) (string, error) {
+	fields := []zap.Field{zap.String("zone", c.Zone), zap.Strings("scope", c.Scope)}
+	return i.issue(ctx, tokenZone, fields,
+		func() (string, error) { return i.cfg.Tokens.IssueZone(ctx, c, orDefault(validFor)) })
 }
 
-func (a *API) issueUser(ctx context.Context, c tokens.UserClaims, validFor *time.Duration) (string, error) {
-	return a.issued(ctx, "user", []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)},
-		func() (string, error) {
-			var d time.Duration // a user token without an end given is refused
-			if validFor != nil {
-				d = *validFor
-			}
-			return a.conf.Tokens.IssueUser(ctx, c, d)
-		})
+// IssueUser issues a token for a user; without validFor it is rejected: such a token must end.
+func (i *issuer) IssueUser(ctx context.Context, c tokens.UserClaims,
+	validFor *time.Duration) (string, error) {
+	fields := []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)}
+	return i.issue(ctx, tokenUser, fields, func() (string, error) {
+		var d time.Duration
+		if validFor != nil {
+			d = *validFor
+		}
+		return i.cfg.Tokens.IssueUser(ctx, c, d)
+	})
 }

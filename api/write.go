@@ -3,391 +3,310 @@ package api
 import (
 	"context"
 	"errors"
-	"maps"
-	"net/http"
-	"strconv"
 
-	"go.uber.org/zap"
-	"google.golang.org/protobuf/proto"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/meridian-mesh/meridian/api/admission"
+	"github.com/meridian-mesh/meridian/api/authn"
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/problem"
+	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/validate"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
-	"github.com/meridian-mesh/meridian/store/replica"
-)
-
-// Titles of operations, as the peer spells them.
-const (
-	titlePut       = "Could not process a resource"
-	titleCreate    = "Failed to create a resource"
-	titleUpdate    = "Failed to update a resource"
-	titleImmutable = "Could not update a resource"
-	titleDelete    = "Could not delete a resource"
-	titleGet       = "Could not retrieve a resource"
-	titleList      = "Could not retrieve resources"
-	titleToken     = "Could not issue a token"
-	titleTunnel    = "Could not execute admin operation"
 )
 
 // attempts of a write without condition. Of the writers that meet, one gets through each time, so
 // this is how many may write one resource at once.
 const attempts = 1000
 
-// put is a write as both protocols give it.
-type put struct {
-	resource *mesh.Resource
-	// path is what the URL says, zone left out; the zero Key for gRPC.
-	path mesh.Key
-	// meshMissing says that a document of mesh scope did not name its mesh.
-	meshMissing bool
-	warnings    []string
-	ifRevision  *uint64
-	dryRun      bool
-	// quiet leaves no line in the audit log: it is a question, not a write.
-	quiet bool
+// writer commits what package admission admits.
+type writer struct {
+	*base
+	reader    *reader
+	admission *admission.Admission
+	targets   *admission.Targets
+	audit     *audit
+	retries   prometheus.Counter
 }
 
-type putResult struct {
-	// revision of the write; of the last write of the resource if nothing changed.
-	revision         uint64
-	created, changed bool
-	warnings         []string
-	resource         *mesh.Resource
-}
-
-// put runs the pipeline of a write; authorize and place were asked already by the caller if it had
-// to decode first, and are asked again here, so that no way leads around them.
-func (a *API) put(ctx context.Context, in put) (out putResult, err error) {
-	info, ok := mesh.Lookup(in.resource.Key.Kind)
-	if !ok {
-		return out, unknownKind(string(in.resource.Key.Kind))
+func newWriter(b *base, r *reader, targets *admission.Targets) *writer {
+	w := &writer{
+		base:   b,
+		reader: r,
+		admission: admission.New(admission.Config{
+			Global:     b.global(),
+			Zone:       b.cfg.Zone,
+			Federated:  b.cfg.Federated,
+			OnMesh:     b.cfg.OnMesh,
+			Dataplanes: b.dataplanesOf,
+		}),
+		targets: targets,
+		audit:   &audit{log: b.log},
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_api_write_retries_total",
+			Help: "Writes repeated because another writer changed the same in between. A steady rise means " +
+				"that two writers fight over one resource.",
+		}),
 	}
-	caller, err := a.authorize(ctx, verbWrite, info)
+	obs.Register(b.cfg.Registerer, w.retries)
+	return w
+}
+
+// PutRequest is a write as both protocols give it.
+type PutRequest struct {
+	admission.Request
+	// DryRun checks all and writes nothing.
+	DryRun bool
+}
+
+// PutResult of a write.
+type PutResult struct {
+	// Revision of the write; of the last write of the resource if nothing changed.
+	Revision uint64
+	// Created says that there was none before; Changed that something is different now.
+	Created, Changed bool
+	// Warnings for the author.
+	Warnings []string
+	// Resource as it is stored, or would be.
+	Resource *mesh.Resource
+}
+
+// MayWrite says whether ctx's caller may write resources of a kind, and whether they are written
+// here: as which zone's. It is for what should not be read from a caller who may not. A denial is
+// a line of the audit log under the key that was to be written.
+func (w *writer) MayWrite(ctx context.Context, info *mesh.KindInfo, key mesh.Key) (zone string, err error) {
+	caller, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info)
+	if err == nil {
+		zone, err = w.admission.Owner(info)
+	}
+	if err != nil {
+		w.audit.write(entry{caller: caller, verb: "put", key: key}, err)
+	}
+	return zone, err
+}
+
+// RejectedWrite notes a write in the audit log that failed before it came to Put.
+func (w *writer) RejectedWrite(ctx context.Context, key mesh.Key, err error) {
+	caller, _ := authn.From(ctx)
+	w.audit.write(entry{caller: caller, verb: "put", key: key}, err)
+}
+
+// Writable says that resources of the kind are written at this control plane.
+func (w *writer) Writable(info *mesh.KindInfo) bool {
+	_, err := w.admission.Owner(info)
+	return err == nil
+}
+
+// Put creates or replaces a resource. A write without a condition is repeated when another writer
+// was faster; one with a condition fails with 412.
+func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err error) {
+	info, ok := mesh.Lookup(in.Resource.Key.Kind)
+	if !ok {
+		return out, problem.UnknownKind(in.Resource.Key.Kind)
+	}
+	caller, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info)
 	defer func() {
-		if in.quiet {
-			return
-		}
-		a.audit(caller, "put", in.resource.Key, in.dryRun, out.revision, out.changed, err)
+		w.audit.write(entry{
+			caller:   caller,
+			verb:     "put",
+			key:      in.Resource.Key,
+			dryRun:   in.DryRun,
+			revision: out.Revision,
+			changed:  out.Changed,
+		}, err)
 	}()
 	if err != nil {
 		return out, err
 	}
-	zone, err := a.place(info)
+	draft, err := w.admission.Prepare(in.Request)
 	if err != nil {
 		return out, err
 	}
 
-	r := in.resource.Clone()
-	bad := &mesh.ValidationError{}
-	if in.path.Kind != "" {
-		if r.Key.Kind != in.path.Kind {
-			bad.Add("type", "is %q, but the URL is of %q", r.Key.Kind, in.path.Kind)
-		}
-		if r.Key.Name != in.path.Name {
-			bad.Add("name", "is %q, but the URL says %q", r.Key.Name, in.path.Name)
-		}
-		if info.Scope == mesh.ScopeMesh && r.Key.Mesh != in.path.Mesh {
-			if in.meshMissing {
-				bad.Add("mesh", "is missing, so it is %q, but the URL says %q", r.Key.Mesh, in.path.Mesh)
-			} else {
-				bad.Add("mesh", "is %q, but the URL says %q", r.Key.Mesh, in.path.Mesh)
-			}
-		}
-	}
-	if r.Key.Zone != "" && r.Key.Zone != zone {
-		return out, elsewhere(titlePut, info, r.Key.Zone, "apply")
-	}
-	r.Key.Zone = zone
-	r.Status = nil
-	warnings, err := validate.Resource(r)
-	var violations *mesh.ValidationError
-	switch {
-	case errors.As(err, &violations):
-		bad.Violations = append(bad.Violations, violations.Violations...)
-	case err != nil:
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var warning func() string
+	state, err := w.state(ctx, 0)
+	if err != nil {
 		return out, err
 	}
-	out.warnings = append(append([]string{}, in.warnings...), warnings...)
-
 	for try := 0; ; try++ {
-		err := a.putOnce(ctx, info, caller, r.Clone(), bad.Violations, in, try > 0, &out)
+		admitted, err := draft.Admit(ctx, state)
+		if err == nil && warning == nil {
+			warning = w.targets.Check(ctx, admitted.Resource)
+		}
+		if err == nil {
+			out, err = w.commitPut(ctx, caller, admitted, in.DryRun)
+		}
+		if err == nil {
+			break
+		}
 		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) {
-			if err == nil && !in.quiet {
-				if w := a.aimWarning(ctx, out.resource); w != "" {
-					out.warnings = append(out.warnings, w)
-				}
-			}
+		switch {
+		case !errors.As(err, &conflict):
+			return out, err
+		case in.IfRevision != nil && concerns(conflict, draft.Key):
+			return out, admission.Stale(problem.TitlePut, *in.IfRevision, conflict.Revision)
+		case try+1 == attempts:
 			return out, err
 		}
-		if at, ok := conflict.Check.(store.KeyAt); ok && at.Key == r.Key && in.ifRevision != nil {
-			return out, stale(titlePut, *in.ifRevision, conflict.Revision)
-		}
-		if try+1 == attempts {
+		w.retries.Inc()
+		if state, err = w.state(ctx, 0); err != nil {
 			return out, err
 		}
-		a.metrics.retries.Inc()
+		state.Fresh = true
 	}
+	out.Warnings = draft.Warnings
+	if text := warning(); text != "" {
+		out.Warnings = append(out.Warnings, text)
+	}
+	return out, nil
 }
 
-// putOnce is one attempt; fresh says to read the store, not the replica, for that was behind.
-func (a *API) putOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, r *mesh.Resource,
-	violations []mesh.Violation, in put, fresh bool, out *putResult) error {
-	view, err := a.view(ctx, 0)
+func (w *writer) commitPut(ctx context.Context, caller authn.Caller, admitted *admission.Admitted,
+	dryRun bool) (PutResult, error) {
+	out := PutResult{
+		Revision: admitted.Revision,
+		Created:  admitted.Created,
+		Changed:  admitted.Changed,
+		Resource: admitted.Resource,
+	}
+	if dryRun {
+		return out, nil
+	}
+	result, err := w.commit(ctx, caller, admitted)
 	if err != nil {
-		return err
+		return PutResult{}, err
 	}
-	read := func(k mesh.Key) (*mesh.Resource, error) { return a.read(ctx, view, k, fresh) }
-	old, err := read(r.Key)
-	if err != nil {
-		return err
+	out.Changed = result.Changed
+	if result.Changed {
+		out.Revision = result.Revision
 	}
-	bad := &mesh.ValidationError{Violations: append([]mesh.Violation{}, violations...)}
-	labels, immutable := a.checkLabels(info, r, old, bad)
-	if len(bad.Violations) > 0 {
-		return invalid(titlePut, bad.Violations)
+	if now, ok := w.cfg.Replica.View().Get(admitted.Resource.Key); ok {
+		out.Resource = now
 	}
-	if len(immutable.Violations) > 0 {
-		return invalid(titleImmutable, immutable.Violations)
-	}
-	checkKind(r, old, bad)
-	if len(bad.Violations) > 0 {
-		if old == nil {
-			return invalid(titleCreate, bad.Violations)
-		}
-		return invalid(titleUpdate, bad.Violations)
-	}
-	r.Labels = labels
-	txn := store.Txn{Actor: "user:" + caller.Name}
-	if info.Scope == mesh.ScopeMesh {
-		// The mesh's existence is checked again at the commit: a mesh that goes takes all it holds with it.
-		m, err := read(mesh.Key{Kind: mesh.KindMesh, Name: r.Key.Mesh})
-		if err != nil {
-			return err
-		}
-		if m == nil && !fresh {
-			m, err = a.read(ctx, view, mesh.Key{Kind: mesh.KindMesh, Name: r.Key.Mesh}, true)
-			if err != nil {
-				return err
-			}
-		}
-		if m == nil {
-			return a.noMesh(titlePut, r.Key.Mesh)
-		}
-		txn.Checks = append(txn.Checks, store.KeyAt{Key: m.Key, Revision: m.Revision})
-	}
-	var at uint64
-	if old != nil {
-		at = old.Revision
-	}
-	if in.ifRevision != nil && *in.ifRevision != at {
-		if !fresh { // the replica may be behind
-			return a.putOnce(ctx, info, caller, r, violations, in, true, out)
-		}
-		return stale(titlePut, *in.ifRevision, at)
-	}
-	txn.Checks = append(txn.Checks, store.KeyAt{Key: r.Key, Revision: at})
-	txn.Ops = append(txn.Ops, store.Put{Resource: r})
-	if info.Kind == mesh.KindMesh && a.conf.OnMesh != nil {
-		txn.Ops = append(txn.Ops, a.conf.OnMesh(view, r, old == nil)...)
-	}
-	out.created = old == nil
-	out.changed = old == nil || !same(old, r)
-	if in.dryRun {
-		out.revision, out.resource = at, r
-		return nil
-	}
-	result, err := a.conf.Store.Commit(ctx, txn)
-	if err != nil {
-		return err
-	}
-	out.changed = result.Changed
-	out.revision = result.Revision
-	if !result.Changed {
-		out.revision = at
-	}
-	a.settle(ctx, result.Revision)
-	if now, ok := a.conf.Replica.View().Get(r.Key); ok {
-		out.resource = now
-	} else {
-		out.resource = r
-	}
-	return nil
+	return out, nil
 }
 
-func same(a, b *mesh.Resource) bool {
-	return maps.Equal(a.Labels, b.Labels) && proto.Equal(a.Spec, b.Spec)
-}
-
-// read is the resource, or nil if there is none.
-func (a *API) read(ctx context.Context, v replica.View, k mesh.Key, fresh bool) (*mesh.Resource, error) {
-	if !fresh {
-		r, _ := v.Get(k)
-		return r, nil
-	}
-	r, err := a.conf.Store.Get(ctx, k)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	return r, err
-}
-
-func stale(title string, want, is uint64) *Problem {
-	if is == 0 {
-		return problem(http.StatusPreconditionFailed, title,
-			"the resource does not exist, but revision %d was demanded", want)
-	}
-	if want == 0 {
-		return problem(http.StatusPreconditionFailed, title,
-			"the resource exists already (revision %d), but it was demanded that it does not", is)
-	}
-	return problem(http.StatusPreconditionFailed, title,
-		"the resource is at revision %d, but %d was demanded: somebody changed it; read it again and "+
-			"repeat the change", is, want)
-}
-
-func unknownKind(kind string) *Problem {
-	p := problem(http.StatusBadRequest, titlePut, "there is no kind %q", kind)
-	p.Violations = []mesh.Violation{{
-		Field:  "type",
-		Reason: "is " + strconv.Quote(kind) + ", which is no kind of this control plane",
-	}}
-	return p
-}
-
-func (a *API) noMesh(title, name string) *Problem {
-	where := "create the mesh first"
-	if a.conf.Federated {
-		where = "create it at the global control plane first"
-	}
-	return problem(http.StatusNotFound, title, "mesh %q not found: %s", name, where)
-}
-
-// elsewhere is the problem of a write to what another control plane owns.
-func elsewhere(title string, info *mesh.KindInfo, owner, act string) *Problem {
-	where, whose := "at the global control plane", "global"
-	if owner != "" {
-		where, whose = "at the control plane of zone "+owner, "zone "+owner
-	}
-	p := problem(http.StatusBadRequest, title, "this %s belongs to %s: %s it %s", info.Kind, whose, act,
-		where)
-	p.Violations = []mesh.Violation{{Field: "zone", Reason: p.Detail}}
-	return p
-}
-
-// remove is a delete as both protocols give it. A key without zone means this control plane's own
-// resource, or, to say where to go, the only other of that name.
-type remove struct {
-	key        mesh.Key
-	zoneGiven  bool
-	ifRevision *uint64
-	dryRun     bool
-}
-
-func (a *API) remove(ctx context.Context, in remove) (revision uint64, err error) {
-	info, ok := mesh.Lookup(in.key.Kind)
-	if !ok {
-		return 0, unknownKind(string(in.key.Kind))
-	}
-	caller, err := a.authorize(ctx, verbDelete, info)
-	key := in.key
-	defer func() { a.audit(caller, "delete", key, in.dryRun, revision, err == nil && !in.dryRun, err) }()
-	if err != nil {
-		return 0, err
-	}
-	zone, err := a.place(info)
-	if err != nil {
-		return 0, err
-	}
-	if (in.zoneGiven || in.key.Zone != "") && in.key.Zone != zone {
-		return 0, elsewhere(titleDelete, info, in.key.Zone, "delete")
-	}
-	key.Zone = zone
-	for try := 0; ; try++ {
-		revision, err = a.removeOnce(ctx, info, caller, key, in, try > 0)
-		var conflict *store.ConflictError
-		if !errors.As(err, &conflict) {
-			return revision, err
-		}
-		if at, ok := conflict.Check.(store.KeyAt); ok && at.Key == key && in.ifRevision != nil {
-			return 0, stale(titleDelete, *in.ifRevision, conflict.Revision)
-		}
-		if try+1 == attempts {
-			return 0, err
-		}
-		a.metrics.retries.Inc()
-	}
-}
-
-func (a *API) removeOnce(ctx context.Context, info *mesh.KindInfo, caller Caller, key mesh.Key, in remove,
-	fresh bool) (uint64, error) {
-	var atLeast uint64
-	if fresh { // rules read whole kinds, so the view itself must be new
-		rev, err := a.conf.Store.Revision(ctx)
-		if err != nil {
-			return 0, err
-		}
-		atLeast = rev
-	}
-	view, err := a.view(ctx, atLeast)
-	if err != nil {
-		return 0, err
-	}
-	if info.Scope == mesh.ScopeMesh {
-		if m, err := a.read(ctx, view, mesh.Key{Kind: mesh.KindMesh, Name: key.Mesh}, false); err != nil {
-			return 0, err
-		} else if m == nil {
-			return 0, a.noMesh(titleDelete, key.Mesh)
-		}
-	}
-	old, err := a.read(ctx, view, key, fresh)
-	if err != nil {
-		return 0, err
-	}
-	if old == nil && !fresh {
-		if old, err = a.read(ctx, view, key, true); err != nil {
-			return 0, err
-		}
-	}
-	if old == nil {
-		for r := range view.List(key.Kind, key.Mesh) {
-			if r.Key.Name == key.Name && r.Key.Namespace == key.Namespace {
-				return 0, elsewhere(titleDelete, info, r.Key.Zone, "delete")
-			}
-		}
-		return 0, problem(http.StatusNotFound, titleDelete, "Not found")
-	}
-	if in.ifRevision != nil && *in.ifRevision != old.Revision {
-		return 0, stale(titleDelete, *in.ifRevision, old.Revision)
-	}
-	txn := store.Txn{
+// commit writes what was admitted and waits until this process reads it.
+func (w *writer) commit(ctx context.Context, caller authn.Caller,
+	admitted *admission.Admitted) (store.Result, error) {
+	result, err := w.cfg.Store.Commit(ctx, store.Txn{
 		Actor:  "user:" + caller.Name,
-		Checks: []store.Check{store.KeyAt{Key: key, Revision: old.Revision}},
-		Ops:    []store.Op{store.Delete{Key: key}},
+		Checks: admitted.Checks,
+		Ops:    admitted.Ops,
+	})
+	if err == nil {
+		w.visible(ctx, result.Revision)
 	}
-	if err := a.onRemove(ctx, view, old, &txn); err != nil {
-		return 0, err
-	}
-	if in.dryRun {
-		return old.Revision, nil
-	}
-	result, err := a.conf.Store.Commit(ctx, txn)
-	if err != nil {
-		return 0, err
-	}
-	a.settle(ctx, result.Revision)
-	return result.Revision, nil
+	return result, err
 }
 
-// audit writes one line for every write, done or refused.
-func (a *API) audit(c Caller, verb string, key mesh.Key, dryRun bool, revision uint64, changed bool,
-	err error) {
-	fields := []zap.Field{zap.String("user", c.Name), zap.Strings("groups", c.Groups),
-		zap.String("verb", verb), zap.Stringer("key", key),
-		zap.Bool("dryRun", dryRun)}
-	if err != nil {
-		a.log.Warn("audit: refused", append(fields, zap.String("reason", err.Error()))...)
-		return
+// state is what the next attempt is checked against.
+func (w *writer) state(ctx context.Context, atLeast uint64) (admission.State, error) {
+	view, err := w.view(ctx, atLeast)
+	return admission.State{View: view, Store: w.cfg.Store}, err
+}
+
+// concerns says that a conflict is about the resource itself, not about what it depends on.
+func concerns(conflict *store.ConflictError, key mesh.Key) bool {
+	at, ok := conflict.Check.(store.KeyAt)
+	return ok && at.Key == key
+}
+
+// wouldAdmit is a write that writes nothing, neither a resource nor a line of the audit log.
+func (w *writer) wouldAdmit(ctx context.Context, r *mesh.Resource) (*admission.Admitted, error) {
+	info, ok := mesh.Lookup(r.Key.Kind)
+	if !ok {
+		return nil, problem.UnknownKind(r.Key.Kind)
 	}
-	a.log.Info("audit", append(fields, zap.Uint64("revision", revision), zap.Bool("changed", changed))...)
+	if _, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info); err != nil {
+		return nil, err
+	}
+	draft, err := w.admission.Prepare(admission.Request{Resource: r})
+	if err != nil {
+		return nil, err
+	}
+	state, err := w.state(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	return draft.Admit(ctx, state)
+}
+
+// DeleteRequest is a delete as both protocols give it.
+type DeleteRequest struct {
+	admission.Deletion
+	// DryRun checks all and deletes nothing.
+	DryRun bool
+}
+
+// Delete removes a resource and what belongs to it. It returns the revision of the delete; of the
+// resource for a dry run.
+func (w *writer) Delete(ctx context.Context, in DeleteRequest) (revision uint64, err error) {
+	info, ok := mesh.Lookup(in.Key.Kind)
+	if !ok {
+		return 0, problem.UnknownKind(in.Key.Kind)
+	}
+	key := in.Key
+	caller, err := authz.Authorize(ctx, adminv1.ResourceService_DeleteResource_FullMethodName, info)
+	defer func() {
+		w.audit.write(entry{
+			caller:   caller,
+			verb:     "delete",
+			key:      key,
+			dryRun:   in.DryRun,
+			revision: revision,
+			changed:  !in.DryRun,
+		}, err)
+	}()
+	if err != nil {
+		return 0, err
+	}
+	located, err := w.admission.Locate(in.Deletion)
+	if err != nil {
+		return 0, err
+	}
+	key = located
+
+	state, err := w.state(ctx, 0)
+	if err != nil {
+		return 0, err
+	}
+	for try := 0; ; try++ {
+		revision, err := w.deleteOnce(ctx, caller, state, key, in)
+		var conflict *store.ConflictError
+		switch {
+		case !errors.As(err, &conflict):
+			return revision, err
+		case in.IfRevision != nil && concerns(conflict, key):
+			return 0, admission.Stale(problem.TitleDelete, *in.IfRevision, conflict.Revision)
+		case try+1 == attempts:
+			return 0, err
+		}
+		w.retries.Inc()
+		// Rules of a delete read whole kinds, so the view itself must be new.
+		head, err := w.cfg.Store.Revision(ctx)
+		if err != nil {
+			return 0, err
+		}
+		if state, err = w.state(ctx, head); err != nil {
+			return 0, err
+		}
+		state.Fresh = true
+	}
+}
+
+func (w *writer) deleteOnce(ctx context.Context, caller authn.Caller, state admission.State, key mesh.Key,
+	in DeleteRequest) (uint64, error) {
+	admitted, err := w.admission.Delete(ctx, state, key, in.IfRevision)
+	if err != nil {
+		return 0, err
+	}
+	if in.DryRun {
+		return admitted.Revision, nil
+	}
+	result, err := w.commit(ctx, caller, admitted)
+	return result.Revision, err
 }

@@ -31,15 +31,15 @@ func newAnswers() *answers {
 }
 
 // Open implements delta.Source.
-func (a *answers) Open(o delta.Opening) delta.Feed {
+func (a *answers) Open(o delta.OpenRequest) delta.Watch {
 	a.mu.Lock()
 	source := a.source
 	a.at[o.Proxy] = 0 // a new stream has answered nothing
 	a.mu.Unlock()
-	return &counted{Feed: source.Open(o), answers: a, proxy: o.Proxy}
+	return &countingWatch{Watch: source.Open(o), answers: a, proxy: o.Proxy}
 }
 
-// follow sets the engine, at the start and after a restart; nobody has answered it anything.
+// follow sets the engine, at the start and after a restart; it has no answer yet.
 func (a *answers) follow(s delta.Source) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -47,15 +47,15 @@ func (a *answers) follow(s delta.Source) {
 	clear(a.at)
 }
 
-type counted struct {
-	delta.Feed
+type countingWatch struct {
+	delta.Watch
 	answers *answers
 	proxy   mesh.Key
 }
 
-// Answered implements delta.Feed.
-func (c *counted) Answered(revision uint64, refusals []delta.Refusal) {
-	c.Feed.Answered(revision, refusals)
+// Ack implements delta.Watch.
+func (c *countingWatch) Ack(revision uint64, rejections []delta.Rejection) {
+	c.Watch.Ack(revision, rejections)
 	now := time.Now()
 	a := c.answers
 	a.mu.Lock()

@@ -1,12 +1,9 @@
 package bench
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -21,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 // Config of a run.
@@ -37,7 +35,7 @@ type Config struct {
 	// Churn endpoints that come or go in a second, for ChurnFor; 0 does not.
 	Churn    int
 	ChurnFor time.Duration
-	// Restart ends the zone's process part and starts it anew, with all sidecars connecting again.
+	// Restart ends the zone's process part and starts it again, with all sidecars connecting again.
 	Restart bool
 	// Untouched compares the cost of a change for ten sidecars with a mesh of a tenth of the others.
 	Untouched bool
@@ -59,6 +57,10 @@ var perProxy = []string{"membership", "match", "scope", "inbound", "secrets", "t
 
 // Run measures.
 func Run(ctx context.Context, c Config) (*Report, error) {
+	// As the zone's process does.
+	if os.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(delta.GCPercent))
+	}
 	out := &Report{Shape: c.Shape, Rounds: c.Rounds}
 	err := c.with(ctx, c.Shape, func(b *bench) error { return b.run(ctx, out) })
 	if err == nil && c.Untouched {
@@ -160,6 +162,7 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 	if err := b.coldStart(ctx, out); err != nil {
 		return err
 	}
+	b.rest(ctx)
 	out.Memory = memory()
 	for i := range b.Settle {
 		if err := b.round(ctx, b.callers[0],
@@ -169,6 +172,7 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 		}
 	}
 	if b.Settle > 0 {
+		b.rest(ctx)
 		out.MemoryAfter = memory()
 	}
 	if b.Heap != nil {
@@ -517,74 +521,4 @@ func (c Config) untouched(ctx context.Context, out *Report) error {
 	}
 	out.Untouched = u
 	return nil
-}
-
-// memory is what the process takes now, in MB: resident, and of the heap what is live.
-func memory() Memory {
-	m := Memory{}
-	if data, err := os.ReadFile("/proc/self/statm"); err == nil {
-		if f := strings.Fields(string(data)); len(f) > 1 {
-			pages, _ := strconv.ParseFloat(f[1], 64)
-			m.Resident = pages * float64(os.Getpagesize()) / 1e6
-		}
-	}
-	var s runtime.MemStats
-	runtime.GC()
-	runtime.GC() // what lies in pools goes with the second
-	runtime.ReadMemStats(&s)
-	m.Live = float64(s.HeapAlloc+s.StackInuse) / 1e6
-	return m
-}
-
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// quantile in milliseconds, nearest rank. It sorts d.
-func quantile(d []time.Duration, q float64) float64 {
-	if len(d) == 0 {
-		return 0
-	}
-	slices.Sort(d)
-	return milliseconds(d[max(0, int(math.Ceil(q*float64(len(d))))-1)])
-}
-
-// child is the process of the sidecars.
-type child struct {
-	cmd   *exec.Cmd
-	in    io.WriteCloser
-	lines *bufio.Scanner
-}
-
-func startChild(ctx context.Context, command func(context.Context) *exec.Cmd) (*child, error) {
-	cmd := command(ctx)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the sidecars: %w", err)
-	}
-	lines := bufio.NewScanner(stdout)
-	lines.Buffer(nil, 64<<20)
-	return &child{cmd: cmd, in: in, lines: lines}, nil
-}
-
-// do gives an order and returns what came in until now.
-func (c *child) do(o order) (report, error) {
-	var r report
-	if err := json.NewEncoder(c.in).Encode(o); err != nil {
-		return r, fmt.Errorf("the sidecars' process has ended: %w", err)
-	}
-	if !c.lines.Scan() {
-		return r, errors.Join(errors.New("the sidecars' process has ended"), c.lines.Err())
-	}
-	return r, json.Unmarshal(c.lines.Bytes(), &r)
-}
-
-func (c *child) close() {
-	_ = c.in.Close()
-	_ = c.cmd.Wait()
 }

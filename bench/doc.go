@@ -6,6 +6,8 @@
 // run also measures the floor: as many bare gRPC streams over the same TLS to the same process,
 // pushed the same number of bytes each, one small answer back. What matters is the ratio.
 //
-// A round is one commit; it ends when the last sidecar that it concerns has acknowledged it. Bytes
+// A round is one commit; it ends when the last sidecar that it affects has acknowledged it. Bytes
 // are counted where they arrive, computations by the engine's own metrics.
+//
+// No example: a run needs a process of its own and takes minutes; "meridian bench xds" is one.
 package bench

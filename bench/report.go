@@ -103,18 +103,21 @@ func (r *Report) check() {
 	for _, kind := range Kinds {
 		f, limit := r.figure(kind), maxRatio[kind]
 		if f != nil && limit > 0 && f.Concerned > 1 && r.Reachable == 0 {
-			miss(f.Ratio > limit, "%s takes %.1f times the floor, want at most %.0f", f.Name, f.Ratio, limit)
+			miss(f.Ratio > limit, "%s takes %.1f times the floor, must be at most %.0f",
+				f.Name, f.Ratio, limit)
 		}
 	}
 	miss(r.Reachable == 0 && r.ColdStart > maxColdRatio*r.ColdStartFloor,
-		"the cold start takes %.1f times the floor, want at most %.0f", r.ColdStart/r.ColdStartFloor,
+		"the cold start takes %.1f times the floor, must be at most %.0f", r.ColdStart/r.ColdStartFloor,
 		maxColdRatio)
-	miss(r.UntouchedBytes != 0, "untouched sidecars got %.0f bytes, want 0", r.UntouchedBytes)
-	miss(r.UntouchedComputes != 0, "untouched sidecars cost %.0f computations, want 0", r.UntouchedComputes)
-	miss(r.IdleCPU > maxIdleCPU, "idle takes %.2f %% of a core, want at most %.1f", r.IdleCPU, maxIdleCPU)
+	miss(r.UntouchedBytes != 0, "untouched sidecars got %.0f bytes, must be 0", r.UntouchedBytes)
+	miss(r.UntouchedComputes != 0, "untouched sidecars cost %.0f computations, must be 0",
+		r.UntouchedComputes)
+	miss(r.IdleCPU > maxIdleCPU, "idle takes %.2f %% of a core, must be at most %.1f", r.IdleCPU, maxIdleCPU)
 	if u := r.Untouched; u != nil {
 		miss(u.ManyCPU > maxUntouched*u.FewCPU,
-			"a change for %d sidecars costs %.2f times the CPU if ten times as many others are there, want "+
+			"a change for %d sidecars costs %.2f times the CPU if ten times as many others are there, "+
+				"must be "+
 				"at most %.1f",
 			groupSize, u.ManyCPU/u.FewCPU, maxUntouched)
 	}
@@ -125,7 +128,7 @@ func (r *Report) check() {
 	for _, b := range budgets {
 		if b.shape == (Shape{r.Sidecars, r.Services, 0, r.Reachable}) {
 			if got := b.of(r); got > b.limit {
-				miss(true, "%s is %.4g, want at most %.4g", b.name, got, b.limit)
+				miss(true, "%s is %.4g, must be at most %.4g", b.name, got, b.limit)
 			}
 		}
 	}

@@ -141,7 +141,8 @@ func draw(points []point) string {
 	width := left + len(plotKinds)*(panelWidth+panelGap)
 	fmt.Fprintf(&b,
 
-		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">`+"\n", width, top+panelHeight+60)
+		`<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" `+
+			`font-size="11">`+"\n", width, top+panelHeight+60)
 	fmt.Fprintf(&b, `<rect width="100%%" height="100%%" fill="white"/>`+"\n")
 	lowX, highX := math.Log10(float64(plotSidecars[0])),
 		math.Log10(float64(plotSidecars[len(plotSidecars)-1]))
@@ -158,12 +159,15 @@ func draw(points []point) string {
 			y := py(math.Pow(10, e))
 			fmt.Fprintf(&b,
 
-				`<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f" stroke="#ddd"/><text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6, y+4, secondsText(e))
+				`<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f" stroke="#ddd"/>`+
+					`<text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6, y+4, secondsText(e))
 		}
 		for _, n := range plotSidecars {
 			fmt.Fprintf(&b,
 
-				`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/><text x="%.1f" y="%d" text-anchor="middle">%d</text>`+"\n", px(float64(n)), top, px(float64(n)), top+panelHeight,
+				`<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" stroke="#ddd"/>`+
+					`<text x="%.1f" y="%d" text-anchor="middle">%d</text>`+"\n",
+				px(float64(n)), top, px(float64(n)), top+panelHeight,
 				px(float64(n)), top+panelHeight+16, n)
 		}
 		fmt.Fprintf(&b, `<text x="%.0f" y="%d" text-anchor="middle">sidecars</text>`+"\n", x0+panelWidth/2,

@@ -36,17 +36,18 @@ func newApply() *cobra.Command {
 	o := &applyOptions{}
 	cmd := &cobra.Command{
 		Use:   "apply -f FILE|FOLDER|URL|-",
-		Short: "Create or change resources, and say how far the change has got",
+		Short: "Create or change resources, and report how far the change has been delivered",
 		Long: `Create or change every resource of the given files.
 
-All documents are read and checked first: if one is wrong, nothing is sent. They are then written in an order in which each
-finds what it needs (a Mesh before its policies). With --wait the command returns when every online proxy that the change
-concerns has taken it, in every zone, and else says which have not and why, with exit code 1.
+All documents are read and checked first: if one is invalid, nothing is sent. They are then written in an
+order in which each finds what it needs (a Mesh before its policies). With --wait the command returns when
+every affected online proxy has acknowledged the change, in every zone; otherwise it lists the proxies that
+have not and the reasons, and ends with exit code 1.
 
-A route or a load balancing policy that would leave requests without any instance to go to, where they have one
+A route or a load balancing policy that would leave requests without any instance, where they have one
 today, needs --force.`,
 		Example: `  meridian apply -f policies/                # every .yaml, .yml and .json of a folder
-  meridian apply -f route.yaml --wait        # until the last proxy has it
+  meridian apply -f route.yaml --wait        # until the last proxy has acknowledged it
   meridian apply -f https://example.com/mesh.yaml -f timeouts.yaml
   cat route.yaml | meridian apply -f - --dry-run`,
 		Args: cobra.NoArgs,
@@ -54,14 +55,13 @@ today, needs --force.`,
 	}
 	f := cmd.Flags()
 	f.StringSliceVarP(&o.files, "file", "f", nil,
-		"file, folder, URL, or - for standard input; may be given several times")
-	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
-	f.BoolVar(&o.wait, "wait", false, "return when every online proxy concerned has the change")
-	f.BoolVar(&o.dryRun, "dry-run", false, "let the control plane check everything and write nothing")
+		"file, folder, URL, or - for standard input; may be repeated")
+	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents without one (default "+mesh.DefaultMesh+")")
+	f.BoolVar(&o.wait, "wait", false, "return when every affected online proxy has acknowledged the change")
+	f.BoolVar(&o.dryRun, "dry-run", false, "check everything and write nothing")
 	f.BoolVar(&o.force, "force", false,
-		"write also what would leave a route or a destination without an instance, or change more "+
-			"proxies than "+
-			"the control plane lets pass")
+		"write even what would leave a route or a destination without an instance, or change more "+
+			"proxies than the control plane's guard allows")
 	f.DurationVar(&o.timeout, "timeout", 30*time.Second, "with --wait: how long to wait")
 	o.flags(cmd)
 	return cmd
@@ -69,7 +69,7 @@ today, needs --force.`,
 
 func (o *applyOptions) run(cmd *cobra.Command) error {
 	if len(o.files) == 0 {
-		return errors.New("nothing to apply; give -f FILE, -f FOLDER, -f URL or -f -")
+		return errors.New("nothing to apply; specify -f FILE, -f FOLDER, -f URL or -f -")
 	}
 	docs, err := o.read(cmd)
 	if err != nil {
@@ -93,7 +93,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		cancel()
 		if err != nil {
 			if i > 0 && !o.dryRun {
-				return fmt.Errorf("%s: %w\n%d of %d documents were applied before it and stay",
+				return fmt.Errorf("%s: %w\n%d of %d documents were applied before it and remain",
 					title(d.Resource.Key), err, i, len(docs))
 			}
 			return fmt.Errorf("%s: %w", title(d.Resource.Key), err)
@@ -113,7 +113,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		return nil
 	}
 	if revision == 0 {
-		// Nothing changed now, but an earlier change may still be on its way.
+		// Nothing changed now, but an earlier change may not be delivered yet.
 		ctx, cancel := o.call(cmd)
 		s, err := c.Status(ctx)
 		cancel()
@@ -125,8 +125,8 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	return waitFor(cmd, c, revision, o.timeout, answered)
 }
 
-// guard asks whether something speaks against the write. What is wrong with a document, the write
-// itself will say; that the question has no answer holds nothing up, but is told.
+// guard asks whether the write needs --force. What is wrong with a document, the write itself reports; a
+// question without an answer is a warning and does not stop the write.
 func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.Document) error {
 	if !slices.ContainsFunc(docs, func(d codec.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
@@ -142,14 +142,14 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.
 	case errors.As(err, &failed) &&
 		slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
-			"Warning: what this would do to proxies could not be computed first: %v\n", err)
+			"Warning: the effect on proxies could not be computed: %v\n", err)
 		return nil
 	case err != nil:
 		return nil
 	}
 	for _, w := range resp.GetWarnings() {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
-			"Warning: what this would do to proxies was not computed everywhere: %s\n", w)
+			"Warning: the effect on proxies was not computed everywhere: %s\n", w)
 	}
 	if len(resp.GetGuards()) == 0 {
 		return nil
@@ -160,9 +160,8 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.
 		}
 		return nil
 	}
-	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is meant, add --force; `meridian "+
-		"diff` with the "+
-		"same files shows all that would change",
+	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is intended, add --force; `meridian diff` "+
+		"with the same files shows everything that would change",
 		strings.Join(resp.GetGuards(), "\n  * "))
 }
 
@@ -205,13 +204,14 @@ func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time
 	if !resp.GetComplete() {
 		if slices.ContainsFunc(resp.GetZones(),
 			func(z *adminv1.ZoneDelivery) bool { return len(z.GetRefusals()) > 0 }) {
-			return fmt.Errorf("revision %d was refused; what the proxies had before goes on", revision)
+			return fmt.Errorf("revision %d was rejected; the proxies keep their former configuration",
+				revision)
 		}
-		return fmt.Errorf("revision %d has not reached every proxy after %s", revision,
+		return fmt.Errorf("revision %d was not acknowledged by every affected proxy after %s", revision,
 			took(resp.GetTook().AsDuration()))
 	}
-	say(cmd, "revision %d is with every proxy it concerns, %s after the control plane's answer\n", revision,
-		took(time.Since(answered)))
+	say(cmd, "revision %d: acknowledged by every affected proxy, %s after the control plane's response\n",
+		revision, took(time.Since(answered)))
 	return nil
 }
 
@@ -223,21 +223,21 @@ func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
 		}
 		switch {
 		case z.GetComplete() && len(z.GetRefusals()) == 0:
-			say(cmd, "  %s: every online proxy concerned has it\n", name)
+			say(cmd, "  %s: acknowledged by every affected online proxy\n", name)
 		default:
 			text := z.GetReason()
 			if text == "" && z.GetPendingCount() > 0 {
-				text = fmt.Sprintf("%d proxies have not answered yet", z.GetPendingCount())
+				text = fmt.Sprintf("%d proxies have not acknowledged it yet", z.GetPendingCount())
 			}
 			if text == "" && len(z.GetRefusals()) > 0 {
-				text = fmt.Sprintf("%d refusals", len(z.GetRefusals()))
+				text = fmt.Sprintf("%d rejections", len(z.GetRefusals()))
 			}
 			say(cmd, "  %s: %s\n", name, text)
 			for _, p := range z.GetPending() {
 				say(cmd, "    waiting for %s\n", p)
 			}
 			for _, r := range z.GetRefusals() {
-				say(cmd, "    %s refused %s: %s\n", r.GetProxy(), r.GetResource(), r.GetReason())
+				say(cmd, "    %s rejected %s: %s\n", r.GetProxy(), r.GetResource(), r.GetReason())
 			}
 		}
 	}
@@ -283,7 +283,7 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]codec.Document, error) {
 		return nil, fmt.Errorf("nothing was applied:\n%w", errors.Join(errs...))
 	}
 	if len(docs) == 0 {
-		return nil, errors.New("nothing to apply: there is no document in the input")
+		return nil, errors.New("nothing to apply: the input has no document")
 	}
 	rank := map[mesh.Kind]int{}
 	for i, info := range mesh.Kinds {
@@ -348,7 +348,7 @@ func readInput(cmd *cobra.Command, name string) ([]input, error) {
 		out = append(out, input{path, data})
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("%s: no .yaml, .yml or .json file in this folder", name)
+		return nil, fmt.Errorf("%s: this folder has no .yaml, .yml or .json file", name)
 	}
 	return out, nil
 }

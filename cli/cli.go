@@ -2,9 +2,11 @@
 // explain, status, token, config, debug) as cobra commands that any program, and any test, can run
 // in its own process.
 //
-// A command writes what a program may want to read to the command's output and all else to its
-// error output. Errors are returned, never printed twice: [Report] prints what a command has not
-// said itself and gives the exit code.
+// A command writes its result to the command's output, and warnings to its error output. Errors are
+// returned, never printed twice: [Report] prints what a command has not printed itself and gives the exit
+// code.
+//
+// No example: the verbs need a control plane; the tests run every one of them against one in process.
 package cli
 
 import (
@@ -15,15 +17,15 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// ErrSilent ends a command with exit code 1 after it has said everything itself.
+// ErrSilent ends a command with exit code 1 after it has printed everything itself.
 var ErrSilent = errors.New("failed")
 
-// exitCode ends a command with that code; it is an answer, and everything is said.
+// exitCode ends a command with that code; it is a result, and everything is printed.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// Report writes to w what a command that ended with err has not said itself, and returns the exit code.
+// Report writes to w what a command that ended with err has not printed itself, and returns the exit code.
 func Report(w io.Writer, err error) int {
 	var code exitCode
 	switch {

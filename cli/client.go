@@ -20,7 +20,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// clientOptions say which control plane a verb speaks to.
+// clientOptions say which control plane a verb calls.
 type clientOptions struct {
 	address, tokenFile, caFile string
 	skipVerify                 bool
@@ -33,34 +33,36 @@ const defaultAddress = "http://localhost:5681"
 func (o *clientOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.address, "address", "",
-		"control plane's API (default: the current one of `meridian config`, else "+defaultAddress+")")
+		"URL of the control plane's API (default: the current one of \"meridian config\", else "+
+			defaultAddress+")")
 	f.StringVar(&o.tokenFile, "token-file", "",
 		"file with a user token; not needed on the control plane's own host")
 	f.StringVar(&o.caFile, "ca-file", "",
-		"PEM file to trust the control plane by, instead of the token's pins; \"system\" is the "+
+		"PEM file to verify the control plane by, instead of the token's pins; \"system\" is the "+
 			"system's roots")
-	f.BoolVar(&o.skipVerify, "tls-skip-verify", false, "trust any server; for trying out")
-	f.StringVar(&o.controlPlane, "control-plane", "", "name of a control plane of `meridian config`")
+	f.BoolVar(&o.skipVerify, "tls-skip-verify", false,
+		"do not verify the control plane's certificate; for trying out")
+	f.StringVar(&o.controlPlane, "control-plane", "", "name of a control plane of \"meridian config\"")
 	f.StringVar(&o.file, "client-config", "", "file with the control planes (default ~/.meridian/config)")
-	f.DurationVar(&o.callTimeout, "call-timeout", time.Minute, "longest time for one call")
+	f.DurationVar(&o.callTimeout, "call-timeout", time.Minute, "timeout of one call")
 }
 
 // connect makes the client. Flags beat the client's file.
 func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), error) {
 	opts := client.Options{URL: o.address, CAFile: o.caFile, SkipVerify: o.skipVerify}
 	if o.address == "" || o.controlPlane != "" {
-		conf, err := o.load()
+		file, err := o.load()
 		if err != nil {
 			return nil, nil, err
 		}
 		name := o.controlPlane
 		if name == "" {
-			name = conf.Current
+			name = file.Current
 		}
 		if name != "" {
-			cp := conf.find(name)
+			cp := file.find(name)
 			if cp == nil {
-				return nil, nil, unknownControlPlane(name, conf)
+				return nil, nil, unknownControlPlane(name, file)
 			}
 			if o.address == "" {
 				opts.URL = cp.Address
@@ -129,11 +131,10 @@ func unknownControlPlane(name string, f *clientFile) error {
 		names = append(names, cp.Name)
 	}
 	if near := suggest.Nearest(name, names); near != "" {
-		return fmt.Errorf("there is no control plane %q in the client's file; did you mean %q?", name, near)
+		return fmt.Errorf("unknown control plane %q; did you mean %q?", name, near)
 	}
-	return fmt.Errorf("there is no control plane %q in the client's file; add it with: meridian "+
-		"config add %s "+
-		"--address URL", name, name)
+	return fmt.Errorf("unknown control plane %q; add it with: meridian config add %s --address URL",
+		name, name)
 }
 
 func (o *clientOptions) path() (string, error) {
@@ -142,7 +143,7 @@ func (o *clientOptions) path() (string, error) {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
-		return "", fmt.Errorf("find ~/.meridian/config: %w; give --client-config", err)
+		return "", fmt.Errorf("find ~/.meridian/config: %w; specify --client-config", err)
 	}
 	return filepath.Join(home, ".meridian", "config"), nil
 }
@@ -211,7 +212,7 @@ func kindOf(word string) (*mesh.KindInfo, error) {
 	for _, info := range mesh.Kinds {
 		names = append(names, strings.ToLower(string(info.Kind)))
 	}
-	return nil, fmt.Errorf("%s; known are %s", msg, strings.Join(names, ", "))
+	return nil, fmt.Errorf("%s; known kinds are %s", msg, strings.Join(names, ", "))
 }
 
 func kindWords(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
@@ -247,7 +248,7 @@ func table(cmd *cobra.Command, header []string, rows [][]string) {
 	_ = w.Flush()
 }
 
-// age is the peer's form: one unit, 5s 3m 2h 4d 1y.
+// age is in Kuma's form: one unit, 5s 3m 2h 4d 1y.
 func age(t time.Time) string {
 	if t.IsZero() {
 		return "never"
@@ -267,7 +268,7 @@ func age(t time.Time) string {
 	}
 }
 
-// took prints a duration as people compare it.
+// took prints a duration in the unit in which delays of delivery are compared.
 func took(d time.Duration) string {
 	switch {
 	case d < time.Second:

@@ -15,9 +15,8 @@ import (
 func newConfig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "config",
-		Short: "Keep a list of control planes and choose the one that verbs speak to",
-		Long: "Keep the control planes that this program speaks to in ~/.meridian/config (mode " +
-			"0600; it may " +
+		Short: "Manage the list of control planes and choose the current one",
+		Long: "Manage the control planes that this program calls, in ~/.meridian/config (mode 0600; it may " +
 			"hold tokens).",
 	}
 	cmd.AddCommand(newConfigAdd(), newConfigUse(), newConfigList(), newConfigRemove())
@@ -29,12 +28,12 @@ func newConfigAdd() *cobra.Command {
 	var replace bool
 	cmd := &cobra.Command{
 		Use:     "add NAME --address URL [--token-file FILE]",
-		Short:   "Add a control plane and choose it",
+		Short:   "Add a control plane and make it the current one",
 		Example: "  meridian config add prod --address https://cp.example:5682 --token-file ann.token",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.address == "" {
-				return errors.New("--address is missing; give the control plane's API, such as " +
+				return errors.New("--address is missing; specify the control plane's API, such as " +
 					"https://cp.example:5682")
 			}
 			item := &controlPlaneItem{
@@ -50,7 +49,7 @@ func newConfigAdd() *cobra.Command {
 				}
 				item.Token = strings.TrimSpace(string(data))
 			}
-			// Refuses what no call could use.
+			// Reject what no call could use.
 			c, err := client.New(client.Options{
 				URL:        item.Address,
 				Token:      item.Token,
@@ -66,7 +65,7 @@ func newConfigAdd() *cobra.Command {
 				return err
 			}
 			if f.find(args[0]) != nil && !replace {
-				return fmt.Errorf("there is a control plane %q already; give --replace, or another name",
+				return fmt.Errorf("control plane %q already exists; specify --replace, or another name",
 					args[0])
 			}
 			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes,
@@ -76,7 +75,7 @@ func newConfigAdd() *cobra.Command {
 			if err := o.save(f); err != nil {
 				return err
 			}
-			say(cmd, "added %s (%s); it is the current one now\n", item.Name, item.Address)
+			say(cmd, "added %s (%s); it is now the current control plane\n", item.Name, item.Address)
 			return nil
 		},
 	}
@@ -89,7 +88,7 @@ func newConfigUse() *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
 		Use:   "use NAME",
-		Short: "Choose the control plane that verbs speak to",
+		Short: "Choose the current control plane",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := o.load()
@@ -130,7 +129,7 @@ func newConfigList() *cobra.Command {
 				rows = append(rows, []string{active, cp.Name, cp.Address, token})
 			}
 			if len(rows) == 0 {
-				say(cmd, "no control plane was added; verbs speak to %s\n", defaultAddress)
+				say(cmd, "no control plane was added; the default is %s\n", defaultAddress)
 				return nil
 			}
 			table(cmd, []string{"ACTIVE", "NAME", "ADDRESS", "TOKEN"}, rows)
@@ -145,7 +144,7 @@ func newConfigRemove() *cobra.Command {
 	o := &clientOptions{}
 	cmd := &cobra.Command{
 		Use:   "remove NAME",
-		Short: "Forget a control plane",
+		Short: "Remove a control plane from the list",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			f, err := o.load()

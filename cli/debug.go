@@ -23,7 +23,10 @@ import (
 )
 
 func newDebug() *cobra.Command {
-	cmd := &cobra.Command{Use: "debug", Short: "Look at what proxies have, and at what became of a change"}
+	cmd := &cobra.Command{
+		Use:   "debug",
+		Short: "Inspect the configuration of proxies and the delivery of a change",
+	}
 	cmd.AddCommand(newDebugProxy(), newDebugChange())
 	return cmd
 }
@@ -34,12 +37,11 @@ func newDebugProxy() *cobra.Command {
 	var ingress, all bool
 	cmd := &cobra.Command{
 		Use:   "proxy NAME",
-		Short: "Compare what a proxy has with what it should have, and say what woke it last",
-
-		Long: `Compare what a proxy has acknowledged with what it should have: resource by resource what was acknowledged, sent or
-refused, with the policies and destinations that each comes from, and what gave it something new last. With
---envoy the proxy's own word is shown instead: what the admin interface of its Envoy says, through its launcher. Works at the
-zone and through global.`,
+		Short: "Compare the configuration that a proxy has with the one it should have",
+		Long: `Compare what a proxy has acknowledged with what it should have: for each resource whether it
+was acknowledged, sent or rejected, the policies and destinations that it comes from, and the last change that
+affected the proxy. With --envoy the response of its Envoy's admin interface is shown instead, through its
+launcher. Works at the zone and through global.`,
 		Example: `  meridian debug proxy web-1
   meridian debug proxy web-1 --all
   meridian debug proxy web-1 --envoy config_dump
@@ -48,11 +50,12 @@ zone and through global.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case output != "text" && output != "json":
-				return fmt.Errorf("-o %q: want text or json", output)
+				return fmt.Errorf("-o %q: must be text or json", output)
 			case envoy != "" && !slices.Contains(api.AdminQuestions, envoy):
-				return fmt.Errorf("--envoy %q: want one of %s", envoy, strings.Join(api.AdminQuestions, ", "))
+				return fmt.Errorf("--envoy %q: must be one of %s", envoy,
+					strings.Join(api.AdminQuestions, ", "))
 			case filter != "" && envoy != "stats":
-				return errors.New("--filter goes with --envoy stats")
+				return errors.New("--filter needs --envoy stats")
 			}
 			kind := mesh.KindDataplane
 			if ingress {
@@ -70,14 +73,14 @@ zone and through global.`,
 			if envoy != "" {
 				body, err := c.ProxyAdmin(ctx, key, envoy, filter)
 				if err != nil {
-					return notThere(err, info, args[0], s)
+					return notFound(err, info, args[0], s)
 				}
 				say(cmd, "%s\n", body)
 				return nil
 			}
 			got, err := c.DebugProxy(ctx, key)
 			if err != nil {
-				return notThere(err, info, args[0], s)
+				return notFound(err, info, args[0], s)
 			}
 			if output == "json" {
 				return printJSON(cmd, got)
@@ -88,10 +91,10 @@ zone and through global.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&envoy, "envoy", "",
-		"show what Envoy's admin interface says: "+strings.Join(api.AdminQuestions, ", "))
+		"show the response of Envoy's admin interface: "+strings.Join(api.AdminQuestions, ", "))
 	f.StringVar(&filter, "filter", "", "with --envoy stats: a regular expression on names")
 	f.BoolVar(&ingress, "ingress", false, "NAME is a ZoneIngress")
-	f.BoolVar(&all, "all", false, "show resources that are in sync, too")
+	f.BoolVar(&all, "all", false, "show resources that are in sync as well")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
 	s.flags(cmd)
 	return cmd
@@ -103,29 +106,27 @@ func newDebugChange() *cobra.Command {
 	var ofGlobal bool
 	cmd := &cobra.Command{
 		Use:   "change REVISION",
-		Short: "Say which proxies a revision woke, and who has acknowledged or refused it",
-
-		Long: `Say what became of a change: which proxies it gave something new, how many have acknowledged it, who refused it and why, and
-who owes an answer. Every control plane numbers its changes itself: REVISION is of the control plane that is asked, as its
-"meridian apply" prints it. At global every zone is asked what became of it there. A zone remembers its last thousand changes since it
-started.`,
-		Example: "  meridian debug change 4711                     # at a zone, or at global for " +
-			"every zone\n" +
-			"  meridian debug change 815 --zone us-east       # at global: a revision of the zone's own\n" +
-			"  meridian debug change 4711 --of-global         # at a zone: a revision of global's",
+		Short: "Show which proxies a revision affects, and which have acknowledged or rejected it",
+		Long: `Show the delivery of a change: which proxies it affects, how many have acknowledged
+it, which have rejected it and why, and which are pending. Every control plane numbers its own changes: REVISION is that of the
+control plane that is asked, as its "meridian apply" prints it. At global every zone is asked. A zone
+remembers its last thousand changes since it started.`,
+		Example: `  meridian debug change 4711                 # at a zone, or at global for every zone
+  meridian debug change 815 --zone us-east   # at global: a revision of the zone
+  meridian debug change 4711 --of-global     # at a zone: a revision of global`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			revision, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || revision == 0 {
-				return fmt.Errorf("%q is no revision; want a number from 1, such as the one that `meridian "+
-					"apply` prints", args[0])
+				return fmt.Errorf("%q is not a revision; it must be a number from 1, such as the one that "+
+					"`meridian apply` prints", args[0])
 			}
 			switch {
 			case output != "text" && output != "json":
-				return fmt.Errorf("-o %q: want text or json", output)
+				return fmt.Errorf("-o %q: must be text or json", output)
 			case ofGlobal && zone != "":
-				return errors.New("--of-global and --zone exclude each other: global asks every zone of a " +
-					"revision of its own")
+				return errors.New("--of-global and --zone exclude each other: global asks every zone about " +
+					"its own revisions")
 			}
 			c, done, err := o.connect(cmd)
 			if err != nil {
@@ -145,8 +146,8 @@ started.`,
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&zone, "zone", "", "at global: REVISION is of this zone's own store")
-	cmd.Flags().BoolVar(&ofGlobal, "of-global", false, "at a zone: REVISION is of global's store")
+	cmd.Flags().StringVar(&zone, "zone", "", "at global: REVISION is that of this zone")
+	cmd.Flags().BoolVar(&ofGlobal, "of-global", false, "at a zone: REVISION is that of global")
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
 	return cmd
@@ -169,22 +170,22 @@ func short(version string) string {
 	return version[:min(len(version), 8)]
 }
 
-// States of a resource, as the control plane says them.
+// States of a resource, as the control plane names them.
 var (
 	inSync   = delta.InSync.String()
-	notAsked = delta.NotAsked.String()
+	notAsked = delta.NotSubscribed.String()
 )
 
 // delivered sums a stream up in one line.
 func delivered(s *adminv1.DebugStream) string {
 	if s.GetWaitsItsTurn() {
-		return s.GetClient() + ": connected, and waits until others have had their first configuration"
+		return s.GetClient() + ": connected, waiting until others have received their first configuration"
 	}
 	count := map[string]int{}
 	for _, r := range s.GetResources() {
 		count[r.GetState()]++
 	}
-	text := fmt.Sprintf("%s: revision %d computed, answered up to %d; %d resources", s.GetClient(),
+	text := fmt.Sprintf("%s: revision %d computed, acknowledged up to %d; %d resources", s.GetClient(),
 		s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
 	for _, state := range slices.Sorted(maps.Keys(count)) {
 		text += fmt.Sprintf(", %d %s", count[state], state)
@@ -202,10 +203,10 @@ func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
 		say(cmd, "  connected %s ago, from %s\n", age(s.GetSince().AsTime()), orDash(s.GetPeer()))
 		switch w := s.GetWoke(); {
 		case w != nil:
-			say(cmd, "  last woken by:\n")
+			say(cmd, "  last affected by:\n")
 			printChange(cmd, "    ", w)
 		case !s.GetWaitsItsTurn():
-			say(cmd, "  nothing has given it anything new since it connected\n")
+			say(cmd, "  no change has affected it since it connected\n")
 		}
 		printRefusals(cmd, "  ", s.GetRefusals())
 		for _, r := range s.GetResources() {
@@ -252,11 +253,11 @@ func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefus
 			from = "; from " + strings.Join(causes, ", ")
 		}
 		if r.GetByControlPlane() {
-			say(cmd, "%s%s keeps what it had, for the control plane cannot make %s: %s%s\n", indent,
+			say(cmd, "%s%s keeps its former configuration: the control plane cannot build %s: %s%s\n", indent,
 				r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
 			continue
 		}
-		say(cmd, "%s%s refused %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(),
+		say(cmd, "%s%s rejected %s: %s%s\n", indent, r.GetProxy().GetName(), r.GetResource(), r.GetReason(),
 			from)
 	}
 }
@@ -289,7 +290,7 @@ func printChanges(cmd *cobra.Command, c *adminv1.DebugChangeResponse) {
 		case c.GetGlobalRevision() == 0:
 			printChange(cmd, "", z)
 		case z.GetLast() == 0:
-			say(cmd, "  zone %s: it changed nothing here\n", z.GetZone())
+			say(cmd, "  zone %s: no change here\n", z.GetZone())
 		default:
 			printChange(cmd, "  ", z)
 		}
@@ -317,17 +318,17 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 		inputs = append(inputs, fmt.Sprintf("and %d more", rest))
 	}
 	if len(inputs) == 0 {
-		inputs = []string{"nothing that proxies are made of"}
+		inputs = []string{"nothing that configuration is computed from"}
 	}
 	say(cmd, "%schanged: %s\n", indent, strings.Join(inputs, ", "))
 	if c.GetConcerned() == 0 {
-		say(cmd, "%sno connected proxy got anything new\n", indent)
+		say(cmd, "%sno connected proxy is affected\n", indent)
 		printRefusals(cmd, indent, c.GetRefusals())
 		return
 	}
-	say(cmd, "%swoke %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))
+	say(cmd, "%saffected %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))
 	pending := c.GetConcerned() - c.GetAnswered() - c.GetLeft()
-	text := fmt.Sprintf("%d answered (%d refused), %d left, %d owe an answer", c.GetAnswered(),
+	text := fmt.Sprintf("%d acknowledged (%d rejected), %d disconnected, %d pending", c.GetAnswered(),
 		c.GetRefused(), c.GetLeft(), pending)
 	if pending > 0 {
 		text += ": " + keyNames(c.GetPending(), pending)
@@ -353,7 +354,7 @@ func describeProxyDelivery(ctx context.Context, cmd *cobra.Command, c *client.Cl
 	for _, s := range got.GetStreams() {
 		say(cmd, "  %s\n", delivered(s))
 		if w := s.GetWoke(); w != nil {
-			say(cmd, "  last woken by revision %d\n", w.GetLast())
+			say(cmd, "  last affected by revision %d\n", w.GetLast())
 		}
 		printRefusals(cmd, "  ", s.GetRefusals())
 	}

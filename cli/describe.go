@@ -22,9 +22,8 @@ func newDescribe() *cobra.Command {
 	var size uint32
 	cmd := &cobra.Command{
 		Use: "describe KIND NAME",
-		Short: "Show one resource and what became of it: for a proxy what every policy comes to, " +
-			"for a policy " +
-			"whom it concerns",
+		Short: "Show one resource and its effect: of a proxy the effective policies, of a policy the " +
+			"proxies it selects",
 		Example: `  meridian describe meshhttproute canary
   meridian describe dataplane web-1
   meridian describe dataplane web-1 -o json
@@ -37,7 +36,7 @@ func newDescribe() *cobra.Command {
 				return err
 			}
 			if output != "text" && output != "json" {
-				return fmt.Errorf("-o %q: want text or json", output)
+				return fmt.Errorf("-o %q: must be text or json", output)
 			}
 			c, done, err := s.connect(cmd)
 			if err != nil {
@@ -48,7 +47,7 @@ func newDescribe() *cobra.Command {
 			defer cancel()
 			r, err := c.Get(ctx, s.key(info, args[1]))
 			if err != nil {
-				return notThere(err, info, args[1], s)
+				return notFound(err, info, args[1], s)
 			}
 			if output == "json" {
 				return describeJSON(ctx, cmd, c, r, size)
@@ -57,8 +56,8 @@ func newDescribe() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "text",
-		"text, or json: what is computed, without the document")
-	cmd.Flags().Uint32Var(&size, "size", 0, "proxies of a policy to name in each zone (default 20)")
+		"text or json; json is what is computed, without the document")
+	cmd.Flags().Uint32Var(&size, "size", 0, "proxies of a policy to list in each zone (default 20)")
 	s.flags(cmd)
 	return cmd
 }
@@ -83,7 +82,7 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *
 		}
 		data, err = adminjson.Marshal(got)
 	default:
-		return fmt.Errorf("nothing is computed of a %s; its document is: meridian get %s %s -o json",
+		return fmt.Errorf("nothing is computed for a %s; show its document with: meridian get %s %s -o json",
 			info.Kind, strings.ToLower(string(info.Kind)), r.Key.Name)
 	}
 	if err != nil {
@@ -146,8 +145,8 @@ func describePolicy(cmd *cobra.Command, p *adminv1.InspectPolicyResponse) {
 			}
 			at = append(at, e.GetOutbounds()...)
 			if len(at) == 0 {
-				at = []string{"selected, but nothing of it holds there: describe the Dataplane to see what " +
-					"overrules it"}
+				at = []string{"selected, but overruled everywhere: describe the Dataplane to see by which " +
+					"policies"}
 			}
 			say(cmd, "    %s: %s\n", e.GetKey().GetName(), strings.Join(at, ", "))
 		}
@@ -156,15 +155,15 @@ func describePolicy(cmd *cobra.Command, p *adminv1.InspectPolicyResponse) {
 		}
 	}
 	if len(p.GetZones()) == 0 {
-		say(cmd, "  no zone answers\n")
+		say(cmd, "  no zone responds\n")
 	}
 	for _, w := range p.GetWarnings() {
 		say(cmd, "  %s\n", w)
 	}
 }
 
-// describePolicies prints what every policy comes to. What comes from the defaults
-// of the mesh alone is named, not shown: -o json has it.
+// describePolicies prints the effective policies. What comes from the defaults of the mesh alone is
+// named, not shown: -o json has it.
 func describePolicies(cmd *cobra.Command, d *adminv1.InspectDataplaneResponse) {
 	mtls := d.GetMtls()
 	if mtls == "" {
@@ -178,7 +177,7 @@ func describePolicies(cmd *cobra.Command, d *adminv1.InspectDataplaneResponse) {
 	var silent []string
 	for _, out := range d.GetOutbounds() {
 		plain := len(out.GetRoutes()) == 0 || len(out.GetRoutes()) == 1 && out.GetRoutes()[0].GetFrom() == nil
-		if plain && !slices.ContainsFunc(out.GetPolicies(), ownSay) {
+		if plain && !slices.ContainsFunc(out.GetPolicies(), userSet) {
 			silent = append(silent, out.GetKri())
 			continue
 		}
@@ -222,7 +221,7 @@ func describeEffective(cmd *cobra.Command, indent string, list []*adminv1.Effect
 		for _, s := range e.GetSettings() {
 			value := s.GetValue()
 			if value == "" {
-				value = "everybody"
+				value = "every caller"
 			}
 			say(cmd, "%s  %s: %s%s\n", indent, s.GetField(), value, setBy(s.GetFrom()))
 			for _, o := range s.GetOverruled() {
@@ -235,8 +234,8 @@ func describeEffective(cmd *cobra.Command, indent string, list []*adminv1.Effect
 	}
 }
 
-// ownSay says that a policy which a person wrote has a say.
-func ownSay(e *adminv1.EffectivePolicy) bool {
+// userSet reports whether a policy that a user wrote sets anything.
+func userSet(e *adminv1.EffectivePolicy) bool {
 	return slices.ContainsFunc(e.GetSettings(),
 		func(s *adminv1.Setting) bool { return !s.GetFrom().GetDefault() })
 }
@@ -273,7 +272,7 @@ func describeDelivery(cmd *cobra.Command, r *mesh.Resource) {
 		say(cmd, "  %s=%s %s %s\n", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
 	}
 	if len(d.GetZones()) == 0 {
-		say(cmd, "  no zone reports anything wrong with it\n")
+		say(cmd, "  no zone reports a problem\n")
 	}
 	for _, z := range d.GetZones() {
 		say(cmd, "  zone %s: %s", z.GetZone(), z.GetState())
@@ -300,7 +299,7 @@ func describeInsight(cmd *cobra.Command, p *meshv1.ProxyInsight) {
 		say(cmd, "  removed at: %s, unless it comes back\n", p.GetLeaseEnd().AsTime().Format("15:04:05"))
 	}
 	if len(p.GetNotReady()) > 0 {
-		say(cmd, "  inbounds whose application does not answer: %s\n", strings.Join(p.GetNotReady(), ", "))
+		say(cmd, "  inbounds whose application does not respond: %s\n", strings.Join(p.GetNotReady(), ", "))
 	}
 	say(cmd, "  launcher %s, Envoy %s\n", orDash(p.GetLauncherVersion()), orDash(p.GetEnvoyVersion()))
 }

@@ -21,19 +21,17 @@ func newDiff() *cobra.Command {
 	var exit bool
 	var options client.DiffOptions
 	cmd := &cobra.Command{
-		Use: "diff -f FILE|FOLDER|URL|-",
-		Short: "Say which proxies would change if the files were applied, and which of their resources; " +
-			"nothing is written",
+		Use:   "diff -f FILE|FOLDER|URL|-",
+		Short: "Show which proxies would change if the files were applied, and which of their resources",
+		Long: `Show, before it is applied, which proxies in which zones would change, and which of their Envoy
+resources. Every zone computes it with the engine that serves its proxies. Nothing is written, but the documents are
+checked as apply checks them, so it needs the same permissions.
 
-		Long: `Say, before it is applied, which proxies in which zones would change, and which of their Envoy resources. Every zone
-computes it with the engine that serves its proxies. Nothing is written, but the documents are checked as apply checks
-them, so it needs the same rights.
+What control planes derive from a change is not included: the members of a new MeshMultiZoneService, or the
+MeshServices of a new Dataplane. Proxies that are not connected do not count.
 
-What control planes derive from a change is not in it: the members of a new MeshMultiZoneService, or the MeshServices of
-a new Dataplane. Proxies that are not there yet do not count.
-
-The exit code is 0, or 1 if the comparison failed. With --exit-code it is 2 if something would change, or if a zone could
-not be asked.`,
+The exit code is 0, or 1 if the comparison failed. With --exit-code it is 2 if something would change, or if
+a zone could not be asked.`,
 		Example: `  meridian diff -f route.yaml
   meridian diff -f policies/ --verbose       # and what changes within each resource
   meridian diff -f route.yaml -o json
@@ -41,10 +39,10 @@ not be asked.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if len(o.files) == 0 {
-				return errors.New("nothing to compare; give -f FILE, -f FOLDER, -f URL or -f -")
+				return errors.New("nothing to compare; specify -f FILE, -f FOLDER, -f URL or -f -")
 			}
 			if output != "text" && output != "json" {
-				return fmt.Errorf("-o %q: want text or json", output)
+				return fmt.Errorf("-o %q: must be text or json", output)
 			}
 			docs, err := o.read(cmd)
 			if err != nil {
@@ -80,10 +78,10 @@ not be asked.`,
 	}
 	f := cmd.Flags()
 	f.StringSliceVarP(&o.files, "file", "f", nil,
-		"file, folder, URL, or - for standard input; may be given several times")
-	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents that name none (default "+mesh.DefaultMesh+")")
+		"file, folder, URL, or - for standard input; may be repeated")
+	f.StringVarP(&o.mesh, "mesh", "m", "", "mesh of documents without one (default "+mesh.DefaultMesh+")")
 	f.BoolVar(&options.Verbose, "verbose", false, "show what changes within each resource")
-	f.Uint32Var(&options.Size, "size", 0, "changed proxies to name in each zone (default 20)")
+	f.Uint32Var(&options.Size, "size", 0, "changed proxies to list in each zone (default 20)")
 	f.BoolVar(&exit, "exit-code", false, "end with code 2 if something would change")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
@@ -92,12 +90,12 @@ not be asked.`,
 
 func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
 	if len(d.GetZones()) == 0 && len(d.GetWarnings()) == 0 {
-		say(cmd, "there is no zone that could change\n")
+		say(cmd, "no zone would change\n")
 	}
 	for _, z := range d.GetZones() {
 		for _, f := range z.GetFailures() {
 			_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
-				"Warning: zone %s cannot compute it, and proxies would keep what they have: %s\n",
+				"Warning: zone %s cannot compute it, and proxies would keep their configuration: %s\n",
 				z.GetZone(), f)
 		}
 		if z.GetChanged() == 0 {

@@ -18,15 +18,14 @@ func newExplain() *cobra.Command {
 	var output string
 	var headers []string
 	cmd := &cobra.Command{
-		Use: "explain FROM -> TO",
-		Short: "Say what a request would meet on its way: route, backends, timeouts, retries, limits and " +
-			"permissions",
+		Use:   "explain FROM -> TO",
+		Short: "Explain what a request would meet: route, backends, timeouts, retries, limits, permissions",
+		Long: `Explain what a request would meet, from the configuration that proxies have: the route that matches
+and its backends, timeouts, retries, limits and permissions with the policy behind each, and why it would fail.
 
-		Long: `Say what a request would meet on its way, from the configuration that proxies have: which route takes it and
-where it goes, timeouts, retries, limits and permissions with the policy behind each, and why it would fail.
-
-FROM is a Dataplane's name, or a MeshService's, of which then one instance is taken. TO is the name of a MeshService or
-MeshMultiZoneService, one of its hostnames, or its KRI; ":PORT" says which port. Nothing is sent.
+FROM is the name of a Dataplane, or of a MeshService, one instance of which is taken. TO is the name of a
+MeshService or MeshMultiZoneService, one of its hostnames, or its KRI; ":PORT" selects a port. Nothing is
+sent.
 
 The arrow needs quotes in a shell, and may be left out. The exit code is 1 if the request fails.`,
 		Example: `  meridian explain web backend
@@ -38,13 +37,13 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req.From, req.To, _ = explainArgs(args)
 			if output != "text" && output != "json" {
-				return fmt.Errorf("-o %q: want text or json", output)
+				return fmt.Errorf("-o %q: must be text or json", output)
 			}
 			req.Headers = map[string]string{}
 			for _, h := range headers {
 				name, value, ok := strings.Cut(h, "=")
 				if !ok || name == "" {
-					return fmt.Errorf("--header %q: want NAME=VALUE", h)
+					return fmt.Errorf("--header %q: must be NAME=VALUE", h)
 				}
 				req.Headers[name] = value
 			}
@@ -80,7 +79,7 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 	f.Uint32Var(&req.Port, "port", 0, "port of the destination, if it has several")
 	f.StringVar(&req.Path, "path", "/", "path, with the query if there is one")
 	f.StringVar(&req.Method, "method", "GET", "method")
-	f.StringArrayVar(&headers, "header", nil, "header, NAME=VALUE; may be given several times")
+	f.StringArrayVar(&headers, "header", nil, "header, NAME=VALUE; may be repeated")
 	f.StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
 	return cmd
@@ -89,12 +88,12 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 // explainArgs takes "A -> B", as three words or as one, and "A B".
 func explainArgs(args []string) (from, to string, err error) {
 	if len(args) == 2 && args[1] == "-" {
-		return "", "", fmt.Errorf("a shell reads -> as a redirection, and wrote this to a file named as the "+
-			"destination: leave the arrow out, or quote it: meridian explain '%s -> NAME'", args[0])
+		return "", "", fmt.Errorf("the shell took -> for a redirection to a file: leave the arrow out, or "+
+			"quote it: meridian explain '%s -> NAME'", args[0])
 	}
 	words := strings.Fields(strings.ReplaceAll(strings.Join(args, " "), "->", " "))
 	if len(words) != 2 {
-		return "", "", errors.New("want who calls and what is called: meridian explain web backend")
+		return "", "", errors.New("expected a caller and a destination: meridian explain web backend")
 	}
 	return words[0], words[1], nil
 }

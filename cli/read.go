@@ -15,7 +15,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// selection is the flags that name resources.
+// selection holds the flags that name resources.
 type selection struct {
 	clientOptions
 	mesh, zone, namespace string
@@ -62,7 +62,7 @@ func newGet() *cobra.Command {
 				return err
 			}
 			if !slices.Contains([]string{"table", "yaml", "json"}, output) {
-				return fmt.Errorf("-o %q: want table, yaml or json", output)
+				return fmt.Errorf("-o %q: must be table, yaml or json", output)
 			}
 			c, done, err := s.connect(cmd)
 			if err != nil {
@@ -74,7 +74,7 @@ func newGet() *cobra.Command {
 			if len(args) == 2 {
 				r, err := c.Get(ctx, s.key(info, args[1]))
 				if err != nil {
-					return notThere(err, info, args[1], s)
+					return notFound(err, info, args[1], s)
 				}
 				return show(cmd, output, info, []*mesh.Resource{r}, true)
 			}
@@ -100,14 +100,14 @@ func newGet() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVarP(&output, "output", "o", "table", "table, yaml or json")
 	f.StringToStringVarP(&labels, "label", "l", nil,
-		"only resources with this label, k=v; may be given several times")
+		"only resources with this label, k=v; may be repeated")
 	f.StringVar(&name, "name", "", "only resources whose name contains this")
-	f.BoolVarP(&allMeshes, "all-meshes", "A", false, "of every mesh")
+	f.BoolVarP(&allMeshes, "all-meshes", "A", false, "list resources of every mesh")
 	s.flags(cmd)
 	return cmd
 }
 
-func notThere(err error, info *mesh.KindInfo, name string, s *selection) error {
+func notFound(err error, info *mesh.KindInfo, name string, s *selection) error {
 	var e *client.Error
 	if !errors.As(err, &e) || e.Code != codes.NotFound {
 		return err
@@ -119,7 +119,7 @@ func notThere(err error, info *mesh.KindInfo, name string, s *selection) error {
 	if s.zone != "" {
 		where += " of zone " + s.zone
 	}
-	return fmt.Errorf("there is no %s %q%s", info.Kind, name, where)
+	return fmt.Errorf("%s %q not found%s", info.Kind, name, where)
 }
 
 func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Resource, single bool) error {
@@ -153,7 +153,7 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 		return nil
 	}
 	if len(rs) == 0 {
-		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "there is no %s\n", info.Kind)
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "no %s found\n", info.Kind)
 		return nil
 	}
 	header := []string{"NAME", "ZONE", "AGE"}
@@ -185,7 +185,7 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 	return nil
 }
 
-// extraColumns are what people look for first in a kind.
+// extraColumns are what users look for first in a kind.
 func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
 	switch kind {
 	case mesh.KindMesh:
@@ -297,7 +297,7 @@ func newDelete() *cobra.Command {
 			key := s.key(info, args[1])
 			revision, err := c.Delete(ctx, key, client.DeleteOptions{})
 			if err != nil {
-				return notThere(err, info, args[1], s)
+				return notFound(err, info, args[1], s)
 			}
 			say(cmd, "%s deleted (revision %d)\n", title(key), revision)
 			return nil

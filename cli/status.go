@@ -17,13 +17,13 @@ func newStatus() *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show the control plane, its zones and how far the last change has got",
+		Short: "Show the control plane, its zones and the delivery of the last change",
 		Example: `  meridian status
   meridian status -o json | jq '.zones[] | select(.lag.revisions > 0)'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
-				return fmt.Errorf("-o %q: want table or json", output)
+				return fmt.Errorf("-o %q: must be table or json", output)
 			}
 			c, done, err := o.connect(cmd)
 			if err != nil {
@@ -67,7 +67,7 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	if st := s.GetStore(); st.GetAvailable() {
 		say(cmd, "store: %s\n", st.GetType())
 	} else {
-		say(cmd, "store: %s, AWAY: %s\n", orDash(st.GetType()), st.GetReason())
+		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(st.GetType()), st.GetReason())
 	}
 	if g := s.GetGlobal(); g != nil {
 		say(cmd, "global: %s at %s, applied revision %d", g.GetState(), g.GetAddress(), s.GetGlobalRevision())
@@ -77,18 +77,18 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 		say(cmd, "\n")
 	}
 	if p := s.GetProxies(); p != nil {
-		say(cmd, "proxies: %d of %d online, %d have the latest\n", p.GetOnline(), p.GetTotal(),
+		say(cmd, "proxies: %d of %d online, %d at the latest revision\n", p.GetOnline(), p.GetTotal(),
 			p.GetAtRevision())
 		if p.GetWithheld() > 0 {
-			say(cmd, "         %d vanished at once and stay endpoints until they return: is this control "+
-				"plane cut off?\n", p.GetWithheld())
+			say(cmd, "         %d disconnected at once and stay endpoints until they return: is this "+
+				"control plane cut off?\n", p.GetWithheld())
 		}
 	}
 	if what == "global" {
 		printZones(cmd, s.GetZones())
 	}
 	if len(s.GetRefusals()) > 0 {
-		say(cmd, "\nrefused by proxies, which keep what they had:\n")
+		say(cmd, "\nrejected by proxies, which keep their former configuration:\n")
 		for _, r := range s.GetRefusals() {
 			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", r.GetProxy(), r.GetResource(),
 				orDash(causeText(r)), r.GetReason())
@@ -99,7 +99,7 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 	say(cmd, "\n")
 	if len(zones) == 0 {
-		say(cmd, "no zone has joined yet; make a token with: meridian token zone --zone NAME\n")
+		say(cmd, "no zone has joined yet; issue a token with: meridian token zone --zone NAME\n")
 		return
 	}
 	var rows [][]string

@@ -16,10 +16,9 @@ import (
 func newToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Make a token for a proxy, a zone or a person",
-
-		Long: `Make a token. It is printed to standard output, without a line end, and is all that its holder needs to join: it carries
-the pins by which the control plane is known.`,
+		Short: "Issue a token for a proxy, a zone or a user",
+		Long: `Issue a token. It is printed to standard output, without a line end, and is all that its
+holder needs to join: it carries the pins by which control planes are verified.`,
 	}
 	cmd.AddCommand(newDataplaneToken(), newZoneToken(), newUserToken())
 	return cmd
@@ -42,7 +41,7 @@ func newDataplaneToken() *cobra.Command {
 	var validFor time.Duration
 	cmd := &cobra.Command{
 		Use:   "dataplane",
-		Short: "Make a token for a proxy of a mesh, bound to what is given",
+		Short: "Issue a token for a proxy of a mesh, bound to the given values",
 		Example: `  meridian token dataplane --name web-1 > web-1.token
   meridian token dataplane --tag kuma.io/service=web --valid-for 720h`,
 		Args: cobra.NoArgs,
@@ -54,7 +53,7 @@ func newDataplaneToken() *cobra.Command {
 			for _, tag := range tags {
 				k, v, ok := strings.Cut(tag, "=")
 				if !ok || k == "" || v == "" {
-					return fmt.Errorf("--tag %q: want name=value", tag)
+					return fmt.Errorf("--tag %q: must be name=value", tag)
 				}
 				if t.Tags == nil {
 					t.Tags = map[string][]string{}
@@ -75,10 +74,10 @@ func newDataplaneToken() *cobra.Command {
 	f.StringVarP(&t.Mesh, "mesh", "m", mesh.DefaultMesh, "mesh of the proxy")
 	f.StringVar(&t.Name, "name", "", "name of the Dataplane")
 	f.StringArrayVar(&tags, "tag", nil,
-		"tag that the Dataplane must have, name=value[,value]; may be given several times")
+		"tag that the Dataplane must have, name=value[,value]; may be repeated")
 	f.StringVar(&t.Type, "proxy-type", "", "dataplane, or empty for any")
 	f.StringVar(&t.Workload, "workload", "", "value of the label kuma.io/workload")
-	f.DurationVar(&validFor, "valid-for", 0, "how long the token holds (default 10 years)")
+	f.DurationVar(&validFor, "valid-for", 0, "how long the token is valid (default 10 years)")
 	o.flags(cmd)
 	return cmd
 }
@@ -90,14 +89,15 @@ func newZoneToken() *cobra.Command {
 	var validFor time.Duration
 	cmd := &cobra.Command{
 		Use:   "zone",
-		Short: "Make a token for a zone's control plane or for its zone proxies",
-
-		Example: `  meridian token zone --zone us-east > us-east.token                   # for meridian zone --token-file
-  meridian token zone --zone us-east --scope ingress > ingress.token   # for meridian-dp run --proxy-type ingress`,
+		Short: "Issue a token for a zone's control plane or for its zone proxies",
+		Example: `  meridian token zone --zone us-east > us-east.token
+  meridian token zone --zone us-east --scope ingress > ingress.token   # for meridian-dp run`,
+		Long: `Issue a token for the control plane of a zone (meridian zone --token-file), or with --scope
+ingress for its zone ingresses (meridian-dp run --proxy-type ingress).`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if zone == "" {
-				return errors.New("--zone is missing; name the zone that the token is for")
+				return errors.New("--zone is missing; specify the zone that the token is for")
 			}
 			valid, err := validity(cmd, validFor)
 			if err != nil {
@@ -116,8 +116,8 @@ func newZoneToken() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&zone, "zone", "", "the zone")
 	f.StringSliceVar(&scope, "scope", []string{"cp"},
-		"what it is for: cp (the control plane), ingress, egress")
-	f.DurationVar(&validFor, "valid-for", 0, "how long the token holds (default 10 years)")
+		"what the token is for: cp (the control plane), ingress, egress")
+	f.DurationVar(&validFor, "valid-for", 0, "how long the token is valid (default 10 years)")
 	o.flags(cmd)
 	return cmd
 }
@@ -129,19 +129,19 @@ func newUserToken() *cobra.Command {
 	var validFor time.Duration
 	cmd := &cobra.Command{
 		Use:     "user",
-		Short:   "Make a token for a person or a program",
+		Short:   "Issue a token for a user or a program",
 		Example: "  meridian token user --name ann --group mesh-system:admin --valid-for 24h",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if name == "" {
-				return errors.New("--name is missing; say whose token it is")
+				return errors.New("--name is missing; specify the user that the token is for")
 			}
 			valid, err := validity(cmd, validFor)
 			if err != nil {
 				return err
 			}
 			if valid == nil {
-				return errors.New("--valid-for is missing; give a time such as 24h")
+				return errors.New("--valid-for is missing; specify a duration such as 24h")
 			}
 			c, done, err := o.connect(cmd)
 			if err != nil {
@@ -155,8 +155,8 @@ func newUserToken() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&name, "name", "", "name of the user")
-	f.StringArrayVar(&groups, "group", nil, "group of the user; may be given several times")
-	f.DurationVar(&validFor, "valid-for", 0, "how long the token holds")
+	f.StringArrayVar(&groups, "group", nil, "group of the user; may be repeated")
+	f.DurationVar(&validFor, "valid-for", 0, "how long the token is valid")
 	o.flags(cmd)
 	return cmd
 }

@@ -19,10 +19,10 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/child"
+	"github.com/meridian-mesh/meridian/internal/pgserver"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
-	"github.com/meridian-mesh/meridian/test/pgtest"
 )
 
 // The zones, in the order of their network's third byte, from 1.
@@ -280,12 +280,12 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 		if err := os.Chmod(dir, 0o711); err != nil {
 			return err
 		}
-		url, stop, err := pgtest.Start(filepath.Join(dir, "cluster"))
+		server, err := pgserver.Start(filepath.Join(dir, "cluster"))
 		if err != nil {
 			return fmt.Errorf("start PostgreSQL for %s: %w", cp.name, err)
 		}
-		s.stops = append(s.stops, stop)
-		cp.process.Env = []string{"MERIDIAN_POSTGRES_URL=" + url}
+		s.stops = append(s.stops, server.Stop)
+		cp.process.Env = []string{"MERIDIAN_POSTGRES_URL=" + server.URL("postgres")}
 	}
 	if cp.client == nil {
 		c, err := client.New(client.Options{URL: "http://" + net.JoinHostPort(cp.address, "5681")})

@@ -273,7 +273,7 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		"a policy that Envoy rejects is in `meridian status`, with the proxy, the policy and Envoy's reason",
 		func(ctx context.Context) (bool, string) {
 			stdout, stderr, _ := s.cli(ctx, s.global, "status")
-			i := strings.Index(stdout, "refused by proxies")
+			i := strings.Index(stdout, "rejected by proxies")
 			if i < 0 {
 				return false, "no refusal in the status " + oneLine(stderr)
 			}

@@ -24,7 +24,7 @@ func (g *Global) zoneStates() []kdsrpc.ZoneState {
 	for _, s := range states {
 		seen[s.Name] = true
 	}
-	for r := range g.replica.View().List(mesh.KindZone, "") {
+	for r := range g.Replica().View().List(mesh.KindZone, "") {
 		if seen[r.Key.Name] {
 			continue
 		}
@@ -48,17 +48,18 @@ const storeTimeout = time.Second
 
 // Status is the status of this control plane and its zones.
 func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
-	revision := g.replica.View().Revision()
+	cfg := g.Config()
+	revision := g.Replica().View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role:     api.RoleGlobal,
-		Instance: g.cfg.Instance,
-		Version:  g.cfg.Version,
+		Instance: cfg.Instance,
+		Version:  cfg.Version,
 		Revision: revision,
-		Store:    &adminv1.StoreStatus{Type: cmp.Or(g.cfg.StoreType, "embedded"), Available: true},
+		Store:    &adminv1.StoreStatus{Type: cmp.Or(cfg.StoreType, "embedded"), Available: true},
 	}
 	look, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if _, err := g.cfg.Store.Revision(look); err != nil {
+	if _, err := cfg.Store.Revision(look); err != nil {
 		out.Store.Available, out.Store.Reason = false, err.Error()
 	}
 	for _, s := range g.zoneStates() {
@@ -109,7 +110,7 @@ const returnTime = 5 * time.Second
 // when ctx ends. Zones that are offline do not hold it up: they are reported as not complete.
 func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 	began := time.Now()
-	patience := time.NewTimer(time.Until(g.started.Add(returnTime)))
+	patience := time.NewTimer(time.Until(g.Started().Add(returnTime)))
 	defer patience.Stop()
 	for {
 		changed := g.kds.Changed()
@@ -129,7 +130,7 @@ func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisio
 // delivered says how far a revision is, and whether waiting can help.
 func (g *Global) delivered(revision uint64) (out *adminv1.WaitRevisionResponse, pending bool) {
 	out = &adminv1.WaitRevisionResponse{Complete: true}
-	young := time.Since(g.started) < returnTime
+	young := time.Since(g.Started()) < returnTime
 	for _, s := range g.zoneStates() {
 		if !g.enabled(s.Name) {
 			continue
@@ -181,7 +182,7 @@ func (g *Global) refusals(s kdsrpc.ZoneState, revision uint64, d *adminv1.ZoneDe
 }
 
 func (g *Global) enabled(zone string) bool {
-	r, ok := g.replica.View().Get(mesh.Key{Kind: mesh.KindZone, Name: zone})
+	r, ok := g.Replica().View().Get(mesh.Key{Kind: mesh.KindZone, Name: zone})
 	if !ok {
 		return true
 	}

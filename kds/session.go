@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/meridian-mesh/meridian/internal/hint"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
@@ -32,9 +33,8 @@ func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
 			Code:      CodeZone,
 			Permanent: true,
 			Reason: fmt.Sprintf(
-				"this control plane says it is zone %q, but its credentials are those of zone %q: start it "+
-					"with --name %s or give it a token of zone %s",
-				h.GetZone(), authenticated, authenticated, h.GetZone()),
+				"this control plane says it is zone %q, but its credentials are those of zone %q: %s",
+				h.GetZone(), authenticated, hint.ZoneName(h.GetZone(), authenticated)),
 		}}
 	case h.GetCapability() < MinCapability:
 		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(

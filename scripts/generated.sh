@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves that the committed generated code is what `make generate` writes: generates into a folder beside and compares.
+# Checks that the committed generated code is what `make generate` writes: generates into another folder and compares.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,7 +7,7 @@ make --no-print-directory -s proto-deps
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # buf joins -o with each plugin's out, so the tree below $tmp/proto mirrors ours.
-go tool buf generate -o "$tmp"
+go tool -modfile=tools/go.mod buf generate -o "$tmp"
 status=0
 while IFS= read -r file; do
   if ! cmp -s "$file" "$tmp/$file"; then

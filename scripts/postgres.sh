@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that PostgreSQL server binaries are installed, for tests and the demo, which start clusters of their own.
-# Nothing is started and no cluster is made here. With MERIDIAN_TEST_POSTGRES_URL set there is nothing to do.
+# It starts nothing and creates no cluster. With MERIDIAN_TEST_POSTGRES_URL set there is nothing to do.
 set -euo pipefail
 
 found() {
@@ -21,7 +21,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
   exit 1
 fi
 echo "postgres.sh: installing postgresql" >&2
-# No cluster is wanted: the binaries are.
+# Only the binaries are needed, not a cluster.
 mkdir -p /etc/postgresql-common/createcluster.d
 echo "create_main_cluster = false" > /etc/postgresql-common/createcluster.d/meridian.conf
 apt-get update -qq

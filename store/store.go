@@ -235,8 +235,6 @@ type Sealer interface {
 type WrongKeyError struct{ Want, Got string }
 
 func (e *WrongKeyError) Error() string {
-	return fmt.Sprintf("the encryption key has fingerprint %s, but this store was made with %s: give that "+
-		"key's file with "+
-		"--encryption-key-file (it is encryption.key in the data directory of the replica that "+
-		"created the store)", e.Got, e.Want)
+	return fmt.Sprintf("the encryption key has fingerprint %s, but this store was made with %s: use "+
+		"that key (encryption.key in the data directory of the replica that made it)", e.Got, e.Want)
 }

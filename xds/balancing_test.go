@@ -107,7 +107,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 				t.Error(diff)
 			}
 			if table.Lookup(delta.TypeRoute, backendKRI) != nil {
-				t.Error("there are routes that nobody asks for")
+				t.Error("there are routes that no client asks for")
 			}
 		}},
 		{"17", tcpRoute("{kind: MeshService, name: db, port: 3001}") + httpRoute,
@@ -117,7 +117,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 					t.Error(diff)
 				}
 				if table.Lookup(delta.TypeCluster, "kri_msvc_default_east__db_main") != nil {
-					t.Error("the MeshTCPRoute has a say")
+					t.Error("the MeshTCPRoute applies")
 				}
 			}},
 		{"18", tcpRoute("{kind: MeshService, name: db, port: 3001, weight: 0}, {kind: MeshService, name: " +
@@ -126,7 +126,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 				t.Errorf("filters %v", got)
 			}
 		}},
-		{"18 with references that find nobody (design 9.2)",
+		{"18 with references that find nothing",
 			tcpRoute("{kind: MeshService, name: missing, port: 3001}"),
 			func(t *testing.T, table *delta.Table) {
 				if got := filters(t, table, backendKRI); len(got) != 0 {
@@ -214,21 +214,21 @@ func TestAffinityShares(t *testing.T) {
 		testService(testZone, "other", 8080),
 		instance("api-0", "10.0.0.1", "api", "n0"), instance("api-1", "10.0.0.2", "api", "n1"),
 		instance("other-0", "10.0.0.3", "other", "n0")}
-	var feeds []*feed
+	var watches []*watch
 	for i := range 6 {
 		rs = append(rs, caller(i))
 	}
 	w.put(rs...)
 	for i := range 6 {
-		feeds = append(feeds, w.open(caller(i).Key))
+		watches = append(watches, w.open(caller(i).Key))
 	}
 	endpoints := func(i int, service string) *delta.Resource {
-		return w.table(feeds[i].key).Lookup(delta.TypeEndpoint, "kri_msvc_default_east__"+service+"_http")
+		return w.table(watches[i].key).Lookup(delta.TypeEndpoint, "kri_msvc_default_east__"+service+"_http")
 	}
 	cluster := func(i int, service string) *delta.Resource {
-		return w.table(feeds[i].key).Lookup(delta.TypeCluster, "kri_msvc_default_east__"+service+"_http")
+		return w.table(watches[i].key).Lookup(delta.TypeCluster, "kri_msvc_default_east__"+service+"_http")
 	}
-	outbound := func(i int) *delta.Segment { return w.table(feeds[i].key).Segments[0] }
+	outbound := func(i int) *delta.Segment { return w.table(watches[i].key).Segments[0] }
 
 	before, beforeCluster := endpoints(0, "api"), cluster(0, "other")
 	if outbound(0) != outbound(1) {
@@ -261,7 +261,7 @@ func TestAffinityShares(t *testing.T) {
 		w.put(resource(mesh.KindDataplaneInsight, testZone, "api-0", &meshv1.ProxyInsight{State: "Lost"}))
 	})
 	for q, most := range map[string]uint64{"local_endpoints": 2, "endpoints": 2, "group": 2, "cluster": 0,
-		"listener": 0, "routes": 0, "confs": 0, "caller_tags": 0} {
+		"listener": 0, "routes": 0, "outbound_config": 0, "caller_tags": 0} {
 		if got[q] > most {
 			t.Errorf("an endpoint's health: %s was computed %d times, want at most %d", q, got[q], most)
 		}
@@ -270,7 +270,7 @@ func TestAffinityShares(t *testing.T) {
 		t.Errorf("an endpoint's health: %v", got)
 	}
 
-	// A tag that no policy names is nobody's affair; one that a policy names moves the caller to
+	// A tag that no policy names does not matter; one that a policy names moves the caller to
 	// the others with its value.
 	pod := caller(4)
 	pod.Spec.(*meshv1.Dataplane).Networking.Inbound[0].Tags["pod"] = "else"

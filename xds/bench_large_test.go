@@ -22,7 +22,7 @@ const (
 )
 
 // largeWorld is the large mesh with every proxy followed.
-func largeWorld(tb testing.TB) (w *world, feeds []delta.Feed) {
+func largeWorld(tb testing.TB) (w *world, watches []delta.Watch) {
 	w = newWorld(tb)
 	rs := []*mesh.Resource{testMesh("STRICT"), benchTimeout("", time.Second)}
 	for i := range largeServices {
@@ -58,21 +58,21 @@ func largeWorld(tb testing.TB) (w *world, feeds []delta.Feed) {
 	}
 	w.put(rs...)
 	for _, k := range proxies {
-		feeds = append(feeds, w.e.Open(delta.Opening{Proxy: k}))
+		watches = append(watches, w.e.Open(delta.OpenRequest{Proxy: k}))
 	}
 	w.e.processEvents()
-	w.answerAll(feeds)
-	return w, feeds
+	w.answerAll(watches)
+	return w, watches
 }
 
-// answerAll takes what feeds have and says how many had something.
-func (w *world) answerAll(feeds []delta.Feed) int {
+// answerAll takes what watches have and says how many had something.
+func (w *world) answerAll(watches []delta.Watch) int {
 	n := 0
-	for _, f := range feeds {
-		if u, ok, err := f.Take(); err != nil {
+	for _, f := range watches {
+		if u, ok, err := f.Next(); err != nil {
 			w.t.Fatal(err)
 		} else if ok {
-			f.Answered(u.Revision, nil)
+			f.Ack(u.Revision, nil)
 			n++
 		}
 	}
@@ -82,22 +82,22 @@ func (w *world) answerAll(feeds []delta.Feed) int {
 // BenchmarkLarge: changes that concern one proxy in a mesh of 10,000 services with 30,000 instances.
 func BenchmarkLarge(b *testing.B) {
 	var before, after runtime.MemStats
-	w, feeds := largeWorld(b)
+	w, watches := largeWorld(b)
 	edges, nodes := w.e.g.Size()
 	runtime.GC()
 	runtime.ReadMemStats(&after)
-	for _, f := range feeds {
+	for _, f := range watches {
 		f.Close()
 	}
 	w.e.processEvents()
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	heap := float64(after.HeapAlloc-before.HeapAlloc) / largeProxies
-	for i, f := range feeds {
-		feeds[i] = w.e.Open(delta.Opening{Proxy: f.(*feed).key})
+	for i, f := range watches {
+		watches[i] = w.e.Open(delta.OpenRequest{Proxy: f.(*watch).key})
 	}
 	w.e.processEvents()
-	w.answerAll(feeds)
+	w.answerAll(watches)
 	report := func(b *testing.B, took []time.Duration) {
 		if len(took) == 0 {
 			return
@@ -110,9 +110,9 @@ func BenchmarkLarge(b *testing.B) {
 	}
 	extra := testDataplane("one-more", "10.9.9.9", "svc-700", 8080)
 	for _, tc := range []struct {
-		name   string
-		change func(i int)
-		woken  int
+		name     string
+		change   func(i int)
+		notified int
 	}{
 		{"endpoint", func(i int) {
 			if i%2 == 0 {
@@ -181,14 +181,14 @@ func BenchmarkLarge(b *testing.B) {
 			for i := 0; b.Loop(); i++ {
 				start := time.Now()
 				tc.change(i)
-				n := w.answerAll(feeds)
+				n := w.answerAll(watches)
 				if i == 0 {
 					first = time.Since(start)
 				} else {
 					took = append(took, time.Since(start))
 				}
-				if i > 0 && n != tc.woken {
-					b.Fatalf("%d proxies were woken, want %d", n, tc.woken)
+				if i > 0 && n != tc.notified {
+					b.Fatalf("%d proxies were notified, want %d", n, tc.notified)
 				}
 			}
 			// The first one makes what the others change: a new policy is in the set of every proxy

@@ -33,7 +33,7 @@ func benchWorld(b *testing.B) *world {
 	w.put(rs...)
 	for _, r := range rs {
 		if r.Key.Kind == mesh.KindDataplane {
-			w.e.Open(delta.Opening{Proxy: r.Key})
+			w.e.Open(delta.OpenRequest{Proxy: r.Key})
 		}
 	}
 	w.e.processEvents()

@@ -2,8 +2,6 @@ package xds
 
 import (
 	"slices"
-	"strings"
-	"unique"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -15,14 +13,9 @@ import (
 
 // A gRPC client has no addresses to listen at: it asks for a listener by the name that the program
 // calls. Names are looked up on demand, by recorded reads, so that a client costs what it calls and
-// is woken by that alone. Its resources bear the names of the Envoys' but hold what gRPC takes; all
+// is notified by that alone. Its resources bear the names of the Envoys' but hold what gRPC takes; all
 // queries that give one are of this file and are remembered apart. What policies say, and which
 // endpoints there are, comes from the queries that Envoys have too.
-
-func internNames(names []string) nameList {
-	slices.Sort(names)
-	return unique.Make(strings.Join(slices.Compact(names), "\n"))
-}
 
 func (q *queries) addCalls(g *graph.Graph) {
 	q.target = graph.NewQuery(g, "target", graph.Same[compile.Ref], q.computeTarget)
@@ -31,7 +24,8 @@ func (q *queries) addCalls(g *graph.Graph) {
 	q.callEnds = graph.NewQuery(g, "call_endpoints", graph.SameBy(sameResource), q.computeCallEndpoints)
 	q.callRoutes = graph.NewQuery(g, "call_routes", q.keepRoutes, q.computeCallRoutes)
 	q.calls = graph.NewQuery(g, "calls", keepSegment, q.computeCalls)
-	q.keyless = graph.NewQuery(g, "keyless", graph.Same[bool], q.computeKeyless)
+	q.missingCertificate = graph.NewQuery(g, "missing_certificate", graph.Same[bool],
+		q.computeMissingCertificate)
 	q.callTable = graph.NewQuery(g, "call_table", graph.SameBy(func(a, b *delta.Table) bool {
 		return a != nil && b != nil && slices.Equal(a.Segments, b.Segments)
 	}), q.computeCallTable)
@@ -51,7 +45,7 @@ func (q *queries) computeCallListener(_ *graph.Reader, k callKey) (*delta.Resour
 	return q.pool.encode(delta.TypeListener, k.name, m, err, []mesh.Key{k.ref.Key})
 }
 
-// computeCallCluster: in a mesh that demands mTLS a client needs a certificate; where the mesh also
+// computeCallCluster: in a mesh that requires mTLS a client needs a certificate; where the mesh also
 // takes clear text it gets that, for gRPC does not offer the ALPN by which sidecars tell mesh
 // connections from the application's own.
 func (q *queries) computeCallCluster(r *graph.Reader, k callClusterKey) (*delta.Resource, error) {
@@ -130,7 +124,7 @@ func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 		}
 	}
 	routed := map[compile.Ref]bool{}
-	for name := range strings.SplitSeq(k.names.Value(), "\n") {
+	for _, name := range k.names.Slice() {
 		ref := q.target.Get(r, targetKey{k.at, name})
 		if ref == (compile.Ref{}) {
 			continue
@@ -142,7 +136,7 @@ func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 		routed[ref] = true
 		destination(ref)
 		in := inSet{set: k.set, ref: ref}
-		conf, ok := q.confs.Try(r, in)
+		conf, ok := q.outboundConfig.Try(r, in)
 		var routes *routesOf
 		if ok {
 			routes, ok = q.callRoutes.Try(r, routesKey{in, conf.Route, conf.route})
@@ -175,23 +169,21 @@ func (q *queries) computeCalls(r *graph.Reader, k callsKey) (*segment, error) {
 	return s, nil
 }
 
-// conditionError is no failure to compute a value but a condition that a person has to see to: it
-// concerns the change that brought it about, and none after that.
+// conditionError is a condition that a user has to mend, not a failure to compute a value: it concerns
+// the change that brought it about, and none after that.
 type conditionError string
 
 func (e conditionError) Error() string { return string(e) }
 
-const errKeyless = conditionError("the mesh demands mTLS and this gRPC client has no certificate: name a " +
-	"certificate provider of its bootstrap " +
-	"in its node metadata, dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; " +
-	"until then " +
-	"its calls fail")
+const errMissingCertificate = conditionError("the mesh requires mTLS and this gRPC client has no " +
+	"certificate: name a certificate provider of its bootstrap in its node metadata, " +
+	"dataplane.certificateProvider, or set the mesh's backend to PERMISSIVE; until then its calls fail")
 
-// computeKeyless fails where a client without a certificate can reach nobody, which is how
-// [Progress] gets to say so.
-func (q *queries) computeKeyless(r *graph.Reader, name meshName) (bool, error) {
+// computeMissingCertificate fails where a client without a certificate cannot reach any destination:
+// so it is one of the rejections of [Progress].
+func (q *queries) computeMissingCertificate(r *graph.Reader, name meshName) (bool, error) {
 	if q.mesh.Get(r, name).MTLS == "STRICT" {
-		return false, errKeyless
+		return false, errMissingCertificate
 	}
 	return false, nil
 }
@@ -204,10 +196,9 @@ func (q *queries) computeCallTable(r *graph.Reader, k caller) (*delta.Table, err
 	t := &delta.Table{}
 	whole := true
 	var lacks []lack
-	if m, names := q.match.Get(r, k.proxy), rd.wanted(k); m != nil && names != (nameList{}) &&
-		names.Value() != "" {
+	if m, names := q.match.Get(r, k.proxy), rd.subscribedNames(k); m != nil && names.Len() > 0 {
 		if k.client.CertificateProvider == "" {
-			q.keyless.Get(r, meshName(k.proxy.Mesh))
+			q.missingCertificate.Get(r, meshName(k.proxy.Mesh))
 		}
 		at := mesh.Key{
 			Kind:      k.proxy.Kind,

@@ -22,9 +22,9 @@ var (
 	aCertificate = delta.Client{Kind: delta.ClientGRPC, CertificateProvider: "mesh"}
 )
 
-func (w *world) call(k mesh.Key, c delta.Client, names ...string) *feed {
-	f := w.e.Open(delta.Opening{Proxy: k, Client: c}).(*feed)
-	f.Want(names)
+func (w *world) call(k mesh.Key, c delta.Client, names ...string) *watch {
+	f := w.e.Open(delta.OpenRequest{Proxy: k, Client: c}).(*watch)
+	f.Subscribe(names)
 	w.e.processEvents()
 	return f
 }
@@ -44,8 +44,8 @@ func virtual(destination *mesh.Resource, hostnames ...string) *mesh.Resource {
 	}
 }
 
-// listeners are what the feed's table has, by name.
-func (f *feed) listeners() []string {
+// listeners are what the watch's table has, by name.
+func (f *watch) listeners() []string {
 	var out []string
 	for r := range f.latest.All(delta.TypeListener) {
 		out = append(out, r.Name)
@@ -53,7 +53,7 @@ func (f *feed) listeners() []string {
 	return out
 }
 
-func (w *world) has(f *feed, names ...string) {
+func (w *world) has(f *watch, names ...string) {
 	w.t.Helper()
 	if got := f.listeners(); !slices.Equal(got, names) {
 		w.t.Fatalf("listeners %q, want %q", got, names)
@@ -125,8 +125,8 @@ func TestCallNames(t *testing.T) {
 	second.Close()
 	envoy.Close()
 	w.e.processEvents()
-	if len(w.e.s.wants) > 0 {
-		t.Errorf("wants %v stay", w.e.s.wants)
+	if len(w.e.s.subscriptions) > 0 {
+		t.Errorf("subscriptions %v stay", w.e.s.subscriptions)
 	}
 }
 
@@ -141,29 +141,29 @@ func TestWantIsAnswered(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Answered(u.Revision, nil)
+		f.Ack(u.Revision, nil)
 		return u
 	}
-	if u := take(); u.Wanted != 1 || u.Table.Lookup(delta.TypeListener, "api") == nil {
-		t.Fatalf("first update counts %d", u.Wanted)
+	if u := take(); u.Subscribed != 1 || u.Table.Lookup(delta.TypeListener, "api") == nil {
+		t.Fatalf("first update counts %d", u.Subscribed)
 	}
-	f.Want([]string{"api", "nobody"})
+	f.Subscribe([]string{"api", "nothing"})
 	w.e.processEvents()
-	if u := take(); u.Wanted != 2 || u.Table.Lookup(delta.TypeListener, "nobody") != nil {
-		t.Fatalf("second update counts %d", u.Wanted)
+	if u := take(); u.Subscribed != 2 || u.Table.Lookup(delta.TypeListener, "nothing") != nil {
+		t.Fatalf("second update counts %d", u.Subscribed)
 	}
-	if p := w.e.Progress(); p.PendingCount != 0 || p.Answered != p.Revision {
+	if p := w.e.Progress(); p.PendingCount != 0 || p.Acked != p.Revision {
 		t.Fatalf("progress %+v", p)
 	}
-	f.Want([]string{"nobody"})
-	f.Want([]string{"api"})
+	f.Subscribe([]string{"nothing"})
+	f.Subscribe([]string{"api"})
 	w.e.processEvents()
-	if u := take(); u.Wanted != 4 {
-		t.Fatalf("third update counts %d", u.Wanted)
+	if u := take(); u.Subscribed != 4 {
+		t.Fatalf("third update counts %d", u.Subscribed)
 	}
 }
 
-// TestCallCost: a gRPC client is woken by what it calls alone.
+// TestCallCost: a gRPC client is notified by what it calls alone.
 func TestCallCost(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh(""), testService(testZone, "api", 8080), testService(testZone, "other", 8080),
@@ -192,7 +192,7 @@ func TestCallCost(t *testing.T) {
 	}
 }
 
-// TestCallTLS: clear text where the mesh takes it, else the client's provider, else nobody to call
+// TestCallTLS: clear text where the mesh takes it, else the client's provider, else no endpoint
 // and a reason.
 func TestCallTLS(t *testing.T) {
 	w := newWorld(t)
@@ -200,7 +200,7 @@ func TestCallTLS(t *testing.T) {
 	plain, provided := w.call(dataplaneKey("web"), aCaller, "api"),
 		w.call(dataplaneKey("web"), aCertificate, "api")
 	idle := w.call(dataplaneKey("web"), aCaller)
-	cluster := func(f *feed) string {
+	cluster := func(f *watch) string {
 		return fmt.Sprint(message(t, f.latest.Lookup(delta.TypeCluster, "kri_msvc_default_east__api_http")))
 	}
 	check := func(mode string, keyless, tls bool) {
@@ -214,20 +214,21 @@ func TestCallTLS(t *testing.T) {
 		if got := strings.Contains(cluster(provided), "UpstreamTlsContext"); got != tls {
 			t.Errorf("%s: with a provider: %s", mode, cluster(provided))
 		}
-		if got := len(w.e.Progress().Refusals) == 1; got != keyless {
-			t.Errorf("%s: refusals %+v", mode, w.e.Progress().Refusals)
+		if got := len(w.e.Progress().Rejections) == 1; got != keyless {
+			t.Errorf("%s: rejections %+v", mode, w.e.Progress().Rejections)
 		}
 	}
 	check("off", false, false)
 	w.put(testMesh("STRICT"))
 	check("STRICT", true, true)
-	if r := w.e.Progress().Refusals[0]; !r.ByControlPlane || r.Revision != w.revision {
-		t.Errorf("refusal %+v at %d", r, w.revision)
+	if r := w.e.Progress().Rejections[0]; r.GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		r.Revision != w.revision {
+		t.Errorf("rejection %+v at %d", r, w.revision)
 	}
 	// It concerns no change after that.
 	w.put(testService(testZone, "other", 8080))
-	if r := w.e.Progress().Refusals[0]; r.Revision != w.revision-1 {
-		t.Errorf("refusal %+v at %d", r, w.revision)
+	if r := w.e.Progress().Rejections[0]; r.Revision != w.revision-1 {
+		t.Errorf("rejection %+v at %d", r, w.revision)
 	}
 	w.put(testMesh("PERMISSIVE"))
 	check("PERMISSIVE", false, false)
@@ -240,8 +241,8 @@ func TestCallsIncremental(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
 			w := newWorld(t)
 			d := newDice(s)
-			envoys := map[mesh.Key]*feed{}
-			calling := map[caller]*feed{}
+			envoys := map[mesh.Key]*watch{}
+			calling := map[caller]*watch{}
 			before := map[caller]*delta.Table{}
 			for range *steps {
 				what := d.step(w, envoys)
@@ -253,7 +254,8 @@ func TestCallsIncremental(t *testing.T) {
 					if calling[c] == nil {
 						calling[c] = w.call(c.proxy, c.client)
 					}
-					calling[c].Want([]string{d.of("a", "a:8080", "nobody"), d.of("b", "multi", "c:http")})
+					calling[c].Subscribe([]string{d.of("a", "a:8080", "nothing"),
+						d.of("b", "multi", "c:http")})
 					w.e.processEvents()
 					what += "; calls by " + c.proxy.Name
 				}
@@ -266,8 +268,8 @@ func TestCallsIncremental(t *testing.T) {
 					if _, exists := w.view.Get(c.proxy); !exists {
 						continue // it keeps what it had
 					}
-					g := fresh.Open(delta.Opening{Proxy: c.proxy, Client: c.client}).(*feed)
-					g.Want(f.names)
+					g := fresh.Open(delta.OpenRequest{Proxy: c.proxy, Client: c.client}).(*watch)
+					g.Subscribe(f.names)
 					fresh.processEvents()
 					compareTables(t, what, c.proxy, f.latest, g.latest)
 					samePointers(t, what, c.proxy, before[c], f.latest)

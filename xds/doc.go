@@ -31,26 +31,26 @@
 // A MeshLoadBalancingStrategy can make a service's endpoints differ between callers: instances that
 // share a tag with the caller weigh more. The values of those tags that the caller's policies name,
 // and of no others, are then part of its group's key, and what they come to is part of the key of
-// the endpoints (localities.go). Where no such policy speaks of a service its endpoints are one
+// the endpoints (localities.go). Where no such policy names a service its endpoints are one
 // resource for all, and a change of them is a change of endpoints alone everywhere.
 //
 // # gRPC clients
 //
 // A gRPC program without a proxy calls destinations by name. The names that its streams ask for are
-// an input; what they mean is looked up by recorded reads, so that it is woken by what it calls and
+// an input; what they mean is looked up by recorded reads, so that it is notified by what it calls and
 // nothing else. What it gets is of queries of its own (calls.go), and lacks what gRPC libraries do
 // not take; policies and endpoints come from the queries that all share.
 //
 // # Time
 //
 // One goroutine, [Engine.Run], owns the graph. There is no ticker and no debounce: the first change
-// goes at once, and what is written meanwhile merges in the subscription of the replica. A feed
+// goes at once, and what is written meanwhile merges in the subscription of the replica. A watch
 // holds one pending table.
 //
 // # Failure
 //
 // An error or a panic in one compute function keeps that value's last good one, counts, is tried
-// again with the next change, and stands in [Progress] as a refusal by the control plane for each
+// again with the next change, and stands in [Progress] as a rejection by the control plane for each
 // proxy whose table needs the value, charged to the policies that the value was made from. A change
 // of policies makes new keys, of which there is no good value yet: the group then notes which
 // resources it lacks, and each proxy's table keeps them as it had them. A proxy whose resource is
@@ -58,9 +58,9 @@
 //
 // # Progress
 //
-// A feed that a batch does not wake has thereby answered it. The others owe an answer;
+// A watch that a batch does not wake has thereby answered it. The others owe an answer;
 // [Engine.Progress] looks at those alone. What became of each of the last changes is rolled up as
-// the answers come: a feed's debt points to the changes it is for, so that an answer costs one
+// the answers come: a watch's pendingAck points to the changes it is for, so that an answer costs one
 // addition per change ([Engine.Change]).
 //
 // # What profiles taught
@@ -77,7 +77,7 @@
 // services). A change of endpoints there allocates 335 times, whatever the size. Two changes still
 // cost with the mesh: a new policy is in the list of policies of every proxy that it selects, so
 // that all they call is looked at again; and a change of a service's ports or identity makes the
-// list of all services anew.
+// list of all services again.
 //
 // Policies that say something and change nothing made other tables with the same content, 44 of 100
 // wake-ups in random changes: [Engine] compares contents before it wakes.

@@ -2,10 +2,10 @@ package xds
 
 import (
 	"slices"
-	"weak"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meridian-mesh/meridian/internal/intern"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -16,33 +16,13 @@ import (
 // alone, as the routes of a destination to which their policies say the same, is one resource for
 // all of them. It holds them weakly.
 type pool struct {
-	items map[poolKey]weak.Pointer[delta.Resource]
-	limit int
+	resources intern.Pool[resourceKey, delta.Resource]
 }
 
-type poolKey struct {
+type resourceKey struct {
 	typ           delta.Type
 	name, version string
 	causes        keyList
-}
-
-func newPool() *pool { return &pool{items: map[poolKey]weak.Pointer[delta.Resource]{}, limit: 1024} }
-
-func (p *pool) intern(r *delta.Resource) *delta.Resource {
-	k := poolKey{r.Type, r.Name, r.Version, internKeys(r.Cause)}
-	if was := p.items[k].Value(); was != nil {
-		return was
-	}
-	if len(p.items) >= p.limit {
-		for k, w := range p.items {
-			if w.Value() == nil {
-				delete(p.items, k)
-			}
-		}
-		p.limit = max(1024, 2*len(p.items))
-	}
-	p.items[k] = weak.Make(r)
-	return r
 }
 
 func (p *pool) encode(t delta.Type, name string, m proto.Message, err error,
@@ -54,7 +34,8 @@ func (p *pool) encode(t delta.Type, name string, m proto.Message, err error,
 	if err != nil {
 		return nil, err
 	}
-	return p.intern(delta.NewResource(t, name, body, cause...)), nil
+	r := delta.NewResource(t, name, body, cause...)
+	return p.resources.Get(resourceKey{t, name, r.Version, internKeys(cause)}, r), nil
 }
 
 func (p *pool) cluster(c ir.Cluster, cause ...mesh.Key) (*delta.Resource, error) {
@@ -80,7 +61,7 @@ func (p *pool) secret(s ir.Secret, cause ...mesh.Key) (*delta.Resource, error) {
 	return p.encode(delta.TypeSecret, s.Name, translate.Secret(s), nil, cause)
 }
 
-// sameResource says that nobody needs to hear of the difference: equal bytes keep the old pointer.
+// sameResource says that the difference does not matter: equal bytes keep the old pointer.
 func sameResource(a, b *delta.Resource) bool {
 	if a == nil || b == nil {
 		return a == b
@@ -89,7 +70,7 @@ func sameResource(a, b *delta.Resource) bool {
 		slices.Equal(a.Cause, b.Cause)
 }
 
-// segment is a set of resources as a list, to compare by pointer, and as the server wants it.
+// segment is a set of resources as a list, to compare by pointer, and as the server subscriptions it.
 type segment struct {
 	list []*delta.Resource
 	set  *delta.Segment

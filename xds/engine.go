@@ -24,7 +24,7 @@ type Config struct {
 	Zone    string
 	Replica *replica.Replica
 	// TestHooks lets a MeshHTTPRoute labelled [LabelTestHook] = [HookRejected] become something
-	// that Envoy refuses: no policy that can be stored does, and what happens then has to be shown
+	// that Envoy rejects: no policy that can be stored does, and what happens then has to be shown
 	// and tested.
 	TestHooks bool
 	// Logger and Registerer may be nil.
@@ -52,13 +52,13 @@ type Engine struct {
 	s       *state
 	q       *queries
 	proxies map[caller]*proxy
-	// dirty are proxies whose table changed in this batch, joining feeds that wait for their first table.
+	// dirty are proxies whose table changed in this batch, joining watches that wait for their first table.
 	dirty   []*proxy
-	joining map[*feed]struct{}
-	// woken are feeds that this batch gave something.
-	woken []*feed
-	// wanting are feeds whose names were taken in with this batch.
-	wanting []*feed
+	joining map[*watch]struct{}
+	// notified are watches that this batch gave something.
+	notified []*watch
+	// resolving are watches whose names were taken in with this batch.
+	resolving []*watch
 	// computeFailures are of values that cannot be computed at the moment; nil if there are none.
 	computeFailures map[*graph.Node]*computeFailure
 
@@ -67,22 +67,24 @@ type Engine struct {
 	events      []func()
 	ended       bool
 	processed   uint64
-	feeds       map[*feed]struct{}
-	outstanding map[*feed]struct{}
-	refusing    map[*feed]struct{}
-	failures    []ProxyRefusal
+	watches     map[*watch]struct{}
+	outstanding map[*watch]struct{}
+	rejecting   map[*watch]struct{}
+	failures    []rejection
+	view        replica.View // the one of processed
 	tables      map[caller]*delta.Table
 	changes     []*rollup     // the last ones, ascending
 	progress    chan struct{} // closed at the next change of Progress
-	watched     bool
+	// progressRead says that progress was handed out.
+	progressRead bool
 }
 
 // proxy is a followed proxy: its table is pinned in the graph. Run's goroutine owns it.
 type proxy struct {
-	key   caller
-	table *graph.Cell[*delta.Table]
-	feeds map[*feed]struct{}
-	dirty bool
+	key     caller
+	table   *graph.Cell[*delta.Table]
+	watches map[*watch]struct{}
+	dirty   bool
 }
 
 // New makes an engine; [Engine.Run] runs it.
@@ -104,10 +106,10 @@ func newEngine(zone string) *Engine {
 		ready:       make(chan struct{}),
 		wake:        make(chan struct{}, 1),
 		proxies:     map[caller]*proxy{},
-		feeds:       map[*feed]struct{}{},
-		outstanding: map[*feed]struct{}{},
-		refusing:    map[*feed]struct{}{},
-		joining:     map[*feed]struct{}{},
+		watches:     map[*watch]struct{}{},
+		outstanding: map[*watch]struct{}{},
+		rejecting:   map[*watch]struct{}{},
+		joining:     map[*watch]struct{}{},
 		tables:      map[caller]*delta.Table{},
 		progress:    make(chan struct{}),
 	}
@@ -120,7 +122,7 @@ func newEngine(zone string) *Engine {
 func (e *Engine) Ready() <-chan struct{} { return e.ready }
 
 // Run follows the replica until ctx ends, whose error it returns. Call it once. When it returns,
-// all feeds have ended.
+// all watches have ended.
 func (e *Engine) Run(ctx context.Context) error {
 	sub := e.replica.Subscribe()
 	defer sub.Close()
@@ -201,6 +203,9 @@ func (e *Engine) process(b replica.Batch) {
 		f()
 	}
 	e.g.Recompute()
+	e.mu.Lock()
+	e.view = b.View
+	e.mu.Unlock()
 	e.deliver(b.View.Revision(), b.Committed, changes)
 	e.metrics.batch(start, len(changes))
 	select {
@@ -227,16 +232,16 @@ func (e *Engine) processEvents() {
 	e.metrics.flush()
 }
 
-// deliver hands changed tables to their feeds and moves the processed revision on. Without changes
+// deliver hands changed tables to their watches and moves the processed revision on. Without changes
 // of the store it is about certificates, or what clients ask for.
 func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
 	e.offer(revision, committed, changes)
-	urgent := len(e.woken) <= few
-	for _, f := range e.woken {
+	urgent := len(e.notified) <= few
+	for _, f := range e.notified {
 		f.wake(urgent)
 	}
-	clear(e.woken)
-	e.woken = e.woken[:0]
+	clear(e.notified)
+	e.notified = e.notified[:0]
 }
 
 // few is how many proxies a batch may give something to and go before those of larger ones.
@@ -263,7 +268,7 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 		e.tables[p.key] = table
 		// What has the same content came from other policies: that is worth knowing, and nothing to send.
 		same := last != nil && table.Diff(last).Empty()
-		for f := range p.feeds {
+		for f := range p.watches {
 			if same {
 				f.latest = table
 				continue
@@ -271,10 +276,10 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 			f.offer(table, after, revision, committed, r)
 		}
 	}
-	for _, f := range e.wanting {
+	for _, f := range e.resolving {
 		f.resolved(revision)
 	}
-	e.wanting = e.wanting[:0]
+	e.resolving = e.resolving[:0]
 	for f := range e.joining {
 		if f.begin(revision); !f.waiting {
 			delete(e.joining, f)
@@ -301,7 +306,7 @@ func (e *Engine) markDirty(p *proxy) {
 	}
 }
 
-// SetIdentity gives a proxy its certificate; nil takes it away.
+// SetIdentity gives a proxy its certificate; nil removes it.
 func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 	e.send(func() {
 		if id == nil {
@@ -313,7 +318,7 @@ func (e *Engine) SetIdentity(key mesh.Key, id *ir.Identity) {
 	})
 }
 
-// Config is what the engine believes that a followed proxy should have; false if no feed was opened
+// Config is what the engine believes that a followed proxy should have; false if no watch was opened
 // for it. Where the proxy has an Envoy and a gRPC client, it is the Envoy's.
 func (e *Engine) Config(key mesh.Key) (*delta.Table, bool) {
 	e.mu.Lock()
@@ -335,7 +340,7 @@ func (e *Engine) end() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.ended = true
-	for f := range e.feeds {
+	for f := range e.watches {
 		f.wake(false)
 	}
 	e.changed()

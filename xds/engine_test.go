@@ -80,8 +80,8 @@ func (w *world) computes(f func()) map[string]uint64 {
 	return out
 }
 
-func (w *world) open(k mesh.Key) *feed {
-	f := w.e.Open(delta.Opening{Proxy: k}).(*feed)
+func (w *world) open(k mesh.Key) *watch {
+	f := w.e.Open(delta.OpenRequest{Proxy: k}).(*watch)
 	w.e.processEvents()
 	return f
 }
@@ -159,9 +159,9 @@ func TestCostFollowsChange(t *testing.T) {
 			8080, calls...))
 	}
 	w.put(rs...)
-	feeds := make([]*feed, proxies)
+	watches := make([]*watch, proxies)
 	for i := range proxies {
-		feeds[i] = w.open(mesh.Key{
+		watches[i] = w.open(mesh.Key{
 			Kind: mesh.KindDataplane,
 			Mesh: "default",
 			Zone: testZone,
@@ -176,7 +176,8 @@ func TestCostFollowsChange(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", name, &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: target,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+			Default: &meshv1.MeshTimeout_Conf{
+				Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
 		}}})
 	}
 	w.put(timeout("one", "svc-3", time.Second))
@@ -192,16 +193,17 @@ func TestCostFollowsChange(t *testing.T) {
 	}{
 		{"a policy's content: no matching, one route",
 			func() { w.put(timeout("one", "svc-3", 2*time.Second)) },
-			map[string]uint64{"head": 1, "survey": 1, "confs": 1, "routes": 1, "group": 1, "table": proxies,
+			map[string]uint64{"head": 1, "policy_summary": 1, "outbound_config": 1,
+				"routes": 1, "group": 1, "table": proxies,
 				"inbound_policy": 1}},
 		{"an insight that says nothing new", func() { w.put(insight("dp-0", "Online")) },
 			map[string]uint64{"instance": 1}},
 		{"an endpoint's health", func() { w.put(insight("dp-0", "Lost")) },
 			map[string]uint64{"instance": 1, "local_endpoints": 1, "endpoints": 1, "group": 1,
 				"table": proxies, "membership": 1}},
-		{"an identity", func() { w.e.SetIdentity(feeds[0].key, testIdentity); w.e.processEvents() },
+		{"an identity", func() { w.e.SetIdentity(watches[0].key, testIdentity); w.e.processEvents() },
 			map[string]uint64{"secrets": 1, "table": 1}},
-		{"a status that nobody reads",
+		{"a status that is not read",
 			func() { w.status(testService(testZone, "svc-1", 1).Key, &meshv1.MeshServiceStatus{}) }, nil},
 		{"an unrelated mesh", func() {
 			r := testService(testZone, "else", 8080)
@@ -243,7 +245,7 @@ func TestCostFollowsChange(t *testing.T) {
 	}
 }
 
-// TestNothingStays: when all feeds are closed, nothing is remembered.
+// TestNothingStays: when all watches are closed, nothing is remembered.
 func TestNothingStays(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh("STRICT"), testService(testZone, "api", 8080),
@@ -253,7 +255,7 @@ func TestNothingStays(t *testing.T) {
 	f.Close()
 	w.e.processEvents()
 	if _, ok := w.e.Config(f.key); !ok {
-		t.Error("the second feed lost its table")
+		t.Error("the second watch lost its table")
 	}
 	g.Close()
 	w.e.processEvents()
@@ -264,7 +266,7 @@ func TestNothingStays(t *testing.T) {
 	}
 }
 
-// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is told, and heals.
+// TestFailureKeepsLastGood: a value that cannot be computed keeps its last good one, is reported, and heals.
 func TestFailureKeepsLastGood(t *testing.T) {
 	w := newWorld(t)
 	w.put(testMesh(""), testService(testZone, "api", 8080),
@@ -275,9 +277,10 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	w.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) { panic("broken") })
 	w.put(testMesh("STRICT"))
 	p := w.e.Progress()
-	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != f.key || !p.Refusals[0].ByControlPlane ||
-		!strings.Contains(p.Refusals[0].Reason, "broken") {
-		t.Fatalf("refusals: %+v", p.Refusals)
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != f.key ||
+		p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		!strings.Contains(p.Rejections[0].Reason, "broken") {
+		t.Fatalf("rejections: %+v", p.Rejections)
 	}
 	name := "kri_msvc_default_east__api_http"
 	if w.table(f.key).Lookup(delta.TypeCluster, name) != before.Lookup(delta.TypeCluster, name) {
@@ -289,17 +292,17 @@ func TestFailureKeepsLastGood(t *testing.T) {
 	}
 	w.e.q.cluster.SetFunc(good)
 	w.put(resource(mesh.KindMeshService, testZone, "unrelated", &meshv1.MeshService{}))
-	if p := w.e.Progress(); len(p.Refusals) != 0 {
-		t.Errorf("still refused: %+v", p.Refusals)
+	if p := w.e.Progress(); len(p.Rejections) != 0 {
+		t.Errorf("still rejected: %+v", p.Rejections)
 	}
 	if w.table(f.key).Lookup(delta.TypeCluster, name) == before.Lookup(delta.TypeCluster, name) {
 		t.Error("the cluster was not computed again")
 	}
 
-	// A proxy that is gone keeps what it had, and nobody is to blame.
+	// A proxy that is gone keeps what it had, and there is no rejection.
 	last := w.table(f.key)
 	w.remove(f.key)
-	if w.table(f.key) != last || len(w.e.Progress().Refusals) != 0 {
+	if w.table(f.key) != last || len(w.e.Progress().Rejections) != 0 {
 		t.Error("a removed Dataplane took its proxy's configuration away")
 	}
 }
@@ -389,11 +392,11 @@ func TestBlame(t *testing.T) {
 			innocent.Spec.(*meshv1.MeshTimeout).To[0].TargetRef.Name = "other"
 			w.put(tc.policy, innocent)
 			p := w.e.Progress()
-			if len(p.Refusals) != 1 || p.Refusals[0].Proxy != web.Key ||
-				!slices.Equal(p.Refusals[0].Cause, []mesh.Key{tc.policy.Key}) ||
-				!p.Refusals[0].ByControlPlane ||
-				!strings.Contains(p.Refusals[0].Reason, "cannot be translated") {
-				t.Fatalf("refusals: %+v", p.Refusals)
+			if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key ||
+				mesh.KeyFromProto(p.Rejections[0].GetCause()) != tc.policy.Key ||
+				p.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+				!strings.Contains(p.Rejections[0].Reason, "cannot be translated") {
+				t.Fatalf("rejections: %+v", p.Rejections)
 			}
 			if w.table(web.Key).Lookup(tc.typ, tc.name) != before.Lookup(tc.typ, tc.name) {
 				t.Error("the last good one is gone")
@@ -411,8 +414,8 @@ func TestBlame(t *testing.T) {
 				}
 			}
 			w.remove(tc.policy.Key)
-			if p := w.e.Progress(); len(p.Refusals) != 0 {
-				t.Errorf("still refused: %+v", p.Refusals)
+			if p := w.e.Progress(); len(p.Rejections) != 0 {
+				t.Errorf("still rejected: %+v", p.Rejections)
 			}
 		})
 	}

@@ -34,7 +34,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files again")
 
 const goldenDir = "translate/testdata"
 
@@ -161,8 +161,8 @@ func compileText(t *testing.T, data []byte, more ...*mesh.Resource) *delta.Table
 		w.e.SetIdentity(proxy, testIdentity)
 	}
 	w.open(proxy)
-	if p := w.e.Progress(); len(p.Refusals) > 0 {
-		t.Fatalf("the control plane refuses: %v", p.Refusals)
+	if p := w.e.Progress(); len(p.Rejections) > 0 {
+		t.Fatalf("the control plane rejects: %v", p.Rejections)
 	}
 	return w.table(proxy)
 }
@@ -196,7 +196,7 @@ func dump(t *testing.T, table *delta.Table) []byte {
 		for r := range table.All(typ) {
 			m := message(t, r)
 			if s, ok := m.(*tlsv3.Secret); ok {
-				s.Type = nil // made anew for each run
+				s.Type = nil // made for each run
 			}
 			j, err := protojson.Marshal(m)
 			if err != nil {
@@ -243,7 +243,9 @@ func envoyValidates(t *testing.T, table *delta.Table) {
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},
@@ -280,7 +282,7 @@ func envoyValidates(t *testing.T, table *delta.Table) {
 	}
 	if out, err := exec.Command(envoy, "--mode", "validate", "-c", path, "-l",
 		"error").CombinedOutput(); err != nil {
-		t.Errorf("Envoy refuses it: %v\n%s", err, out)
+		t.Errorf("Envoy rejects it: %v\n%s", err, out)
 	}
 }
 
@@ -361,7 +363,7 @@ func checkConnections(t *testing.T, table *delta.Table, l *listenerv3.Listener) 
 			}
 			for _, n := range names {
 				if n != "" && n != "missing_backend" && table.Lookup(delta.TypeCluster, n) == nil {
-					t.Errorf("connections of %s go to %s, which is no cluster", l.Name, n)
+					t.Errorf("connections of %s go to %s, which is not a cluster", l.Name, n)
 				}
 			}
 		}

@@ -92,15 +92,15 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 	out.To = q.policies(r, m.to, func(mesh.Kind) bool { return true })
 	tags := q.callerTags.Get(r, k)
 	caller, _ := tags.Get()
-	shown := q.survey.Get(r, m.to).ShownTags
-	for _, o := range q.outbounds.Get(r, q.scope.Get(r, k)) {
+	shown := q.policySummary.Get(r, m.to).ShownTags
+	for _, o := range q.scope.Get(r, k).Slice() {
 		d := q.destination(r, o.Ref.Key)
 		p, ok := d.Port(o.Ref.Section)
 		if !ok {
 			continue
 		}
 		in := inSet{m.to, o.Ref}
-		conf := q.confs.Get(r, in)
+		conf := q.outboundConfig.Get(r, in)
 		io := InspectedOutbound{
 			Outbound: o,
 			Port:     p,
@@ -114,13 +114,13 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 			if _, seen := io.Clusters[ref.KRI()]; seen || !ok {
 				return
 			}
-			c := q.confs.Get(r, inSet{m.to, ref})
+			c := q.outboundConfig.Get(r, inSet{m.to, ref})
 			io.Clusters[ref.KRI()] = InspectedCluster{
 				Ref:       ref,
 				Port:      p,
 				Conf:      c.OutboundConf,
 				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints,
-				TLS:       out.MTLS != "" && !q.plain.Get(r, ref.Key),
+				TLS:       out.MTLS != "" && !q.plaintext.Get(r, ref.Key),
 			}
 		}
 		cluster(o.Ref)
@@ -144,7 +144,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 	}
 	for _, in := range mesh.Spec[*meshv1.Dataplane](out.Proxy).GetNetworking().GetInbound() {
 		section := selector.Section(in)
-		set := noKeys
+		set := keyList{}
 		if i := slices.IndexFunc(m.sections,
 			func(s sectionMatch) bool { return s.section == section }); i >= 0 {
 			set = m.sections[i].set
@@ -154,7 +154,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 			Inbound:  in,
 			Protocol: compile.InboundProtocol(in),
 			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }),
-			Conf:     q.policed.Get(r, inboundKey{k.Mesh, set}),
+			Conf:     q.inboundPolicy.Get(r, inboundKey{k.Mesh, set}),
 		})
 	}
 }

@@ -2,9 +2,9 @@ package xds
 
 import (
 	"fmt"
-	"strings"
-	"unique"
+	"slices"
 
+	"github.com/meridian-mesh/meridian/internal/intern"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -21,36 +21,26 @@ type source interface {
 	source() (policies keyList, destination mesh.Key)
 }
 
-// keyList is an interned list of keys: equal lists are the same value, so that proxies with equal
-// policies meet in one node. It is freed when nobody has it.
-type keyList struct{ unique.Handle[string] }
+// keyList is a list of keys that compares by content, so that proxies with equal policies meet in one
+// node.
+type keyList struct{ intern.List[mesh.Key] }
 
-var noKeys = internKeys(nil)
+// scope is a list of outbounds that compares by content.
+type scope struct{ intern.List[compile.Outbound] }
 
-func internKeys(keys []mesh.Key) keyList {
-	var b strings.Builder
-	for i, k := range keys {
-		if i > 0 {
-			b.WriteByte('\n')
-		}
-		b.WriteString(k.String())
-	}
-	return keyList{unique.Make(b.String())}
+// nameList is a list of names, sorted, that compares by content.
+type nameList = intern.List[string]
+
+func internKeys(keys []mesh.Key) keyList { return keyList{intern.ListOf(keys)} }
+
+func internScope(list []compile.Outbound) scope { return scope{intern.ListOf(list)} }
+
+func internNames(names []string) nameList {
+	slices.Sort(names)
+	return intern.ListOf(slices.Compact(names))
 }
 
 func (keyList) String() string { return "of a group of proxies" }
-
-// scope is an interned list of outbounds.
-type scope struct{ unique.Handle[string] }
-
-func internScope(list []compile.Outbound) scope {
-	var b strings.Builder
-	for _, o := range list {
-		fmt.Fprintf(&b, "%s\t%s\t%d\t%t\t%s\t%s\n", o.Name, o.Address, o.Port, o.Unbound, o.Ref.Key,
-			o.Ref.Section)
-	}
-	return scope{unique.Make(b.String())}
-}
 
 func (scope) String() string { return "outbounds of a group of proxies" }
 
@@ -68,7 +58,7 @@ type portKey struct{ compile.Ref }
 
 func (k portKey) String() string { return k.KRI() }
 
-func (k portKey) source() (keyList, mesh.Key) { return noKeys, k.Key }
+func (k portKey) source() (keyList, mesh.Key) { return keyList{}, k.Key }
 
 // inSet is a destination's port as a group of proxies with equal policies sees it.
 type inSet struct {
@@ -78,7 +68,7 @@ type inSet struct {
 
 func (k inSet) String() string { return k.ref.KRI() }
 
-func (k inSet) source() (keyList, mesh.Key) { return noKeys, k.ref.Key }
+func (k inSet) source() (keyList, mesh.Key) { return keyList{}, k.ref.Key }
 
 // serviceRange is the instances of a service's port that are in this zone.
 type serviceRange struct {
@@ -90,7 +80,7 @@ type serviceRange struct {
 
 func (k serviceRange) String() string { return fmt.Sprintf("%s port %d", k.service, k.port) }
 
-func (k serviceRange) source() (keyList, mesh.Key) { return noKeys, k.service }
+func (k serviceRange) source() (keyList, mesh.Key) { return keyList{}, k.service }
 
 type clusterKey struct {
 	ref    compile.Ref
@@ -137,7 +127,7 @@ func (k listenerKey) source() (keyList, mesh.Key) { return k.causes, k.outbound.
 // listedKey is a list of outbounds as Dataplanes of a mesh, zone and namespace write it.
 type listedKey struct {
 	at        mesh.Key
-	outbounds unique.Handle[string]
+	outbounds intern.List[compile.Listing]
 }
 
 func (k listedKey) String() string { return "outbounds listed in mesh " + k.at.Mesh }
@@ -165,9 +155,6 @@ type caller struct {
 
 func (c caller) String() string { return c.proxy.String() }
 
-// nameList is an interned list of names, sorted.
-type nameList = unique.Handle[string]
-
 // targetKey is a name as Dataplanes of a mesh, zone and namespace call it.
 type targetKey struct {
 	at   mesh.Key
@@ -183,7 +170,7 @@ type callKey struct {
 
 func (k callKey) String() string { return k.name }
 
-func (k callKey) source() (keyList, mesh.Key) { return noKeys, k.ref.Key }
+func (k callKey) source() (keyList, mesh.Key) { return keyList{}, k.ref.Key }
 
 type callClusterKey struct {
 	ref compile.Ref
@@ -193,7 +180,7 @@ type callClusterKey struct {
 
 func (k callClusterKey) String() string { return k.ref.KRI() }
 
-func (k callClusterKey) source() (keyList, mesh.Key) { return noKeys, k.ref.Key }
+func (k callClusterKey) source() (keyList, mesh.Key) { return keyList{}, k.ref.Key }
 
 type callsKey struct {
 	at           mesh.Key

@@ -21,7 +21,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// policies decodes policies of mesh default and refuses bad ones.
+// policies decodes policies of mesh default and rejects bad ones.
 func policies(t testing.TB, text string) []*mesh.Resource {
 	t.Helper()
 	docs, err := codec.Decode([]byte(text))
@@ -213,7 +213,7 @@ name: a
 }
 
 // TestInboundPolicyConcernsItsInbounds: a policy of inbounds wakes the proxies that it selects, and
-// of those only the inbounds it selects are made anew; nothing that proxies share is looked at.
+// of those only the inbounds it selects are recomputed; nothing that proxies share is looked at.
 func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 	for _, kind := range []struct{ name, conf, other string }{
 		{"MeshRateLimit", "{local: {http: {requestRate: {num: 5, interval: 1s}}}}",
@@ -234,7 +234,7 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 				want       map[string]uint64
 			}{
 				{"a new policy", kind.conf,
-					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "set": 1, "inbound_policy": 1,
+					map[string]uint64{"head": 1, "match": 2, "caller_tags": 1, "inbound_policy": 1,
 						"inbound": 1, "table": 1}},
 				{"its content", kind.other,
 					map[string]uint64{"head": 1, "inbound_policy": 1, "inbound": 1, "table": 1}},
@@ -255,16 +255,16 @@ func TestInboundPolicyConcernsItsInbounds(t *testing.T) {
 					}
 				}
 				if w.table(q) != other {
-					t.Errorf("%s: the other proxy was woken", change.what)
+					t.Errorf("%s: the other proxy was notified", change.what)
 				}
 				now := w.table(p)
 				if changed := now != before; changed != (change.what != "nothing") {
-					t.Errorf("%s: the proxy was woken: %t", change.what, changed)
+					t.Errorf("%s: the proxy was notified: %t", change.what, changed)
 				}
 				for _, typ := range delta.Types {
 					for r := range now.All(typ) {
 						if was := before.Lookup(typ, r.Name); was != r && r.Name != "self_inbound_dp_http" {
-							t.Errorf("%s: %s %s was made anew", change.what, typ, r.Name)
+							t.Errorf("%s: %s %s was recomputed", change.what, typ, r.Name)
 						}
 					}
 				}

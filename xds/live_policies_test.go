@@ -13,7 +13,7 @@ import (
 )
 
 // TestAnyPolicyWhileRunning: a running Envoy takes random policies of all kinds as they come,
-// replace each other and go. What it would take at its start (TestAnyPolicy) it could still refuse
+// replace each other and go. What it would take at its start (TestAnyPolicy) it could still reject
 // as an update. Each change waits for Envoy's answer.
 func TestAnyPolicyWhileRunning(t *testing.T) {
 	p := resource(mesh.KindDataplane, testZone, "p",
@@ -49,7 +49,7 @@ func TestAnyPolicyWhileRunning(t *testing.T) {
 	outbound("MeshMultiZoneService", "multi")
 	l := startLive(t, p.Key, append(rs, p)...)
 	l.e.SetIdentity(p.Key, testIdentity)
-	l.until(func(p Progress) bool { return p.Online == 1 && p.Answered == p.Revision })
+	l.until(func(p Progress) bool { return p.Online == 1 && p.Acked == p.Revision })
 
 	a := xdstest.NewAuthor(rand.New(rand.NewPCG(*policySeed, 19)))
 	var kinds []*mesh.KindInfo
@@ -90,11 +90,11 @@ func TestAnyPolicyWhileRunning(t *testing.T) {
 			t.Fatal(err)
 		}
 		progress := l.until(func(p Progress) bool {
-			return p.Revision >= res.Revision && p.Answered >= res.Revision
+			return p.Revision >= res.Revision && p.Acked >= res.Revision
 		})
-		if len(progress.Refusals) > 0 || progress.Online != 1 {
-			t.Fatalf("round %d (replay with -policy-seed=%d): %d Envoys online, refused: %+v\n%s", round,
-				*policySeed, progress.Online, progress.Refusals, yamlOf(put))
+		if len(progress.Rejections) > 0 || progress.Online != 1 {
+			t.Fatalf("round %d (replay with -policy-seed=%d): %d Envoys online, rejected: %+v\n%s", round,
+				*policySeed, progress.Online, progress.Rejections, yamlOf(put))
 		}
 		now, _ := l.e.Config(p.Key)
 		if now != before {

@@ -29,14 +29,14 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// anybody admits every stream as one proxy.
-type anybody struct{ key mesh.Key }
+// anyProxy admits every stream as one proxy.
+type anyProxy struct{ key mesh.Key }
 
-func (a anybody) Join(context.Context, delta.Join) (delta.Member, error) { return a, nil }
-func (a anybody) Proxy() (mesh.Key, uint64)                              { return a.key, 0 }
-func (a anybody) Superseded() <-chan struct{}                            { return nil }
-func (a anybody) Leave(error)                                            {}
-func (a anybody) Configured()                                            {}
+func (a anyProxy) Join(context.Context, delta.Join) (delta.Member, error) { return a, nil }
+func (a anyProxy) Proxy() (mesh.Key, uint64)                              { return a.key, 0 }
+func (a anyProxy) Superseded() <-chan struct{}                            { return nil }
+func (a anyProxy) Leave(error)                                            {}
+func (a anyProxy) Configured()                                            {}
 
 // live is a running engine with a real Envoy that follows it.
 type live struct {
@@ -63,7 +63,7 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 		t.Fatal(err)
 	}
 	g := grpc.NewServer(delta.ServerOptions()...)
-	delta.NewServer(delta.Config{Source: l.e, Admission: anybody{proxy}}).Register(g)
+	delta.NewServer(delta.Config{Source: l.e, Admission: anyProxy{proxy}}).Register(g)
 	go func() { _ = g.Serve(listener) }()
 	t.Cleanup(g.Stop)
 
@@ -103,7 +103,9 @@ func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 				ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 				TransportApiVersion: corev3.ApiVersion_V3,
 
-				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+					EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+				}}},
 			},
 		},
 	})
@@ -140,9 +142,9 @@ func (l *live) delete(k mesh.Key) {
 
 func (l *live) settled(revision uint64) {
 	l.t.Helper()
-	p := l.until(func(p Progress) bool { return p.Revision >= revision && p.Answered >= revision })
-	if len(p.Refusals) > 0 {
-		l.t.Fatalf("refused: %+v", p.Refusals)
+	p := l.until(func(p Progress) bool { return p.Revision >= revision && p.Acked >= revision })
+	if len(p.Rejections) > 0 {
+		l.t.Fatalf("rejected: %+v", p.Rejections)
 	}
 }
 

@@ -15,8 +15,8 @@ import (
 // callerTags are the values of a caller's tags that its policies name; the zero value if they name none.
 type callerTags = ir.Shared[map[string]string]
 
-// computeSurvey is what a list of policies says beyond one destination.
-func (q *queries) computeSurvey(r *graph.Reader, l keyList) (compile.Survey, error) {
+// computePolicySummary is what a list of policies says beyond one destination.
+func (q *queries) computePolicySummary(r *graph.Reader, l keyList) (compile.Survey, error) {
 	return compile.NewSurvey(q.policies(r, l, compile.IsOutboundConf)), nil
 }
 
@@ -25,7 +25,7 @@ func (q *queries) computeCallerTags(r *graph.Reader, k mesh.Key) (callerTags, er
 	if m == nil {
 		return callerTags{}, nil
 	}
-	named := q.survey.Get(r, m.to).CallerTags
+	named := q.policySummary.Get(r, m.to).CallerTags
 	if len(named) == 0 {
 		return callerTags{}, nil
 	}
@@ -40,9 +40,9 @@ func (q *queries) computeCallerTags(r *graph.Reader, k mesh.Key) (callerTags, er
 }
 
 // endpointsFor is the node of a port's endpoints for callers with these tags, who must see the tags shown.
-func (q *queries) endpointsFor(ref compile.Ref, conf confs, tags map[string]string,
+func (q *queries) endpointsFor(ref compile.Ref, conf outboundConfig, tags map[string]string,
 	shown []string) endpointsKey {
-	k := endpointsKey{ref: ref, causes: noKeys}
+	k := endpointsKey{ref: ref}
 	var l compile.Locality
 	if a, ok := conf.Endpoints.Awareness.Get(); ok {
 		l, k.causes = compile.NewLocality(a, q.zone, tags), conf.endpoints

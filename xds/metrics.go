@@ -45,14 +45,14 @@ func newMetrics(e *Engine, reg prometheus.Registerer) *metrics {
 		}, []string{"query"}),
 		seconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "meridian_xds_batch_seconds",
-			Help: "Time to take a batch of changes in, from the replica to the feeds. High values (>0.1) " +
+			Help: "Time to take a batch of changes in, from the replica to the watches. High values (>0.1) " +
 				"delay every proxy.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
 		}),
 		changes: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_xds_changes_total",
 			Help: "Changes of resources taken in. Far more than people and proxies make means " +
-				"that somebody " +
+				"that a client " +
 				"writes in a loop.",
 		}),
 		propagation: prometheus.NewHistogram(prometheus.HistogramOpts{

@@ -2,12 +2,9 @@ package xds
 
 import (
 	"slices"
-	"strconv"
 	"strings"
-	"unique"
 
-	"google.golang.org/protobuf/proto"
-
+	"github.com/meridian-mesh/meridian/internal/intern"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -15,14 +12,13 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/graph"
 	"github.com/meridian-mesh/meridian/xds/ir"
-	"github.com/meridian-mesh/meridian/xds/translate"
 )
 
-// policies are the resources in an interned list whose kind is wanted, in the order of the list.
+// policies are the resources in an interned list whose kind fits, in the order of the list.
 func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
-	for _, k := range q.set.Get(r, l) {
+	for _, k := range l.Slice() {
 		if !want(k.Kind) {
 			continue
 		}
@@ -33,13 +29,13 @@ func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool
 	return out
 }
 
-// policiesAbout are [queries.policies] for somebody who looks at what they say of one destination
-// alone: what they say of services of other names does not concern him.
+// policiesAbout are [queries.policies] for a query that needs what they say of one destination alone:
+// a change of what they say of services of other names does not make it dirty.
 func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 	want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
-	for _, k := range q.set.Get(r, l) {
+	for _, k := range l.Slice() {
 		if !want(k.Kind) {
 			continue
 		}
@@ -52,21 +48,21 @@ func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 	return out
 }
 
-func (q *queries) computeConfs(r *graph.Reader, k inSet) (confs, error) {
+func (q *queries) computeOutboundConfig(r *graph.Reader, k inSet) (outboundConfig, error) {
 	d := q.destination(r, k.ref.Key)
 	p, ok := d.Port(k.ref.Section)
 	if !ok {
-		none := internKeys(nil)
-		return confs{compile.OutboundConf{}, none, none, none, none}, nil
+		return outboundConfig{}, nil
 	}
 	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
-	return confs{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
+	return outboundConfig{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
 		internKeys(why.Listener)}, nil
 }
 
-func (q *queries) cause(r *graph.Reader, l keyList, more ...mesh.Key) []mesh.Key {
-	return append(slices.Clone(q.set.Get(r, l)), more...)
+// cause is the policies of a list and what else a resource came from.
+func cause(l keyList, more ...mesh.Key) []mesh.Key {
+	return append(slices.Clone(l.Slice()), more...)
 }
 
 func (q *queries) computeCluster(r *graph.Reader, k clusterKey) (*delta.Resource, error) {
@@ -76,8 +72,8 @@ func (q *queries) computeCluster(r *graph.Reader, k clusterKey) (*delta.Resource
 		return nil, nil
 	}
 	return q.pool.cluster(compile.Cluster(d, p, q.mesh.Get(r, meshName(k.ref.Key.Mesh)), k.conf,
-		q.plain.Get(r, k.ref.Key)),
-		q.cause(r, k.causes, k.ref.Key)...)
+		q.plaintext.Get(r, k.ref.Key)),
+		cause(k.causes, k.ref.Key)...)
 }
 
 func (q *queries) computeRoutes(r *graph.Reader, k routesKey) (*routesOf, error) {
@@ -98,7 +94,7 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 	rules := policy.HTTPRoutes(q.policiesAbout(r, k.set, d.Key,
 		func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section})
-	cause := q.cause(r, k.causes, k.ref.Key)
+	from := cause(k.causes, k.ref.Key)
 	config, extra := compile.Routes(compile.RouteInput{
 		Ref:    k.ref,
 		Port:   p,
@@ -106,7 +102,7 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 		Policy: k.conf,
 		ForRoute: func(route mesh.Key) ir.RoutePolicy {
 			conf, why := q.routeConf(r, k, route, p)
-			cause = append(cause, why...)
+			from = append(from, why...)
 			return conf
 		},
 		Resolve: func(ref *meshv1.BackendRef, owner mesh.Key) (compile.Ref, bool) {
@@ -114,21 +110,21 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 		},
 	})
 	for _, rule := range rules {
-		cause = append(cause, rule.Policy.Key)
+		from = append(from, rule.Policy.Key)
 		if q.hooks && rule.Policy.Labels[LabelTestHook] == HookRejected {
 			// Envoy keeps the host header to itself.
 			config.Routes[0].RequestHeaders.Remove = append(
 				slices.Clone(config.Routes[0].RequestHeaders.Remove), "host")
 		}
 	}
-	slices.SortFunc(cause, mesh.Key.Compare)
-	return config, extra, slices.Compact(cause)
+	slices.SortFunc(from, mesh.Key.Compare)
+	return config, extra, slices.Compact(from)
 }
 
 // routeConf is what policies say about a MeshHTTPRoute to the destination of k.
 func (q *queries) routeConf(r *graph.Reader, k routesKey, route mesh.Key,
 	p compile.Port) (ir.RoutePolicy, []mesh.Key) {
-	if !q.survey.Get(r, k.set).Attached {
+	if !q.policySummary.Get(r, k.set).Attached {
 		return k.conf, nil
 	}
 	res := q.reads(r).Spec(route)
@@ -209,85 +205,48 @@ func (q *queries) computeListener(r *graph.Reader, k listenerKey) (*delta.Resour
 		l = compile.TCPListener(k.outbound, p, k.conf, backends)
 	}
 	return q.pool.listener(l,
-		q.cause(r, k.causes, k.outbound.Ref.Key)...)
+		cause(k.causes, k.outbound.Ref.Key)...)
 }
 
 func (q *queries) finder(r *graph.Reader) compile.Lookup {
 	return func(k mesh.Key) *compile.Destination { return q.destination(r, k) }
 }
 
-func (q *queries) computeEverything(r *graph.Reader, name meshName) (scope, error) {
+func (q *queries) computeAllOutbounds(r *graph.Reader, name meshName) (scope, error) {
 	return internScope(compile.Everything(q.reads(r), string(name), q.finder(r),
 		func(k mesh.Key) string { return q.vip.Get(r, k) })), nil
 }
 
 // computeDirectory indexes everything, once for all proxies that reach a part of it.
 func (q *queries) computeDirectory(r *graph.Reader, name meshName) (*compile.Directory, error) {
-	list, err := computeOutbounds(r, q.everything.Get(r, name))
-	return compile.NewDirectory(list), err
+	return compile.NewDirectory(q.allOutbounds.Get(r, name).Slice()), nil
 }
 
 // computeListed resolves a list of outbounds, once for all proxies that have it.
 func (q *queries) computeListed(r *graph.Reader, k listedKey) (scope, error) {
-	var n meshv1.Dataplane_Networking
-	if err := proto.Unmarshal([]byte(k.outbounds.Value()), &n); err != nil {
-		return internScope(nil), err
-	}
-	return internScope(compile.Listed(q.reads(r), k.at, n.GetOutbound(), q.finder(r))), nil
+	return internScope(compile.Listed(q.reads(r), k.at, k.outbounds.Slice(), q.finder(r))), nil
 }
 
 func (q *queries) computeScope(r *graph.Reader, k mesh.Key) (scope, error) {
 	rd := q.reads(r)
 	dp := rd.Spec(k)
 	if dp == nil {
-		return internScope(nil), graph.ErrKeep
+		return scope{}, graph.ErrKeep
 	}
 	if !compile.Redirects(dp) {
-		n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
-		text, err := translate.Encode(&meshv1.Dataplane_Networking{Outbound: n.GetOutbound()})
-		if err != nil {
-			return internScope(nil), err
-		}
 		at := mesh.Key{
 			Kind:      k.Kind,
 			Mesh:      k.Mesh,
 			Zone:      k.Zone,
 			Namespace: k.Namespace,
 		}
-		return q.listed.Get(r, listedKey{at, unique.Make(string(text))}), nil
+		return q.listed.Get(r, listedKey{at, intern.ListOf(compile.Listings(dp))}), nil
 	}
 	out, limited := compile.Reachable(dp, q.directory.Get(r, meshName(k.Mesh)), q.finder(r))
 	if !limited {
-		return q.everything.Get(r, meshName(k.Mesh)), nil
+		return q.allOutbounds.Get(r, meshName(k.Mesh)), nil
 	}
 	return internScope(out), nil
-}
-
-// computeOutbounds reads an interned scope.
-func computeOutbounds(_ *graph.Reader, s scope) ([]compile.Outbound, error) {
-	var out []compile.Outbound
-	for line := range strings.SplitSeq(strings.TrimSuffix(s.Value(), "\n"), "\n") {
-		f := strings.Split(line, "\t")
-		if len(f) != 6 {
-			continue // the empty scope
-		}
-		port, err := strconv.ParseUint(f[2], 10, 32)
-		if err != nil {
-			return nil, err
-		}
-		k, err := mesh.ParseKey(f[4])
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, compile.Outbound{
-			Name:    f[0],
-			Address: f[1],
-			Port:    uint32(port),
-			Unbound: f[3] == "true",
-			Ref:     compile.Ref{Key: k, Section: f[5]},
-		})
-	}
-	return out, nil
 }
 
 // computeGroup is everything outbound of all proxies with the same policies and the same outbounds.
@@ -304,13 +263,13 @@ func (q *queries) computeGroup(r *graph.Reader, k groupKey) (*segment, error) {
 	}
 	done := map[compile.Ref]bool{}
 	caller, _ := k.tags.Get()
-	shown := q.survey.Get(r, k.set).ShownTags
+	shown := q.policySummary.Get(r, k.set).ShownTags
 	destination := func(ref compile.Ref) {
 		if done[ref] {
 			return
 		}
 		done[ref] = true
-		conf, ok := q.confs.Try(r, inSet{k.set, ref})
+		conf, ok := q.outboundConfig.Try(r, inSet{k.set, ref})
 		if !ok {
 			add(delta.TypeCluster, ref.KRI(), nil, false)
 			add(delta.TypeEndpoint, ref.KRI(), nil, false)
@@ -327,11 +286,11 @@ func (q *queries) computeGroup(r *graph.Reader, k groupKey) (*segment, error) {
 		l, ok := q.listener.Try(r, k)
 		add(delta.TypeListener, k.outbound.Name, l, ok)
 	}
-	tcp := q.hasTCPRoutes(r, k.set)
+	tcp := hasTCPRoutes(k.set)
 	routed := map[compile.Ref]bool{}
-	for _, o := range q.outbounds.Get(r, k.scope) {
+	for _, o := range k.scope.Slice() {
 		in := inSet{k.set, o.Ref}
-		conf, ok := q.confs.Try(r, in)
+		conf, ok := q.outboundConfig.Try(r, in)
 		destination(o.Ref)
 		if !ok {
 			add(delta.TypeListener, o.Name, nil, false)

@@ -66,8 +66,8 @@ func TestAnyPolicy(t *testing.T) {
 		w := worlds[modes[round%len(modes)]]
 		w.put(rs...)
 		text := yamlOf(rs)
-		if p := w.e.Progress(); len(p.Refusals) > 0 {
-			t.Fatalf("round %d: the control plane cannot compile it: %v\n%s", round, p.Refusals, text)
+		if p := w.e.Progress(); len(p.Rejections) > 0 {
+			t.Fatalf("round %d: the control plane cannot compile it: %v\n%s", round, p.Rejections, text)
 		}
 		pieces = append(pieces, piecesOf(t, w.table(proxy), text, seen)...)
 		for _, r := range rs {
@@ -121,12 +121,12 @@ func TestAnyPolicy(t *testing.T) {
 	failed := 0
 	for len(pieces) > 0 {
 		n := min(len(pieces), 1500)
-		at, out := firstRefused(t, envoy, pieces[:n])
+		at, out := firstRejected(t, envoy, pieces[:n])
 		if at < 0 {
 			pieces = pieces[n:]
 			continue
 		}
-		t.Errorf("Envoy refuses what comes of valid policies (replay with -policy-seed=%d):\n%s\n%s\n%s",
+		t.Errorf("Envoy rejects what comes of valid policies (replay with -policy-seed=%d):\n%s\n%s\n%s",
 			*policySeed, out, pieces[at].policies, pieces[at])
 		if failed++; failed == 5 {
 			break
@@ -142,20 +142,20 @@ func (p piece) String() string {
 	return prototext.Format(p.listener)
 }
 
-// firstRefused halves the pieces until the first that Envoy refuses is left; -1 if it takes all.
-func firstRefused(t *testing.T, envoy string, list []piece) (at int, out string) {
-	if out = refuses(t, envoy, list); out == "" {
+// firstRejected halves the pieces until the first that Envoy rejects is left; -1 if it takes all.
+func firstRejected(t *testing.T, envoy string, list []piece) (at int, out string) {
+	if out = rejects(t, envoy, list); out == "" {
 		return -1, ""
 	}
 	for len(list) > 1 {
 		half := len(list) / 2
-		if o := refuses(t, envoy, list[:half]); o != "" {
+		if o := rejects(t, envoy, list[:half]); o != "" {
 			list, out = list[:half], o
 		} else {
 			list, at = list[half:], at+half
 		}
 	}
-	return at, cmp.Or(refuses(t, envoy, list), "(only together with others) "+out)
+	return at, cmp.Or(rejects(t, envoy, list), "(only together with others) "+out)
 }
 
 func yamlOf(rs []*mesh.Resource) string {
@@ -179,7 +179,8 @@ func smallMesh(t *testing.T, mode string) *world {
 		resource(mesh.KindSecret, "", "default.ca-builtin-cert-ca-1", &meshv1.Secret{Data: []byte(testCert)})}
 	for i, protocol := range []string{"http", "http2", "grpc", "tcp", "kafka"} {
 		s := testService(testZone, protocol, 8080)
-		s.Spec.(*meshv1.MeshService).Ports[0].Name, s.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = "main", protocol
+		port := s.Spec.(*meshv1.MeshService).Ports[0]
+		port.Name, port.AppProtocol = "main", protocol
 		far := testService("west", "far-"+protocol, 8080)
 		far.Spec.(*meshv1.MeshService).Ports[0].AppProtocol = protocol
 		rs = append(rs, s, far)
@@ -326,15 +327,17 @@ func longExpressions() *bootstrapv3.LayeredRuntime {
 	}}}
 }
 
-// refuses gives what Envoy has against the pieces together; empty if nothing. Each gets a name and
+// rejects gives what Envoy has against the pieces together; empty if nothing. Each gets a name and
 // an address of its own.
-func refuses(t *testing.T, envoy string, list []piece) string {
+func rejects(t *testing.T, envoy string, list []piece) string {
 	t.Helper()
 	ads := &corev3.ApiConfigSource{
 		ApiType:             corev3.ApiConfigSource_DELTA_GRPC,
 		TransportApiVersion: corev3.ApiVersion_V3,
 
-		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"}}}},
+		GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{
+			EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{ClusterName: "ads"},
+		}}},
 	}
 	b := &bootstrapv3.Bootstrap{
 		Node:             &corev3.Node{Id: "test", Cluster: "test"},

@@ -2,7 +2,6 @@ package xds
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/selector"
@@ -14,9 +13,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// confs is what policies say about a port of a destination, and which of them said it of each part.
+// outboundConfig is what policies say about a port of a destination, and which of them said it of each part.
 // Comparable.
-type confs struct {
+type outboundConfig struct {
 	compile.OutboundConf
 	cluster, endpoints, route, listener keyList
 }
@@ -59,88 +58,91 @@ type queries struct {
 	s     *state
 	pool  *pool
 
-	set         *graph.Query[keyList, []mesh.Key]
-	head        *graph.Query[mesh.Key, policy.Head]
-	mesh        *graph.Query[meshName, compile.MeshInfo]
-	instance    *graph.Query[mesh.Key, *compile.Instance]
-	service     *graph.Query[mesh.Key, *compile.Destination]
-	multi       *graph.Query[mesh.Key, *compile.Destination]
-	plain       *graph.Query[mesh.Key, bool]
-	vip         *graph.Query[mesh.Key, string]
-	local       *graph.Query[serviceRange, []ir.Endpoint]
-	ingresses   *graph.Query[zoneName, []ir.Endpoint]
-	endpoints   *graph.Query[endpointsKey, *delta.Resource]
-	arrivals    *graph.Query[portKey, *delta.Resource]
-	membership  *graph.Query[mesh.Key, *membership]
-	match       *graph.Query[mesh.Key, *match]
-	survey      *graph.Query[keyList, compile.Survey]
-	callerTags  *graph.Query[mesh.Key, callerTags]
-	confs       *graph.Query[inSet, confs]
-	connections *graph.Query[inSet, *connectionsOf]
-	cluster     *graph.Query[clusterKey, *delta.Resource]
-	routes      *graph.Query[routesKey, *routesOf]
-	listener    *graph.Query[listenerKey, *delta.Resource]
-	everything  *graph.Query[meshName, scope]
-	directory   *graph.Query[meshName, *compile.Directory]
-	listed      *graph.Query[listedKey, scope]
-	scope       *graph.Query[mesh.Key, scope]
-	outbounds   *graph.Query[scope, []compile.Outbound]
-	group       *graph.Query[groupKey, *segment]
-	policed     *graph.Query[inboundKey, *compile.InboundConf]
-	inbound     *graph.Query[mesh.Key, *segment]
-	ca          *graph.Query[meshName, *delta.Resource]
-	secrets     *graph.Query[mesh.Key, *segment]
-	ingress     *graph.Query[mesh.Key, *segment]
-	table       *graph.Query[caller, *delta.Table]
+	head             *graph.Query[mesh.Key, policy.Head]
+	mesh             *graph.Query[meshName, compile.MeshInfo]
+	instance         *graph.Query[mesh.Key, *compile.Instance]
+	service          *graph.Query[mesh.Key, *compile.Destination]
+	multi            *graph.Query[mesh.Key, *compile.Destination]
+	plaintext        *graph.Query[mesh.Key, bool]
+	vip              *graph.Query[mesh.Key, string]
+	local            *graph.Query[serviceRange, []ir.Endpoint]
+	ingresses        *graph.Query[zoneName, []ir.Endpoint]
+	endpoints        *graph.Query[endpointsKey, *delta.Resource]
+	ingressEndpoints *graph.Query[portKey, *delta.Resource]
+	membership       *graph.Query[mesh.Key, *membership]
+	match            *graph.Query[mesh.Key, *match]
+	policySummary    *graph.Query[keyList, compile.Survey]
+	callerTags       *graph.Query[mesh.Key, callerTags]
+	outboundConfig   *graph.Query[inSet, outboundConfig]
+	connections      *graph.Query[inSet, *connectionsOf]
+	cluster          *graph.Query[clusterKey, *delta.Resource]
+	routes           *graph.Query[routesKey, *routesOf]
+	listener         *graph.Query[listenerKey, *delta.Resource]
+	allOutbounds     *graph.Query[meshName, scope]
+	directory        *graph.Query[meshName, *compile.Directory]
+	listed           *graph.Query[listedKey, scope]
+	scope            *graph.Query[mesh.Key, scope]
+	group            *graph.Query[groupKey, *segment]
+	inboundPolicy    *graph.Query[inboundKey, *compile.InboundConf]
+	inbound          *graph.Query[mesh.Key, *segment]
+	ca               *graph.Query[meshName, *delta.Resource]
+	secrets          *graph.Query[mesh.Key, *segment]
+	ingress          *graph.Query[mesh.Key, *segment]
+	table            *graph.Query[caller, *delta.Table]
 
 	// What gRPC clients have is theirs alone; see calls.go.
-	target       *graph.Query[targetKey, compile.Ref]
-	callListener *graph.Query[callKey, *delta.Resource]
-	callCluster  *graph.Query[callClusterKey, *delta.Resource]
-	callEnds     *graph.Query[portKey, *delta.Resource]
-	callRoutes   *graph.Query[routesKey, *routesOf]
-	calls        *graph.Query[callsKey, *segment]
-	keyless      *graph.Query[meshName, bool]
-	callTable    *graph.Query[caller, *delta.Table]
+	target             *graph.Query[targetKey, compile.Ref]
+	callListener       *graph.Query[callKey, *delta.Resource]
+	callCluster        *graph.Query[callClusterKey, *delta.Resource]
+	callEnds           *graph.Query[portKey, *delta.Resource]
+	callRoutes         *graph.Query[routesKey, *routesOf]
+	calls              *graph.Query[callsKey, *segment]
+	missingCertificate *graph.Query[meshName, bool]
+	callTable          *graph.Query[caller, *delta.Table]
 }
 
 func newQueries(g *graph.Graph, s *state, zone string) *queries {
-	q := &queries{zone: zone, s: s, pool: newPool()}
-	q.set = graph.NewQuery(g, "set", graph.SameBy(slices.Equal[[]mesh.Key]), computeSet)
+	q := &queries{zone: zone, s: s, pool: &pool{}}
 	q.head = graph.NewQuery(g, "head",
 		graph.SameBy(func(a, b policy.Head) bool { return a.Target != nil && b.Target != nil && a.Equal(b) }),
 		q.computeHead)
 	q.mesh = graph.NewQuery(g, "mesh", graph.Same[compile.MeshInfo],
 		func(r *graph.Reader, name meshName) (compile.MeshInfo, error) {
-			return compile.NewMeshInfo(q.reads(r).Spec(mesh.Key{Kind: mesh.KindMesh, Name: string(name)})), nil
+			k := mesh.Key{Kind: mesh.KindMesh, Name: string(name)}
+			return compile.NewMeshInfo(q.reads(r).Spec(k)), nil
 		})
 	q.instance = graph.NewQuery(g, "instance", graph.SameBy((*compile.Instance).Equal), q.computeInstance)
 	q.service = graph.NewQuery(g, "service", graph.SameBy((*compile.Destination).Equal), q.computeService)
 	q.multi = graph.NewQuery(g, "multizone", graph.SameBy((*compile.Destination).Equal), q.computeMulti)
-	q.plain = graph.NewQuery(g, "plain", graph.Same[bool], q.computePlain)
+	q.plaintext = graph.NewQuery(g, "plaintext", graph.Same[bool], q.computePlaintext)
 	q.vip = graph.NewQuery(g, "vip", graph.Same[string], q.computeVIP)
 	q.local = graph.NewQuery(g, "local_endpoints", graph.SameBy(slices.Equal[[]ir.Endpoint]), q.computeLocal)
-	q.ingresses = graph.NewQuery(g, "ingresses", graph.SameBy(slices.Equal[[]ir.Endpoint]), q.computeIngresses)
-	q.arrivals = graph.NewQuery(g, "ingress_endpoints", graph.SameBy(sameResource), q.computeArrivals)
+	q.ingresses = graph.NewQuery(g, "ingresses", graph.SameBy(slices.Equal[[]ir.Endpoint]),
+		q.computeIngresses)
+	q.ingressEndpoints = graph.NewQuery(g, "ingress_endpoints", graph.SameBy(sameResource),
+		q.computeIngressEndpoints)
 	q.membership = graph.NewQuery(g, "membership", graph.SameBy(func(a, b *membership) bool {
 		return a != nil && b != nil && slices.Equal(a.services, b.services) && equalLabels(a.labels, b.labels)
 	}), q.computeMembership)
 	q.match = graph.NewQuery(g, "match", graph.SameBy((*match).equal), q.computeMatch)
 	q.endpoints = graph.NewQuery(g, "endpoints", graph.SameBy(sameResource), q.computeEndpoints)
-	q.survey = graph.NewQuery(g, "survey", graph.SameBy(compile.Survey.Equal), q.computeSurvey)
+	q.policySummary = graph.NewQuery(g, "policy_summary", graph.SameBy(compile.Survey.Equal),
+		q.computePolicySummary)
 	q.callerTags = graph.NewQuery(g, "caller_tags", graph.Same[callerTags], q.computeCallerTags)
-	q.confs = graph.NewQuery(g, "confs", graph.Same[confs], q.computeConfs)
-	q.connections = graph.NewQuery(g, "connections", graph.SameBy((*connectionsOf).equal), q.computeConnections)
+	q.outboundConfig = graph.NewQuery(g, "outbound_config", graph.Same[outboundConfig],
+		q.computeOutboundConfig)
+	q.connections = graph.NewQuery(g, "connections", graph.SameBy((*connectionsOf).equal),
+		q.computeConnections)
 	q.cluster = graph.NewQuery(g, "cluster", graph.SameBy(sameResource), q.computeCluster)
 	q.routes = graph.NewQuery(g, "routes", q.keepRoutes, q.computeRoutes)
 	q.listener = graph.NewQuery(g, "listener", graph.SameBy(sameResource), q.computeListener)
-	q.everything = graph.NewQuery(g, "everything", graph.Same[scope], q.computeEverything)
+	q.allOutbounds = graph.NewQuery(g, "all_outbounds", graph.Same[scope], q.computeAllOutbounds)
 	q.directory = graph.NewQuery(g, "directory", graph.Same[*compile.Directory], q.computeDirectory)
 	q.listed = graph.NewQuery(g, "listed", graph.Same[scope], q.computeListed)
 	q.scope = graph.NewQuery(g, "scope", graph.Same[scope], q.computeScope)
-	q.outbounds = graph.NewQuery(g, "outbounds", graph.SameBy(slices.Equal[[]compile.Outbound]), computeOutbounds)
 	q.group = graph.NewQuery(g, "group", keepSegment, q.computeGroup)
-	q.policed = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal), q.computePoliced)
+	q.inboundPolicy = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal),
+		q.computeInboundPolicy)
 	q.inbound = graph.NewQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = graph.NewQuery(g, "ca", graph.SameBy(sameResource), q.computeCA)
 	q.secrets = graph.NewQuery(g, "secrets", keepSegment, q.computeSecrets)
@@ -222,10 +224,13 @@ func (q *queries) destination(r *graph.Reader, k mesh.Key) *compile.Destination 
 	return nil
 }
 
-// computePlain says that callers of a local service must speak in clear: the mesh is PERMISSIVE and
+// computePlaintext says that callers of a local service must speak in clear: the mesh is PERMISSIVE and
 // not all members have certificates.
-func (q *queries) computePlain(r *graph.Reader, k mesh.Key) (bool, error) {
-	if k.Kind != mesh.KindMeshService || k.Zone != q.zone || q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
+func (q *queries) computePlaintext(r *graph.Reader, k mesh.Key) (bool, error) {
+	if k.Kind != mesh.KindMeshService || k.Zone != q.zone {
+		return false, nil
+	}
+	if q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
 		return false, nil
 	}
 	res := q.reads(r).status(k)
@@ -266,7 +271,8 @@ func (q *queries) computeLocal(r *graph.Reader, k serviceRange) ([]ir.Endpoint, 
 func (q *queries) computeIngresses(r *graph.Reader, zone zoneName) ([]ir.Endpoint, error) {
 	rd := q.reads(r)
 	var out []ir.Endpoint
-	for _, k := range rd.Range(compile.Index{Kind: mesh.KindZoneIngress, By: compile.ByZone, Value: string(zone)}) {
+	index := compile.Index{Kind: mesh.KindZoneIngress, By: compile.ByZone, Value: string(zone)}
+	for _, k := range rd.Range(index) {
 		res := rd.Spec(k)
 		if res == nil {
 			continue
@@ -297,7 +303,7 @@ func (q *queries) localOf(r *graph.Reader, d *compile.Destination, p compile.Por
 }
 
 func (q *queries) computeEndpoints(r *graph.Reader, k endpointsKey) (*delta.Resource, error) {
-	return q.pool.endpoints(q.assemble(r, k), q.cause(r, k.causes, k.ref.Key)...)
+	return q.pool.endpoints(q.assemble(r, k), cause(k.causes, k.ref.Key)...)
 }
 
 // assemble puts the endpoints of a destination's port together, near ones and those behind other
@@ -324,7 +330,11 @@ func (q *queries) remotes(r *graph.Reader, d *compile.Destination, p compile.Por
 		if d.Key.Zone == q.zone {
 			return nil
 		}
-		return []compile.Remote{{Zone: d.Key.Zone, Healthy: 1, Ingresses: q.ingresses.Get(r, zoneName(d.Key.Zone))}}
+		return []compile.Remote{{
+			Zone:      d.Key.Zone,
+			Healthy:   1,
+			Ingresses: q.ingresses.Get(r, zoneName(d.Key.Zone)),
+		}}
 	}
 	var out []compile.Remote
 	for _, m := range d.Members {
@@ -343,7 +353,7 @@ func (q *queries) remotes(r *graph.Reader, d *compile.Destination, p compile.Por
 	return out
 }
 
-func (q *queries) computeArrivals(r *graph.Reader, ref portKey) (*delta.Resource, error) {
+func (q *queries) computeIngressEndpoints(r *graph.Reader, ref portKey) (*delta.Resource, error) {
 	e := ir.Endpoints{Cluster: compile.IngressName(ref.Ref)}
 	d := q.destination(r, ref.Key)
 	if p, ok := d.Port(ref.Section); ok {
@@ -407,21 +417,6 @@ func (q *queries) computeMatch(r *graph.Reader, k mesh.Key) (*match, error) {
 			}
 		}
 		out.sections = append(out.sections, sectionMatch{section, internKeys(in)})
-	}
-	return out, nil
-}
-
-func computeSet(_ *graph.Reader, l keyList) ([]mesh.Key, error) {
-	if l.Value() == "" {
-		return nil, nil
-	}
-	var out []mesh.Key
-	for line := range strings.SplitSeq(l.Value(), "\n") {
-		k, err := mesh.ParseKey(line)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, k)
 	}
 	return out, nil
 }

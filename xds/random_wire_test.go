@@ -38,7 +38,7 @@ func TestClientsFollow(t *testing.T) {
 type named struct{}
 
 func (named) Join(_ context.Context, j delta.Join) (delta.Member, error) {
-	return anybody{proxyOf(j.NodeID)}, nil
+	return anyProxy{proxyOf(j.NodeID)}, nil
 }
 
 func nodeOf(k mesh.Key) string { return string(k.Kind) + "." + k.Name }
@@ -51,7 +51,7 @@ func proxyOf(node string) mesh.Key {
 	return mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Zone: testZone, Name: name}
 }
 
-// visitor is one client, there or away.
+// visitor is one client, connected or not.
 type visitor struct {
 	*xdstest.Client
 	cancel context.CancelFunc
@@ -182,7 +182,7 @@ func followSequence(t *testing.T, seed uint64, steps int) {
 			if _, exists := w.view.Get(k); !exists || v.cancel == nil {
 				continue // it keeps what it had
 			}
-			f := fresh.Open(delta.Opening{Proxy: k})
+			f := fresh.Open(delta.OpenRequest{Proxy: k})
 			fresh.processEvents()
 			want, _ := fresh.Config(k)
 			f.Close()
@@ -218,7 +218,7 @@ func (w *world) settled(k mesh.Key, there bool) bool {
 	w.e.mu.Lock()
 	defer w.e.mu.Unlock()
 	n := 0
-	for f := range w.e.feeds {
+	for f := range w.e.watches {
 		if f.key != k {
 			continue
 		}
@@ -236,7 +236,7 @@ func unlike(s *xdstest.State, want *delta.Table) string {
 		url := typ.URL()
 		names := map[string]bool{}
 		for r := range want.All(typ) {
-			if _, wanted := s.Wanted[url][r.Name]; !wanted && typ != delta.TypeCluster &&
+			if _, wanted := s.Subscribed[url][r.Name]; !wanted && typ != delta.TypeCluster &&
 				typ != delta.TypeListener {
 				continue
 			}

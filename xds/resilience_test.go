@@ -13,10 +13,9 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy/defaults"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -51,14 +50,10 @@ networking:
 
 var protocols = []string{"http", "http2", "grpc", "tcp"}
 
-// defaults are what a new Mesh gets.
-func defaults(skip ...string) []*mesh.Resource {
-	var out []*mesh.Resource
+// meshDefaults are what a new Mesh gets.
+func meshDefaults(skip ...string) []*mesh.Resource {
 	m := resource(mesh.KindMesh, "", "default", &meshv1.Mesh{SkipCreatingInitialPolicies: skip})
-	for _, op := range ca.Defaults(m) {
-		out = append(out, op.(store.Put).Resource)
-	}
-	return out
+	return defaults.Policies(m)
 }
 
 // backends are what web-1 has for a port of backend.
@@ -113,8 +108,8 @@ func toAll(conf string) string { return "to: [{targetRef: {kind: Mesh}, default:
 // TestDefaultsAreBuiltIn: the default MeshCircuitBreaker and MeshRetry of a new Mesh say what holds
 // without them, so that a mesh made without defaults fails over as well as one with.
 func TestDefaultsAreBuiltIn(t *testing.T) {
-	with, without := withPolicies(t, defaults("MeshTimeout")), withPolicies(t, nil)
-	if len(defaults("MeshTimeout")) != 2 {
+	with, without := withPolicies(t, meshDefaults("MeshTimeout")), withPolicies(t, nil)
+	if len(meshDefaults("MeshTimeout")) != 2 {
 		t.Fatal("not the two defaults")
 	}
 	compareTables(t, "adding the defaults", mesh.Key{}, with.table, without.table)
@@ -151,7 +146,7 @@ func TestHealthCheckByProtocol(t *testing.T) {
 			[4]string{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			b := withPolicies(t, defaults(), "MeshHealthCheck a:"+toAll(tc.conf))
+			b := withPolicies(t, meshDefaults(), "MeshHealthCheck a:"+toAll(tc.conf))
 			for i, p := range protocols {
 				if got := check(b.cluster(p)); got != tc.want[i] {
 					t.Errorf("%s: %q, want %q", p, got, tc.want[i])
@@ -175,7 +170,7 @@ func TestHealthCheckStarts(t *testing.T) {
 // TestBreakerVectors: vectors 21, 22 and 23, and what is left of the default.
 func TestBreakerVectors(t *testing.T) {
 	detect := func(s string) string { return toAll("outlierDetection: {" + s + "}") }
-	b := withPolicies(t, defaults(),
+	b := withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker zzz:"+detect("detectors: {totalFailures: {consecutive: 5}}"))
 	o := b.cluster("http").GetOutlierDetection()
 	if o.GetConsecutive_5Xx().GetValue() != 5 || o.GetEnforcingConsecutive_5Xx().GetValue() != 100 {
@@ -203,7 +198,7 @@ func TestBreakerVectors(t *testing.T) {
 		t.Errorf("0 percent ejects: %v", o)
 	}
 
-	o = withPolicies(t, defaults(),
+	o = withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker a:"+
 			detect(`detectors: {successRate: {standardDeviationFactor: "1.9"}}`)).cluster(
 		"http").GetOutlierDetection()
@@ -212,7 +207,7 @@ func TestBreakerVectors(t *testing.T) {
 	}
 
 	// Decision 9.3: a person's policy beats the default's, whatever its name.
-	b = withPolicies(t, defaults(),
+	b = withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker zzz:"+toAll("connectionLimits: {maxConnections: 7, maxConnectionPools: 9}"))
 	l := b.cluster("http").GetCircuitBreakers().GetThresholds()[0]
 	if l.GetMaxConnections().GetValue() != 7 || l.GetMaxConnectionPools().GetValue() != 9 ||
@@ -224,7 +219,7 @@ func TestBreakerVectors(t *testing.T) {
 	}
 
 	// Decision 12.20.
-	if o := withPolicies(t, defaults(),
+	if o := withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker a:"+detect("disabled: true")).cluster("http").GetOutlierDetection(); o != nil {
 		t.Errorf("disabled: %v", o)
 	}
@@ -248,9 +243,10 @@ func TestRetryVectors(t *testing.T) {
 		}
 	}
 	// Vector 29, with the one condition more that failover without a policy has (design 9.9).
-	b := withPolicies(t, defaults(), `MeshRetry a:`+toAll(`http: {retryOn: ["503", HttpMethodGet]}`))
+	b := withPolicies(t, meshDefaults(), `MeshRetry a:`+toAll(`http: {retryOn: ["503", HttpMethodGet]}`))
 	p := b.retry("http")
-	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" || len(p.GetRetriableStatusCodes()) != 1 ||
+	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" ||
+		len(p.GetRetriableStatusCodes()) != 1 ||
 		p.GetRetriableStatusCodes()[0] != 503 || p.GetRetriableRequestHeaders()[0].GetName() != ":method" ||
 		p.GetRetriableRequestHeaders()[0].GetStringMatch().GetExact() != "GET" {
 		t.Errorf("vector 29: %v", p)
@@ -260,7 +256,7 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("decision 12.10: http2 has %v", q)
 	}
 
-	b = withPolicies(t, defaults())
+	b = withPolicies(t, meshDefaults())
 	for _, protocol := range []string{"http", "http2", "grpc"} {
 		p := b.retry(protocol)
 		if p.GetNumRetries().GetValue() != 5 ||
@@ -274,7 +270,7 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("vector 30: %d attempts", b.attempts())
 	}
 
-	b = withPolicies(t, defaults(),
+	b = withPolicies(t, meshDefaults(),
 		"MeshRetry a:"+toAll("http: {numRetries: 0}, grpc: {retryOn: [Canceled]}, tcp: "+
 			"{maxConnectAttempt: 2}"))
 	if p := b.retry("http"); p != nil {
@@ -287,7 +283,7 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("%d attempts", b.attempts())
 	}
 	// Who says where retries go, has it.
-	b = withPolicies(t, defaults(),
+	b = withPolicies(t, meshDefaults(),
 		"MeshRetry a:"+toAll("http: {hostSelection: [{predicate: OmitPreviousPriorities, "+
 			"updateFrequency: 1}], "+
 			"hostSelectionMaxAttempts: 2}"))
@@ -295,8 +291,8 @@ func TestRetryVectors(t *testing.T) {
 		p.GetHostSelectionRetryMaxAttempts() != 2 {
 		t.Errorf("host selection: %v", p)
 	}
-	// Merged, they make a pause that Envoy would refuse: the default's longest is shorter.
-	p = withPolicies(t, defaults(), "MeshRetry a:"+toAll("http: {backOff: {baseInterval: 1s}}")).retry("http")
+	// Merged, they make a pause that Envoy would reject: the default's longest is shorter.
+	p = withPolicies(t, meshDefaults(), "MeshRetry a:"+toAll("http: {backOff: {baseInterval: 1s}}")).retry("http")
 	if p.GetRetryBackOff().GetMaxInterval().AsDuration() != time.Second {
 		t.Errorf("back-off: %v", p)
 	}
@@ -307,7 +303,7 @@ func TestRetryVectors(t *testing.T) {
 	}
 }
 
-// TestPartsAreApart: a policy makes anew only the part of the output that it is about.
+// TestPartsAreApart: a policy recomputes only the part of the output that it is about.
 func TestPartsAreApart(t *testing.T) {
 	const services = 5
 	w := newWorld(t)
@@ -332,7 +328,8 @@ func TestPartsAreApart(t *testing.T) {
 			&meshv1.MeshCircuitBreaker{To: []*meshv1.MeshCircuitBreaker_To{{
 				TargetRef: all,
 
-				Default: &meshv1.MeshCircuitBreaker_Conf{ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
+				Default: &meshv1.MeshCircuitBreaker_Conf{
+					ConnectionLimits: &meshv1.MeshCircuitBreaker_ConnectionLimits{MaxRequests: &n}},
 			}}})
 	}
 	check := func(n uint32) *mesh.Resource {
@@ -349,7 +346,9 @@ func TestPartsAreApart(t *testing.T) {
 		return resource(mesh.KindMeshTimeout, "", "p", &meshv1.MeshTimeout{To: []*meshv1.MeshTimeout_To{{
 			TargetRef: all,
 
-			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second)}},
+			Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{
+				RequestHeadersTimeout: durationpb.New(time.Duration(n) * time.Second),
+			}},
 		}}})
 	}
 	for _, tc := range []struct {

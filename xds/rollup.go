@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -25,42 +26,42 @@ type Change struct {
 	// Inputs are the first of InputCount resources that changed.
 	Inputs     []mesh.Key
 	InputCount int
-	// Concerned streams of proxies; each has Answered (Refused of them something), Left before it
+	// Affected streams of proxies; each has Acked (Rejected of them something), Disconnected before it
 	// did, or is pending.
-	Concerned, Answered, Refused, Left int
+	Affected, Acked, Rejected, Disconnected int
 	// Done is when the last of them answered; zero while some are pending.
 	Done time.Time
-	// Woken are the first proxies concerned.
-	Woken []mesh.Key
-	// Pending are the first proxies that owe an answer; Refusals are those that stand of this change.
-	Pending  []mesh.Key
-	Refusals []ProxyRefusal
+	// Notified are the first proxies concerned.
+	Notified []mesh.Key
+	// Pending are the first proxies that owe an answer; Rejections are those that stand of this change.
+	Pending    []mesh.Key
+	Rejections []*meshv1.Rejection
 }
 
 // rollup is a Change as it is kept; Engine.mu guards it.
 type rollup struct{ Change }
 
-func (r *rollup) open() int { return r.Concerned - r.Answered - r.Left }
+func (r *rollup) open() int { return r.Affected - r.Acked - r.Disconnected }
 
-// concern notes that a feed owes an answer for the change.
-func (r *rollup) concern(f *feed) {
-	f.woke = r
-	r.Concerned++
-	if len(r.Woken) < maxNamed {
-		r.Woken = append(r.Woken, f.key)
+// affect notes that the change waits for the answer of a watch.
+func (r *rollup) affect(f *watch) {
+	f.lastChange = r
+	r.Affected++
+	if len(r.Notified) < maxNamed {
+		r.Notified = append(r.Notified, f.key)
 	}
 }
 
-// maxPushed is how many updates a feed tells apart that its client has not answered.
+// maxPushed is how many updates a watch tells apart that its client has not answered.
 const maxPushed = 8
 
-// merge adds what a later update owes. What has been owed for so long that nobody remembers it is
+// merge adds what a later update waits for. What is older than the history is
 // left out: a client that never answers costs no more than twice the history's length.
-func (d *debt) merge(later debt) {
+func (d *pendingAck) merge(later pendingAck) {
 	d.first, d.last = min(d.first, later.first), max(d.last, later.last)
-	d.owed = append(d.owed, later.owed...)
-	if len(d.owed) > 2*maxChanges {
-		d.owed = slices.Clone(d.owed[len(d.owed)-maxChanges:])
+	d.changes = append(d.changes, later.changes...)
+	if len(d.changes) > 2*maxChanges {
+		d.changes = slices.Clone(d.changes[len(d.changes)-maxChanges:])
 	}
 }
 
@@ -82,22 +83,22 @@ func (e *Engine) record(after, revision uint64, committed time.Time, changes []s
 	return r
 }
 
-// answer settles what a feed owed; mu is held.
-func (e *Engine) answer(owed []*rollup, refusals []delta.Refusal, left bool, now time.Time) {
-	for _, r := range owed {
+// answer notes that a watch has answered changes, or has disconnected; mu is held.
+func (e *Engine) answer(changes []*rollup, rejections []delta.Rejection, left bool, now time.Time) {
+	for _, r := range changes {
 		switch {
 		case left:
-			r.Left++
+			r.Disconnected++
 		default:
-			r.Answered++
-			if slices.ContainsFunc(refusals,
-				func(x delta.Refusal) bool { return x.Revision >= r.First && x.Revision <= r.Last }) {
-				r.Refused++
+			r.Acked++
+			if slices.ContainsFunc(rejections,
+				func(x delta.Rejection) bool { return x.Revision >= r.First && x.Revision <= r.Last }) {
+				r.Rejected++
 			}
 		}
 		if r.open() == 0 {
 			r.Done = now
-			if e.metrics != nil && r.Answered > 0 && !r.Committed.IsZero() {
+			if e.metrics != nil && r.Acked > 0 && !r.Committed.IsZero() {
 				e.metrics.propagation.Observe(max(0, now.Sub(r.Committed).Seconds()))
 			}
 		}
@@ -131,13 +132,13 @@ func (e *Engine) Change(revision uint64) (Change, ChangeState) {
 	return e.describe(e.changes[i]), ChangeKnown
 }
 
-// describe adds what is not kept with a change: who owes an answer and who refuses; mu is held.
+// describe adds what is not kept with a change: which proxies have not answered and which reject; mu is held.
 func (e *Engine) describe(r *rollup) Change {
 	out := r.Change
-	out.Inputs, out.Woken = slices.Clone(r.Inputs), slices.Clone(r.Woken)
+	out.Inputs, out.Notified = slices.Clone(r.Inputs), slices.Clone(r.Notified)
 	if r.open() > 0 {
 		for f := range e.outstanding {
-			if f.owes(r) {
+			if f.awaits(r) {
 				out.Pending = append(out.Pending, f.key)
 			}
 		}
@@ -145,64 +146,53 @@ func (e *Engine) describe(r *rollup) Change {
 		out.Pending = slices.Compact(out.Pending)
 		out.Pending = out.Pending[:min(len(out.Pending), maxNamed)]
 	}
-	for f := range e.refusing {
-		for _, x := range f.refused {
-			if x.Revision >= r.First && x.Revision <= r.Last {
-				out.Refusals = append(out.Refusals, ProxyRefusal{Proxy: f.key, Refusal: x})
-			}
-		}
+	list := slices.Clone(e.failures)
+	for f := range e.rejecting {
+		list = append(list, f.rejections()...)
 	}
-	for _, x := range e.failures {
-		if x.Since >= r.First && x.Since <= r.Last {
-			out.Refusals = append(out.Refusals, x)
-		}
-	}
-	slices.SortStableFunc(out.Refusals, func(a, b ProxyRefusal) int { return a.Proxy.Compare(b.Proxy) })
+	list = slices.DeleteFunc(list,
+		func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
+	out.Rejections = e.rejections(list)
 	return out
 }
 
-func (f *feed) owes(r *rollup) bool {
-	if f.pending != nil && slices.Contains(f.pending.owed, r) {
+func (f *watch) awaits(r *rollup) bool {
+	if f.pending != nil && slices.Contains(f.pending.changes, r) {
 		return true
 	}
-	return slices.ContainsFunc(f.pushed, func(d debt) bool { return slices.Contains(d.owed, r) })
+	return slices.ContainsFunc(f.pushed, func(d pendingAck) bool { return slices.Contains(d.changes, r) })
 }
 
-// ProxyState is what the engine knows of one stream of a proxy.
-type ProxyState struct {
-	// Should is the newest table; nil if there is none yet.
-	Should *delta.Table
-	// Processed is the newest revision taken in, Answered the newest of which the proxy owes nothing.
-	Processed, Answered uint64
-	// Woke is the last change that gave it something new; nil if there was none since it connected.
-	Woke *Change
-	// Refusals that stand, also those of the control plane.
-	Refusals []ProxyRefusal
+// StreamState is what the engine knows of one stream of a proxy.
+type StreamState struct {
+	// Desired is the newest table; nil if there is none yet.
+	Desired *delta.Table
+	// Processed is the newest revision taken in, Acked the newest of which the proxy owes nothing.
+	Processed, Acked uint64
+	// LastChange is the last change that gave it something new; nil if there was none since it connected.
+	LastChange *Change
+	// Rejections that stand, also those of the control plane.
+	Rejections []*meshv1.Rejection
 }
 
-// Followed describes the stream that a feed of [Engine.Open] serves; false if the feed has ended.
-func (e *Engine) Followed(of delta.Feed) (ProxyState, bool) {
+// StreamState describes the stream that a watch of [Engine.Open] serves; false if the watch has ended.
+func (e *Engine) StreamState(of delta.Watch) (StreamState, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f, ok := of.(*feed)
+	f, ok := of.(*watch)
 	if !ok || f.closed || e.ended {
-		return ProxyState{}, false
+		return StreamState{}, false
 	}
-	s := ProxyState{Should: f.latest, Processed: e.processed, Answered: e.processed}
+	s := StreamState{Desired: f.latest, Processed: e.processed, Acked: e.processed}
 	if _, owes := e.outstanding[f]; owes {
-		s.Answered = min(s.Answered, f.answered())
+		s.Acked = min(s.Acked, f.answered())
 	}
-	if f.woke != nil {
-		c := e.describe(f.woke)
-		s.Woke = &c
+	if f.lastChange != nil {
+		c := e.describe(f.lastChange)
+		s.LastChange = &c
 	}
-	for _, x := range f.refused {
-		s.Refusals = append(s.Refusals, ProxyRefusal{Proxy: f.key, Refusal: x})
-	}
-	for _, x := range e.failures {
-		if x.Proxy == f.key {
-			s.Refusals = append(s.Refusals, x)
-		}
-	}
+	list := slices.Clone(e.failures)
+	list = slices.DeleteFunc(list, func(x rejection) bool { return x.proxy != f.key })
+	s.Rejections = e.rejections(append(f.rejections(), list...))
 	return s, true
 }

@@ -29,19 +29,19 @@ func propagations(t *testing.T, e *Engine) uint64 {
 	return m.GetHistogram().GetSampleCount()
 }
 
-// TestRollUp: of every change it is known whom it woke, who has answered, who refused and who left.
+// TestRollUp: of every change it is known whom it lastChange, who has answered, who rejected and who left.
 func TestRollUp(t *testing.T) {
 	r := start(t)
 	web, shop, idle := testDataplane("web-1", "10.0.0.2", "web", 8080, "api"),
 		testDataplane("shop-1", "10.0.0.3", "shop", 8080, "api"),
 		testDataplane("idle-1", "10.0.0.4", "idle", 8080)
 	r.put(testMesh(""), testService(testZone, "api", 8080), web, shop, idle)
-	feeds := map[string]delta.Feed{}
+	watches := map[string]delta.Watch{}
 	for _, dp := range []*mesh.Resource{web, shop, idle} {
-		f := r.e.Open(delta.Opening{Proxy: dp.Key})
+		f := r.e.Open(delta.OpenRequest{Proxy: dp.Key})
 		defer f.Close()
-		f.Answered(r.next(f).Revision, nil)
-		feeds[dp.Key.Name] = f
+		f.Ack(r.next(f).Revision, nil)
+		watches[dp.Key.Name] = f
 	}
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
 	change := func(rev uint64) Change {
@@ -58,29 +58,29 @@ func TestRollUp(t *testing.T) {
 	rev := r.put(api)
 	r.until(func(p Progress) bool { return p.Revision == rev })
 	c := change(rev)
-	if c.Concerned != 2 || c.Answered != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 ||
+	if c.Affected != 2 || c.Acked != 0 || len(c.Pending) != 2 || !c.Done.IsZero() || c.InputCount != 1 ||
 		c.Inputs[0] != api.Key {
-		t.Fatalf("nobody has answered: %+v", c)
+		t.Fatalf("no answer yet, but: %+v", c)
 	}
-	if !slices.Contains(c.Woken, web.Key) || !slices.Contains(c.Woken, shop.Key) ||
-		slices.Contains(c.Woken, idle.Key) {
-		t.Fatalf("woken %v", c.Woken)
+	if !slices.Contains(c.Notified, web.Key) || !slices.Contains(c.Notified, shop.Key) ||
+		slices.Contains(c.Notified, idle.Key) {
+		t.Fatalf("notified %v", c.Notified)
 	}
-	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
+	watches["web-1"].Ack(r.next(watches["web-1"]).Revision, nil)
 	if n := propagations(t, r.e); n != timed {
 		t.Errorf("a change was timed before its last answer")
 	}
-	if c = change(rev); c.Answered != 1 || len(c.Pending) != 1 || c.Pending[0] != shop.Key {
+	if c = change(rev); c.Acked != 1 || len(c.Pending) != 1 || c.Pending[0] != shop.Key {
 		t.Fatalf("web has answered: %+v", c)
 	}
-	u := r.next(feeds["shop-1"])
+	u := r.next(watches["shop-1"])
 	if c = change(rev); len(c.Pending) != 1 {
 		t.Fatalf("what was pushed is pending: %+v", c)
 	}
-	refusal := delta.Refusal{Type: delta.TypeEndpoint, Resource: "x", Reason: "no", Revision: u.Revision}
-	feeds["shop-1"].Answered(u.Revision, []delta.Refusal{refusal})
-	if c = change(rev); c.Answered != 2 || c.Refused != 1 || c.Done.IsZero() || len(c.Refusals) != 1 ||
-		c.Refusals[0].Proxy != shop.Key {
+	rejection := delta.Rejection{Type: delta.TypeEndpoint, Resource: "x", Reason: "no", Revision: u.Revision}
+	watches["shop-1"].Ack(u.Revision, []delta.Rejection{rejection})
+	if c = change(rev); c.Acked != 2 || c.Rejected != 1 || c.Done.IsZero() || len(c.Rejections) != 1 ||
+		mesh.KeyFromProto(c.Rejections[0].GetProxy()) != shop.Key {
 		t.Fatalf("all have answered: %+v", c)
 	}
 
@@ -93,20 +93,20 @@ func TestRollUp(t *testing.T) {
 	first := r.put(testDataplane("api-2", "10.0.0.10", "api", 8080))
 	second := r.put(testDataplane("api-3", "10.0.0.11", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == second })
-	feeds["web-1"].Answered(r.next(feeds["web-1"]).Revision, nil)
-	feeds["shop-1"].Close()
+	watches["web-1"].Ack(r.next(watches["web-1"]).Revision, nil)
+	watches["shop-1"].Close()
 	for _, rev := range []uint64{first, second} {
-		if c := change(rev); c.Concerned != 2 || c.Answered != 1 || c.Left != 1 || c.Done.IsZero() ||
+		if c := change(rev); c.Affected != 2 || c.Acked != 1 || c.Disconnected != 1 || c.Done.IsZero() ||
 			len(c.Pending) != 0 {
 			t.Fatalf("revision %d: %+v", rev, c)
 		}
 	}
 
-	// What concerns nobody is known too; what is ahead or forgotten is said to be.
+	// What affects no proxy is known too; what is ahead or forgotten is reported as such.
 	rev = r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if c := change(rev); c.Concerned != 0 || c.InputCount == 0 {
-		t.Fatalf("nobody is concerned: %+v", c)
+	if c := change(rev); c.Affected != 0 || c.InputCount == 0 {
+		t.Fatalf("no proxy is affected: %+v", c)
 	}
 	if _, state := r.e.Change(rev + 1); state != ChangeAhead {
 		t.Errorf("a revision that is not there: %d", state)
@@ -119,23 +119,24 @@ func TestRollUp(t *testing.T) {
 		t.Errorf("an old revision: %d", state)
 	}
 
-	state := func() ProxyState {
+	state := func() StreamState {
 		t.Helper()
-		s, ok := r.e.Followed(feeds["web-1"])
+		s, ok := r.e.StreamState(watches["web-1"])
 		if !ok {
 			t.Fatal("web has no stream")
 		}
 		return s
 	}
-	if s := state(); s.Woke == nil || s.Woke.Last < second || s.Answered != rev {
+	if s := state(); s.LastChange == nil || s.LastChange.Last < second || s.Acked != rev {
 		t.Fatalf("web: %+v", s)
 	}
 	rev = r.put(testDataplane("api-4", "10.0.0.12", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if s := state(); s.Answered != rev-1 || s.Woke.Last != rev || len(s.Woke.Inputs) != 1 || s.Should == nil {
+	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 ||
+		s.Desired == nil {
 		t.Fatalf("web owes an answer: %+v", s)
 	}
-	if _, ok := r.e.Followed(feeds["shop-1"]); ok {
+	if _, ok := r.e.StreamState(watches["shop-1"]); ok {
 		t.Error("a proxy that left has a stream")
 	}
 }
@@ -147,9 +148,9 @@ func TestRollUpIsBounded(t *testing.T) {
 			r := start(t)
 			web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
 			r.put(testMesh(""), testService(testZone, "api", 8080), web)
-			f := r.e.Open(delta.Opening{Proxy: web.Key}).(*feed)
+			f := r.e.Open(delta.OpenRequest{Proxy: web.Key}).(*watch)
 			defer f.Close()
-			f.Answered(r.next(f).Revision, nil)
+			f.Ack(r.next(f).Revision, nil)
 			var rev uint64
 			for i := range 2*maxChanges + 50 {
 				rev = r.put(testDataplane("api-1", fmt.Sprintf("10.1.%d.%d", i/200, i%200), "api", 8080))
@@ -159,31 +160,31 @@ func TestRollUpIsBounded(t *testing.T) {
 				}
 			}
 			r.e.mu.Lock()
-			owed, kept := 0, len(r.e.changes)
+			changes, kept := 0, len(r.e.changes)
 			if f.pending != nil {
-				owed = len(f.pending.owed)
+				changes = len(f.pending.changes)
 			}
 			for _, d := range f.pushed {
-				owed += len(d.owed)
+				changes += len(d.changes)
 			}
-			if owed > 2*maxChanges+maxPushed || owed < maxChanges/2 || kept > maxChanges ||
+			if changes > 2*maxChanges+maxPushed || changes < maxChanges/2 || kept > maxChanges ||
 				len(f.pushed) > maxPushed {
-				t.Errorf("owes %d changes, %d are kept, %d updates are told apart", owed, kept, len(f.pushed))
+				t.Errorf("%d changes wait, %d are kept, of %d updates", changes, kept, len(f.pushed))
 			}
 			r.e.mu.Unlock()
 			if !reads {
 				r.next(f)
 			}
-			f.Answered(rev, nil)
+			f.Ack(rev, nil)
 			for at := rev - 300; at <= rev; at += 100 {
-				if c, state := r.e.Change(at); state != ChangeKnown || c.Answered != 1 || c.Done.IsZero() {
+				if c, state := r.e.Change(at); state != ChangeKnown || c.Acked != 1 || c.Done.IsZero() {
 					t.Errorf("revision %d: state %d, %+v", at, state, c)
 				}
 			}
 			if _, state := r.e.Change(5); state != ChangeForgotten {
 				t.Errorf("the first change is in state %d", state)
 			}
-			if p := r.e.Progress(); p.PendingCount != 0 || p.Answered != rev {
+			if p := r.e.Progress(); p.PendingCount != 0 || p.Acked != rev {
 				t.Errorf("after the answer: %+v", p)
 			}
 		})
@@ -197,9 +198,9 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
 	r.put(testMesh(""), testService(testZone, "api", 8080), testDataplane("api-1", "10.0.0.9", "api", 8080),
 		web)
-	f := r.e.Open(delta.Opening{Proxy: web.Key})
+	f := r.e.Open(delta.OpenRequest{Proxy: web.Key})
 	defer f.Close()
-	f.Answered(r.next(f).Revision, nil)
+	f.Ack(r.next(f).Revision, nil)
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
 	r.e.send(func() {
 		r.e.q.cluster.SetFunc(func(*graph.Reader, clusterKey) (*delta.Resource, error) {
@@ -219,11 +220,12 @@ func TestRollUpOfWhatCannotBeMade(t *testing.T) {
 	later := r.put(testService(testZone, "unheard", 8080))
 	r.until(func(p Progress) bool { return p.Revision == later })
 	c, _ := r.e.Change(bad)
-	if len(c.Refusals) == 0 || !c.Refusals[0].ByControlPlane || c.Refusals[0].Proxy != web.Key {
+	if len(c.Rejections) == 0 || c.Rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+		mesh.KeyFromProto(c.Rejections[0].GetProxy()) != web.Key {
 		t.Errorf("the change that cannot be made: %+v", c)
 	}
-	if c, _ := r.e.Change(later); len(c.Refusals) != 0 {
-		t.Errorf("a later change is blamed: %+v", c.Refusals)
+	if c, _ := r.e.Change(later); len(c.Rejections) != 0 {
+		t.Errorf("a later change is blamed: %+v", c.Rejections)
 	}
 }
 
@@ -233,9 +235,9 @@ func BenchmarkRollUp(b *testing.B) {
 	const proxies = 5000
 	e := newEngine(testZone)
 	close(e.ready)
-	feeds := make([]*feed, proxies)
-	for i := range feeds {
-		feeds[i] = &feed{
+	watches := make([]*watch, proxies)
+	for i := range watches {
+		watches[i] = &watch{
 			e: e,
 			key: mesh.Key{
 				Kind: mesh.KindDataplane,
@@ -244,7 +246,7 @@ func BenchmarkRollUp(b *testing.B) {
 				Name: fmt.Sprint("dp-", i),
 			},
 		}
-		e.feeds[feeds[i]] = struct{}{}
+		e.watches[watches[i]] = struct{}{}
 	}
 	table := &delta.Table{}
 	changes := []store.Change{{Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}}}
@@ -255,30 +257,30 @@ func BenchmarkRollUp(b *testing.B) {
 		revision++
 		e.processed = revision
 		r := e.record(revision-1, revision, time.Time{}, changes)
-		for _, f := range feeds {
+		for _, f := range watches {
 			f.offer(table, revision-1, revision, time.Time{}, r)
 		}
-		e.woken = e.woken[:0]
+		e.notified = e.notified[:0]
 	}
 	b.ReportAllocs()
 	for b.Loop() {
 		change()
 		change()
-		for i, f := range feeds {
-			u, _, _ := f.Take()
+		for i, f := range watches {
+			u, _, _ := f.Next()
 			if i == proxies/2 {
 				change()
 			}
-			f.Answered(u.Revision, nil)
+			f.Ack(u.Revision, nil)
 		}
-		for _, f := range feeds {
-			if u, ok, _ := f.Take(); ok {
-				f.Answered(u.Revision, nil)
+		for _, f := range watches {
+			if u, ok, _ := f.Next(); ok {
+				f.Ack(u.Revision, nil)
 			}
 		}
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(3*proxies), "ns/proxy-and-change")
-	if c, _ := e.Change(revision); c.Answered != proxies {
+	if c, _ := e.Change(revision); c.Acked != proxies {
 		b.Fatalf("%+v", c)
 	}
 }

@@ -59,7 +59,7 @@ func (r *running) put(rs ...*mesh.Resource) uint64 {
 	return res.Revision
 }
 
-func (r *running) next(f delta.Feed) delta.Update {
+func (r *running) next(f delta.Watch) delta.Update {
 	r.t.Helper()
 	u, err := next(r.ctx, r.e, f)
 	if err != nil {
@@ -68,11 +68,11 @@ func (r *running) next(f delta.Feed) delta.Update {
 	return u
 }
 
-// next waits until a feed has something.
-func next(ctx context.Context, e *Engine, f delta.Feed) (delta.Update, error) {
+// next waits until a watch has something.
+func next(ctx context.Context, e *Engine, f delta.Watch) (delta.Update, error) {
 	for {
 		changed := e.ProgressChanged()
-		if u, ok, err := f.Take(); ok || err != nil {
+		if u, ok, err := f.Next(); ok || err != nil {
 			return u, err
 		}
 		select {
@@ -107,11 +107,11 @@ func TestFeedsAndProgress(t *testing.T) {
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
 	idle := testDataplane("idle-1", "10.0.0.3", "idle", 8080)
 
-	// A feed can be opened before its proxy is registered.
-	early := r.e.Open(delta.Opening{Proxy: web.Key})
+	// A watch can be opened before its proxy is registered.
+	early := r.e.Open(delta.OpenRequest{Proxy: web.Key})
 	defer early.Close()
 	rev := r.put(web, idle)
-	fw, fi := early, r.e.Open(delta.Opening{Proxy: idle.Key, MinRevision: rev})
+	fw, fi := early, r.e.Open(delta.OpenRequest{Proxy: idle.Key, MinRevision: rev})
 	defer fi.Close()
 	u := r.next(fw)
 	if u.Revision != rev || u.Table.Lookup(delta.TypeCluster, "kri_msvc_default_east__api_http") == nil {
@@ -120,53 +120,54 @@ func TestFeedsAndProgress(t *testing.T) {
 	if u := r.next(fi); u.Revision < rev {
 		t.Fatalf("update of revision %d before its registration at %d", u.Revision, rev)
 	}
-	if p := r.e.Progress(); p.Online != 2 || p.PendingCount != 2 || p.Answered >= rev {
-		t.Fatalf("nobody answered, yet %+v", p)
+	if p := r.e.Progress(); p.Online != 2 || p.PendingCount != 2 || p.Acked >= rev {
+		t.Fatalf("no answer, yet %+v", p)
 	}
-	fw.Answered(rev, nil)
-	fi.Answered(rev, nil)
-	r.until(func(p Progress) bool { return p.Answered == rev && p.PendingCount == 0 })
+	fw.Ack(rev, nil)
+	fi.Ack(rev, nil)
+	r.until(func(p Progress) bool { return p.Acked == rev && p.PendingCount == 0 })
 
-	// One proxy is woken; the other has answered by not being concerned.
+	// One proxy is notified; the other has answered by not being concerned.
 	rev = r.put(testDataplane("api-2", "10.0.0.4", "api", 8080))
 	u = r.next(fw)
 	if u.Revision != rev || u.Committed.IsZero() {
 		t.Fatalf("update %d at %v, want revision %d and a time", u.Revision, u.Committed, rev)
 	}
 	p := r.until(func(p Progress) bool { return p.Revision == rev })
-	if p.PendingCount != 1 || p.Pending[0] != web.Key || p.Answered != rev-1 {
+	if p.PendingCount != 1 || p.Pending[0] != web.Key || p.Acked != rev-1 {
 		t.Fatalf("only web owes an answer: %+v", p)
 	}
-	refusal := delta.Refusal{Resource: "x", Reason: "no"}
-	fw.Answered(rev, []delta.Refusal{refusal})
-	p = r.until(func(p Progress) bool { return p.Answered == rev })
-	if len(p.Refusals) != 1 || p.Refusals[0].Proxy != web.Key || p.Refusals[0].Reason != "no" {
-		t.Fatalf("refusals %+v", p.Refusals)
+	rejection := delta.Rejection{Resource: "x", Reason: "no"}
+	fw.Ack(rev, []delta.Rejection{rejection})
+	p = r.until(func(p Progress) bool { return p.Acked == rev })
+	if len(p.Rejections) != 1 || mesh.KeyFromProto(p.Rejections[0].GetProxy()) != web.Key ||
+		p.Rejections[0].Reason != "no" {
+		t.Fatalf("rejections %+v", p.Rejections)
 	}
 
 	// An identity is pushed to its proxy alone, and does not take an answer back.
 	r.put(testMesh("STRICT"))
-	for _, f := range []delta.Feed{fw, fi} {
-		f.Answered(r.next(f).Revision, nil)
+	for _, f := range []delta.Watch{fw, fi} {
+		f.Ack(r.next(f).Revision, nil)
 	}
-	before := r.until(func(p Progress) bool { return p.Answered == p.Revision }).Answered
+	before := r.until(func(p Progress) bool { return p.Acked == p.Revision }).Acked
 	r.e.SetIdentity(web.Key, testIdentity)
 	u = r.next(fw)
 	if u.Table.Lookup(delta.TypeSecret, "system_mtls_identity_default") == nil {
 		t.Fatal("no certificate")
 	}
-	if p := r.e.Progress(); p.Answered != before || p.PendingCount != 1 {
+	if p := r.e.Progress(); p.Acked != before || p.PendingCount != 1 {
 		t.Fatalf("answered went from %d: %+v", before, p)
 	}
-	fw.Answered(u.Revision, nil)
+	fw.Ack(u.Revision, nil)
 	r.until(func(p Progress) bool { return p.PendingCount == 0 })
 
-	// The engine's end ends its feeds.
+	// The engine's end ends its watches.
 	fi.Close()
 	fi.Close()
 	r.until(func(p Progress) bool { return p.Online == 1 })
-	if _, _, err := fi.Take(); err == nil {
-		t.Fatal("a closed feed gives updates")
+	if _, _, err := fi.Next(); err == nil {
+		t.Fatal("a closed watch gives updates")
 	}
 }
 
@@ -175,22 +176,22 @@ func TestMergedUpdates(t *testing.T) {
 	r := start(t)
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")
 	r.put(testMesh(""), testService(testZone, "api", 8080), web)
-	f := r.e.Open(delta.Opening{Proxy: web.Key})
+	f := r.e.Open(delta.OpenRequest{Proxy: web.Key})
 	defer f.Close()
-	f.Answered(r.next(f).Revision, nil)
-	base := r.until(func(p Progress) bool { return p.PendingCount == 0 }).Answered
+	f.Ack(r.next(f).Revision, nil)
+	base := r.until(func(p Progress) bool { return p.PendingCount == 0 }).Acked
 	var last uint64
 	for i := range 20 {
 		last = r.put(testDataplane(fmt.Sprintf("api-%d", i), fmt.Sprintf("10.0.1.%d", i), "api", 8080))
 	}
 	p := r.until(func(p Progress) bool { return p.Revision == last })
-	if p.Answered != base {
-		t.Fatalf("answered %d, want %d", p.Answered, base)
+	if p.Acked != base {
+		t.Fatalf("answered %d, want %d", p.Acked, base)
 	}
 	u := r.next(f)
 	if u.Revision != last {
 		t.Fatalf("update %d, want all up to %d in one", u.Revision, last)
 	}
-	f.Answered(last, nil)
-	r.until(func(p Progress) bool { return p.Answered == last })
+	f.Ack(last, nil)
+	r.until(func(p Progress) bool { return p.Acked == last })
 }

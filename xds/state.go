@@ -18,18 +18,18 @@ import (
 // read it through a reader alone.
 type state struct {
 	view       replica.View
-	ranges     map[compile.Index]*span
+	ranges     map[compile.Index]*keySet
 	identities map[mesh.Key]*ir.Identity
-	// wants are the names that gRPC clients ask for, interned.
-	wants map[caller]nameList
+	// subscriptions are the names that gRPC clients ask for, interned.
+	subscriptions map[caller]nameList
 
 	specs, statuses, secrets *graph.Input[mesh.Key]
 	indexes                  *graph.Input[compile.Index]
 	// general is what a policy says but for entries that name a service; named is what all policies
 	// of a mesh say of the services of a name.
-	general *graph.Input[mesh.Key]
-	named   *graph.Input[serviceName]
-	asked   *graph.Input[caller]
+	general    *graph.Input[mesh.Key]
+	named      *graph.Input[serviceName]
+	subscribed *graph.Input[caller]
 }
 
 // serviceName is all services of a mesh that have the name, as routes speak of them or as other policies do.
@@ -45,16 +45,16 @@ func isRoute(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute || k == mesh
 
 func newState(g *graph.Graph) *state {
 	return &state{
-		ranges:     map[compile.Index]*span{},
-		identities: map[mesh.Key]*ir.Identity{},
-		wants:      map[caller]nameList{},
-		asked:      graph.NewInput[caller](g, "wanted"),
-		specs:      graph.NewInput[mesh.Key](g, "spec"),
-		statuses:   graph.NewInput[mesh.Key](g, "status"),
-		secrets:    graph.NewInput[mesh.Key](g, "identity"),
-		indexes:    graph.NewInput[compile.Index](g, "index"),
-		general:    graph.NewInput[mesh.Key](g, "policy"),
-		named:      graph.NewInput[serviceName](g, "named"),
+		ranges:        map[compile.Index]*keySet{},
+		identities:    map[mesh.Key]*ir.Identity{},
+		subscriptions: map[caller]nameList{},
+		subscribed:    graph.NewInput[caller](g, "subscribed"),
+		specs:         graph.NewInput[mesh.Key](g, "spec"),
+		statuses:      graph.NewInput[mesh.Key](g, "status"),
+		secrets:       graph.NewInput[mesh.Key](g, "identity"),
+		indexes:       graph.NewInput[compile.Index](g, "index"),
+		general:       graph.NewInput[mesh.Key](g, "policy"),
+		named:         graph.NewInput[serviceName](g, "named"),
 	}
 }
 
@@ -67,7 +67,7 @@ func (s *state) apply(view replica.View, changes []store.Change) {
 		if spec {
 			s.reindex(old, now)
 			s.specs.MarkDirty(c.Key)
-			s.touchParts(old, now)
+			s.markParts(old, now)
 		}
 		if old == nil || now == nil || old.StatusRevision != now.StatusRevision || old.Status != now.Status {
 			s.statuses.MarkDirty(c.Key)
@@ -75,8 +75,8 @@ func (s *state) apply(view replica.View, changes []store.Change) {
 	}
 }
 
-// touchParts touches what destinations read of a policy.
-func (s *state) touchParts(old, now *mesh.Resource) {
+// markParts touches what destinations read of a policy.
+func (s *state) markParts(old, now *mesh.Resource) {
 	key := cmp.Or(old, now).Key
 	if info, ok := mesh.Lookup(key.Kind); !ok || info.Policy == nil || !info.Policy.HasTo {
 		return
@@ -137,7 +137,7 @@ func (s *state) reindex(old, now *mesh.Resource) {
 		if !slices.Contains(before, i) {
 			keys := s.ranges[i]
 			if keys == nil {
-				keys = &span{}
+				keys = &keySet{}
 				s.ranges[i] = keys
 			}
 			keys.add(now.Key)
@@ -165,7 +165,7 @@ func (r reads) Range(i compile.Index) []mesh.Key {
 	return r.s.ranges[i].list()
 }
 
-// policyFor is a policy for somebody who looks at what it says of one destination alone.
+// policyFor is a policy for a query that needs what it says of one destination alone.
 func (r reads) policyFor(key mesh.Key) *mesh.Resource {
 	r.s.general.Note(r.Reader, key)
 	res, _ := r.s.view.Get(key)
@@ -183,7 +183,7 @@ func (r reads) identity(proxy mesh.Key) *ir.Identity {
 	return r.s.identities[proxy]
 }
 
-func (r reads) wanted(c caller) nameList {
-	r.s.asked.Note(r.Reader, c)
-	return r.s.wants[c]
+func (r reads) subscribedNames(c caller) nameList {
+	r.s.subscribed.Note(r.Reader, c)
+	return r.s.subscriptions[c]
 }

@@ -12,7 +12,7 @@ import (
 
 // Static is the engine over one view at a time, without streams: what would proxies have if the
 // store held this? It serves questions (what a proxy has and why, what a change would do), not
-// proxies. Nobody's certificate is known to it, so tables lack them. It is for one goroutine at a
+// proxies. No certificate is known to it, so tables lack them. It is for one goroutine at a
 // time.
 type Static struct {
 	e       *Engine

@@ -14,7 +14,7 @@ import (
 )
 
 // TestStaticEqualsEngine: a Static that is moved along a random sequence of changes has the tables
-// of an engine that is built anew, says exactly of whom they changed, and inspects what they are
+// of a new engine, says exactly of whom they changed, and inspects what they are
 // made of.
 func TestStaticEqualsEngine(t *testing.T) {
 	first, last := uint64(1), uint64(30)
@@ -25,7 +25,7 @@ func TestStaticEqualsEngine(t *testing.T) {
 		t.Run(fmt.Sprintf("seed=%d", n), func(t *testing.T) {
 			w := newWorld(t)
 			d := newDice(n)
-			followed := map[mesh.Key]*feed{}
+			followed := map[mesh.Key]*watch{}
 			s := NewStatic(testZone, replica.View{})
 			before := map[mesh.Key]*delta.Table{}
 			view := replica.View{}
@@ -72,7 +72,7 @@ func checkInspection(t *testing.T, what string, s *Static, k mesh.Key, table *de
 	}
 	if k.Kind != mesh.KindDataplane {
 		if in != nil {
-			t.Fatalf("after %s: %s is no Dataplane, and is inspected", what, k)
+			t.Fatalf("after %s: %s is not a Dataplane, and is inspected", what, k)
 		}
 		return
 	}

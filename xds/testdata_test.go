@@ -13,7 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// testIdentity is a certificate with its key, made for this run and trusted by nobody; testCert is
+// testIdentity is a certificate with its key, made for this run and trusted by no other; testCert is
 // the certificate.
 var testIdentity, testCert = newTestIdentity()
 

@@ -22,6 +22,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -42,7 +43,7 @@ type testPlane struct {
 	ca    []byte
 }
 
-// Join admits whoever comes, by node id.
+// Join admits every client, by node id.
 func (p *testPlane) Join(_ context.Context, j delta.Join) (delta.Member, error) {
 	meshName, name, _ := strings.Cut(j.NodeID, ".")
 	k := mesh.Key{Kind: mesh.KindDataplane, Mesh: meshName, Zone: p.zone, Name: name}
@@ -68,7 +69,7 @@ func newTestPlane(ctx context.Context, t *testing.T, zone string) *testPlane {
 	}
 	rep := replica.New(replica.Config{Store: st})
 	p := &testPlane{t: t, zone: zone, store: st, e: New(Config{Zone: zone, Replica: rep})}
-	srv, err := pki.LoadOrCreateServer(t.TempDir(), []string{"localhost"})
+	srv, err := servercert.LoadOrCreate(t.TempDir(), []string{"localhost"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +184,7 @@ func freePort(t *testing.T) uint32 {
 
 // TestZones runs two zones with real Envoys and STRICT mTLS: a caller in east reaches a multi-zone
 // service here, and in west through its ingress when the sidecar here is killed under load; a
-// caller without permission is told 403.
+// caller without permission gets 403.
 func TestZones(t *testing.T) {
 	bin := envoyBinary()
 	if bin == "" {
@@ -359,8 +360,8 @@ func TestZones(t *testing.T) {
 		t.Errorf("%d of %d requests failed", failed.Load(), sent.Load())
 	}
 	for _, p := range []*testPlane{east, west} {
-		if r := p.e.Progress().Refusals; len(r) > 0 {
-			t.Errorf("%s: refused: %+v", p.zone, r)
+		if r := p.e.Progress().Rejections; len(r) > 0 {
+			t.Errorf("%s: rejected: %+v", p.zone, r)
 		}
 	}
 }

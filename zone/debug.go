@@ -18,32 +18,32 @@ import (
 	"github.com/meridian-mesh/meridian/zone/universal"
 )
 
-// debugger answers adminapi's questions about this zone's proxies.
+// debugger answers the management API's questions about this zone's proxies.
 type debugger struct{ z *Zone }
 
 // Proxy implements api.Debugger.
 func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	out := &adminv1.DebugProxyResponse{Key: key.Proto()}
-	view := d.z.replica.View()
-	for _, s := range d.z.ads.Look(key) {
+	view := d.z.Replica().View()
+	for _, s := range d.z.ads.Describe(key) {
 		st := &adminv1.DebugStream{
 			Client:       "envoy",
 			Peer:         s.Join.Peer,
 			Since:        timestamppb.New(s.Since),
-			WaitsItsTurn: s.Feed == nil,
+			WaitsItsTurn: s.Watch == nil,
 		}
 		if s.Join.Client.Kind == delta.ClientGRPC {
 			st.Client = "grpc"
 		}
-		if s.Feed != nil {
-			f, ok := d.z.engine.Followed(s.Feed)
+		if s.Watch != nil {
+			f, ok := d.z.engine.StreamState(s.Watch)
 			if !ok {
 				continue // it has just ended
 			}
-			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Answered,
-				compared(view, s.Resources, f.Should), refusalsProto(f.Refusals)
-			if f.Woke != nil {
-				st.Woke = d.change(*f.Woke)
+			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Acked,
+				compared(view, s.Resources, f.Desired), refusalsProto(f.Rejections)
+			if f.LastChange != nil {
+				st.Woke = d.change(*f.LastChange)
 			}
 		}
 		out.Streams = append(out.Streams, st)
@@ -63,13 +63,13 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 		p := &adminv1.DebugResource{
 			Type:   v.Type.String(),
 			Name:   v.Name,
-			Has:    v.Has,
-			State:  v.Standing.String(),
+			Has:    v.Acked,
+			State:  v.Status.String(),
 			Reason: v.Reason,
 		}
 		var was string
-		if v.Should != nil {
-			was = v.Should.Version
+		if v.Desired != nil {
+			was = v.Desired.Version
 		}
 		if now != nil {
 			p.Should = now.Version
@@ -81,8 +81,8 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 				p.Causes = append(p.Causes, c)
 			}
 		}
-		if was != p.Should && v.Standing != delta.NotAsked {
-			p.State, p.Reason = delta.Waiting.String(), ""
+		if was != p.Should && v.Status != delta.NotSubscribed {
+			p.State, p.Reason = delta.Pending.String(), ""
 		}
 		out = append(out, p)
 	}
@@ -93,24 +93,28 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 	for _, typ := range delta.Types {
 		for r := range should.All(typ) {
 			if !seen[id{typ, r.Name}] {
-				add(delta.ResourceView{Type: typ, Name: r.Name, Standing: delta.Waiting}, r)
+				add(delta.ResourceView{Type: typ, Name: r.Name, Status: delta.Pending}, r)
 			}
 		}
 	}
 	return out
 }
 
-func refusalsProto(list []xds.ProxyRefusal) []*adminv1.DebugRefusal {
+func refusalsProto(list []*meshv1.Rejection) []*adminv1.DebugRefusal {
 	var out []*adminv1.DebugRefusal
 	for _, r := range list {
-		out = append(out, &adminv1.DebugRefusal{
-			Proxy:          r.Proxy.Proto(),
-			Resource:       r.Resource,
-			Reason:         r.Reason,
-			Causes:         keysProto(r.Cause),
-			Revision:       r.Revision,
-			ByControlPlane: r.ByControlPlane,
-		})
+		d := &adminv1.DebugRefusal{
+			Proxy:          r.GetProxy(),
+			Resource:       r.GetResource(),
+			Reason:         r.GetReason(),
+			Causes:         r.GetOtherCauses(),
+			Revision:       r.GetRevision(),
+			ByControlPlane: r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION,
+		}
+		if r.GetCause() != nil {
+			d.Causes = append([]*meshv1.Key{r.GetCause()}, d.Causes...)
+		}
+		out = append(out, d)
 	}
 	return out
 }
@@ -130,13 +134,13 @@ func (d debugger) change(c xds.Change) *adminv1.DebugChangeResponse {
 		Last:       c.Last,
 		Inputs:     keysProto(c.Inputs),
 		InputCount: uint32(c.InputCount),
-		Concerned:  uint32(c.Concerned),
-		Answered:   uint32(c.Answered),
-		Refused:    uint32(c.Refused),
-		Left:       uint32(c.Left),
-		Woken:      keysProto(c.Woken),
+		Concerned:  uint32(c.Affected),
+		Answered:   uint32(c.Acked),
+		Refused:    uint32(c.Rejected),
+		Left:       uint32(c.Disconnected),
+		Woken:      keysProto(c.Notified),
 		Pending:    keysProto(c.Pending),
-		Refusals:   refusalsProto(c.Refusals),
+		Refusals:   refusalsProto(c.Rejections),
 	}
 	stamp := func(t time.Time) *timestamppb.Timestamp {
 		if t.IsZero() {

@@ -11,7 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -20,7 +20,7 @@ import (
 func (w *world) session(token string,
 	hello *dataplanev1.SessionHello) (dataplanev1.DataplaneService_SessionClient, error) {
 	w.t.Helper()
-	tls, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	tls, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -16,58 +16,31 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
-	"github.com/meridian-mesh/meridian/store/replica"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds"
 )
 
 // refusalsOf is the wire form, with the likeliest cause of each. What the control plane could not
-// make is computed anew all the time, so its revision is that of the cause.
+// compute is tried again all the time, so its revision is that of the cause.
 func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
 	var out []*kdsv1.ProxyRefusal
-	view := z.replica.View()
-	for _, r := range p.Refusals {
+	view := z.Replica().View()
+	for _, r := range p.Rejections {
 		pr := &kdsv1.ProxyRefusal{
-			Proxy:    r.Proxy.String(),
-			Resource: r.Resource,
-			Reason:   r.Reason,
-			Revision: r.Revision,
+			Proxy:    mesh.KeyFromProto(r.GetProxy()).String(),
+			Resource: r.GetResource(),
+			Reason:   r.GetReason(),
+			Revision: r.GetRevision(),
+			Cause:    r.GetCause(),
 		}
-		if cause := likeliest(view, r.Cause); cause != nil {
-			pr.Cause = cause.Key.Proto()
-			if r.ByControlPlane {
+		if r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION && r.GetCause() != nil {
+			if cause, ok := view.Get(mesh.KeyFromProto(r.GetCause())); ok {
 				pr.Revision = cause.Revision
 			}
 		}
 		out = append(out, pr)
 	}
 	return out
-}
-
-// likeliest is, of what a refused resource came from, the policy that was changed last; without
-// policies, what was changed last; nil if nothing of it is there any more. A resource that was
-// taken before and is refused now was changed by something.
-func likeliest(view replica.View, causes []mesh.Key) *mesh.Resource {
-	var best *mesh.Resource
-	rank := func(r *mesh.Resource) (bool, uint64) {
-		info, ok := mesh.Lookup(r.Key.Kind)
-		return ok && info.Policy != nil, r.Revision
-	}
-	for _, k := range causes {
-		r, ok := view.Get(k)
-		if !ok {
-			continue
-		}
-		if best == nil {
-			best = r
-			continue
-		}
-		isPolicy, revision := rank(r)
-		bestIsPolicy, bestRevision := rank(best)
-		if isPolicy != bestIsPolicy && isPolicy || isPolicy == bestIsPolicy && revision > bestRevision {
-			best = r
-		}
-	}
-	return best
 }
 
 func names(keys []mesh.Key) []string {
@@ -87,7 +60,7 @@ func (z *Zone) localProgress() kdsrpc.LocalProgress {
 	p := z.progress.now()
 	total, _, _ := z.registry.Counts()
 	return kdsrpc.LocalProgress{
-		Answered:     p.Answered,
+		Answered:     p.Acked,
 		Total:        max(total, p.Online),
 		Online:       p.Online,
 		Pending:      names(p.Pending),
@@ -132,7 +105,7 @@ func (l *refusalLog) global(refusals []*kdsv1.ProxyRefusal, applied uint64) []*k
 func (z *Zone) delivered(ctx context.Context, revision uint64) error {
 	for {
 		p, changed := z.progress.read()
-		if p.Answered >= revision {
+		if p.Acked >= revision {
 			return nil
 		}
 		select {
@@ -179,7 +152,7 @@ const storeTimeout = time.Second
 func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	p := z.progress.now()
 	total, _, withheld := z.registry.Counts()
-	revision := z.replica.View().Revision()
+	revision := z.Replica().View().Revision()
 	out := &adminv1.GetStatusResponse{
 		Role:     api.RoleZone,
 		Zone:     z.cfg.Name,
@@ -194,7 +167,7 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		},
 		Refusals: z.refusalsOf(p),
 	}
-	if p.Answered >= revision {
+	if p.Acked >= revision {
 		out.Proxies.AtRevision = out.Proxies.Online
 	} else if p.Revision >= revision {
 		out.Proxies.AtRevision = uint32(max(0, p.Online-p.PendingCount))
@@ -246,18 +219,22 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 	for {
 		p, changed := z.progress.read()
 		problems := delivery.Problems{}
-		view := z.replica.View()
-		for _, r := range p.Refusals {
-			causes := r.Cause
-			if best := likeliest(view, causes); best != nil && !r.ByControlPlane {
-				causes = []mesh.Key{
-					best.Key} // of what the control plane cannot make, every policy that it read is suspect
+		for _, r := range p.Rejections {
+			var causes []mesh.Key
+			if r.GetCause() != nil {
+				causes = append(causes, mesh.KeyFromProto(r.GetCause()))
+			}
+			// Of what the control plane cannot compute, every policy that it read is suspect.
+			if r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION || len(causes) == 0 {
+				for _, k := range r.GetOtherCauses() {
+					causes = append(causes, mesh.KeyFromProto(k))
+				}
 			}
 			for _, cause := range causes {
-				problems.Nack(cause, z.cfg.Name, r.Proxy.String(), r.Reason)
+				problems.Nack(cause, z.cfg.Name, mesh.KeyFromProto(r.GetProxy()).String(), r.GetReason())
 			}
 		}
-		z.delivery.Set(problems)
+		z.Delivery().Set(problems)
 		select {
 		case <-changed:
 		case <-ctx.Done():

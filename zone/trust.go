@@ -10,15 +10,15 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
-	"github.com/meridian-mesh/meridian/identity/tokens"
+	"github.com/meridian-mesh/meridian/identity/servercert"
+	"github.com/meridian-mesh/meridian/internal/hint"
 )
 
 // token reads the zone token.
 func (z *Zone) token() (string, error) {
 	if z.cfg.TokenFile == "" {
-		return "", errors.New("a zone joins global with a zone token: issue one there with 'meridian token " +
-			"zone', and give it with --token-file")
+		return "", errors.New("a zone joins global with a zone token: " + hint.GiveZoneToken + "; " +
+			hint.ZoneToken(z.cfg.Name))
 	}
 	data, err := os.ReadFile(z.cfg.TokenFile)
 	if err != nil {
@@ -33,12 +33,10 @@ func (z *Zone) pins() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	pins, err := tokens.PinsOf(token)
+	pins, err := servercert.TokenPins(token)
 	if err != nil {
-		return nil, fmt.Errorf("--token-file %s holds no good token (%w): issue one at global "+
-			"with 'meridian "+
-			"token zone --zone %s'",
-			z.cfg.TokenFile, err, z.cfg.Name)
+		return nil, fmt.Errorf("--token-file %s holds no usable token (%w): %s",
+			z.cfg.TokenFile, err, hint.ZoneToken(z.cfg.Name))
 	}
 	return pins, nil
 }
@@ -47,19 +45,18 @@ func (z *Zone) pins() ([]string, error) {
 // counts without a restart, and a damaged one stops nothing but the connection.
 func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 	if z.cfg.TLSSkipVerify {
-		z.log.Warn("global's certificate is not checked (--tls-skip-verify): anybody on the way " +
-			"can read and " +
-			"change what global says")
+		z.Log().Warn("global's certificate is not verified (--tls-skip-verify): the token can be read, " +
+			"and what global sends changed, on the way")
 	}
 	if z.cfg.CAFile != "" || z.cfg.TLSSkipVerify {
-		return pki.ClientTLS(pki.ClientOptions{
+		return servercert.ClientTLS(servercert.ClientOptions{
 			CAFile:     z.cfg.CAFile,
 			SkipVerify: z.cfg.TLSSkipVerify,
 			ServerName: host,
 		})
 	}
 	if _, err := z.pins(); err != nil {
-		z.log.Error("the zone token cannot be used; this zone serves what it has", zap.Error(err))
+		z.Log().Error("the zone token cannot be used; this zone serves what it has", zap.Error(err))
 	}
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -74,7 +71,7 @@ func (z *Zone) globalTLS(host string) (*tls.Config, error) {
 			if len(pins) == 0 {
 				return verifySystem(cs, host)
 			}
-			conf, err := pki.ClientTLS(pki.ClientOptions{Pins: pins})
+			conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins})
 			if err != nil {
 				return err
 			}

@@ -15,10 +15,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -37,7 +38,7 @@ type world struct {
 	t      *testing.T
 	ctx    context.Context
 	store  store.Store
-	server *pki.Server
+	server *servercert.Server
 	zone   *zone.Zone
 	stop   func()
 	addr   string
@@ -52,7 +53,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,16 +66,19 @@ func newWorld(t *testing.T) *world {
 func (w *world) start() {
 	w.t.Helper()
 	z, err := zone.New(zone.Config{
-		Name:            zoneName,
-		Store:           w.store,
-		Server:          w.server,
-		Instance:        "test",
-		XDSAddr:         w.addr,
-		APIAddr:         "127.0.0.1:0",
-		DiagnosticsAddr: "127.0.0.1:0",
-		Lease:           1500 * time.Millisecond,
-		ReturnTime:      2 * time.Second,
-		Logger:          zaptest.NewLogger(w.t),
+		Config: role.Config{
+			Store:            w.store,
+			Server:           w.server,
+			Instance:         "test",
+			APIAddr:          "127.0.0.1:0",
+			DiagnosticsAddr:  "127.0.0.1:0",
+			LocalhostIsAdmin: true,
+			Logger:           zaptest.NewLogger(w.t),
+		},
+		Name:       zoneName,
+		XDSAddr:    w.addr,
+		Lease:      1500 * time.Millisecond,
+		ReturnTime: 2 * time.Second,
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -82,7 +86,7 @@ func (w *world) start() {
 	if err := z.Listen(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
-	w.addr = z.Addresses()[zone.XDS]
+	w.addr = z.Addresses()[role.PortXDS]
 	w.zone = z
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -124,7 +128,7 @@ func (w *world) join(name, service, address string) *proxy {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	tls, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	tls, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -400,7 +404,11 @@ func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 
 func TestPortInUse(t *testing.T) {
 	w := newWorld(t)
-	z, err := zone.New(zone.Config{Name: "other", Store: w.store, Server: w.server, XDSAddr: w.addr})
+	z, err := zone.New(zone.Config{
+		Config:  role.Config{Store: w.store, Server: w.server},
+		Name:    "other",
+		XDSAddr: w.addr,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

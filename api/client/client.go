@@ -39,12 +39,12 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
-// Options say whom to call and as whom.
+// Options say which control plane to call, and as which user.
 type Options struct {
 	// URL such as http://localhost:5681 or https://cp.example:5682; a missing port is 5681 or 5682.
 	URL string
@@ -78,10 +78,10 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("control plane URL %q: %w", o.URL, err)
 	}
 	if u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-		return nil, fmt.Errorf("control plane URL %q: want http://HOST:PORT or https://HOST:PORT", o.URL)
+		return nil, fmt.Errorf("control plane URL %q: must be http://HOST:PORT or https://HOST:PORT", o.URL)
 	}
 	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-		return nil, fmt.Errorf("control plane URL %q: want no path and no query after the port", o.URL)
+		return nil, fmt.Errorf("control plane URL %q: must have no path and no query after the port", o.URL)
 	}
 	port := u.Port()
 	creds := insecure.NewCredentials()
@@ -124,15 +124,15 @@ func New(o Options) (*Client, error) {
 }
 
 func clientTLS(o Options) (*tls.Config, error) {
-	co := pki.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify}
+	co := servercert.ClientOptions{CAFile: o.CAFile, SkipVerify: o.SkipVerify}
 	if o.CAFile == "" && o.Token != "" {
-		pins, err := pki.TokenPins(o.Token)
+		pins, err := servercert.TokenPins(o.Token)
 		if err != nil {
 			return nil, fmt.Errorf("token: %w", err)
 		}
 		co.Pins = pins
 	}
-	return pki.ClientTLS(co)
+	return servercert.ClientTLS(co)
 }
 
 func unaryBearer(token string) grpc.UnaryClientInterceptor {
@@ -237,7 +237,7 @@ type ListOptions struct {
 	Labels map[string]string
 	// Name is a substring of the name.
 	Name string
-	// Zone is the origin zone wanted (empty text: global); nil for all.
+	// Zone is the origin zone selected (empty text: global); nil for all.
 	Zone *string
 	// Size of a page, at most 1000; 0 reads all pages.
 	Size uint32
@@ -254,7 +254,7 @@ type Page struct {
 	Total int
 	// Revision of the store that the answer shows.
 	Revision uint64
-	// Warnings say what is missing, such as zones that are away.
+	// Warnings say what is missing, such as zones that could not be asked.
 	Warnings []string
 }
 
@@ -365,13 +365,13 @@ func (c *Client) Watch(ctx context.Context, kinds []mesh.Kind, meshName string, 
 	}
 }
 
-// Status of the control plane and its peers.
+// Status of the control plane and those that it is connected with.
 func (c *Client) Status(ctx context.Context) (*adminv1.GetStatusResponse, error) {
 	resp, err := c.status.GetStatus(ctx, &adminv1.GetStatusRequest{})
 	return resp, c.fail(err)
 }
 
-// Wait returns when every online proxy concerned has answered everything up to revision, or at the
+// Wait returns when every affected online proxy has acknowledged everything up to revision, or at the
 // timeout, with Complete false and the reasons; that is not an error.
 func (c *Client) Wait(ctx context.Context, revision uint64,
 	timeout time.Duration) (*adminv1.WaitRevisionResponse, error) {

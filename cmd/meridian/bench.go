@@ -19,12 +19,13 @@ import (
 	"github.com/meridian-mesh/meridian/cli"
 
 	"github.com/meridian-mesh/meridian/bench"
+	"github.com/meridian-mesh/meridian/bench/apibench"
 )
 
 // newBench is "meridian bench".
 func newBench() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the control plane on this machine"}
-	cmd.AddCommand(newBenchXDS(), newBenchSidecars())
+	cmd.AddCommand(newBenchXDS(), newBenchSidecars(), apibench.Command())
 	return cmd
 }
 

@@ -1,34 +1,38 @@
 // Package delivery keeps the delivery status of policies: in which zones something is wrong with
 // one, and why.
 //
-// The caller says what is wrong now, whole, with [Writer.Set]; [Writer.Run] writes the difference
-// to what the resources say. Only resources whose status is a DeliveryStatus are written. What was
-// never written is found by the writer's own memory and, at a start, by one look at all resources,
-// so that a refusal that ended while nobody watched is cleared.
+// The caller says what is wrong now, whole, with [Writer.Set]; the Writer, a controller on
+// store/reconcile, writes the difference to what the resources say. Only resources whose status is a
+// DeliveryStatus are written. What has to be cleared is known from what the Writer wrote and, at a
+// start, from one look at all resources, so that a rejection that ended while this process was down
+// is cleared too.
+//
+// No example: a Writer needs a running store.
 package delivery
 
 import (
 	"cmp"
 	"context"
-	"errors"
+	"maps"
 	"slices"
 	"sync"
-	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // States of a zone's delivery.
 const (
-	// Refused: the zone did not store the resource.
+	// Refused: the zone rejected the resource and did not store it.
 	Refused = "Refused"
-	// Nacked: a proxy refused what the resource led to.
+	// Nacked: a proxy rejected the configuration that came from the resource.
 	Nacked = "Nacked"
 )
 
@@ -48,7 +52,7 @@ func (p Problems) Refuse(key mesh.Key, zone, field, reason string) {
 	})
 }
 
-// Nack notes that a proxy refused what a resource led to. Proxies that refuse with one reason share an entry.
+// Nack notes that a proxy rejected what came from a resource. Proxies with one reason share an entry.
 func (p Problems) Nack(key mesh.Key, zone, proxy, reason string) {
 	for _, d := range p[key] {
 		if d.GetZone() != zone || d.GetState() != Nacked || d.GetReason() != reason {
@@ -74,134 +78,119 @@ type Config struct {
 	Replica *replica.Replica
 	// Owns says whose status this control plane writes; nil is every resource.
 	Owns func(mesh.Key) bool
-	// Logger may be nil.
-	Logger *zap.Logger
+	// Logger and Registerer may be nil.
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
 }
 
 // Writer writes delivery statuses; see the package comment.
 type Writer struct {
+	*reconcile.Loop
+
 	cfg  Config
-	log  *zap.Logger
 	wake chan struct{}
 
 	mu       sync.Mutex
-	problems Problems
-	written  map[mesh.Key]bool
+	problems Problems // guarded by mu; nil until the first Set
 }
 
-// New makes a Writer; [Writer.Run] starts it.
+// New makes a Writer; its Run starts it.
 func New(cfg Config) *Writer {
-	w := &Writer{
-		cfg:     cfg,
-		log:     cfg.Logger,
-		wake:    make(chan struct{}, 1),
-		written: map[mesh.Key]bool{},
-	}
-	if w.log == nil {
-		w.log = zap.NewNop()
-	}
+	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1)}
+	w.Loop = reconcile.New(reconcile.Config{
+		Name:       "delivery",
+		Actor:      "system:delivery",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: &controller{writer: w},
+		Wake:       func() <-chan struct{} { return w.wake },
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
+	})
 	return w
 }
 
-// Set replaces what is wrong. It does not block.
+// Set replaces what is wrong. It does not block. The Writer keeps p.
 func (w *Writer) Set(p Problems) {
+	if p == nil {
+		p = Problems{}
+	}
 	w.mu.Lock()
 	w.problems = p
 	w.mu.Unlock()
+
 	select {
 	case w.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Bounds of the delay after a failed write.
-const (
-	minRetry = 50 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
-
-// Run writes until ctx ends, and returns its error, or that of a store that was closed.
-func (w *Writer) Run(ctx context.Context) error {
-	select {
-	case <-w.cfg.Replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	for r := range w.cfg.Replica.View().All() {
-		if len(mesh.Status[*meshv1.DeliveryStatus](r).GetZones()) > 0 {
-			w.written[r.Key] = true
-		}
-	}
-	var retry time.Duration
-	var timer <-chan time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-w.wake:
-		case <-timer:
-		}
-		timer = nil
-		err := w.write(ctx)
-		switch {
-		case err == nil:
-			retry = 0
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, store.ErrClosed):
-			return err
-		default:
-			retry = min(max(retry*2, minRetry), maxRetry)
-			timer = time.After(retry)
-			w.log.Warn("delivery statuses were not written, will try again", zap.Error(err),
-				zap.Duration("in", retry))
-		}
-	}
+// controller plans the statuses. written are the resources whose status names zones; nil before the
+// first plan. next is what written will be once the plan is durable.
+type controller struct {
+	writer        *Writer
+	written, next map[mesh.Key]bool
 }
 
-func (w *Writer) write(ctx context.Context) error {
-	w.mu.Lock()
-	problems := w.problems
-	w.mu.Unlock()
-	view := w.cfg.Replica.View()
-	touched := map[mesh.Key]bool{}
-	for k := range w.written {
-		touched[k] = true
+// Plan implements [reconcile.Controller].
+func (c *controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	c.writer.mu.Lock()
+	problems := c.writer.problems
+	c.writer.mu.Unlock()
+	c.next = c.written
+	if problems == nil {
+		return reconcile.Plan{}
 	}
+
+	dirty := map[mesh.Key]bool{}
+	if c.written == nil {
+		for r := range in.View.All() {
+			if len(mesh.Status[*meshv1.DeliveryStatus](r).GetZones()) > 0 {
+				dirty[r.Key] = true
+			}
+		}
+	}
+	maps.Copy(dirty, c.written)
 	for k := range problems {
-		touched[k] = true
+		dirty[k] = true
 	}
-	var ops []store.Op
-	after := map[mesh.Key]bool{}
-	for k := range touched {
-		r, ok := view.Get(k)
-		if !ok || (w.cfg.Owns != nil && !w.cfg.Owns(k)) || !hasDelivery(k.Kind) {
+
+	var plan reconcile.Plan
+	c.next = map[mesh.Key]bool{}
+	owns := c.writer.cfg.Owns
+	for _, k := range slices.SortedFunc(maps.Keys(dirty), mesh.Key.Compare) {
+		r, ok := in.View.Get(k)
+		if !ok || !hasDelivery(k.Kind) || (owns != nil && !owns(k)) {
 			continue
 		}
 		old := mesh.Status[*meshv1.DeliveryStatus](r)
-		next := &meshv1.DeliveryStatus{Conditions: old.GetConditions(), Zones: problems[k]}
-		slices.SortFunc(next.Zones, func(a, b *meshv1.ZoneDelivery) int {
-			return cmp.Or(cmp.Compare(a.GetZone(), b.GetZone()), cmp.Compare(a.GetState(), b.GetState()),
-				cmp.Compare(a.GetReason(), b.GetReason()))
-		})
-		if len(next.Zones) > 0 {
-			after[k] = true
+		status := &meshv1.DeliveryStatus{Conditions: old.GetConditions(), Zones: sorted(problems[k])}
+		if len(status.Zones) > 0 {
+			c.next[k] = true
 		}
-		if !proto.Equal(old, next) && (old != nil || len(next.Zones) > 0) {
-			ops = append(ops, store.PutStatus{Key: k, Status: next})
+		if !proto.Equal(old, status) && (old != nil || len(status.Zones) > 0) {
+			plan.Ops = append(plan.Ops, store.PutStatus{Key: k, Status: status})
 		}
 	}
-	if len(ops) > 0 {
-		res, err := w.cfg.Store.Commit(ctx, store.Txn{Actor: "system:delivery", Ops: ops})
-		if err != nil {
-			return err
-		}
-		if _, err := w.cfg.Replica.Wait(ctx, res.Revision); err != nil {
-			return err
-		}
+	return plan
+}
+
+// Done implements [reconcile.Controller].
+func (c *controller) Done(err error) {
+	if err == nil {
+		c.written = c.next
 	}
-	w.written = after
-	return nil
+}
+
+// sorted is a copy by zone, state, reason.
+func sorted(zones []*meshv1.ZoneDelivery) []*meshv1.ZoneDelivery {
+	return slices.SortedFunc(slices.Values(zones), func(a, b *meshv1.ZoneDelivery) int {
+		return cmp.Or(
+			cmp.Compare(a.GetZone(), b.GetZone()),
+			cmp.Compare(a.GetState(), b.GetState()),
+			cmp.Compare(a.GetReason(), b.GetReason()),
+		)
+	})
 }
 
 func hasDelivery(kind mesh.Kind) bool {

@@ -6,24 +6,23 @@
 // The aggregator follows the replica. MeshServices are indexed by each term of their labels,
 // MeshMultiZoneServices by the one term of their selector, so that a change of a service finds the few
 // multi-zone services it could belong to, and a changed selector finds its services. What a batch
-// touches is recomputed in one round, and statuses that differ are written in one transaction. Only
+// could change is computed again, and statuses that differ are written in one transaction. Only
 // services of the same mesh count, and those of a disabled Zone are left out.
 //
 // # Concurrency and failure
 //
-// One goroutine, [Aggregator.Run], owns all state. Several replicas of global compute the same
-// statuses, and a status that says the same is no change. When the store is away the touched set
-// stays and is retried with backoff.
+// The aggregator is a controller on store/reconcile. Several replicas of global compute the same
+// statuses, and a status that says the same is not a change.
+//
+// No example: an Aggregator needs a running store, and has no other call than Run.
 package members
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -33,6 +32,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -41,88 +41,47 @@ type Config struct {
 	Store   store.Store
 	Replica *replica.Replica
 
+	// Logger and Registerer may be nil.
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 }
 
 // Aggregator writes the members of multi-zone services; see the package comment.
 type Aggregator struct {
-	cfg   Config
-	log   *zap.Logger
-	state *state
+	*reconcile.Loop
 
-	computed prometheus.Counter
+	state *state
 }
 
-// New makes an Aggregator; [Aggregator.Run] starts it.
+// New makes an Aggregator; its Run starts it.
 func New(cfg Config) *Aggregator {
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
-	a := &Aggregator{cfg: cfg, log: cfg.Logger, state: newState()}
-	a.computed = prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "meridian_members_computed_total",
-		Help: "Multi-zone services whose members were computed. A rate above that of changes of services " +
-			"is a defect.",
+	a := &Aggregator{state: newState()}
+	a.Loop = reconcile.New(reconcile.Config{
+		Name:       "members",
+		Actor:      "system:aggregate",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: a.state,
+		Follow:     true,
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
 	})
-	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(a.computed)
-	}
 	return a
 }
 
-// Bounds of the delay after a failed write.
-const (
-	minRetry = 20 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
-
-// Run aggregates until ctx ends and returns its error, or that of a store that was closed.
-func (a *Aggregator) Run(ctx context.Context) error {
-	sub := a.cfg.Replica.Subscribe()
-	defer sub.Close()
-	var retry time.Duration
-	for {
-		batch, err := next(ctx, sub, retry)
-		switch {
-		case err == nil:
-			a.state.apply(batch)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case !errors.Is(err, context.DeadlineExceeded):
-			return err
-		}
-		ops := a.state.round()
-		a.computed.Add(float64(len(a.state.touched)))
-		if len(ops) > 0 {
-			_, err = a.cfg.Store.Commit(ctx, store.Txn{Actor: "system:aggregate", Ops: ops})
-		} else {
-			err = nil
-		}
-		switch {
-		case err == nil:
-			retry = 0
-			clear(a.state.touched)
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, store.ErrClosed):
-			return err
-		default:
-			retry = min(max(retry*2, minRetry), maxRetry)
-			a.log.Warn("members of multi-zone services were not written, will try again", zap.Error(err),
-				zap.Duration("in", retry))
-		}
+// Plan implements [reconcile.Controller].
+func (s *state) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	if in.Batch != nil {
+		s.apply(*in.Batch)
 	}
+	return reconcile.Plan{Ops: s.statuses()}
 }
 
-// next waits for a batch, at most for retry unless that is 0.
-func next(ctx context.Context, sub *replica.Subscription, retry time.Duration) (replica.Batch, error) {
-	if retry > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, retry)
-		defer cancel()
+// Done implements [reconcile.Controller].
+func (s *state) Done(err error) {
+	if err == nil {
+		clear(s.dirty)
 	}
-	return sub.Next(ctx)
 }
 
 // meshTerm is where services and the multi-zone services that might select them meet.
@@ -138,17 +97,17 @@ type state struct {
 	// services by each of their terms, multi by that of the selector.
 	services map[meshTerm]keySet
 	multi    map[meshTerm]keySet
-	touched  keySet
+	dirty    keySet
 }
 
 func newState() *state {
-	return &state{services: map[meshTerm]keySet{}, multi: map[meshTerm]keySet{}, touched: keySet{}}
+	return &state{services: map[meshTerm]keySet{}, multi: map[meshTerm]keySet{}, dirty: keySet{}}
 }
 
 func (s *state) apply(b replica.Batch) {
 	s.view = b.View
 	if b.Reset {
-		s.services, s.multi, s.touched = map[meshTerm]keySet{}, map[meshTerm]keySet{}, keySet{}
+		s.services, s.multi, s.dirty = map[meshTerm]keySet{}, map[meshTerm]keySet{}, keySet{}
 		for r := range b.View.All() {
 			s.change(store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
 		}
@@ -175,12 +134,12 @@ func (s *state) change(c store.Change) {
 			update(s.multi, t, c.Key, true)
 		}
 		if c.Resource != nil {
-			s.touched[c.Key] = struct{}{}
+			s.dirty[c.Key] = struct{}{}
 		}
 	case mesh.KindZone:
 		if c.Old == nil || c.Resource == nil || enabled(c.Old) != enabled(c.Resource) {
 			for r := range s.view.List(mesh.KindMeshMultiZoneService, "") {
-				s.touched[r.Key] = struct{}{}
+				s.dirty[r.Key] = struct{}{}
 			}
 		}
 	}
@@ -195,7 +154,7 @@ func (s *state) service(r *mesh.Resource, there bool) {
 		t := meshTerm{r.Key.Mesh, term}
 		update(s.services, t, r.Key, there)
 		for m := range s.multi[t] {
-			s.touched[m] = struct{}{}
+			s.dirty[m] = struct{}{}
 		}
 	}
 }
@@ -227,10 +186,10 @@ func termOf(multi *mesh.Resource) (meshTerm, bool) {
 	return meshTerm{multi.Key.Mesh, selector.TermOfLabels(selectorOf(multi))}, true
 }
 
-// round is the statuses to write for all that is touched.
-func (s *state) round() []store.Op {
+// statuses are those to write for all that is dirty.
+func (s *state) statuses() []store.Op {
 	var ops []store.Op
-	for _, k := range slices.SortedFunc(maps.Keys(s.touched), mesh.Key.Compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(s.dirty), mesh.Key.Compare) {
 		multi, ok := s.view.Get(k)
 		if !ok {
 			continue

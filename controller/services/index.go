@@ -93,7 +93,7 @@ func newIndex() index {
 	}
 }
 
-// dirty is what the next round must look at.
+// dirty is what the next plan must look at.
 type dirty struct {
 	names    map[serviceName]struct{}
 	services keySet

@@ -2,15 +2,16 @@ package services
 
 import (
 	"context"
-	"errors"
 	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -22,7 +23,7 @@ const (
 	DefaultQuarantine = time.Hour
 )
 
-// Ranges of virtual IPs (core-resources 15).
+// Ranges of virtual IPs.
 var (
 	servicePrefix   = netip.MustParsePrefix("241.0.0.0/8")
 	multiZonePrefix = netip.MustParsePrefix("243.0.0.0/8")
@@ -48,15 +49,18 @@ type Config struct {
 
 // Reconciler derives services, addresses and hostnames; see the package comment.
 type Reconciler struct {
-	cfg   Config
-	log   *zap.Logger
-	state *state
+	*reconcile.Loop
 
-	rounds *prometheus.CounterVec
-	short  prometheus.Gauge
+	cfg Config
 }
 
-// New makes a Reconciler; [Reconciler.Run] starts it.
+// controller is the Reconciler's state on its loop.
+type controller struct {
+	*state
+	short prometheus.Gauge
+}
+
+// New makes a Reconciler; its Run starts it.
 func New(cfg Config) *Reconciler {
 	if cfg.DeletionGrace == 0 {
 		cfg.DeletionGrace = DefaultDeletionGrace
@@ -76,105 +80,41 @@ func New(cfg Config) *Reconciler {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	r := &Reconciler{cfg: cfg, log: cfg.Logger}
-	r.state = newState(&r.cfg, r.log)
-	r.rounds = prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "meridian_services_rounds_total",
-		Help: "Rounds of service generation by result (written, unchanged, conflict, failed). Conflicts or " +
-			"failures that keep " +
-			"growing mean that services and addresses are not kept up to date: look at the store.",
-	}, []string{"result"})
-	r.short = prometheus.NewGauge(prometheus.GaugeOpts{
+	r := &Reconciler{cfg: cfg}
+	short := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "meridian_services_without_address",
 		Help: "Destinations for which no virtual IP was left. Above 0: enlarge the range.",
 	})
-	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(r.rounds, r.short)
-	}
+	obs.Register(cfg.Registerer, short)
+	r.Loop = reconcile.New(reconcile.Config{
+		Name:       "services",
+		Actor:      "system:services",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: controller{state: newState(&r.cfg, cfg.Logger), short: short},
+		Follow:     true,
+		Now:        cfg.Now,
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
+	})
 	return r
 }
 
-// Bounds of the retry delay after a failed transaction.
-const (
-	minRetry = 20 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
-
-// Run reconciles until ctx ends and returns its error, or that of a store that was closed.
-func (r *Reconciler) Run(ctx context.Context) error {
-	sub := r.cfg.Replica.Subscribe()
-	defer sub.Close()
-	var retry time.Duration
-	var wakeAt time.Time
-	for {
-		if err := r.next(ctx, sub, wakeAt); err != nil {
-			return err
-		}
-		round := r.state.round(r.cfg.Now())
-		wakeAt = round.deadline
-		result, err := r.commit(ctx, round)
-		r.rounds.WithLabelValues(result).Inc()
-		r.short.Set(float64(r.state.short))
-		switch {
-		case err == nil:
-			retry = 0
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, store.ErrClosed):
-			return err
-		default:
-			retry = min(max(retry*2, minRetry), maxRetry)
-			if result == "failed" {
-				r.log.Warn("services were not written, will try again", zap.Error(err),
-					zap.Duration("in", retry))
-			}
-			wakeAt = earlier(wakeAt, r.cfg.Now().Add(retry))
-		}
+// Plan implements [reconcile.Controller].
+func (c controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	if in.Batch != nil {
+		c.apply(*in.Batch)
 	}
+	plan := c.compute(in.Now)
+	c.short.Set(float64(c.state.short))
+	return plan
 }
 
-// next takes the next batch into the state, or returns without one at wakeAt.
-func (r *Reconciler) next(ctx context.Context, sub *replica.Subscription, wakeAt time.Time) error {
-	wait, cancel := ctx, context.CancelFunc(func() {})
-	if !wakeAt.IsZero() {
-		wait, cancel = context.WithTimeout(ctx, wakeAt.Sub(r.cfg.Now()))
+// Done implements [reconcile.Controller].
+func (c controller) Done(err error) {
+	if err == nil {
+		c.done()
 	}
-	defer cancel()
-	batch, err := sub.Next(wait)
-	switch {
-	case err == nil:
-		r.state.apply(batch)
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case errors.Is(err, context.DeadlineExceeded):
-		return nil
-	default:
-		return err
-	}
-}
-
-func (r *Reconciler) commit(ctx context.Context, round round) (string, error) {
-	if len(round.ops) == 0 {
-		r.state.done()
-		return "unchanged", nil
-	}
-	res, err := r.cfg.Store.Commit(ctx, store.Txn{
-		Actor:  "system:services",
-		Checks: round.checks,
-		Ops:    round.ops,
-	})
-	if err != nil {
-		if conflict := (*store.ConflictError)(nil); errors.As(err, &conflict) {
-			return "conflict", err
-		}
-		return "failed", err
-	}
-	r.state.done()
-	if _, err := r.cfg.Replica.Wait(ctx, res.Revision); err != nil {
-		return "failed", err
-	}
-	return "written", nil
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -182,13 +122,6 @@ func earlier(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// round is one transaction and when to look again without a change; zero means never.
-type round struct {
-	checks   []store.Check
-	ops      []store.Op
-	deadline time.Time
 }
 
 func isOwn(zone string, r *mesh.Resource) bool { return r.Key.Zone == zone }

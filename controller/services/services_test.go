@@ -106,8 +106,8 @@ func (w *world) settled() {
 	w.t.Helper()
 	fresh := newState(&w.cfg, zap.NewNop())
 	fresh.apply(replica.Batch{View: w.rep.View(), Reset: true})
-	if r := fresh.round(time.Now()); len(r.ops) > 0 {
-		w.t.Fatalf("a rebuild would still write %d operations: %+v", len(r.ops), r.ops)
+	if plan := fresh.compute(time.Now()); len(plan.Ops) > 0 {
+		w.t.Fatalf("a rebuild would still write %d operations: %+v", len(plan.Ops), plan.Ops)
 	}
 }
 
@@ -200,7 +200,7 @@ func TestGenerateInOneTransaction(t *testing.T) {
 			t.Errorf("status = %v", status)
 		}
 		if got := w.rep.View().Revision() - before; got != 2 {
-			t.Errorf("it took %d revisions, want 2: the registration and one round", got)
+			t.Errorf("it took %d revisions, want 2: the registration and one reconciliation", got)
 		}
 		w.settled()
 	})

@@ -1,20 +1,23 @@
 // Package zones turns what the zones report into state at global: a Zone resource with its status
-// for every zone that ever connected, and the delivery status of policies from the refusals of
-// zones and their proxies.
+// for every zone that ever connected, and the delivery status of policies from the rejections of
+// zones and the NACKs of their proxies.
 //
-// Members of MeshMultiZoneServices are computed by internal/members, which a standalone zone shares.
+// Members of MeshMultiZoneServices are computed by controller/members, which a standalone zone
+// shares.
 //
-// One goroutine, [Zones.Run], follows the sessions: at each change it compares what it would write
-// with what the replica has, and writes the difference. Fields that change all the time (lag,
+// A controller on store/reconcile follows the sessions: at each change it compares what it would
+// write with what the replica has, and writes the difference. Fields that change all the time (lag,
 // bytes) are not written; status calls read them from the session. A zone that was online before
 // global restarted and does not come back is written as Offline after [Config.ReturnTime].
+//
+// No example: Zones need a running store and connections of zones.
 package zones
 
 import (
 	"context"
-	"errors"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -23,13 +26,15 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // DefaultReturnTime is how long zones have to come back after a start before they count as offline.
 const DefaultReturnTime = 15 * time.Second
 
-// Sessions is what the zones' connections say; [kdsrpc.Server] is one.
+// Sessions is the state of the zones' connections; [kdsrpc.Server] is one. Changed is closed at the
+// next change.
 type Sessions interface {
 	Zones() []kdsrpc.ZoneState
 	Changed() <-chan struct{}
@@ -40,99 +45,76 @@ type Config struct {
 	Store    store.Store
 	Replica  *replica.Replica
 	Sessions Sessions
-	// Delivery is told of refusals.
+	// Delivery receives what zones and proxies reject.
 	Delivery *delivery.Writer
 	// ReturnTime: see the package comment; 0 means the default.
 	ReturnTime time.Duration
-	// Logger may be nil.
-	Logger *zap.Logger
+	// Logger and Registerer may be nil.
+	Logger     *zap.Logger
+	Registerer prometheus.Registerer
 }
 
 // Zones keeps Zone resources; see the package comment.
 type Zones struct {
-	cfg Config
-	log *zap.Logger
+	*reconcile.Loop
 }
 
-// NewZones makes Zones; [Zones.Run] starts it.
-func NewZones(cfg Config) *Zones {
+// New makes Zones; its Run starts it.
+func New(cfg Config) *Zones {
 	if cfg.ReturnTime == 0 {
 		cfg.ReturnTime = DefaultReturnTime
 	}
-	z := &Zones{cfg: cfg, log: cfg.Logger}
-	if z.log == nil {
-		z.log = zap.NewNop()
+	if cfg.Logger == nil {
+		cfg.Logger = zap.NewNop()
 	}
-	return z
+	return &Zones{Loop: reconcile.New(reconcile.Config{
+		Name:       "zones",
+		Actor:      "system:zones",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: &controller{cfg: cfg},
+		Wake:       cfg.Sessions.Changed,
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
+	})}
 }
 
-// Bounds of the delay after a failed write.
-const (
-	minRetry = 50 * time.Millisecond
-	maxRetry = 5 * time.Second
-)
-
-// Run follows the sessions until ctx ends and returns its error, or that of a store that was closed.
-func (z *Zones) Run(ctx context.Context) error {
-	select {
-	case <-z.cfg.Replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	started := z.cfg.Replica.View().Revision()
-	orphans := time.NewTimer(z.cfg.ReturnTime)
-	defer orphans.Stop()
-	returned := false
-	var retry time.Duration
-	for {
-		changed := z.cfg.Sessions.Changed()
-		states := z.cfg.Sessions.Zones()
-		z.cfg.Delivery.Set(Problems(states))
-		err := z.write(ctx, states, started, returned)
-		var again <-chan time.Time
-		switch {
-		case err == nil:
-			retry = 0
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, store.ErrClosed):
-			return err
-		default:
-			retry = min(max(retry*2, minRetry), maxRetry)
-			again = time.After(retry)
-			z.log.Warn("the state of zones was not written, will try again", zap.Error(err),
-				zap.Duration("in", retry))
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-changed:
-		case <-again:
-		case <-orphans.C:
-			returned = true
-		}
-	}
+// controller plans Zone resources.
+type controller struct {
+	cfg Config
+	// started is the revision of the first plan; from returned on, a zone that is not connected is
+	// offline.
+	started  uint64
+	returned time.Time
+	// created are the zones of the plan that had no Zone.
+	created []string
 }
 
 func zoneKey(name string) mesh.Key { return mesh.Key{Kind: mesh.KindZone, Name: name} }
 
-func (z *Zones) write(ctx context.Context, states []kdsrpc.ZoneState, started uint64, returned bool) error {
-	view := z.cfg.Replica.View()
-	var txn store.Txn
-	txn.Actor = "system:zones"
-	seen := map[string]bool{}
+// Plan implements [reconcile.Controller].
+func (c *controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	if c.returned.IsZero() {
+		c.started, c.returned = in.View.Revision(), in.Now.Add(c.cfg.ReturnTime)
+	}
+	states := c.cfg.Sessions.Zones()
+	c.cfg.Delivery.Set(Problems(states))
+
+	var plan reconcile.Plan
+	c.created = nil
+	connected := map[string]bool{}
 	for _, s := range states {
-		seen[s.Name] = true
+		connected[s.Name] = true
 		key := zoneKey(s.Name)
-		r, ok := view.Get(key)
+		r, ok := in.View.Get(key)
 		if !ok {
-			txn.Checks = append(txn.Checks, store.KeyAt{Key: key})
-			txn.Ops = append(txn.Ops, store.Put{Resource: &mesh.Resource{
+			plan.Checks = append(plan.Checks, store.KeyAt{Key: key})
+			plan.Ops = append(plan.Ops, store.Put{Resource: &mesh.Resource{
 				Key:    key,
 				Labels: map[string]string{mesh.LabelOrigin: mesh.OriginGlobal},
 				Spec:   &meshv1.Zone{},
 			}})
-			z.log.Info("a new zone connected", zap.String("zone", s.Name))
+			c.created = append(c.created, s.Name)
 		}
 		next := &meshv1.ZoneStatus{
 			State:    string(s.State),
@@ -142,42 +124,38 @@ func (z *Zones) write(ctx context.Context, states []kdsrpc.ZoneState, started ui
 			Version:  s.Version,
 		}
 		if r == nil || !proto.Equal(r.Status, next) {
-			txn.Ops = append(txn.Ops, store.PutStatus{Key: key, Status: next})
+			plan.Ops = append(plan.Ops, store.PutStatus{Key: key, Status: next})
 		}
 	}
-	if returned {
-		for r := range view.List(mesh.KindZone, "") {
-			old := mesh.Status[*meshv1.ZoneStatus](r)
-			if seen[r.Key.Name] || old == nil || old.GetState() == string(kdsrpc.Offline) ||
-				r.StatusRevision > started {
-				continue
-			}
-			next := proto.Clone(old).(*meshv1.ZoneStatus)
-			next.State = string(kdsrpc.Offline)
-			txn.Ops = append(txn.Ops, store.PutStatus{Key: r.Key, Status: next})
+
+	if in.Now.Before(c.returned) {
+		plan.Next = c.returned
+		return plan
+	}
+	for r := range in.View.List(mesh.KindZone, "") {
+		old := mesh.Status[*meshv1.ZoneStatus](r)
+		if connected[r.Key.Name] || old == nil || old.GetState() == string(kdsrpc.Offline) ||
+			r.StatusRevision > c.started {
+			continue
 		}
+		next := proto.Clone(old).(*meshv1.ZoneStatus)
+		next.State = string(kdsrpc.Offline)
+		plan.Ops = append(plan.Ops, store.PutStatus{Key: r.Key, Status: next})
 	}
-	if len(txn.Ops) == 0 {
-		return nil
-	}
-	res, err := z.cfg.Store.Commit(ctx, txn)
-	var conflict *store.ConflictError
-	if errors.As(err, &conflict) {
-		// Somebody made the Zone meanwhile; look again once it is in the view.
-		_, err = z.cfg.Replica.Wait(ctx, conflict.Revision)
-		if err == nil {
-			return conflict
-		}
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	_, err = z.cfg.Replica.Wait(ctx, res.Revision)
-	return err
+	return plan
 }
 
-// Problems is what zones and their proxies refuse, by the resource of global at fault.
+// Done implements [reconcile.Controller].
+func (c *controller) Done(err error) {
+	if err != nil {
+		return
+	}
+	for _, name := range c.created {
+		c.cfg.Logger.Info("a new zone connected", zap.String("zone", name))
+	}
+}
+
+// Problems is what zones and their proxies reject, by the resource of global at fault.
 func Problems(states []kdsrpc.ZoneState) delivery.Problems {
 	out := delivery.Problems{}
 	for _, s := range states {

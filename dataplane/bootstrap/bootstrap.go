@@ -24,7 +24,6 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
 	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
 	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
@@ -63,6 +62,9 @@ type Config struct {
 	ProxyType string
 	// Resource is the document that registers the proxy, JSON or YAML; empty if the zone has it already.
 	Resource string
+	// Inbounds are the sections of Resource's inbounds: their names, else their ports. They get the tag
+	// "listener" on their statistics.
+	Inbounds []string
 	// Metadata are further string fields of the node's metadata, such as "version".
 	Metadata map[string]string
 
@@ -154,7 +156,7 @@ func Build(c Config) (*bootstrapv3.Bootstrap, error) {
 					"re2.max_program_size.warn_level":  structpb.NewNumberValue(1000),
 				}}},
 		}}},
-		StatsConfig:     statsConfig(),
+		StatsConfig:     c.statsConfig(),
 		OverloadManager: c.overload(p),
 	}
 	return b, p.err
@@ -340,26 +342,6 @@ func (c Config) admin() *bootstrapv3.Admin {
 		return &bootstrapv3.Admin{Address: socketAddress("127.0.0.1", c.AdminPort)}
 	}
 	return nil
-}
-
-// statsConfig takes what varies out of names of statistics.
-func statsConfig() *metricsv3.StatsConfig {
-	tags := []struct{ name, regex string }{
-		{"name", `^grpc\.((.+)\.)`},
-		{"status", `^grpc.*streams_closed(_([0-9]+))`},
-		{"kafka_name", `^kafka(\.(\S*[0-9]))\.`},
-		{"kafka_type", `^kafka\..*\.(.*?(?=_duration|$))`},
-		{"worker", `(worker_([0-9]+)\.)`},
-		{"listener", `((.+?)\.)rbac\.`},
-	}
-	out := &metricsv3.StatsConfig{}
-	for _, t := range tags {
-		out.StatsTags = append(out.StatsTags, &metricsv3.TagSpecifier{
-			TagName:  t.name,
-			TagValue: &metricsv3.TagSpecifier_Regex{Regex: t.regex},
-		})
-	}
-	return out
 }
 
 // overload bounds connections, and memory if a limit is known.

@@ -158,21 +158,21 @@ func (*server) Proxy() (mesh.Key, uint64)   { return mesh.Key{Kind: mesh.KindDat
 func (*server) Superseded() <-chan struct{} { return nil }
 func (*server) Configured()                 {}
 func (*server) Leave(error)                 {}
-func (*server) Open(o delta.Opening) delta.Feed {
+func (*server) Open(o delta.OpenRequest) delta.Watch {
 	o.Wake(false)
-	return &feed{}
+	return &watch{}
 }
 
-type feed struct{ sent bool }
+type watch struct{ sent bool }
 
-func (f *feed) Take() (delta.Update, bool, error) {
+func (f *watch) Next() (delta.Update, bool, error) {
 	first := !f.sent
 	f.sent = true
 	return delta.Update{Table: &delta.Table{}, Revision: 1}, first, nil
 }
-func (*feed) Answered(uint64, []delta.Refusal) {}
-func (*feed) Want([]string)                    {}
-func (*feed) Close()                           {}
+func (*watch) Ack(uint64, []delta.Rejection) {}
+func (*watch) Subscribe([]string)                    {}
+func (*watch) Close()                           {}
 
 // TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon
 // after a restart of the server.

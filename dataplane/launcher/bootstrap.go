@@ -34,6 +34,7 @@ func (l *Launcher) bootstrap(t *trust) (string, error) {
 		Cluster:   l.proxy.cluster,
 		ProxyType: l.proxy.proxyType,
 		Resource:  l.proxy.document,
+		Inbounds:  l.proxy.sections,
 		Metadata:  map[string]string{"version": l.cfg.Version},
 		Host:      host,
 		Port:      uint32(port),

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
@@ -71,7 +71,7 @@ func freeAddress(t *testing.T) string {
 type fakeZone struct {
 	dataplanev1.UnimplementedDataplaneServiceServer
 	address string
-	server  *pki.Server
+	server  *servercert.Server
 	grpc    *grpc.Server
 	// answer decides about a session after its hello; nil accepts.
 	answer  func(attempt int, hello *dataplanev1.SessionHello) error
@@ -91,7 +91,7 @@ func startZone(t *testing.T, z *fakeZone) *fakeZone {
 	z.hellos, z.reports = make(chan *dataplanev1.SessionHello, 100), make(chan *dataplanev1.Report, 100)
 	z.tokens, z.cut = make(chan string, 100), make(chan struct{})
 	var err error
-	if z.server, err = pki.LoadOrCreateServer(t.TempDir(), nil); err != nil {
+	if z.server, err = servercert.LoadOrCreate(t.TempDir(), nil); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

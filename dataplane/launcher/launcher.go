@@ -43,7 +43,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 )
 
 // Config of a launcher.
@@ -305,7 +305,7 @@ func (l *Launcher) newTrust() (*trust, error) {
 	var pins []string
 	if l.cfg.CAFile == "" && !l.cfg.TLSSkipVerify {
 		var err error
-		if pins, err = pki.TokenPins(l.cfg.Token); err != nil {
+		if pins, err = servercert.TokenPins(l.cfg.Token); err != nil {
 			return nil, fmt.Errorf("token: %w", err)
 		}
 		if len(pins) == 0 {
@@ -318,7 +318,7 @@ func (l *Launcher) newTrust() (*trust, error) {
 		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); anybody on the way can " +
 			"read the token")
 	}
-	conf, err := pki.ClientTLS(pki.ClientOptions{
+	conf, err := servercert.ClientTLS(servercert.ClientOptions{
 		CAFile:     l.cfg.CAFile,
 		SkipVerify: l.cfg.TLSSkipVerify,
 		Pins:       pins,

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
@@ -170,7 +170,7 @@ func TestTargets(t *testing.T) {
 func newSession(t *testing.T, z *fakeZone) *session {
 	t.Helper()
 	pins := []string{z.server.Pin}
-	conf, err := pki.ClientTLS(pki.ClientOptions{Pins: pins, ServerName: "127.0.0.1"})
+	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins, ServerName: "127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -295,7 +295,7 @@ func TestSessionRefusals(t *testing.T) {
 		z := startZone(t, &fakeZone{})
 		s := newSession(t, z)
 		pins := []string{strings.Repeat("00", 32)}
-		conf, err := pki.ClientTLS(pki.ClientOptions{Pins: pins})
+		conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 )
 
 // trust is how the zone's certificate is checked, and the CA that was found doing so: Envoy gets it
@@ -49,7 +49,7 @@ func (t *trust) wrap(conf *tls.Config) {
 		}
 		var ca bytes.Buffer
 		for _, c := range cs.PeerCertificates {
-			if t.pins[pki.Pin(c)] {
+			if t.pins[servercert.Pin(c)] {
 				_ = pem.Encode(&ca, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 			}
 		}

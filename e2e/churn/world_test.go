@@ -22,11 +22,12 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/dataplane/launcher"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/mesh/validate"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/xds"
@@ -51,7 +52,7 @@ type world struct {
 	store    store.Store
 	zone     *zone.Zone
 	registry *prometheus.Registry
-	server   *pki.Server
+	server   *servercert.Server
 	ca       string // file
 	// destinations are the services that every workload has an outbound to, whether they are there or not.
 	destinations []string
@@ -94,20 +95,22 @@ func newWorld(t *testing.T, destinations []string) *world {
 	}
 	t.Cleanup(func() { _ = st.Close() })
 	w.store = st
-	if w.server, err = pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"}); err != nil {
+	if w.server, err = servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"}); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(w.ca, w.server.CAPEM, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w.zone, err = zone.New(zone.Config{
-		Name:     zoneName,
-		Store:    st,
-		Server:   w.server,
-		Instance: "churn",
-		XDSAddr:  "127.0.0.1:0",
-		Registry: w.registry,
-		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Config: role.Config{
+			Store:    st,
+			Server:   w.server,
+			Instance: "churn",
+			Registry: w.registry,
+			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		},
+		Name:    zoneName,
+		XDSAddr: "127.0.0.1:0",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -291,7 +294,7 @@ networking:
 	}
 	p.admin = newAdmin(filepath.Join(dir, "admin.sock"))
 	l, err := launcher.New(launcher.Config{
-		CP:            "https://" + w.zone.Addresses()[zone.XDS],
+		CP:            "https://" + w.zone.Addresses()[role.PortXDS],
 		Resource:      []byte(doc),
 		ProxyType:     "dataplane",
 		Token:         token,

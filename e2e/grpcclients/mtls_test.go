@@ -18,7 +18,8 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/structpb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 const strict = `
@@ -34,7 +35,7 @@ mtls:
 // empty if the zone has it.
 func (w *world) certificates(name, text string) string {
 	w.t.Helper()
-	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	config, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -162,10 +163,11 @@ func TestMutualTLS(t *testing.T) {
 			keyless := &story{world: w, library: lib}
 			keyless.client = s.start(t, s.bootstrap("web-2", s.address(), s.inClear, ""))
 			keyless.eventually("no certificate", call, failing("UNAVAILABLE"))
-			refusals := w.zone.Engine().Progress().Refusals
-			if len(refusals) != 1 || refusals[0].Proxy.Name != "web-2" || !refusals[0].ByControlPlane ||
-				!strings.Contains(refusals[0].Reason, "dataplane.certificateProvider") {
-				t.Errorf("refusals %+v", refusals)
+			rejections := w.zone.Engine().Progress().Rejections
+			if len(rejections) != 1 || rejections[0].GetProxy().GetName() != "web-2" ||
+				rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||
+				!strings.Contains(rejections[0].Reason, "dataplane.certificateProvider") {
+				t.Errorf("rejections %+v", rejections)
 			}
 			// It stands in nobody's way: other changes are complete without it.
 			w.apply(service("another", one.port, "kuma.io/service: flights"))

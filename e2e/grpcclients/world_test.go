@@ -27,10 +27,11 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
@@ -49,7 +50,7 @@ type world struct {
 	store    store.Store
 	zone     *zone.Zone
 	registry *prometheus.Registry
-	server   *pki.Server
+	server   *servercert.Server
 	addr     string
 	ca       string // file
 }
@@ -63,7 +64,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,13 +80,15 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w.zone, err = zone.New(zone.Config{
-		Name:     zoneName,
-		Store:    st,
-		Server:   server,
-		Instance: "test",
-		XDSAddr:  "127.0.0.1:0",
-		Registry: w.registry,
-		Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Config: role.Config{
+			Store:    st,
+			Server:   server,
+			Instance: "test",
+			Registry: w.registry,
+			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		},
+		Name:    zoneName,
+		XDSAddr: "127.0.0.1:0",
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +96,7 @@ func newWorld(t *testing.T) *world {
 	if err := w.zone.Listen(ctx); err != nil {
 		t.Fatal(err)
 	}
-	w.addr = w.zone.Addresses()[zone.XDS]
+	w.addr = w.zone.Addresses()[role.PortXDS]
 	run, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- w.zone.Run(run) }()
@@ -222,7 +225,7 @@ func document(name string) string {
 // the zone over TLS.
 func (w *world) forward() string {
 	w.t.Helper()
-	config, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.server.Pin}})
+	config, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -12,10 +12,10 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
@@ -52,7 +52,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			})
 		}
 	}
-	c, err := client.New(client.Options{URL: "http://" + w.g.addresses[global.API]})
+	c, err := client.New(client.Options{URL: "http://" + w.g.addresses[role.PortAPI]})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -177,7 +177,7 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	c := w.config("us-east", "east", "web", "127.0.0.1")
 	c.Verdict = func(r xdstest.Response) xdstest.Verdict {
 		if refuse.Load() && len(r.Resources) > 0 {
-			return xdstest.Verdict{Refuse: "I do not like it"}
+			return xdstest.Verdict{Reject: "I do not like it"}
 		}
 		return xdstest.Verdict{}
 	}

@@ -19,10 +19,11 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
@@ -36,7 +37,7 @@ const patience = 20 * time.Second
 // part is a control plane that can be stopped and started again on its store.
 type part struct {
 	store  store.Store
-	server *pki.Server
+	server *servercert.Server
 	// addresses are kept over restarts.
 	addresses map[string]string
 	stop      func()
@@ -49,7 +50,7 @@ func newPart(t *testing.T) *part {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	server, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,12 +134,15 @@ func (w *world) ready(r runner) {
 func (w *world) startGlobal() {
 	w.t.Helper()
 	g, err := global.New(global.Config{
-		Store:    w.g.store,
-		Server:   w.g.server,
-		Instance: "global",
-		APIAddr:  w.g.address(global.API),
-		KDSAddr:  w.g.address(global.KDS),
-		Logger:   zaptest.NewLogger(w.t).Named("global"),
+		Config: role.Config{
+			Store:            w.g.store,
+			Server:           w.g.server,
+			Instance:         "global",
+			APIAddr:          w.g.address(role.PortAPI),
+			LocalhostIsAdmin: true,
+			Logger:           zaptest.NewLogger(w.t).Named("global"),
+		},
+		KDSAddr: w.g.address(role.PortKDS),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -168,16 +172,19 @@ func (w *world) startZone(name, token string) string {
 	}
 	p := w.zones[name]
 	z, err := zone.New(zone.Config{
+		Config: role.Config{
+			Store:            p.store,
+			Server:           p.server,
+			Instance:         name,
+			APIAddr:          p.address(role.PortAPI),
+			LocalhostIsAdmin: true,
+			Logger:           zaptest.NewLogger(w.t).Named(name),
+		},
 		Name:      name,
-		GlobalURL: "grpcs://" + w.g.addresses[global.KDS],
+		GlobalURL: "grpcs://" + w.g.addresses[role.PortKDS],
 		TokenFile: file,
-		Store:     p.store,
-		Server:    p.server,
-		Instance:  name,
-		XDSAddr:   p.address(zone.XDS),
-		APIAddr:   p.address(zone.API),
+		XDSAddr:   p.address(role.PortXDS),
 		Lease:     2 * time.Second,
-		Logger:    zaptest.NewLogger(w.t).Named(name),
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -250,7 +257,7 @@ type proxy struct {
 
 func (w *world) clientTLS(zoneName string) *tls.Config {
 	w.t.Helper()
-	conf, err := pki.ClientTLS(pki.ClientOptions{Pins: []string{w.zones[zoneName].server.Pin}})
+	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.zones[zoneName].server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -278,7 +285,7 @@ func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
 		service)
 	return xdstest.Config{
-		Address:  w.zones[zoneName].addresses[zone.XDS],
+		Address:  w.zones[zoneName].addresses[role.PortXDS],
 		TLS:      w.clientTLS(zoneName),
 		Token:    token,
 		NodeID:   "default." + name,
@@ -292,7 +299,7 @@ func (w *world) ingress(zoneName, address string) *proxy {
 	doc := fmt.Sprintf(
 		`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
 	return w.start(xdstest.Config{
-		Address:  w.zones[zoneName].addresses[zone.XDS],
+		Address:  w.zones[zoneName].addresses[role.PortXDS],
 		TLS:      w.clientTLS(zoneName),
 		Token:    w.zoneToken(zoneName),
 		NodeID:   ".ingress",

@@ -42,6 +42,7 @@ import (
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -65,6 +66,8 @@ type Issuer struct {
 	cfg  Config
 	log  *zap.Logger
 	wake chan struct{}
+	// obtain keeps the intermediate authorities.
+	obtain *reconcile.Loop
 
 	issued   *prometheus.CounterVec
 	failures prometheus.Counter
@@ -116,6 +119,7 @@ func New(cfg Config) *Issuer {
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(i.issued, i.failures)
 	}
+	i.obtain = i.loop()
 	return i
 }
 
@@ -123,7 +127,7 @@ func New(cfg Config) *Issuer {
 func (i *Issuer) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return i.follow(ctx) })
-	group.Go(func() error { return i.obtain(ctx) })
+	group.Go(func() error { return i.obtain.Run(ctx) })
 	return group.Wait()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -68,10 +69,10 @@ func newWorld(t *testing.T) *world {
 			w.sets++
 		},
 	})
-	roots := ca.New(ca.Config{Store: st, Replica: rep})
+	rootsLoop := roots.New(roots.Config{Store: st, Replica: rep})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 3)
-	for _, run := range []func(context.Context) error{rep.Run, w.issuer.Run, roots.Run} {
+	for _, run := range []func(context.Context) error{rep.Run, w.issuer.Run, rootsLoop.Run} {
 		go func() { done <- run(ctx) }()
 	}
 	t.Cleanup(func() {

@@ -14,74 +14,80 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
-// Bounds of the delay between requests while global is away, and the longest time until a look at
-// what is due.
+// Bounds of the delay between requests while global is unavailable.
 const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = 15 * time.Second
-	maxSleep = 24 * time.Hour
 )
 
-// obtain gets intermediates for the meshes that need one.
-func (i *Issuer) obtain(ctx context.Context) error {
-	select {
-	case <-i.cfg.Replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	retry := time.Duration(0)
-	for {
-		failed := false
-		sleep := maxSleep
-		view := i.cfg.Replica.View()
-		for m := range view.List(mesh.KindMesh, "") {
-			at, need := i.need(view, m, time.Now())
-			if !need {
-				if !at.IsZero() {
-					sleep = min(sleep, time.Until(at))
-				}
-				continue
-			}
-			err := i.request(ctx, view, m)
-			var conflict *store.ConflictError
-			switch {
-			case err == nil, errors.As(err, &conflict):
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case errors.Is(err, store.ErrClosed):
-				return err
-			default:
-				failed = true
-				i.failures.Inc()
-				i.log.Warn("no intermediate authority was obtained, will try again",
-					zap.String("mesh", m.Key.Name), zap.Error(err))
-			}
-		}
-		if failed {
-			retry = min(max(retry*2, minRetry), maxRetry)
-			sleep = retry
-		} else {
-			retry = 0
-		}
-		if err := i.sleep(ctx, max(sleep, time.Millisecond)); err != nil {
-			return err
-		}
-	}
+// intermediates is the controller that obtains the intermediate authorities of meshes. Its Plan
+// asks global to sign.
+type intermediates struct {
+	*Issuer
+
+	// obtained are the meshes whose intermediate the plan writes.
+	obtained []string
 }
 
-func (i *Issuer) sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-i.wake:
-	case <-t.C:
+// loop makes the loop of the controller.
+func (i *Issuer) loop() *reconcile.Loop {
+	return reconcile.New(reconcile.Config{
+		Name:       "intermediates",
+		Actor:      "system:identity",
+		Store:      i.cfg.Store,
+		Replica:    i.cfg.Replica,
+		Controller: &intermediates{Issuer: i},
+		Wake:       func() <-chan struct{} { return i.wake },
+		MinRetry:   minRetry,
+		MaxRetry:   maxRetry,
+		Logger:     i.log,
+		Registerer: i.cfg.Registerer,
+	})
+}
+
+// Plan implements [reconcile.Controller].
+func (c *intermediates) Plan(ctx context.Context, in reconcile.Input) reconcile.Plan {
+	var plan reconcile.Plan
+	c.obtained = nil
+	for m := range in.View.List(mesh.KindMesh, "") {
+		at, need := c.need(in.View, m, in.Now)
+		if !need {
+			if !at.IsZero() && (plan.Next.IsZero() || at.Before(plan.Next)) {
+				plan.Next = at
+			}
+			continue
+		}
+		check, put, err := c.request(ctx, in.View, m)
+		if err != nil {
+			c.failures.Inc()
+			plan.Err = errors.Join(plan.Err,
+				fmt.Errorf("intermediate authority of mesh %q: %w", m.Key.Name, err))
+			continue
+		}
+		plan.Checks = append(plan.Checks, check)
+		plan.Ops = append(plan.Ops, put)
+		c.obtained = append(c.obtained, m.Key.Name)
 	}
-	return nil
+	if len(plan.Ops) > 0 {
+		// What was obtained has its own time of renewal, which the next plan finds.
+		plan.Next = in.Now
+	}
+	return plan
+}
+
+// Done implements [reconcile.Controller].
+func (c *intermediates) Done(err error) {
+	if err != nil {
+		return
+	}
+	for _, name := range c.obtained {
+		c.issued.WithLabelValues("intermediate").Inc()
+		c.log.Info("obtained an intermediate authority", zap.String("mesh", name))
+	}
 }
 
 // need says whether a mesh needs an intermediate now, else when it will.
@@ -115,47 +121,44 @@ func sameRoot(a, b string) bool {
 	return string(certificates([]byte(a))) == string(certificates([]byte(b)))
 }
 
-// request has a new intermediate signed and keeps it.
-func (i *Issuer) request(ctx context.Context, view replica.View, m *mesh.Resource) error {
+// request has a new intermediate signed, and returns how to keep it.
+func (i *Issuer) request(ctx context.Context, view replica.View, m *mesh.Resource) (store.Check, store.Op,
+	error) {
 	b := ca.Backend(m)
 	csr, key, err := pki.NewCSR(m.Key.Name, i.cfg.Zone)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	signed, err := i.cfg.Sign(ctx, m.Key.Name, csr)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
+
 	if signed.ProvidedKey != nil {
 		key = signed.ProvidedKey
 	}
 	chain := signed.Chain
-	if a, err := pki.LoadAuthority(chain, key); err != nil {
-		return fmt.Errorf("global's answer cannot be used: %w", err)
-	} else if a.Root() == nil {
+	authority, err := pki.LoadAuthority(chain, key)
+	if err != nil {
+		return nil, nil, fmt.Errorf("global's answer cannot be used: %w", err)
+	}
+	if authority.Root() == nil {
 		chain = slices.Concat(chain, []byte("\n"), signed.Root)
 	}
+
 	secret := i.secretKey(m.Key.Name, b.GetName())
-	var revision uint64
+	check := store.KeyAt{Key: secret}
 	if old, ok := view.Get(secret); ok {
-		revision = old.Revision
+		check.Revision = old.Revision
 	}
-	res, err := i.cfg.Store.Commit(ctx, store.Txn{
-		Actor:  "system:identity",
-		Checks: []store.Check{store.KeyAt{Key: secret, Revision: revision}},
-		Ops: []store.Op{store.Put{Resource: &mesh.Resource{
-			Key: secret,
-			Labels: map[string]string{mesh.LabelMesh: m.Key.Name, mesh.LabelZone: i.cfg.Zone,
-				mesh.LabelOrigin: mesh.OriginZone},
-			Spec: &meshv1.Secret{Data: slices.Concat(certificates(chain), privateKey(key))},
-		}}},
-	})
-	if err != nil {
-		return err
+	labels := map[string]string{
+		mesh.LabelMesh:   m.Key.Name,
+		mesh.LabelZone:   i.cfg.Zone,
+		mesh.LabelOrigin: mesh.OriginZone,
 	}
-	i.issued.WithLabelValues("intermediate").Inc()
-	i.log.Info("obtained an intermediate authority", zap.String("mesh", m.Key.Name),
-		zap.String("backend", b.GetName()))
-	_, err = i.cfg.Replica.Wait(ctx, res.Revision)
-	return err
+	return check, store.Put{Resource: &mesh.Resource{
+		Key:    secret,
+		Labels: labels,
+		Spec:   &meshv1.Secret{Data: slices.Concat(certificates(chain), privateKey(key))},
+	}}, nil
 }

@@ -17,13 +17,46 @@ func trustDomain(meshName string) *url.URL { return &url.URL{Scheme: "spiffe", H
 
 // NewRoot makes the self-signed root of a mesh; it may sign intermediates.
 func NewRoot(meshName string, validity time.Duration) (cert, key []byte, err error) {
-	return newCA(meshName, validity, func(c *x509.Certificate) { c.URIs = []*url.URL{trustDomain(meshName)} })
+	return NewCA(meshName, validity, func(c *x509.Certificate) { c.URIs = []*url.URL{trustDomain(meshName)} })
+}
+
+// NewCA makes a self-signed CA; edit, unless nil, may change the template.
+func NewCA(name string, validity time.Duration, edit func(*x509.Certificate)) (cert, key []byte, err error) {
+	k, err := NewKey()
+	if err != nil {
+		return nil, nil, err
+	}
+	serial, err := NewSerial()
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	tmpl := &x509.Certificate{
+		SerialNumber:          serial,
+		Subject:               pkix.Name{Organization: []string{"Meridian"}, CommonName: name},
+		NotBefore:             now.Add(-ClockSkew),
+		NotAfter:              now.Add(validity),
+		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	if edit != nil {
+		edit(tmpl)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, k.Public(), k)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make CA %q: %w", name, err)
+	}
+	if key, err = KeyPEM(k); err != nil {
+		return nil, nil, err
+	}
+	return CertificatePEM(der), key, nil
 }
 
 // NewCSR makes a key and a request (DER) for the intermediate of a zone in a mesh. The key stays
 // with the caller.
 func NewCSR(meshName, zone string) (csrDER, key []byte, err error) {
-	k, err := newKey()
+	k, err := NewKey()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -38,7 +71,7 @@ func NewCSR(meshName, zone string) (csrDER, key []byte, err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("make certificate request: %w", err)
 	}
-	key, err = keyPEM(k)
+	key, err = KeyPEM(k)
 	return csrDER, key, err
 }
 
@@ -68,7 +101,7 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 				ca.URIs[0])
 		}
 	}
-	serial, err := newSerial()
+	serial, err := NewSerial()
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +110,7 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 		SerialNumber:          serial,
 		Subject:               csr.Subject,
 		URIs:                  csr.URIs,
-		NotBefore:             now.Add(-clockSkew),
+		NotBefore:             now.Add(-ClockSkew),
 		NotAfter:              earlier(now.Add(validity), ca.NotAfter),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		IsCA:                  true,
@@ -88,7 +121,7 @@ func SignIntermediate(rootCert, rootKey, csrDER []byte, validity time.Duration) 
 	if err != nil {
 		return nil, fmt.Errorf("sign intermediate: %w", err)
 	}
-	return certPEM(append([][]byte{der}, raw(root.chain)...)...), nil
+	return CertificatePEM(append([][]byte{der}, raw(root.chain)...)...), nil
 }
 
 // Authority signs the certificates of workloads; it is a root or an intermediate with its chain.
@@ -117,7 +150,7 @@ func LoadAuthority(chainPEM, keyData []byte) (*Authority, error) {
 		return nil, errors.New("the key does not belong to the first certificate of the chain")
 	}
 	if !chain[0].IsCA || chain[0].KeyUsage&x509.KeyUsageCertSign == 0 {
-		return nil, errors.New("the first certificate of the chain is no CA that may sign certificates")
+		return nil, errors.New("the first certificate of the chain is not a CA that may sign certificates")
 	}
 	a := &Authority{chain: chain, key: key}
 	for i, c := range chain {
@@ -127,10 +160,10 @@ func LoadAuthority(chainPEM, keyData []byte) (*Authority, error) {
 			}
 		}
 		if bytes.Equal(c.RawIssuer, c.RawSubject) && c.CheckSignatureFrom(c) == nil {
-			a.root = certPEM(c.Raw)
+			a.root = CertificatePEM(c.Raw)
 			break
 		}
-		a.intermediates = append(a.intermediates, certPEM(c.Raw)...)
+		a.intermediates = append(a.intermediates, CertificatePEM(c.Raw)...)
 	}
 	return a, nil
 }
@@ -156,21 +189,21 @@ func (a *Authority) IssueLeaf(uris []string, validity time.Duration,
 	if len(uris) == 0 {
 		return nil, nil, time.Time{}, errors.New("a workload certificate needs at least one URI")
 	}
-	serial, err := newSerial()
+	serial, err := NewSerial()
 	if err != nil {
 		return nil, nil, time.Time{}, err
 	}
-	key, err := newKey()
+	key, err := NewKey()
 	if err != nil {
 		return nil, nil, time.Time{}, err
 	}
 	notAfter = earlier(now.Add(validity), a.NotAfter())
 	tmpl := &x509.Certificate{
 		SerialNumber: serial,
-		NotBefore:    now.Add(-clockSkew),
+		NotBefore:    now.Add(-ClockSkew),
 		NotAfter:     notAfter,
-
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment | x509.KeyUsageKeyAgreement,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment |
+			x509.KeyUsageKeyAgreement,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
@@ -185,11 +218,11 @@ func (a *Authority) IssueLeaf(uris []string, validity time.Duration,
 	if err != nil {
 		return nil, nil, time.Time{}, fmt.Errorf("sign workload certificate: %w", err)
 	}
-	keyData, err = keyPEM(key)
+	keyData, err = KeyPEM(key)
 	if err != nil {
 		return nil, nil, time.Time{}, err
 	}
-	return append(certPEM(der), a.intermediates...), keyData, notAfter.Truncate(time.Second), nil
+	return append(CertificatePEM(der), a.intermediates...), keyData, notAfter.Truncate(time.Second), nil
 }
 
 func earlier(a, b time.Time) time.Time {

@@ -1,32 +1,12 @@
-// Package pki makes and checks the certificates of the project: a control plane's own server
-// certificate and its pin, a client's TLS settings, and the authorities of a mesh (root at global,
-// intermediate in a zone, leaf of a workload).
+// Package pki makes and reads X.509 material: keys, certificate authorities, and the chain of a mesh from
+// its root at global over the intermediate of a zone to the leaf of a workload.
 //
-// # Server
+// All keys are ECDSA P-256. A root signs intermediates (path length 0), an intermediate signs leaves that
+// carry SPIFFE URIs. An [Authority] is a root or an intermediate, so a standalone zone, which signs with
+// its root, needs no second way. No certificate outlives the one that signed it.
 //
-// A control plane without a configured certificate makes its own CA and server certificate once, in
-// its data directory: ca.crt, ca.key, tls.crt, tls.key, the keys with mode 0600. The CA is kept for
-// ever; the server certificate is made anew from the same CA when it nears its end or lacks a host
-// name. Damaged files are an error that names the file: nothing is recreated in their place, for
-// tokens in the field carry the CA's pin.
-//
-// # Pins
-//
-// A pin is the hex SHA-256 of a certificate's SubjectPublicKeyInfo. Tokens carry the pins of the
-// control plane that issued them. A client with pins accepts a server if a certificate of the chain
-// that the server sent has one of them and signs (through the others) the server's own certificate,
-// or is it. The host name is not compared then: who holds the pinned key is the control plane,
-// whatever it is called.
-//
-// # Workloads
-//
-// All keys are ECDSA P-256. A root signs intermediates (path length 0), an intermediate signs
-// leaves that carry SPIFFE URIs. [Authority] works with a root as well as with an intermediate, so
-// a standalone zone needs no second way.
-//
-// # Concurrency
-//
-// Everything here is pure or reads files once; an [Authority] and a [Server] are safe for concurrent use.
+// Certificates and keys come and go as PEM. Everything here is pure; an [Authority] is safe for concurrent
+// use.
 package pki
 
 import (
@@ -34,30 +14,27 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"math/big"
-	"os"
-	"path/filepath"
+	"time"
 )
 
-// Pin is the hex SHA-256 of the certificate's SubjectPublicKeyInfo.
-func Pin(c *x509.Certificate) string {
-	sum := sha256.Sum256(c.RawSubjectPublicKeyInfo)
-	return hex.EncodeToString(sum[:])
-}
+// ClockSkew is how long before now a certificate begins to be valid, for clocks that are behind.
+const ClockSkew = 5 * time.Minute
 
-func newKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
+// NewKey makes a private key.
+func NewKey() (*ecdsa.PrivateKey, error) { return ecdsa.GenerateKey(elliptic.P256(), rand.Reader) }
 
-func newSerial() (*big.Int, error) {
+// NewSerial makes a random serial number.
+func NewSerial() (*big.Int, error) {
 	return rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 }
 
-func certPEM(der ...[]byte) []byte {
+// CertificatePEM encodes certificates, given as DER, one after the other.
+func CertificatePEM(der ...[]byte) []byte {
 	var out []byte
 	for _, d := range der {
 		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: d})...)
@@ -65,7 +42,8 @@ func certPEM(der ...[]byte) []byte {
 	return out
 }
 
-func keyPEM(key crypto.Signer) ([]byte, error) {
+// KeyPEM encodes a private key as PKCS#8.
+func KeyPEM(key crypto.Signer) ([]byte, error) {
 	der, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
 		return nil, err
@@ -116,22 +94,4 @@ func ParseKey(data []byte) (crypto.Signer, error) {
 		return k, nil
 	}
 	return nil, errors.New("no private key in PKCS#8, PKCS#1 or SEC 1 form")
-}
-
-// writeFile writes whole or not at all, and reaches the disk before it returns.
-func writeFile(path string, data []byte, mode os.FileMode) error {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	if err := errors.Join(f.Chmod(mode), write(f, data), f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), path)
-}
-
-func write(f *os.File, data []byte) error {
-	_, err := f.Write(data)
-	return err
 }

@@ -48,7 +48,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -98,6 +97,22 @@ const (
 
 // ErrNoKey says that there is no signing key.
 var ErrNoKey = errors.New("signing key not found")
+
+// UnreadableKeysError says that secrets for a signing key are there, and that none of them holds
+// one. It is an [ErrNoKey].
+type UnreadableKeysError struct {
+	// Reasons, one per secret.
+	Reasons []error
+}
+
+// Error names every secret and what to do.
+func (e *UnreadableKeysError) Error() string {
+	return fmt.Sprintf("%v: %v; store a 2048-bit RSA key as PEM there, or delete the secret", ErrNoKey,
+		errors.Join(e.Reasons...))
+}
+
+// Is makes it an [ErrNoKey].
+func (e *UnreadableKeysError) Is(target error) bool { return target == ErrNoKey }
 
 // Config of [Tokens].
 type Config struct {
@@ -278,6 +293,3 @@ func secretData(r *mesh.Resource) []byte {
 	}
 	return nil
 }
-
-// PinsOf reads the pins of a token without verifying it, for clients that hold one.
-func PinsOf(token string) ([]string, error) { return pki.TokenPins(token) }

@@ -15,6 +15,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -137,7 +138,7 @@ func TestDataplaneToken(t *testing.T) {
 	if diff := cmp.Diff(in, got); diff != "" {
 		t.Errorf("verified claims: %s", diff)
 	}
-	if pins := must[[]string](t)(PinsOf(token)); !cmp.Equal(pins, []string{"aa", "bb"}) {
+	if pins := must[[]string](t)(servercert.TokenPins(token)); !cmp.Equal(pins, []string{"aa", "bb"}) {
 		t.Errorf("pins = %v", pins)
 	}
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -76,8 +77,8 @@ func (c DataplaneClaims) Allows(dp *mesh.Resource, proxyType string) error {
 	}
 	if dp.Key.Kind != mesh.KindDataplane {
 		return refuse(WrongType,
-			"this is a dataplane token, but a %s joins with a zone token of scope %s: issue one with "+
-				"'meridian token zone --zone ZONE --scope %s'", dp.Key.Kind, proxyType, proxyType)
+			"this is a dataplane token, but a %s joins with a zone token of scope %s: %s",
+			dp.Key.Kind, proxyType, hint.ZoneToken("ZONE", proxyType))
 	}
 	if c.Type != "" && c.Type != proxyType {
 		return refuse(Mismatch, "the token is for proxies of type %s, this one is of type %s", c.Type,
@@ -135,9 +136,8 @@ func (c ZoneClaims) Allows(zone, scope string) error {
 	}
 	if !slices.Contains(c.Scope, scope) {
 		return refuse(Mismatch,
-			"the token's scope is %s, %s is needed: issue one with 'meridian token zone --zone %s "+
-				"--scope %s'",
-			strings.Join(c.Scope, ", "), scope, zone, scope)
+			"the token's scope is %s, %s is needed: %s",
+			strings.Join(c.Scope, ", "), scope, hint.ZoneToken(zone, scope))
 	}
 	return nil
 }

@@ -181,8 +181,7 @@ func (r *ring) signer() (serial int, key *rsa.PrivateKey, err error) {
 		return serial, key, nil
 	}
 	if len(r.broken) > 0 {
-		return 0, nil, fmt.Errorf("%w: %w; store a 2048-bit RSA key as PEM there, or delete the secret",
-			ErrNoKey, errors.Join(r.broken...))
+		return 0, nil, &UnreadableKeysError{Reasons: r.broken}
 	}
 	return 0, nil, ErrNoKey
 }

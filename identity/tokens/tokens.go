@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 	"github.com/google/uuid"
 
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
@@ -77,7 +77,7 @@ func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims,
 	switch c.Type {
 	case "", "dataplane", "ingress", "egress":
 	default:
-		bad.Add("type", "is %q, want dataplane, ingress, egress or nothing", c.Type)
+		bad.Add("type", "is %q, must be dataplane, ingress, egress or empty", c.Type)
 	}
 	checkValidity(&bad, validFor)
 	if err := bad.Err(); err != nil {
@@ -106,7 +106,7 @@ func (t *Tokens) IssueZone(ctx context.Context, c ZoneClaims, validFor time.Dura
 		switch s {
 		case ScopeControlPlane, ScopeIngress, ScopeEgress:
 		default:
-			bad.Add("scope["+strconv.Itoa(i)+"]", "is %q, want cp, ingress or egress", s)
+			bad.Add("scope["+strconv.Itoa(i)+"]", "is %q, must be cp, ingress or egress", s)
 		}
 	}
 	checkValidity(&bad, validFor)
@@ -234,28 +234,19 @@ func value(s *string) string {
 	return *s
 }
 
-// issueHint is the command that makes a new token of a kind.
-func issueHint(want string, c *anyJWT) string {
-	arg := func(flag string, v *string) string {
-		if v == nil || *v == "" || strings.ContainsAny(*v, " '\"\\\n\t") || len(*v) > 253 {
-			return ""
-		}
-		return " --" + flag + " " + *v
-	}
-	switch want {
+// issueHint is how to get a new token of a kind.
+func issueHint(kind string, c *anyJWT) string {
+	switch kind {
 	case "dataplane":
-		return "issue a new one with 'meridian token dataplane" + arg("mesh", c.Mesh) + arg("name", c.Name) +
-			"'"
+		return hint.DataplaneToken(value(c.Mesh), value(c.Name))
 	case "zone":
-		hint := "issue a new one at global with 'meridian token zone" + arg("zone", c.Zone)
+		var scopes []string
 		if c.Scope != nil {
-			for _, s := range *c.Scope {
-				hint += arg("scope", &s)
-			}
+			scopes = *c.Scope
 		}
-		return hint + "'"
+		return hint.ZoneToken(value(c.Zone), scopes...)
 	}
-	return "issue a new one with 'meridian token user" + arg("name", c.Name) + " --valid-for 24h'"
+	return hint.UserToken(value(c.Name))
 }
 
 func (t *Tokens) verify(token, want string) (*anyJWT, error) {
@@ -300,7 +291,7 @@ func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	_, err = parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return set, nil })
 	switch {
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && parsed.Method != jwt.SigningMethodRS256:
-		return nil, refuse(Malformed, "the token is signed by method %v, want RS256", parsed.Header["alg"])
+		return nil, refuse(Malformed, "the token is signed by method %v, it must be RS256", parsed.Header["alg"])
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return nil, refuse(UnknownKey,
 			"the token is foreign: its signature is not of this control plane's %s key %q; %s", want, kid,

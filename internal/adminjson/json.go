@@ -116,7 +116,7 @@ func single(b *bytes.Buffer, f protoreflect.FieldDescriptor, v protoreflect.Valu
 		return value(b, base64.StdEncoding.EncodeToString(v.Bytes()))
 	case protoreflect.DoubleKind, protoreflect.FloatKind:
 		if math.IsNaN(v.Float()) || math.IsInf(v.Float(), 0) {
-			return fmt.Errorf("%v is no JSON number", v.Float())
+			return fmt.Errorf("%v is not a JSON number", v.Float())
 		}
 	}
 	return value(b, v.Interface())

@@ -14,6 +14,7 @@ import (
 )
 
 func TestMarshal(t *testing.T) {
+	t.Parallel()
 	got, err := Marshal(&adminv1.GetStatusResponse{
 		Role: "global", Revision: math.MaxUint64,
 		Zones: []*adminv1.ZonePeer{{Name: "east <1>", Lag: &adminv1.Lag{Seconds: 0.5}}},

@@ -1,12 +1,14 @@
 // Package listen opens the listeners of a control plane and serves HTTP and gRPC on them until a
 // context ends.
 //
-// An address that is taken is an error that a person can act on: it names the flag, the address
-// and, where the system tells, the process that holds it. Serving has one owner: the Serve
-// functions block, and end when ctx does.
+// A taken address is an [InUseError], which names the process that holds it where the system tells.
+// Serving has one owner: [HTTP] and [GRPC] block, and end when their context does.
+//
+// No example: a server that ends with its context needs one of both.
 package listen
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -19,23 +21,34 @@ import (
 	"google.golang.org/grpc"
 )
 
-// Open listens on a TCP address; port 0 picks one. flag is what a person would change, such as "--api-addr".
-func Open(ctx context.Context, flag, address string) (net.Listener, error) {
-	var conf net.ListenConfig
-	l, err := conf.Listen(ctx, "tcp", address)
-	if err == nil {
-		return l, nil
+// InUseError says that an address is taken.
+type InUseError struct {
+	Address string
+	// Holder is the process that listens there, such as "envoy (process 123)", or "another process".
+	Holder string
+	// Err is that of the system; it is syscall.EADDRINUSE.
+	Err error
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("the port of %s is in use by %s: %v", e.Address, e.Holder, e.Err)
+}
+
+// Unwrap returns the error of the system.
+func (e *InUseError) Unwrap() error { return e.Err }
+
+// Open listens on a TCP address; port 0 picks a free one. A taken address is an [*InUseError].
+func Open(ctx context.Context, address string) (net.Listener, error) {
+	var cfg net.ListenConfig
+	l, err := cfg.Listen(ctx, "tcp", address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, &InUseError{
+			Address: address,
+			Holder:  cmp.Or(holder(address), "another process"),
+			Err:     err,
+		}
 	}
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("%s %s: %w", flag, address, err)
-	}
-	who := "another process"
-	if holder := holder(address); holder != "" {
-		who = holder
-	}
-	return nil, fmt.Errorf("%s %s: the port is in use by %s; stop it, or choose another port "+
-		"(host:0 picks a "+
-		"free one): %w", flag, address, who, err)
+	return l, err
 }
 
 // stopTime is how long running requests have to end.

@@ -1,23 +1,28 @@
 package listen
 
 import (
+	"errors"
 	"strings"
 	"testing"
 )
 
 func TestPortInUse(t *testing.T) {
-	l, err := Open(t.Context(), "--api-addr", "127.0.0.1:0")
+	t.Parallel()
+	l, err := Open(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	_, err = Open(t.Context(), "--api-addr", l.Addr().String())
-	if err == nil {
-		t.Fatal("a port was taken twice")
+
+	_, err = Open(t.Context(), l.Addr().String())
+	var inUse *InUseError
+	if !errors.As(err, &inUse) {
+		t.Fatalf("Open = %v, want an InUseError", err)
 	}
-	for _, want := range []string{"--api-addr", l.Addr().String(), "in use by", "listen.test"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%q does not say %q", err, want)
-		}
+	if inUse.Address != l.Addr().String() {
+		t.Errorf("Address = %q, want %q", inUse.Address, l.Addr())
+	}
+	if !strings.HasPrefix(inUse.Holder, "listen.test") {
+		t.Errorf("Holder = %q, want this process", inUse.Holder)
 	}
 }

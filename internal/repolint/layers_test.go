@@ -15,6 +15,7 @@ var layers = []struct {
 	may []string
 	why string
 }{
+	{"internal/hint", nil, "names of verbs and flags, for every package"},
 	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
@@ -33,6 +34,7 @@ var layers = []struct {
 	{"mesh/validate", []string{"mesh"}, "rules; the only package that links the expression language"},
 	{"mesh/destination", []string{"mesh!", "mesh/selector"}, "rows on top of the vocabulary"},
 	{"policy", []string{"mesh"}, "a pure function of resources"},
+	{"policy/defaults", []string{"mesh"}, "documents"},
 
 	{"store", []string{"mesh"}, "the contract"},
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
@@ -45,7 +47,7 @@ var layers = []struct {
 	{"store/seal", []string{"store!"}, "works on any implementation"},
 	{"store/storetest", []string{"mesh", "store!", "store/replica"}, "tests any implementation"},
 
-	{"kds", []string{"mesh", "store!"}, "the core of the protocol has no transport"},
+	{"kds", []string{"mesh", "store!", "internal/hint"}, "the core of the protocol has no transport"},
 	{"kds/kdsrpc", []string{"mesh", "store!", "store/replica", "kds!", "internal"}, "the transport"},
 	{"kds/kdstest", []string{"mesh", "store", "kds"}, "a simulation of the protocol"},
 
@@ -59,34 +61,43 @@ var layers = []struct {
 	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
-	{"identity/tokens", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
+	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
+		"secrets are resources"},
 	{"identity/ca", []string{"mesh", "store!", "store/replica", "identity/pki"}, "secrets are resources"},
-	{"identity/authority", []string{"mesh", "store!", "store/replica", "identity"}, "global's part"},
-	{"identity/issuer", []string{"mesh", "policy", "store!", "store/replica", "identity", "xds/ir"},
+	{"identity/servercert", []string{"identity/pki", "internal/hint"}, "shared with every client"},
+	{"identity/issuer", []string{"mesh", "policy", "store!", "store/replica", "store/reconcile", "identity",
+		"xds/ir"},
 		"a zone's part"},
 
 	{"controller/delivery", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/members", []string{"mesh", "store", "internal"}, "a plan on a replica"},
+	{"controller/roots", []string{"mesh", "store", "identity/ca", "identity/pki", "internal"},
+		"a plan on a replica"},
 	{"controller/services", []string{"mesh", "store", "internal"}, "a plan on a replica"},
 	{"controller/zones", []string{"mesh", "store", "kds", "controller/delivery", "internal"},
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
-	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane", "identity/pki", "internal"},
+	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "dataplane", "identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
-	{"api/client", []string{"mesh", "identity/pki", "internal"}, "a client knows no server"},
-	{"api/authn", []string{"mesh", "store", "identity", "internal"}, "below the service"},
-	{"api/authz", []string{"mesh", "store", "identity", "internal"}, "below the service"},
-	{"api/audit", []string{"mesh", "store", "internal"}, "below the service"},
-	{"api/fanout", []string{"mesh", "store", "internal"}, "below the service"},
-	{"api/admission", []string{"mesh", "policy", "store", "xds", "internal"}, "below the service"},
-	{"api/rest", []string{"mesh", "policy", "store", "api", "internal"}, "one face of the service"},
-	{"api", []string{"mesh", "policy", "store", "xds", "identity", "api", "internal"},
-		"one service for both roles; it knows neither"},
+	{"api/client", []string{"mesh", "identity/servercert", "internal"}, "a client knows no server"},
+	{"api/problem", []string{"mesh", "store!", "identity/tokens", "internal"}, "below the service"},
+	{"api/authn", []string{"identity/tokens"}, "below the service"},
+	{"api/authz", []string{"mesh", "identity/tokens", "api/authn", "api/problem", "internal/hint"},
+		"below the service"},
+	{"api/fanout", []string{"api/problem"}, "below the service"},
+	{"api/admission", []string{"mesh", "policy", "store", "api/problem"}, "below the service"},
+	{"api/rest", []string{"mesh", "identity/tokens", "api!", "api/admission", "api/authn", "api/problem",
+		"internal"}, "one face of the service"},
+	{"api/server", []string{"api", "internal"}, "the port of both faces"},
+	{"api", []string{"mesh", "policy", "store", "xds", "identity/tokens", "api/admission", "api/authn",
+		"api/authz", "api/fanout", "api/problem", "internal"},
+		"one service for both roles; it knows neither, nor its faces"},
 	{"cli", []string{"mesh", "api", "xds/delta", "internal"}, "clients of the API"},
 
-	{"role", []string{"mesh", "store", "identity", "api", "internal"}, "what both roles share"},
+	{"role", []string{"mesh", "policy/defaults", "store", "identity", "controller", "api", "internal"},
+		"what both roles share"},
 	{"zone/universal", []string{"mesh", "store", "identity", "xds", "internal"}, "one kind of platform"},
 	{"zone", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "internal"}, "wiring"},
@@ -98,8 +109,7 @@ var layers = []struct {
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
-	{"cmd/meridian", []string{"mesh", "store", "xds/delta", "identity", "cli", "role", "zone", "global",
-		"demo", "bench", "internal"}, "flags to configs"},
+	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},
 
 	{"test/pgtest", []string{"internal/pgserver"}, "PostgreSQL for tests"},
 	{"test/meshtest", []string{"mesh", "store", "kds", "xds", "identity", "controller", "api", "role", "zone",
@@ -159,7 +169,8 @@ var foreign = []struct {
 	only   []string
 	why    string
 }{
-	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver"}, "SQL is behind store.Store"},
+	{"github.com/jackc/pgx", []string{"store/postgres", "internal/pgserver", "test/pgtest"},
+		"SQL is behind store.Store"},
 	{"go.etcd.io/bbolt", []string{"store/embedded"}, "files are behind store.Store"},
 	{"github.com/envoyproxy/go-control-plane",
 		[]string{"xds", "dataplane/bootstrap", "bench", "zone", "test"}, "Envoy's types end at xds"},

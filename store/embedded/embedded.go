@@ -112,9 +112,9 @@ func Open(c Config) (*Store, error) {
 	} else {
 		switch {
 		case c.Dir == "":
-			return nil, errors.New("the embedded store needs a data directory (--data-dir)")
+			return nil, errors.New("the embedded store needs a data directory")
 		case c.Sealer == nil:
-			return nil, errors.New("the embedded store needs an encryption key (--encryption-key-file)")
+			return nil, errors.New("the embedded store needs an encryption key")
 		}
 		f, err := openFile(c.Dir, c.Sealer, first)
 		if err != nil {

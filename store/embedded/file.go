@@ -120,7 +120,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("the data directory %s is in use by another control plane; stop that one, or "+
-			"give this one its own --data-dir (%w)", dir, err)
+			"give this one a data directory of its own (%w)", dir, err)
 	}
 	return lock, nil
 }

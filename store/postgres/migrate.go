@@ -125,4 +125,4 @@ func (e *NewerError) Error() string {
 		"there is no way back but a backup", e.Database, e.Program)
 }
 
-var errNoURL = errors.New("the Postgres store needs a URL (--postgres-url)")
+var errNoURL = errors.New("the Postgres store needs a URL")

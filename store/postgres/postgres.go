@@ -87,7 +87,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	case c.URL == "":
 		return nil, errNoURL
 	case c.Sealer == nil:
-		return nil, errors.New("the Postgres store needs an encryption key (--encryption-key-file)")
+		return nil, errors.New("the Postgres store needs an encryption key")
 	}
 	config, err := pgxpool.ParseConfig(c.URL)
 	if err != nil {

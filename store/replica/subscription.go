@@ -23,7 +23,7 @@ type Batch struct {
 	Reset bool
 }
 
-// Subscription is one reader's place. One goroutine calls Next; Close may be called by any.
+// Subscription is one reader's place. One goroutine calls Next or Take; Close may be called by any.
 type Subscription struct {
 	replica *Replica
 	wake    chan struct{} // one token: something is new
@@ -50,7 +50,7 @@ func (s *Subscription) Next(ctx context.Context) (Batch, error) {
 	case <-s.replica.ready:
 	}
 	for {
-		if b, ok := s.take(); ok {
+		if b, ok := s.Take(); ok {
 			return b, nil
 		}
 		select {
@@ -73,9 +73,19 @@ func (s *Subscription) Close() {
 	}
 }
 
-func (s *Subscription) take() (Batch, bool) {
+// Wake receives when [Subscription.Take] may have something, for a reader that waits for more than
+// this subscription.
+func (s *Subscription) Wake() <-chan struct{} { return s.wake }
+
+// Take is [Subscription.Next] for a reader that does not block: ok is false if nothing is new or
+// the replica is not ready.
+func (s *Subscription) Take() (batch Batch, ok bool) {
+	if !isClosed(s.replica.ready) {
+		return Batch{}, false
+	}
 	s.replica.mu.Lock()
 	defer s.replica.mu.Unlock()
+
 	view := s.replica.View()
 	if s.first {
 		s.first = false

@@ -14,7 +14,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,18 +44,6 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Check says what is wrong with the bounds, in terms of the flags.
-func Check(age time.Duration, revisions uint64) error {
-	if age < 0 || (age > 0 && age < time.Minute) {
-		return fmt.Errorf("--history-age %s: want at least 1m, or 0 for no bound", age)
-	}
-	if revisions > 0 && revisions < MinRevisions {
-		return fmt.Errorf("--history-revisions %d: want at least %d, or 0 for no bound", revisions,
-			MinRevisions)
-	}
-	return nil
-}
-
 // Keeper compacts; see the package comment.
 type Keeper struct {
 	cfg     Config
@@ -73,7 +60,7 @@ func New(cfg Config) *Keeper {
 		kept: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "meridian_store_history_revisions_count",
 			Help: "Revisions since the last compaction of the change log by this process. Far more than " +
-				"--history-revisions means that compaction fails; the log says why.",
+				"are to be kept means that compaction fails; the log says why.",
 		}),
 	}
 	if k.log == nil {

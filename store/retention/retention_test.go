@@ -169,16 +169,3 @@ func TestStoreAway(t *testing.T) {
 		stop()
 	})
 }
-
-func TestCheck(t *testing.T) {
-	for _, c := range []struct {
-		age       time.Duration
-		revisions uint64
-		ok        bool
-	}{{0, 0, true}, {DefaultAge, DefaultRevisions, true}, {time.Second, 0, false}, {-time.Hour, 0, false},
-		{0, 10, false}, {time.Minute, MinRevisions, true}} {
-		if err := Check(c.age, c.revisions); (err == nil) != c.ok {
-			t.Errorf("Check(%s, %d) = %v", c.age, c.revisions, err)
-		}
-	}
-}

@@ -23,7 +23,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
-	"github.com/meridian-mesh/meridian/zone"
+	"github.com/meridian-mesh/meridian/role"
 )
 
 // Ports of every workload, on its own address.
@@ -307,7 +307,7 @@ func envoy() string {
 func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
 	p := w.zones[zoneName]
-	host, service, err := net.SplitHostPort(p.zone.Addresses()[zone.XDS])
+	host, service, err := net.SplitHostPort(p.zone.Addresses()[role.PortXDS])
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -17,11 +17,12 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/identity/pki"
+	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/mesh/validate"
+	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/zone"
 )
@@ -43,7 +44,7 @@ type World struct {
 // part is a zone.
 type part struct {
 	zone   *zone.Zone
-	server *pki.Server
+	server *servercert.Server
 	client *client.Client
 }
 
@@ -76,33 +77,39 @@ func Start(t *testing.T, zones ...string) *World {
 	if len(zones) == 1 {
 		p := &part{server: certificate(t)}
 		p.zone, err = zone.New(zone.Config{
-			Name:     zones[0],
-			Store:    st,
-			Server:   p.server,
-			Instance: zones[0],
-			XDSAddr:  "127.0.0.1:0",
-			APIAddr:  "127.0.0.1:0",
-			Logger:   log,
+			Config: role.Config{
+				Store:            st,
+				Server:           p.server,
+				Instance:         zones[0],
+				APIAddr:          "127.0.0.1:0",
+				LocalhostIsAdmin: true,
+				Logger:           log,
+			},
+			Name:    zones[0],
+			XDSAddr: "127.0.0.1:0",
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.client = w.run(p.zone, zone.API)
+		p.client = w.run(p.zone, role.PortAPI)
 		w.zones[zones[0]], w.top, w.tokens = p, p.client, p.zone.Tokens()
 		return w
 	}
 	g, err := global.New(global.Config{
-		Store:    st,
-		Server:   certificate(t),
-		Instance: "global",
-		APIAddr:  "127.0.0.1:0",
-		KDSAddr:  "127.0.0.1:0",
-		Logger:   log,
+		Config: role.Config{
+			Store:            st,
+			Server:           certificate(t),
+			Instance:         "global",
+			APIAddr:          "127.0.0.1:0",
+			LocalhostIsAdmin: true,
+			Logger:           log,
+		},
+		KDSAddr: "127.0.0.1:0",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.top, w.tokens = w.run(g, global.API), g.Tokens()
+	w.top, w.tokens = w.run(g, role.PortAPI), g.Tokens()
 	for _, name := range zones {
 		zoneStore, err := embedded.Open(embedded.Config{InMemory: true})
 		if err != nil {
@@ -111,28 +118,31 @@ func Start(t *testing.T, zones ...string) *World {
 		t.Cleanup(func() { _ = zoneStore.Close() })
 		p := &part{server: certificate(t)}
 		p.zone, err = zone.New(zone.Config{
+			Config: role.Config{
+				Store:            zoneStore,
+				Server:           p.server,
+				Instance:         name,
+				APIAddr:          "127.0.0.1:0",
+				LocalhostIsAdmin: true,
+				Logger:           log,
+			},
 			Name:      name,
-			GlobalURL: "grpcs://" + g.Addresses()[global.KDS],
+			GlobalURL: "grpcs://" + g.Addresses()[role.PortKDS],
 			TokenFile: w.file("zone-token", []byte(w.zoneToken(name))),
-			Store:     zoneStore,
-			Server:    p.server,
-			Instance:  name,
 			XDSAddr:   "127.0.0.1:0",
-			APIAddr:   "127.0.0.1:0",
-			Logger:    log,
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.client = w.run(p.zone, zone.API)
+		p.client = w.run(p.zone, role.PortAPI)
 		w.zones[name] = p
 	}
 	return w
 }
 
-func certificate(t *testing.T) *pki.Server {
+func certificate(t *testing.T) *servercert.Server {
 	t.Helper()
-	s, err := pki.LoadOrCreateServer(t.TempDir(), []string{"127.0.0.1"})
+	s, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
 	}

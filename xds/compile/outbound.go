@@ -29,9 +29,40 @@ func Redirects(dp *mesh.Resource) bool {
 		dp).GetNetworking().GetTransparentProxying().GetRedirectPortOutbound() != 0
 }
 
-// Listed are the outbounds that a Dataplane lists, in its order. A reference that finds nothing is
-// left out. Of dp only mesh, zone and namespace count.
-func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Lookup) []Outbound {
+// Listing is an outbound as a Dataplane lists it. It is comparable.
+type Listing struct {
+	Address string
+	Port    uint32
+	// Service is the tag of the older form; Kind is empty then.
+	Service string
+	// Kind, Name, Labels and BackendPort are the reference.
+	Kind        mesh.Kind
+	Name        string
+	Labels      ir.Shared[map[string]string]
+	BackendPort uint32
+}
+
+// Listings are the outbounds that a Dataplane lists, in its order.
+func Listings(dp *mesh.Resource) []Listing {
+	var out []Listing
+	for _, o := range mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetOutbound() {
+		l := Listing{Address: o.GetAddress(), Port: o.GetPort()}
+		if b := o.GetBackendRef(); b != nil {
+			l.Kind, l.Name, l.BackendPort = mesh.Kind(b.GetKind()), b.GetName(), b.GetPort()
+			if len(b.GetLabels()) > 0 {
+				l.Labels = ir.Share(b.GetLabels())
+			}
+		} else {
+			l.Service = o.GetTags()[mesh.TagService]
+		}
+		out = append(out, l)
+	}
+	return out
+}
+
+// Listed resolves the outbounds that Dataplanes list. A reference that finds nothing is left out. Of
+// dp only mesh, zone and namespace count.
+func Listed(rd Reader, dp mesh.Key, list []Listing, find Lookup) []Outbound {
 	var out []Outbound
 	names := map[string]bool{}
 	taken := map[string]bool{}
@@ -40,8 +71,8 @@ func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Look
 		if !ok {
 			continue
 		}
-		b := Outbound{Name: ref.KRI(), Port: o.GetPort(), Ref: ref}
-		b.Address, _ = numeric(cmp.Or(o.GetAddress(), "127.0.0.1"))
+		b := Outbound{Name: ref.KRI(), Port: o.Port, Ref: ref}
+		b.Address, _ = numeric(cmp.Or(o.Address, "127.0.0.1"))
 		at := b.Address + ":" + strconv.FormatUint(uint64(b.Port), 10)
 		if taken[at] {
 			continue
@@ -56,13 +87,14 @@ func Listed(rd Reader, dp mesh.Key, list []*meshv1.Dataplane_Outbound, find Look
 	return out
 }
 
-func resolveOutbound(rd Reader, dp mesh.Key, o *meshv1.Dataplane_Outbound, find Lookup) (Ref, bool) {
-	if b := o.GetBackendRef(); b != nil {
-		d := pick(rd, dp, mesh.Kind(b.GetKind()), b.GetName(), b.GetLabels(), find)
-		if p, ok := d.PortNumber(b.GetPort()); ok {
+func resolveOutbound(rd Reader, dp mesh.Key, o Listing, find Lookup) (Ref, bool) {
+	if o.Kind != "" {
+		labels, _ := o.Labels.Get()
+		d := pick(rd, dp, o.Kind, o.Name, labels, find)
+		if p, ok := d.PortNumber(o.BackendPort); ok {
 			return Ref{Key: d.Key, Section: p.Name}, true
 		}
-		if d != nil && b.GetPort() == 0 && len(d.Ports) == 1 {
+		if d != nil && o.BackendPort == 0 && len(d.Ports) == 1 {
 			return Ref{Key: d.Key, Section: d.Ports[0].Name}, true
 		}
 		return Ref{}, false
@@ -72,7 +104,7 @@ func resolveOutbound(rd Reader, dp mesh.Key, o *meshv1.Dataplane_Outbound, find 
 		Kind: mesh.KindMeshService,
 		Mesh: dp.Mesh,
 		Zone: dp.Zone,
-		Name: o.GetTags()[mesh.TagService],
+		Name: o.Service,
 	})
 	if d == nil || len(d.Ports) == 0 {
 		return Ref{}, false

@@ -22,12 +22,12 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 
 // encode is the DeltaDiscoveryResponse. Its resources are the shared bytes themselves, not copies.
 func (r *response) encode() mem.BufferSlice {
-	if r.world != nil {
-		return r.encodeWorld()
+	if r.sotw != nil {
+		return r.encodeSotW()
 	}
 	out := make(mem.BufferSlice, 0, len(r.resources)+1)
 	for _, res := range r.resources {
-		out = append(out, mem.SliceBuffer(res.bytes()))
+		out = append(out, res.encoded().buffer)
 	}
 	b := protowire.AppendTag(nil, responseTypeURL, protowire.BytesType)
 	b = protowire.AppendString(b, r.typ.URL())
@@ -43,8 +43,8 @@ func (r *response) encode() mem.BufferSlice {
 // size is the length of the encoded response, in bytes, up to the few of its envelope.
 func (r *response) size() int {
 	n := 0
-	if r.world != nil {
-		for _, res := range r.world.resources {
+	if r.sotw != nil {
+		for _, res := range r.sotw.resources {
 			n += len(res.anyBytes())
 		}
 		return n

@@ -15,8 +15,8 @@ type Update struct {
 	Revision uint64
 	// Committed is the time of the oldest commit that this update brings; zero for a first one.
 	Committed time.Time
-	// Wanted is how many calls of [Feed.Want] the table reflects.
-	Wanted uint64
+	// Subscribed is how many calls of [Watch.Subscribe] the table reflects.
+	Subscribed uint64
 }
 
 // ClientKind says what a client can take.
@@ -38,14 +38,14 @@ type Client struct {
 	CertificateProvider string
 }
 
-// Opening says what a stream wants to follow.
-type Opening struct {
+// OpenRequest says what a stream wants to follow.
+type OpenRequest struct {
 	Proxy mesh.Key
 	// MinRevision is what the first update reflects at least.
 	MinRevision uint64
 	Client      Client
-	// Wake is called when [Feed.Take] has something new to say. It does not block and does not call
-	// the feed, so it may be called under any lock. urgent says that the change concerns few
+	// Wake is called when [Watch.Next] has something new to say. It does not block and does not call
+	// the watch, so it may be called under any lock. urgent says that the change concerns few
 	// proxies.
 	Wake func(urgent bool)
 }
@@ -53,27 +53,27 @@ type Opening struct {
 // Source is the engine as the server sees it.
 type Source interface {
 	// Open starts to follow a proxy. It never blocks.
-	Open(Opening) Feed
+	Open(OpenRequest) Watch
 }
 
-// Feed is what one stream follows. Its methods are not called concurrently, and none of them blocks.
-type Feed interface {
-	// Take gives what the proxy should have now, if that differs from what was taken last; ok is
-	// false if not. A feed holds one pending update; what comes later replaces it. It fails when
+// Watch is what one stream follows. Its methods are not called concurrently, and none of them blocks.
+type Watch interface {
+	// Next gives what the proxy should have now, if that differs from what was taken last; ok is
+	// false if not. A watch holds one pending update; what comes later replaces it. It fails when
 	// the engine has ended.
-	Take() (u Update, ok bool, err error)
-	// Answered says that the stream has acknowledged or refused everything up to revision (of an
-	// Update), and which refusals stand now. It is called when either changes.
-	Answered(revision uint64, refusals []Refusal)
-	// Want gives the names of all listeners that a ClientGRPC asks for now. An update follows that
-	// counts the call in Wanted, even if nothing else changed.
-	Want(names []string)
-	// Close ends the feed; it is idempotent.
+	Next() (u Update, ok bool, err error)
+	// Ack says that the stream has acknowledged or rejected everything up to revision (of an
+	// Update), and which rejections stand now. It is called when either changes.
+	Ack(revision uint64, rejections []Rejection)
+	// Subscribe gives the names of all listeners that a ClientGRPC asks for now. An update follows that
+	// counts the call in Subscribed, even if nothing else changed.
+	Subscribe(names []string)
+	// Close ends the watch; it is idempotent.
 	Close()
 }
 
-// Refusal is a resource that the proxy refused and for which no newer content was accepted since.
-type Refusal struct {
+// Rejection is a resource that the proxy rejected and for which no newer content was accepted since.
+type Rejection struct {
 	Type     Type
 	Resource string
 	// Cause is the resource's.

@@ -26,7 +26,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// real is a world that a real Envoy takes: bad is a route that it refuses.
+// real is a world that a real Envoy takes: bad is a route that it rejects.
 type real struct {
 	clusters, routes map[string]int
 	bad              string
@@ -52,7 +52,9 @@ func (w real) table(t testing.TB) *delta.Table {
 			Routes: []*routev3.Route{{
 				Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 
-				Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+				Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+					ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n},
+				}},
 			}},
 		}}
 		if n == w.bad {
@@ -93,7 +95,9 @@ func (w real) table(t testing.TB) *delta.Table {
 							HttpFilters: []*hcmv3.HttpFilter{{
 								Name: "envoy.filters.http.router",
 
-								ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: packed(t, &routerv3.Router{})},
+								ConfigType: &hcmv3.HttpFilter_TypedConfig{
+									TypedConfig: packed(t, &routerv3.Router{}),
+								},
 							}},
 						})},
 				}}}},
@@ -104,7 +108,7 @@ func (w real) table(t testing.TB) *delta.Table {
 }
 
 // TestEnvoy proves the protocol with a real Envoy whose clusters, listeners and routes would wait
-// for ever for what the server forgets to send.
+// without limit for what the server forgets to send.
 func TestEnvoy(t *testing.T) {
 	for _, api := range []string{"DELTA_GRPC", "GRPC"} {
 		t.Run(api, func(t *testing.T) { testEnvoy(t, api) })
@@ -197,7 +201,8 @@ func testEnvoy(t *testing.T, api string) {
 	warming := func(want string) {
 		t.Helper()
 		resp, err := (&http.Client{Transport: transport}).Get(
-			"http://admin/stats?filter=^(cluster_manager.warming_clusters|cluster_manager.active_clusters|listener_manager.total_listeners_(active|warming))$")
+			"http://admin/stats?filter=^(cluster_manager.(warming|active)_clusters|" +
+				"listener_manager.total_listeners_(active|warming))$")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -217,7 +222,7 @@ func testEnvoy(t *testing.T, api string) {
 	}
 	r.engine.answered(t, first)
 	r.engine.wait(t, "listeners came",
-		func(uint64, []delta.Refusal) bool { return r.sum(t, "meridian_delta_push_resources_total") >= 12 })
+		func(uint64, []delta.Rejection) bool { return r.sum(t, "meridian_delta_push_resources_total") >= 12 })
 	r.engine.answered(t, first)
 	warming(all(4, 3)) // with the control plane's own cluster
 
@@ -228,9 +233,9 @@ func testEnvoy(t *testing.T, api string) {
 
 	w.routes["svc_a"], w.routes["svc_b"], w.routes["svc_c"], w.bad = 2, 2, 2, "svc_b"
 	rev := r.engine.setTable(w.table(t))
-	r.engine.wait(t, "one route refused", func(a uint64, refusals []delta.Refusal) bool {
-		return a == rev && len(refusals) == 1 && refusals[0].Resource == "svc_b" &&
-			strings.Contains(refusals[0].Reason, "wildcard domain")
+	r.engine.wait(t, "one route rejected", func(a uint64, rejections []delta.Rejection) bool {
+		return a == rev && len(rejections) == 1 && rejections[0].Resource == "svc_b" &&
+			strings.Contains(rejections[0].Reason, "wildcard domain")
 	})
 	w.bad = ""
 	r.engine.answered(t, r.engine.setTable(w.table(t)))

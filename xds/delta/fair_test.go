@@ -9,7 +9,7 @@ import (
 
 // While a change for all waits for a worker, proxies stand in the order in which they were touched;
 // a change for one goes past them. A proxy that does not read is served in its turn as well, and
-// holds up nobody.
+// delays no other.
 func TestInTurn(t *testing.T) {
 	const proxies = 40
 	r := newRig(t, func(c *delta.Config) { c.Workers = 1 })
@@ -19,20 +19,20 @@ func TestInTurn(t *testing.T) {
 	for i := range clients {
 		clients[i] = r.connect(t)
 		clients[i].until(t, holds(t, w))
-		r.engine.answered(t, 1) // the newest feed: feeds are in the order of clients
+		r.engine.answered(t, 1) // the newest watch: watches are in the order of clients
 	}
 	clients[1].Pause()
 
-	var order []int // of Take, in the one worker
+	var order []int // of Next, in the one worker
 	in, gate := make(chan struct{}), make(chan struct{})
 	w = w.clone()
 	w.endpoints["a"]++
 	e := r.engine
 	e.mu.Lock()
 	e.replace(&delta.Table{Segments: []*delta.Segment{delta.NewSegment(w.resources(t))}})
-	feeds := slices.Clone(e.feeds)
-	e.taking = func(f *feed) {
-		i := slices.Index(feeds, f)
+	watches := slices.Clone(e.watches)
+	e.taking = func(f *watch) {
+		i := slices.Index(watches, f)
 		order = append(order, i)
 		if i == 0 && len(order) == 1 {
 			close(in)
@@ -40,12 +40,12 @@ func TestInTurn(t *testing.T) {
 		}
 	}
 	e.mu.Unlock()
-	for _, f := range feeds {
+	for _, f := range watches {
 		f.opening.Wake(false)
 	}
 	<-in
-	feeds[30].opening.Wake(true)
-	feeds[2].opening.Wake(false)
+	watches[30].opening.Wake(true)
+	watches[2].opening.Wake(false)
 	close(gate)
 	for i, c := range clients {
 		if i != 1 {

@@ -36,7 +36,7 @@ func (w world) with(t testing.TB, name string, bytes int) *delta.Table {
 		w.resources(t)...))}}
 }
 
-// A resource that no message can carry is withheld and named; everything else comes, whether it is
+// A resource that no message can carry is suppressed and named; everything else comes, whether it is
 // there when a proxy joins or grows later. It comes when it is small enough again.
 func TestOversized(t *testing.T) {
 	for _, early := range []bool{false, true} {
@@ -66,7 +66,7 @@ func TestOversized(t *testing.T) {
 			had.endpoints["a"]++
 			had.routes["a"]++
 			rev := r.engine.setTable(w.with(t, "b", 30_000))
-			r.engine.wait(t, "a refusal", func(a uint64, got []delta.Refusal) bool {
+			r.engine.wait(t, "a rejection", func(a uint64, got []delta.Rejection) bool {
 				return a == rev && len(got) == 1 && got[0].Type == delta.TypeRoute &&
 					got[0].Resource == "b" && got[0].Revision == rev &&
 					slices.Equal(got[0].Cause, []mesh.Key{{
@@ -111,10 +111,11 @@ func TestLargeFrames(t *testing.T) {
 	})
 
 	g := r.connect(t, func(x *xdstest.Config) { x.Metadata = map[string]string{"dataplane.client": "grpc"} })
-	r.engine.wait(t, "the route is withheld from a gRPC client", func(a uint64, got []delta.Refusal) bool {
-		return a == 1 && len(got) == 1 && got[0].Resource == "b" &&
-			strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
-	})
+	r.engine.wait(t, "the route is suppressed from a gRPC client",
+		func(a uint64, got []delta.Rejection) bool {
+			return a == 1 && len(got) == 1 && got[0].Resource == "b" &&
+				strings.Contains(got[0].Reason, fmt.Sprint(4<<20))
+		})
 	g.until(t, func(s *xdstest.State) bool { return s.Resources[xdstest.Route]["a"].Version != "" })
 }
 
@@ -248,7 +249,7 @@ func TestAnswersThatAreNone(t *testing.T) {
 	c.log()
 	w = w.clone()
 	w.routes["a"]++
-	r.engine.answered(t, r.engine.set(t, w)) // refuses nothing
+	r.engine.answered(t, r.engine.set(t, w)) // rejects nothing
 	if got := c.log(); !slices.Equal(got, []string{"route+a"}) {
 		t.Errorf("got %q", got)
 	}
@@ -280,7 +281,7 @@ func TestLostPeer(t *testing.T) {
 	}
 }
 
-// wire forwards one connection until it is told to swallow everything.
+// wire forwards one connection until it must swallow everything.
 type wire struct {
 	address string
 	mute    chan struct{}

@@ -7,16 +7,16 @@ import (
 )
 
 type metrics struct {
-	streams   prometheus.Gauge
-	waiting   prometheus.Gauge
-	refused   prometheus.Counter
-	withheld  prometheus.Counter
-	pushes    *prometheus.CounterVec
-	bytes     *prometheus.CounterVec
-	resources *prometheus.CounterVec
-	nacks     *prometheus.CounterVec
-	ack       *prometheus.HistogramVec
-	commit    prometheus.Histogram
+	streams    prometheus.Gauge
+	waiting    prometheus.Gauge
+	rejected   prometheus.Counter
+	suppressed prometheus.Counter
+	pushes     *prometheus.CounterVec
+	bytes      *prometheus.CounterVec
+	resources  *prometheus.CounterVec
+	nacks      *prometheus.CounterVec
+	ack        *prometheus.HistogramVec
+	commit     prometheus.Histogram
 	// byType are those of a type: to look them up costs more than to count.
 	byType [numTypes]typeMetrics
 }
@@ -33,7 +33,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "meridian_delta_streams",
 			Help: "Admitted xDS streams. Below the number of proxies that run: some cannot reach " +
 				"this control " +
-				"plane or are refused.",
+				"plane or are rejected.",
 		}),
 		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "meridian_delta_streams_waiting",
@@ -41,13 +41,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 				"once. Above 0 " +
 				"for long: the control plane is too slow, or clients do not answer.",
 		}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{
+		rejected: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_delta_joins_refused_total",
 			Help: "Streams that were not admitted. Growth means proxies with a wrong token or " +
 				"resource; the " +
 				"log says why.",
 		}),
-		withheld: prometheus.NewCounter(prometheus.CounterOpts{
+		suppressed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_delta_resources_withheld_total",
 			Help: "Resources that were not sent because they are larger than a message may be. Any growth " +
 				"means a policy or service that is too large: see its status.",
@@ -55,7 +55,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		pushes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meridian_delta_pushes_total",
 			Help: "Responses sent to proxies. Growth while nothing changes means that proxies " +
-				"reconnect or refuse.",
+				"reconnect or reject.",
 		}, byType),
 		bytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meridian_delta_push_bytes_total",
@@ -70,7 +70,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}, byType),
 		nacks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "meridian_delta_nacks_total",
-			Help: "Responses that proxies refused. Any growth means configuration that a proxy " +
+			Help: "Responses that proxies rejected. Any growth means configuration that a proxy " +
 				"does not take: " +
 				"see the status of policies.",
 		}, byType),
@@ -89,7 +89,8 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		}),
 	}
 	if r != nil {
-		r.MustRegister(m.streams, m.waiting, m.refused, m.withheld, m.pushes, m.bytes, m.resources, m.nacks,
+		r.MustRegister(m.streams, m.waiting, m.rejected, m.suppressed, m.pushes, m.bytes, m.resources,
+			m.nacks,
 			m.ack, m.commit)
 	}
 	for t := range numTypes {

@@ -8,97 +8,114 @@ import (
 
 // next is the next response to send now, or nil. It counts as sent.
 func (s *state) next(now time.Time) *response {
-	if s.want == nil {
+	if s.desired == nil {
 		return nil
 	}
 	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint],
 		&s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
-	if r := s.tell(TypeSecret, now, nil); r != nil {
+	if r := s.upsert(TypeSecret, now, nil); r != nil {
 		return r
 	}
-	if r := s.tell(TypeCluster, now, nil); r != nil {
+	if r := s.upsert(TypeCluster, now, nil); r != nil {
 		return r
 	}
 	// The endpoints of a cluster that is about to be sent go after it. If an older version of it is
 	// with the client, they go at once: Envoy does not answer for clusters before those have their
 	// endpoints.
-	if r := s.tell(TypeEndpoint, now, func(name string) bool {
-		_, waits := cluster.up[name]
-		return !waits || cluster.items[name].flight != nil
+	if r := s.upsert(TypeEndpoint, now, func(name string) bool {
+		_, waits := cluster.pendingUpserts[name]
+		return !waits || cluster.inFlight(name)
 	}); r != nil {
 		return r
 	}
-	if !cluster.made() || !s.warm() {
+	if !cluster.upserted() || !s.warm() {
 		return nil
 	}
-	if r := s.tell(TypeListener, now, nil); r != nil {
+	if r := s.upsert(TypeListener, now, nil); r != nil {
 		return r
 	}
 	// What a warming listener has just asked for does not wait for the listener's answer.
-	listeners := listener.made()
-	if r := s.tell(TypeRoute, now,
-		func(name string) bool { return listeners || route.items[name].held == nil }); r != nil {
+	listeners := listener.upserted()
+	if r := s.upsert(TypeRoute, now,
+		func(name string) bool { return listeners || !route.holds(name) }); r != nil {
 		return r
 	}
-	if !s.settled || !listeners || !route.made() || !secret.made() {
+	if !s.initialized || !listeners || !route.upserted() || !secret.upserted() {
 		return nil
 	}
-	if r := s.take(TypeListener, now); r != nil {
+	if r := s.remove(TypeListener, now); r != nil {
 		return r
 	}
 	if !listener.done() {
 		return nil
 	}
-	if r := s.take(TypeRoute, now); r != nil {
+	if r := s.remove(TypeRoute, now); r != nil {
 		return r
 	}
 	if !route.done() {
 		return nil
 	}
-	if r := s.take(TypeCluster, now); r != nil {
+	if r := s.remove(TypeCluster, now); r != nil {
 		return r
 	}
 	if !cluster.done() {
 		return nil
 	}
-	if r := s.take(TypeEndpoint, now); r != nil {
+	if r := s.remove(TypeEndpoint, now); r != nil {
 		return r
 	}
 	if !endpoint.done() {
 		return nil
 	}
-	return s.take(TypeSecret, now)
+	return s.remove(TypeSecret, now)
 }
 
-// made says that everything to add or change was answered.
-func (ts *typeState) made() bool { return len(ts.up) == 0 && len(ts.open) == 0 }
+// inFlight says that the client was sent something of the name and has not answered.
+func (ts *typeState) inFlight(name string) bool {
+	it, _ := ts.items.get(name)
+	return it.inFlight != nil
+}
+
+// holds says that the client was sent something of the name.
+func (ts *typeState) holds(name string) bool {
+	it, _ := ts.items.get(name)
+	return it.held != nil
+}
+
+// upserted says that everything to add or change was answered.
+func (ts *typeState) upserted() bool { return len(ts.pendingUpserts) == 0 && len(ts.open) == 0 }
 
 // done says that everything was answered.
-func (ts *typeState) done() bool { return ts.made() && len(ts.down) == 0 }
+func (ts *typeState) done() bool { return ts.upserted() && len(ts.pendingRemovals) == 0 }
 
 // warm says that no cluster which was just sent waits for endpoints that the client asked for.
 func (s *state) warm() bool {
 	ts := &s.types[TypeEndpoint]
-	if ts.made() {
+	if ts.upserted() {
 		return true
 	}
 	return !s.warming.any(func(name string) bool {
-		_, waits := ts.up[name]
-		return waits || ts.items[name].flight != nil
+		_, waits := ts.pendingUpserts[name]
+		return waits || ts.inFlight(name)
 	})
 }
 
-// tell makes a response of what is up and may go.
-func (s *state) tell(t Type, now time.Time, may func(name string) bool) *response {
+// upsert makes a response of what is up and may go.
+func (s *state) upsert(t Type, now time.Time, may func(name string) bool) *response {
 	ts := &s.types[t]
-	if len(ts.up) == 0 || len(ts.open) >= maxOpen || ts.limit > 0 && len(ts.open) > 0 {
+	if len(ts.pendingUpserts) == 0 || len(ts.open) >= maxOpen || ts.limit > 0 && len(ts.open) > 0 {
 		return nil
 	}
 	r := &response{typ: t}
+	if n := len(ts.pendingUpserts); n > manyUpserts {
+		r.resources, r.before = make([]*Resource, 0, n), make([]*Resource, 0, n)
+		ts.items.reserve(n)
+		ts.large = true
+	}
 	size := 0
-	for name, w := range ts.up {
-		it := ts.items[name]
-		if it.flight != nil || may != nil && !may(name) {
+	for name, w := range ts.pendingUpserts {
+		it, _ := ts.items.get(name)
+		if it.inFlight != nil || may != nil && !may(name) {
 			continue
 		}
 		res := w.resource
@@ -122,17 +139,21 @@ func (s *state) tell(t Type, now time.Time, may func(name string) bool) *respons
 			name = res.Name
 		}
 		r.since = oldest(r.since, w.since)
-		delete(ts.up, name)
-		it.flight = r
-		ts.items[name] = it
-	}
-	if len(ts.up) == 0 && len(r.resources) > manyUp {
-		ts.up = map[string]wait{} // a map does not shrink, and so much seldom waits again
+		ts.pendingUpserts.remove(name)
+		it.inFlight = r
+		ts.items.set(name, it)
 	}
 	if len(r.resources) == 0 && len(r.removed) == 0 {
 		return nil
 	}
 	if t == TypeCluster {
+		if n := len(r.resources); n > manyUpserts {
+			ends := &s.types[TypeEndpoint]
+			ends.large = true
+			ends.items.reserve(n)
+			ends.pendingUpserts.reserve(n)
+			s.warming.reserve(n)
+		}
 		for _, res := range r.resources {
 			s.warmUp(res.endpoints)
 		}
@@ -149,21 +170,21 @@ func (s *state) warmUp(name string) {
 	}
 	s.warming.add(name)
 	ts := &s.types[TypeEndpoint]
-	if it, ok := ts.items[name]; ok && it.named {
+	if it, ok := ts.items.get(name); ok && it.named {
 		it.held = nil
-		ts.items[name] = it
-		s.mark(TypeEndpoint, name)
+		ts.items.set(name, it)
+		s.recheck(TypeEndpoint, name)
 	}
 }
 
-// take makes a response of what is down.
-func (s *state) take(t Type, now time.Time) *response {
+// remove makes a response of names to take away.
+func (s *state) remove(t Type, now time.Time) *response {
 	ts := &s.types[t]
 	r := &response{typ: t}
 	size := 0
-	for name, w := range ts.down {
-		it := ts.items[name]
-		if it.flight != nil {
+	for name, w := range ts.pendingRemovals {
+		it, _ := ts.items.get(name)
+		if it.inFlight != nil {
 			continue
 		}
 		if size += len(name) + nameOverhead; size > s.limits.response && len(r.removed) > 0 {
@@ -171,9 +192,9 @@ func (s *state) take(t Type, now time.Time) *response {
 		}
 		r.removed = append(r.removed, name)
 		r.since = oldest(r.since, w.since)
-		delete(ts.down, name)
-		it.held, it.flight = absent, r
-		ts.items[name] = it
+		ts.pendingRemovals.remove(name)
+		it.held, it.inFlight = absent, r
+		ts.items.set(name, it)
 		if t == TypeEndpoint {
 			s.warming.remove(name)
 		}
@@ -186,7 +207,7 @@ func (s *state) take(t Type, now time.Time) *response {
 
 func (s *state) send(ts *typeState, r *response, now time.Time) *response {
 	s.nonces++
-	// Nobody can answer what he has not read.
+	// No client can answer what it has not read.
 	r.nonce = strconv.FormatUint(s.nonces, 36) + "." + strconv.FormatUint(rand.Uint64(), 36)
 	r.revision, r.committed, r.sent = s.revision, s.committed, now
 	ts.open = append(ts.open, r)

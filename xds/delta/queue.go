@@ -2,13 +2,13 @@ package delta
 
 import "sync"
 
-// queue is the streams that have something to be pushed, served in the order in which they were
-// touched by a bounded number of workers. A stream stands in it once: what comes while it waits is
+// queue is the streams that have something to be pushed, served in the order in which they came
+// by a bounded number of workers. A stream stands in it once: what comes while it waits is
 // pushed with the rest, in its old place.
 //
 // There are two lines. A change for a few proxies goes past one for the whole mesh, whose last
-// proxy would hardly notice; after urgentRun of the few it is the others' turn, so that nobody
-// waits for ever.
+// proxy would hardly notice; after urgentRun of the few it is the others' turn, so that none
+// waits without limit.
 type queue struct {
 	push    func(*stream)
 	limit   int // workers
@@ -55,8 +55,8 @@ func (f *fifo) take(own line) *stream {
 	return nil
 }
 
-// touch puts a stream into the queue, or moves it to the urgent line. It does not block.
-func (q *queue) touch(st *stream, urgent bool) {
+// enqueue puts a stream into the queue, or moves it to the urgent line. It does not block.
+func (q *queue) enqueue(st *stream, urgent bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	own := lineBulk
@@ -74,7 +74,7 @@ func (q *queue) touch(st *stream, urgent bool) {
 	}
 }
 
-// work serves until nobody waits.
+// work serves until none waits.
 func (q *queue) work() {
 	for {
 		st := q.next()

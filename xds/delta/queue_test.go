@@ -24,7 +24,7 @@ func held(t *testing.T) (q *queue, served func() []*stream) {
 		}
 		got = append(got, st)
 	}
-	q.touch(first, false)
+	q.enqueue(first, false)
 	<-in
 	return q, func() []*stream {
 		close(gate)
@@ -41,14 +41,14 @@ func streams(n int) []*stream {
 	return out
 }
 
-// Whoever was touched first is served first, however often he and others are touched meanwhile, and once.
+// The stream that came first is served first, and once, however often streams come again meanwhile.
 func TestQueueIsFair(t *testing.T) {
 	q, served := held(t)
 	all := streams(1000)
 	for i, st := range all {
-		q.touch(st, false)
-		q.touch(all[i/2], false)
-		q.touch(all[0], false)
+		q.enqueue(st, false)
+		q.enqueue(all[i/2], false)
+		q.enqueue(all[0], false)
 	}
 	if got := served(); !slices.Equal(got, all) {
 		t.Errorf("%d were served, not in the order of touch", len(got))
@@ -64,13 +64,13 @@ func TestQueueLetsFewPass(t *testing.T) {
 	q, served := held(t)
 	all, few := streams(100), streams(20)
 	for _, st := range all {
-		q.touch(st, false)
+		q.enqueue(st, false)
 	}
 	for _, st := range few {
-		q.touch(st, true)
+		q.enqueue(st, true)
 	}
-	q.touch(all[50], true)
-	q.touch(all[50], false)
+	q.enqueue(all[50], true)
+	q.enqueue(all[50], false)
 	got := served()
 	at := func(st *stream) int { return slices.Index(got, st) }
 	if len(got) != 120 {
@@ -114,7 +114,7 @@ func TestQueueUnderLoad(t *testing.T) {
 					for n := range 2000 {
 						i := n % len(all)
 						wanted[i].Add(1)
-						q.touch(all[i], n%7 == 0)
+						q.enqueue(all[i], n%7 == 0)
 					}
 				})
 			}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"weak"
 
+	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -67,12 +68,18 @@ type Resource struct {
 	Version string
 	// Body is the Envoy message, encoded.
 	Body []byte
-	// Cause names the policies and destinations that it came from: whose status a refusal is written to.
+	// Cause names the policies and destinations that it came from: whose status a rejection is written to.
 	Cause []mesh.Key
 
-	entry atomic.Pointer[[]byte]
+	entry atomic.Pointer[entry]
 	// endpoints is the name of the ClusterLoadAssignment that a cluster waits for; empty for others.
 	endpoints string
+}
+
+// entry is an encoded resource, and the same as gRPC takes it: made once and not for each response.
+type entry struct {
+	bytes  []byte
+	buffer mem.Buffer
 }
 
 // NewResource makes a resource of an encoded Envoy message; it computes the version and keeps
@@ -85,9 +92,9 @@ func NewResource(t Type, name string, body []byte, cause ...mesh.Key) *Resource 
 		Version: hex.EncodeToString(sum[:8]),
 		Cause:   cause,
 	}
-	entry := encodeEntry(t, name, r.Version, body)
-	r.Body = entry[len(entry)-len(body):]
-	r.entry.Store(&entry)
+	bytes := encodeEntry(t, name, r.Version, body)
+	r.Body = bytes[len(bytes)-len(body):]
+	r.entry.Store(&entry{bytes, mem.SliceBuffer(bytes)})
 	if t == TypeCluster {
 		r.endpoints = endpointsOf(name, body)
 	}
@@ -145,12 +152,16 @@ func endpointsOf(name string, cluster []byte) string {
 
 // bytes is the encoded field "resources" of a DeltaDiscoveryResponse that holds r.
 func (r *Resource) bytes() []byte {
+	return r.encoded().bytes
+}
+
+func (r *Resource) encoded() *entry {
 	if e := r.entry.Load(); e != nil {
-		return *e
+		return e
 	}
-	e := encodeEntry(r.Type, r.Name, r.Version, r.Body)
-	r.entry.CompareAndSwap(nil, &e)
-	return e
+	bytes := encodeEntry(r.Type, r.Name, r.Version, r.Body)
+	r.entry.CompareAndSwap(nil, &entry{bytes, mem.SliceBuffer(bytes)})
+	return r.entry.Load()
 }
 
 // anyBytes is the encoded field "resources" of a DiscoveryResponse that holds r: the end of what
@@ -169,9 +180,9 @@ func anySize(t Type, body []byte) int {
 // Field numbers of envoy.service.discovery.v3.
 const (
 	// Of a DiscoveryResponse, whose "resources" has the number of resourceAny.
-	worldVersion protowire.Number = 1
-	worldTypeURL protowire.Number = 4
-	worldNonce   protowire.Number = 5
+	sotwVersion protowire.Number = 1
+	sotwTypeURL protowire.Number = 4
+	sotwNonce   protowire.Number = 5
 
 	responseResources protowire.Number = 2
 	responseTypeURL   protowire.Number = 4
@@ -212,7 +223,7 @@ func encodeEntry(t Type, name, version string, body []byte) []byte {
 type Segment struct {
 	byType [numTypes][]*Resource // sorted by name
 
-	// memo is the difference from the segment that this one replaced, for whoever asks next.
+	// memo is the difference from the segment that this one replaced, for the next that asks.
 	memo atomic.Pointer[segmentStep]
 }
 
@@ -268,6 +279,17 @@ type Table struct{ Segments []*Segment }
 func (t *Table) has(typ Type) bool {
 	return t != nil && slices.ContainsFunc(t.Segments,
 		func(s *Segment) bool { return len(s.byType[typ]) > 0 })
+}
+
+// count is the number of resources of a type.
+func (t *Table) count(typ Type) int {
+	n := 0
+	if t != nil {
+		for _, s := range t.Segments {
+			n += len(s.byType[typ])
+		}
+	}
+	return n
 }
 
 // Lookup finds a resource, or nil.

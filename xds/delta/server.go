@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -37,11 +38,11 @@ type Config struct {
 	// JoinTimeout is how long a stream may stay without a first request. Default 15 s.
 	JoinTimeout time.Duration
 	// MaxJoining is how many streams may be getting their first configuration at once; the others
-	// wait in the order of their coming. Default [DefaultMaxJoining].
+	// wait, first come first served. Default [DefaultMaxJoining].
 	MaxJoining int
-	// JoiningPatience is after how long a stream that has not answered its first configuration no
+	// FirstConfigTimeout is after how long a stream that has not answered its first configuration no
 	// longer counts as joining. Default 10 s.
-	JoiningPatience time.Duration
+	FirstConfigTimeout time.Duration
 	// MaxAge is the age of a connection, which the grpc.Server that carries the service is given
 	// too (MaxConnectionAge): streams end a little after it, so that proxies spread over the
 	// instances of a control plane again. 0 is without bound.
@@ -58,13 +59,13 @@ const DefaultMaxJoining = 256
 // Server is the ADS server of a zone. Its streams live as long as the grpc.Server it is registered on.
 type Server struct {
 	discoveryv3.UnimplementedAggregatedDiscoveryServiceServer
-	config  Config
-	metrics *metrics
-	debts   debts
-	door    door
-	queue   queue
-	watched watched
-	running sync.WaitGroup
+	cfg       Config
+	metrics   *metrics
+	warmups   warmups
+	limiter   limiter
+	queue     queue
+	inspected registry
+	running   sync.WaitGroup
 }
 
 // messageOfGRPC is what gRPC libraries take in one message.
@@ -72,7 +73,7 @@ const messageOfGRPC = 4 << 20
 
 // limits are those of a stream.
 func (s *Server) limits(c Client) limits {
-	l := limits{response: s.config.MaxResponseBytes, message: s.config.MaxMessageBytes}
+	l := limits{response: s.cfg.MaxResponseBytes, message: s.cfg.MaxMessageBytes}
 	if c.Kind == ClientGRPC {
 		l.message = min(l.message, messageOfGRPC)
 	}
@@ -96,24 +97,26 @@ func NewServer(c Config) *Server {
 	if c.MaxJoining == 0 {
 		c.MaxJoining = DefaultMaxJoining
 	}
-	if c.JoiningPatience == 0 {
-		c.JoiningPatience = 10 * time.Second
+	if c.FirstConfigTimeout == 0 {
+		c.FirstConfigTimeout = 10 * time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = zap.NewNop()
 	}
 	m := newMetrics(c.Registerer)
 	s := &Server{
-		config:  c,
-		metrics: m,
-		debts:   debts{of: map[mesh.Key]*debt{}},
-		watched: watched{of: map[mesh.Key]map[*stream]struct{}{}},
-		door: door{
-			places:   semaphore.NewWeighted(int64(c.MaxJoining)),
-			patience: c.JoiningPatience,
-			metrics:  m,
+		cfg:       c,
+		metrics:   m,
+		warmups:   warmups{of: map[mesh.Key]*warming{}},
+		inspected: registry{of: map[mesh.Key]map[*stream]struct{}{}},
+		limiter: limiter{
+			places:  semaphore.NewWeighted(int64(c.MaxJoining)),
+			timeout: c.FirstConfigTimeout,
+			metrics: m,
 		},
 	}
+	// What hundreds of joins took is garbage now, and a zone that is at rest would keep it for long.
+	s.limiter.idle = func() { s.running.Go(debug.FreeOSMemory) }
 	s.queue = queue{push: (*stream).push, limit: c.Workers, running: &s.running}
 	return s
 }
@@ -128,6 +131,10 @@ func (s *Server) Wait() { s.running.Wait() }
 // its own choice gRPC sends a ping for each answer that it receives, to measure the connection, and
 // that costs as much as the answer.
 const receiveWindow = 256 << 10
+
+// GCPercent is what a process that serves proxies by the thousand gives to debug.SetGCPercent: most of
+// what it holds lives long, and with Go's 100 garbage would take as much again.
+const GCPercent = 50
 
 // ServerOptions are what the grpc.Server that carries the service needs: a codec that takes encoded
 // resources (and leaves other services' messages alone), keepalive that finds a lost peer within 30
@@ -149,7 +156,7 @@ func ServerOptions() []grpc.ServerOption {
 	}
 }
 
-// StreamAggregatedResources serves one state-of-the-world stream; see world.go.
+// StreamAggregatedResources serves one state-of-the-world stream; see sotw.go.
 func (s *Server) StreamAggregatedResources(
 	g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	var names subscriptions
@@ -168,8 +175,8 @@ func (s *Server) DeltaAggregatedResources(
 	return s.serve(g, false, g.Recv)
 }
 
-// serve serves a stream of either kind; world says that it is state-of-the-world.
-func (s *Server) serve(g grpc.ServerStream, world bool,
+// serve serves a stream of either kind; sotw says that it is state-of-the-world.
+func (s *Server) serve(g grpc.ServerStream, sotw bool,
 	recv func() (*discoveryv3.DeltaDiscoveryRequest, error)) error {
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
@@ -177,7 +184,7 @@ func (s *Server) serve(g grpc.ServerStream, world bool,
 		server:   s,
 		grpc:     g,
 		recv:     recv,
-		world:    world,
+		sotw:     sotw,
 		first:    make(chan *discoveryv3.DeltaDiscoveryRequest),
 		joined:   make(chan struct{}),
 		received: make(chan error, 1),
@@ -185,7 +192,7 @@ func (s *Server) serve(g grpc.ServerStream, world bool,
 	}
 	s.running.Go(func() { st.received <- st.receive(ctx) })
 
-	timeout := time.NewTimer(s.config.JoinTimeout)
+	timeout := time.NewTimer(s.cfg.JoinTimeout)
 	defer timeout.Stop()
 	var first *discoveryv3.DeltaDiscoveryRequest
 	select {
@@ -196,43 +203,43 @@ func (s *Server) serve(g grpc.ServerStream, world bool,
 		return ctx.Err()
 	case <-timeout.C:
 		return status.Errorf(codes.DeadlineExceeded, "no discovery request within %v of the stream's start",
-			s.config.JoinTimeout)
+			s.cfg.JoinTimeout)
 	}
 	join, err := joinOf(g.Context(), first.GetNode())
 	if err != nil {
 		return err
 	}
-	join.Delta = !world
-	member, err := s.config.Admission.Join(ctx, join)
+	join.Delta = !sotw
+	member, err := s.cfg.Admission.Join(ctx, join)
 	if err != nil {
-		s.metrics.refused.Inc()
-		s.config.Logger.Info("proxy refused", zap.String("node", join.NodeID), zap.String("peer", join.Peer),
+		s.metrics.rejected.Inc()
+		s.cfg.Logger.Info("proxy rejected", zap.String("node", join.NodeID), zap.String("peer", join.Peer),
 			zap.Error(err))
 		return err
 	}
 	key, revision := member.Proxy()
-	st.logger = s.config.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
+	st.log = s.cfg.Logger.With(zap.Stringer("proxy", key), zap.String("peer", join.Peer))
 	s.metrics.streams.Inc()
 	defer s.metrics.streams.Dec()
 	st.join, st.since = join, time.Now()
-	defer s.watched.add(key, st)()
-	leave, err := s.door.enter(ctx, member.Superseded())
+	defer s.inspected.add(key, st)()
+	release, err := s.limiter.acquire(ctx, member.Superseded())
 	if err != nil {
 		member.Leave(err)
 		return err
 	}
-	defer leave()
-	st.client, st.configured = join.Client, func() { leave(); member.Configured() }
+	defer release()
+	st.client, st.configured = join.Client, func() { release(); member.Configured() }
 	st.state = newState(s.limits(join.Client))
 	if st.client.Kind == ClientEnvoy {
-		st.state.warming = s.debts.inherit(key)
-		defer func() { s.debts.settle(key, st.state.warming) }()
+		st.state.warming = s.warmups.inherit(key)
+		defer func() { s.warmups.forget(key, st.state.warming) }()
 	}
-	st.logger.Debug("proxy joined", zap.String("agent", join.UserAgent))
-	st.open(Opening{Proxy: key, MinRevision: revision, Client: join.Client}, first)
+	st.log.Debug("proxy joined", zap.String("agent", join.UserAgent))
+	st.open(OpenRequest{Proxy: key, MinRevision: revision, Client: join.Client}, first)
 	err = st.wait(ctx, member.Superseded())
 	st.close()
-	st.logger.Debug("proxy left", zap.Error(err))
+	st.log.Debug("proxy left", zap.Error(err))
 	member.Leave(err)
 	return err
 }
@@ -257,7 +264,7 @@ func joinOf(ctx context.Context, node *corev3.Node) (Join, error) {
 		j.Client = Client{Kind: ClientGRPC, CertificateProvider: field("dataplane.certificateProvider")}
 	case kind != "" && kind != "envoy":
 		return Join{}, status.Errorf(codes.InvalidArgument,
-			"node metadata dataplane.client is %q, want envoy or grpc", kind)
+			"node metadata dataplane.client is %q, must be envoy or grpc", kind)
 	}
 	if md, ok := metadata.FromIncomingContext(ctx); ok {
 		if h := md.Get("authorization"); len(h) > 0 && h[0] != "" {

@@ -1,9 +1,6 @@
 package delta_test
 
 import (
-	"errors"
-	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -155,7 +152,7 @@ func TestSameRevisionIsAnswered(t *testing.T) {
 	r.engine.answered(t, first)
 	c.until(t, holds(t, w))
 	calls := 0
-	r.engine.feed(t, func(f *feed) bool { calls = f.answers; return true })
+	r.engine.watch(t, func(f *watch) bool { calls = f.answers; return true })
 	w.secret++
 	r.engine.mu.Lock()
 	r.engine.revision-- // setTable counts one up
@@ -163,7 +160,7 @@ func TestSameRevisionIsAnswered(t *testing.T) {
 	if again := r.engine.set(t, w); again != first {
 		t.Fatalf("revision %d, want %d again", again, first)
 	}
-	r.engine.feed(t, func(f *feed) bool { return f.answers > calls })
+	r.engine.watch(t, func(f *watch) bool { return f.answers > calls })
 	c.until(t, holds(t, w))
 }
 
@@ -195,10 +192,10 @@ func TestEndpointsWaitForNothing(t *testing.T) {
 		}
 	})
 	r.engine.wait(t, "the second revision is not answered",
-		func(a uint64, _ []delta.Refusal) bool { return a == 1 })
+		func(a uint64, _ []delta.Rejection) bool { return a == 1 })
 }
 
-func TestRefusals(t *testing.T) {
+func TestRejections(t *testing.T) {
 	setup := func(t *testing.T, verdict func(xdstest.Response) xdstest.Verdict) (*rig, *client, world) {
 		r := newRig(t)
 		w := services("a", "b", "c", "d", "e")
@@ -222,11 +219,11 @@ func TestRefusals(t *testing.T) {
 		}
 		return r, c, w
 	}
-	refuse := func(name, text string) func(xdstest.Response) xdstest.Verdict {
+	reject := func(name, text string) func(xdstest.Response) xdstest.Verdict {
 		return func(resp xdstest.Response) xdstest.Verdict {
 			for _, res := range resp.Resources {
 				if res.Name == name && resp.Type == xdstest.Route {
-					return xdstest.Verdict{Refuse: text}
+					return xdstest.Verdict{Reject: text}
 				}
 			}
 			return xdstest.Verdict{}
@@ -234,17 +231,17 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, text := range []string{"route c: domains are not unique", "constraint validation failed"} {
 		t.Run(text, func(t *testing.T) {
-			r, c, w := setup(t, refuse("c", text))
+			r, c, w := setup(t, reject("c", text))
 			rev := r.engine.set(t, w)
-			want := []delta.Refusal{{
+			want := []delta.Rejection{{
 				Type:     delta.TypeRoute,
 				Resource: "c",
 				Cause:    []mesh.Key{{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "c"}},
 				Reason:   text,
 				Revision: rev,
 			}}
-			r.engine.wait(t, "one refusal",
-				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			r.engine.wait(t, "one rejection",
+				func(a uint64, got []delta.Rejection) bool { return a == rev && cmp.Equal(want, got) })
 			good := w.clone()
 			good.routes["c"]--
 			c.until(t, holds(t,
@@ -257,12 +254,12 @@ func TestRefusals(t *testing.T) {
 			w = w.clone()
 			w.endpoints["a"]++
 			rev = r.engine.set(t, w)
-			r.engine.wait(t, "the refusal stands",
-				func(a uint64, got []delta.Refusal) bool { return a == rev && cmp.Equal(want, got) })
+			r.engine.wait(t, "the rejection stands",
+				func(a uint64, got []delta.Rejection) bool { return a == rev && cmp.Equal(want, got) })
 			if diff := cmp.Diff([]string{"endpoint+a"}, c.log()); diff != "" {
 				t.Error(diff)
 			}
-			// Back to the last good content: nothing to send, nothing refused.
+			// Back to the last good content: nothing to send, nothing rejected.
 			w = w.clone()
 			w.routes["c"]--
 			r.engine.answered(t, r.engine.set(t, w))
@@ -275,28 +272,28 @@ func TestRefusals(t *testing.T) {
 		r, c, w := setup(t, func(resp xdstest.Response) xdstest.Verdict {
 			for _, res := range resp.Resources {
 				if res.Name == "c" && strings.Contains(string(res.Body), "2") && resp.Type == xdstest.Route {
-					return xdstest.Verdict{Refuse: "no"}
+					return xdstest.Verdict{Reject: "no"}
 				}
 			}
 			return xdstest.Verdict{}
 		})
 		rev := r.engine.set(t, w)
-		r.engine.wait(t, "one refusal",
-			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 1 })
+		r.engine.wait(t, "one rejection",
+			func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 1 })
 		w = w.clone()
 		w.routes["c"]++
 		r.engine.answered(t, r.engine.set(t, w))
 		c.until(t, holds(t, w))
 	})
-	t.Run("everything is refused", func(t *testing.T) {
-		r, _, w := setup(t, func(xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Refuse: "no"} })
+	t.Run("everything is rejected", func(t *testing.T) {
+		r, _, w := setup(t, func(xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Reject: "no"} })
 		w.clusters["a"]++
 		rev := r.engine.set(t, w)
 		// Five routes, one cluster, and its endpoints once more.
-		r.engine.wait(t, "all refused",
-			func(a uint64, got []delta.Refusal) bool { return a == rev && len(got) == 7 })
+		r.engine.wait(t, "all rejected",
+			func(a uint64, got []delta.Rejection) bool { return a == rev && len(got) == 7 })
 		if n := r.sum(t, "meridian_delta_pushes_total"); n > 40 {
-			t.Errorf("%v pushes for resources that are refused", n)
+			t.Errorf("%v pushes for resources that are rejected", n)
 		}
 	})
 }
@@ -313,12 +310,12 @@ func TestReconnect(t *testing.T) {
 	c.log()
 
 	// Nothing changed: nothing comes.
-	feeds := func() int { r.engine.mu.Lock(); defer r.engine.mu.Unlock(); return len(r.engine.feeds) }
+	watches := func() int { r.engine.mu.Lock(); defer r.engine.mu.Unlock(); return len(r.engine.watches) }
 	again := start(t, c.Client)
 	again.until(t, func(s *xdstest.State) bool { return s.Connected == 2 })
-	n := feeds()
+	n := watches()
 	for n < 2 {
-		n = feeds()
+		n = watches()
 	}
 	r.engine.answered(t, 1)
 	w2 := w.clone()
@@ -330,7 +327,7 @@ func TestReconnect(t *testing.T) {
 	_ = again.stop()
 	<-r.gate.left
 
-	// Changed, gone and new while it was away.
+	// Changed, gone and new while it was disconnected.
 	w3 := w2.without("b")
 	w3.routes["a"]++
 	w3.clusters["d"], w3.endpoints["d"], w3.listeners["d"], w3.routes["d"] = 1, 1, 1, 1
@@ -463,164 +460,4 @@ func TestClientBugs(t *testing.T) {
 	if got := strings.Join(c.log(), " "); got != "cluster+a endpoint+a" {
 		t.Errorf("got %q", got)
 	}
-}
-
-func TestNeverAcking(t *testing.T) {
-	r := newRig(t)
-	w := services("a")
-	r.engine.set(t, w)
-	silent := false
-	c := r.connect(t, func(x *xdstest.Config) {
-		x.Verdict = func(xdstest.Response) xdstest.Verdict { return xdstest.Verdict{Silent: silent} }
-	})
-	r.engine.answered(t, 1)
-	c.View(func(*xdstest.State) { silent = true })
-	before := c.Total().Responses
-	for range 100 {
-		w = w.clone()
-		w.endpoints["a"]++
-		w.clusters["a"]++
-		r.engine.set(t, w)
-	}
-	// A second client gets the end of it while the first stays where it is.
-	other := r.connect(t)
-	other.until(t, holds(t, w))
-	if n := c.Total().Responses - before; n > 8 {
-		t.Errorf("%d responses to a client that never answers", n)
-	}
-}
-
-func TestSlowClient(t *testing.T) {
-	r := newRig(t, func(c *delta.Config) { c.Workers = 1 }) // which must never wait for it
-	names := make([]string, 200)
-	for i := range names {
-		names[i] = fmt.Sprintf("service-%03d-%s", i, strings.Repeat("x", 500))
-	}
-	w := services(names...)
-	r.engine.set(t, w)
-	slow := r.connect(t)
-	r.engine.answered(t, 1)
-	slow.Pause()
-	fast := r.connect(t)
-	for range 20 {
-		w = w.clone()
-		for _, n := range names {
-			w.routes[n]++
-		}
-		r.engine.answered(t, r.engine.set(t, w)) // by the fast one, the newest feed
-	}
-	fast.until(t, holds(t, w))
-	slow.Resume()
-	slow.until(t, holds(t, w))
-	if s, f := slow.Counters()[xdstest.Route].Bytes, fast.Counters()[xdstest.Route].Bytes; s > f/2 {
-		t.Errorf("the slow client got %d bytes, the fast one %d: nothing was merged", s, f)
-	}
-}
-
-func TestResponsesAreSplit(t *testing.T) {
-	r := newRig(t, func(c *delta.Config) { c.MaxResponseBytes = 2000 })
-	names := make([]string, 100)
-	for i := range names {
-		names[i] = fmt.Sprintf("service-%03d", i)
-	}
-	w := services(names...)
-	r.engine.set(t, w)
-	largest := 0
-	c := r.connect(t, func(x *xdstest.Config) {
-		x.Verdict = func(resp xdstest.Response) xdstest.Verdict {
-			largest = max(largest, resp.Bytes)
-			return xdstest.Verdict{}
-		}
-	})
-	c.until(t, holds(t, w))
-	r.engine.answered(t, 1)
-	c.View(func(*xdstest.State) {
-		if largest > 2100 {
-			t.Errorf("a response has %d bytes", largest)
-		}
-	})
-	c.unbroken(t)
-}
-
-// TestRandom drives clients through random changes, refusals and cuts: each ends with what the last
-// table says, and at no time refers to what it does not have.
-func TestRandom(t *testing.T) {
-	for seed := range uint64(6) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			rng := rand.New(rand.NewPCG(seed, 7))
-			r := newRig(t, func(c *delta.Config) { c.MaxResponseBytes = 1500 })
-			w := services("s0", "s1", "s2")
-			r.engine.set(t, w)
-			c := r.connect(t)
-			for range 150 {
-				w = w.clone()
-				n := fmt.Sprintf("s%d", rng.IntN(12))
-				_, there := w.clusters[n]
-				switch k := rng.IntN(10); {
-				case !there:
-					w.clusters[n], w.endpoints[n], w.listeners[n], w.routes[n] = rng.IntN(5), rng.IntN(5),
-						rng.IntN(5), rng.IntN(5)
-				case k < 2:
-					w = w.without(n)
-				case k < 4:
-					w.clusters[n] = rng.IntN(5)
-				case k < 6:
-					w.endpoints[n] = rng.IntN(5)
-				case k < 7:
-					w.listeners[n] = rng.IntN(5)
-				case k < 9:
-					w.routes[n] = rng.IntN(5)
-				default:
-					w.secret = rng.IntN(5)
-				}
-				rev := r.engine.set(t, w)
-				switch rng.IntN(12) {
-				case 0: // cut, perhaps in the middle of a push
-					_ = c.stop()
-					c = start(t, c.Client)
-				case 1, 2, 3, 4:
-					c.until(t, func(s *xdstest.State) bool { return s.Connected > 0 })
-				case 5:
-					r.engine.wait(t, "answered", func(a uint64, _ []delta.Refusal) bool { return a >= rev })
-				}
-			}
-			c.until(t, holds(t, w))
-			c.unbroken(t)
-		})
-	}
-}
-
-// A stream that has reached its age ends with a reason of its own; the proxy comes back, and is
-// sent nothing that it holds.
-func TestAgedStream(t *testing.T) {
-	r := newRig(t, func(c *delta.Config) { c.MaxAge = 50 * time.Millisecond })
-	w := services("a", "b")
-	r.engine.set(t, w)
-	c := r.connect(t)
-	c.until(t, holds(t, w))
-	if err := c.wait(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "age") {
-		t.Errorf("the client's stream ended with %v", err)
-	}
-	if err := <-r.gate.left; !errors.Is(err, delta.ErrAged) {
-		t.Errorf("the member left with %v", err)
-	}
-	c.log()
-	again := start(t, c.Client)
-	r.engine.wait(t, "answered again", func(a uint64, _ []delta.Refusal) bool { return a > 0 })
-	if got := again.log(); len(got) > 0 {
-		t.Errorf("resent %q", got)
-	}
-}
-
-// While all places are taken by streams without a configuration, another waits; it is let in when
-// one is configured.
-func TestJoiningIsBounded(t *testing.T) {
-	r := newRig(t, func(c *delta.Config) { c.MaxJoining, c.JoiningPatience = 1, time.Hour })
-	r.connect(t)
-	r.engine.feed(t, func(*feed) bool { return true }) // it is in, and has nothing yet
-	second := r.connect(t)
-	w := services("a")
-	r.engine.set(t, w)
-	second.until(t, holds(t, w))
-	_ = second.stop()
 }

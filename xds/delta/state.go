@@ -10,48 +10,35 @@ import (
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 )
 
-// absent stands for "the client was told that there is none".
-var absent = &Resource{}
-
-// item is a resource as one client knows it.
-type item struct {
-	// held is what the client was sent last: nil if nothing that it can be assumed to have, absent,
-	// or the resource. Of what the client held before it connected only the version is known.
-	held *Resource
-	// named says that the client subscribed to this name, not only to all.
-	named bool
-	// flight is the response that brings it and that the client has not answered. A name is in one
-	// such at a time.
-	flight *response
-}
-
 // response is a message that was sent and not answered.
 type response struct {
 	typ       Type
 	nonce     string
 	resources []*Resource
-	// before is what the client held of each resource until then: what it goes on with if it refuses.
+	// before is what the client held of each resource until then: what it goes on with if it rejects.
 	before  []*Resource
 	removed []string
 	// since is the revision of the oldest change it brings; revision is that of the table it was made from.
 	since, revision uint64
 	committed       time.Time
 	sent            time.Time
-	// world is what goes over the wire if the stream is state-of-the-world; nil if it is incremental.
-	world *world
+	// sotw is what goes over the wire if the stream is state-of-the-world; nil if it is incremental.
+	sotw *sotw
 }
 
 // typeState is what a stream knows of one type.
 type typeState struct {
-	asked, wildcard bool
-	items           map[string]item
-	// up are names whose content the client must get, or of which it must be told that there is
-	// none; down are names to take away.
-	up, down map[string]wait
+	subscribed, wildcard bool
+	items                record
+	// pendingUpserts are names whose content the client must get, or of which it must hear that there
+	// is none; pendingRemovals are names to take away.
+	pendingUpserts, pendingRemovals waits
+	// large says that room was made for many names at once.
+	large    bool
 	open     []*response
-	refused  map[string]refused
+	rejected map[string]rejected
 	// limit bounds the resources of a response while it is being found out which one the client
-	// refuses; 0 is none.
+	// rejects; 0 is none.
 	limit int
 }
 
@@ -63,29 +50,50 @@ type wait struct {
 	since uint64
 }
 
-type refused struct {
+// waits is what waits, by name.
+type waits map[string]wait
+
+func (w *waits) set(name string, v wait) {
+	if *w == nil {
+		*w = waits{}
+	}
+	(*w)[name] = v
+}
+
+// reserve makes room for n names at once: a map that doubles allocates as much again.
+func (w *waits) reserve(n int) {
+	if len(*w) == 0 {
+		*w = make(waits, n)
+	}
+}
+
+func (w *waits) remove(name string) {
+	delete(*w, name)
+}
+
+type rejected struct {
 	version string
-	Refusal
+	Rejection
 }
 
 // state is the protocol of one stream, without I/O. It is fed with requests and updates;
 // [state.next] says what to send.
 type state struct {
 	types    [numTypes]typeState
-	want     *Table
+	desired  *Table
 	revision uint64
 	// committed is the time of the oldest commit that is not answered.
 	committed time.Time
 	// warming are the endpoints that clusters wait for which were just sent.
-	warming *debt
+	warming *warming
 	nonces  uint64
-	// settled says that the client has asked for all types that it will ask for at its start. Until
+	// initialized says that the client has asked for all types that it will ask for at its start. Until
 	// then nothing is taken away: a client that reconnects names its clusters before the routes
 	// that still use them.
-	settled bool
-	limits  limits
-	// refusals counts changes to what is refused, withheld resources that are too large.
-	refusals, withheld int
+	initialized bool
+	limits      limits
+	// rejectionChanges counts changes to what is rejected, suppressed resources that are too large.
+	rejectionChanges, suppressed int
 }
 
 // limits bound what is sent, in bytes: the resources of one response, of which a larger one goes
@@ -95,27 +103,28 @@ type limits struct{ response, message int }
 // maxOpen is how many responses of a type may wait for an answer: more changes merge until one comes.
 const maxOpen = 4
 
-// manyUp is after how many resources at once the map of what waits is made anew.
-const manyUp = 32
+// manyUpserts is from how many resources at once on room is made for them beforehand.
+const manyUpserts = 32
 
 func newState(l limits) *state {
-	s := &state{limits: l, warming: newDebt()}
+	s := &state{limits: l, warming: newWarming()}
 	for t := range s.types {
-		s.types[t] = typeState{
-			items:   map[string]item{},
-			up:      map[string]wait{},
-			down:    map[string]wait{},
-			refused: map[string]refused{},
-		}
+		s.types[t].items.typ = Type(t)
 	}
 	return s
 }
 
 // update takes a new table.
 func (s *state) update(u Update) {
-	first := s.want == nil
-	step := u.Table.Diff(s.want)
-	s.want, s.revision = u.Table, u.Revision
+	first := s.desired == nil
+	step := u.Table.Diff(s.desired)
+	for t := range s.types {
+		if items := &s.types[t].items; len(step.Changed[t]) == 0 && len(step.Removed[t]) == 0 && !first &&
+			items.base == s.desired {
+			items.base = u.Table // it says the same of this type, and the old one can go
+		}
+	}
+	s.desired, s.revision = u.Table, u.Revision
 	if s.committed.IsZero() {
 		s.committed = u.Committed
 	}
@@ -123,64 +132,66 @@ func (s *state) update(u Update) {
 		ts := &s.types[t]
 		if first {
 			// Names that the client asked for or holds may not be in the table at all.
-			for name := range ts.items {
-				s.mark(t, name)
+			for name := range ts.items.all() {
+				s.recheck(t, name)
 			}
 		}
-		if n := len(step.Changed[t]); n > manyUp && len(ts.up) == 0 {
-			ts.up = make(map[string]wait, n) // grown at once, not by doubling
+		if n := len(step.Changed[t]); n > manyUpserts {
+			ts.pendingUpserts.reserve(n)
+			ts.large = true
 		}
 		for _, r := range step.Changed[t] {
 			s.compare(t, r.Name, r)
 		}
 		for _, name := range step.Removed[t] {
-			s.mark(t, name)
+			s.recheck(t, name)
 		}
 	}
 }
 
-// mark compares what the client holds of a name with what it should, and notes what is to be done.
-func (s *state) mark(t Type, name string) {
-	if s.want != nil {
-		s.compare(t, name, s.want.Lookup(t, name))
+// recheck compares what the client holds of a name with what it should, and notes what is to be done.
+func (s *state) recheck(t Type, name string) {
+	if s.desired != nil {
+		s.compare(t, name, s.desired.Lookup(t, name))
 	}
 }
 
-// compare is mark with the resource that the table has under the name.
+// compare is recheck with the resource that the table has under the name.
 func (s *state) compare(t Type, name string, r *Resource) {
 	ts := &s.types[t]
-	it := ts.items[name]
+	it, _ := ts.items.get(name)
 	since := s.revision
-	if w, ok := ts.up[name]; ok {
+	if w, ok := ts.pendingUpserts[name]; ok {
 		since = w.since
-		delete(ts.up, name)
-	} else if w, ok := ts.down[name]; ok {
+		ts.pendingUpserts.remove(name)
+	} else if w, ok := ts.pendingRemovals[name]; ok {
 		since = w.since
-		delete(ts.down, name)
+		ts.pendingRemovals.remove(name)
 	}
 	if !ts.wildcard && !it.named {
 		return
 	}
 	switch {
 	case r == nil:
-		s.forgive(ts, name)
+		s.clearNACK(ts, name)
 		switch {
 		case it.held == nil && it.named:
-			ts.up[name] = wait{since: since}
+			ts.pendingUpserts.set(name, wait{since: since})
 		case it.held != nil && it.held != absent:
-			ts.down[name] = wait{since: since}
+			ts.pendingRemovals.set(name, wait{since: since})
 		}
 	case it.held != nil && it.held.Version == r.Version && it.held != absent:
-		s.forgive(ts, name)
+		s.clearNACK(ts, name)
 		if it.held != r {
 			it.held = r
-			ts.items[r.Name] = it
+			ts.items.set(r.Name, it)
 		}
-	case ts.refused[name].version == r.Version:
+	case ts.rejected[name].version == r.Version:
 	case len(r.bytes()) > s.limits.message-envelope:
-		s.withhold(ts, r)
+		s.suppress(ts, r)
 	default:
-		ts.up[r.Name] = wait{resource: r, since: since}
+		ts.pendingUpserts.set(r.Name, wait{resource: r, since: since})
+		ts.large = ts.large || len(ts.pendingUpserts) > manyUpserts
 	}
 }
 
@@ -190,12 +201,12 @@ const envelope = 256
 // nameOverhead is more than a name that is taken away has besides its bytes.
 const nameOverhead = 8
 
-// withhold refuses a resource for the client, which could not take it: its connection would end,
+// suppress rejects a resource for the client, which could not take it: its connection would end,
 // and again the next time.
-func (s *state) withhold(ts *typeState, r *Resource) {
-	ts.refused[r.Name] = refused{
+func (s *state) suppress(ts *typeState, r *Resource) {
+	ts.reject(r.Name, rejected{
 		version: r.Version,
-		Refusal: Refusal{
+		Rejection: Rejection{
 			Type:     r.Type,
 			Resource: r.Name,
 			Cause:    r.Cause,
@@ -204,15 +215,22 @@ func (s *state) withhold(ts *typeState, r *Resource) {
 				"have %d; the "+
 				"proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message),
 		},
-	}
-	s.refusals++
-	s.withheld++
+	})
+	s.rejectionChanges++
+	s.suppressed++
 }
 
-func (s *state) forgive(ts *typeState, name string) {
-	if _, ok := ts.refused[name]; ok {
-		delete(ts.refused, name)
-		s.refusals++
+func (ts *typeState) reject(name string, r rejected) {
+	if ts.rejected == nil {
+		ts.rejected = map[string]rejected{}
+	}
+	ts.rejected[name] = r
+}
+
+func (s *state) clearNACK(ts *typeState, name string) {
+	if _, ok := ts.rejected[name]; ok {
+		delete(ts.rejected, name)
+		s.rejectionChanges++
 	}
 }
 
@@ -220,12 +238,12 @@ func (s *state) forgive(ts *typeState, name string) {
 func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
 	ts := &s.types[t]
 	answered := s.answer(ts, req)
-	first := !ts.asked
-	ts.asked = true
-	s.settled = s.settled || s.types[TypeListener].asked && s.types[TypeRoute].asked
+	first := !ts.subscribed
+	ts.subscribed = true
+	s.initialized = s.initialized || s.types[TypeListener].subscribed && s.types[TypeRoute].subscribed
 	if first {
 		for name, version := range req.GetInitialResourceVersions() {
-			ts.items[name] = item{held: &Resource{Type: t, Name: name, Version: version}}
+			ts.items.set(name, item{held: &Resource{Type: t, Name: name, Version: version}})
 		}
 		if len(req.GetResourceNamesSubscribe()) == 0 && len(req.GetResourceNamesUnsubscribe()) == 0 &&
 			(t == TypeCluster || t == TypeListener) {
@@ -237,66 +255,69 @@ func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *respons
 			ts.wildcard = true
 			continue
 		}
-		it := ts.items[name]
+		it, _ := ts.items.get(name)
 		it.named = true
 		if _, known := req.GetInitialResourceVersions()[name]; !first || !known ||
 			t == TypeEndpoint && s.warming.has(name) {
 			// A client may have dropped what it asks for: it gets it whatever it was sent before.
 			// And after a cut it may hold a cluster that waits for endpoints which it has of old.
 			it.held = nil
-			s.forgive(ts, name)
+			s.clearNACK(ts, name)
 		}
-		if r := s.want.Lookup(t, name); r != nil {
+		if r := s.desired.Lookup(t, name); r != nil {
 			name = r.Name // one string for all streams
 		}
-		ts.items[name] = it
-		s.mark(t, name)
+		ts.items.set(name, it)
+		s.recheck(t, name)
 	}
 	for _, name := range req.GetResourceNamesUnsubscribe() {
 		if name == "*" {
 			ts.wildcard = false
-			for name, it := range ts.items {
+			for name, it := range ts.items.all() {
 				if !it.named {
 					s.drop(t, name)
 				}
 			}
 			continue
 		}
-		it, ok := ts.items[name]
+		it, ok := ts.items.get(name)
 		switch {
 		case !ok:
 		case ts.wildcard:
-			// The client forgets it, yet wants all: it is told again.
+			// The client forgets it, yet subscribes to all: it is sent again.
 			it.named, it.held = false, nil
-			ts.items[name] = it
-			s.mark(t, name)
+			ts.items.set(name, it)
+			s.recheck(t, name)
 		default:
 			s.drop(t, name)
 		}
 	}
 	if first {
-		for name := range ts.items {
-			s.mark(t, name)
+		for name := range ts.items.all() {
+			s.recheck(t, name)
 		}
 		if ts.wildcard {
-			for r := range s.want.All(t) {
+			for r := range s.desired.All(t) {
 				s.compare(t, r.Name, r)
 			}
 		}
 	} else if slices.Contains(req.GetResourceNamesSubscribe(), "*") {
-		for r := range s.want.All(t) {
+		for r := range s.desired.All(t) {
 			s.compare(t, r.Name, r)
 		}
+	}
+	if len(ts.items.own) > 0 {
+		s.share(ts)
 	}
 	return answered
 }
 
 func (s *state) drop(t Type, name string) {
 	ts := &s.types[t]
-	delete(ts.items, name)
-	delete(ts.up, name)
-	delete(ts.down, name)
-	s.forgive(ts, name)
+	ts.items.remove(name)
+	ts.pendingUpserts.remove(name)
+	ts.pendingRemovals.remove(name)
+	s.clearNACK(ts, name)
 	if t == TypeEndpoint {
 		s.warming.remove(name)
 	}
@@ -317,30 +338,46 @@ func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *r
 	if req.GetErrorDetail() == nil {
 		s.accept(ts, r)
 	} else {
-		s.refuse(ts, r, req.GetErrorDetail().GetMessage())
+		s.reject(ts, r, req.GetErrorDetail().GetMessage())
 	}
-	if len(ts.open) == 0 && len(ts.up) == 0 {
+	if len(ts.open) == 0 && len(ts.pendingUpserts) == 0 {
 		ts.limit = 0
 	}
+	s.share(ts)
 	return r
 }
 
-// land ends the flight of a response's resources.
+// share gives up what the stream need not keep for itself, once everything of a type is answered.
+func (s *state) share(ts *typeState) {
+	if s.desired == nil || !ts.done() {
+		return
+	}
+	ts.items.rebase(s.desired, !ts.wildcard)
+	// A map does not shrink. A small one is kept for the next change.
+	if ts.large {
+		ts.large, ts.pendingUpserts = false, nil
+		if len(ts.items.own) == 0 {
+			ts.items.own = nil
+		}
+	}
+}
+
+// land notes that a response's resources are not in flight any more.
 func (s *state) land(ts *typeState, r *response) {
 	for _, res := range r.resources {
-		if it, ok := ts.items[res.Name]; ok && it.flight == r {
-			it.flight = nil
-			ts.items[res.Name] = it
+		if it, ok := ts.items.get(res.Name); ok && it.inFlight == r {
+			it.inFlight = nil
+			ts.items.set(res.Name, it)
 		}
 		s.warmed(r.typ, res.Name)
 	}
 	for _, name := range r.removed {
-		if it, ok := ts.items[name]; ok && it.flight == r {
-			it.flight = nil
+		if it, ok := ts.items.get(name); ok && it.inFlight == r {
+			it.inFlight = nil
 			if !it.named && it.held == absent {
-				delete(ts.items, name)
+				ts.items.remove(name)
 			} else {
-				ts.items[name] = it
+				ts.items.set(name, it)
 			}
 		}
 		s.warmed(r.typ, name)
@@ -353,28 +390,29 @@ func (s *state) warmed(t Type, name string) {
 	if t != TypeEndpoint {
 		return
 	}
-	if _, waits := s.types[t].up[name]; !waits {
+	if _, waits := s.types[t].pendingUpserts[name]; !waits {
 		s.warming.remove(name)
 	}
 }
 
 func (s *state) accept(ts *typeState, r *response) {
 	s.land(ts, r)
-	if ts.limit *= 2; len(ts.refused) == 0 {
-		return // nothing to forgive
+	if ts.limit *= 2; len(ts.rejected) == 0 {
+		return // nothing to clearNACK
 	}
 	for _, res := range r.resources {
-		// What is withheld or was refused since is not what was accepted.
-		if now := s.want.Lookup(r.typ, res.Name); now == nil || ts.refused[res.Name].version != now.Version {
-			s.forgive(ts, res.Name)
+		// What is suppressed or was rejected since is not what was accepted.
+		now := s.desired.Lookup(r.typ, res.Name)
+		if now == nil || ts.rejected[res.Name].version != now.Version {
+			s.clearNACK(ts, res.Name)
 		}
 	}
 }
 
-// refuse charges the resources that the reason names. If it names none, the response is sent again
+// reject charges the resources that the reason names. If it names none, the response is sent again
 // in halves until the culprit stands alone: a proxy rejects a whole response for one resource,
 // without saying which.
-func (s *state) refuse(ts *typeState, r *response, reason string) {
+func (s *state) reject(ts *typeState, r *response, reason string) {
 	s.land(ts, r)
 	var blamed []*Resource
 	for _, res := range r.resources {
@@ -389,30 +427,30 @@ func (s *state) refuse(ts *typeState, r *response, reason string) {
 		ts.limit = (len(r.resources) + 1) / 2
 	}
 	for i, res := range r.resources {
-		it, ok := ts.items[res.Name]
+		it, ok := ts.items.get(res.Name)
 		if !ok {
 			continue
 		}
 		if it.held == res {
 			it.held = r.before[i]
-			ts.items[res.Name] = it
+			ts.items.set(res.Name, it)
 		}
 		if slices.Contains(blamed, res) {
-			ts.refused[res.Name] = refused{
+			ts.reject(res.Name, rejected{
 				version: res.Version,
-				Refusal: Refusal{
+				Rejection: Rejection{
 					Type:     r.typ,
 					Resource: res.Name,
 					Cause:    res.Cause,
 					Reason:   reason,
 					Revision: r.revision,
 				},
-			}
-			s.refusals++
-		} else if _, waits := ts.up[res.Name]; !waits {
-			ts.up[res.Name] = wait{since: r.since} // mark keeps it
+			})
+			s.rejectionChanges++
+		} else if _, waits := ts.pendingUpserts[res.Name]; !waits {
+			ts.pendingUpserts.set(res.Name, wait{since: r.since}) // recheck keeps it
 		}
-		s.mark(r.typ, res.Name)
+		s.recheck(r.typ, res.Name)
 	}
 }
 
@@ -451,11 +489,11 @@ func (s *state) answered() (revision uint64, ok bool) {
 	revision = s.revision
 	for t := range s.types {
 		ts := &s.types[t]
-		ok = ok || ts.asked
-		for _, w := range ts.up {
+		ok = ok || ts.subscribed
+		for _, w := range ts.pendingUpserts {
 			revision = min(revision, w.since-min(w.since, 1))
 		}
-		for _, w := range ts.down {
+		for _, w := range ts.pendingRemovals {
 			revision = min(revision, w.since-min(w.since, 1))
 		}
 		for _, r := range ts.open {
@@ -465,33 +503,33 @@ func (s *state) answered() (revision uint64, ok bool) {
 	if revision == s.revision {
 		s.committed = time.Time{}
 	}
-	return revision, ok && s.want != nil
+	return revision, ok && s.desired != nil
 }
 
 // configured says that the client has asked for listeners, and for the routes and secrets that
 // those need, and has answered everything there is.
 func (s *state) configured() bool {
 	revision, ok := s.answered()
-	if !ok || revision != s.revision || !s.types[TypeListener].asked {
+	if !ok || revision != s.revision || !s.types[TypeListener].subscribed {
 		return false
 	}
 	for _, t := range []Type{TypeRoute, TypeSecret} {
-		if !s.types[t].asked && s.want.has(t) {
+		if !s.types[t].subscribed && s.desired.has(t) {
 			return false
 		}
 	}
 	return true
 }
 
-// standing are all refusals that stand, in the order of types and names.
-func (s *state) standing() []Refusal {
-	var out []Refusal
+// standing are all rejections that stand, in the order of types and names.
+func (s *state) rejections() []Rejection {
+	var out []Rejection
 	for t := range s.types {
-		for _, r := range s.types[t].refused {
-			out = append(out, r.Refusal)
+		for _, r := range s.types[t].rejected {
+			out = append(out, r.Rejection)
 		}
 	}
-	slices.SortFunc(out, func(a, b Refusal) int {
+	slices.SortFunc(out, func(a, b Rejection) int {
 		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.Resource, b.Resource))
 	})
 	return out

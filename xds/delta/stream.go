@@ -14,16 +14,16 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// stream is one client. Whoever has something for it takes mu and does all that follows from it:
+// stream is one client. A goroutine that has something for it takes mu and does all that follows:
 // the goroutine that receives its requests, a worker of the queue with an update, the end of a
 // send. None of them ever waits for the client.
 type stream struct {
 	server *Server
 	grpc   grpc.ServerStream
 	recv   func() (*discoveryv3.DeltaDiscoveryRequest, error)
-	world  bool
+	sotw   bool
 	client Client
-	logger *zap.Logger
+	log    *zap.Logger
 	// join and since are set before the stream can be looked at.
 	join  Join
 	since time.Time
@@ -38,35 +38,35 @@ type stream struct {
 
 	line line // guarded by queue.mu
 
-	mu    sync.Mutex
-	feed  Feed   // guarded by mu, as all below
-	state *state // of the protocol
-	asked asked
+	mu      sync.Mutex
+	watch   Watch  // guarded by mu, as all below
+	state   *state // of the protocol
+	lookups lookups
 	// sending says that a goroutine waits until the client takes a response.
 	sending bool
 	closed  bool
 	ready   bool // configured was called
-	// answered and refusals are what feed was told.
-	answered uint64
-	refusals int
-	// taken updates, and how many of them the feed knows to be answered.
-	taken, told uint64
-	settle      *time.Timer
+	// answered and rejectionChanges are what the last call of Watch.Ack said.
+	answered         uint64
+	rejectionChanges int
+	// taken updates, and how many of them the watch knows to be answered.
+	taken, acked uint64
+	initTimer    *time.Timer
 }
 
-// settleTime is how long a client that asks for no routes is waited for before anything is taken from it.
-const settleTime = 200 * time.Millisecond
+// initTimeout is how long a client that asks for no routes is waited for before anything is taken from it.
+const initTimeout = 200 * time.Millisecond
 
 // open starts the stream with its first request.
-func (st *stream) open(o Opening, first *discoveryv3.DeltaDiscoveryRequest) {
+func (st *stream) open(o OpenRequest, first *discoveryv3.DeltaDiscoveryRequest) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	o.Wake = func(urgent bool) { st.server.queue.touch(st, urgent) }
-	st.feed = st.server.config.Source.Open(o)
-	st.settle = time.AfterFunc(settleTime, func() {
+	o.Wake = func(urgent bool) { st.server.queue.enqueue(st, urgent) }
+	st.watch = st.server.cfg.Source.Open(o)
+	st.initTimer = time.AfterFunc(initTimeout, func() {
 		st.mu.Lock()
 		defer st.mu.Unlock()
-		st.state.settled = true
+		st.state.initialized = true
 		st.advance()
 	})
 	st.request(first)
@@ -76,7 +76,7 @@ func (st *stream) open(o Opening, first *discoveryv3.DeltaDiscoveryRequest) {
 
 // wait blocks until the stream has to end, and says why.
 func (st *stream) wait(ctx context.Context, superseded <-chan struct{}) error {
-	aged, stop := st.server.config.lifetime()
+	aged, stop := st.server.cfg.lifetime()
 	defer stop()
 	select {
 	case err := <-st.received:
@@ -94,11 +94,11 @@ func (st *stream) wait(ctx context.Context, superseded <-chan struct{}) error {
 
 // close ends all work for the stream.
 func (st *stream) close() {
-	st.settle.Stop()
+	st.initTimer.Stop()
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	st.closed = true
-	st.feed.Close()
+	st.watch.Close()
 }
 
 // receive takes requests; it returns nil when the client has closed its side.
@@ -140,7 +140,7 @@ func (st *stream) push() {
 	if st.closed {
 		return
 	}
-	u, ok, err := st.feed.Take()
+	u, ok, err := st.watch.Next()
 	if err != nil {
 		st.end(status.Errorf(codes.Unavailable, "the control plane stops serving this proxy: %v", err))
 		return
@@ -193,19 +193,19 @@ func (st *stream) advance() {
 	if st.closed {
 		return
 	}
-	if n := st.state.withheld; n > 0 {
-		st.state.withheld = 0
-		st.server.metrics.withheld.Add(float64(n))
+	if n := st.state.suppressed; n > 0 {
+		st.state.suppressed = 0
+		st.server.metrics.suppressed.Add(float64(n))
 	}
 	// An update that brings no new revision, such as a certificate alone, is answered too.
 	revision, ok := st.state.answered()
-	settled := revision == st.state.revision && st.told != st.taken
-	if ok && (revision > st.answered || st.state.refusals != st.refusals || settled) {
-		st.answered, st.refusals = max(st.answered, revision), st.state.refusals
-		if settled {
-			st.told = st.taken
+	complete := revision == st.state.revision && st.acked != st.taken
+	if ok && (revision > st.answered || st.state.rejectionChanges != st.rejectionChanges || complete) {
+		st.answered, st.rejectionChanges = max(st.answered, revision), st.state.rejectionChanges
+		if complete {
+			st.acked = st.taken
 		}
-		st.feed.Answered(st.answered, st.state.standing())
+		st.watch.Ack(st.answered, st.state.rejections())
 	}
 	if !st.ready && st.hasAll() {
 		st.ready = true
@@ -239,8 +239,8 @@ func (st *stream) hasAll() bool {
 
 // next is the next response to send now, or nil.
 func (st *stream) next(now time.Time) (*response, error) {
-	if st.world {
-		return st.state.nextWorld(now)
+	if st.sotw {
+		return st.state.nextSotW(now)
 	}
 	return st.state.next(now), nil
 }
@@ -249,7 +249,7 @@ func (st *stream) next(now time.Time) (*response, error) {
 func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
 	t, ok := TypeOf(req.GetTypeUrl())
 	if !ok {
-		st.logger.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
+		st.log.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
 		return
 	}
 	r := st.take(t, req)
@@ -260,7 +260,7 @@ func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
 	m.answer(r, time.Now())
 	if d := req.GetErrorDetail(); d != nil {
 		m.byType[t].nacks.Inc()
-		st.logger.Warn("proxy refused a response", zap.Stringer("type", t),
+		st.log.Warn("proxy rejected a response", zap.Stringer("type", t),
 			zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))
 	}
 }

@@ -128,7 +128,9 @@ func (w world) resources(t testing.TB) []*delta.Resource {
 		out = append(out, encode(t, delta.TypeEndpoint, n, &endpointv3.ClusterLoadAssignment{
 			ClusterName: n,
 
-			Policy: &endpointv3.ClusterLoadAssignment_Policy{EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second)},
+			Policy: &endpointv3.ClusterLoadAssignment_Policy{
+				EndpointStaleAfter: durationpb.New(time.Duration(v) * time.Second),
+			},
 		}))
 	}
 	for n, v := range w.listeners {
@@ -156,7 +158,9 @@ func (w world) resources(t testing.TB) []*delta.Resource {
 				Routes: []*routev3.Route{{
 					Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 
-					Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n}}},
+					Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+						ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: n},
+					}},
 				}},
 			}},
 		}))
@@ -170,25 +174,25 @@ type engine struct {
 	table    *delta.Table
 	revision uint64
 	changed  chan struct{}
-	feeds    []*feed
-	// taking, if set, is called by Take.
-	taking func(*feed)
+	watches  []*watch
+	// taking, if set, is called by Next.
+	taking func(*watch)
 }
 
-type feed struct {
+type watch struct {
 	engine *engine
 	seen   *delta.Table
 
-	opening  delta.Opening
-	mu       sync.Mutex
-	wanted   []string
-	calls    uint64
-	told     uint64
-	answered uint64
-	answers  int // calls of Answered
-	refusals []delta.Refusal
-	changed  chan struct{}
-	closed   bool
+	opening    delta.OpenRequest
+	mu         sync.Mutex
+	wanted     []string
+	calls      uint64
+	told       uint64
+	answered   uint64
+	answers    int // calls of Ack
+	rejections []delta.Rejection
+	changed    chan struct{}
+	closed     bool
 }
 
 func newEngine() *engine { return &engine{changed: make(chan struct{})} }
@@ -202,7 +206,7 @@ func (e *engine) setTable(table *delta.Table) uint64 {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.replace(table)
-	for _, f := range e.feeds {
+	for _, f := range e.watches {
 		f.opening.Wake(false)
 	}
 	return e.revision
@@ -216,11 +220,11 @@ func (e *engine) replace(table *delta.Table) {
 	e.changed = make(chan struct{})
 }
 
-func (e *engine) Open(o delta.Opening) delta.Feed {
+func (e *engine) Open(o delta.OpenRequest) delta.Watch {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f := &feed{engine: e, opening: o, changed: make(chan struct{})}
-	e.feeds = append(e.feeds, f)
+	f := &watch{engine: e, opening: o, changed: make(chan struct{})}
+	e.watches = append(e.watches, f)
 	close(e.changed)
 	e.changed = make(chan struct{})
 	if e.table != nil {
@@ -229,7 +233,7 @@ func (e *engine) Open(o delta.Opening) delta.Feed {
 	return f
 }
 
-func (f *feed) Take() (delta.Update, bool, error) {
+func (f *watch) Next() (delta.Update, bool, error) {
 	f.engine.mu.Lock()
 	table, revision, taking := f.engine.table, f.engine.revision, f.engine.taking
 	f.engine.mu.Unlock()
@@ -242,19 +246,25 @@ func (f *feed) Take() (delta.Update, bool, error) {
 		return delta.Update{}, false, nil
 	}
 	f.seen, f.told = table, f.calls
-	return delta.Update{Table: table, Revision: revision, Committed: time.Now(), Wanted: f.calls}, true, nil
+	u := delta.Update{
+		Table:      table,
+		Revision:   revision,
+		Committed:  time.Now(),
+		Subscribed: f.calls,
+	}
+	return u, true, nil
 }
 
-func (f *feed) Answered(revision uint64, refusals []delta.Refusal) {
+func (f *watch) Ack(revision uint64, rejections []delta.Rejection) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.answered, f.refusals = revision, refusals
+	f.answered, f.rejections = revision, rejections
 	f.answers++
 	close(f.changed)
 	f.changed = make(chan struct{})
 }
 
-func (f *feed) Want(names []string) {
+func (f *watch) Subscribe(names []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.wanted = names
@@ -264,25 +274,26 @@ func (f *feed) Want(names []string) {
 	f.changed = make(chan struct{})
 }
 
-func (f *feed) Close() { f.mu.Lock(); f.closed = true; f.mu.Unlock() }
+func (f *watch) Close() { f.mu.Lock(); f.closed = true; f.mu.Unlock() }
 
-// wait blocks until the newest feed's answers satisfy ok.
-func (e *engine) wait(t testing.TB, what string, ok func(answered uint64, refusals []delta.Refusal) bool) {
+// wait blocks until the newest watch's answers satisfy ok.
+func (e *engine) wait(t testing.TB, what string,
+	ok func(answered uint64, rejections []delta.Rejection) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for {
 		e.mu.Lock()
-		var f *feed
+		var f *watch
 		opened := e.changed
-		if len(e.feeds) > 0 {
-			f = e.feeds[len(e.feeds)-1]
+		if len(e.watches) > 0 {
+			f = e.watches[len(e.watches)-1]
 		}
 		e.mu.Unlock()
 		if f != nil {
 			f.mu.Lock()
-			done := ok(f.answered, f.refusals)
-			last := fmt.Sprintf("answered %d, refusals %v", f.answered, f.refusals)
+			done := ok(f.answered, f.rejections)
+			last := fmt.Sprintf("answered %d, rejections %v", f.answered, f.rejections)
 			changed := f.changed
 			f.mu.Unlock()
 			if done {
@@ -300,30 +311,30 @@ func (e *engine) wait(t testing.TB, what string, ok func(answered uint64, refusa
 		select {
 		case <-opened:
 		case <-ctx.Done():
-			t.Fatalf("%s: no feed", what)
+			t.Fatalf("%s: no watch", what)
 		}
 	}
 }
 
 func (e *engine) answered(t testing.TB, revision uint64) {
 	t.Helper()
-	e.wait(t, fmt.Sprintf("revision %d answered without refusals", revision),
-		func(a uint64, r []delta.Refusal) bool { return a >= revision && len(r) == 0 })
+	e.wait(t, fmt.Sprintf("revision %d answered without rejections", revision),
+		func(a uint64, r []delta.Rejection) bool { return a >= revision && len(r) == 0 })
 }
 
 const wireTimeout = 10 * time.Second
 
-// feed blocks until the newest feed satisfies ok.
-func (e *engine) feed(t testing.TB, ok func(*feed) bool) {
+// watch blocks until the newest watch satisfies ok.
+func (e *engine) watch(t testing.TB, ok func(*watch) bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), wireTimeout)
 	defer cancel()
 	for {
 		e.mu.Lock()
-		var f *feed
+		var f *watch
 		changed := e.changed
-		if n := len(e.feeds); n > 0 {
-			f = e.feeds[n-1]
+		if n := len(e.watches); n > 0 {
+			f = e.watches[n-1]
 		}
 		e.mu.Unlock()
 		if f != nil {
@@ -338,7 +349,7 @@ func (e *engine) feed(t testing.TB, ok func(*feed) bool) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			t.Fatal("the feed is not as wanted")
+			t.Fatal("the watch is not as wanted")
 		}
 	}
 }
@@ -503,7 +514,7 @@ func (c *client) until(t testing.TB, f func(*xdstest.State) bool) {
 	if err := c.Wait(ctx, f); err != nil {
 		c.View(func(s *xdstest.State) {
 			for typ, rs := range s.Resources {
-				t.Logf("%s: %v, wanted %v", typ, slices.Sorted(maps.Keys(rs)), s.Wanted[typ])
+				t.Logf("%s: %v, wanted %v", typ, slices.Sorted(maps.Keys(rs)), s.Subscribed[typ])
 			}
 			t.Logf("warming: %v", s.Warming)
 		})
@@ -522,7 +533,7 @@ func holds(t testing.TB, w world) func(*xdstest.State) bool {
 		want[r.Type.URL()][r.Name] = r.Version
 	}
 	if len(w.clusters) == 0 {
-		delete(want, xdstest.Secret) // nobody asks for it
+		delete(want, xdstest.Secret) // no client asks for it
 	}
 	return func(s *xdstest.State) bool {
 		for _, typ := range delta.Types {

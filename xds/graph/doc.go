@@ -6,8 +6,8 @@
 //
 // An [Input] is a table of values that are written outside. A [Query] is a function of a key whose
 // results are remembered. It reads inputs and other queries only through its [Reader], which records
-// each read; that record is the invalidation index. Nobody declares dependencies by hand, and so
-// nobody forgets one: a cache key that lacks an input is a fault that no test of one change finds.
+// each read; that record is the invalidation index. Dependencies are not declared by hand, and so
+// none is forgotten: a cache key that lacks an input is a fault that no test of one change finds.
 //
 // Keys are comparable and have a String, which is how they stand in logs and errors; what else a
 // user of the package needs to know of a value it finds by asserting an interface of its own on

@@ -134,7 +134,8 @@ func TestRandom(t *testing.T) {
 			fresh.g.Begin()
 			for k, c := range pins {
 				if want := fresh.report.Pin(k).Get(); c.Get() != want {
-					t.Fatalf("seed %d, batch %d: report %v is %q, from scratch %q", seed, batch, k, c.Get(), want)
+					t.Fatalf("seed %d, batch %d: report %v is %q, from scratch %q",
+						seed, batch, k, c.Get(), want)
 				}
 				if was, ok := before[k]; ok && changed[k] != (was != c.Get()) {
 					t.Fatalf("seed %d, batch %d: report %v went from %q to %q; OnChange: %v", seed, batch, k,
@@ -143,7 +144,8 @@ func TestRandom(t *testing.T) {
 			}
 			reads, values := w.g.Size()
 			if r, v := fresh.g.Size(); reads != r || values != v {
-				t.Fatalf("seed %d, batch %d: %d reads of %d values are kept, from scratch %d of %d", seed, batch,
+				t.Fatalf("seed %d, batch %d: %d reads of %d values are kept, from scratch %d of %d",
+					seed, batch,
 					reads, values, r, v)
 			}
 		}
@@ -190,7 +192,7 @@ func TestEqualStops(t *testing.T) {
 }
 
 // TestFailure: a value that fails keeps its last good one, is tried with each batch and heals; one
-// that never was good is told from an empty one.
+// that never was good differs from an empty one.
 func TestFailure(t *testing.T) {
 	t.Parallel()
 	w := newToy()
@@ -232,7 +234,7 @@ func TestFailure(t *testing.T) {
 	fresh := w.report.Pin(0)
 	other := w.product.Pin(pair{3, 1})
 	if !other.hollow() {
-		t.Error("a value that never was good is not told from an empty one")
+		t.Error("a value that never was good does not differ from an empty one")
 	}
 	other.Unpin()
 	fresh.Unpin()

@@ -7,7 +7,7 @@ type ComparableKey interface {
 }
 
 // Input is a table of values that are written outside and read through a reader. It holds no values:
-// whoever notes a read fetches the value from where it is.
+// the caller that notes a read fetches the value from where it is.
 type Input[K ComparableKey] struct {
 	table *table
 	nodes map[K]*inputNode[K]

@@ -28,8 +28,8 @@ func CanEmpty(kind mesh.Kind) bool {
 }
 
 // Diff is what would change at the proxies of a zone if the resources were written: every proxy's
-// table is computed over the view, the resources are laid over it, and what the engine makes anew
-// is compared. The first size changed proxies are named (0: [DefaultSize]); verbose adds what
+// table is computed over the view, the resources are laid over it, and what the engine computes
+// again is compared. The first size changed proxies are named (0: [DefaultSize]); verbose adds what
 // changes within each resource.
 func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
 	verbose bool) (*adminv1.ZoneDiff, error) {
@@ -88,7 +88,7 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
 }
 
 // overlay is the view as it would be after a write. A resource that replaces another keeps its
-// status; of two of one key the later one holds.
+// status; of two of one key the later one counts.
 func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []store.Change) {
 	var changes []store.Change
 	for i, r := range resources {
@@ -244,7 +244,7 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 }
 
 // newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a
-// destination had an instance before either, a change takes nothing away: routes may come before
+// destination had an instance before either, a change removes nothing: routes may come before
 // the instances that they are for.
 func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
 	had, out := deadEnds(old), deadEnds(now)

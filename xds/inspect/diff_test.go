@@ -71,7 +71,7 @@ func pick(r *rand.Rand, list ...string) string { return list[r.IntN(len(list))] 
 // randomPolicy is a policy with one of three names per kind, so that some replace others.
 func randomPolicy(r *rand.Rand) string {
 	target := pick(r, "{kind: Mesh}", "{kind: Dataplane, name: web-0}",
-		"{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nobody}}")
+		"{kind: Dataplane, labels: {app: backend}}", "{kind: Dataplane, labels: {app: nothing}}")
 	to := pick(r, "{kind: Mesh}", "{kind: MeshService, name: backend}", "{kind: MeshService, name: canary}",
 		"{kind: MeshService, name: gone}")
 	name := pick(r, "a", "b", "c")
@@ -106,6 +106,7 @@ func randomPolicy(r *rand.Rand) string {
 // TestDiffIsWhatHappens: what Diff says of a change is what two engines built from scratch differ
 // in, and what it says would be empty is so after the change and was not before.
 func TestDiffIsWhatHappens(t *testing.T) {
+	t.Parallel()
 	nothing, emptied := 0, 0
 	for seed := uint64(1); seed <= 15; seed++ {
 		r := rand.New(rand.NewPCG(seed, 5))
@@ -169,6 +170,7 @@ func TestDiffIsWhatHappens(t *testing.T) {
 
 // TestDiffWritesNothing: the view that was asked about is as it was.
 func TestDiffWritesNothing(t *testing.T) {
+	t.Parallel()
 	view := world(t)
 	policy := decode(t, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
 		"[{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}]}")
@@ -188,8 +190,9 @@ func TestDiffWritesNothing(t *testing.T) {
 	}
 }
 
-// TestWhatEmpties: a change is told to empty what had an instance before it, and nothing else.
+// TestWhatEmpties: a change is reported to empty what had an instance before it, and nothing else.
 func TestWhatEmpties(t *testing.T) {
+	t.Parallel()
 	route := func(to, backend string, weight int) string {
 		return fmt.Sprintf("type: MeshHTTPRoute\nmesh: default\nname: r\nspec:\n  targetRef: "+
 			"{kind: Mesh}\n  "+
@@ -198,7 +201,7 @@ func TestWhatEmpties(t *testing.T) {
 			"MeshService, name: %s, port: 80, weight: %d}]}}]}]\n", to, backend, weight)
 	}
 	const lonely = "type: MeshService\nmesh: default\nname: empty\nspec: {selector: {dataplaneTags: " +
-		"{kuma.io/service: nobody}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
+		"{kuma.io/service: nothing}}, ports: [{name: http, port: 80, appProtocol: http}]}\n" +
 		"---\ntype: Dataplane\nmesh: default\nname: caller\nnetworking:\n  address: 192.0.2.99\n  inbound: " +
 		"[{port: 1, tags: {kuma.io/service: c}}]\n" +
 		"  outbound: [{port: 10001, backendRef: {kind: MeshService, name: web, port: 80}}, {port: 10002, " +

@@ -58,7 +58,7 @@ func serve(t *testing.T, rs []*mesh.Resource) *served {
 			continue
 		}
 		s.proxies = append(s.proxies, r.Key)
-		f := s.e.Open(delta.Opening{Proxy: r.Key})
+		f := s.e.Open(delta.OpenRequest{Proxy: r.Key})
 		t.Cleanup(f.Close)
 		s.until(func() bool { _, ok := s.e.Config(r.Key); return ok })
 	}
@@ -202,6 +202,7 @@ func randomWorld(t *testing.T, r *rand.Rand) []*mesh.Resource {
 // what the engine that serves proxies changes when they are written: the same proxies, and of each
 // type the same resources at the same proxies.
 func TestDiffIsWhatProxiesGet(t *testing.T) {
+	t.Parallel()
 	var kinds []*mesh.KindInfo
 	for _, k := range mesh.Kinds {
 		if k.Policy != nil {

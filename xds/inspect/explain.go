@@ -31,8 +31,8 @@ var (
 )
 
 // Explain follows a request: from the caller, through its sidecar's outbound, route, timeouts,
-// retries and balancing, to the instances of each backend and what holds at their doors. zone is
-// the one that view is of.
+// retries and balancing, to the instances of each backend and the policies of their inbounds. zone
+// is the one that view is of.
 func Explain(s *xds.Static, view replica.View, zone string,
 	req *adminv1.ExplainRequest) (*adminv1.ExplainResponse, error) {
 	dp, err := findCaller(view, zone, req)

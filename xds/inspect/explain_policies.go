@@ -17,8 +17,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// origin is the entry that set the first of the fields that anybody set, nil if nobody did: the
-// default of the mesh holds. What a policy says of the rule's MeshHTTPRoute goes before what is
+// origin is the entry that set the first of the fields that a policy set, nil if none did: the
+// default of the mesh applies. What a policy says of the rule's MeshHTTPRoute goes before what is
 // said of the destination.
 func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *policy.HTTPRule,
 	fields ...string) *adminv1.PolicyEntry {
@@ -47,7 +47,7 @@ func limit(d time.Duration) string {
 	return d.String()
 }
 
-// requestPolicies tells what holds for a request of the route.
+// requestPolicies adds the policies for a request of the route.
 func (x *explanation) requestPolicies(o xds.InspectedOutbound, r ir.Route) {
 	rule := ruleOf(o, r)
 	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.requestTimeout"),
@@ -123,7 +123,7 @@ func hashText(list []ir.HashPolicy) string {
 	return "the hash of " + strings.Join(parts, ", ")
 }
 
-// connectionPolicies tells what holds for connections of a port that is not HTTP.
+// connectionPolicies adds the policies for connections of a port that is not HTTP.
 func (x *explanation) connectionPolicies(o xds.InspectedOutbound) {
 	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, nil, "idleTimeout"),
 		"%s without a byte in either direction", limit(o.Conf.Listener.Idle))
@@ -172,7 +172,7 @@ func (x *explanation) backend(o xds.InspectedOutbound, b ir.Backend, total uint3
 		x.step("backend", nil, "%s%s: %s", part, b.Cluster, strings.Join(where, "; "))
 	}
 	x.clusterPolicies(c, about)
-	x.doors(c)
+	x.inbounds(c)
 }
 
 func labelsOf(x *explanation, k mesh.Key) map[string]string {
@@ -238,32 +238,32 @@ func outlierText(o ir.Outlier) string {
 	return fmt.Sprintf("an instance is left out for %s after %s", o.BaseEjection, strings.Join(by, " or "))
 }
 
-// door is what callers meet at one port of one workload; equal doors are told once.
-type door struct {
+// atInbound is what callers meet at one port of one workload; equal ones are shown once.
+type atInbound struct {
 	steps []*adminv1.ExplainStep
 	names []string
 }
 
-// doors tells what holds at the instances themselves. Those of this zone are known one by one;
+// inbounds adds the policies at the instances themselves. Those of this zone are known one by one;
 // instances behind another zone's ingress are not.
-func (x *explanation) doors(c xds.InspectedCluster) {
-	var doors []door
+func (x *explanation) inbounds(c xds.InspectedCluster) {
+	var list []atInbound
 	for _, e := range c.Endpoints {
 		if e.Behind > 0 {
 			x.step("zone ingress", nil,
-				"zone %s, %s, for %d instances: what holds at their doors is known in that zone; ask there",
-				e.Zone,
-				net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10)), e.Behind)
+				"zone %s, %s, for %d instances: the policies of their inbounds are known in that zone; ask "+
+					"there", e.Zone, net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10)),
+				e.Behind)
 			continue
 		}
-		name, steps := x.door(c, e)
-		at := slices.IndexFunc(doors, func(d door) bool { return sameSteps(d.steps, steps) })
+		name, steps := x.workload(c, e)
+		at := slices.IndexFunc(list, func(d atInbound) bool { return sameSteps(d.steps, steps) })
 		if at < 0 {
-			at, doors = len(doors), append(doors, door{steps: steps})
+			at, list = len(list), append(list, atInbound{steps: steps})
 		}
-		doors[at].names = append(doors[at].names, name)
+		list[at].names = append(list[at].names, name)
 	}
-	for _, d := range doors {
+	for _, d := range list {
 		for _, s := range d.steps {
 			s.Text = "at " + several(d.names) + ": " + s.Text
 			x.out.Steps = append(x.out.Steps, s)
@@ -284,8 +284,8 @@ func several(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:2], ", "), len(names)-2)
 }
 
-// door finds whose the endpoint is, and what that workload's sidecar does to the request.
-func (x *explanation) door(c xds.InspectedCluster, e ir.Endpoint) (string, []*adminv1.ExplainStep) {
+// workload finds whose the endpoint is, and what that workload's sidecar does to the request.
+func (x *explanation) workload(c xds.InspectedCluster, e ir.Endpoint) (string, []*adminv1.ExplainStep) {
 	address := net.JoinHostPort(e.Address, strconv.FormatUint(uint64(e.Port), 10))
 	for dp := range x.view.List(mesh.KindDataplane, c.Ref.Key.Mesh) {
 		for _, i := range compile.NewInstance(dp, nil).Inbounds {
@@ -410,7 +410,7 @@ func limitText(l ir.RequestLimit) string {
 	return fmt.Sprintf("%d requests each %s, more are answered %d", l.Num, l.Interval, status)
 }
 
-// inboundOrigin is the entry that set a field, or one below it, for the caller; nil if nobody did.
+// inboundOrigin is the entry that set a field, or one below it, for the caller; nil if none did.
 func inboundOrigin(q request, i xds.InspectedInbound, kind mesh.Kind, field string) *adminv1.PolicyEntry {
 	of := ofKind(i.Policies, kind)
 	in := policy.ForInbound(of)

@@ -15,7 +15,7 @@ import (
 const DefaultSize = 20
 
 // Policy says which Dataplanes of a zone a policy selects, and for the first size of them by name
-// where it has the say: inbounds and destinations of which at least one setting, route or
+// what it decides: inbounds and destinations of which at least one setting, route or
 // permission is the policy's. With namesOnly all are named, and nothing else.
 func Policy(s *xds.Static, view replica.View, zone string, key mesh.Key, size int,
 	namesOnly bool) (*adminv1.ZoneEffect, error) {

@@ -8,6 +8,7 @@ import (
 )
 
 func TestRequestFits(t *testing.T) {
+	t.Parallel()
 	q := request{
 		path:    "/v1/orders",
 		query:   url.Values{"page": {"2"}},
@@ -28,7 +29,7 @@ func TestRequestFits(t *testing.T) {
 		"prefix byte by byte":   {ir.Match{Path: "/v1/or"}, true},
 		"other prefix":          {ir.Match{Path: "/v2/"}, false},
 		"exact":                 {ir.Match{PathType: ir.PathExact, Path: "/v1/orders"}, true},
-		"exact is no prefix":    {ir.Match{PathType: ir.PathExact, Path: "/v1"}, false},
+		"exact is not a prefix": {ir.Match{PathType: ir.PathExact, Path: "/v1"}, false},
 		"regex":                 {ir.Match{PathType: ir.PathRegex, Path: "/v[0-9]/.*"}, true},
 		"regex takes the whole": {ir.Match{PathType: ir.PathRegex, Path: "/v[0-9]"}, false},
 		"regex alternatives":    {ir.Match{PathType: ir.PathRegex, Path: "/a|/v1/orders"}, true},
@@ -71,6 +72,7 @@ func TestRequestFits(t *testing.T) {
 }
 
 func TestAdmitted(t *testing.T) {
+	t.Parallel()
 	web := request{uris: []string{"spiffe://default/web", "kuma://team/a"}}
 	inClear := request{}
 	uri := func(u string) ir.URIMatch { return ir.URIMatch{URI: u} }
@@ -85,7 +87,7 @@ func TestAdmitted(t *testing.T) {
 		"nothing said":    {web, &ir.RBAC{}, false},
 		"denial first":    {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{denyWeb, allowAll}}, false},
 		"allowed":         {web, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, true},
-		"nobody in clear": {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
+		"no one in clear": {inClear, &ir.RBAC{ByRules: true, Rules: []ir.Rule{allowAll}}, false},
 		"principal": {web,
 			&ir.RBAC{Principals: []ir.Principal{{All: []ir.URIMatch{uri("kuma://team/a")}}}}, true},
 		"principal of others": {web,

@@ -224,7 +224,7 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 				object("conf", object("action", "Allow"), "matchers", matchers(q), "origin",
 					[]any{meta(q.Origin.Key, labelsIn(of, q.Origin.Key))}))
 		}
-		if list == nil { // nobody is allowed
+		if list == nil { // no caller is allowed
 			list = []any{object("conf", object("action", "Deny"), "matchers", []any{}, "origin", []any{})}
 		}
 		out = append(out, object("inbound", inboundObject(i), "rules", list))
@@ -232,7 +232,7 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 	return out
 }
 
-// matchers are a principal's tags. A denial of several tags together has no form there and is told
+// matchers are a principal's tags. A denial of several tags together has no form there and is shown
 // as its first tag.
 func matchers(p policy.Principal) []any {
 	out := []any{}

@@ -12,7 +12,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// callersText is a match of callers; empty is everybody.
+// callersText is a match of callers; empty is all callers.
 func callersText(m *meshv1.Match) string {
 	var parts []string
 	if s := m.GetSpiffeId(); s != nil {
@@ -67,8 +67,8 @@ func valueText(v ir.ValueMatch) string {
 	return v.Name + ": " + v.Value
 }
 
-// backendsText names backends with their shares; nobody is what happens to a share without a backend.
-func backendsText(list []ir.Backend, nobody string) string {
+// backendsText names backends with their shares; missing is what happens to a share without a backend.
+func backendsText(list []ir.Backend, missing string) string {
 	total := uint32(0)
 	for _, b := range list {
 		total += b.Weight
@@ -77,7 +77,7 @@ func backendsText(list []ir.Backend, nobody string) string {
 	for _, b := range list {
 		name := b.Cluster
 		if name == "" {
-			name = nobody
+			name = missing
 		}
 		if len(list) == 1 {
 			return name
@@ -182,7 +182,7 @@ func route(in *xds.Inspection, o xds.InspectedOutbound, r ir.Route) *adminv1.Ins
 	return out
 }
 
-// ruleOf is the rule that a route comes from, nil for the one that holds without a policy.
+// ruleOf is the rule that a route comes from, nil for the one that exists without a policy.
 func ruleOf(o xds.InspectedOutbound, r ir.Route) *policy.HTTPRule {
 	for i := range o.Rules {
 		if rule := &o.Rules[i]; r.Name != "" &&

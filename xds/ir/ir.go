@@ -112,7 +112,7 @@ type Cluster struct {
 	TLS *UpstreamTLS
 	// Keepalive finds endpoints that vanished without a word.
 	Keepalive bool
-	// Renew drains connections when the endpoints change, so that the next requests are spread anew.
+	// Renew drains connections when the endpoints change, so that the next requests are spread again.
 	Renew bool
 	// Local is the workload's address of a static cluster.
 	Local Endpoint

@@ -2,9 +2,9 @@ package ir
 
 import "time"
 
-// What policies say is grouped by the part of the output that it changes, so that a policy makes
-// anew only what it is about. All four groups are comparable: equal ones share one cluster, one
-// listener or one set of routes. A kind of policy whose say is more than scalars puts it in a
+// What policies say is grouped by the part of the output that it changes, so that a policy
+// recomputes only what it is about. All four groups are comparable: equal ones share one cluster, one
+// listener or one set of routes. A kind of policy that says more than scalars puts it in a
 // [Shared].
 
 // ClusterPolicy is what policies say about a cluster. Comparable.

@@ -222,3 +222,12 @@ func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	}
 	return out
 }
+
+// tagMetadata is where load balancing looks for the tags of an endpoint.
+func tagMetadata(tags map[string]string) *corev3.Metadata {
+	fields := map[string]*structpb.Value{}
+	for k, v := range tags {
+		fields[k] = structpb.NewStringValue(v)
+	}
+	return &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"envoy.lb": {Fields: fields}}}
+}

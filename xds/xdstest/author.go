@@ -41,7 +41,8 @@ func pick[T any](a *Author, list []T) T { return list[a.IntN(len(list))] }
 var (
 	someTexts = []string{"", "a", "x-a", "x-b", "http", "/", "/v1", "/v1/", "//", "/v 1", "/v1?x=y", "/v1#f",
 		".*", "^/(a|b)[0-9]{2,}$", "(", "[[:alpha:]]+", `\d+\.`,
-		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example", "*", "10.0.0.1",
+		"100%", "%REQ(x)%", "%", "%%", "a,b", `"`, `\`, "ü", " ", "web.example", "*.example",
+		"*", "10.0.0.1",
 		"::1",
 		"spiffe://default/a", "spiffe://default/a/b", "spiffe://default", "spiffe://default/a.b+c",
 		"50 kbps", "1Mbps", "999999999Gbps", "5xx", "503", "GatewayError", "Reset", "HttpMethodGet",
@@ -251,7 +252,7 @@ func (a *Author) fill(m protoreflect.Message, depth int) {
 	}
 }
 
-// set gives a field a random value; of a list it adds one, changes one or starts anew.
+// set gives a field a random value; of a list it adds one, changes one or starts again.
 func (a *Author) set(m protoreflect.Message, fd protoreflect.FieldDescriptor, depth int) {
 	rules := rulesOf(fd)
 	switch {

@@ -45,8 +45,8 @@ type Config struct {
 
 // Verdict says what to do with a response. The zero Verdict takes it.
 type Verdict struct {
-	// Refuse, if not empty, is the text of a NACK. Of what was refused Good is applied nevertheless, by name.
-	Refuse string
+	// Reject, if not empty, is the text of a NACK. Of what was refused Good is applied nevertheless, by name.
+	Reject string
 	Good   []string
 	// Silent leaves the response without an answer.
 	Silent bool
@@ -68,8 +68,8 @@ type Client struct {
 type State struct {
 	// Resources by type and name.
 	Resources map[string]map[string]Resource
-	// Wanted counts, by type and name, the resources that refer to a name that is asked for.
-	Wanted map[string]map[string]int
+	// Subscribed counts, by type and name, the resources that refer to a name that is asked for.
+	Subscribed map[string]map[string]int
 	// Absent are names of which the server said that there is none.
 	Absent map[string]map[string]bool
 	// Warming are clusters whose endpoints have not arrived since they did.
@@ -106,15 +106,15 @@ func New(c Config) *Client {
 		c.References = &References{}
 	}
 	s := State{
-		Resources: map[string]map[string]Resource{},
-		Wanted:    map[string]map[string]int{},
-		Absent:    map[string]map[string]bool{},
-		Warming:   map[string]bool{},
-		refs:      map[string]map[string]*refs{},
-		turned:    map[string]map[string]int{},
+		Resources:  map[string]map[string]Resource{},
+		Subscribed: map[string]map[string]int{},
+		Absent:     map[string]map[string]bool{},
+		Warming:    map[string]bool{},
+		refs:       map[string]map[string]*refs{},
+		turned:     map[string]map[string]int{},
 	}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
-		s.Resources[t], s.Wanted[t] = map[string]Resource{}, map[string]int{}
+		s.Resources[t], s.Subscribed[t] = map[string]Resource{}, map[string]int{}
 		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*refs{}, map[string]int{}
 	}
 	return &Client{
@@ -226,7 +226,7 @@ func (c *Client) hello() []*discoveryv3.DeltaDiscoveryRequest {
 			req.InitialResourceVersions[name] = r.Version
 		}
 		if t != Cluster && t != Listener {
-			if req.ResourceNamesSubscribe = slices.Sorted(maps.Keys(c.state.Wanted[t])); len(
+			if req.ResourceNamesSubscribe = slices.Sorted(maps.Keys(c.state.Subscribed[t])); len(
 				req.ResourceNamesSubscribe) == 0 {
 				continue
 			}
@@ -371,8 +371,8 @@ func (c *Client) handle(r Response) ([]*discoveryv3.DeltaDiscoveryRequest, error
 	}
 	if !v.Silent {
 		ack := &discoveryv3.DeltaDiscoveryRequest{TypeUrl: r.Type, ResponseNonce: r.Nonce}
-		if v.Refuse != "" {
-			ack.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: v.Refuse}
+		if v.Reject != "" {
+			ack.ErrorDetail = &rpcstatus.Status{Code: int32(codes.InvalidArgument), Message: v.Reject}
 		}
 		out = append(out, ack)
 	}
@@ -383,7 +383,7 @@ func (c *Client) handle(r Response) ([]*discoveryv3.DeltaDiscoveryRequest, error
 func (c *Client) apply(r Response, v Verdict) error {
 	s := &c.state
 	for _, res := range r.Resources {
-		if v.Refuse != "" && !slices.Contains(v.Good, res.Name) {
+		if v.Reject != "" && !slices.Contains(v.Good, res.Name) {
 			continue
 		}
 		found, err := c.config.References.of(r.Type, res.Name, res.Version, res.Body)
@@ -417,7 +417,7 @@ func (c *Client) apply(r Response, v Verdict) error {
 			}
 		}
 	}
-	if v.Refuse != "" {
+	if v.Reject != "" {
 		return nil
 	}
 	for _, name := range r.Removed {
@@ -467,7 +467,7 @@ func (s *State) refer(t, name string, now *refs) {
 		s.refs[t][name] = now
 		for typ, names := range now.subscribe {
 			for _, n := range names {
-				if s.Wanted[typ][n]++; s.Wanted[typ][n] == 1 {
+				if s.Subscribed[typ][n]++; s.Subscribed[typ][n] == 1 {
 					s.turned[typ][n]++
 				}
 			}
@@ -478,8 +478,8 @@ func (s *State) refer(t, name string, now *refs) {
 	if old != nil {
 		for typ, names := range old.subscribe {
 			for _, n := range names {
-				if s.Wanted[typ][n]--; s.Wanted[typ][n] == 0 {
-					delete(s.Wanted[typ], n)
+				if s.Subscribed[typ][n]--; s.Subscribed[typ][n] == 0 {
+					delete(s.Subscribed[typ], n)
 					s.turned[typ][n]--
 				}
 			}
@@ -487,7 +487,7 @@ func (s *State) refer(t, name string, now *refs) {
 	}
 	if now == nil && t == Listener {
 		for route := range s.refs[Route] {
-			if _, ok := s.Wanted[Route][route]; !ok {
+			if _, ok := s.Subscribed[Route][route]; !ok {
 				delete(s.refs[Route], route)
 			}
 		}
@@ -518,7 +518,7 @@ func (s *State) note(r Response, v Verdict) {
 	for _, name := range slices.Sorted(slices.Values(r.Removed)) {
 		b.WriteString("-" + name)
 	}
-	if v.Refuse != "" {
+	if v.Reject != "" {
 		b.WriteString("!")
 	}
 	if s.Log = append(s.Log, b.String()); len(s.Log) > logLength {

@@ -2,7 +2,6 @@ package universal
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -12,9 +11,11 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/identity/tokens"
+	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -72,8 +73,9 @@ type Config struct {
 type Registry struct {
 	cfg Config
 	log *zap.Logger
-	// wake holds a token when Run should look again.
+	// wake holds a token when the loop should look again.
 	wake chan struct{}
+	loop *reconcile.Loop
 
 	joins    *prometheus.CounterVec
 	events   *prometheus.CounterVec
@@ -115,7 +117,7 @@ type proxy struct {
 	launcherVersion, envoyVersion string
 }
 
-// New makes a Registry; [Registry.Run] starts its timers.
+// New makes a Registry; [Registry.Run] starts its loop.
 func New(cfg Config) *Registry {
 	setDefault(&cfg.Grace, DefaultGrace)
 	setDefault(&cfg.Lease, DefaultLease)
@@ -152,9 +154,17 @@ func New(cfg Config) *Registry {
 		Help: "Absent proxies that are not marked because too many vanished at once. Above 0: look at the " +
 			"network of this control plane.",
 	})
-	if cfg.Registerer != nil {
-		cfg.Registerer.MustRegister(r.joins, r.events, r.present, r.withheld)
-	}
+	obs.Register(cfg.Registerer, r.joins, r.events, r.present, r.withheld)
+	r.loop = reconcile.New(reconcile.Config{
+		Name:       "proxies",
+		Actor:      "system:liveness",
+		Store:      cfg.Store,
+		Replica:    cfg.Replica,
+		Controller: &liveness{Registry: r},
+		Wake:       func() <-chan struct{} { return r.wake },
+		Logger:     cfg.Logger,
+		Registerer: cfg.Registerer,
+	})
 	return r
 }
 
@@ -181,152 +191,11 @@ func (r *Registry) Counts() (total, online, withheld int) {
 	return total, online, r.mass
 }
 
-// Run keeps the timers until ctx ends, and returns its error. It waits for the replica and takes
-// over the insights of the former instance.
-func (r *Registry) Run(ctx context.Context) error {
-	select {
-	case <-r.cfg.Replica.Ready():
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	r.adopt(time.Now())
-	var retry time.Time
-	for {
-		now := time.Now()
-		failed := false
-		if err := r.confirm(ctx); err != nil {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			if errors.Is(err, store.ErrClosed) {
-				return err
-			}
-			failed = true
-			r.log.Warn("that proxies serve was not written, will try again", zap.Error(err))
-		}
-		due, at := r.due(now)
-		for _, p := range due {
-			if err := r.settle(ctx, p); err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
-				if errors.Is(err, store.ErrClosed) {
-					return err
-				}
-				failed = true
-				r.log.Warn("the liveness of a proxy was not written, will try again",
-					zap.Stringer("proxy", p.key), zap.Error(err))
-			}
-		}
-		if len(due) > 0 && !failed {
-			continue
-		}
-		if failed {
-			retry = now.Add(time.Second)
-			if at.IsZero() || retry.Before(at) {
-				at = retry
-			}
-		}
-		if err := r.sleep(ctx, at); err != nil {
-			return err
-		}
-	}
-}
-
-// confirm writes that proxies have their configuration, all of them at once.
-func (r *Registry) confirm(ctx context.Context) error {
-	r.mu.Lock()
-	var list []*proxy
-	for _, p := range r.proxies {
-		if p.confirm && p.joined {
-			list = append(list, p)
-		}
-	}
-	r.mu.Unlock()
-	if len(list) == 0 {
-		return nil
-	}
-	txn := store.Txn{Actor: "system:liveness"}
-	for _, p := range list {
-		// Run is the only one that holds several of these locks.
-		p.write.Lock()
-		defer p.write.Unlock()
-		r.mu.Lock()
-		p.confirm = false
-		txn.Ops = append(txn.Ops, r.putInsight(p))
-		r.mu.Unlock()
-	}
-	if _, err := r.cfg.Store.Commit(ctx, txn); err != nil {
-		r.mu.Lock()
-		for _, p := range list {
-			p.confirm = p.configured
-		}
-		r.mu.Unlock()
-		return err
-	}
-	return nil
-}
-
-// sleep waits for a wake-up, or until at unless it is zero.
-func (r *Registry) sleep(ctx context.Context, at time.Time) error {
-	var timer <-chan time.Time
-	if !at.IsZero() {
-		t := time.NewTimer(max(time.Until(at), time.Millisecond))
-		defer t.Stop()
-		timer = t.C
-	}
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-r.wake:
-	case <-timer:
-	}
-	return nil
-}
-
 func (r *Registry) poke() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
-}
-
-// adopt takes over the insights that are in the store.
-func (r *Registry) adopt(now time.Time) {
-	view := r.cfg.Replica.View()
-	hold := now.Add(r.cfg.ReturnTime)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, kind := range []mesh.Kind{mesh.KindDataplaneInsight, mesh.KindZoneIngressInsight} {
-		for res := range view.List(kind, "") {
-			if res.Key.Zone != r.cfg.Zone {
-				continue
-			}
-			key := proxyKey(res.Key)
-			if p, ok := r.proxies[key]; ok && p.joined {
-				continue // it came back before we looked
-			}
-			p := r.entry(key)
-			insight := mesh.Spec[*meshv1.ProxyInsight](res)
-			p.joined, p.hold = true, hold
-			if p.member == nil {
-				p.absent = now
-			}
-			p.connected = insight.GetConnected().AsTime()
-			p.notReady = insight.GetNotReady()
-			p.launcherVersion, p.envoyVersion = insight.GetLauncherVersion(), insight.GetEnvoyVersion()
-			if insight.GetState() == "Lost" {
-				p.lost = true
-				p.leaseEnd = hold
-				if end := insight.GetLeaseEnd().AsTime(); end.After(hold) {
-					p.leaseEnd = end
-				}
-			}
-			p.draining = insight.GetState() == "Draining"
-			p.configured = insight.GetState() != "Joining"
-		}
-	}
-	r.poke()
 }
 
 // proxyKey is the inverse of mesh.InsightKey.
@@ -347,159 +216,6 @@ func (r *Registry) entry(key mesh.Key) *proxy {
 		r.proxies[key] = p
 	}
 	return p
-}
-
-// due are the proxies to settle now, and when to look again.
-func (r *Registry) due(now time.Time) (due []*proxy, at time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	mass := r.measure(now)
-	later := func(t time.Time) {
-		if at.IsZero() || t.Before(at) {
-			at = t
-		}
-	}
-	for _, p := range r.proxies {
-		t, ok := r.deadline(p)
-		if !ok || (mass && p.goodbye.IsZero()) {
-			continue
-		}
-		if t.After(now) {
-			later(t)
-		} else {
-			due = append(due, p)
-		}
-	}
-	if mass {
-		// Not before the first grace is over does the share count.
-		for _, p := range r.proxies {
-			if t, ok := r.deadline(p); ok && t.After(now) {
-				later(t)
-			}
-		}
-	}
-	return due, at
-}
-
-// deadline is when something has to be done about an absent proxy; mu is held.
-func (r *Registry) deadline(p *proxy) (time.Time, bool) {
-	var t time.Time
-	switch {
-	case p.member != nil || !p.joined:
-		return t, false
-	case !p.goodbye.IsZero():
-		return later(p.goodbye, p.absent).Add(r.cfg.GoodbyeDelay), true
-	case !p.lost:
-		t = p.absent.Add(r.cfg.Grace)
-	case p.session != nil:
-		return t, false
-	default:
-		t = p.leaseEnd
-	}
-	return later(t, p.hold), true
-}
-
-func later(a, b time.Time) time.Time {
-	if b.After(a) {
-		return b
-	}
-	return a
-}
-
-// measure decides whether a mass loss is in effect; mu is held.
-func (r *Registry) measure(now time.Time) bool {
-	alive, absent, overdue, present := 0, 0, 0, 0
-	for _, p := range r.proxies {
-		if p.member != nil {
-			present++
-		}
-		if !p.joined || p.lost || p.draining || !p.goodbye.IsZero() {
-			continue
-		}
-		alive++
-		if p.member != nil {
-			continue
-		}
-		absent++
-		if t, ok := r.deadline(p); ok && !t.After(now) {
-			overdue++
-		}
-	}
-	r.present.Set(float64(present))
-	mass := absent >= r.cfg.MassMinimum && float64(absent) >= r.cfg.MassShare*float64(alive)
-	before := r.mass
-	r.mass = 0
-	if mass && overdue > 0 {
-		r.mass = absent
-	}
-	r.withheld.Set(float64(r.mass))
-	switch {
-	case before == 0 && r.mass > 0:
-		r.log.Error("a large share of the proxies vanished at once: nothing is marked or withdrawn "+
-			"until they "+
-			"return; look at the "+
-			"network of this control plane", zap.Int("absent", absent), zap.Int("of", alive))
-	case before > 0 && r.mass == 0:
-		r.log.Info("the share of absent proxies is small again: they are handled one by one",
-			zap.Int("absent", absent), zap.Int("of", alive))
-	}
-	return mass
-}
-
-// settle marks or deletes one proxy, if that is still due.
-func (r *Registry) settle(ctx context.Context, p *proxy) error {
-	p.write.Lock()
-	defer p.write.Unlock()
-	now := time.Now()
-	r.mu.Lock()
-	t, ok := r.deadline(p)
-	if !ok || t.After(now) {
-		r.mu.Unlock()
-		return nil
-	}
-	if p.goodbye.IsZero() && !p.lost {
-		p.lost, p.leaseEnd = true, now.Add(r.cfg.Lease)
-		r.mu.Unlock()
-		r.log.Info("lost a proxy; its endpoints are a last resort from now on", zap.Stringer("proxy", p.key),
-			zap.Duration("lease", r.cfg.Lease))
-		if _, err := r.writeInsight(ctx, p, nil); err != nil {
-			// Not written, so not marked: the next look tries again.
-			r.mu.Lock()
-			if p.member == nil {
-				p.lost = false
-			}
-			r.mu.Unlock()
-			return err
-		}
-		r.events.WithLabelValues("lost").Inc()
-		return nil
-	}
-	left := !p.goodbye.IsZero()
-	r.mu.Unlock()
-	txn := store.Txn{Actor: "system:liveness", Ops: []store.Op{store.Delete{Key: mesh.InsightKey(p.key)}}}
-	res, err := r.cfg.Store.Get(ctx, p.key)
-	switch {
-	case err == nil && res.Labels[LabelRegistered] == registeredByStream:
-		txn.Ops = append(txn.Ops, store.Delete{Key: p.key})
-	case err != nil && !errors.Is(err, store.ErrNotFound):
-		return err
-	}
-	if _, err := r.cfg.Store.Commit(ctx, txn); err != nil {
-		return err
-	}
-	r.mu.Lock()
-	p.joined = false
-	if p.member == nil && p.session == nil {
-		delete(r.proxies, p.key)
-	}
-	r.mu.Unlock()
-	event := "expired"
-	if left {
-		event = "left"
-	}
-	r.events.WithLabelValues(event).Inc()
-	r.log.Info("removed a proxy", zap.Stringer("proxy", p.key), zap.String("why", event))
-	return nil
 }
 
 // writeInsight writes the proxy's insight as it is now, and with it the registration unless nil.

@@ -30,7 +30,7 @@ type DiffRequest struct {
 	Size uint32 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
 	// Show what changes within resources.
 	Verbose bool `protobuf:"varint,3,opt,name=verbose,proto3" json:"verbose,omitempty"`
-	// Fill guards only, and only if a resource can be one that they are about: cheap for all others.
+	// Fill guards only, and only if a resource is of a kind that they apply to: cheap for all others.
 	Guard bool `protobuf:"varint,4,opt,name=guard,proto3" json:"guard,omitempty"`
 	// Global has admitted the resources. Only control planes set it.
 	Admitted      bool `protobuf:"varint,5,opt,name=admitted,proto3" json:"admitted,omitempty"`

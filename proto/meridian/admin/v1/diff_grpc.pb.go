@@ -26,7 +26,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DiffService answers what a change would do. It computes with the engine of every zone and writes nothing.
+// DiffService says what a change would do. It computes with the engine of every zone and writes nothing.
 type DiffServiceClient interface {
 	// Diff admits the resources as a write would and says which proxies would change. INVALID_ARGUMENT with all violations if
 	// a resource would not be admitted.
@@ -55,7 +55,7 @@ func (c *diffServiceClient) Diff(ctx context.Context, in *DiffRequest, opts ...g
 // All implementations must embed UnimplementedDiffServiceServer
 // for forward compatibility.
 //
-// DiffService answers what a change would do. It computes with the engine of every zone and writes nothing.
+// DiffService says what a change would do. It computes with the engine of every zone and writes nothing.
 type DiffServiceServer interface {
 	// Diff admits the resources as a write would and says which proxies would change. INVALID_ARGUMENT with all violations if
 	// a resource would not be admitted.

@@ -154,7 +154,7 @@ func (x *InspectDataplaneResponse) GetLabels() map[string]string {
 	return nil
 }
 
-// InspectedInbound is a port of the workload, and what holds for those who call it.
+// InspectedInbound is a port of the workload, and the policies for requests to it.
 type InspectedInbound struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Section  string                 `protobuf:"bytes,1,opt,name=section,proto3" json:"section,omitempty"`
@@ -240,7 +240,7 @@ func (x *InspectedInbound) GetPolicies() []*EffectivePolicy {
 	return nil
 }
 
-// InspectedOutbound is a port of a destination, and what holds for calls to it.
+// InspectedOutbound is a port of a destination, and the policies for requests to it.
 type InspectedOutbound struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Kri         string                 `protobuf:"bytes,1,opt,name=kri,proto3" json:"kri,omitempty"`
@@ -352,11 +352,11 @@ func (x *InspectedOutbound) GetBackends() []*InspectedBackend {
 	return nil
 }
 
-// EffectivePolicy is what all policies of a kind come to.
+// EffectivePolicy is the result of merging all policies of a kind.
 type EffectivePolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kind  string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	// Callers for whom alone it holds, in words; empty is everybody.
+	// Callers that it is restricted to, in words; empty is all callers.
 	Callers       string     `protobuf:"bytes,2,opt,name=callers,proto3" json:"callers,omitempty"`
 	Settings      []*Setting `protobuf:"bytes,3,rep,name=settings,proto3" json:"settings,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -614,7 +614,7 @@ type InspectedRoute struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Match  string                 `protobuf:"bytes,1,opt,name=match,proto3" json:"match,omitempty"`
 	Action string                 `protobuf:"bytes,2,opt,name=action,proto3" json:"action,omitempty"`
-	// Empty for the route that holds without a policy.
+	// Empty for the route that exists without a policy.
 	From *PolicyEntry `protobuf:"bytes,3,opt,name=from,proto3" json:"from,omitempty"`
 	// Of policies that are attached to the route.
 	Policies      []*EffectivePolicy `protobuf:"bytes,4,rep,name=policies,proto3" json:"policies,omitempty"`
@@ -1406,11 +1406,126 @@ func (x *InspectViewResponse) GetJson() []byte {
 	return nil
 }
 
+type CountSelectedRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key and labels of the policy; both decide which Dataplanes its target reaches.
+	Key    *v1alpha1.Key     `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The top-level targetRef.
+	Target *v1alpha1.TargetRef `protobuf:"bytes,3,opt,name=target,proto3" json:"target,omitempty"`
+	// Stop counting there; 0 counts all.
+	Limit         uint32 `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountSelectedRequest) Reset() {
+	*x = CountSelectedRequest{}
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountSelectedRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountSelectedRequest) ProtoMessage() {}
+
+func (x *CountSelectedRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountSelectedRequest.ProtoReflect.Descriptor instead.
+func (*CountSelectedRequest) Descriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_inspect_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *CountSelectedRequest) GetKey() *v1alpha1.Key {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *CountSelectedRequest) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *CountSelectedRequest) GetTarget() *v1alpha1.TargetRef {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *CountSelectedRequest) GetLimit() uint32 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type CountSelectedResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Count         uint32                 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CountSelectedResponse) Reset() {
+	*x = CountSelectedResponse{}
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CountSelectedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CountSelectedResponse) ProtoMessage() {}
+
+func (x *CountSelectedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_admin_v1_inspect_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CountSelectedResponse.ProtoReflect.Descriptor instead.
+func (*CountSelectedResponse) Descriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_inspect_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *CountSelectedResponse) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
 var File_meridian_admin_v1_inspect_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\n" +
-	"\x1fmeridian/admin/v1/inspect.proto\x12\x11meridian.admin.v1\x1a%meridian/mesh/v1alpha1/resource.proto\"H\n" +
+	"\x1fmeridian/admin/v1/inspect.proto\x12\x11meridian.admin.v1\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"H\n" +
 	"\x17InspectDataplaneRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\"\x8a\x03\n" +
 	"\x18InspectDataplaneResponse\x12-\n" +
@@ -1523,12 +1638,23 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x03(\tR\x04path\x12\x16\n" +
 	"\x06shadow\x18\x03 \x01(\bR\x06shadow\")\n" +
 	"\x13InspectViewResponse\x12\x12\n" +
-	"\x04json\x18\x01 \x01(\fR\x04json2\x91\x03\n" +
+	"\x04json\x18\x01 \x01(\fR\x04json\"\x9e\x02\n" +
+	"\x14CountSelectedRequest\x12-\n" +
+	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12K\n" +
+	"\x06labels\x18\x02 \x03(\v23.meridian.admin.v1.CountSelectedRequest.LabelsEntryR\x06labels\x129\n" +
+	"\x06target\x18\x03 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\x06target\x12\x14\n" +
+	"\x05limit\x18\x04 \x01(\rR\x05limit\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"-\n" +
+	"\x15CountSelectedResponse\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count2\xf5\x03\n" +
 	"\x0eInspectService\x12k\n" +
 	"\x10InspectDataplane\x12*.meridian.admin.v1.InspectDataplaneRequest\x1a+.meridian.admin.v1.InspectDataplaneResponse\x12b\n" +
 	"\rInspectPolicy\x12'.meridian.admin.v1.InspectPolicyRequest\x1a(.meridian.admin.v1.InspectPolicyResponse\x12P\n" +
 	"\aExplain\x12!.meridian.admin.v1.ExplainRequest\x1a\".meridian.admin.v1.ExplainResponse\x12\\\n" +
-	"\vInspectView\x12%.meridian.admin.v1.InspectViewRequest\x1a&.meridian.admin.v1.InspectViewResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
+	"\vInspectView\x12%.meridian.admin.v1.InspectViewRequest\x1a&.meridian.admin.v1.InspectViewResponse\x12b\n" +
+	"\rCountSelected\x12'.meridian.admin.v1.CountSelectedRequest\x1a(.meridian.admin.v1.CountSelectedResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_meridian_admin_v1_inspect_proto_rawDescOnce sync.Once
@@ -1542,7 +1668,7 @@ func file_meridian_admin_v1_inspect_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_inspect_proto_rawDescData
 }
 
-var file_meridian_admin_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_meridian_admin_v1_inspect_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_meridian_admin_v1_inspect_proto_goTypes = []any{
 	(*InspectDataplaneRequest)(nil),  // 0: meridian.admin.v1.InspectDataplaneRequest
 	(*InspectDataplaneResponse)(nil), // 1: meridian.admin.v1.InspectDataplaneResponse
@@ -1564,54 +1690,63 @@ var file_meridian_admin_v1_inspect_proto_goTypes = []any{
 	(*ExplainStep)(nil),              // 17: meridian.admin.v1.ExplainStep
 	(*InspectViewRequest)(nil),       // 18: meridian.admin.v1.InspectViewRequest
 	(*InspectViewResponse)(nil),      // 19: meridian.admin.v1.InspectViewResponse
-	nil,                              // 20: meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
-	nil,                              // 21: meridian.admin.v1.InspectedInbound.TagsEntry
-	nil,                              // 22: meridian.admin.v1.PolicyEffect.LabelsEntry
-	nil,                              // 23: meridian.admin.v1.ExplainRequest.HeadersEntry
-	(*v1alpha1.Key)(nil),             // 24: meridian.mesh.v1alpha1.Key
+	(*CountSelectedRequest)(nil),     // 20: meridian.admin.v1.CountSelectedRequest
+	(*CountSelectedResponse)(nil),    // 21: meridian.admin.v1.CountSelectedResponse
+	nil,                              // 22: meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
+	nil,                              // 23: meridian.admin.v1.InspectedInbound.TagsEntry
+	nil,                              // 24: meridian.admin.v1.PolicyEffect.LabelsEntry
+	nil,                              // 25: meridian.admin.v1.ExplainRequest.HeadersEntry
+	nil,                              // 26: meridian.admin.v1.CountSelectedRequest.LabelsEntry
+	(*v1alpha1.Key)(nil),             // 27: meridian.mesh.v1alpha1.Key
+	(*v1alpha1.TargetRef)(nil),       // 28: meridian.mesh.v1alpha1.TargetRef
 }
 var file_meridian_admin_v1_inspect_proto_depIdxs = []int32{
-	24, // 0: meridian.admin.v1.InspectDataplaneRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	24, // 1: meridian.admin.v1.InspectDataplaneResponse.key:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 0: meridian.admin.v1.InspectDataplaneRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 1: meridian.admin.v1.InspectDataplaneResponse.key:type_name -> meridian.mesh.v1alpha1.Key
 	2,  // 2: meridian.admin.v1.InspectDataplaneResponse.inbounds:type_name -> meridian.admin.v1.InspectedInbound
 	3,  // 3: meridian.admin.v1.InspectDataplaneResponse.outbounds:type_name -> meridian.admin.v1.InspectedOutbound
-	20, // 4: meridian.admin.v1.InspectDataplaneResponse.labels:type_name -> meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
-	21, // 5: meridian.admin.v1.InspectedInbound.tags:type_name -> meridian.admin.v1.InspectedInbound.TagsEntry
+	22, // 4: meridian.admin.v1.InspectDataplaneResponse.labels:type_name -> meridian.admin.v1.InspectDataplaneResponse.LabelsEntry
+	23, // 5: meridian.admin.v1.InspectedInbound.tags:type_name -> meridian.admin.v1.InspectedInbound.TagsEntry
 	4,  // 6: meridian.admin.v1.InspectedInbound.policies:type_name -> meridian.admin.v1.EffectivePolicy
-	24, // 7: meridian.admin.v1.InspectedOutbound.destination:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 7: meridian.admin.v1.InspectedOutbound.destination:type_name -> meridian.mesh.v1alpha1.Key
 	4,  // 8: meridian.admin.v1.InspectedOutbound.policies:type_name -> meridian.admin.v1.EffectivePolicy
 	8,  // 9: meridian.admin.v1.InspectedOutbound.routes:type_name -> meridian.admin.v1.InspectedRoute
 	9,  // 10: meridian.admin.v1.InspectedOutbound.backends:type_name -> meridian.admin.v1.InspectedBackend
 	5,  // 11: meridian.admin.v1.EffectivePolicy.settings:type_name -> meridian.admin.v1.Setting
 	6,  // 12: meridian.admin.v1.Setting.from:type_name -> meridian.admin.v1.PolicyEntry
 	7,  // 13: meridian.admin.v1.Setting.overruled:type_name -> meridian.admin.v1.OverruledSetting
-	24, // 14: meridian.admin.v1.PolicyEntry.policy:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 14: meridian.admin.v1.PolicyEntry.policy:type_name -> meridian.mesh.v1alpha1.Key
 	6,  // 15: meridian.admin.v1.OverruledSetting.from:type_name -> meridian.admin.v1.PolicyEntry
 	6,  // 16: meridian.admin.v1.InspectedRoute.from:type_name -> meridian.admin.v1.PolicyEntry
 	4,  // 17: meridian.admin.v1.InspectedRoute.policies:type_name -> meridian.admin.v1.EffectivePolicy
 	10, // 18: meridian.admin.v1.InspectedBackend.zones:type_name -> meridian.admin.v1.ZoneInstances
-	24, // 19: meridian.admin.v1.InspectPolicyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 19: meridian.admin.v1.InspectPolicyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
 	13, // 20: meridian.admin.v1.InspectPolicyResponse.zones:type_name -> meridian.admin.v1.ZoneEffect
 	14, // 21: meridian.admin.v1.ZoneEffect.effects:type_name -> meridian.admin.v1.PolicyEffect
-	24, // 22: meridian.admin.v1.PolicyEffect.key:type_name -> meridian.mesh.v1alpha1.Key
-	22, // 23: meridian.admin.v1.PolicyEffect.labels:type_name -> meridian.admin.v1.PolicyEffect.LabelsEntry
-	23, // 24: meridian.admin.v1.ExplainRequest.headers:type_name -> meridian.admin.v1.ExplainRequest.HeadersEntry
+	27, // 22: meridian.admin.v1.PolicyEffect.key:type_name -> meridian.mesh.v1alpha1.Key
+	24, // 23: meridian.admin.v1.PolicyEffect.labels:type_name -> meridian.admin.v1.PolicyEffect.LabelsEntry
+	25, // 24: meridian.admin.v1.ExplainRequest.headers:type_name -> meridian.admin.v1.ExplainRequest.HeadersEntry
 	17, // 25: meridian.admin.v1.ExplainResponse.steps:type_name -> meridian.admin.v1.ExplainStep
 	6,  // 26: meridian.admin.v1.ExplainStep.from:type_name -> meridian.admin.v1.PolicyEntry
-	24, // 27: meridian.admin.v1.InspectViewRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	0,  // 28: meridian.admin.v1.InspectService.InspectDataplane:input_type -> meridian.admin.v1.InspectDataplaneRequest
-	11, // 29: meridian.admin.v1.InspectService.InspectPolicy:input_type -> meridian.admin.v1.InspectPolicyRequest
-	15, // 30: meridian.admin.v1.InspectService.Explain:input_type -> meridian.admin.v1.ExplainRequest
-	18, // 31: meridian.admin.v1.InspectService.InspectView:input_type -> meridian.admin.v1.InspectViewRequest
-	1,  // 32: meridian.admin.v1.InspectService.InspectDataplane:output_type -> meridian.admin.v1.InspectDataplaneResponse
-	12, // 33: meridian.admin.v1.InspectService.InspectPolicy:output_type -> meridian.admin.v1.InspectPolicyResponse
-	16, // 34: meridian.admin.v1.InspectService.Explain:output_type -> meridian.admin.v1.ExplainResponse
-	19, // 35: meridian.admin.v1.InspectService.InspectView:output_type -> meridian.admin.v1.InspectViewResponse
-	32, // [32:36] is the sub-list for method output_type
-	28, // [28:32] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	27, // 27: meridian.admin.v1.InspectViewRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 28: meridian.admin.v1.CountSelectedRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	26, // 29: meridian.admin.v1.CountSelectedRequest.labels:type_name -> meridian.admin.v1.CountSelectedRequest.LabelsEntry
+	28, // 30: meridian.admin.v1.CountSelectedRequest.target:type_name -> meridian.mesh.v1alpha1.TargetRef
+	0,  // 31: meridian.admin.v1.InspectService.InspectDataplane:input_type -> meridian.admin.v1.InspectDataplaneRequest
+	11, // 32: meridian.admin.v1.InspectService.InspectPolicy:input_type -> meridian.admin.v1.InspectPolicyRequest
+	15, // 33: meridian.admin.v1.InspectService.Explain:input_type -> meridian.admin.v1.ExplainRequest
+	18, // 34: meridian.admin.v1.InspectService.InspectView:input_type -> meridian.admin.v1.InspectViewRequest
+	20, // 35: meridian.admin.v1.InspectService.CountSelected:input_type -> meridian.admin.v1.CountSelectedRequest
+	1,  // 36: meridian.admin.v1.InspectService.InspectDataplane:output_type -> meridian.admin.v1.InspectDataplaneResponse
+	12, // 37: meridian.admin.v1.InspectService.InspectPolicy:output_type -> meridian.admin.v1.InspectPolicyResponse
+	16, // 38: meridian.admin.v1.InspectService.Explain:output_type -> meridian.admin.v1.ExplainResponse
+	19, // 39: meridian.admin.v1.InspectService.InspectView:output_type -> meridian.admin.v1.InspectViewResponse
+	21, // 40: meridian.admin.v1.InspectService.CountSelected:output_type -> meridian.admin.v1.CountSelectedResponse
+	36, // [36:41] is the sub-list for method output_type
+	31, // [31:36] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_inspect_proto_init() }
@@ -1625,7 +1760,7 @@ func file_meridian_admin_v1_inspect_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_inspect_proto_rawDesc), len(file_meridian_admin_v1_inspect_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   24,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

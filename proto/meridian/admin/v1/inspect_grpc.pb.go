@@ -23,25 +23,28 @@ const (
 	InspectService_InspectPolicy_FullMethodName    = "/meridian.admin.v1.InspectService/InspectPolicy"
 	InspectService_Explain_FullMethodName          = "/meridian.admin.v1.InspectService/Explain"
 	InspectService_InspectView_FullMethodName      = "/meridian.admin.v1.InspectService/InspectView"
+	InspectService_CountSelected_FullMethodName    = "/meridian.admin.v1.InspectService/CountSelected"
 )
 
 // InspectServiceClient is the client API for InspectService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// InspectService answers what policies come to, and why. Questions about a Dataplane are answered in its zone; global asks
-// there.
+// InspectService says what the effective policies are, and why. Requests about a Dataplane are answered in its zone;
+// global asks there.
 type InspectServiceClient interface {
 	// InspectDataplane gives the effective configuration of a Dataplane. NOT_FOUND if there is none; UNAVAILABLE if its zone
 	// cannot be asked.
 	InspectDataplane(ctx context.Context, in *InspectDataplaneRequest, opts ...grpc.CallOption) (*InspectDataplaneResponse, error)
-	// InspectPolicy gives the Dataplanes that a policy concerns.
+	// InspectPolicy gives the Dataplanes that a policy affects.
 	InspectPolicy(ctx context.Context, in *InspectPolicyRequest, opts ...grpc.CallOption) (*InspectPolicyResponse, error)
 	// Explain follows a request from a caller to a destination. INVALID_ARGUMENT if the destination is ambiguous.
 	Explain(ctx context.Context, in *ExplainRequest, opts ...grpc.CallOption) (*ExplainResponse, error)
 	// InspectView gives one of the documents that REST has about a Dataplane. NOT_FOUND if there is no such Dataplane, inbound
 	// or outbound.
 	InspectView(ctx context.Context, in *InspectViewRequest, opts ...grpc.CallOption) (*InspectViewResponse, error)
+	// CountSelected counts the Dataplanes of a zone that a policy would select, stored or not. Between control planes only.
+	CountSelected(ctx context.Context, in *CountSelectedRequest, opts ...grpc.CallOption) (*CountSelectedResponse, error)
 }
 
 type inspectServiceClient struct {
@@ -92,23 +95,35 @@ func (c *inspectServiceClient) InspectView(ctx context.Context, in *InspectViewR
 	return out, nil
 }
 
+func (c *inspectServiceClient) CountSelected(ctx context.Context, in *CountSelectedRequest, opts ...grpc.CallOption) (*CountSelectedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CountSelectedResponse)
+	err := c.cc.Invoke(ctx, InspectService_CountSelected_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InspectServiceServer is the server API for InspectService service.
 // All implementations must embed UnimplementedInspectServiceServer
 // for forward compatibility.
 //
-// InspectService answers what policies come to, and why. Questions about a Dataplane are answered in its zone; global asks
-// there.
+// InspectService says what the effective policies are, and why. Requests about a Dataplane are answered in its zone;
+// global asks there.
 type InspectServiceServer interface {
 	// InspectDataplane gives the effective configuration of a Dataplane. NOT_FOUND if there is none; UNAVAILABLE if its zone
 	// cannot be asked.
 	InspectDataplane(context.Context, *InspectDataplaneRequest) (*InspectDataplaneResponse, error)
-	// InspectPolicy gives the Dataplanes that a policy concerns.
+	// InspectPolicy gives the Dataplanes that a policy affects.
 	InspectPolicy(context.Context, *InspectPolicyRequest) (*InspectPolicyResponse, error)
 	// Explain follows a request from a caller to a destination. INVALID_ARGUMENT if the destination is ambiguous.
 	Explain(context.Context, *ExplainRequest) (*ExplainResponse, error)
 	// InspectView gives one of the documents that REST has about a Dataplane. NOT_FOUND if there is no such Dataplane, inbound
 	// or outbound.
 	InspectView(context.Context, *InspectViewRequest) (*InspectViewResponse, error)
+	// CountSelected counts the Dataplanes of a zone that a policy would select, stored or not. Between control planes only.
+	CountSelected(context.Context, *CountSelectedRequest) (*CountSelectedResponse, error)
 	mustEmbedUnimplementedInspectServiceServer()
 }
 
@@ -130,6 +145,9 @@ func (UnimplementedInspectServiceServer) Explain(context.Context, *ExplainReques
 }
 func (UnimplementedInspectServiceServer) InspectView(context.Context, *InspectViewRequest) (*InspectViewResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method InspectView not implemented")
+}
+func (UnimplementedInspectServiceServer) CountSelected(context.Context, *CountSelectedRequest) (*CountSelectedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CountSelected not implemented")
 }
 func (UnimplementedInspectServiceServer) mustEmbedUnimplementedInspectServiceServer() {}
 func (UnimplementedInspectServiceServer) testEmbeddedByValue()                        {}
@@ -224,6 +242,24 @@ func _InspectService_InspectView_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InspectService_CountSelected_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CountSelectedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InspectServiceServer).CountSelected(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InspectService_CountSelected_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InspectServiceServer).CountSelected(ctx, req.(*CountSelectedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InspectService_ServiceDesc is the grpc.ServiceDesc for InspectService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -246,6 +282,10 @@ var InspectService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InspectView",
 			Handler:    _InspectService_InspectView_Handler,
+		},
+		{
+			MethodName: "CountSelected",
+			Handler:    _InspectService_CountSelected_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

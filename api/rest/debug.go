@@ -1,0 +1,59 @@
+package rest
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+)
+
+// envoyPaths are the words for Envoy's admin interface below a proxy, as Kuma has them.
+var envoyPaths = map[string]string{"xds": "config_dump", "stats": "stats", "clusters": "clusters"}
+
+// zoned is the key of an item in the zone that the query names.
+func (c collection) zoned(r *http.Request, p params) mesh.Key {
+	k := c.key(p)
+	k.Zone = r.URL.Query().Get("zone")
+	return k
+}
+
+// proxyDelivery shows what a proxy has and what it should have.
+func (c collection) proxyDelivery(w http.ResponseWriter, r *http.Request, p params) error {
+	resp, err := c.core.DebugProxy(r.Context(), &adminv1.DebugProxyRequest{Key: c.zoned(r, p).Proto()})
+	return answerMessage(w, r, resp, err)
+}
+
+// envoy shows what the admin interface of a proxy's Envoy answers, which is always JSON.
+func (c collection) envoy(what string) handler {
+	return func(w http.ResponseWriter, r *http.Request, p params) error {
+		resp, err := c.core.ProxyAdmin(r.Context(), &adminv1.ProxyAdminRequest{
+			Key:    c.zoned(r, p).Proto(),
+			What:   what,
+			Filter: r.URL.Query().Get("filter"),
+		})
+		if err != nil {
+			return err
+		}
+		return answer(w, r, http.StatusOK, resp.GetBody())
+	}
+}
+
+// change is GET /changes/{revision}.
+func (h *Handler) change(w http.ResponseWriter, r *http.Request, p params) error {
+	n, err := strconv.ParseUint(p.last, 10, 64)
+	if err != nil {
+		return badQuery("revision", strconv.Quote(p.last)+" is not a revision, which is a number from 1")
+	}
+	q := r.URL.Query()
+	ofGlobal, err := boolQuery(q, "ofGlobal")
+	if err != nil {
+		return err
+	}
+	resp, err := h.core.DebugChange(r.Context(), &adminv1.DebugChangeRequest{
+		Revision: n,
+		Zone:     q.Get("zone"),
+		OfGlobal: ofGlobal,
+	})
+	return answerMessage(w, r, resp, err)
+}

@@ -1,0 +1,78 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/meridian-mesh/meridian/api/authz"
+	"github.com/meridian-mesh/meridian/api/problem"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+)
+
+// delivery answers how the control plane is, and how far a change has got.
+type delivery struct{ *base }
+
+// Status of this control plane.
+func (d *delivery) Status(ctx context.Context) (*adminv1.GetStatusResponse, error) {
+	if _, err := authz.Authorize(ctx, adminv1.StatusService_GetStatus_FullMethodName, nil); err != nil {
+		return nil, err
+	}
+	if d.cfg.Status != nil {
+		return d.cfg.Status(ctx), nil
+	}
+	return &adminv1.GetStatusResponse{
+		Role:     d.cfg.Role,
+		Zone:     d.cfg.Zone,
+		Instance: d.cfg.Instance,
+		Version:  d.cfg.Version,
+		Revision: d.cfg.Replica.View().Revision(),
+	}, nil
+}
+
+// Wait waits for delivery, at most timeout; a delivery that is not complete by then is an answer,
+// not an error.
+func (d *delivery) Wait(ctx context.Context, revision uint64,
+	timeout time.Duration) (*adminv1.WaitRevisionResponse, error) {
+	if _, err := authz.Authorize(ctx, adminv1.StatusService_WaitRevision_FullMethodName, nil); err != nil {
+		return nil, err
+	}
+	if d.cfg.Wait == nil {
+		return nil, problem.New(http.StatusNotImplemented, "Could not wait",
+			"this control plane does not know who has answered")
+	}
+	start := time.Now()
+	wait, cancel := context.WithTimeout(ctx, min(max(timeout, 0), MaxWait))
+	defer cancel()
+	resp := d.cfg.Wait(wait, revision)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if resp == nil {
+		resp = &adminv1.WaitRevisionResponse{}
+	}
+	if resp.Took == nil {
+		resp.Took = durationpb.New(time.Since(start))
+	}
+	return resp, nil
+}
+
+// ProcessConfig is the process's configuration as JSON.
+func (d *delivery) ProcessConfig(ctx context.Context) ([]byte, error) {
+	if _, err := authz.Authorize(ctx, authz.GetConfig, nil); err != nil {
+		return nil, err
+	}
+	if d.cfg.ProcessConfig == nil {
+		return nil, problem.New(http.StatusNotFound, problem.TitleAnswer,
+			"this process was started without a configuration to show")
+	}
+	return d.cfg.ProcessConfig()
+}
+
+// MayListKinds says whether ctx's caller may see which kinds there are.
+func (d *delivery) MayListKinds(ctx context.Context) error {
+	_, err := authz.Authorize(ctx, authz.GetKinds, nil)
+	return err
+}

@@ -1,0 +1,207 @@
+package apibench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/internal/child"
+	"github.com/meridian-mesh/meridian/internal/pgserver"
+)
+
+// readyTimeout bounds the start of a control plane, and of the zones' joining.
+const readyTimeout = 30 * time.Second
+
+// stack is the processes.
+type stack struct {
+	dir     string
+	globals []string // URLs of the API
+	stops   []func()
+}
+
+// stop ends everything, the last started first, and removes its files.
+func (s *stack) stop() {
+	for i := len(s.stops) - 1; i >= 0; i-- {
+		s.stops[i]()
+	}
+}
+
+// start brings up the globals and two zones, and waits until the zones are online.
+func start(ctx context.Context, cfg Config) (*stack, error) {
+	dir, err := os.MkdirTemp("", "meridian-bench-api-")
+	if err != nil {
+		return nil, err
+	}
+	s := &stack{dir: dir}
+	s.stops = append(s.stops, func() { _ = os.RemoveAll(dir) })
+	if err := s.up(ctx, cfg); err != nil {
+		s.stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *stack) up(ctx context.Context, cfg Config) error {
+	// The server of PostgreSQL may run as another user, who has to get to its own folder.
+	if err := os.Chmod(s.dir, 0o711); err != nil {
+		return err
+	}
+	var env []string
+	globals := 1
+	if cfg.Store == "postgres" {
+		server, err := pgserver.Start(filepath.Join(s.dir, "cluster"), pgserver.Durable...)
+		if err != nil {
+			return err
+		}
+		s.stops = append(s.stops, server.Stop)
+		env = []string{"MERIDIAN_POSTGRES_URL=" + server.URL("postgres")}
+		globals = 2
+	}
+
+	// A token pins the certificate of the global that issued it.
+	var admins []*client.Client
+	for i := range globals {
+		args := []string{"global", "--kds-addr", address(i, 5685), "--store", cfg.Store}
+		if i > 0 {
+			// Replicas of global share the key of the store.
+			args = append(args, "--encryption-key-file", filepath.Join(s.dir, "global-0", "encryption.key"))
+		}
+		if err := s.controlPlane(ctx, cfg, fmt.Sprintf("global-%d", i), i, env, args); err != nil {
+			return err
+		}
+		s.globals = append(s.globals, "http://"+address(i, 5681))
+		admin, err := client.New(client.Options{URL: s.globals[i]})
+		if err != nil {
+			return err
+		}
+		admins = append(admins, admin)
+	}
+
+	for i, zone := range []string{"us-east", "eu-west"} {
+		token, err := admins[i%globals].IssueZoneToken(ctx, zone, []string{"cp"}, nil)
+		if err != nil {
+			return fmt.Errorf("zone token: %w", err)
+		}
+		file := filepath.Join(s.dir, zone+".token")
+		if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+			return err
+		}
+		args := []string{"zone", "--name", zone, "--global", "grpcs://" + address(i%globals, 5685),
+			"--token-file", file, "--xds-addr", address(2+i, 5678)}
+		if err := s.controlPlane(ctx, cfg, zone, 2+i, nil, args); err != nil {
+			return err
+		}
+	}
+	return wait(ctx, "both zones are online", func() error {
+		online, err := zonesOnline(ctx, admins)
+		if err != nil {
+			return err
+		}
+		if online < 2 {
+			return fmt.Errorf("%d zones are online", online)
+		}
+		return nil
+	})
+}
+
+// zonesOnline counts the zones that are connected to any global.
+func zonesOnline(ctx context.Context, admins []*client.Client) (int, error) {
+	online := map[string]bool{}
+	for _, admin := range admins {
+		st, err := admin.Status(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for _, z := range st.GetZones() {
+			if z.GetState() == "Online" {
+				online[z.GetName()] = true
+			}
+		}
+	}
+	return len(online), nil
+}
+
+// address of a port of control plane i; each has a loopback address of its own, as in the demo.
+func address(i, port int) string {
+	return net.JoinHostPort(fmt.Sprintf("127.77.0.%d", i+1), fmt.Sprint(port))
+}
+
+// diagnosticsOf a control plane's API URL.
+func diagnosticsOf(api string) string { return strings.Replace(api, ":5681", ":5680", 1) }
+
+// controlPlane starts one and waits until it is ready.
+func (s *stack) controlPlane(ctx context.Context, cfg Config, name string, i int, env, args []string) error {
+	args = append([]string{cfg.Meridian}, args...)
+	args = append(args,
+		"--data-dir", filepath.Join(s.dir, name),
+		"--api-addr", address(i, 5681),
+		"--api-tls-addr", address(i, 5682),
+		"--diagnostics-addr", address(i, 5680),
+		"--log-level", "warn",
+	)
+	p := &child.Process{
+		Name: name,
+		Args: args,
+		Env:  env,
+		Log:  filepath.Join(s.dir, name+".log"),
+	}
+	if err := p.Start(); err != nil {
+		return err
+	}
+	s.stops = append(s.stops, func() { p.Stop(5 * time.Second) })
+
+	http := &http.Client{Timeout: time.Second}
+	defer http.CloseIdleConnections()
+	err := wait(ctx, name+" is ready", func() error {
+		if err := p.Err(); err != nil {
+			return errors.Join(errEnded, err)
+		}
+		resp, err := http.Get("http://" + address(i, 5680) + "/ready")
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		if resp.StatusCode >= 300 {
+			return errors.New(resp.Status)
+		}
+		return nil
+	})
+	if err != nil {
+		text, _ := os.ReadFile(p.Log)
+		return fmt.Errorf("%w\n%s", err, text)
+	}
+	return nil
+}
+
+// errEnded says that waiting is of no use.
+var errEnded = errors.New("the process has ended")
+
+// wait asks until it is so.
+func wait(ctx context.Context, what string, ask func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if errors.Is(err, errEnded) {
+			return fmt.Errorf("wait until %s: %w", what, err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("wait until %s: %w", what, err)
+		}
+	}
+}
