@@ -78,7 +78,7 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
-	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "dataplane", "identity/servercert", "internal"},
+	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane", "identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
 	{"api/client", []string{"mesh", "identity/servercert", "internal"}, "a client knows no server"},
