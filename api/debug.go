@@ -16,33 +16,20 @@ import (
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // adminTimeout bounds what Envoy's admin interface may take to answer.
 const adminTimeout = 15 * time.Second
-
-// ChangeState says whether a zone knows what became of a revision.
-type ChangeState uint8
-
-// States of a change.
-const (
-	ChangeKnown ChangeState = iota
-	// ChangeAhead revisions have not been taken in yet, or do not exist.
-	ChangeAhead
-	// ChangeForgotten revisions are too old, or from before the control plane started.
-	ChangeForgotten
-	// ChangeElsewhere revisions of global changed nothing that this zone has.
-	ChangeElsewhere
-)
 
 // Debugger is a zone as far as it knows how its proxies are.
 type Debugger interface {
 	// Proxy compares what a proxy has with what it should have; without streams if it is not connected.
 	Proxy(key mesh.Key) *adminv1.DebugProxyResponse
 	// Change says what became of a revision of the zone's store.
-	Change(revision uint64) (*adminv1.DebugChangeResponse, ChangeState)
+	Change(revision uint64) (*adminv1.DebugChangeResponse, store.RevisionState)
 	// Local finds the revision of the zone's store that brought what a revision of global changed here.
-	Local(global uint64) (uint64, ChangeState)
+	Local(global uint64) (uint64, store.RevisionState)
 	// Admin asks Envoy's admin interface; see DebugService.ProxyAdmin. Errors are for people if
 	// they are [NotNow].
 	Admin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error)
@@ -142,11 +129,11 @@ func (p *proxies) DebugChange(ctx context.Context,
 	}
 	resp, state := d.Change(req.GetRevision())
 	switch state {
-	case ChangeAhead:
+	case store.RevisionAhead:
 		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"revision %d is not there yet; zone %s is at %d", req.GetRevision(), p.cfg.Zone,
 			p.cfg.Replica.View().Revision())
-	case ChangeForgotten:
+	case store.RevisionForgotten:
 		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"revision %d is no longer remembered, or from before zone %s started", req.GetRevision(),
 			p.cfg.Zone)
@@ -159,14 +146,14 @@ func (p *proxies) DebugChange(ctx context.Context,
 func (p *proxies) changeOfGlobal(d Debugger, global uint64) (*adminv1.DebugChangeResponse, error) {
 	local, state := d.Local(global)
 	resp := &adminv1.DebugChangeResponse{Zone: p.cfg.Zone}
-	if state == ChangeKnown {
+	if state == store.RevisionKnown {
 		resp, state = d.Change(local)
 	}
 	switch state {
-	case ChangeAhead:
+	case store.RevisionAhead:
 		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"it has not applied revision %d of global", global)
-	case ChangeForgotten:
+	case store.RevisionForgotten:
 		return nil, problem.New(http.StatusNotFound, problem.TitleDebug,
 			"it no longer remembers revision %d of global, or had it before it started", global)
 	}

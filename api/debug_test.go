@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/meridian-mesh/meridian/api"
 	"testing"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // knows is a zone that remembers revisions 10 to 20 of its own, which are 100 to 110 of global's;
@@ -23,35 +24,35 @@ type knows struct{ zone string }
 func (k knows) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	return &adminv1.DebugProxyResponse{
 		Key:     key.Proto(),
-		Streams: []*adminv1.DebugStream{{Client: "envoy", Peer: k.zone}},
+		Streams: []*adminv1.DebugStream{{Client: "envoy", RemoteAddress: k.zone}},
 	}
 }
 
-func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, api.ChangeState) {
+func (k knows) Change(revision uint64) (*adminv1.DebugChangeResponse, store.RevisionState) {
 	switch {
 	case revision < 10:
-		return nil, api.ChangeForgotten
+		return nil, store.RevisionForgotten
 	case revision > 20:
-		return nil, api.ChangeAhead
+		return nil, store.RevisionAhead
 	}
 	return &adminv1.DebugChangeResponse{
-		Zone:      k.zone,
-		First:     revision,
-		Last:      revision,
-		Concerned: 3,
-	}, api.ChangeKnown
+		Zone:     k.zone,
+		First:    revision,
+		Last:     revision,
+		Affected: 3,
+	}, store.RevisionKnown
 }
 
-func (k knows) Local(global uint64) (uint64, api.ChangeState) {
+func (k knows) Local(global uint64) (uint64, store.RevisionState) {
 	switch {
 	case global == 105:
-		return 0, api.ChangeElsewhere
+		return 0, store.RevisionElsewhere
 	case global < 100:
-		return 0, api.ChangeForgotten
+		return 0, store.RevisionForgotten
 	case global > 110:
-		return 0, api.ChangeAhead
+		return 0, store.RevisionAhead
 	}
-	return global - 90, api.ChangeKnown
+	return global - 90, store.RevisionKnown
 }
 
 func (k knows) Admin(_ context.Context, key mesh.Key, what, filter string) ([]byte, error) {
@@ -99,7 +100,7 @@ func TestDebugAtAZone(t *testing.T) {
 	p.want(p.do("GET", dps+"both/_delivery", "", anon...), 403)
 	p.want(p.do("GET", "/changes/12", "", anon...), 403)
 
-	p.want(p.do("GET", "/changes/12", ""), 200, `"last": 12`, `"concerned": 3`)
+	p.want(p.do("GET", "/changes/12", ""), 200, `"last": 12`, `"affected": 3`)
 	p.want(p.do("GET", "/changes/102?ofGlobal", ""), 200, `"last": 12`, `"globalRevision": 102`)
 	p.want(p.do("GET", "/changes/105?ofGlobal", ""), 200, `"last": 0`, `"globalRevision": 105`)
 	p.want(p.do("GET", "/changes/99?ofGlobal", ""), 404, "it no longer remembers revision 99 of global")

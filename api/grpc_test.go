@@ -3,7 +3,6 @@ package api_test
 import (
 	"context"
 	"errors"
-	"github.com/meridian-mesh/meridian/api"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/testing/protocmp"
 
+	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"

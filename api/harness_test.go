@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"github.com/meridian-mesh/meridian/api"
-	"github.com/meridian-mesh/meridian/api/server"
 	"io"
 	"net"
 	"net/http"
@@ -18,7 +16,9 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/api/server"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"

@@ -160,7 +160,8 @@ func draw(points []point) string {
 			fmt.Fprintf(&b,
 
 				`<line x1="%.0f" y1="%.1f" x2="%.0f" y2="%.1f" stroke="#ddd"/>`+
-					`<text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6, y+4, secondsText(e))
+					`<text x="%.0f" y="%.1f" text-anchor="end">%s</text>`+"\n", x0, y, x0+panelWidth, y, x0-6,
+				y+4, secondsText(e))
 		}
 		for _, n := range plotSidecars {
 			fmt.Fprintf(&b,

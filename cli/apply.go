@@ -203,7 +203,7 @@ func waitFor(cmd *cobra.Command, c *client.Client, revision uint64, timeout time
 	printDelivery(cmd, resp)
 	if !resp.GetComplete() {
 		if slices.ContainsFunc(resp.GetZones(),
-			func(z *adminv1.ZoneDelivery) bool { return len(z.GetRefusals()) > 0 }) {
+			func(z *adminv1.ZoneDelivery) bool { return len(z.GetRejections()) > 0 }) {
 			return fmt.Errorf("revision %d was rejected; the proxies keep their former configuration",
 				revision)
 		}
@@ -222,22 +222,22 @@ func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
 			name = "this zone"
 		}
 		switch {
-		case z.GetComplete() && len(z.GetRefusals()) == 0:
+		case z.GetComplete() && len(z.GetRejections()) == 0:
 			say(cmd, "  %s: acknowledged by every affected online proxy\n", name)
 		default:
 			text := z.GetReason()
 			if text == "" && z.GetPendingCount() > 0 {
 				text = fmt.Sprintf("%d proxies have not acknowledged it yet", z.GetPendingCount())
 			}
-			if text == "" && len(z.GetRefusals()) > 0 {
-				text = fmt.Sprintf("%d rejections", len(z.GetRefusals()))
+			if text == "" && len(z.GetRejections()) > 0 {
+				text = fmt.Sprintf("%d rejections", len(z.GetRejections()))
 			}
 			say(cmd, "  %s: %s\n", name, text)
 			for _, p := range z.GetPending() {
 				say(cmd, "    waiting for %s\n", p)
 			}
-			for _, r := range z.GetRefusals() {
-				say(cmd, "    %s rejected %s: %s\n", r.GetProxy(), r.GetResource(), r.GetReason())
+			for _, r := range z.GetRejections() {
+				say(cmd, "    %s rejected %s: %s\n", rejectedBy(r), r.GetResource(), r.GetReason())
 			}
 		}
 	}

@@ -19,7 +19,6 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
 func newDebug() *cobra.Command {
@@ -170,23 +169,28 @@ func short(version string) string {
 	return version[:min(len(version), 8)]
 }
 
-// States of a resource, as the control plane names them.
-var (
-	inSync   = delta.InSync.String()
-	notAsked = delta.NotSubscribed.String()
-)
+// syncText is a status in words, such as "in sync".
+func syncText(s adminv1.SyncStatus) string {
+	words := strings.TrimPrefix(s.String(), "SYNC_STATUS_")
+	return strings.ToLower(strings.ReplaceAll(words, "_", " "))
+}
+
+// settled says that nothing is to be done about a resource.
+func settled(s adminv1.SyncStatus) bool {
+	return s == adminv1.SyncStatus_SYNC_STATUS_IN_SYNC || s == adminv1.SyncStatus_SYNC_STATUS_NOT_SUBSCRIBED
+}
 
 // delivered sums a stream up in one line.
 func delivered(s *adminv1.DebugStream) string {
-	if s.GetWaitsItsTurn() {
+	if s.GetWaitingForAdmission() {
 		return s.GetClient() + ": connected, waiting until others have received their first configuration"
 	}
 	count := map[string]int{}
 	for _, r := range s.GetResources() {
-		count[r.GetState()]++
+		count[syncText(r.GetStatus())]++
 	}
 	text := fmt.Sprintf("%s: revision %d computed, acknowledged up to %d; %d resources", s.GetClient(),
-		s.GetProcessed(), s.GetAnswered(), len(s.GetResources()))
+		s.GetComputed(), s.GetAnswered(), len(s.GetResources()))
 	for _, state := range slices.Sorted(maps.Keys(count)) {
 		text += fmt.Sprintf(", %d %s", count[state], state)
 	}
@@ -200,17 +204,17 @@ func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
 	}
 	for _, s := range p.GetStreams() {
 		say(cmd, "\n%s\n", delivered(s))
-		say(cmd, "  connected %s ago, from %s\n", age(s.GetSince().AsTime()), orDash(s.GetPeer()))
-		switch w := s.GetWoke(); {
+		say(cmd, "  connected %s ago, from %s\n", age(s.GetSince().AsTime()), orDash(s.GetRemoteAddress()))
+		switch w := s.GetLastChange(); {
 		case w != nil:
 			say(cmd, "  last affected by:\n")
 			printChange(cmd, "    ", w)
-		case !s.GetWaitsItsTurn():
+		case !s.GetWaitingForAdmission():
 			say(cmd, "  no change has affected it since it connected\n")
 		}
-		printRefusals(cmd, "  ", s.GetRefusals())
+		printRejections(cmd, "  ", s.GetRejections())
 		for _, r := range s.GetResources() {
-			if !all && (r.GetState() == inSync || r.GetState() == notAsked) {
+			if !all && settled(r.GetStatus()) {
 				continue
 			}
 			say(cmd, "  %s %s: %s%s\n", r.GetType(), r.GetName(), comparison(r), origins(r.GetCauses()))
@@ -220,14 +224,14 @@ func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
 
 // comparison is what a proxy has of a resource beside what it should have.
 func comparison(r *adminv1.DebugResource) string {
-	switch state := r.GetState(); {
-	case state == inSync:
-		return state + ", " + short(r.GetHas())
-	case state == notAsked:
-		return state
-	default:
-		return fmt.Sprintf("%s: has %s, should have %s", state, short(r.GetHas()), short(r.GetShould()))
+	text := syncText(r.GetStatus())
+	switch r.GetStatus() {
+	case adminv1.SyncStatus_SYNC_STATUS_IN_SYNC:
+		return text + ", " + short(r.GetAcked())
+	case adminv1.SyncStatus_SYNC_STATUS_NOT_SUBSCRIBED:
+		return text
 	}
+	return fmt.Sprintf("%s: has %s, should have %s", text, short(r.GetAcked()), short(r.GetDesired()))
 }
 
 func origins(list []*adminv1.DebugCause) string {
@@ -242,17 +246,20 @@ func origins(list []*adminv1.DebugCause) string {
 	return "; from " + strings.Join(out, ", ")
 }
 
-func printRefusals(cmd *cobra.Command, indent string, list []*adminv1.DebugRefusal) {
+func printRejections(cmd *cobra.Command, indent string, list []*meshv1.Rejection) {
 	for _, r := range list {
 		var causes []string
-		for _, k := range r.GetCauses() {
+		if r.GetCause() != nil {
+			causes = append(causes, title(mesh.KeyFromProto(r.GetCause())))
+		}
+		for _, k := range r.GetOtherCauses() {
 			causes = append(causes, title(mesh.KeyFromProto(k)))
 		}
 		from := ""
 		if len(causes) > 0 {
 			from = "; from " + strings.Join(causes, ", ")
 		}
-		if r.GetByControlPlane() {
+		if r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION {
 			say(cmd, "%s%s keeps its former configuration: the control plane cannot build %s: %s%s\n", indent,
 				r.GetProxy().GetName(), r.GetResource(), r.GetReason(), from)
 			continue
@@ -321,15 +328,15 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 		inputs = []string{"nothing that configuration is computed from"}
 	}
 	say(cmd, "%schanged: %s\n", indent, strings.Join(inputs, ", "))
-	if c.GetConcerned() == 0 {
+	if c.GetAffected() == 0 {
 		say(cmd, "%sno connected proxy is affected\n", indent)
-		printRefusals(cmd, indent, c.GetRefusals())
+		printRejections(cmd, indent, c.GetRejections())
 		return
 	}
-	say(cmd, "%saffected %d: %s\n", indent, c.GetConcerned(), keyNames(c.GetWoken(), c.GetConcerned()))
-	pending := c.GetConcerned() - c.GetAnswered() - c.GetLeft()
+	say(cmd, "%saffected %d: %s\n", indent, c.GetAffected(), keyNames(c.GetNotified(), c.GetAffected()))
+	pending := c.GetAffected() - c.GetAnswered() - c.GetDisconnected()
 	text := fmt.Sprintf("%d acknowledged (%d rejected), %d disconnected, %d pending", c.GetAnswered(),
-		c.GetRefused(), c.GetLeft(), pending)
+		c.GetRejected(), c.GetDisconnected(), pending)
 	if pending > 0 {
 		text += ": " + keyNames(c.GetPending(), pending)
 	} else if c.GetDone() != nil && c.GetCommitted() != nil {
@@ -337,7 +344,7 @@ func printChange(cmd *cobra.Command, indent string, c *adminv1.DebugChangeRespon
 			took(c.GetDone().AsTime().Sub(c.GetCommitted().AsTime())))
 	}
 	say(cmd, "%s%s\n", indent, text)
-	printRefusals(cmd, indent, c.GetRefusals())
+	printRejections(cmd, indent, c.GetRejections())
 }
 
 // describeProxyDelivery is the short form of `debug proxy`, for describe.
@@ -353,9 +360,9 @@ func describeProxyDelivery(ctx context.Context, cmd *cobra.Command, c *client.Cl
 	}
 	for _, s := range got.GetStreams() {
 		say(cmd, "  %s\n", delivered(s))
-		if w := s.GetWoke(); w != nil {
+		if w := s.GetLastChange(); w != nil {
 			say(cmd, "  last affected by revision %d\n", w.GetLast())
 		}
-		printRefusals(cmd, "  ", s.GetRefusals())
+		printRejections(cmd, "  ", s.GetRejections())
 	}
 }

@@ -20,6 +20,7 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain FROM -> TO",
 		Short: "Explain what a request would meet: route, backends, timeouts, retries, limits, permissions",
+
 		Long: `Explain what a request would meet, from the configuration that proxies have: the route that matches
 and its backends, timeouts, retries, limits and permissions with the policy behind each, and why it would fail.
 

@@ -12,6 +12,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -187,6 +188,9 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 
 // extraColumns are what users look for first in a kind.
 func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
+	if info, ok := destination.Lookup(kind); ok {
+		return info.Columns, info.Values
+	}
 	switch kind {
 	case mesh.KindMesh:
 		return []string{"MTLS", "MESHSERVICES"}, func(r *mesh.Resource) []string {
@@ -215,23 +219,6 @@ func extraColumns(kind mesh.Kind) ([]string, func(*mesh.Resource) []string) {
 			}
 			return []string{orDash(strings.Join(services, ",")), orDash(n.GetAddress())}
 		}
-	case mesh.KindMeshService:
-		return []string{"HEALTHY", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
-			s := mesh.Status[*meshv1.MeshServiceStatus](r)
-			p := s.GetDataplaneProxies()
-			return []string{fmt.Sprintf("%d/%d", p.GetHealthy(), p.GetTotal()), vips(s.GetVips()),
-				hostnames(s.GetAddresses())}
-		}
-	case mesh.KindMeshMultiZoneService:
-		return []string{"MEMBERS", "VIP", "HOSTNAMES"}, func(r *mesh.Resource) []string {
-			s := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](r)
-			var members []string
-			for _, m := range s.GetMeshServices() {
-				members = append(members, fmt.Sprintf("%s(%d/%d)", m.GetZone(), m.GetHealthy(), m.GetTotal()))
-			}
-			return []string{orDash(strings.Join(members, ",")), vips(s.GetVips()),
-				hostnames(s.GetAddresses())}
-		}
 	case mesh.KindDataplaneInsight, mesh.KindZoneIngressInsight:
 		return []string{"STATE", "NOT READY"}, func(r *mesh.Resource) []string {
 			s := mesh.Spec[*meshv1.ProxyInsight](r)
@@ -255,22 +242,6 @@ func orDash(s string) string {
 		return "-"
 	}
 	return s
-}
-
-func vips(vs []*meshv1.VIP) string {
-	var out []string
-	for _, v := range vs {
-		out = append(out, v.GetIp())
-	}
-	return orDash(strings.Join(out, ","))
-}
-
-func hostnames(as []*meshv1.HostnameAddress) string {
-	var out []string
-	for _, a := range as {
-		out = append(out, a.GetHostname())
-	}
-	return orDash(strings.Join(out, ","))
 }
 
 func newDelete() *cobra.Command {

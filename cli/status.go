@@ -8,8 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/internal/adminjson"
+	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
-	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 func newStatus() *cobra.Command {
@@ -70,7 +71,8 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(st.GetType()), st.GetReason())
 	}
 	if g := s.GetGlobal(); g != nil {
-		say(cmd, "global: %s at %s, applied revision %d", g.GetState(), g.GetAddress(), s.GetGlobalRevision())
+		say(cmd, "global: %s at %s, applied revision %d", adminjson.Name(g.GetState()), g.GetAddress(),
+			s.GetGlobalRevision())
 		if g.GetReason() != "" {
 			say(cmd, " (%s)", g.GetReason())
 		}
@@ -87,11 +89,11 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	if what == "global" {
 		printZones(cmd, s.GetZones())
 	}
-	if len(s.GetRefusals()) > 0 {
+	if len(s.GetRejections()) > 0 {
 		say(cmd, "\nrejected by proxies, which keep their former configuration:\n")
-		for _, r := range s.GetRefusals() {
-			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", r.GetProxy(), r.GetResource(),
-				orDash(causeText(r)), r.GetReason())
+		for _, r := range s.GetRejections() {
+			say(cmd, "  %s: %s\n    cause: %s\n    reason: %s\n", rejectedBy(r), r.GetResource(),
+				orDash(causeText(r)), reasonText(r))
 		}
 	}
 }
@@ -109,7 +111,7 @@ func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 			digests = "DIFFERENT"
 		}
 		p := z.GetProxies()
-		rows = append(rows, []string{z.GetName(), z.GetState(),
+		rows = append(rows, []string{z.GetName(), adminjson.Name(z.GetState()),
 			fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
 			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()),
 			orDash(z.GetReason())})
@@ -117,7 +119,15 @@ func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 	table(cmd, []string{"ZONE", "STATE", "LAG", "DIGESTS", "ONLINE", "LATEST", "REASON"}, rows)
 }
 
-func causeText(r *kdsv1.ProxyRefusal) string {
+// rejectedBy is the proxy, or the zone whose store it was.
+func rejectedBy(r *meshv1.Rejection) string {
+	if r.GetProxy() == nil {
+		return "zone " + r.GetZone()
+	}
+	return mesh.KeyFromProto(r.GetProxy()).String()
+}
+
+func causeText(r *meshv1.Rejection) string {
 	k := r.GetCause()
 	if k == nil {
 		return ""
@@ -127,4 +137,12 @@ func causeText(r *kdsv1.ProxyRefusal) string {
 		s += k.GetMesh() + "/"
 	}
 	return s + k.GetName()
+}
+
+// reasonText is the reason, after the field at fault if that is known.
+func reasonText(r *meshv1.Rejection) string {
+	if r.GetField() == "" {
+		return r.GetReason()
+	}
+	return r.GetField() + ": " + r.GetReason()
 }

@@ -47,7 +47,7 @@ func newBehaviour(query url.Values) (*behaviour, error) {
 		case "delay":
 			b.delay, err = time.ParseDuration(values[0])
 		default:
-			err = fmt.Errorf("want status, delay or health, not %q", name)
+			err = fmt.Errorf("must be status, delay or health, not %q", name)
 		}
 		if err != nil {
 			return nil, err
@@ -94,7 +94,7 @@ func (a App) Run(ctx context.Context) error {
 	mux.HandleFunc("/slow", func(w http.ResponseWriter, r *http.Request) {
 		d, err := time.ParseDuration(r.URL.Query().Get("d"))
 		if err != nil {
-			http.Error(w, "want /slow?d=3s", http.StatusBadRequest)
+			http.Error(w, "must be /slow?d=3s", http.StatusBadRequest)
 			return
 		}
 		select {

@@ -1,4 +1,4 @@
-// Package demo tells the story of Meridian with real parts: a global control plane, two zone
+// Package demo shows Meridian at work with real parts: a global control plane, two zone
 // control planes, a sidecar per workload and an ingress per zone (all Envoys), and small HTTP
 // programs, each an operating-system process of its own on a loopback address of its own.
 //
@@ -16,9 +16,11 @@
 //
 // # Failure
 //
-// A check that misses is printed and counted, and the story goes on, for later steps may tell why.
+// A check that misses is printed and counted, and the demo goes on, since later steps may show why.
 // Every process writes to its own file below the stack's folder. All processes end with the demo,
 // however it ends (parent-death signal).
+//
+// No example: it starts programs on fixed loopback addresses; meridian demo runs it.
 package demo
 
 import (
@@ -41,7 +43,7 @@ type Config struct {
 	Meridian, Launcher string
 	// Envoy's binary; empty lets the launcher find one.
 	Envoy string
-	// Dir holds data, documents and logs; it is made anew.
+	// Dir holds data, documents and logs; it is recreated.
 	Dir string
 	// Store is "embedded" or "postgres": clusters of the demo's own.
 	Store string
@@ -49,8 +51,8 @@ type Config struct {
 	Network string
 	// Once ends the demo after the last step; otherwise it stays up until the context ends.
 	Once bool
-	// Story is one of [Stories]; empty is the first of them.
-	Story string
+	// Scenario is the name of a scenario, one of [Scenarios]; empty is the first of them.
+	Scenario string
 	// Steps to run, by number; empty is all. The ones before are needed by most.
 	Steps []int
 	Out   io.Writer
@@ -61,18 +63,18 @@ type step struct {
 	run   func(context.Context, *Stack, *Report) error
 }
 
-// The stories: how an operator lives with Meridian, and how somebody who develops services does.
+// The scenarios: an operator with Meridian, and a developer of services.
 const (
 	Operations = "operations"
 	Resilience = "resilience"
 )
 
-// Stories are the names of all stories.
-var Stories = []string{Operations, Resilience}
+// Scenarios are the names of all scenarios.
+var Scenarios = []string{Operations, Resilience}
 
 var operations = []step{
 	{"join: a token is all it takes", stepJoin},
-	{"zero trust: mTLS, and nobody may call until a policy says so", stepTrust},
+	{"zero trust: mTLS, and no client may call until a policy says so", stepTrust},
 	{"canary: a route written at global steers traffic in the zone", stepCanary},
 	{"failover: one service over two zones", stepFailover},
 	{"timeout: a slow handler is cut, in both zones", stepTimeout},
@@ -80,7 +82,7 @@ var operations = []step{
 	{"a bad policy: refused, or seen, and harmless", stepBadPolicy},
 }
 
-// Run tells the story. It returns how many checks passed and failed, and an error if the stack did
+// Run plays the scenario. It returns how many checks passed and failed, and an error if the stack did
 // not come up.
 func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 	r := &Report{out: cfg.Out}
@@ -94,11 +96,11 @@ func Run(ctx context.Context, cfg Config) (passed, failed int, err error) {
 	if err := s.Up(ctx); err != nil {
 		return 0, 0, err
 	}
-	story := operations
-	if cfg.Story == Resilience {
-		story = resilience
+	steps := operations
+	if cfg.Scenario == Resilience {
+		steps = resilience
 	}
-	for i, st := range story {
+	for i, st := range steps {
 		if len(cfg.Steps) > 0 && !slices.Contains(cfg.Steps, i+1) {
 			continue
 		}

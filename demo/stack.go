@@ -162,7 +162,7 @@ func (s *Stack) workload(zone, name string) *workload {
 	panic("demo: no workload " + zone + "/" + name) // a slip in a step
 }
 
-// Up starts global, the zones, and applies what the story begins with; workloads are started by the
+// Up starts global, the zones, and applies what the scenario starts with; workloads are started by the
 // first step.
 func (s *Stack) Up(ctx context.Context) error {
 	s.global = s.newControlPlane("global", s.cfg.Network+".0.1")
@@ -195,7 +195,7 @@ func (s *Stack) Up(ctx context.Context) error {
 		}
 		online := 0
 		for _, z := range st.GetZones() {
-			if z.GetState() == "Online" {
+			if z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE {
 				online++
 			}
 		}
@@ -207,7 +207,7 @@ func (s *Stack) Up(ctx context.Context) error {
 	return s.issueTokens(ctx)
 }
 
-// issueTokens makes every token that the story needs, before control planes begin to die. Dataplane
+// issueTokens makes every token that the scenario needs, before control planes begin to die. Dataplane
 // tokens come from the proxy's own zone, whose certificate they pin; ingress tokens from global,
 // which alone may issue zone tokens.
 func (s *Stack) issueTokens(ctx context.Context) error {

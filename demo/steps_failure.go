@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -138,14 +139,14 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 	began := time.Now()
 
 	s.global.process.Kill()
-	r.await(ctx, 10*time.Second, "global is killed with -9; the zones say that it is away",
+	r.await(ctx, 10*time.Second, "global is killed with -9; the zones report it as unavailable",
 		func(ctx context.Context) (bool, string) {
 			st, err := s.zones[usEast].client.Status(ctx)
 			if err != nil {
 				return false, err.Error()
 			}
-			return st.GetGlobal().GetState() == "Offline",
-				"us-east says: global is " + st.GetGlobal().GetState()
+			return st.GetGlobal().GetState() == adminv1.ConnectionState_CONNECTION_STATE_OFFLINE,
+				"us-east says: global is " + adminjson.Name(st.GetGlobal().GetState())
 		})
 	if err := s.newInstanceTakes(ctx, r, load, s.workload(usEast, "flight-search-3")); err != nil {
 		return err
@@ -159,7 +160,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 		return err
 	}
 	r.await(ctx, 15*time.Second,
-		"us-east's control plane is killed and restarted with global away: its 7 proxies are served again",
+		"us-east's control plane restarts after kill -9 while global is down: its 7 proxies are served again",
 		func(ctx context.Context) (bool, string) {
 			st, err := zone.client.Status(ctx)
 			if err != nil {
@@ -239,7 +240,8 @@ func (s *Stack) globalReturns(ctx context.Context, r *Report) error {
 			good := len(st.GetZones()) == len(zoneNames)
 			var texts []string
 			for _, z := range st.GetZones() {
-				good = good && z.GetResumed() && z.GetState() == "Online" && z.GetDigestsEqual()
+				good = good && z.GetResumed() && z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE &&
+					z.GetDigestsEqual()
 				texts = append(texts,
 					fmt.Sprintf("%s resumed=%v, %d bytes of config, digests equal=%v", z.GetName(),
 						z.GetResumed(), z.GetConfigBytes(), z.GetDigestsEqual()))
@@ -303,7 +305,7 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 			if err != nil {
 				return false, err.Error()
 			}
-			return len(st.GetRefusals()) == 0, refusalText(st)
+			return len(st.GetRejections()) == 0, refusalText(st)
 		})
 	n, text := failures(append(load.stop(), other.stop()...))
 	r.Check("all proxies keep serving meanwhile", n == 0, "%s", text)
@@ -311,9 +313,10 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 }
 
 func refusalText(st *adminv1.GetStatusResponse) string {
-	if len(st.GetRefusals()) == 0 {
+	if len(st.GetRejections()) == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRefusals()), st.GetRefusals()[0].GetProxy(),
-		st.GetRefusals()[0].GetReason())
+	return fmt.Sprintf("%d, such as %s: %s", len(st.GetRejections()),
+		st.GetRejections()[0].GetProxy().GetName(),
+		st.GetRejections()[0].GetReason())
 }

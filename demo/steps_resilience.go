@@ -11,7 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// resilience is a day of somebody who develops services: each step is a document, and what it does
+// resilience is what a developer of services does: each step is a document, and what it does
 // to traffic.
 var resilience = []step{
 	{"the airline comes up, and booking-gateway may call", stepMorning},
@@ -20,7 +20,7 @@ var resilience = []step{
 	{"rate limit: 100 requests a second, and 429 for the rest", stepRateLimit},
 	{"health checks: an instance that is not well is left alone", stepHealthCheck},
 	{"circuit breaker: five failures in a row, and it rests", stepBreaker},
-	{"retries: half of the answers are errors, and nobody sees one", stepRetries},
+	{"retries: half of the answers are errors, and no caller sees one", stepRetries},
 	{"timeout: who is too late is not waited for", stepServiceTimeout},
 	{"chaos: errors and delays on purpose, and taken back", stepChaos},
 }
@@ -52,7 +52,7 @@ func (s *Stack) withdraw(ctx context.Context, kind mesh.Kind, name string) error
 	return err
 }
 
-// flightSearch is what this story's callers call: the url, and the two instances behind it.
+// flightSearch is what this scenario's callers call: the url, and the two instances behind it.
 func (s *Stack) flightSearch() (url string, first, second *workload) {
 	return s.workload(usEast, "booking-gateway").url(toFlightSearch, "/"),
 		s.workload(usEast, "flight-search-1"), s.workload(usEast, "flight-search-2")
@@ -181,7 +181,7 @@ func stepHealthCheck(ctx context.Context, s *Stack, r *Report) error {
 		return t[ill.id()] > 0, tallyText(t)
 	})
 	n, text := failures(load.stop())
-	r.Check("nobody noticed", n == 0, "%s", text)
+	r.Check("no caller noticed", n == 0, "%s", text)
 	return s.withdraw(ctx, mesh.KindMeshHealthCheck, "flight-search")
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -56,7 +57,7 @@ func stepJoin(ctx context.Context, s *Stack, r *Report) error {
 			for _, z := range st.GetZones() {
 				good = good && z.GetProxies().GetOnline() == want[z.GetName()]
 				seen = append(seen,
-					fmt.Sprintf("%s %s with %d proxies online", z.GetName(), z.GetState(),
+					fmt.Sprintf("%s %s with %d proxies online", z.GetName(), adminjson.Name(z.GetState()),
 						z.GetProxies().GetOnline()))
 			}
 			return good && len(st.GetZones()) == len(zoneNames), strings.Join(seen, ", ")
@@ -136,7 +137,7 @@ func stepTrust(ctx context.Context, s *Stack, r *Report) error {
 			return !a.failed(), describe(a) + " from " + a.answer.Instance
 		})
 	b := get(ctx, client, flights.url(toTicketBooking, "/"))
-	r.Check("and nobody else: flight-search is still denied", b.status == http.StatusForbidden, "%s",
+	r.Check("and no other caller: flight-search is still denied", b.status == http.StatusForbidden, "%s",
 		describe(b))
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/meridian-mesh/meridian/demo"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 )
 
 // binaries is the folder with meridian and meridian-dp.
@@ -28,21 +29,6 @@ func binaries(t *testing.T) string {
 		t.Fatalf("build: %v\n%s", err, out)
 	}
 	return dir
-}
-
-// pinnedEnvoy is the binary that `make tools` fetches; without it the tests that need one are skipped.
-func pinnedEnvoy(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../.tools/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		if path, err = exec.LookPath("envoy"); err != nil {
-			t.Skip("no Envoy: run `make tools`")
-		}
-	}
-	return path
 }
 
 // scriptTime is when a script that hangs is ended.
@@ -59,7 +45,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", dir+string(filepath.ListSeparator)+env.Getenv("PATH"))
 			env.Setenv("HOME", env.WorkDir)
-			if path, err := filepath.Abs("../.tools/envoy"); err == nil {
+			if path, ok := envoytest.Find(); ok {
 				env.Setenv("ENVOY", path)
 			}
 			env.Setenv("NET", fmt.Sprintf("127.%d.%d", 20+networks.Add(1), base))
@@ -67,8 +53,8 @@ func TestScripts(t *testing.T) {
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "envoy" {
-				_, err := os.Stat("../.tools/envoy")
-				return err == nil, nil
+				_, ok := envoytest.Find()
+				return ok, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},
@@ -150,7 +136,7 @@ func garble(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	head, _, ok := cutLast(string(data), ".")
 	if !ok {
-		ts.Fatalf("%s is no token", path)
+		ts.Fatalf("%s is not a token", path)
 	}
 	ts.Check(os.WriteFile(path, []byte(head+"."+strings.Repeat("A", 342)), 0o600))
 }
@@ -162,18 +148,18 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// TestDemo tells each story with real Envoys, the operator's once for each store.
+// TestDemo plays each scenario with real Envoys, the operator's once for each store.
 func TestDemo(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes up to half a minute for each story")
+		t.Skip("takes up to half a minute for each scenario")
 	}
-	envoy, dir := pinnedEnvoy(t), binaries(t)
+	envoy, dir := envoytest.Binary(t), binaries(t)
 	for i, c := range []struct {
-		story, store string
-		checks       int
+		scenario, store string
+		checks          int
 	}{{demo.Operations, "embedded", 30}, {demo.Operations, "postgres", 30},
 		{demo.Resilience, "embedded", 20}} {
-		t.Run(c.story+"-"+c.store, func(t *testing.T) {
+		t.Run(c.scenario+"-"+c.store, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
 			var out strings.Builder
@@ -181,7 +167,7 @@ func TestDemo(t *testing.T) {
 				Meridian: filepath.Join(dir, "meridian"),
 				Launcher: filepath.Join(dir, "meridian-dp"),
 				Envoy:    envoy,
-				Story:    c.story,
+				Scenario: c.scenario,
 				Dir:      filepath.Join(t.TempDir(), "demo"),
 				Store:    c.store,
 				Network:  fmt.Sprintf("127.%d", 200+10*i+os.Getpid()%10),

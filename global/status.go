@@ -7,13 +7,13 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
-	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -66,7 +66,7 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		p := s.Progress
 		peer := &adminv1.ZonePeer{
 			Name:         s.Name,
-			State:        string(s.State),
+			State:        zoneState[s.State],
 			Instance:     s.Instance,
 			DigestsEqual: s.DigestsEqual,
 			Reason:       s.Reason,
@@ -83,24 +83,28 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 			peer.Proxies.AtRevision = p.GetProxiesOnline() - min(p.GetPendingCount(), p.GetProxiesOnline())
 		}
 		out.Zones = append(out.Zones, peer)
-		out.Refusals = append(out.Refusals, p.GetRefusals()...)
-		for _, r := range s.Refusals {
-			out.Refusals = append(out.Refusals, &kdsv1.ProxyRefusal{
-				Proxy:    "zone " + s.Name,
-				Cause:    r.GetKey(),
-				Reason:   reasonOf(r),
-				Revision: r.GetVersion(),
-			})
-		}
+		out.Rejections = append(out.Rejections, rejections(s)...)
 	}
 	return out
 }
 
-func reasonOf(r *kdsv1.Refusal) string {
-	if r.GetField() == "" {
-		return r.GetReason()
+// zoneState is the wire form of a state.
+var zoneState = map[kdsrpc.State]adminv1.ZoneState{
+	kdsrpc.Online:   adminv1.ZoneState_ZONE_STATE_ONLINE,
+	kdsrpc.Degraded: adminv1.ZoneState_ZONE_STATE_DEGRADED,
+	kdsrpc.Stale:    adminv1.ZoneState_ZONE_STATE_STALE,
+	kdsrpc.Offline:  adminv1.ZoneState_ZONE_STATE_OFFLINE,
+}
+
+// rejections are those that stand of a zone: of its proxies, then of its store.
+func rejections(s kdsrpc.ZoneState) []*meshv1.Rejection {
+	var out []*meshv1.Rejection
+	for _, r := range slices.Concat(s.Progress.GetRejections(), s.Rejections) {
+		r = proto.CloneOf(r)
+		r.Zone = s.Name
+		out = append(out, r)
 	}
-	return r.GetField() + ": " + r.GetReason()
+	return out
 }
 
 // returnTime is how long a zone that is away has to connect after a start before a wait goes on without it.
@@ -152,32 +156,23 @@ func (g *Global) delivered(revision uint64) (out *adminv1.WaitRevisionResponse, 
 		default:
 			d.Complete = true
 		}
-		g.refusals(s, revision, d)
+		addRejections(s, revision, d)
 		out.Complete = out.Complete && d.Complete
 		out.Zones = append(out.Zones, d)
 	}
 	return out, pending
 }
 
-// refusals adds what the zone or its proxies refused of revision or later.
-func (g *Global) refusals(s kdsrpc.ZoneState, revision uint64, d *adminv1.ZoneDelivery) {
-	for _, r := range s.Refusals {
-		if r.GetVersion() >= revision {
-			d.Refusals = append(d.Refusals, &kdsv1.ProxyRefusal{
-				Proxy:    "zone " + s.Name,
-				Cause:    r.GetKey(),
-				Reason:   reasonOf(r),
-				Revision: r.GetVersion(),
-			})
+// addRejections adds what the zone or its proxies rejected of revision or later.
+func addRejections(s kdsrpc.ZoneState, revision uint64, d *adminv1.ZoneDelivery) {
+	for _, r := range rejections(s) {
+		unknown := r.GetRevision() == 0 && r.GetStage() != meshv1.Rejection_STAGE_STORE
+		if unknown || r.GetRevision() >= revision {
+			d.Rejections = append(d.Rejections, r)
 		}
 	}
-	for _, r := range s.Progress.GetRefusals() {
-		if r.GetRevision() == 0 || r.GetRevision() >= revision {
-			d.Refusals = append(d.Refusals, r)
-		}
-	}
-	if len(d.Refusals) > 0 && d.Complete {
-		d.Complete, d.Reason = false, fmt.Sprintf("refused: %s", d.Refusals[0].GetReason())
+	if len(d.Rejections) > 0 && d.Complete {
+		d.Complete, d.Reason = false, "rejected: "+d.Rejections[0].GetReason()
 	}
 }
 

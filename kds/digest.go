@@ -12,11 +12,11 @@ import (
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
-// mark is the digest of one key at a peer.
-type mark uint64
+// fingerprint is the digest of one key at the other side.
+type fingerprint uint64
 
-// markOf digests what a peer has of a key: version and, where it is the sender's, the status.
-func markOf(key mesh.Key, version uint64, status proto.Message) mark {
+// fingerprintOf digests what the other side has of a key: version and, where it is the sender's, the status.
+func fingerprintOf(key mesh.Key, version uint64, status proto.Message) fingerprint {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(key.String()))
 	var b [9]byte
@@ -29,10 +29,10 @@ func markOf(key mesh.Key, version uint64, status proto.Message) mark {
 		}
 		_, _ = h.Write(s)
 	}
-	return mark(mix(h.Sum64()))
+	return fingerprint(mix(h.Sum64()))
 }
 
-// mix spreads FNV's weak high bits, so that sums of marks do not cancel out.
+// mix spreads FNV's weak high bits, so that sums of fingerprints do not cancel out.
 func mix(x uint64) uint64 {
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
@@ -41,10 +41,11 @@ func mix(x uint64) uint64 {
 	return x ^ x>>33
 }
 
-// ledger is what a peer has: a mark per key, and their sums per kind. Sums do not depend on order.
-type ledger struct {
-	marks map[mesh.Key]mark
-	sums  map[mesh.Kind]*sum
+// versionVector is what the other side has: a fingerprint per key, and their sums per kind. Sums do
+// not depend on order.
+type versionVector struct {
+	fingerprints map[mesh.Key]fingerprint
+	sums         map[mesh.Kind]*sum
 }
 
 type sum struct {
@@ -52,31 +53,31 @@ type sum struct {
 	count  uint32
 }
 
-func newLedger() *ledger {
-	return &ledger{marks: map[mesh.Key]mark{}, sums: map[mesh.Kind]*sum{}}
+func newVersionVector() *versionVector {
+	return &versionVector{fingerprints: map[mesh.Key]fingerprint{}, sums: map[mesh.Kind]*sum{}}
 }
 
-func (l *ledger) set(key mesh.Key, m mark) {
+func (l *versionVector) set(key mesh.Key, m fingerprint) {
 	s := l.sums[key.Kind]
 	if s == nil {
 		s = &sum{}
 		l.sums[key.Kind] = s
 	}
-	if old, ok := l.marks[key]; ok {
+	if old, ok := l.fingerprints[key]; ok {
 		s.digest -= uint64(old)
 	} else {
 		s.count++
 	}
 	s.digest += uint64(m)
-	l.marks[key] = m
+	l.fingerprints[key] = m
 }
 
-func (l *ledger) remove(key mesh.Key) {
-	old, ok := l.marks[key]
+func (l *versionVector) remove(key mesh.Key) {
+	old, ok := l.fingerprints[key]
 	if !ok {
 		return
 	}
-	delete(l.marks, key)
+	delete(l.fingerprints, key)
 	s := l.sums[key.Kind]
 	s.digest -= uint64(old)
 	if s.count--; s.count == 0 {
@@ -84,12 +85,12 @@ func (l *ledger) remove(key mesh.Key) {
 	}
 }
 
-func (l *ledger) has(key mesh.Key) bool {
-	_, ok := l.marks[key]
+func (l *versionVector) has(key mesh.Key) bool {
+	_, ok := l.fingerprints[key]
 	return ok
 }
 
-func (l *ledger) digest(revision uint64) *kdsv1.Digest {
+func (l *versionVector) digest(revision uint64) *kdsv1.Digest {
 	d := &kdsv1.Digest{Revision: revision}
 	for kind, s := range l.sums {
 		d.Kinds = append(d.Kinds, &kdsv1.KindDigest{Kind: string(kind), Digest: s.digest, Count: s.count})

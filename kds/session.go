@@ -2,47 +2,44 @@ package kds
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/hint"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
-// Codes of a Refuse.
-const (
-	CodeFenced   = "fenced"
-	CodeVersion  = "version"
-	CodeZone     = "zone"
-	CodeProtocol = "protocol"
-	CodeBusy     = "busy"
-)
+// CloseError is a Close frame as an error.
+type CloseError struct{ Close *kdsv1.Close }
 
-// RefusedError is a Refuse frame as an error.
-type RefusedError struct{ Refuse *kdsv1.Refuse }
-
-func (e *RefusedError) Error() string {
-	return fmt.Sprintf("refused (%s): %s", e.Refuse.GetCode(), e.Refuse.GetReason())
+func (e *CloseError) Error() string {
+	return fmt.Sprintf("rejected (%s): %s", CodeText(e.Close.GetCode()), e.Close.GetReason())
 }
 
-// CheckHello refuses a zone that says it is another than its credentials prove, or that is too old;
-// nil is welcome.
-func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
+// CodeText is a code in lower case, for people.
+func CodeText(c kdsv1.Close_Code) string {
+	return strings.ToLower(strings.TrimPrefix(c.String(), "CODE_"))
+}
+
+// CheckHello rejects a zone that says it is another than its credentials prove, or that is too old;
+// nil admits it.
+func CheckHello(h *kdsv1.Hello, authenticated string) *CloseError {
 	switch {
 	case h.GetZone() != authenticated:
-		return &RefusedError{&kdsv1.Refuse{
-			Code:      CodeZone,
+		return &CloseError{&kdsv1.Close{
+			Code:      kdsv1.Close_CODE_ZONE,
 			Permanent: true,
 			Reason: fmt.Sprintf(
 				"this control plane says it is zone %q, but its credentials are those of zone %q: %s",
 				h.GetZone(), authenticated, hint.ZoneName(h.GetZone(), authenticated)),
 		}}
 	case h.GetCapability() < MinCapability:
-		return &RefusedError{&kdsv1.Refuse{Code: CodeVersion, Permanent: true, Reason: fmt.Sprintf(
+		return &CloseError{&kdsv1.Close{Code: kdsv1.Close_CODE_VERSION, Permanent: true, Reason: fmt.Sprintf(
 			"zone %s runs version %q with capability %d, and this global needs at least %d: upgrade the zone",
 			h.GetZone(), h.GetVersion(), h.GetCapability(), MinCapability)}}
 	case h.GetEpoch() == 0:
-		return &RefusedError{&kdsv1.Refuse{
-			Code:      CodeProtocol,
+		return &CloseError{&kdsv1.Close{
+			Code:      kdsv1.Close_CODE_PROTOCOL,
 			Permanent: true,
 			Reason:    "hello without an epoch",
 		}}
@@ -51,10 +48,10 @@ func CheckHello(h *kdsv1.Hello, authenticated string) *RefusedError {
 }
 
 // CheckWelcome is the zone's side of CheckHello.
-func CheckWelcome(w *kdsv1.Welcome) *RefusedError {
+func CheckWelcome(w *kdsv1.Welcome) *CloseError {
 	if w.GetCapability() < MinCapability {
-		return &RefusedError{&kdsv1.Refuse{
-			Code:      CodeVersion,
+		return &CloseError{&kdsv1.Close{
+			Code:      kdsv1.Close_CODE_VERSION,
 			Permanent: true,
 			Reason: fmt.Sprintf(
 				"global has capability %d, and this zone needs at least %d: upgrade global",
@@ -83,9 +80,9 @@ func (f *Fence) Holder(zone string) (Holder, bool) {
 
 // Admit decides on a process that says it is zone. gone says that the present holder's lease has
 // run out, so that an older process may come back. superseded says that the former holder must be
-// ended, with the refusal of [Fenced].
+// ended, with the Close of [Fenced].
 func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool,
-	now time.Time) (superseded bool, refusal *RefusedError) {
+	now time.Time) (superseded bool, rejected *CloseError) {
 	h, taken := f.holders[zone]
 	switch {
 	case taken && h.Epoch == epoch && h.Instance == instance:
@@ -100,10 +97,10 @@ func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool,
 	return taken, nil
 }
 
-// Fenced is the refusal of a process that by has taken a zone's name from.
-func Fenced(zone string, by Holder) *RefusedError {
-	return &RefusedError{&kdsv1.Refuse{
-		Code:      CodeFenced,
+// Fenced closes the stream of a process that by has taken a zone's name from.
+func Fenced(zone string, by Holder) *CloseError {
+	return &CloseError{&kdsv1.Close{
+		Code:      kdsv1.Close_CODE_FENCED,
 		Permanent: true,
 		Reason: fmt.Sprintf(
 			"zone name %q is held by instance %s, which started later (epoch %d): stop one of the "+

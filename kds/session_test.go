@@ -35,8 +35,8 @@ func TestFenceLetsTheNewestEpochHoldAName(t *testing.T) {
 			t.Fatalf("step %d: superseded %v, refused %v", i, superseded, refused)
 		}
 		if refused != nil {
-			r := refused.Refuse
-			if r.GetCode() != kds.CodeFenced || !r.GetPermanent() ||
+			r := refused.Close
+			if r.GetCode() != kdsv1.Close_CODE_FENCED || !r.GetPermanent() ||
 				!strings.Contains(r.GetReason(), "instance "+step.refusedBy) {
 				t.Errorf("step %d: %v", i, r)
 			}
@@ -52,21 +52,21 @@ func TestCheckHello(t *testing.T) {
 	if refused := kds.CheckHello(good(), "east"); refused != nil {
 		t.Errorf("good: %v", refused)
 	}
-	for code, edit := range map[string]func(*kdsv1.Hello){
-		kds.CodeZone:     func(h *kdsv1.Hello) { h.Zone = "west" },
-		kds.CodeVersion:  func(h *kdsv1.Hello) { h.Capability = 0 },
-		kds.CodeProtocol: func(h *kdsv1.Hello) { h.Epoch = 0 },
+	for code, edit := range map[kdsv1.Close_Code]func(*kdsv1.Hello){
+		kdsv1.Close_CODE_ZONE:     func(h *kdsv1.Hello) { h.Zone = "west" },
+		kdsv1.Close_CODE_VERSION:  func(h *kdsv1.Hello) { h.Capability = 0 },
+		kdsv1.Close_CODE_PROTOCOL: func(h *kdsv1.Hello) { h.Epoch = 0 },
 	} {
 		h := good()
 		edit(h)
-		if refused := kds.CheckHello(h, "east"); refused == nil || refused.Refuse.GetCode() != code {
+		if refused := kds.CheckHello(h, "east"); refused == nil || refused.Close.GetCode() != code {
 			t.Errorf("%s: %v", code, refused)
 		}
 	}
 	h := good()
 	h.Capability = kds.Capability + 5
 	if refused := kds.CheckHello(h, "east"); refused != nil {
-		t.Errorf("a newer peer must be welcome: %v", refused)
+		t.Errorf("a newer capability must be admitted: %v", refused)
 	}
 }
 

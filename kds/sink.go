@@ -15,6 +15,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 )
 
@@ -46,10 +47,10 @@ type Apply struct {
 	Committed time.Time
 	// Snapshot says that it replaces everything; Reason why, Items how many resources.
 	Snapshot bool
-	Reason   string
+	Reason   kdsv1.Reset_Reason
 	Items    int
-	// Refused items, left out of Txn.
-	Refused []*kdsv1.Refusal
+	// Rejected items, left out of Txn.
+	Rejected []*meshv1.Rejection
 }
 
 // Sink keeps copies of what a peer owns. It is used by one goroutine. The host calls [Sink.Recv]
@@ -60,10 +61,10 @@ type Sink struct {
 	schema   string
 	withheld func(mesh.Kind) bool
 
-	have    *ledger
-	refused map[mesh.Key]refusedItem
-	cursor  *kdsv1.Cursor // applied and, but for bookmarks, durable
-	durable uint64        // revision of the cursor as stored
+	have     *versionVector
+	rejected map[mesh.Key]rejectedItem
+	cursor   *kdsv1.Cursor // applied and, but for bookmarks, durable
+	durable  uint64        // revision of the cursor as stored
 
 	queue      []*kdsv1.Frame
 	busy       *Apply
@@ -78,19 +79,19 @@ type Sink struct {
 	mismatches uint64
 }
 
-type refusedItem struct {
-	Version uint64 `json:"version"`
-	Mark    mark   `json:"mark"`
-	Field   string `json:"field,omitempty"`
-	Reason  string `json:"reason"`
+type rejectedItem struct {
+	Version     uint64      `json:"version"`
+	Fingerprint fingerprint `json:"fingerprint"`
+	Field       string      `json:"field,omitempty"`
+	Reason      string      `json:"reason"`
 }
 
 // stored is the form of a cursor's meta value.
 type stored struct {
-	StoreID  string                 `json:"store_id"`
-	Revision uint64                 `json:"revision"`
-	Schema   string                 `json:"schema"`
-	Refused  map[string]refusedItem `json:"refused,omitempty"`
+	StoreID  string                  `json:"store_id"`
+	Revision uint64                  `json:"revision"`
+	Schema   string                  `json:"schema"`
+	Rejected map[string]rejectedItem `json:"rejected,omitempty"`
 }
 
 // NewSink makes a Sink from what the local store holds: the cursor's meta value (nil if none) and
@@ -100,15 +101,15 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 		cfg.MaxQueue = 65536
 	}
 	s := &Sink{
-		cfg:     cfg,
-		have:    newLedger(),
-		refused: map[mesh.Key]refusedItem{},
-		equal:   true,
-		asked:   map[mesh.Kind]bool{},
+		cfg:      cfg,
+		have:     newVersionVector(),
+		rejected: map[mesh.Key]rejectedItem{},
+		equal:    true,
+		asked:    map[mesh.Kind]bool{},
 	}
 	for r := range resources {
 		if Exchanged(cfg.Direction, cfg.Zone, r.Key) {
-			s.have.set(r.Key, s.mark(r, r.OriginRevision))
+			s.have.set(r.Key, s.fingerprint(r, r.OriginRevision))
 		}
 	}
 	if len(cursor) == 0 {
@@ -120,23 +121,23 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 	}
 	s.cursor = &kdsv1.Cursor{StoreId: st.StoreID, Revision: st.Revision, Schema: st.Schema}
 	s.durable = st.Revision
-	for text, item := range st.Refused {
+	for text, item := range st.Rejected {
 		key, err := mesh.ParseKey(text)
 		if err != nil {
 			return nil, fmt.Errorf("cursor of %s: %w", cfg.Actor, err)
 		}
-		s.refused[key] = item
-		s.have.set(key, item.Mark)
+		s.rejected[key] = item
+		s.have.set(key, item.Fingerprint)
 	}
 	return s, nil
 }
 
-func (s *Sink) mark(r *mesh.Resource, version uint64) mark {
+func (s *Sink) fingerprint(r *mesh.Resource, version uint64) fingerprint {
 	info, ok := mesh.Lookup(r.Key.Kind)
 	if !ok || !carriesStatus(s.cfg.Direction, info, r.Key) {
-		return markOf(r.Key, version, nil)
+		return fingerprintOf(r.Key, version, nil)
 	}
-	return markOf(r.Key, version, r.Status)
+	return fingerprintOf(r.Key, version, r.Status)
 }
 
 // Cursor is where to resume; nil if nothing was ever applied.
@@ -216,16 +217,16 @@ func (s *Sink) ack(revision uint64) {
 	s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Ack{Ack: &kdsv1.Ack{Revision: revision}}})
 }
 
-// txn collects operations and refusals of one apply.
+// txn collects operations and rejections of one apply.
 type txn struct {
-	ops     []store.Op
-	refused []*kdsv1.Refusal
-	marks   map[mesh.Key]mark
+	ops          []store.Op
+	rejected     []*meshv1.Rejection
+	fingerprints map[mesh.Key]fingerprint
 }
 
 func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	key := mesh.KeyFromProto(item.GetResource().GetKey())
-	refuse := func(field, reason string) {
+	reject := func(field, reason string) {
 		var status proto.Message
 		if info, ok := mesh.Lookup(key.Kind); ok && info.NewStatus != nil &&
 			item.GetResource().GetStatus() != nil {
@@ -234,32 +235,33 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 				status = st
 			}
 		}
-		m := markOf(key, item.GetVersion(), status)
-		t.marks[key] = m
-		s.refused[key] = refusedItem{
-			Version: item.GetVersion(),
-			Mark:    m,
-			Field:   field,
-			Reason:  reason,
+		m := fingerprintOf(key, item.GetVersion(), status)
+		t.fingerprints[key] = m
+		s.rejected[key] = rejectedItem{
+			Version:     item.GetVersion(),
+			Fingerprint: m,
+			Field:       field,
+			Reason:      reason,
 		}
-		t.refused = append(t.refused, &kdsv1.Refusal{
-			Key:     key.Proto(),
-			Version: item.GetVersion(),
-			Field:   field,
-			Reason:  reason,
+		t.rejected = append(t.rejected, &meshv1.Rejection{
+			Stage:    meshv1.Rejection_STAGE_STORE,
+			Cause:    key.Proto(),
+			Revision: item.GetVersion(),
+			Field:    field,
+			Reason:   reason,
 		})
 	}
 	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
-		refuse("", s.foreign(key))
+		reject("", s.foreign(key))
 		return
 	}
 	if reason := malformed(key); reason != "" {
-		refuse("name", reason)
+		reject("name", reason)
 		return
 	}
 	r, err := mesh.FromProto(item.GetResource())
 	if err != nil {
-		refuse("spec", err.Error())
+		reject("spec", err.Error())
 		return
 	}
 	if s.cfg.Validate != nil {
@@ -269,13 +271,13 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 			if errors.As(err, &v) && len(v.Violations) > 0 {
 				field = v.Violations[0].Field
 			}
-			refuse(field, err.Error())
+			reject(field, err.Error())
 			return
 		}
 	}
 	status := r.Status
 	r.Status, r.OriginRevision = nil, item.GetVersion()
-	delete(s.refused, key)
+	delete(s.rejected, key)
 	t.ops = append(t.ops, store.Put{Resource: r})
 	info, _ := mesh.Lookup(key.Kind)
 	if !carriesStatus(s.cfg.Direction, info, key) {
@@ -283,7 +285,7 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	} else {
 		t.ops = append(t.ops, store.PutStatus{Key: key, Status: status})
 	}
-	t.marks[key] = markOf(key, item.GetVersion(), status)
+	t.fingerprints[key] = fingerprintOf(key, item.GetVersion(), status)
 }
 
 // malformed says why a store would refuse the key, which would hold up all that came with it.
@@ -319,11 +321,11 @@ func (s *Sink) foreign(key mesh.Key) string {
 
 // replace applies a snapshot.
 func (s *Sink) replace(revision uint64) {
-	t := &txn{marks: map[mesh.Key]mark{}}
+	t := &txn{fingerprints: map[mesh.Key]fingerprint{}}
 	reset, items := s.collecting, s.collected
 	s.collecting, s.collected = nil, nil
-	old := s.refused
-	s.refused = map[mesh.Key]refusedItem{}
+	old := s.rejected
+	s.rejected = map[mesh.Key]rejectedItem{}
 	sent := make(map[mesh.Key]bool, len(items))
 	for _, item := range items {
 		key := mesh.KeyFromProto(item.GetResource().GetKey())
@@ -338,8 +340,8 @@ func (s *Sink) replace(revision uint64) {
 		t.ops = append(t.ops, store.Delete{Key: key})
 	}
 	for key, item := range old {
-		if _, ok := s.refused[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
-			s.refused[key] = item
+		if _, ok := s.rejected[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
+			s.rejected[key] = item
 		}
 	}
 	cursor := &kdsv1.Cursor{StoreId: reset.GetStoreId(), Revision: revision, Schema: s.schema}
@@ -354,7 +356,7 @@ func (s *Sink) replace(revision uint64) {
 // absent lists what the Sink has and was not sent, of the keys that pick allows, in order.
 func (s *Sink) absent(sent map[mesh.Key]bool, pick func(mesh.Key) bool) []mesh.Key {
 	var gone []mesh.Key
-	for key := range s.have.marks {
+	for key := range s.have.fingerprints {
 		if !sent[key] && pick(key) {
 			gone = append(gone, key)
 		}
@@ -380,7 +382,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		s.ack(d.GetRevision()) // a repetition
 		return nil
 	}
-	t := &txn{marks: map[mesh.Key]mark{}}
+	t := &txn{fingerprints: map[mesh.Key]fingerprint{}}
 	sent := make(map[mesh.Key]bool, len(d.GetUpserts()))
 	for _, item := range d.GetUpserts() {
 		key := mesh.KeyFromProto(item.GetResource().GetKey())
@@ -398,7 +400,11 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		}
 		sent[key] = true
 		if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) && !s.have.has(key) {
-			t.refused = append(t.refused, &kdsv1.Refusal{Key: key.Proto(), Reason: s.foreign(key)})
+			t.rejected = append(t.rejected, &meshv1.Rejection{
+				Stage:  meshv1.Rejection_STAGE_STORE,
+				Cause:  key.Proto(),
+				Reason: s.foreign(key),
+			})
 			continue
 		}
 		gone = append(gone, key)
@@ -411,7 +417,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		}
 	}
 	for _, key := range gone {
-		delete(s.refused, key)
+		delete(s.rejected, key)
 		if Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
@@ -427,21 +433,21 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 
 // begin makes t the transaction in progress; what it changes here happens when it is applied.
 func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
-	a.Refused = t.refused
+	a.Rejected = t.rejected
 	a.Txn = store.Txn{Actor: s.cfg.Actor, Ops: append(t.ops, s.meta(cursor))}
 	s.busy, s.taken = &a, false
 	s.afterwards = func() {
 		for _, key := range gone {
 			s.have.remove(key)
 		}
-		for key, m := range t.marks {
+		for key, m := range t.fingerprints {
 			s.have.set(key, m)
 		}
 		s.cursor, s.durable = cursor, cursor.GetRevision()
-		if len(t.refused) > 0 {
+		if len(t.rejected) > 0 {
 			s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Nack{Nack: &kdsv1.Nack{
-				Revision: a.Revision,
-				Refusals: t.refused,
+				Revision:   a.Revision,
+				Rejections: t.rejected,
 			}}})
 		}
 		s.ack(a.Revision)
@@ -450,10 +456,10 @@ func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 
 func (s *Sink) meta(cursor *kdsv1.Cursor) store.SetMeta {
 	st := stored{StoreID: cursor.GetStoreId(), Revision: cursor.GetRevision(), Schema: cursor.GetSchema()}
-	if len(s.refused) > 0 {
-		st.Refused = make(map[string]refusedItem, len(s.refused))
-		for key, item := range s.refused {
-			st.Refused[key.String()] = item
+	if len(s.rejected) > 0 {
+		st.Rejected = make(map[string]rejectedItem, len(s.rejected))
+		for key, item := range s.rejected {
+			st.Rejected[key.String()] = item
 		}
 	}
 	b, err := json.Marshal(st)
@@ -540,16 +546,17 @@ func (s *Sink) Equal() bool { return s.equal }
 // Mismatches counts kinds found to differ.
 func (s *Sink) Mismatches() uint64 { return s.mismatches }
 
-// Refusals that stand: items of the peer that were left out.
-func (s *Sink) Refusals() []*kdsv1.Refusal {
-	m := make(map[mesh.Key]*kdsv1.Refusal, len(s.refused))
-	for key, r := range s.refused {
-		m[key] = &kdsv1.Refusal{
-			Key:     key.Proto(),
-			Version: r.Version,
-			Field:   r.Field,
-			Reason:  r.Reason,
+// Rejections that stand: items of the peer that were left out.
+func (s *Sink) Rejections() []*meshv1.Rejection {
+	m := make(map[mesh.Key]*meshv1.Rejection, len(s.rejected))
+	for key, r := range s.rejected {
+		m[key] = &meshv1.Rejection{
+			Stage:    meshv1.Rejection_STAGE_STORE,
+			Cause:    key.Proto(),
+			Revision: r.Version,
+			Field:    r.Field,
+			Reason:   r.Reason,
 		}
 	}
-	return sortedRefusals(m)
+	return sortedRejections(m)
 }

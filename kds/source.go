@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"sort"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 )
 
@@ -23,12 +25,22 @@ const (
 
 // Reasons of a Reset.
 const (
-	ResetFirst     = "first"
-	ResetCompacted = "compacted"
-	ResetStore     = "store changed"
-	ResetSchema    = "schema changed"
-	ResetTooLarge  = "change too large"
+	// NoReset: the stream resumed.
+	NoReset        = kdsv1.Reset_REASON_UNSPECIFIED
+	ResetFirst     = kdsv1.Reset_REASON_FIRST
+	ResetCompacted = kdsv1.Reset_REASON_COMPACTED
+	ResetStore     = kdsv1.Reset_REASON_STORE_CHANGED
+	ResetSchema    = kdsv1.Reset_REASON_SCHEMA_CHANGED
+	ResetTooLarge  = kdsv1.Reset_REASON_CHANGE_TOO_LARGE
 )
+
+// ReasonText is a reason in words, such as "store changed", for logs and metrics; empty if there is none.
+func ReasonText(r kdsv1.Reset_Reason) string {
+	if r == kdsv1.Reset_REASON_UNSPECIFIED {
+		return ""
+	}
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(r.String(), "REASON_"), "_", " "))
+}
 
 // State is an immutable copy of a store at a revision; a replica.View is one.
 type State interface {
@@ -59,17 +71,17 @@ type Source struct {
 	cfg   SourceConfig
 	state State
 
-	peer    *ledger // what the peer has once it has applied all that was sent
-	sent    uint64  // revision that the peer was told of
-	acked   uint64
-	flights []flight
-	unacked int
+	remote   *versionVector // what the peer has once it has applied all that was sent
+	sent     uint64         // revision that the peer was told of
+	acked    uint64
+	inFlight []inFlightFrame
+	unacked  int
 
 	pending  map[mesh.Key]bool
 	complete map[mesh.Kind]bool
 	oldest   time.Time // commit time of the oldest pending change
 
-	resetReason string // a Reset is due
+	resetReason kdsv1.Reset_Reason // a Reset is due
 	snapshot    []*mesh.Resource
 	snapshotRev uint64
 	snapshotLen int // bytes sent of it
@@ -78,11 +90,11 @@ type Source struct {
 	digestDue  bool
 	lastDigest *kdsv1.Digest
 	equal      bool
-	refusals   map[mesh.Key]*kdsv1.Refusal
+	rejections map[mesh.Key]*meshv1.Rejection
 	stats      SourceStats
 }
 
-type flight struct {
+type inFlightFrame struct {
 	revision  uint64
 	bytes     int
 	committed time.Time
@@ -110,18 +122,18 @@ func NewSource(cfg SourceConfig) *Source {
 		cfg.MaxDelta = DefaultMaxDelta
 	}
 	return &Source{
-		cfg:      cfg,
-		peer:     newLedger(),
-		pending:  map[mesh.Key]bool{},
-		complete: map[mesh.Kind]bool{},
-		equal:    true,
-		refusals: map[mesh.Key]*kdsv1.Refusal{},
-		stats:    SourceStats{Resets: map[string]uint64{}},
+		cfg:        cfg,
+		remote:     newVersionVector(),
+		pending:    map[mesh.Key]bool{},
+		complete:   map[mesh.Kind]bool{},
+		equal:      true,
+		rejections: map[mesh.Key]*meshv1.Rejection{},
+		stats:      SourceStats{Resets: map[string]uint64{}},
 	}
 }
 
 // Resumable says whether cursor can be resumed as far as it tells; if not, the reason for a Reset.
-func (c SourceConfig) Resumable(cursor *kdsv1.Cursor) (reason string, ok bool) {
+func (c SourceConfig) Resumable(cursor *kdsv1.Cursor) (reason kdsv1.Reset_Reason, ok bool) {
 	switch {
 	case cursor.GetStoreId() == "":
 		return ResetFirst, false
@@ -130,11 +142,11 @@ func (c SourceConfig) Resumable(cursor *kdsv1.Cursor) (reason string, ok bool) {
 	case cursor.GetSchema() != c.Schema:
 		return ResetSchema, false
 	}
-	return "", true
+	return 0, true
 }
 
 // Reset begins with a snapshot of state.
-func (s *Source) Reset(state State, reason string) {
+func (s *Source) Reset(state State, reason kdsv1.Reset_Reason) {
 	s.state = state
 	s.noteZones()
 	s.resetReason = reason
@@ -147,7 +159,7 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 	s.noteZones()
 	for r := range state.All() {
 		if seen := s.cfg.View.See(r); seen != nil {
-			s.peer.set(seen.Key, markOf(seen.Key, seen.Revision, seen.Status))
+			s.remote.set(seen.Key, fingerprintOf(seen.Key, seen.Revision, seen.Status))
 		}
 	}
 	for _, c := range changes {
@@ -156,9 +168,9 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 				continue
 			}
 		}
-		s.touch(c.Key)
+		s.markDirty(c.Key)
 		if c.Key.Kind == mesh.KindZone {
-			s.touchZone(c.Key.Name)
+			s.markZoneDirty(c.Key.Name)
 		}
 	}
 	if len(s.pending) > 0 {
@@ -167,7 +179,7 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are
 	// sent, or deleted.
 	for key := range s.pending {
-		s.peer.set(s.cfg.View.SeenKey(key), 0)
+		s.remote.set(s.cfg.View.SeenKey(key), 0)
 	}
 	s.digestDue = true
 }
@@ -176,9 +188,9 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 func (s *Source) Advance(state State, changes []store.Change, committed time.Time) {
 	s.state = state
 	for _, c := range changes {
-		s.touch(c.Key)
+		s.markDirty(c.Key)
 		if c.Key.Kind == mesh.KindZone && s.cfg.View.NoteZone(c.Key.Name, c.Resource) {
-			s.touchZone(c.Key.Name)
+			s.markZoneDirty(c.Key.Name)
 		}
 	}
 	if len(s.pending) > 0 && s.oldest.IsZero() {
@@ -189,23 +201,23 @@ func (s *Source) Advance(state State, changes []store.Change, committed time.Tim
 // Refresh looks at keys anew, because the View's answer for them changed; at is the time of that.
 func (s *Source) Refresh(at time.Time, keys ...mesh.Key) {
 	for _, k := range keys {
-		s.touch(k)
+		s.markDirty(k)
 	}
 	if len(s.pending) > 0 && s.oldest.IsZero() {
 		s.oldest = at
 	}
 }
 
-func (s *Source) touch(key mesh.Key) {
+func (s *Source) markDirty(key mesh.Key) {
 	if Exchanged(s.cfg.View.Direction, s.cfg.View.Zone, s.cfg.View.SeenKey(key)) {
 		s.pending[key] = true
 	}
 }
 
-func (s *Source) touchZone(name string) {
+func (s *Source) markZoneDirty(name string) {
 	for r := range s.state.All() {
 		if r.Key.Zone == name {
-			s.touch(r.Key)
+			s.markDirty(r.Key)
 		}
 	}
 }
@@ -220,7 +232,7 @@ func (s *Source) noteZones() {
 
 // WantsSnapshot says that the next frame would begin a snapshot; a host that limits snapshots asks
 // before Next.
-func (s *Source) WantsSnapshot() bool { return s.resetReason != "" }
+func (s *Source) WantsSnapshot() bool { return s.resetReason != 0 }
 
 // InSnapshot says that a snapshot has begun and its bookmark is not acked.
 func (s *Source) InSnapshot() bool {
@@ -241,7 +253,7 @@ func (s *Source) next() (*kdsv1.Frame, error) {
 	switch {
 	case s.state == nil:
 		return nil, nil
-	case s.resetReason != "":
+	case s.resetReason != 0:
 		return s.begin(), nil
 	case s.sending:
 		return s.chunk()
@@ -254,40 +266,40 @@ func (s *Source) next() (*kdsv1.Frame, error) {
 		}
 		return s.next()
 	case s.state.Revision() > s.sent:
-		// One bookmark in flight is enough; the next covers all that came meanwhile.
-		if len(s.flights) > 0 {
+		// One bookmark in inFlightFrame is enough; the next covers all that came meanwhile.
+		if len(s.inFlight) > 0 {
 			return nil, nil
 		}
 		s.sent = s.state.Revision()
 		s.stats.Bookmarks++
-		return s.fly(
+		return s.track(
 			&kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}, 0,
 			time.Time{}), nil
 	case s.digestDue:
 		s.digestDue = false
-		s.lastDigest = s.peer.digest(s.sent)
+		s.lastDigest = s.remote.digest(s.sent)
 		return &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: s.lastDigest}}, nil
 	}
 	return nil, nil
 }
 
-func (s *Source) fly(f *kdsv1.Frame, more int, committed time.Time) *kdsv1.Frame {
+func (s *Source) track(f *kdsv1.Frame, more int, committed time.Time) *kdsv1.Frame {
 	n := proto.Size(f) + more
-	s.flights = append(s.flights, flight{revision: s.sent, bytes: n, committed: committed})
+	s.inFlight = append(s.inFlight, inFlightFrame{revision: s.sent, bytes: n, committed: committed})
 	s.unacked += n
 	return f
 }
 
 func (s *Source) begin() *kdsv1.Frame {
 	reason := s.resetReason
-	s.resetReason, s.sending = "", true
-	s.stats.Resets[reason]++
-	s.peer, s.snapshot, s.snapshotLen = newLedger(), nil, 0
+	s.resetReason, s.sending = 0, true
+	s.stats.Resets[ReasonText(reason)]++
+	s.remote, s.snapshot, s.snapshotLen = newVersionVector(), nil, 0
 	clear(s.pending)
 	clear(s.complete)
-	clear(s.refusals)
+	clear(s.rejections)
 	s.oldest = time.Time{}
-	s.flights, s.unacked = nil, 0
+	s.inFlight, s.unacked = nil, 0
 	s.snapshotRev = s.state.Revision()
 	for r := range s.state.All() {
 		if seen := s.cfg.View.See(r); seen != nil {
@@ -305,7 +317,7 @@ func (s *Source) chunk() (*kdsv1.Frame, error) {
 		s.sending, s.snapshot = false, nil
 		s.sent, s.digestDue = s.snapshotRev, true
 		f := &kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}
-		return s.fly(f, s.snapshotLen, time.Time{}), nil
+		return s.track(f, s.snapshotLen, time.Time{}), nil
 	}
 	items := &kdsv1.Items{}
 	size := 0
@@ -321,7 +333,7 @@ func (s *Source) chunk() (*kdsv1.Frame, error) {
 		}
 		size += n
 		items.Items = append(items.Items, item)
-		s.peer.set(r.Key, markOf(r.Key, r.Revision, r.Status))
+		s.remote.set(r.Key, fingerprintOf(r.Key, r.Revision, r.Status))
 		s.snapshot[0] = nil
 		s.snapshot = s.snapshot[1:]
 	}
@@ -342,9 +354,9 @@ func (s *Source) delta() (*kdsv1.Frame, error) {
 	}
 	sort.Strings(d.CompleteKinds)
 	if len(s.complete) > 0 {
-		for key := range s.peer.marks {
+		for key := range s.remote.fingerprints {
 			if s.complete[key.Kind] {
-				s.peer.remove(key)
+				s.remote.remove(key)
 			}
 		}
 		for r := range s.state.All() {
@@ -367,24 +379,24 @@ func (s *Source) delta() (*kdsv1.Frame, error) {
 		}
 		if seen == nil {
 			gone := s.cfg.View.SeenKey(key)
-			delete(s.refusals, gone)
-			if s.peer.has(gone) {
-				s.peer.remove(gone)
+			delete(s.rejections, gone)
+			if s.remote.has(gone) {
+				s.remote.remove(gone)
 				d.Deletes = append(d.Deletes, gone.Proto())
 				size += proto.Size(d.Deletes[len(d.Deletes)-1])
 			}
 			continue
 		}
-		m := markOf(seen.Key, seen.Revision, seen.Status)
-		if old, ok := s.peer.marks[seen.Key]; ok && old == m {
+		m := fingerprintOf(seen.Key, seen.Revision, seen.Status)
+		if old, ok := s.remote.fingerprints[seen.Key]; ok && old == m {
 			continue
 		}
 		item, err := encode(seen)
 		if err != nil {
 			return nil, err
 		}
-		s.peer.set(seen.Key, m)
-		delete(s.refusals, seen.Key)
+		s.remote.set(seen.Key, m)
+		delete(s.rejections, seen.Key)
 		d.Upserts = append(d.Upserts, item)
 		if size += proto.Size(item); size > s.cfg.MaxDelta {
 			s.resetReason = ResetTooLarge
@@ -404,7 +416,7 @@ func (s *Source) delta() (*kdsv1.Frame, error) {
 	s.sent = d.Revision
 	s.stats.Deltas++
 	s.stats.Items += uint64(len(d.Upserts) + len(d.Deletes))
-	return s.fly(&kdsv1.Frame{Message: &kdsv1.Frame_Delta{Delta: d}}, 0, committed), nil
+	return s.track(&kdsv1.Frame{Message: &kdsv1.Frame_Delta{Delta: d}}, 0, committed), nil
 }
 
 func encode(r *mesh.Resource) (*kdsv1.Item, error) {
@@ -420,8 +432,8 @@ func encode(r *mesh.Resource) (*kdsv1.Item, error) {
 type Answer struct {
 	// Acked are the commit times of changes that became durable with this frame, oldest first.
 	Acked []time.Time
-	// Refused are new refusals.
-	Refused []*kdsv1.Refusal
+	// Rejected are new rejections.
+	Rejected []*meshv1.Rejection
 	// Mismatch names the kinds of which the peer has something else; it asks for them itself.
 	Mismatch []mesh.Kind
 }
@@ -436,18 +448,18 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 			return a, fmt.Errorf("peer acked revision %d, but was only sent up to %d", rev, s.sent)
 		}
 		s.acked = max(s.acked, rev)
-		for len(s.flights) > 0 && s.flights[0].revision <= rev {
-			fl := s.flights[0]
-			s.flights = s.flights[1:]
+		for len(s.inFlight) > 0 && s.inFlight[0].revision <= rev {
+			fl := s.inFlight[0]
+			s.inFlight = s.inFlight[1:]
 			s.unacked -= fl.bytes
 			if !fl.committed.IsZero() {
 				a.Acked = append(a.Acked, fl.committed)
 			}
 		}
 	case *kdsv1.Frame_Nack:
-		for _, r := range m.Nack.GetRefusals() {
-			s.refusals[mesh.KeyFromProto(r.GetKey())] = r
-			a.Refused = append(a.Refused, r)
+		for _, r := range m.Nack.GetRejections() {
+			s.rejections[mesh.KeyFromProto(r.GetCause())] = r
+			a.Rejected = append(a.Rejected, r)
 		}
 	case *kdsv1.Frame_Digest:
 		if s.lastDigest == nil || m.Digest.GetRevision() != s.lastDigest.GetRevision() {
@@ -470,7 +482,7 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 }
 
 // CheckDigest makes the next idle moment send a digest; hosts call it with every heartbeat.
-func (s *Source) CheckDigest() { s.digestDue = s.state != nil && s.resetReason == "" && !s.sending }
+func (s *Source) CheckDigest() { s.digestDue = s.state != nil && s.resetReason == 0 && !s.sending }
 
 // Sent and Acked are revisions of the Source's store.
 func (s *Source) Sent() uint64 { return s.sent }
@@ -489,7 +501,7 @@ func (s *Source) Revision() uint64 {
 // Equal is the outcome of the last comparison of digests; true before the first.
 func (s *Source) Equal() bool { return s.equal }
 
-// Unacked is the number of bytes in flight; Pending the number of keys that wait.
+// Unacked is the number of bytes in inFlightFrame; Pending the number of keys that wait.
 func (s *Source) Unacked() int { return s.unacked }
 
 // Pending is the number of keys that wait to be sent.
@@ -497,7 +509,7 @@ func (s *Source) Pending() int { return len(s.pending) }
 
 // Oldest is the commit time of the oldest change that the peer has not acked; zero if there is none.
 func (s *Source) Oldest() time.Time {
-	for _, f := range s.flights {
+	for _, f := range s.inFlight {
 		if !f.committed.IsZero() {
 			return f.committed
 		}
@@ -515,16 +527,16 @@ func (s *Source) Stats() SourceStats {
 	return c
 }
 
-// Refusals that still stand, in the order of keys.
-func (s *Source) Refusals() []*kdsv1.Refusal { return sortedRefusals(s.refusals) }
+// Rejections that still stand, in the order of keys.
+func (s *Source) Rejections() []*meshv1.Rejection { return sortedRejections(s.rejections) }
 
-func sortedRefusals(m map[mesh.Key]*kdsv1.Refusal) []*kdsv1.Refusal {
+func sortedRejections(m map[mesh.Key]*meshv1.Rejection) []*meshv1.Rejection {
 	keys := make([]mesh.Key, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)
 	}
 	sort.Slice(keys, func(i, j int) bool { return keys[i].Compare(keys[j]) < 0 })
-	out := make([]*kdsv1.Refusal, len(keys))
+	out := make([]*meshv1.Rejection, len(keys))
 	for i, k := range keys {
 		out[i] = m[k]
 	}

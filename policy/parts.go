@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -25,8 +26,8 @@ func PartOf(d mesh.Key) Part { return Part{d.Kind, d.Name} }
 // partOfEntry is the zero Part if the target can mean destinations of more than one name.
 func partOfEntry(ref *meshv1.TargetRef) Part {
 	kind := mesh.Kind(ref.GetKind())
-	byName := kind == mesh.KindMeshService || kind == mesh.KindMeshMultiZoneService
-	if !byName || ref.GetName() == "" || len(ref.GetLabels()) > 0 ||
+	info, ok := destination.Lookup(kind)
+	if !ok || !info.TargetByName || ref.GetName() == "" || len(ref.GetLabels()) > 0 ||
 		strings.Contains(ref.GetName(), "_") { // the older spelling has parts
 		return Part{}
 	}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -139,42 +140,9 @@ func better(a, b *mesh.Resource, ownZone string, byName bool) bool {
 	return a.Key.Compare(b.Key) < 0
 }
 
-// Port of a destination.
-type Port struct {
-	Number uint32
-	// Name is never empty: the number as text if the user gave none.
-	Name     string
-	Protocol string
-}
-
-// Ports of a MeshService or a MeshMultiZoneService; nil for other kinds.
-func Ports(r *mesh.Resource) []Port {
-	var out []Port
-	add := func(number uint32, name, protocol string) {
-		if name == "" {
-			name = strconv.FormatUint(uint64(number), 10)
-		}
-		if protocol == "" {
-			protocol = "tcp"
-		}
-		out = append(out, Port{Number: number, Name: name, Protocol: protocol})
-	}
-	switch spec := r.Spec.(type) {
-	case *meshv1.MeshService:
-		for _, p := range spec.GetPorts() {
-			add(p.GetPort(), p.GetName(), p.GetAppProtocol())
-		}
-	case *meshv1.MeshMultiZoneService:
-		for _, p := range spec.GetPorts() {
-			add(p.GetPort(), p.GetName(), p.GetAppProtocol())
-		}
-	}
-	return out
-}
-
 func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
-	ports := Ports(r)
-	find := func(fits func(Port) bool) (string, bool) {
+	ports := destination.Ports(r)
+	find := func(fits func(destination.Port) bool) (string, bool) {
 		for _, p := range ports {
 			if fits(p) {
 				return p.Name, true
@@ -188,18 +156,20 @@ func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
 	}
 	switch {
 	case q.Ref.GetSectionName() != "":
-		return find(func(p Port) bool { return p.Name == section })
+		return find(func(p destination.Port) bool { return p.Name == section })
 	case q.Ref.Port != nil:
-		return find(func(p Port) bool { return p.Number == q.Ref.GetPort() })
+		return find(func(p destination.Port) bool { return p.Number == q.Ref.GetPort() })
 	case section != "": // the port of a name of the older form: a number
-		return find(func(p Port) bool {
+		return find(func(p destination.Port) bool {
 			return strconv.FormatUint(uint64(p.Number), 10) == section || p.Name == section
 		})
 	case len(ports) == 1:
 		return ports[0].Name, true
 	}
-	if name, ok := find(func(p Port) bool { return q.RoutedPort != 0 && p.Number == q.RoutedPort }); ok {
+	if name, ok := find(func(p destination.Port) bool {
+		return q.RoutedPort != 0 && p.Number == q.RoutedPort
+	}); ok {
 		return name, true
 	}
-	return find(func(p Port) bool { return q.RoutedSection != "" && p.Name == q.RoutedSection })
+	return find(func(p destination.Port) bool { return q.RoutedSection != "" && p.Name == q.RoutedSection })
 }

@@ -31,6 +31,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -218,24 +219,11 @@ func dump(t *testing.T, table *delta.Table) []byte {
 	return b.Bytes()
 }
 
-// envoyBinary is MERIDIAN_ENVOY, or .tools/envoy of the repository; empty if there is none.
-func envoyBinary() string {
-	if p := os.Getenv("MERIDIAN_ENVOY"); p != "" {
-		return p
-	}
-	if p, err := filepath.Abs("../.tools/envoy"); err == nil {
-		if s, err := os.Stat(p); err == nil && !s.IsDir() {
-			return p
-		}
-	}
-	return ""
-}
-
 // envoyValidates has a real Envoy check a table, wrapped as a static bootstrap: routes go inline, and
 // load assignments into static clusters, for what comes by xDS is not looked at in this mode.
 func envoyValidates(t *testing.T, table *delta.Table) {
 	t.Helper()
-	envoy := envoyBinary()
+	envoy, _ := envoytest.Find()
 	if envoy == "" {
 		return
 	}

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -120,29 +121,19 @@ func (q *queries) computeIngress(r *graph.Reader, k mesh.Key) (*segment, error) 
 		if q.mesh.Get(r, meshName(m.Name)).MTLS == "" {
 			continue
 		}
-		for _, s := range rd.Range(compile.Index{Kind: mesh.KindMeshService, Mesh: m.Name}) {
-			d := q.destination(r, s)
-			if d == nil || s.Zone != q.zone {
-				continue
-			}
-			for _, p := range d.Ports {
-				if err := add(d, p); err != nil {
-					return nil, err
-				}
-			}
-		}
-		for _, s := range rd.Range(compile.Index{Kind: mesh.KindMeshMultiZoneService, Mesh: m.Name}) {
-			d := q.destination(r, s)
-			if d == nil {
-				continue
-			}
-			for _, p := range d.Ports {
-				if !slices.ContainsFunc(d.Members,
-					func(m compile.Member) bool { return m.Live && slices.Contains(m.Ports, p.Number) }) {
+		for _, info := range destination.Kinds {
+			for _, s := range rd.Range(compile.Index{Kind: info.Kind, Mesh: m.Name}) {
+				d := q.destination(r, s)
+				if d == nil || info.Remote(s, q.zone) {
 					continue
 				}
-				if err := add(d, p); err != nil {
-					return nil, err
+				for _, p := range d.Ports {
+					if !info.Local(s, q.zone) && !hasLiveMember(d, p) {
+						continue
+					}
+					if err := add(d, p); err != nil {
+						return nil, err
+					}
 				}
 			}
 		}
@@ -152,6 +143,12 @@ func (q *queries) computeIngress(r *graph.Reader, k mesh.Key) (*segment, error) 
 		return nil, err
 	}
 	return newSegment(append(list, l)), nil
+}
+
+// hasLiveMember says that a member in this zone has the port.
+func hasLiveMember(d *compile.Destination, p compile.Port) bool {
+	return slices.ContainsFunc(d.Members,
+		func(m compile.Member) bool { return m.Live && slices.Contains(m.Ports, p.Number) })
 }
 
 // computeTable is all of a proxy. Segments keep their places: the server compares them in order.

@@ -26,6 +26,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -47,10 +48,7 @@ type live struct {
 
 func startLive(t *testing.T, proxy mesh.Key, rs ...*mesh.Resource) *live {
 	t.Helper()
-	envoy := envoyBinary()
-	if envoy == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
-	}
+	envoy := envoytest.Binary(t)
 	l := &live{
 		running: start(t),
 		client:  &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}, Timeout: 10 * time.Second},

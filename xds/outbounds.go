@@ -6,6 +6,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/internal/intern"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -145,9 +146,9 @@ func (q *queries) resolve(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Ke
 func (q *queries) backend(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Key,
 	routed compile.Port) (compile.Ref, compile.Port, bool) {
 	rd := q.reads(r)
-	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh}
-	if ref.GetKind() == string(mesh.KindMeshMultiZoneService) {
-		i.Kind = mesh.KindMeshMultiZoneService
+	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh} // what a reference without a kind means
+	if info, ok := destination.Lookup(mesh.Kind(ref.GetKind())); ok {
+		i.Kind = info.Kind
 	}
 	if len(ref.GetLabels()) > 0 {
 		i = compile.LabelIndex(i.Kind, owner.Mesh, ref.GetLabels())
@@ -213,7 +214,7 @@ func (q *queries) finder(r *graph.Reader) compile.Lookup {
 }
 
 func (q *queries) computeAllOutbounds(r *graph.Reader, name meshName) (scope, error) {
-	return internScope(compile.Everything(q.reads(r), string(name), q.finder(r),
+	return internScope(compile.AllOutbounds(q.reads(r), string(name), q.finder(r),
 		func(k mesh.Key) string { return q.vip.Get(r, k) })), nil
 }
 

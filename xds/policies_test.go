@@ -25,6 +25,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
@@ -114,10 +115,7 @@ func TestAnyPolicy(t *testing.T) {
 			strings.Join(missing, " "))
 	}
 
-	envoy := envoyBinary()
-	if envoy == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
-	}
+	envoy := envoytest.Binary(t)
 	failed := 0
 	for len(pieces) > 0 {
 		n := min(len(pieces), 1500)

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -196,7 +197,7 @@ func (q *queries) computeService(r *graph.Reader, k mesh.Key) (*compile.Destinat
 	if res == nil {
 		return nil, nil
 	}
-	return compile.NewService(res), nil
+	return compile.NewDestination(q.reads(r), res, nil, q.zone, nil), nil
 }
 
 func (q *queries) computeMulti(r *graph.Reader, k mesh.Key) (*compile.Destination, error) {
@@ -205,39 +206,41 @@ func (q *queries) computeMulti(r *graph.Reader, k mesh.Key) (*compile.Destinatio
 	if res == nil {
 		return nil, nil
 	}
-	status := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](rd.status(k))
-	var live []*compile.Destination
-	for _, c := range compile.LiveCandidates(rd, res, status, q.zone) {
-		live = append(live, q.service.Get(r, c))
-	}
-	return compile.NewMultiZone(res, status, q.zone, live), nil
+	live := func(member mesh.Key) *compile.Destination { return q.service.Get(r, member) }
+	return compile.NewDestination(rd, res, rd.status(k), q.zone, live), nil
 }
 
 // destination is nil if there is none.
 func (q *queries) destination(r *graph.Reader, k mesh.Key) *compile.Destination {
-	switch k.Kind {
-	case mesh.KindMeshService:
-		return q.service.Get(r, k)
-	case mesh.KindMeshMultiZoneService:
+	info, ok := destination.Lookup(k.Kind)
+	switch {
+	case !ok:
+		return nil
+	case info.Source == destination.Combined:
 		return q.multi.Get(r, k)
 	}
-	return nil
+	return q.service.Get(r, k)
+}
+
+// isRemote says that all endpoints of a destination are behind the ingresses of another zone.
+func isRemote(k mesh.Key, zone string) bool {
+	info, ok := destination.Lookup(k.Kind)
+	return ok && info.Remote(k, zone)
 }
 
 // computePlaintext says that callers of a local service must speak in clear: the mesh is PERMISSIVE and
 // not all members have certificates.
 func (q *queries) computePlaintext(r *graph.Reader, k mesh.Key) (bool, error) {
-	if k.Kind != mesh.KindMeshService || k.Zone != q.zone {
-		return false, nil
-	}
-	if q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
+	info, ok := destination.Lookup(k.Kind)
+	if !ok || info.Plaintext == nil || k.Zone != q.zone ||
+		q.mesh.Get(r, meshName(k.Mesh)).MTLS != "PERMISSIVE" {
 		return false, nil
 	}
 	res := q.reads(r).status(k)
 	if res == nil {
 		return false, nil
 	}
-	return mesh.Status[*meshv1.MeshServiceStatus](res).GetTls().GetStatus() != "Ready", nil
+	return info.Plaintext(res), nil
 }
 
 func (q *queries) computeVIP(r *graph.Reader, k mesh.Key) (string, error) {
@@ -319,15 +322,15 @@ func (q *queries) assemble(r *graph.Reader, k endpointsKey) ir.Endpoints {
 		if q.mesh.Get(r, meshName(k.ref.Key.Mesh)).MTLS != "" {
 			remotes = q.remotes(r, d, p)
 		}
-		own := d.Key.Kind != mesh.KindMeshService || d.Key.Zone == q.zone
+		own := !isRemote(d.Key, q.zone)
 		e.Endpoints = compile.Assemble(q.localOf(r, d, p, near), remotes, l, own)
 	}
 	return e
 }
 
 func (q *queries) remotes(r *graph.Reader, d *compile.Destination, p compile.Port) []compile.Remote {
-	if d.Key.Kind == mesh.KindMeshService {
-		if d.Key.Zone == q.zone {
+	if len(d.Members) == 0 {
+		if !isRemote(d.Key, q.zone) {
 			return nil
 		}
 		return []compile.Remote{{

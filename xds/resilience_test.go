@@ -292,7 +292,8 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("host selection: %v", p)
 	}
 	// Merged, they make a pause that Envoy would reject: the default's longest is shorter.
-	p = withPolicies(t, meshDefaults(), "MeshRetry a:"+toAll("http: {backOff: {baseInterval: 1s}}")).retry("http")
+	p = withPolicies(t, meshDefaults(),
+		"MeshRetry a:"+toAll("http: {backOff: {baseInterval: 1s}}")).retry("http")
 	if p.GetRetryBackOff().GetMaxInterval().AsDuration() != time.Second {
 		t.Errorf("back-off: %v", p)
 	}

@@ -105,31 +105,18 @@ func (e *Engine) answer(changes []*rollup, rejections []delta.Rejection, left bo
 	}
 }
 
-// ChangeState says whether a change is known.
-type ChangeState uint8
-
-// States of a change.
-const (
-	// ChangeKnown changes are among the last that the engine remembers.
-	ChangeKnown ChangeState = iota
-	// ChangeAhead changes have not been taken in yet, or do not exist.
-	ChangeAhead
-	// ChangeForgotten changes are too old, or from before the engine started.
-	ChangeForgotten
-)
-
 // Change finds what became of the change that brought a revision of this zone's store.
-func (e *Engine) Change(revision uint64) (Change, ChangeState) {
+func (e *Engine) Change(revision uint64) (Change, store.RevisionState) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if revision > e.processed {
-		return Change{}, ChangeAhead
+		return Change{}, store.RevisionAhead
 	}
 	i := sort.Search(len(e.changes), func(i int) bool { return e.changes[i].Last >= revision })
 	if i == len(e.changes) || e.changes[i].First > revision {
-		return Change{}, ChangeForgotten
+		return Change{}, store.RevisionForgotten
 	}
-	return e.describe(e.changes[i]), ChangeKnown
+	return e.describe(e.changes[i]), store.RevisionKnown
 }
 
 // describe adds what is not kept with a change: which proxies have not answered and which reject; mu is held.

@@ -47,7 +47,7 @@ func TestRollUp(t *testing.T) {
 	change := func(rev uint64) Change {
 		t.Helper()
 		c, state := r.e.Change(rev)
-		if state != ChangeKnown {
+		if state != store.RevisionKnown {
 			t.Fatalf("revision %d: state %d", rev, state)
 		}
 		return c
@@ -108,14 +108,14 @@ func TestRollUp(t *testing.T) {
 	if c := change(rev); c.Affected != 0 || c.InputCount == 0 {
 		t.Fatalf("no proxy is affected: %+v", c)
 	}
-	if _, state := r.e.Change(rev + 1); state != ChangeAhead {
+	if _, state := r.e.Change(rev + 1); state != store.RevisionAhead {
 		t.Errorf("a revision that is not there: %d", state)
 	}
 	for i := range maxChanges {
 		rev = r.put(testService(testZone, fmt.Sprintf("more-%d", i), 8080))
 	}
 	r.until(func(p Progress) bool { return p.Revision == rev })
-	if _, state := r.e.Change(first); state == ChangeAhead {
+	if _, state := r.e.Change(first); state == store.RevisionAhead {
 		t.Errorf("an old revision: %d", state)
 	}
 
@@ -177,11 +177,12 @@ func TestRollUpIsBounded(t *testing.T) {
 			}
 			f.Ack(rev, nil)
 			for at := rev - 300; at <= rev; at += 100 {
-				if c, state := r.e.Change(at); state != ChangeKnown || c.Acked != 1 || c.Done.IsZero() {
+				if c, state := r.e.Change(at); state != store.RevisionKnown || c.Acked != 1 ||
+					c.Done.IsZero() {
 					t.Errorf("revision %d: state %d, %+v", at, state, c)
 				}
 			}
-			if _, state := r.e.Change(5); state != ChangeForgotten {
+			if _, state := r.e.Change(5); state != store.RevisionForgotten {
 				t.Errorf("the first change is in state %d", state)
 			}
 			if p := r.e.Progress(); p.PendingCount != 0 || p.Acked != rev {

@@ -28,6 +28,7 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -113,7 +114,7 @@ func (p *testPlane) put(rs ...*mesh.Resource) uint64 {
 // envoy runs a proxy until the test ends or kill is called, which is SIGKILL.
 func (p *testPlane) envoy(bin, nodeID, kind string) (kill func()) {
 	p.t.Helper()
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:     nodeID,
 		ProxyType:  kind,
 		Host:       "127.0.0.1",
@@ -121,10 +122,6 @@ func (p *testPlane) envoy(bin, nodeID, kind string) (kill func()) {
 		ServerName: "localhost",
 		CA:         p.ca,
 	})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -186,10 +183,7 @@ func freePort(t *testing.T) uint32 {
 // service here, and in west through its ingress when the sidecar here is killed under load; a
 // caller without permission gets 403.
 func TestZones(t *testing.T) {
-	bin := envoyBinary()
-	if bin == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
-	}
+	bin := envoytest.Binary(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	root, key, err := pki.NewRoot("default", time.Hour)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"runtime/debug"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/config"
@@ -116,6 +117,10 @@ func (c *Config) Complete(ctx context.Context) (*Zone, error) {
 	closeAll, err := cfg.Open(ctx, "zone-"+cfg.Name)
 	if err != nil {
 		return nil, err
+	}
+	// A person's own GOGC counts; New does not set it, since it is the whole process's.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(delta.GCPercent)
 	}
 	z, err := New(cfg)
 	if err != nil {

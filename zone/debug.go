@@ -8,10 +8,10 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/api"
-	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -27,10 +27,10 @@ func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 	view := d.z.Replica().View()
 	for _, s := range d.z.ads.Describe(key) {
 		st := &adminv1.DebugStream{
-			Client:       "envoy",
-			Peer:         s.Join.Peer,
-			Since:        timestamppb.New(s.Since),
-			WaitsItsTurn: s.Watch == nil,
+			Client:              "envoy",
+			RemoteAddress:       s.Join.Peer,
+			Since:               timestamppb.New(s.Since),
+			WaitingForAdmission: s.Watch == nil,
 		}
 		if s.Join.Client.Kind == delta.ClientGRPC {
 			st.Client = "grpc"
@@ -40,10 +40,12 @@ func (d debugger) Proxy(key mesh.Key) *adminv1.DebugProxyResponse {
 			if !ok {
 				continue // it has just ended
 			}
-			st.Processed, st.Answered, st.Resources, st.Refusals = f.Processed, f.Acked,
-				compared(view, s.Resources, f.Desired), refusalsProto(f.Rejections)
+			st.Computed = f.Processed
+			st.Answered = f.Acked
+			st.Resources = compared(view, s.Resources, f.Desired)
+			st.Rejections = f.Rejections
 			if f.LastChange != nil {
-				st.Woke = d.change(*f.LastChange)
+				st.LastChange = d.change(*f.LastChange)
 			}
 		}
 		out.Streams = append(out.Streams, st)
@@ -63,8 +65,8 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 		p := &adminv1.DebugResource{
 			Type:   v.Type.String(),
 			Name:   v.Name,
-			Has:    v.Acked,
-			State:  v.Status.String(),
+			Acked:  v.Acked,
+			Status: syncStatus[v.Status],
 			Reason: v.Reason,
 		}
 		var was string
@@ -72,7 +74,7 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 			was = v.Desired.Version
 		}
 		if now != nil {
-			p.Should = now.Version
+			p.Desired = now.Version
 			for _, k := range now.Cause {
 				c := &adminv1.DebugCause{Key: k.Proto()}
 				if at, ok := view.Get(k); ok {
@@ -81,8 +83,8 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 				p.Causes = append(p.Causes, c)
 			}
 		}
-		if was != p.Should && v.Status != delta.NotSubscribed {
-			p.State, p.Reason = delta.Pending.String(), ""
+		if was != p.Desired && v.Status != delta.NotSubscribed {
+			p.Status, p.Reason = adminv1.SyncStatus_SYNC_STATUS_PENDING, ""
 		}
 		out = append(out, p)
 	}
@@ -100,23 +102,13 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 	return out
 }
 
-func refusalsProto(list []*meshv1.Rejection) []*adminv1.DebugRefusal {
-	var out []*adminv1.DebugRefusal
-	for _, r := range list {
-		d := &adminv1.DebugRefusal{
-			Proxy:          r.GetProxy(),
-			Resource:       r.GetResource(),
-			Reason:         r.GetReason(),
-			Causes:         r.GetOtherCauses(),
-			Revision:       r.GetRevision(),
-			ByControlPlane: r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION,
-		}
-		if r.GetCause() != nil {
-			d.Causes = append([]*meshv1.Key{r.GetCause()}, d.Causes...)
-		}
-		out = append(out, d)
-	}
-	return out
+// syncStatus is the wire form of a status.
+var syncStatus = map[delta.SyncStatus]adminv1.SyncStatus{
+	delta.InSync:        adminv1.SyncStatus_SYNC_STATUS_IN_SYNC,
+	delta.Pending:       adminv1.SyncStatus_SYNC_STATUS_PENDING,
+	delta.Sent:          adminv1.SyncStatus_SYNC_STATUS_SENT,
+	delta.Rejected:      adminv1.SyncStatus_SYNC_STATUS_REJECTED,
+	delta.NotSubscribed: adminv1.SyncStatus_SYNC_STATUS_NOT_SUBSCRIBED,
 }
 
 func keysProto(keys []mesh.Key) []*meshv1.Key {
@@ -129,18 +121,18 @@ func keysProto(keys []mesh.Key) []*meshv1.Key {
 
 func (d debugger) change(c xds.Change) *adminv1.DebugChangeResponse {
 	out := &adminv1.DebugChangeResponse{
-		Zone:       d.z.cfg.Name,
-		First:      c.First,
-		Last:       c.Last,
-		Inputs:     keysProto(c.Inputs),
-		InputCount: uint32(c.InputCount),
-		Concerned:  uint32(c.Affected),
-		Answered:   uint32(c.Acked),
-		Refused:    uint32(c.Rejected),
-		Left:       uint32(c.Disconnected),
-		Woken:      keysProto(c.Notified),
-		Pending:    keysProto(c.Pending),
-		Refusals:   refusalsProto(c.Rejections),
+		Zone:         d.z.cfg.Name,
+		First:        c.First,
+		Last:         c.Last,
+		Inputs:       keysProto(c.Inputs),
+		InputCount:   uint32(c.InputCount),
+		Affected:     uint32(c.Affected),
+		Answered:     uint32(c.Acked),
+		Rejected:     uint32(c.Rejected),
+		Disconnected: uint32(c.Disconnected),
+		Notified:     keysProto(c.Notified),
+		Pending:      keysProto(c.Pending),
+		Rejections:   c.Rejections,
 	}
 	stamp := func(t time.Time) *timestamppb.Timestamp {
 		if t.IsZero() {
@@ -153,32 +145,20 @@ func (d debugger) change(c xds.Change) *adminv1.DebugChangeResponse {
 }
 
 // Change implements api.Debugger.
-func (d debugger) Change(revision uint64) (*adminv1.DebugChangeResponse, api.ChangeState) {
+func (d debugger) Change(revision uint64) (*adminv1.DebugChangeResponse, store.RevisionState) {
 	c, state := d.z.engine.Change(revision)
-	switch state {
-	case xds.ChangeAhead:
-		return nil, api.ChangeAhead
-	case xds.ChangeForgotten:
-		return nil, api.ChangeForgotten
+	if state != store.RevisionKnown {
+		return nil, state
 	}
-	return d.change(c), api.ChangeKnown
+	return d.change(c), state
 }
 
 // Local implements api.Debugger.
-func (d debugger) Local(global uint64) (uint64, api.ChangeState) {
+func (d debugger) Local(global uint64) (uint64, store.RevisionState) {
 	if d.z.client == nil {
-		return 0, api.ChangeAhead
+		return 0, store.RevisionAhead
 	}
-	local, origin := d.z.client.Local(global)
-	switch origin {
-	case kdsrpc.OriginAhead:
-		return 0, api.ChangeAhead
-	case kdsrpc.OriginForgotten:
-		return 0, api.ChangeForgotten
-	case kdsrpc.OriginNothing:
-		return 0, api.ChangeElsewhere
-	}
-	return local, api.ChangeKnown
+	return d.z.client.Local(global)
 }
 
 // Admin implements api.Debugger.

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -15,30 +16,23 @@ import (
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
-	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds"
 )
 
-// refusalsOf is the wire form, with the likeliest cause of each. What the control plane could not
-// compute is tried again all the time, so its revision is that of the cause.
-func (z *Zone) refusalsOf(p xds.Progress) []*kdsv1.ProxyRefusal {
-	var out []*kdsv1.ProxyRefusal
+// rejections are those that stand. What the control plane could not compute is tried again all the
+// time, so its revision is that of the cause.
+func (z *Zone) rejections(p xds.Progress) []*meshv1.Rejection {
 	view := z.Replica().View()
+	out := make([]*meshv1.Rejection, 0, len(p.Rejections))
 	for _, r := range p.Rejections {
-		pr := &kdsv1.ProxyRefusal{
-			Proxy:    mesh.KeyFromProto(r.GetProxy()).String(),
-			Resource: r.GetResource(),
-			Reason:   r.GetReason(),
-			Revision: r.GetRevision(),
-			Cause:    r.GetCause(),
-		}
 		if r.GetStage() == meshv1.Rejection_STAGE_TRANSLATION && r.GetCause() != nil {
 			if cause, ok := view.Get(mesh.KeyFromProto(r.GetCause())); ok {
-				pr.Revision = cause.Revision
+				r = proto.CloneOf(r)
+				r.Revision = cause.Revision
 			}
 		}
-		out = append(out, pr)
+		out = append(out, r)
 	}
 	return out
 }
@@ -65,40 +59,49 @@ func (z *Zone) localProgress() kdsrpc.LocalProgress {
 		Online:       p.Online,
 		Pending:      names(p.Pending),
 		PendingCount: p.PendingCount,
-		Refusals:     z.refusals.global(z.refusalsOf(p), z.client.Applied()),
-		ZoneRevision: p.Revision,
+		Rejections:   z.rejected.global(z.rejections(p), z.client.Applied()),
 	}
 }
 
-// refusalLog remembers which of global's revisions this zone had applied when it first saw a
-// refusal. Proxies refuse what they got after it was applied, so it is at least the revision that
-// led to the refusal.
-type refusalLog struct {
+// rejectionLog remembers which of global's revisions this zone had applied when it first saw a
+// rejection. Proxies reject what they got after it was applied, so it is at least the revision that
+// led to the rejection.
+type rejectionLog struct {
 	mu   sync.Mutex
-	seen map[refusalID]uint64
+	seen map[rejectionID]uint64
 }
 
-type refusalID struct {
-	proxy, resource, cause, reason string
-	revision                       uint64
+type rejectionID struct {
+	proxy, cause     mesh.Key
+	resource, reason string
+	revision         uint64
 }
 
-// global returns the refusals with global's revisions in place of the zone's own.
-func (l *refusalLog) global(refusals []*kdsv1.ProxyRefusal, applied uint64) []*kdsv1.ProxyRefusal {
+// global returns the rejections with global's revisions in place of the zone's own.
+func (l *rejectionLog) global(rejections []*meshv1.Rejection, applied uint64) []*meshv1.Rejection {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	seen := make(map[refusalID]uint64, len(refusals))
-	for _, r := range refusals {
-		id := refusalID{r.GetProxy(), r.GetResource(), mesh.KeyFromProto(r.GetCause()).String(),
-			r.GetReason(), r.GetRevision()}
+	seen := make(map[rejectionID]uint64, len(rejections))
+	out := make([]*meshv1.Rejection, 0, len(rejections))
+	for _, r := range rejections {
+		id := rejectionID{
+			proxy:    mesh.KeyFromProto(r.GetProxy()),
+			cause:    mesh.KeyFromProto(r.GetCause()),
+			resource: r.GetResource(),
+			reason:   r.GetReason(),
+			revision: r.GetRevision(),
+		}
 		at, ok := l.seen[id]
 		if !ok {
 			at = applied
 		}
-		seen[id], r.Revision = at, at
+		seen[id] = at
+		r = proto.CloneOf(r)
+		r.Revision = at
+		out = append(out, r)
 	}
 	l.seen = seen
-	return refusals
+	return out
 }
 
 // delivered waits until every proxy has answered revision.
@@ -127,13 +130,13 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 		d.Pending, d.PendingCount = names(p.Pending), uint32(p.PendingCount)
 		d.Reason = fmt.Sprintf("%d proxies have not answered", p.PendingCount)
 	}
-	for _, r := range z.refusalsOf(p) {
+	for _, r := range z.rejections(p) {
 		if r.GetRevision() == 0 || r.GetRevision() >= revision {
-			d.Refusals = append(d.Refusals, r)
+			d.Rejections = append(d.Rejections, r)
 		}
 	}
-	if len(d.Refusals) > 0 && d.Complete {
-		d.Complete, d.Reason = false, "refused: "+d.Refusals[0].GetReason()
+	if len(d.Rejections) > 0 && d.Complete {
+		d.Complete, d.Reason = false, "rejected: "+d.Rejections[0].GetReason()
 	}
 	return &adminv1.WaitRevisionResponse{
 		Complete: d.Complete,
@@ -141,9 +144,6 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 		Took:     durationpb.New(time.Since(began)),
 	}
 }
-
-// refused is the state of a global that does not want this zone.
-const refused = "Refused"
 
 // storeTimeout bounds the look at the store in a status.
 const storeTimeout = time.Second
@@ -165,7 +165,7 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 			Online:   uint32(p.Online),
 			Withheld: uint32(withheld),
 		},
-		Refusals: z.refusalsOf(p),
+		Rejections: z.rejections(p),
 	}
 	if p.Acked >= revision {
 		out.Proxies.AtRevision = out.Proxies.Online
@@ -183,7 +183,7 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	s := z.client.State()
 	out.GlobalRevision = s.Revision
 	peer := &adminv1.GlobalPeer{
-		State:       string(kdsrpc.Online),
+		State:       adminv1.ConnectionState_CONNECTION_STATE_ONLINE,
 		Reason:      s.Reason,
 		Address:     z.cfg.GlobalURL,
 		Resumed:     s.Resumed,
@@ -191,15 +191,16 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 	}
 	switch {
 	case s.Permanent:
-		peer.State = refused
+		peer.State = adminv1.ConnectionState_CONNECTION_STATE_REFUSED
 	case s.State == kdsrpc.Offline || s.State == kdsrpc.Stale:
-		peer.State = string(kdsrpc.Offline)
+		peer.State = adminv1.ConnectionState_CONNECTION_STATE_OFFLINE
 		if _, err := z.pins(); err != nil && z.cfg.CAFile == "" && !z.cfg.TLSSkipVerify {
-			peer.State, peer.Reason = refused, err.Error()
+			peer.State = adminv1.ConnectionState_CONNECTION_STATE_REFUSED
+			peer.Reason = err.Error()
 		}
 	}
 	since := s.Connected
-	if peer.State != string(kdsrpc.Online) {
+	if peer.State != adminv1.ConnectionState_CONNECTION_STATE_ONLINE {
 		since = s.LastSeen
 	}
 	if !since.IsZero() {

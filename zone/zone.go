@@ -63,7 +63,7 @@ type Zone struct {
 	client *kdsrpc.Client
 
 	progress *progress
-	refusals refusalLog
+	rejected rejectionLog
 }
 
 // New makes a Zone of a configuration whose Name, Store and Server are set; it opens nothing but the

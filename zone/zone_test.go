@@ -21,7 +21,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
-	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 	"github.com/meridian-mesh/meridian/zone"
 )
@@ -37,10 +37,10 @@ const (
 type world struct {
 	t      *testing.T
 	ctx    context.Context
+	part   *roletest.Part
 	store  store.Store
 	server *servercert.Server
 	zone   *zone.Zone
-	stop   func()
 	addr   string
 }
 
@@ -48,16 +48,15 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	t.Cleanup(cancel)
-	st, err := embedded.Open(embedded.Config{InMemory: true})
-	if err != nil {
-		t.Fatal(err)
+
+	part := roletest.New(t)
+	w := &world{
+		t:      t,
+		ctx:    ctx,
+		part:   part,
+		store:  part.Store,
+		server: part.Server,
 	}
-	t.Cleanup(func() { _ = st.Close() })
-	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, ctx: ctx, store: st, server: server, addr: "127.0.0.1:0"}
 	w.start()
 	return w
 }
@@ -65,52 +64,24 @@ func newWorld(t *testing.T) *world {
 // start runs a zone on the world's store; again after stop.
 func (w *world) start() {
 	w.t.Helper()
-	z, err := zone.New(zone.Config{
+	w.zone = w.part.Zone(w.t, zone.Config{
 		Config: role.Config{
-			Store:            w.store,
-			Server:           w.server,
 			Instance:         "test",
-			APIAddr:          "127.0.0.1:0",
-			DiagnosticsAddr:  "127.0.0.1:0",
+			APIAddr:          roletest.AnyPort,
+			DiagnosticsAddr:  roletest.AnyPort,
 			LocalhostIsAdmin: true,
 			Logger:           zaptest.NewLogger(w.t),
 		},
 		Name:       zoneName,
-		XDSAddr:    w.addr,
+		XDSAddr:    roletest.AnyPort,
 		Lease:      1500 * time.Millisecond,
 		ReturnTime: 2 * time.Second,
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := z.Listen(w.ctx); err != nil {
-		w.t.Fatal(err)
-	}
-	w.addr = z.Addresses()[role.PortXDS]
-	w.zone = z
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- z.Run(ctx) }()
-	stopped := false
-	w.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			w.t.Errorf("Run: %v", err)
-		}
-	}
-	w.t.Cleanup(w.stop)
-	select {
-	case <-z.Ready():
-	case err := <-done:
-		w.t.Fatalf("Run ended: %v", err)
-	case <-w.ctx.Done():
-		w.t.Fatal("the zone is not ready")
-	}
+	w.addr = w.part.Address(role.PortXDS)
+	w.part.Ready(w.t, wait)
 }
+
+func (w *world) stop() { w.part.Stop() }
 
 // proxy is a stand-in that can be cut.
 type proxy struct {

@@ -19,6 +19,7 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "api",
 		Short: "Measure writes and reads over REST with real control planes",
+
 		Long: `Starts global control planes (two on PostgreSQL with a throwaway cluster that flushes to disk, or one on
 the embedded store) and two zones connected to them, as processes of their own. Concurrent clients then write
 policies over REST, each its own, and read: one resource, a list of 100, and a list filtered by a label.`,
@@ -72,7 +73,8 @@ func (r Report) print(w io.Writer, output string) error {
 	}
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "REST on the store %s, %d clients\tcalls\tper second\tp50 ms\tp99 ms\n", r.Store, r.Writers)
+	fmt.Fprintf(t, "REST on the store %s, %d clients\tcalls\tper second\tp50 ms\tp99 ms\n", r.Store,
+		r.Writers)
 	for _, m := range r.Measures {
 		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.2f\t%.2f\n", m.Name, m.Calls, m.PerSecond, m.P50, m.P99)
 	}

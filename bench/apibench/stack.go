@@ -14,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/internal/pgserver"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
 // readyTimeout bounds the start of a control plane, and of the zones' joining.
@@ -120,7 +121,7 @@ func zonesOnline(ctx context.Context, admins []*client.Client) (int, error) {
 			return 0, err
 		}
 		for _, z := range st.GetZones() {
-			if z.GetState() == "Online" {
+			if z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE {
 				online[z.GetName()] = true
 			}
 		}

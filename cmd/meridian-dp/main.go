@@ -1,6 +1,6 @@
 // Command meridian-dp runs beside each workload, or as a zone's ingress: it brings up one Envoy,
 // tells the zone about it and takes it down without a failed request. The work is in package
-// internal/launcher; here are flags and signals.
+// dataplane/launcher; here are flags and signals.
 //
 // Every flag is also an environment variable (--token-file is MERIDIAN_TOKEN_FILE) and a key of the
 // file that --config names. The token itself may be in MERIDIAN_TOKEN; it is never a flag, for
@@ -66,19 +66,21 @@ func run() *cobra.Command {
 		Short: "Start Envoy with the zone's configuration and stop it gracefully",
 		Long: `Start Envoy for one Dataplane or ZoneIngress and stay in the foreground.
 
-The zone's certificate is trusted if it ends in a pin that the token carries, so the token is all that joining takes.
-SIGTERM or SIGINT drains: the zone is told, callers go elsewhere, and the program ends as soon as nothing is in flight, at
-most after --drain-time. A second signal ends it at once.
+The zone's certificate is trusted if it ends in a pin that the token carries, so the token is all that
+joining takes.
+SIGTERM or SIGINT drains: it tells the zone, callers use other instances, and the program ends as soon as
+nothing is in flight, at most after --drain-time. A second signal ends it at once.
 
-Every flag is also an environment variable, --token-file as MERIDIAN_TOKEN_FILE. The token's text may be given in
-MERIDIAN_TOKEN.`,
+Every flag is also an environment variable, --token-file as MERIDIAN_TOKEN_FILE. The token's text may be
+given in MERIDIAN_TOKEN.`,
 		Example: `  # a sidecar
   meridian token dataplane --name web-1 > web-1.token
   meridian-dp run --cp https://zone.example:5678 --dataplane-file web-1.yaml --token-file web-1.token
 
   # the zone's ingress
   meridian token zone --zone us-east --scope ingress > ingress.token
-  meridian-dp run --cp https://zone.example:5678 --proxy-type ingress --dataplane-file ingress.yaml --token-file ingress.token`,
+  meridian-dp run --cp https://zone.example:5678 --proxy-type ingress \
+    --dataplane-file ingress.yaml --token-file ingress.token`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := config.Load(cmd.Flags(), config.Source{Prefix: "MERIDIAN"}); err != nil {

@@ -20,12 +20,13 @@ import (
 
 	"github.com/meridian-mesh/meridian/bench"
 	"github.com/meridian-mesh/meridian/bench/apibench"
+	"github.com/meridian-mesh/meridian/bench/envoybench"
 )
 
 // newBench is "meridian bench".
 func newBench() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the control plane on this machine"}
-	cmd.AddCommand(newBenchXDS(), newBenchSidecars(), apibench.Command())
+	cmd.AddCommand(newBenchXDS(), newBenchSidecars(), apibench.Command(), envoybench.Command(cli.ErrSilent))
 	return cmd
 }
 

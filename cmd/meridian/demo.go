@@ -32,8 +32,8 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 			if conf.Store != "embedded" && conf.Store != "postgres" {
 				return fmt.Errorf("--store %q: want embedded or postgres", conf.Store)
 			}
-			if !slices.Contains(demo.Stories, conf.Story) {
-				return fmt.Errorf("--story %q: want %s", conf.Story, strings.Join(demo.Stories, " or "))
+			if !slices.Contains(demo.Scenarios, conf.Scenario) {
+				return fmt.Errorf("--story %q: want %s", conf.Scenario, strings.Join(demo.Scenarios, " or "))
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -66,7 +66,7 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 	f.BoolVar(&conf.Once, "once", false, "end after the last step")
 	f.StringVar(&conf.Store, "store", "embedded",
 		"embedded, or postgres: throwaway PostgreSQL clusters of the demo's own")
-	f.StringVar(&conf.Story, "story", demo.Operations,
+	f.StringVar(&conf.Scenario, "story", demo.Operations,
 		"operations: an operator's; resilience: a day of somebody who develops services")
 	f.StringVar(&conf.Dir, "dir", ".demo",
 		"folder for data, documents and logs; a former demo's is made anew")

@@ -34,7 +34,7 @@ func (s *state) resolveAddresses() {
 	slices.SortFunc(there, olderFirst)
 	for _, r := range there {
 		s.bind(r)
-		if r.Key.Kind == mesh.KindMeshService && isOwn(s.cfg.Zone, r) {
+		if isLocal(r.Key, s.cfg.Zone) {
 			s.dirty.services.add(r.Key)
 		}
 	}
@@ -103,9 +103,9 @@ func (s *state) release(k mesh.Key) {
 // allocate finds a free address: the one after the highest in use, then any free one, then the one
 // that has been in quarantine the longest.
 func (s *state) allocate(kind mesh.Kind) (netip.Addr, bool) {
-	prefix := s.cfg.ServicePrefix
-	if kind == mesh.KindMeshMultiZoneService {
-		prefix = s.cfg.MultiZonePrefix
+	prefix, ok := s.cfg.Prefixes[kind]
+	if !ok {
+		return netip.Addr{}, false
 	}
 	used := map[netip.Addr]bool{}
 	highest := prefix.Addr()

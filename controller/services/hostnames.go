@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/hostname"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -80,14 +81,15 @@ func (s *state) touchClaimants(at hostKey) {
 
 // claimsOf is what every generator makes of r.
 func (s *state) claimsOf(r *mesh.Resource) []claim {
+	info, ok := destination.Lookup(r.Key.Kind)
+	if !ok {
+		return nil
+	}
 	var out []claim
 	labels := selector.LabelsAt(r, s.cfg.Zone)
 	for _, g := range s.index.generators {
 		sel := mesh.Spec[*meshv1.HostnameGenerator](g.resource).GetSelector()
-		want := sel.GetMeshService()
-		if r.Key.Kind == mesh.KindMeshMultiZoneService {
-			want = sel.GetMeshMultiZoneService()
-		}
+		want := info.GeneratorSelector(sel)
 		if want == nil || !selector.Subset(want.GetMatchLabels(), labels) {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/hostname"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -137,8 +138,6 @@ func (s *state) change(c store.Change) {
 		if dp, ok := s.view.Get(k); ok {
 			s.touchServicesOf(dp)
 		}
-	case mesh.KindMeshService, mesh.KindMeshMultiZoneService:
-		s.destinationChanged(c)
 	case mesh.KindVirtualAddress:
 		s.addressChanged(c)
 	case mesh.KindHostnameGenerator:
@@ -147,6 +146,10 @@ func (s *state) change(c store.Change) {
 			for k := range s.index.destinations {
 				s.dirty.destinations.add(k)
 			}
+		}
+	default:
+		if destination.Is(c.Key.Kind) {
+			s.destinationChanged(c)
 		}
 	}
 }
@@ -199,7 +202,7 @@ func (s *state) touchServicesOf(dp *mesh.Resource) {
 }
 
 func (s *state) destinationChanged(c store.Change) {
-	own := c.Key.Kind == mesh.KindMeshService && c.Key.Zone == s.cfg.Zone
+	own := isLocal(c.Key, s.cfg.Zone)
 	if c.Type == store.ChangeStatus {
 		if own {
 			s.dirty.services.add(c.Key)

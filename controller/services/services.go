@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"maps"
 	"net/netip"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -23,12 +25,6 @@ const (
 	DefaultQuarantine = time.Hour
 )
 
-// Ranges of virtual IPs.
-var (
-	servicePrefix   = netip.MustParsePrefix("241.0.0.0/8")
-	multiZonePrefix = netip.MustParsePrefix("243.0.0.0/8")
-)
-
 // Config of a Reconciler. Zone, Store and Replica are required.
 type Config struct {
 	Zone    string
@@ -38,8 +34,9 @@ type Config struct {
 	// DeletionGrace, Quarantine: see the defaults.
 	DeletionGrace time.Duration
 	Quarantine    time.Duration
-	// ServicePrefix and MultiZonePrefix are the ranges of virtual IPs; defaults 241.0.0.0/8 and 243.0.0.0/8.
-	ServicePrefix, MultiZonePrefix netip.Prefix
+	// Prefixes are the ranges of virtual IPs by kind of destination. A kind that is not there has the
+	// range of its row in mesh/destination.
+	Prefixes map[mesh.Kind]netip.Prefix
 	// Now is the clock, default time.Now.
 	Now func() time.Time
 
@@ -68,12 +65,13 @@ func New(cfg Config) *Reconciler {
 	if cfg.Quarantine == 0 {
 		cfg.Quarantine = DefaultQuarantine
 	}
-	if !cfg.ServicePrefix.IsValid() {
-		cfg.ServicePrefix = servicePrefix
+	prefixes := map[mesh.Kind]netip.Prefix{}
+	for _, info := range destination.Kinds {
+		prefixes[info.Kind] = info.Prefix
 	}
-	if !cfg.MultiZonePrefix.IsValid() {
-		cfg.MultiZonePrefix = multiZonePrefix
-	}
+	maps.Copy(prefixes, cfg.Prefixes)
+	cfg.Prefixes = prefixes
+
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
@@ -124,4 +122,8 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func isOwn(zone string, r *mesh.Resource) bool { return r.Key.Zone == zone }
+// isLocal says that the proxies behind a destination are the zone's own.
+func isLocal(k mesh.Key, zone string) bool {
+	info, ok := destination.Lookup(k.Kind)
+	return ok && info.Local(k, zone)
+}

@@ -319,7 +319,10 @@ func TestGraceAndAddressOfIdentity(t *testing.T) {
 
 func TestShortRange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t, func(c *Config) { c.ServicePrefix = netip.MustParsePrefix("241.0.0.0/30") })
+		w := newWorld(t, func(c *Config) {
+			c.Prefixes = map[mesh.Kind]netip.Prefix{
+				mesh.KindMeshService: netip.MustParsePrefix("241.0.0.0/30")}
+		})
 		a, b, c, d := dataplane("a", inbound("a", 1)), dataplane("b", inbound("b", 1)),
 			dataplane("c", inbound("c", 1)), dataplane("d", inbound("d", 1))
 		w.put(a, b, c, d)
@@ -447,7 +450,10 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				rnd := rand.New(rand.NewPCG(seed, 7))
-				w := newWorld(t, func(c *Config) { c.ServicePrefix = netip.MustParsePrefix("241.0.0.0/28") })
+				w := newWorld(t, func(c *Config) {
+					c.Prefixes = map[mesh.Kind]netip.Prefix{
+						mesh.KindMeshService: netip.MustParsePrefix("241.0.0.0/28")}
+				})
 				pick := func(in ...string) string { return in[rnd.IntN(len(in))] }
 				names := []string{"a", "b", "c", "d"}
 				for range 120 {

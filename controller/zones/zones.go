@@ -159,12 +159,13 @@ func (c *controller) Done(err error) {
 func Problems(states []kdsrpc.ZoneState) delivery.Problems {
 	out := delivery.Problems{}
 	for _, s := range states {
-		for _, r := range s.Refusals {
-			out.Refuse(mesh.KeyFromProto(r.GetKey()), s.Name, r.GetField(), r.GetReason())
+		for _, r := range s.Rejections {
+			out.Refuse(mesh.KeyFromProto(r.GetCause()), s.Name, r.GetField(), r.GetReason())
 		}
-		for _, r := range s.Progress.GetRefusals() {
+		for _, r := range s.Progress.GetRejections() {
 			if r.GetCause() != nil {
-				out.Nack(mesh.KeyFromProto(r.GetCause()), s.Name, r.GetProxy(), r.GetReason())
+				out.Nack(mesh.KeyFromProto(r.GetCause()), s.Name, mesh.KeyFromProto(r.GetProxy()).String(),
+					r.GetReason())
 			}
 		}
 	}

@@ -1,8 +1,8 @@
 // Package bootstrap writes the document that Envoy starts with: who it is, where its control plane
-// is, and nothing else. All the rest comes over ADS. [Build] is a pure function.
+// is, and nothing else. The rest comes over ADS. [Build] is a pure function.
 //
 // The control plane is the cluster system_ads, spoken to with incremental ADS over TLS. The
-// connection notices a dead peer by HTTP/2 pings and TCP keepalive, and comes back fast: retries
+// connection notices a dead control plane by HTTP/2 pings and TCP keepalive, and comes back fast: retries
 // start at 0.2 s and never wait longer than 1 s, so that a control plane that returns is used at
 // once.
 //
@@ -10,38 +10,18 @@
 // file, as a static secret, and an upstream filter of system_ads adds it to each stream as the
 // header authorization; Envoy's own config dump shows secrets as redacted. The file must hold the
 // token and nothing else, not even a newline.
+//
+// The document is made as JSON, without Envoy's generated types: they cost the launcher, which runs
+// beside every workload, more memory than the rest of it. Tests start a real Envoy with it.
 package bootstrap
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
-	"time"
-
-	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
-	overloadv3 "github.com/envoyproxy/go-control-plane/envoy/config/overload/v3"
-	injectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/credential_injector/v3"
-	upstreamcodecv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/upstream_codec/v3"
-	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
-	genericv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/http/injected_credentials/generic/v3"
-	re2v3 "github.com/envoyproxy/go-control-plane/envoy/extensions/regex_engines/v3"
-	connectionsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/downstream_connections/v3"
-	heapv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/resource_monitors/fixed_heap/v3"
-	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
-	upstreamhttpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/structpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
 // Names in the document.
@@ -89,7 +69,7 @@ type Config struct {
 	AdminSocket string
 	AdminPort   uint32
 
-	// MaxHeapBytes makes Envoy shed load near this size; 0 is no limit. MaxConnections from
+	// MaxHeapBytes makes Envoy shed load near this size; 0 sets none. MaxConnections from
 	// clients; 0 means 50,000.
 	MaxHeapBytes   uint64
 	MaxConnections int64
@@ -102,7 +82,7 @@ func (c Config) validate() error {
 			errs = append(errs, errors.New(text))
 		}
 	}
-	need(c.NodeID != "", "bootstrap: NodeID is empty, want <mesh>.<dataplane name>")
+	need(c.NodeID != "", "bootstrap: NodeID is empty, must be <mesh>.<dataplane name>")
 	need(slices.Contains([]string{"dataplane", "ingress", "egress"}, c.ProxyType),
 		fmt.Sprintf("bootstrap: proxy type %q is unknown, use dataplane, ingress or egress", c.ProxyType))
 	need(c.Host != "", "bootstrap: Host of the control plane is empty")
@@ -113,95 +93,98 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// Build makes the document, or says what of c is wrong.
-func Build(c Config) (*bootstrapv3.Bootstrap, error) {
+// object is a message of Envoy's API in JSON, with the field names of its protos.
+type object = map[string]any
+
+// typed is an object with the name of its type, for fields that take any type.
+func typed(name string, o object) object {
+	o["@type"] = "type.googleapis.com/" + name
+	return o
+}
+
+// Build gives the document as Envoy reads it from a file whose name ends in .json, or an error that names
+// every field of c that is wrong.
+func Build(c Config) ([]byte, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	p := &packer{}
-	b := &bootstrapv3.Bootstrap{
-		Node: c.node(),
-		DynamicResources: &bootstrapv3.Bootstrap_DynamicResources{
-			LdsConfig: adsSource(),
-			CdsConfig: adsSource(),
-			AdsConfig: &corev3.ApiConfigSource{
-				ApiType:                   corev3.ApiConfigSource_DELTA_GRPC,
-				TransportApiVersion:       corev3.ApiVersion_V3,
-				SetNodeOnFirstMessageOnly: true,
 
-				GrpcServices: []*corev3.GrpcService{{TargetSpecifier: &corev3.GrpcService_EnvoyGrpc_{EnvoyGrpc: &corev3.GrpcService_EnvoyGrpc{
-					ClusterName: ClusterADS,
-					Authority:   c.serverName(),
-					RetryPolicy: &corev3.RetryPolicy{RetryBackOff: &corev3.BackoffStrategy{
-						BaseInterval: durationpb.New(200 * time.Millisecond),
-						MaxInterval:  durationpb.New(time.Second),
-					}},
-				}}}},
+	doc := object{
+		"node": c.node(),
+		"dynamic_resources": object{
+			"lds_config": adsSource(),
+			"cds_config": adsSource(),
+			"ads_config": object{
+				"api_type":                       "DELTA_GRPC",
+				"transport_api_version":          "V3",
+				"set_node_on_first_message_only": true,
+				"grpc_services":                  []object{c.grpcService()},
 			},
 		},
-		StaticResources: &bootstrapv3.Bootstrap_StaticResources{
-			Clusters: []*clusterv3.Cluster{c.cluster(p)},
-			Secrets:  c.secrets(),
+		"static_resources": object{
+			"clusters": []object{c.cluster()},
+			"secrets":  c.secrets(),
 		},
-		Admin: c.admin(),
-		DefaultRegexEngine: &corev3.TypedExtensionConfig{
-			Name:        "envoy.regex_engines.google_re2",
-			TypedConfig: p.pack(&re2v3.GoogleRE2{}),
+		"default_regex_engine": object{
+			"name":         "envoy.regex_engines.google_re2",
+			"typed_config": typed("envoy.extensions.regex_engines.v3.GoogleRE2", object{}),
 		},
-		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
-			Name: "static",
-			LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{
-				StaticLayer: &structpb.Struct{Fields: map[string]*structpb.Value{
-					"re2.max_program_size.error_level": structpb.NewNumberValue(4294967295),
-					"re2.max_program_size.warn_level":  structpb.NewNumberValue(1000),
-				}}},
-		}}},
-		StatsConfig:     c.statsConfig(),
-		OverloadManager: c.overload(p),
+		"layered_runtime": object{
+			"layers": []object{{
+				"name": "static",
+				"static_layer": object{
+					"re2.max_program_size.error_level": 4294967295,
+					"re2.max_program_size.warn_level":  1000,
+				},
+			}},
+		},
+		"stats_config":     object{"stats_tags": c.statsTags()},
+		"overload_manager": c.overload(),
 	}
-	return b, p.err
-}
-
-// JSON is the document as Envoy reads it from a file whose name ends in .json.
-func JSON(b *bootstrapv3.Bootstrap) ([]byte, error) {
-	return protojson.MarshalOptions{Multiline: true, UseProtoNames: true}.Marshal(b)
-}
-
-// packer packs messages and keeps the first error.
-type packer struct{ err error }
-
-func (p *packer) pack(m proto.Message) *anypb.Any {
-	a, err := anypb.New(m)
-	if err != nil && p.err == nil {
-		p.err = fmt.Errorf("bootstrap: encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
+	if a := c.admin(); a != nil {
+		doc["admin"] = object{"address": a}
 	}
-	return a
+	return json.MarshalIndent(doc, "", "  ")
 }
 
-func adsSource() *corev3.ConfigSource {
-	return &corev3.ConfigSource{
-		ResourceApiVersion:    corev3.ApiVersion_V3,
-		InitialFetchTimeout:   durationpb.New(0),
-		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+// grpcService is the connection to the control plane: after a failure Envoy tries again in 0.2 to 1 s.
+func (c Config) grpcService() object {
+	return object{
+		"envoy_grpc": object{
+			"cluster_name": ClusterADS,
+			"authority":    c.serverName(),
+			"retry_policy": object{
+				"retry_back_off": object{"base_interval": "0.2s", "max_interval": "1s"},
+			},
+		},
 	}
 }
 
-func (c Config) node() *corev3.Node {
-	fields := map[string]*structpb.Value{"dataplane.proxyType": structpb.NewStringValue(c.ProxyType)}
+func adsSource() object {
+	return object{
+		"resource_api_version":  "V3",
+		"initial_fetch_timeout": "0s",
+		"ads":                   object{},
+	}
+}
+
+func (c Config) node() object {
+	fields := object{"dataplane.proxyType": c.ProxyType}
 	if c.Resource != "" {
-		fields["dataplane.resource"] = structpb.NewStringValue(c.Resource)
+		fields["dataplane.resource"] = c.Resource
 	}
 	for _, k := range slices.Sorted(maps.Keys(c.Metadata)) {
-		if k != "dataplane.token" { // it has no place here
-			fields[k] = structpb.NewStringValue(c.Metadata[k])
+		if k != "dataplane.token" { // the document never carries it
+			fields[k] = c.Metadata[k]
 		}
 	}
-	n := &corev3.Node{Id: c.NodeID, Cluster: c.Cluster, Metadata: &structpb.Struct{Fields: fields}}
+
+	n := object{"id": c.NodeID, "cluster": c.Cluster, "metadata": fields}
 	if c.Cluster == "" {
-		n.Cluster = c.ProxyType
+		n["cluster"] = c.ProxyType
 	}
 	if c.Zone != "" {
-		n.Locality = &corev3.Locality{Zone: c.Zone}
+		n["locality"] = object{"zone": c.Zone}
 	}
 	return n
 }
@@ -213,173 +196,178 @@ func (c Config) serverName() string {
 	return c.Host
 }
 
-func (c Config) cluster(p *packer) *clusterv3.Cluster {
-	address, err := netip.ParseAddr(c.Host)
-	kind := clusterv3.Cluster_STRICT_DNS
-	if err == nil {
-		kind = clusterv3.Cluster_STATIC
-	}
-	tls := &tlsv3.UpstreamTlsContext{
-		CommonTlsContext: &tlsv3.CommonTlsContext{
-			TlsParams:     &tlsv3.TlsParameters{TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2},
-			AlpnProtocols: []string{"h2"},
-		},
-	}
-	if _, err := netip.ParseAddr(c.serverName()); err != nil {
-		tls.Sni = c.serverName() // addresses are no server names
-	}
-	if !c.Insecure {
-		tls.CommonTlsContext.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig{
-			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{Name: SecretCA}}
-	}
-	options := &upstreamhttpv3.HttpProtocolOptions{
-		UpstreamProtocolOptions: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig{
-				ProtocolConfig: &upstreamhttpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-					Http2ProtocolOptions: &corev3.Http2ProtocolOptions{
-						ConnectionKeepalive: &corev3.KeepaliveSettings{
-							Interval:       durationpb.New(10 * time.Second),
-							Timeout:        durationpb.New(5 * time.Second),
-							IntervalJitter: &typev3.Percent{Value: 15},
-						},
-					}}}},
-	}
-	if c.TokenFile != "" {
-		options.HttpFilters = []*hcmv3.HttpFilter{
-			{
-				Name: "envoy.filters.http.credential_injector",
-				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&injectorv3.CredentialInjector{
-					Overwrite: true,
-					Credential: &corev3.TypedExtensionConfig{
-						Name: "envoy.http.injected_credentials.generic",
-						TypedConfig: p.pack(&genericv3.Generic{
-							Credential: &tlsv3.SdsSecretConfig{Name: SecretToken}, Header: "authorization"}),
-					},
-				})},
-			},
-			{
-				Name: "envoy.filters.http.upstream_codec",
-
-				ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: p.pack(&upstreamcodecv3.UpstreamCodec{})},
-			},
-		}
-	}
+// cluster is the control plane.
+func (c Config) cluster() object {
 	host := c.Host
-	if address.IsValid() {
+	kind := "STRICT_DNS"
+	if address, err := netip.ParseAddr(host); err == nil {
 		host = address.String()
+		kind = "STATIC"
 	}
-	return &clusterv3.Cluster{
-		Name:                 ClusterADS,
-		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: kind},
-		ConnectTimeout:       durationpb.New(time.Second),
-		DnsLookupFamily:      clusterv3.Cluster_ALL,
-		UpstreamConnectionOptions: &clusterv3.UpstreamConnectionOptions{TcpKeepalive: &corev3.TcpKeepalive{
-			KeepaliveProbes:   wrapperspb.UInt32(3),
-			KeepaliveTime:     wrapperspb.UInt32(10),
-			KeepaliveInterval: wrapperspb.UInt32(10),
-		}},
 
-		TypedExtensionProtocolOptions: map[string]*anypb.Any{"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": p.pack(options)},
-		TransportSocket: &corev3.TransportSocket{Name: "envoy.transport_sockets.tls",
-			ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: p.pack(tls)}},
-		LoadAssignment: &endpointv3.ClusterLoadAssignment{
-			ClusterName: ClusterADS,
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{
-				LbEndpoints: []*endpointv3.LbEndpoint{
-					{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{
-						Address: socketAddress(host, c.Port)}}}}}},
+	return object{
+		"name":              ClusterADS,
+		"type":              kind,
+		"connect_timeout":   "1s",
+		"dns_lookup_family": "ALL",
+		"upstream_connection_options": object{
+			"tcp_keepalive": object{
+				"keepalive_probes":   3,
+				"keepalive_time":     10,
+				"keepalive_interval": 10,
+			},
+		},
+		"typed_extension_protocol_options": object{
+			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": c.protocol(),
+		},
+		"transport_socket": object{
+			"name":         "envoy.transport_sockets.tls",
+			"typed_config": c.tls(),
+		},
+		"load_assignment": object{
+			"cluster_name": ClusterADS,
+			"endpoints": []object{{
+				"lb_endpoints": []object{{
+					"endpoint": object{"address": socketAddress(host, c.Port)},
+				}},
+			}},
 		},
 	}
 }
 
-func socketAddress(host string, port uint32) *corev3.Address {
-	return &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-		Address: host, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port}}}}
+func (c Config) tls() object {
+	common := object{
+		"tls_params":     object{"tls_minimum_protocol_version": "TLSv1_2"},
+		"alpn_protocols": []string{"h2"},
+	}
+	if !c.Insecure {
+		common["validation_context_sds_secret_config"] = object{"name": SecretCA}
+	}
+
+	out := typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+		object{"common_tls_context": common})
+	if _, err := netip.ParseAddr(c.serverName()); err != nil {
+		out["sni"] = c.serverName() // SNI is for names alone
+	}
+	return out
 }
 
-func (c Config) secrets() []*tlsv3.Secret {
-	var out []*tlsv3.Secret
+// protocol is HTTP/2 with pings, and the filter that adds the token.
+func (c Config) protocol() object {
+	out := typed("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", object{
+		"explicit_http_config": object{
+			"http2_protocol_options": object{
+				"connection_keepalive": object{
+					"interval":        "10s",
+					"timeout":         "5s",
+					"interval_jitter": object{"value": 15},
+				},
+			},
+		},
+	})
+	if c.TokenFile == "" {
+		return out
+	}
+
+	credential := typed("envoy.extensions.http.injected_credentials.generic.v3.Generic", object{
+		"credential": object{"name": SecretToken},
+		"header":     "authorization",
+	})
+	injector := typed("envoy.extensions.filters.http.credential_injector.v3.CredentialInjector", object{
+		"overwrite": true,
+		"credential": object{
+			"name":         "envoy.http.injected_credentials.generic",
+			"typed_config": credential,
+		},
+	})
+	out["http_filters"] = []object{
+		{
+			"name":         "envoy.filters.http.credential_injector",
+			"typed_config": injector,
+		},
+		{
+			"name":         "envoy.filters.http.upstream_codec",
+			"typed_config": typed("envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec", object{}),
+		},
+	}
+	return out
+}
+
+func socketAddress(host string, port uint32) object {
+	return object{"socket_address": object{"address": host, "port_value": port}}
+}
+
+func (c Config) secrets() []object {
+	var out []object
 	if !c.Insecure {
-		v := &tlsv3.CertificateValidationContext{
-			TrustedCa: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.CAFile}}}
+		validation := object{"trusted_ca": object{"filename": c.CAFile}}
 		if len(c.CA) > 0 {
-			v.TrustedCa = &corev3.DataSource{Specifier: &corev3.DataSource_InlineBytes{InlineBytes: c.CA}}
+			validation["trusted_ca"] = object{"inline_bytes": c.CA}
 		}
 		if !c.AnyName {
-			san := tlsv3.SubjectAltNameMatcher_DNS
+			san := "DNS"
 			if _, err := netip.ParseAddr(c.serverName()); err == nil {
-				san = tlsv3.SubjectAltNameMatcher_IP_ADDRESS
+				san = "IP_ADDRESS"
 			}
-			v.MatchTypedSubjectAltNames = []*tlsv3.SubjectAltNameMatcher{{
-				SanType: san,
-
-				Matcher: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: c.serverName()}},
+			validation["match_typed_subject_alt_names"] = []object{{
+				"san_type": san,
+				"matcher":  object{"exact": c.serverName()},
 			}}
 		}
-		out = append(out, &tlsv3.Secret{
-			Name: SecretCA,
-			Type: &tlsv3.Secret_ValidationContext{ValidationContext: v},
-		})
+		out = append(out, object{"name": SecretCA, "validation_context": validation})
 	}
+
 	if c.TokenFile != "" {
-		out = append(out, &tlsv3.Secret{
-			Name: SecretToken,
-			Type: &tlsv3.Secret_GenericSecret{GenericSecret: &tlsv3.GenericSecret{
-				Secret: &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: c.TokenFile}}}},
+		out = append(out, object{
+			"name":           SecretToken,
+			"generic_secret": object{"secret": object{"filename": c.TokenFile}},
 		})
 	}
 	return out
 }
 
-func (c Config) admin() *bootstrapv3.Admin {
+func (c Config) admin() object {
 	switch {
 	case c.AdminSocket != "":
-		return &bootstrapv3.Admin{Address: &corev3.Address{Address: &corev3.Address_Pipe{Pipe: &corev3.Pipe{
-			Path: c.AdminSocket,
-			Mode: 0o600,
-		}}}}
+		return object{"pipe": object{"path": c.AdminSocket, "mode": 0o600}}
 	case c.AdminPort != 0:
-		return &bootstrapv3.Admin{Address: socketAddress("127.0.0.1", c.AdminPort)}
+		return socketAddress("127.0.0.1", c.AdminPort)
 	}
 	return nil
 }
 
 // overload bounds connections, and memory if a limit is known.
-func (c Config) overload(p *packer) *overloadv3.OverloadManager {
+func (c Config) overload() object {
 	connections := c.MaxConnections
 	if connections == 0 {
 		connections = 50_000
 	}
-	m := &overloadv3.OverloadManager{
-		RefreshInterval: durationpb.New(250 * time.Millisecond),
-		ResourceMonitors: []*overloadv3.ResourceMonitor{{
-			Name: "envoy.resource_monitors.global_downstream_max_connections",
+	monitors := []object{{
+		"name": "envoy.resource_monitors.global_downstream_max_connections",
+		"typed_config": typed(
+			"envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+			object{"max_active_downstream_connections": connections}),
+	}}
+	out := object{"refresh_interval": "0.25s"}
 
-			ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&connectionsv3.DownstreamConnectionsConfig{MaxActiveDownstreamConnections: connections})},
-		}},
-	}
-	if c.MaxHeapBytes == 0 {
-		return m
-	}
-	const heap = "envoy.resource_monitors.fixed_heap"
-	m.ResourceMonitors = append(m.ResourceMonitors, &overloadv3.ResourceMonitor{
-		Name: heap,
-
-		ConfigType: &overloadv3.ResourceMonitor_TypedConfig{TypedConfig: p.pack(&heapv3.FixedHeapConfig{MaxHeapSizeBytes: c.MaxHeapBytes})},
-	})
-	for _, a := range []struct {
-		name string
-		at   float64
-	}{{"envoy.overload_actions.shrink_heap", 0.95},
-		{"envoy.overload_actions.stop_accepting_requests", 0.98}} {
-		m.Actions = append(m.Actions, &overloadv3.OverloadAction{
-			Name: a.name,
-			Triggers: []*overloadv3.Trigger{{
-				Name: heap,
-
-				TriggerOneof: &overloadv3.Trigger_Threshold{Threshold: &overloadv3.ThresholdTrigger{Value: a.at}},
-			}},
+	if c.MaxHeapBytes > 0 {
+		const heap = "envoy.resource_monitors.fixed_heap"
+		monitors = append(monitors, object{
+			"name": heap,
+			"typed_config": typed("envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig",
+				object{"max_heap_size_bytes": c.MaxHeapBytes}),
 		})
+		action := func(name string, at float64) object {
+			return object{
+				"name":     name,
+				"triggers": []object{{"name": heap, "threshold": object{"value": at}}},
+			}
+		}
+		out["actions"] = []object{
+			action("envoy.overload_actions.shrink_heap", 0.95),
+			action("envoy.overload_actions.stop_accepting_requests", 0.98),
+		}
 	}
-	return m
+	out["resource_monitors"] = monitors
+	return out
 }

@@ -23,25 +23,9 @@ import (
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
-
-// envoy finds a real Envoy, or skips.
-func envoy(t *testing.T) string {
-	t.Helper()
-	for _, p := range []string{os.Getenv("MERIDIAN_ENVOY"), "../../.tools/envoy"} {
-		if p == "" {
-			continue
-		}
-		if abs, err := filepath.Abs(p); err == nil {
-			if _, err := os.Stat(abs); err == nil {
-				return abs
-			}
-		}
-	}
-	t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	return ""
-}
 
 func certificate(t *testing.T) (tls.Certificate, []byte) {
 	t.Helper()
@@ -84,11 +68,7 @@ func write(t *testing.T, dir, name string, data []byte) string {
 
 func document(t *testing.T, c bootstrap.Config) []byte {
 	t.Helper()
-	b, err := bootstrap.Build(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
+	doc, err := bootstrap.Build(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +76,8 @@ func document(t *testing.T, c bootstrap.Config) []byte {
 }
 
 func TestWhatIsMissing(t *testing.T) {
+	t.Parallel()
+
 	_, err := bootstrap.Build(bootstrap.Config{ProxyType: "sidecar"})
 	for _, want := range []string{"NodeID", `proxy type "sidecar"`, "Host", "port 0", "no CA"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -105,7 +87,9 @@ func TestWhatIsMissing(t *testing.T) {
 }
 
 func TestEnvoyAccepts(t *testing.T) {
-	bin := envoy(t)
+	t.Parallel()
+
+	bin := envoytest.Binary(t)
 	_, ca := certificate(t)
 	base := bootstrap.Config{
 		NodeID:    "default.web",
@@ -171,13 +155,13 @@ func (f *watch) Next() (delta.Update, bool, error) {
 	return delta.Update{Table: &delta.Table{}, Revision: 1}, first, nil
 }
 func (*watch) Ack(uint64, []delta.Rejection) {}
-func (*watch) Subscribe([]string)                    {}
-func (*watch) Close()                           {}
+func (*watch) Subscribe([]string)            {}
+func (*watch) Close()                        {}
 
 // TestEnvoyJoins starts a real Envoy: it joins with the token of the file, and joins again soon
 // after a restart of the server.
 func TestEnvoyJoins(t *testing.T) {
-	bin := envoy(t)
+	bin := envoytest.Binary(t)
 	dir := t.TempDir()
 	cert, ca := certificate(t)
 	s := &server{joins: make(chan delta.Join, 10)}

@@ -3,14 +3,12 @@ package bootstrap
 import (
 	"slices"
 	"strings"
-
-	metricsv3 "github.com/envoyproxy/go-control-plane/envoy/config/metrics/v3"
 )
 
 // inboundPrefix begins the names of a sidecar's inbound listeners; the section of the Dataplane follows.
 const inboundPrefix = "self_inbound_dp_"
 
-// statsConfig takes what varies out of the names of statistics and makes tags of it: the tags that Kuma's
+// statsTags take what varies out of the names of statistics and makes tags of it: the tags that Kuma's
 // dashboards use.
 //
 // Envoy tries a regex on every statistic that it creates, about 130 for each cluster, and std::regex is slow:
@@ -18,13 +16,10 @@ const inboundPrefix = "self_inbound_dp_"
 // that begins with "^token\." is tried only on statistics whose name begins with that token. So each of these
 // begins with one, even where the token is to be taken out as well: there the first alternative,
 // `^token\.(?!)`, never matches, and the second does the work.
-func (c Config) statsConfig() *metricsv3.StatsConfig {
-	out := &metricsv3.StatsConfig{}
+func (c Config) statsTags() []object {
+	var out []object
 	add := func(tag, regex string) {
-		out.StatsTags = append(out.StatsTags, &metricsv3.TagSpecifier{
-			TagName:  tag,
-			TagValue: &metricsv3.TagSpecifier_Regex{Regex: regex},
-		})
+		out = append(out, object{"tag_name": tag, "regex": regex})
 	}
 
 	add("name", `^grpc\.((.+)\.)`)

@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protojson"
-
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 )
 
 // TestStatisticsKeepTheirTags compares names and tags of all statistics of a real Envoy with those that
@@ -92,19 +91,13 @@ func statsConfig(t *testing.T, inbounds []string) map[string]any {
 	if inbounds != nil {
 		cfg.Resource = "type: Dataplane"
 	}
-	b, err := bootstrap.Build(cfg)
-	if err != nil {
+	var doc struct {
+		Stats map[string]any `json:"stats_config"`
+	}
+	if err := json.Unmarshal(document(t, cfg), &doc); err != nil {
 		t.Fatal(err)
 	}
-	data, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(b.GetStatsConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out map[string]any
-	if err := json.Unmarshal(data, &out); err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return doc.Stats
 }
 
 // statistics starts an Envoy that has statistics of all kinds, and gives each as Prometheus sees it, with
@@ -136,7 +129,8 @@ func statistics(t *testing.T, stats map[string]any) []string {
 		name := "self_inbound_dp_" + section
 		return listener(name,
 			extension("rbac", "network.rbac.v3.RBAC", object{"stat_prefix": name + ".", "rules": rules}),
-			extension("tcp", "network.tcp_proxy.v3.TcpProxy", object{"stat_prefix": name, "cluster": "local"}))
+			extension("tcp", "network.tcp_proxy.v3.TcpProxy",
+				object{"stat_prefix": name, "cluster": "local"}))
 	}
 	connections := extension("hcm", "network.http_connection_manager.v3.HttpConnectionManager", object{
 		"stat_prefix":  "self_inbound_dp_web",
@@ -179,7 +173,7 @@ func statistics(t *testing.T, stats map[string]any) []string {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, envoy(t), "-c", write(t, dir, "envoy.json", doc),
+	cmd := exec.CommandContext(ctx, envoytest.Binary(t), "-c", write(t, dir, "envoy.json", doc),
 		"--use-dynamic-base-id", "--concurrency", "2", "--log-level", "error")
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -203,13 +197,13 @@ func statistics(t *testing.T, stats map[string]any) []string {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if text, err := get(ctx, client, "/ready"); err == nil && strings.HasPrefix(text, "LIVE") {
+		if text, err := get(ctx, client, "/stats"); err == nil && complete(text) {
 			break
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			t.Fatal("Envoy is not ready")
+			t.Fatal("Envoy does not have all of its statistics")
 		}
 	}
 
@@ -218,6 +212,22 @@ func statistics(t *testing.T, stats map[string]any) []string {
 		t.Fatal(err)
 	}
 	return labels(text)
+}
+
+// complete says whether all workers have started: the last of them has its statistics.
+func complete(text string) bool {
+	for _, name := range []string{
+		"listener_manager.workers_started: 1",
+		"listener.named.worker_1.downstream_cx_total",
+		"server.worker_1.watchdog_miss",
+		"server.worker_1.watchdog_mega_miss",
+		"thread_local_cluster_manager.worker_1.clusters_inflated",
+	} {
+		if !strings.Contains(text, name) {
+			return false
+		}
+	}
+	return true
 }
 
 func get(ctx context.Context, client *http.Client, path string) (string, error) {

@@ -102,7 +102,7 @@ func (a admin) post(ctx context.Context, path string) error {
 }
 
 // inFlight counts what a stop would cut: HTTP requests, and connections that are not HTTP's. An
-// idle kept connection of an HTTP client is no reason to wait.
+// idle kept connection of an HTTP client does not delay the end.
 func (a admin) inFlight(ctx context.Context) (int, error) {
 	_, body, err := a.call(ctx, http.MethodGet,
 		"/stats?format=json&type=Gauges&filter=downstream_(cx|rq)_active$")

@@ -86,5 +86,5 @@ func TestAdminQuestions(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	s.answer(ended, &dataplanev1.AdminQuestion{What: "stats"},
-		make(chan *dataplanev1.AdminAnswer)) // returns though nobody listens
+		make(chan *dataplanev1.AdminAnswer)) // returns though nothing receives
 }

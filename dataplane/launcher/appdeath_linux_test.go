@@ -17,6 +17,8 @@ func mustAddr(t *testing.T, s string) netip.AddrPort {
 }
 
 func TestParseLocal(t *testing.T) {
+	t.Parallel()
+
 	for in, want := range map[string]string{
 		"0100007F:1F90":                         "127.0.0.1:8080",
 		"00000000:0050":                         "0.0.0.0:80",

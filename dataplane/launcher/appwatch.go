@@ -61,7 +61,7 @@ func (w *appWatch) run(ctx context.Context) error {
 
 func (w *appWatch) watch(ctx context.Context, t target) {
 	failures, successes := 0, 0
-	var died <-chan struct{} // nil: nobody is watched
+	var died <-chan struct{} // nil: no process is watched
 	release := func() {}
 	defer func() { release() }()
 	fired := false

@@ -47,11 +47,7 @@ func (l *Launcher) bootstrap(t *trust) (string, error) {
 	if l.cfg.AdminPort == 0 {
 		conf.AdminSocket = l.admin.address
 	}
-	doc, err := bootstrap.Build(conf)
-	if err != nil {
-		return "", err
-	}
-	data, err := bootstrap.JSON(doc)
+	data, err := bootstrap.Build(conf)
 	if err != nil {
 		return "", err
 	}

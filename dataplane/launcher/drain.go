@@ -9,8 +9,8 @@ import (
 
 // Times of a drain.
 const (
-	// notTold is how long the drain waits for the zone's word that callers know; a zone that is
-	// away is not waited for any longer than callers need to notice "connection: close".
+	// notTold is how long the drain waits for the zone to say that callers know; for an unavailable zone
+	// it waits no longer than callers need to notice "connection: close".
 	notTold = 5 * time.Second
 	// quiet is how long nothing may be in flight before Envoy is stopped.
 	quiet = 300 * time.Millisecond
@@ -18,7 +18,7 @@ const (
 	look = 50 * time.Millisecond
 )
 
-// drain takes a running proxy out of service: the zone is told, Envoy asks its clients to go
+// drain takes a running proxy out of service: it tells the zone, Envoy asks its clients to go
 // elsewhere, and it is over when callers no longer pick this proxy and nothing is in flight, or at
 // the limit.
 type drain struct {

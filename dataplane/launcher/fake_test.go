@@ -56,7 +56,7 @@ func application(t *testing.T, address string) *exec.Cmd {
 	return cmd
 }
 
-// freeAddress is one that nobody listens on now.
+// freeAddress is one that nothing listens on now.
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -59,7 +59,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 	case proxyType == "egress":
 		return p, errors.New("--proxy-type egress is not there yet; dataplane and ingress are")
 	case !ok:
-		return p, fmt.Errorf("--proxy-type %q: want dataplane or ingress", proxyType)
+		return p, fmt.Errorf("--proxy-type %q: must be dataplane or ingress", proxyType)
 	case len(bytes.TrimSpace(data)) == 0:
 		return p, errors.New("the resource is empty; give --dataplane-file with a Dataplane or a ZoneIngress")
 	}
@@ -68,7 +68,7 @@ func readProxy(data []byte, proxyType string) (proxy, error) {
 		return p, fmt.Errorf("resource: %w", err)
 	}
 	if len(docs) != 1 {
-		return p, fmt.Errorf("resource: want one document, got %d", len(docs))
+		return p, fmt.Errorf("resource: must be one document, got %d", len(docs))
 	}
 	r := docs[0].Resource
 	if r.Key.Kind != want {
@@ -182,7 +182,7 @@ func checkToken(token string, now time.Time) error {
 func parseCP(cp string) (host, address string, err error) {
 	u, err := url.Parse(cp)
 	if err != nil || u.Host == "" || u.Scheme != "https" || strings.Trim(u.Path, "/") != "" {
-		return "", "", fmt.Errorf("--cp %q: want https://HOST:5678, the zone's xDS address", cp)
+		return "", "", fmt.Errorf("--cp %q: must be https://HOST:5678, the zone's xDS address", cp)
 	}
 	port := u.Port()
 	if port == "" {

@@ -18,8 +18,8 @@
 //
 // # Failure
 //
-// A zone that is away never disturbs a running Envoy: Envoy keeps its configuration, and its own
-// stream and the session are retried for ever. A permanent refusal (token, resource, mesh) ends the
+// An unavailable zone never disturbs a running Envoy: Envoy keeps its configuration, and its own
+// stream and the session are retried without limit. A permanent rejection (token, resource, mesh) ends the
 // launcher with its reason, for then the zone itself says that this proxy is not wanted; once a
 // proxy was accepted, a mesh that is not found is retried too, for the zone may have come back
 // without its state. Envoy that crashes is restarted with backoff; Envoy that never comes up,
@@ -29,6 +29,8 @@
 //
 // The token comes from a file or the environment, goes to the zone in a header and into the
 // bootstrap file (mode 0600, in a folder of mode 0700). It is never an argument and never logged.
+//
+// No example: it needs an Envoy and a zone.
 package launcher
 
 import (
@@ -122,7 +124,7 @@ func New(cfg Config) (*Launcher, error) {
 		port int
 	}{{"--readiness-port", cfg.ReadinessPort}, {"--admin-port", cfg.AdminPort}} {
 		if p.port < 0 || p.port > 65535 {
-			note(fmt.Errorf("%s: %d is no port; 0 turns it off", p.flag, p.port))
+			note(fmt.Errorf("%s: %d is not a port; 0 turns it off", p.flag, p.port))
 		}
 	}
 	l.proxy, err = readProxy(cfg.Resource, cfg.ProxyType)
@@ -315,7 +317,7 @@ func (l *Launcher) newTrust() (*trust, error) {
 		t.setPins(pins)
 	}
 	if l.cfg.TLSSkipVerify {
-		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); anybody on the way can " +
+		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); any host on the way can " +
 			"read the token")
 	}
 	conf, err := servercert.ClientTLS(servercert.ClientOptions{

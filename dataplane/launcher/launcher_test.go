@@ -47,7 +47,7 @@ name: in
 networking: {address: 127.0.0.1, port: 10001, advertisedAddress: 127.0.0.1, advertisedPort: 10001}
 `
 
-// envoyScript answers --version as Envoy does and lives until it is told to end.
+// envoyScript answers --version as Envoy does and runs until it gets a signal.
 func envoyScript(t *testing.T, run string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "envoy")
@@ -73,6 +73,8 @@ func config(t *testing.T) Config {
 }
 
 func TestLocalChecks(t *testing.T) {
+	t.Parallel()
+
 	secret := token(t, "ab", time.Now().Add(-time.Hour))
 	for _, tc := range []struct {
 		name   string
@@ -90,7 +92,8 @@ func TestLocalChecks(t *testing.T) {
 			[]string{"Dataplane does not go with --proxy-type ingress", "ZoneIngress"}},
 		{"type and kind", func(c *Config) { c.Resource = []byte(ingress) },
 			[]string{"ZoneIngress does not go with --proxy-type dataplane"}},
-		{"unknown type", func(c *Config) { c.ProxyType = "gateway" }, []string{"want dataplane or ingress"}},
+		{"unknown type", func(c *Config) { c.ProxyType = "gateway" },
+			[]string{"must be dataplane or ingress"}},
 		{"no token", func(c *Config) { c.Token = "" }, []string{"--token-file"}},
 		{"no JWT", func(c *Config) { c.Token = "hunter2" }, []string{"not a token"}},
 		{"two lines", func(c *Config) { c.Token = "a\nb" }, []string{"several lines"}},
@@ -137,6 +140,8 @@ func TestLocalChecks(t *testing.T) {
 }
 
 func TestTargets(t *testing.T) {
+	t.Parallel()
+
 	l, err := New(config(t))
 	if err != nil {
 		t.Fatal(err)
@@ -372,15 +377,23 @@ func (f *fakeEnvoy) set(stats string) {
 }
 
 const (
-	busy = `{"stats":[{"name":"http.in.downstream_rq_active","value":1},{"name":"http.in.downstream_cx_active","value":3},
-		{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":3},{"name":"listener.127.0.0.1_8080.worker_0.downstream_cx_active","value":3},
-		{"name":"listener.admin.downstream_cx_active","value":1},{"name":"http.admin.downstream_rq_active","value":1}]}`
-	idle = `{"stats":[{"name":"http.in.downstream_rq_active","value":0},{"name":"http.in.downstream_cx_active","value":3},
-		{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":3},{"name":"http.admin.downstream_rq_active","value":1}]}`
-	tcp = `{"stats":[{"name":"http.in.downstream_cx_active","value":3},{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":5}]}`
+	busy = `{"stats":[{"name":"http.in.downstream_rq_active","value":1},
+		{"name":"http.in.downstream_cx_active","value":3},
+		{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":3},
+		{"name":"listener.127.0.0.1_8080.worker_0.downstream_cx_active","value":3},
+		{"name":"listener.admin.downstream_cx_active","value":1},
+		{"name":"http.admin.downstream_rq_active","value":1}]}`
+	idle = `{"stats":[{"name":"http.in.downstream_rq_active","value":0},
+		{"name":"http.in.downstream_cx_active","value":3},
+		{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":3},
+		{"name":"http.admin.downstream_rq_active","value":1}]}`
+	tcp = `{"stats":[{"name":"http.in.downstream_cx_active","value":3},
+		{"name":"listener.127.0.0.1_8080.downstream_cx_active","value":5}]}`
 )
 
 func TestInFlight(t *testing.T) {
+	t.Parallel()
+
 	f := &fakeEnvoy{}
 	srv := httptest.NewServer(f)
 	defer srv.Close()

@@ -125,7 +125,7 @@ func (s *session) run(ctx context.Context) error {
 			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
 		}
 		if time.Since(began) > lastPause {
-			pause = firstPause // it held for a while: begin anew
+			pause = firstPause // it held for a while: start over
 		}
 		wait := pause/2 + rand.N(pause)
 		s.log.Warn("session with the zone ended; a running Envoy goes on, the session is retried",

@@ -322,7 +322,7 @@ func portOf(l loaded) uint32 {
 }
 
 // reloads compares the listeners with those of the last look, and returns those that changed, came
-// or went. One whose content is as before and that was loaded anew is an error.
+// or went. One whose content is as before and that was loaded again is an error.
 func (p *proxy) reloads() ([]change, error) {
 	now, err := p.listeners()
 	if err != nil {
@@ -342,7 +342,7 @@ func (p *proxy) reloads() ([]change, error) {
 			out = append(out, change{name, portOf(l)})
 		case was.updated != l.updated && was.version == l.version:
 			errs = append(errs,
-				fmt.Errorf("listener %s was loaded anew with the same content, at %s", name, l.updated))
+				fmt.Errorf("listener %s was loaded again with the same content, at %s", name, l.updated))
 		}
 	}
 	for name, l := range before {

@@ -15,7 +15,7 @@
 // After every step, and at length every few steps, each Envoy's own account is compared with the
 // engine's table (check_test.go): the content of clusters, listeners and routes, the hosts of every
 // cluster with their health, priority and weight, the versions of secrets, and its counters of what
-// it rejected. A listener whose content is as before must not have been loaded anew.
+// it rejected. A listener whose content is as before must not have been loaded again.
 //
 // One service is called without any retry, so that nothing is hidden by one.
 //

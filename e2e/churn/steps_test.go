@@ -142,7 +142,7 @@ var policies = []conf{
 		return fmt.Sprintf("{http: [{delay: {value: %dms, percentage: 10}}]}", 1+n%9)
 	}},
 	{mesh.KindMeshTrafficPermission, true, false, func(n int) string {
-		return fmt.Sprintf(`{allow: [{spiffeID: {type: Exact, value: "spiffe://default/nobody-%d"}}]}`, n)
+		return fmt.Sprintf(`{allow: [{spiffeID: {type: Exact, value: "spiffe://default/absent-%d"}}]}`, n)
 	}},
 }
 
@@ -211,9 +211,11 @@ func (s *walk) routeStep() (touch, uint64, error) {
 		}
 		s.there[s.split], s.there["split"] = true, true
 		revision, err := s.w.write(route("split", s.services[0], fmt.Sprintf(`[
-      {matches: [{path: {type: PathPrefix, value: /%d}}], default: {backendRefs: [{kind: MeshService, name: %s, port: 80}]}},
+      {matches: [{path: {type: PathPrefix, value: /%d}}], default: {backendRefs: [
+        {kind: MeshService, name: %s, port: 80}]}},
       {matches: [{path: {type: PathPrefix, value: /}}], default: {backendRefs: [
-        {kind: MeshService, name: %s, port: 80, weight: %d}, {kind: MeshService, name: %s, port: 80, weight: %d}]}}]`,
+        {kind: MeshService, name: %s, port: 80, weight: %d},
+        {kind: MeshService, name: %s, port: 80, weight: %d}]}}]`,
 			s.turn, s.services[1], s.services[0], 1+s.rand.IntN(90), s.split, 1+s.rand.IntN(90))))
 		return did, revision, err
 	default:

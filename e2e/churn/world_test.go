@@ -17,8 +17,6 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/dataplane/launcher"
@@ -29,7 +27,8 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
-	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/envoytest"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/zone"
@@ -63,76 +62,30 @@ type world struct {
 	proxies map[string]*proxy
 }
 
-func envoyBinary(t *testing.T) string {
-	t.Helper()
-	bin := os.Getenv("MERIDIAN_ENVOY")
-	if bin == "" {
-		var err error
-		if bin, err = filepath.Abs("../../.tools/envoy"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
-	return bin
-}
-
 func newWorld(t *testing.T, destinations []string) *world {
 	t.Helper()
 	w := &world{
 		t:            t,
-		bin:          envoyBinary(t),
+		bin:          envoytest.Binary(t),
 		net:          fmt.Sprintf("127.%d.%d", 150+os.Getpid()/250%100, 1+os.Getpid()%250),
 		registry:     prometheus.NewRegistry(),
-		ca:           filepath.Join(t.TempDir(), "ca.pem"),
 		destinations: destinations,
 		proxies:      map[string]*proxy{},
 	}
-	st, err := embedded.Open(embedded.Config{InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
-	w.store = st
-	if w.server, err = servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(w.ca, w.server.CAPEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.zone, err = zone.New(zone.Config{
+	part := roletest.New(t)
+	w.store = part.Store
+	w.server = part.Server
+	w.ca = part.CAFile(t)
+	w.zone = part.Zone(t, zone.Config{
 		Config: role.Config{
-			Store:    st,
-			Server:   w.server,
 			Instance: "churn",
 			Registry: w.registry,
-			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 		},
 		Name:    zoneName,
-		XDSAddr: "127.0.0.1:0",
+		XDSAddr: roletest.AnyPort,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.zone.Listen(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.zone.Run(ctx) }()
-	t.Cleanup(func() {
-		w.running.Wait()
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	select {
-	case <-w.zone.Ready():
-	case <-time.After(patience):
-		t.Fatal("the zone is not ready")
-	}
+	t.Cleanup(w.running.Wait) // proxies end before their zone
+	part.Ready(t, patience)
 	return w
 }
 

@@ -38,7 +38,7 @@ type client interface {
 	call(command) map[string]int
 }
 
-// library is one that the story is told by.
+// library is a gRPC implementation under test.
 type library struct {
 	name string
 	// inClear says that it cannot reach the zone over TLS.

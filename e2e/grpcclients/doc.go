@@ -1,6 +1,6 @@
 // Package grpcclients holds the tests of gRPC programs without a proxy: three independent libraries
 // (grpc-go, grpc-js-xds and the C core, through Python) call a service by xds:///NAME with a real
-// zone as their management server, in one story that each has to tell: names, weights, header
+// zone as their management server, in one scenario for each: names, weights, header
 // matches, retries, endpoints that come and go, mutual TLS, and policies of which they cannot take
 // all.
 //

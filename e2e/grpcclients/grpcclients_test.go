@@ -47,8 +47,8 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// story is one library against one zone.
-type story struct {
+// scenario is one library against one zone.
+type scenario struct {
 	*world
 	library
 	client client
@@ -56,7 +56,7 @@ type story struct {
 
 // eventually calls until the counts are as wanted: a change reaches a client's calls some moments
 // after it took it.
-func (s *story) eventually(what string, cmd command, ok func(map[string]int) bool) {
+func (s *scenario) eventually(what string, cmd command, ok func(map[string]int) bool) {
 	s.t.Helper()
 	if cmd.Timeout == 0 {
 		cmd.Timeout = 10
@@ -127,27 +127,31 @@ spec:
   targetRef: {kind: Mesh}
   to:
   - targetRef: {kind: MeshService, name: flight-search}
-    default: {grpc: {numRetries: 9, backOff: {baseInterval: 100us, maxInterval: 1000h}, retryOn: [ResourceExhausted]}}
+    default:
+      grpc:
+        numRetries: 9
+        backOff: {baseInterval: 100us, maxInterval: 1000h}
+        retryOn: [ResourceExhausted]
 `
 
 func TestClients(t *testing.T) {
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			w := newWorld(t)
-			s := &story{world: w, library: lib}
+			s := &scenario{world: w, library: lib}
 			s.tell()
 		})
 	}
 }
 
-func (s *story) address() string {
+func (s *scenario) address() string {
 	if s.inClear {
 		return s.forward()
 	}
 	return s.addr
 }
 
-func (s *story) tell() {
+func (s *scenario) tell() {
 	t := s.t
 	one := serve(t, "one", "127.0.0.1", 0, nil)
 	two := serve(t, "two", "127.0.0.2", one.port, nil)
@@ -179,7 +183,9 @@ func (s *story) tell() {
 	s.apply(route(`
 - matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-version, type: Exact, value: v2}]}]
   default: {backendRefs: [{kind: MeshService, name: flights-v2, port: 8080}]}
-- matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-version, type: RegularExpression, value: "v[3-9]"}]}]
+- matches:
+  - path: {type: PathPrefix, value: /}
+    headers: [{name: x-version, type: RegularExpression, value: "v[3-9]"}]
   default: {backendRefs: [{kind: MeshService, name: flights-v2, port: 8080}]}
 - matches: [{path: {type: PathPrefix, value: /}}]
   default: {backendRefs: [{kind: MeshService, name: flights-v1, port: 8080}]}`))
@@ -214,7 +220,10 @@ func (s *story) tell() {
 	// Weights that no library takes as they are.
 	s.apply(route(`
 - matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-none, type: Present}]}]
-  default: {backendRefs: [{kind: MeshService, name: flights-v1, port: 8080, weight: 0}, {kind: MeshService, name: flights-v2, port: 8080, weight: 0}]}
+  default:
+    backendRefs:
+    - {kind: MeshService, name: flights-v1, port: 8080, weight: 0}
+    - {kind: MeshService, name: flights-v2, port: 8080, weight: 0}
 - matches: [{path: {type: PathPrefix, value: /}}]
   default:
     backendRefs:
@@ -235,14 +244,18 @@ func (s *story) tell() {
   default: {backendRefs: [{kind: MeshService, name: flights-v1, port: 8080}]}
 - matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-away, type: Present}]}]
   default: {filters: [{type: RequestRedirect, requestRedirect: {hostname: example.com}}]}
-- matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-nobody, type: Present}]}]
-  default: {backendRefs: [{kind: MeshService, name: nobody, port: 8080}]}
+- matches: [{path: {type: PathPrefix, value: /}, headers: [{name: x-absent, type: Present}]}]
+  default: {backendRefs: [{kind: MeshService, name: absent, port: 8080}]}
 - matches: [{path: {type: PathPrefix, value: /}}]
   default:
     filters:
-    - {type: URLRewrite, urlRewrite: {hostname: other, path: {type: ReplaceFullPath, replaceFullPath: /meridian.test.Echo/Who}}}
+    - type: URLRewrite
+      urlRewrite:
+        hostname: other
+        path: {type: ReplaceFullPath, replaceFullPath: /meridian.test.Echo/Who}
     - {type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: a, value: b}]}}
-    - {type: RequestMirror, requestMirror: {percentage: 50, backendRef: {kind: MeshService, name: flights-v1, port: 8080}}}
+    - type: RequestMirror
+      requestMirror: {percentage: 50, backendRef: {kind: MeshService, name: flights-v1, port: 8080}}
     backendRefs: [{kind: MeshService, name: flights-v2, port: 8080}]`))
 	s.eventually("rewrites are left out", command{Target: target, Calls: 20}, only("two"))
 	s.eventually("a redirect fails", command{
@@ -253,7 +266,7 @@ func (s *story) tell() {
 	s.eventually("no backend fails", command{
 		Target:   target,
 		Calls:    2,
-		Metadata: map[string]string{"x-nobody": "1"},
+		Metadata: map[string]string{"x-absent": "1"},
 	}, failing("UNAVAILABLE"))
 
 	s.remove(mesh.Key{Kind: mesh.KindMeshHTTPRoute, Mesh: meshName, Name: "flights"})

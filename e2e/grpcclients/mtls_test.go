@@ -140,12 +140,12 @@ func serverTLS(t *testing.T, dir string) *tls.Config {
 }
 
 // TestMutualTLS: in a mesh that demands mTLS, a client with a certificate calls, and one without
-// fails and is told why.
+// fails with the reason.
 func TestMutualTLS(t *testing.T) {
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			w := newWorld(t)
-			s := &story{world: w, library: lib}
+			s := &scenario{world: w, library: lib}
 			s.write(strict)
 			port := serve(t, "picks a port", "127.0.0.1", 0, nil)
 			port.stop()
@@ -160,7 +160,7 @@ func TestMutualTLS(t *testing.T) {
 			call := command{Target: "xds:///flight-search", Calls: 5}
 			s.eventually("a certificate of the mesh on both sides", call, only("one"))
 
-			keyless := &story{world: w, library: lib}
+			keyless := &scenario{world: w, library: lib}
 			keyless.client = s.start(t, s.bootstrap("web-2", s.address(), s.inClear, ""))
 			keyless.eventually("no certificate", call, failing("UNAVAILABLE"))
 			rejections := w.zone.Engine().Progress().Rejections
@@ -169,7 +169,7 @@ func TestMutualTLS(t *testing.T) {
 				!strings.Contains(rejections[0].Reason, "dataplane.certificateProvider") {
 				t.Errorf("rejections %+v", rejections)
 			}
-			// It stands in nobody's way: other changes are complete without it.
+			// It does not block others: other changes are complete without it.
 			w.apply(service("another", one.port, "kuma.io/service: flights"))
 			if n := s.refusals(); n > 0 {
 				t.Errorf("a client refused %v responses", n)

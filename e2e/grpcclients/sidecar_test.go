@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 )
 
 const permission = `
@@ -29,36 +30,36 @@ spec:
 
 // TestSidecar: a gRPC client calls a service behind a real Envoy in a mesh that demands mTLS, if it may.
 func TestSidecar(t *testing.T) {
-	bin := os.Getenv("MERIDIAN_ENVOY")
-	if bin == "" {
-		bin = script(t, "../../.tools/envoy")
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
+	bin := envoytest.Binary(t)
 	t.Run("envoy", func(t *testing.T) { testBetweenSidecars(t, bin) })
 	for _, lib := range libraries {
 		t.Run(lib.name, func(t *testing.T) {
 			w := newWorld(t)
-			s := &story{world: w, library: lib}
+			s := &scenario{world: w, library: lib}
 			s.write(strict)
 			app := serve(t, "app", "127.0.0.1", 0, nil)
 			s.sidecar(bin, "flights-1",
 
-				fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
-				{"port":%d,"serviceAddress":"127.0.0.1","tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, app.port))
+				flights(app.port))
 			s.write(service("flight-search", app.port, "kuma.io/service: flights"))
 			certificates := s.certificates("web-1",
 				fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
 				"inbound":[{"port":9,"tags":{"kuma.io/service":"web"}}]}}`, meshName))
 			s.client = s.start(t, s.bootstrap("web-1", s.address(), s.inClear, certificates))
 			call := command{Target: "xds:///flight-search", Calls: 5}
-			s.eventually("nobody may call", call,
+			s.eventually("no client may call", call,
 				func(got map[string]int) bool { return failing("RBAC: ACCESS DENIED")(got) })
 			s.write(permission)
 			s.eventually("who is permitted calls", call, only("app"))
 		})
 	}
+}
+
+// flights is the Dataplane of a gRPC server.
+func flights(port int) string {
+	return fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5",
+		"inbound":[{"port":%d,"serviceAddress":"127.0.0.1",
+		"tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, port)
 }
 
 // testBetweenSidecars: what gRPC clients need of a sidecar must not keep other sidecars out.
@@ -68,14 +69,14 @@ func testBetweenSidecars(t *testing.T, bin string) {
 	app := serve(t, "app", "127.0.0.1", 0, nil)
 	w.sidecar(bin, "flights-1",
 
-		fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"flights-1","networking":{"address":"127.0.0.5","inbound":[
-		{"port":%d,"serviceAddress":"127.0.0.1","tags":{"kuma.io/service":"flights","kuma.io/protocol":"grpc"}}]}}`, meshName, app.port))
+		flights(app.port))
 	w.write(service("flight-search", app.port, "kuma.io/service: flights") + "---" + permission)
 	w.sidecar(bin, "web-1",
 		fmt.Sprintf(`{"type":"Dataplane","mesh":%q,"name":"web-1","networking":{"address":"127.0.0.9",
 		"inbound":[{"port":9999,"tags":{"kuma.io/service":"web"}}],
-		"outbound":[{"address":"127.0.0.9","port":%d,"backendRef":{"kind":"MeshService","name":"flight-search","port":8080}}]}}`, meshName, app.port))
-	s := &story{world: w, client: &goClient{t: t, conns: map[string]*grpc.ClientConn{}}}
+		"outbound":[{"address":"127.0.0.9","port":%d,
+		"backendRef":{"kind":"MeshService","name":"flight-search","port":8080}}]}}`, meshName, app.port))
+	s := &scenario{world: w, client: &goClient{t: t, conns: map[string]*grpc.ClientConn{}}}
 	c := s.client.(*goClient)
 	target := fmt.Sprintf("passthrough:///127.0.0.9:%d", app.port)
 	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -118,7 +119,7 @@ func (w *world) sidecar(bin, name, document string) {
 		}
 		return p
 	}
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      meshName + "." + name,
 		ProxyType:   "dataplane",
 		Resource:    document,
@@ -128,10 +129,6 @@ func (w *world) sidecar(bin, name, document string) {
 		TokenFile:   file("token", []byte(w.token(name))),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		w.t.Fatal(err)
 	}

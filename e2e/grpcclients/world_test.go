@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,8 +16,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zaptest"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -33,7 +30,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
-	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -59,58 +56,25 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	st, err := embedded.Open(embedded.Config{InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
-	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	part := roletest.New(t)
 	w := &world{
 		t:        t,
 		ctx:      ctx,
-		store:    st,
-		server:   server,
+		store:    part.Store,
+		server:   part.Server,
 		registry: prometheus.NewRegistry(),
-		ca:       filepath.Join(t.TempDir(), "ca.pem"),
+		ca:       part.CAFile(t),
 	}
-	if err := os.WriteFile(w.ca, server.CAPEM, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w.zone, err = zone.New(zone.Config{
+	w.zone = part.Zone(t, zone.Config{
 		Config: role.Config{
-			Store:    st,
-			Server:   server,
 			Instance: "test",
 			Registry: w.registry,
-			Logger:   zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
 		},
 		Name:    zoneName,
-		XDSAddr: "127.0.0.1:0",
+		XDSAddr: roletest.AnyPort,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.zone.Listen(ctx); err != nil {
-		t.Fatal(err)
-	}
-	w.addr = w.zone.Addresses()[role.PortXDS]
-	run, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.zone.Run(run) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	select {
-	case <-w.zone.Ready():
-	case <-ctx.Done():
-		t.Fatal("the zone is not ready")
-	}
+	w.addr = part.Address(role.PortXDS)
+	part.Ready(t, patience)
 	return w
 }
 

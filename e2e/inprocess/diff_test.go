@@ -20,7 +20,7 @@ import (
 )
 
 // TestDiffNamesWhoHears: of random policies of every kind, what global says of them beforehand is
-// which proxies of which zones hear of them when they are written, and nobody hears of the
+// which proxies of which zones hear of them when they are written, and that no proxy hears of the
 // question.
 func TestDiffNamesWhoHears(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
@@ -52,7 +52,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 			})
 		}
 	}
-	c, err := client.New(client.Options{URL: "http://" + w.g.addresses[role.PortAPI]})
+	c, err := client.New(client.Options{URL: "http://" + w.g.Address(role.PortAPI)})
 	if err != nil {
 		t.Fatal(err)
 	}

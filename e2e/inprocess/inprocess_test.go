@@ -12,7 +12,9 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
@@ -23,8 +25,9 @@ func timeout(d time.Duration) *mesh.Resource {
 			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 			To: []*meshv1.MeshTimeout_To{{
 				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
-
-				Default: &meshv1.MeshTimeout_Conf{Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)}},
+				Default: &meshv1.MeshTimeout_Conf{
+					Http: &meshv1.MeshTimeout_Http{RequestTimeout: durationpb.New(d)},
+				},
 			}},
 		},
 	}
@@ -35,7 +38,10 @@ func TestPolicyReachesBothZones(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	east, west := w.sidecar("us-east", "east", "web", "127.0.0.1"),
 		w.sidecar("eu-west", "west", "web", "127.0.0.2")
-	const eastCluster, westCluster = "kri_msvc_default_us-east__web_9001", "kri_msvc_default_eu-west__web_9001"
+	const (
+		eastCluster = "kri_msvc_default_us-east__web_9001"
+		westCluster = "kri_msvc_default_eu-west__web_9001"
+	)
 	w.waitEndpoints(east, eastCluster, "127.0.0.1:9001 0 healthy")
 	w.waitEndpoints(west, westCluster, "127.0.0.2:9001 0 healthy")
 	before := map[*proxy]int{}
@@ -53,10 +59,11 @@ func TestPolicyReachesBothZones(t *testing.T) {
 		t.Fatalf("status %v", status)
 	}
 	for _, z := range status.GetZones() {
-		if z.GetState() != "Online" || z.GetProxies().GetOnline() != 1 || !z.GetDigestsEqual() {
+		if z.GetState() != adminv1.ZoneState_ZONE_STATE_ONLINE || z.GetProxies().GetOnline() != 1 ||
+			!z.GetDigestsEqual() {
 			t.Errorf("zone %v", z)
 		}
-		r, err := w.g.store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
+		r, err := w.g.Store.Get(w.ctx, mesh.Key{Kind: mesh.KindZone, Name: z.GetName()})
 		if err != nil || mesh.Status[*meshv1.ZoneStatus](r).GetState() == "" {
 			t.Errorf("Zone resource of %s: %v %v", z.GetName(), r, err)
 		}
@@ -96,19 +103,19 @@ func TestGlobalRestart(t *testing.T) {
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy")
 	w.settled(w.apply(timeout(7 * time.Second)))
 	token := w.zoneToken("us-east")
-	w.g.stop()
-	// A new instance joins with global away; its token was issued before.
+	w.g.Stop()
+	// A new instance joins while global is down; its token was issued before.
 	w.sidecar("us-east", "east-2", "web", "127.0.0.2")
 	w.waitEndpoints(east, cluster, "127.0.0.1:9001 0 healthy", "127.0.0.2:9001 0 healthy")
-	// So does the zone's control plane come back with global away.
-	w.zones["us-east"].stop()
+	// So does the zone's control plane come back while global is down.
+	w.zones["us-east"].Stop()
 	w.startZone("us-east", token)
-	w.ready(w.running["us-east"])
+	w.zones["us-east"].Ready(w.t, patience)
 	if err := east.Wait(w.ctx, func(s *xdstest.State) bool { return s.Connected >= 2 }); err != nil {
 		t.Fatal(err)
 	}
 	w.startGlobal()
-	w.ready(w.global)
+	w.g.Ready(w.t, patience)
 	w.settled(w.apply(timeout(8 * time.Second)))
 	for _, z := range w.global.Status(w.ctx).GetZones() {
 		if !z.GetResumed() {
@@ -134,28 +141,29 @@ func TestBadToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.with(t)
-			w.zones["us-east"] = newPart(t)
+			w.zones["us-east"] = roletest.New(t)
 			file := w.startZone("us-east", c.token)
 			z := w.running["us-east"]
 			w.poll("refused", func() bool {
 				s := z.Status(w.ctx).GetGlobal()
-				return s.GetState() == "Refused" && strings.Contains(s.GetReason(), c.reason)
+				return s.GetState() == adminv1.ConnectionState_CONNECTION_STATE_REFUSED &&
+					strings.Contains(s.GetReason(), c.reason)
 			})
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.ready(z)
-			w.zones["us-east"].stop()
+			w.zones["us-east"].Ready(t, patience)
+			w.zones["us-east"].Stop()
 		})
 	}
 }
 
-// TestOfflineZoneIsReported: a zone that is away is named and does not hold up a wait for ever.
+// TestOfflineZoneIsReported: a zone that is offline is named and does not block a wait.
 func TestOfflineZoneIsReported(t *testing.T) {
 	w := newWorld(t, "us-east", "eu-west")
 	revision := w.apply(timeout(7 * time.Second))
 	w.settled(revision)
-	w.zones["eu-west"].stop()
+	w.zones["eu-west"].Stop()
 	ctx, cancel := context.WithTimeout(w.ctx, 15*time.Second)
 	defer cancel()
 	got := w.global.Wait(ctx, w.apply(timeout(9*time.Second)))
@@ -186,7 +194,7 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	w.settled(w.apply(timeout(6 * time.Second)))
 	refuse.Store(true)
 	got := w.global.Wait(w.ctx, w.apply(timeout(7*time.Second)))
-	if got.GetComplete() || len(got.GetZones()[0].GetRefusals()) == 0 {
+	if got.GetComplete() || len(got.GetZones()[0].GetRejections()) == 0 {
 		t.Fatalf("Wait = %v", got)
 	}
 	policy := timeout(0).Key
@@ -202,7 +210,7 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 		return len(d) == 1 && d[0].GetState() == "Nacked" &&
 			strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
 	})
-	if len(w.global.Status(w.ctx).GetRefusals()) == 0 {
+	if len(w.global.Status(w.ctx).GetRejections()) == 0 {
 		t.Error("the refusal is not in the status")
 	}
 	refuse.Store(false)

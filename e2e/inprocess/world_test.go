@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,7 +23,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/store"
-	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 	"github.com/meridian-mesh/meridian/zone"
 )
@@ -34,74 +32,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
 
-// part is a control plane that can be stopped and started again on its store.
-type part struct {
-	store  store.Store
-	server *servercert.Server
-	// addresses are kept over restarts.
-	addresses map[string]string
-	stop      func()
-}
-
-func newPart(t *testing.T) *part {
-	t.Helper()
-	st, err := embedded.Open(embedded.Config{InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
-	server, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &part{store: st, server: server, addresses: map[string]string{}}
-}
-
-func (p *part) address(name string) string {
-	if a := p.addresses[name]; a != "" {
-		return a
-	}
-	return "127.0.0.1:0"
-}
-
-type runner interface {
-	Listen(ctx context.Context) error
-	Addresses() map[string]string
-	Run(ctx context.Context) error
-	Ready() <-chan struct{}
-}
-
-// run starts a control plane; it need not become ready.
-func (p *part) run(t *testing.T, ctx context.Context, r runner) {
-	t.Helper()
-	if err := r.Listen(ctx); err != nil {
-		t.Fatal(err)
-	}
-	p.addresses = r.Addresses()
-	runCtx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- r.Run(runCtx) }()
-	stopped := false
-	p.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}
-	t.Cleanup(p.stop)
-}
-
 // world is a global and zones.
 type world struct {
 	t       *testing.T
 	ctx     context.Context
-	g       *part
+	g       *roletest.Part
 	global  *global.Global
-	zones   map[string]*part
+	zones   map[string]*roletest.Part
 	running map[string]*zone.Zone
 }
 
@@ -109,88 +46,58 @@ func newWorld(t *testing.T, zones ...string) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
-	w := &world{t: t, ctx: ctx, g: newPart(t), zones: map[string]*part{}, running: map[string]*zone.Zone{}}
+	w := &world{
+		t:       t,
+		ctx:     ctx,
+		g:       roletest.New(t),
+		zones:   map[string]*roletest.Part{},
+		running: map[string]*zone.Zone{},
+	}
 	w.startGlobal()
-	w.ready(w.global)
+	w.g.Ready(t, patience)
 	for _, name := range zones {
-		w.zones[name] = newPart(t)
+		w.zones[name] = roletest.New(t)
 		w.startZone(name, w.zoneToken(name))
 	}
 	for _, name := range zones {
-		w.ready(w.running[name])
+		w.zones[name].Ready(t, patience)
 	}
 	return w
 }
 
-func (w *world) ready(r runner) {
-	w.t.Helper()
-	select {
-	case <-r.Ready():
-	case <-w.ctx.Done():
-		w.t.Fatal("not ready in time")
-	}
-}
-
 func (w *world) startGlobal() {
 	w.t.Helper()
-	g, err := global.New(global.Config{
+	w.global = w.g.Global(w.t, global.Config{
 		Config: role.Config{
-			Store:            w.g.store,
-			Server:           w.g.server,
-			Instance:         "global",
-			APIAddr:          w.g.address(role.PortAPI),
+			APIAddr:          roletest.AnyPort,
 			LocalhostIsAdmin: true,
 			Logger:           zaptest.NewLogger(w.t).Named("global"),
 		},
-		KDSAddr: w.g.address(role.PortKDS),
+		KDSAddr: roletest.AnyPort,
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.global = g
-	w.g.run(w.t, w.ctx, g)
 }
 
 func (w *world) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.global.Tokens().IssueZone(w.ctx, tokens.ZoneClaims{
-		Zone:  name,
-		Scope: []string{"cp", "ingress"},
-	}, time.Hour)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return token
+	return roletest.ZoneToken(w.t, w.global.Tokens(), name)
 }
 
 // startZone starts a zone with a token, and returns the token's file.
 func (w *world) startZone(name, token string) string {
 	w.t.Helper()
-	file := filepath.Join(w.t.TempDir(), "token")
-	if err := os.WriteFile(file, []byte(token+"\n"), 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	p := w.zones[name]
-	z, err := zone.New(zone.Config{
+	file := roletest.File(w.t, "token", []byte(token+"\n"))
+	w.running[name] = w.zones[name].Zone(w.t, zone.Config{
 		Config: role.Config{
-			Store:            p.store,
-			Server:           p.server,
-			Instance:         name,
-			APIAddr:          p.address(role.PortAPI),
+			APIAddr:          roletest.AnyPort,
 			LocalhostIsAdmin: true,
 			Logger:           zaptest.NewLogger(w.t).Named(name),
 		},
 		Name:      name,
-		GlobalURL: "grpcs://" + w.g.addresses[role.PortKDS],
+		GlobalURL: "grpcs://" + w.g.Address(role.PortKDS),
 		TokenFile: file,
-		XDSAddr:   p.address(role.PortXDS),
+		XDSAddr:   roletest.AnyPort,
 		Lease:     2 * time.Second,
 	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.running[name] = z
-	p.run(w.t, w.ctx, z)
 	return file
 }
 
@@ -219,7 +126,7 @@ func (w *world) apply(rs ...*mesh.Resource) uint64 {
 	for _, r := range rs {
 		ops = append(ops, store.Put{Resource: r})
 	}
-	res, err := w.g.store.Commit(w.ctx, store.Txn{Actor: "test", Ops: ops})
+	res, err := w.g.Store.Commit(w.ctx, store.Txn{Actor: "test", Ops: ops})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -257,7 +164,7 @@ type proxy struct {
 
 func (w *world) clientTLS(zoneName string) *tls.Config {
 	w.t.Helper()
-	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.zones[zoneName].server.Pin}})
+	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: []string{w.zones[zoneName].Server.Pin}})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -281,11 +188,12 @@ func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 		w.t.Fatal(err)
 	}
 	doc := fmt.Sprintf(
-		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,
+		"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
 		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
 		service)
 	return xdstest.Config{
-		Address:  w.zones[zoneName].addresses[role.PortXDS],
+		Address:  w.zones[zoneName].Address(role.PortXDS),
 		TLS:      w.clientTLS(zoneName),
 		Token:    token,
 		NodeID:   "default." + name,
@@ -296,10 +204,10 @@ func (w *world) config(zoneName, name, service, address string) xdstest.Config {
 // ingress joins a zone's ingress.
 func (w *world) ingress(zoneName, address string) *proxy {
 	w.t.Helper()
-	doc := fmt.Sprintf(
-		`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
+	doc := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":
+		{"address":%q,"port":10001,"advertisedAddress":%q,"advertisedPort":10001}}`, address, address)
 	return w.start(xdstest.Config{
-		Address:  w.zones[zoneName].addresses[role.PortXDS],
+		Address:  w.zones[zoneName].Address(role.PortXDS),
 		TLS:      w.clientTLS(zoneName),
 		Token:    w.zoneToken(zoneName),
 		NodeID:   ".ingress",

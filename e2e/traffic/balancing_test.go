@@ -207,7 +207,10 @@ func (m *callerMesh) testAffinity(t *testing.T) {
 type: MeshLoadBalancingStrategy
 mesh: default
 name: near
-spec: {to: [{targetRef: {kind: MeshService, name: api}, default: {localityAwareness: {localZone: {affinityTags: [{key: node, weight: 9000}]}}}}]}
+spec:
+  to:
+  - targetRef: {kind: MeshService, name: api}
+    default: {localityAwareness: {localZone: {affinityTags: [{key: node, weight: 9000}]}}}
 `)
 	got := tally(caller.Many(1000, 8, func(int) meshtest.Result { return caller.Get("api") }))
 	if n := got["api-near"]; n < 950 || len(got) > 4 {
@@ -230,7 +233,8 @@ name: of-route
 spec:
   to:
   - {targetRef: {kind: MeshService, name: api}, default: {loadBalancer: {type: RingHash}}}
-  - {targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {hashPolicies: [{type: Header, header: {name: x-user}}]}}
+  - targetRef: {kind: MeshHTTPRoute, name: under-test-api}
+    default: {hashPolicies: [{type: Header, header: {name: x-user}}]}
 `)
 	at := func(path string) map[string]bool {
 		seen := map[string]bool{}

@@ -105,8 +105,8 @@ func TestExamples(t *testing.T) {
 			"MeshTimeout/backend":               g.timeout,
 		}, "")
 	})
-	t.Run("doors", func(t *testing.T) {
-		g.startDoors(t)
+	t.Run("inbounds", func(t *testing.T) {
+		g.startInbounds(t)
 		run(t, map[string]func(*testing.T){
 			"MeshFaultInjection/backend-chaos":          g.chaos,
 			"MeshFaultInjection/backend-chaos-web":      g.chaosForWeb,
@@ -129,7 +129,9 @@ const everybody = `
 type: MeshTrafficPermission
 mesh: default
 name: everybody
-spec: {targetRef: {kind: Mesh}, rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]}
+spec:
+  targetRef: {kind: Mesh}
+  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]
 ---
 type: MeshRetry
 mesh: default
@@ -171,7 +173,9 @@ func (g *guide) startCallers(t *testing.T) {
 type: MeshMultiZoneService
 mesh: default
 name: backend
-spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: backend}}}, ports: [{port: 80, appProtocol: http}]}
+spec:
+  selector: {meshService: {matchLabels: {kuma.io/display-name: backend}}}
+  ports: [{port: 80, appProtocol: http}]
 `)
 	g.backend = []*meshtest.Workload{g.add("backend-1", "backend", "http", true),
 		g.add("backend-2", "backend", "http", true), g.add("backend-3", "backend", "http", true)}
@@ -260,7 +264,7 @@ func (g *guide) timeout(t *testing.T) {
 	}
 }
 
-func (g *guide) startDoors(t *testing.T) {
+func (g *guide) startInbounds(t *testing.T) {
 	g.World = meshtest.Start(t, us)
 	g.Apply(t, strings.Split(strict, "---")[0])
 	g.Apply(t, serviceOf("backend", 80, "http"))

@@ -15,7 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/test/meshtest"
 )
 
-// inboundMesh is a world whose workloads' own doors are what is tested.
+// inboundMesh is a world whose inbounds are under test.
 type inboundMesh struct {
 	*meshtest.World
 	backend, store, web, batch *meshtest.Workload
@@ -67,9 +67,9 @@ func TestInbound(t *testing.T) {
 	t.Run("by caller", m.testByCaller)
 }
 
-// atDoor is a policy with rules for the workloads of an app.
-func atDoor(kind, app, rules string) string {
-	return fmt.Sprintf("type: %s\nmesh: default\nname: at-door-%s\nspec: {targetRef: {kind: "+
+// onInbound is a policy with rules for the workloads of an app.
+func onInbound(kind, app, rules string) string {
+	return fmt.Sprintf("type: %s\nmesh: default\nname: on-inbound-%s\nspec: {targetRef: {kind: "+
 		"Dataplane, labels: "+
 		"{app: %s}}, rules: [%s]}\n", kind, app, app, rules)
 }
@@ -90,7 +90,7 @@ func settled(t *testing.T, x *meshtest.Workload) {
 	}
 }
 
-// direct calls a workload's door from outside of the mesh, each time over a connection of its own.
+// direct calls a workload from outside of the mesh, each time over a connection of its own.
 func direct(x *meshtest.Workload, path string) (r meshtest.Result) {
 	began := time.Now()
 	c := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: meshtest.Patience}
@@ -114,9 +114,10 @@ func statuses(n int, one func() meshtest.Result) map[int]int {
 }
 
 func (m *inboundMesh) testRateLimit(t *testing.T) {
-	m.Apply(t, atDoor("MeshRateLimit", "backend",
+	m.Apply(t, onInbound("MeshRateLimit", "backend",
 		`{default: {local: {http: {requestRate: {num: 10, interval: 1h},
-		onRateLimit: {status: 503, headers: {set: [{name: x-slow, value: down}], add: [{name: x-why, value: '10 per hour'}]}}}}}}`))
+		onRateLimit: {status: 503, headers: {set: [{name: x-slow, value: down}],
+		add: [{name: x-why, value: '10 per hour'}]}}}}}}`))
 	settled(t, m.backend)
 	before := m.backend.Requests()
 	call := func() meshtest.Result { return direct(m.backend, "/") }
@@ -131,7 +132,7 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 		t.Errorf("and the others: %v, and %d reached the application", got, m.backend.Requests()-before)
 	}
 	// Tokens come back.
-	m.Apply(t, atDoor("MeshRateLimit", "backend",
+	m.Apply(t, onInbound("MeshRateLimit", "backend",
 		"{default: {local: {http: {requestRate: {num: 2, interval: 1s}}}}}"))
 	settled(t, m.backend)
 	if got := statuses(2, call); got[200] != 2 {
@@ -151,7 +152,7 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 	if took := time.Since(began); took < 1200*time.Millisecond {
 		t.Errorf("four more came back in %s, want two a second", took)
 	}
-	m.Apply(t, atDoor("MeshRateLimit", "backend",
+	m.Apply(t, onInbound("MeshRateLimit", "backend",
 		"{default: {local: {http: {disabled: true, requestRate: {num: 1, interval: 1h}}}}}"))
 	settled(t, m.backend)
 	if got := statuses(20, call); got[200] != 20 {
@@ -160,7 +161,7 @@ func (m *inboundMesh) testRateLimit(t *testing.T) {
 }
 
 func (m *inboundMesh) testConnectionRate(t *testing.T) {
-	m.Apply(t, atDoor("MeshRateLimit", "store",
+	m.Apply(t, onInbound("MeshRateLimit", "store",
 		"{default: {local: {tcp: {connectionRate: {num: 5, interval: 1h}}}}}"))
 	settled(t, m.store)
 	passed := ""
@@ -181,7 +182,7 @@ func (m *inboundMesh) testConnectionRate(t *testing.T) {
 
 func (m *inboundMesh) testFaults(t *testing.T) {
 	call := func(int) meshtest.Result { return direct(m.backend, "/") }
-	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+	m.Apply(t, onInbound("MeshFaultInjection", "backend",
 		"{default: {http: [{abort: {httpStatus: 500, percentage: 20}}]}}"))
 	settled(t, m.backend)
 	shares := func(n int) map[string]int {
@@ -193,13 +194,13 @@ func (m *inboundMesh) testFaults(t *testing.T) {
 	}
 	chiSquared(t, shares(1000), map[string]float64{"200": 0.8, "500": 0.2})
 	// One after the other.
-	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+	m.Apply(t, onInbound("MeshFaultInjection", "backend",
 		"{default: {http: [{abort: {httpStatus: 500, percentage: 70}}, {abort: {httpStatus: 503, "+
 			"percentage: 50}}]}}"))
 	settled(t, m.backend)
 	chiSquared(t, shares(1000), map[string]float64{"500": 0.7, "503": 0.15, "200": 0.15})
 	const delay = 2 * time.Second
-	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+	m.Apply(t, onInbound("MeshFaultInjection", "backend",
 		fmt.Sprintf("{default: {http: [{delay: {value: %s, percentage: 30}}]}}", delay)))
 	settled(t, m.backend)
 	late := 0
@@ -219,7 +220,7 @@ func (m *inboundMesh) testFaults(t *testing.T) {
 func (m *inboundMesh) testBandwidth(t *testing.T) {
 	body := bytes.Repeat([]byte("x"), 100_000)
 	m.backend.Handle(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
-	m.Apply(t, atDoor("MeshFaultInjection", "backend",
+	m.Apply(t, onInbound("MeshFaultInjection", "backend",
 		"{default: {http: [{responseBandwidth: {limit: 800kbps, percentage: 100}}]}}"))
 	settled(t, m.backend)
 	// 800 kbit are 100 kB a second.
@@ -231,7 +232,7 @@ func (m *inboundMesh) testBandwidth(t *testing.T) {
 
 func (m *inboundMesh) testInboundTimeout(t *testing.T) {
 	hang(t, m.backend.App, 1)
-	m.Apply(t, atDoor("MeshTimeout", "backend", "{default: {http: {requestTimeout: 200ms}}}"))
+	m.Apply(t, onInbound("MeshTimeout", "backend", "{default: {http: {requestTimeout: 200ms}}}"))
 	settled(t, m.backend)
 	if r := direct(m.backend, "/"); r.Status != 504 || r.Took < 120*time.Millisecond {
 		t.Errorf("a request that hangs: %v", r)
@@ -242,7 +243,7 @@ func (m *inboundMesh) testInboundTimeout(t *testing.T) {
 }
 
 func (m *inboundMesh) testInboundLimits(t *testing.T) {
-	m.Apply(t, atDoor("MeshCircuitBreaker", "backend",
+	m.Apply(t, onInbound("MeshCircuitBreaker", "backend",
 		"{default: {connectionLimits: {maxConnections: 1, maxPendingRequests: 1}}}"))
 	settled(t, m.backend)
 	entered, release := slow(t, m.backend.App)
@@ -272,7 +273,9 @@ mtls: {enabledBackend: ca, backends: [{name: ca, type: builtin, mode: STRICT}]}
 type: MeshTrafficPermission
 mesh: default
 name: all
-spec: {targetRef: {kind: Mesh}, rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]}
+spec:
+  targetRef: {kind: Mesh}
+  rules: [{default: {allow: [{spiffeID: {type: Prefix, value: "spiffe://default"}}]}}]
 `
 
 // testByCaller: with certificates, limits and faults tell callers apart.
@@ -288,7 +291,7 @@ func (m *inboundMesh) testByCaller(t *testing.T) {
 		return func() meshtest.Result { return x.Get("backend") }
 	}
 	exact := func(kind, conf string) string {
-		return atDoor(kind, "backend",
+		return onInbound(kind, "backend",
 			"{matches: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}], default: "+conf+"}")
 	}
 	t.Run("by tags", func(t *testing.T) {
@@ -298,7 +301,9 @@ mesh: default
 name: by-tags
 spec:
   targetRef: {kind: Dataplane, labels: {app: backend}}
-  from: [{targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}}]
+  from:
+  - targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}
+    default: {http: [{abort: {httpStatus: 418, percentage: 100}}]}
 `)
 		meshtest.Eventually(t, "web is concerned",
 			func() (bool, string) { r := m.web.Get("backend"); return r.Status == 418, r.String() })

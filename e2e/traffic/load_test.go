@@ -107,9 +107,9 @@ func TestChangesUnderLoad(t *testing.T) {
 		}
 		return out
 	}
-	doors := func(kind, app string, confs ...string) (out []string) {
+	onInbounds := func(kind, app string, confs ...string) (out []string) {
 		for _, c := range confs {
-			out = append(out, atDoor(kind, app, c))
+			out = append(out, onInbound(kind, app, c))
 		}
 		return out
 	}
@@ -133,8 +133,8 @@ func TestChangesUnderLoad(t *testing.T) {
 			"{http: {numRetries: 2, perTryTimeout: 10s}}")},
 		{"MeshTimeout", toBackend("MeshTimeout", "{http: {requestTimeout: 9s}}",
 			"{connectionTimeout: 9s, idleTimeout: 10m}", "{http: {maxConnectionDuration: 500ms}}")},
-		{"MeshTimeout at the door",
-			doors("MeshTimeout", "backend", "{default: {http: {requestTimeout: 9s}}}",
+		{"MeshTimeout on the inbound",
+			onInbounds("MeshTimeout", "backend", "{default: {http: {requestTimeout: 9s}}}",
 				"{default: {idleTimeout: 10m, http: {requestTimeout: 8s}}}")},
 		{"MeshHealthCheck", toBackend("MeshHealthCheck",
 			"{interval: 100ms, timeout: 5s, http: {path: /health}}",
@@ -143,19 +143,19 @@ func TestChangesUnderLoad(t *testing.T) {
 			toBackend("MeshCircuitBreaker", "{connectionLimits: {maxRequests: 100}}",
 				"{connectionLimits: {maxRequests: 200, maxConnections: 50}, outlierDetection: {detectors: "+
 					"{totalFailures: {consecutive: 5}}}}")},
-		{"MeshRateLimit", append(doors("MeshRateLimit", "backend",
+		{"MeshRateLimit", append(onInbounds("MeshRateLimit", "backend",
 			"{default: {local: {http: {requestRate: {num: 100000, interval: 1s}}}}}",
 			"{default: {local: {http: {requestRate: {num: 200000, interval: 1s}}}}}"),
-			doors("MeshRateLimit", "db",
+			onInbounds("MeshRateLimit", "db",
 				"{default: {local: {tcp: {connectionRate: {num: 100000, interval: 1s}}}}}")...)},
 		{"MeshFaultInjection",
-			doors("MeshFaultInjection", "backend",
+			onInbounds("MeshFaultInjection", "backend",
 				"{default: {http: [{delay: {value: 1ms, percentage: 50}}]}}",
 				"{default: {http: [{abort: {httpStatus: 500, percentage: 0}}]}}")},
 		{"MeshTrafficPermission", []string{
-			atDoor("MeshTrafficPermission", "backend",
+			onInbound("MeshTrafficPermission", "backend",
 				"{default: {allow: [{spiffeID: {type: Exact, value: 'spiffe://default/web'}}]}}"),
-			atDoor("MeshTrafficPermission", "backend",
+			onInbound("MeshTrafficPermission", "backend",
 				"{default: {allow: [{spiffeID: {type: Prefix, value: 'spiffe://default'}}], deny: "+
 					"[{spiffeID: "+
 					"{type: Exact, value: 'spiffe://default/other'}}]}}")}},

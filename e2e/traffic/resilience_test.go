@@ -99,7 +99,8 @@ func (m *callerMesh) testRetryByTags(t *testing.T) {
 	m.Apply(t, toAPI("MeshCircuitBreaker", noEjection))
 	m.Apply(t, toAPI("MeshRetry",
 		`default: {http: {numRetries: 1, retryOn: [5xx], backOff: {baseInterval: 1ms, maxInterval: 2ms},
-		hostSelection: [{predicate: OmitHostsWithTags, tags: {version: v1}}], hostSelectionMaxAttempts: 10}}`))
+		hostSelection: [{predicate: OmitHostsWithTags, tags: {version: v1}}],
+		hostSelectionMaxAttempts: 10}}`))
 	for _, a := range m.api {
 		a.Fail(t, 500)
 	}

@@ -218,7 +218,7 @@ func (m *callerMesh) testMirror(t *testing.T) {
 		n := m.mirror.Requests() - before
 		return n == 100, fmt.Sprint(n)
 	})
-	m.mirror.Fail(t, 500) // nobody waits for its answers
+	m.mirror.Fail(t, 500) // its answers are ignored
 	m.Apply(t, mirror("percentage: 25, "))
 	if n := count(1000); n < 180 || n > 320 { // 5 standard deviations
 		t.Errorf("%d of 1000 were mirrored, want about 250", n)
@@ -291,9 +291,9 @@ func (m *callerMesh) testWeights(t *testing.T) {
 }
 
 func (m *callerMesh) testMissing(t *testing.T) {
-	m.Apply(t, toAPI("MeshHTTPRoute", backends("api-next", 50, "nobody", 50)))
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("api-next", 50, "absent", 50)))
 	chiSquared(t, m.get(2000), map[string]float64{"next": 0.5, "500": 0.5})
-	for _, c := range []string{backends("nobody", 1), backends("api-next", 0)} {
+	for _, c := range []string{backends("absent", 1), backends("api-next", 0)} {
 		m.Apply(t, toAPI("MeshHTTPRoute", c))
 		if got := m.get(20); got["500"] != 20 {
 			t.Errorf("%s: %v", c, got)
@@ -326,7 +326,7 @@ func (m *callerMesh) testTCP(t *testing.T) {
 	if got := m.connections(20); got["db-next"] != 20 {
 		t.Errorf("all to the next: %v", got)
 	}
-	m.Apply(t, split("nobody", 1))
+	m.Apply(t, split("absent", 1))
 	if got := m.connections(20); got[""] != 20 {
 		t.Errorf("no backend: %v", got)
 	}
@@ -357,7 +357,8 @@ func (m *callerMesh) testAttached(t *testing.T) {
 type: MeshTimeout
 mesh: default
 name: attached
-spec: {to: [{targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {http: {requestTimeout: 100ms}}}]}
+spec:
+  to: [{targetRef: {kind: MeshHTTPRoute, name: under-test-api}, default: {http: {requestTimeout: 100ms}}}]
 ---
 type: MeshRetry
 mesh: default
@@ -403,12 +404,12 @@ func (m *callerMesh) testShadow(t *testing.T) {
 	shadowed := func(doc string) string {
 		return strings.Replace(doc, "spec:", "labels: {kuma.io/effect: shadow}\nspec:", 1)
 	}
-	m.Apply(t, shadowed(toAPI("MeshHTTPRoute", backends("nobody", 1))))
+	m.Apply(t, shadowed(toAPI("MeshHTTPRoute", backends("absent", 1))))
 	m.Apply(t, shadowed(toAPI("MeshTimeout", "default: {http: {requestTimeout: 1ms}}")))
 	if got := m.get(30); got["api-1"]+got["api-2"]+got["api-3"] != 30 {
 		t.Errorf("a shadow policy acts: %v", got)
 	}
-	m.Apply(t, toAPI("MeshHTTPRoute", backends("nobody", 1))) // it would
+	m.Apply(t, toAPI("MeshHTTPRoute", backends("absent", 1))) // it would
 	if got := m.get(30); got["500"] != 30 {
 		t.Errorf("without the label: %v", got)
 	}

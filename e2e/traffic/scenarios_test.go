@@ -276,7 +276,7 @@ func (m *airline) testLegacyRetry(t *testing.T) {
 
 func (m *airline) testLegacyPermission(t *testing.T) {
 	m.Apply(t, strings.Split(strict, "---")[0])
-	meshtest.Eventually(t, "nobody may call", func() (bool, string) {
+	meshtest.Eventually(t, "no client may call", func() (bool, string) {
 		r := m.gateway.Get("ticket-booking-v1")
 		return r.Status == 403, r.String()
 	})

@@ -36,7 +36,9 @@ func TestZones(t *testing.T) {
 type: MeshMultiZoneService
 mesh: default
 name: flights
-spec: {selector: {meshService: {matchLabels: {kuma.io/display-name: flights}}}, ports: [{port: 8080, appProtocol: http}]}
+spec:
+  selector: {meshService: {matchLabels: {kuma.io/display-name: flights}}}
+  ports: [{port: 8080, appProtocol: http}]
 `)
 	web := w.Add(meshtest.Spec{Zone: us, Name: "web", Service: "web", Outbounds: []string{global, written}})
 	web.Await(t, global)
@@ -82,7 +84,9 @@ spec:
     rules:
     - matches: [{path: {type: PathPrefix, value: /}}]
       default:
-        backendRefs: [{kind: MeshMultiZoneService, name: flights, port: 8080, weight: 80}, {kind: MeshService, name: web, port: 8080, weight: 20}]
+        backendRefs:
+        - {kind: MeshMultiZoneService, name: flights, port: 8080, weight: 80}
+        - {kind: MeshService, name: web, port: 8080, weight: 20}
 `)
 		got := call(global, 1000)
 		chiSquared(t, map[string]int{"flights": got["near-1"] + got["near-2"], "web": got["web"]},
@@ -113,7 +117,10 @@ spec: {to: [{targetRef: {kind: MeshMultiZoneService, name: flights}, default: {`
 type: MeshLoadBalancingStrategy
 mesh: default
 name: flights
-spec: {to: [{targetRef: {kind: MeshMultiZoneService, name: flights}, default: {localityAwareness: {crossZone: {`+conf+`}}}}]}
+spec:
+  to:
+  - targetRef: {kind: MeshMultiZoneService, name: flights}
+    default: {localityAwareness: {crossZone: {`+conf+`}}}
 `)
 		}
 		spills := func(t *testing.T, what string, low, high int) {
@@ -145,7 +152,7 @@ spec: {to: [{targetRef: {kind: MeshMultiZoneService, name: flights}, default: {l
 		for _, x := range near {
 			ill[x].Store(true)
 		}
-		meshtest.Eventually(t, "no zone is allowed: nobody abroad answers", func() (bool, string) {
+		meshtest.Eventually(t, "no zone is allowed: no remote instance answers", func() (bool, string) {
 			before := far.Requests()
 			got := call(global, 20)
 			return far.Requests() == before && got["far-1"] == 0, fmt.Sprint(got)

@@ -291,7 +291,8 @@ func (t *Tokens) verify(token, want string) (*anyJWT, error) {
 	_, err = parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return set, nil })
 	switch {
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid) && parsed.Method != jwt.SigningMethodRS256:
-		return nil, refuse(Malformed, "the token is signed by method %v, it must be RS256", parsed.Header["alg"])
+		return nil, refuse(Malformed, "the token is signed by method %v, it must be RS256",
+			parsed.Header["alg"])
 	case errors.Is(err, jwt.ErrTokenSignatureInvalid):
 		return nil, refuse(UnknownKey,
 			"the token is foreign: its signature is not of this control plane's %s key %q; %s", want, kid,

@@ -1,8 +1,8 @@
 // Package adminjson writes messages of the management API as JSON for people and shells: GET
 // /status, "delivery" of a write, and meridian status -o json are the same text. It differs from
 // protojson in what a shell stumbles over: 64-bit numbers are JSON numbers, durations are Go's
-// ("1.5s"), and plain fields are written even when they are zero. Messages that are not set are
-// left out. Fields keep the order of their numbers. It is pure.
+// ("1.5s"), enums are words in CamelCase ("Online"), and plain fields are written even when they are
+// zero. Messages that are not set are left out. Fields keep the order of their numbers. It is pure.
 package adminjson
 
 import (
@@ -12,7 +12,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -108,10 +110,7 @@ func single(b *bytes.Buffer, f protoreflect.FieldDescriptor, v protoreflect.Valu
 	case protoreflect.MessageKind, protoreflect.GroupKind:
 		return message(b, v.Message())
 	case protoreflect.EnumKind:
-		if d := f.Enum().Values().ByNumber(v.Enum()); d != nil {
-			return value(b, string(d.Name()))
-		}
-		return value(b, int32(v.Enum()))
+		return value(b, name(f.Enum(), v.Enum()))
 	case protoreflect.BytesKind:
 		return value(b, base64.StdEncoding.EncodeToString(v.Bytes()))
 	case protoreflect.DoubleKind, protoreflect.FloatKind:
@@ -120,6 +119,38 @@ func single(b *bytes.Buffer, f protoreflect.FieldDescriptor, v protoreflect.Valu
 		}
 	}
 	return value(b, v.Interface())
+}
+
+// Name is an enum's value as JSON has it: its name without the prefix of the enum, in CamelCase;
+// empty for the value that means that none is set.
+func Name(e protoreflect.Enum) string { return name(e.Descriptor(), e.Number()) }
+
+func name(e protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
+	if n == 0 {
+		return ""
+	}
+	d := e.Values().ByNumber(n)
+	if d == nil {
+		return fmt.Sprint(n)
+	}
+	prefix := snake(string(e.Name())) + "_"
+	var out strings.Builder
+	for word := range strings.SplitSeq(strings.TrimPrefix(string(d.Name()), prefix), "_") {
+		out.WriteString(word[:1] + strings.ToLower(word[1:]))
+	}
+	return out.String()
+}
+
+// snake is ZONE_STATE for ZoneState.
+func snake(camel string) string {
+	var out strings.Builder
+	for i, r := range camel {
+		if i > 0 && unicode.IsUpper(r) {
+			out.WriteByte('_')
+		}
+		out.WriteRune(unicode.ToUpper(r))
+	}
+	return out.String()
 }
 
 func value(b *bytes.Buffer, v any) error {

@@ -12,7 +12,12 @@ import (
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	log := filepath.Join(t.TempDir(), "log")
-	p := &Process{Name: "sh", Args: []string{"sh", "-c", "echo $GREETING; read line"}, Env: []string{"GREETING=hello"}, Log: log}
+	p := &Process{
+		Name: "sh",
+		Args: []string{"sh", "-c", "echo $GREETING; read line"},
+		Env:  []string{"GREETING=hello"},
+		Log:  log,
+	}
 	if err := p.Err(); err == nil {
 		t.Error("a process that was not started has no error")
 	}

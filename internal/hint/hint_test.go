@@ -16,7 +16,8 @@ import (
 func TestValuesOfTokensAreLeftOutUnlessPlain(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]string{
-		"east":                   "issue a new one at global with 'meridian token zone --zone east --scope cp'",
+		"east": "issue a new one at global with 'meridian token zone --zone east " +
+			"--scope cp'",
 		"":                       "issue a new one at global with 'meridian token zone --scope cp'",
 		"a'; rm -r b":            "issue a new one at global with 'meridian token zone --scope cp'",
 		strings.Repeat("x", 254): "issue a new one at global with 'meridian token zone --scope cp'",
@@ -35,25 +36,26 @@ func TestOnlyOwnersNameFlags(t *testing.T) {
 	names := regexp.MustCompile(`(^|[ (])--[a-z]{2}|meridian (apply|config|debug|delete|describe|diff|` +
 		`explain|get|global|status|token|zone)\b`)
 	for _, dir := range domain {
-		err := filepath.WalkDir(filepath.Join("../..", dir), func(path string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") ||
-				strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
-				return err
-			}
-			fset := token.NewFileSet()
-			file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
-			if err != nil {
-				return err
-			}
-			ast.Inspect(file, func(n ast.Node) bool {
-				lit, ok := n.(*ast.BasicLit)
-				if ok && lit.Kind == token.STRING && names.MatchString(lit.Value) {
-					t.Errorf("%s names a flag or a verb: %s", fset.Position(lit.Pos()), lit.Value)
+		err := filepath.WalkDir(filepath.Join("../..", dir),
+			func(path string, d fs.DirEntry, err error) error {
+				if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") ||
+					strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".pb.go") {
+					return err
 				}
-				return true
+				fset := token.NewFileSet()
+				file, err := parser.ParseFile(fset, path, nil, parser.SkipObjectResolution)
+				if err != nil {
+					return err
+				}
+				ast.Inspect(file, func(n ast.Node) bool {
+					lit, ok := n.(*ast.BasicLit)
+					if ok && lit.Kind == token.STRING && names.MatchString(lit.Value) {
+						t.Errorf("%s names a flag or a verb: %s", fset.Position(lit.Pos()), lit.Value)
+					}
+					return true
+				})
+				return nil
 			})
-			return nil
-		})
 		if err != nil {
 			t.Fatal(err)
 		}

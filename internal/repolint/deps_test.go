@@ -26,6 +26,8 @@ var programs = []struct {
 	{"cmd/meridian-dp", []string{"buf.build/go/protovalidate", "cel.dev/cel-go", "cel.dev/expr",
 		"github.com/google/cel-go", "github.com/antlr4-go/antlr/v4", module + "/mesh/validate"},
 		"the zone validates: the expression language costs 14 MB of program and 7 MB of memory"},
+	{"cmd/meridian-dp", []string{"github.com/envoyproxy/go-control-plane"},
+		"one document in JSON is not worth 9 MB of program and 5 MB of memory"},
 	{"cmd/meridian-dp", []string{"testing", "net/http/httptest", module + "/test"},
 		"it carries no test code"},
 	{"cmd/meridian", []string{"testing", "net/http/httptest", module + "/test", module + "/e2e",

@@ -78,7 +78,9 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
-	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane", "identity/servercert", "internal"},
+	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane",
+		"identity/servercert",
+		"internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
 
 	{"api/client", []string{"mesh", "identity/servercert", "internal"}, "a client knows no server"},
@@ -111,9 +113,12 @@ var layers = []struct {
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
 	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},
 
+	{"test/envoytest", nil, "finds a program"},
 	{"test/pgtest", []string{"internal/pgserver"}, "PostgreSQL for tests"},
-	{"test/meshtest", []string{"mesh", "store", "kds", "xds", "identity", "controller", "api", "role", "zone",
-		"global", "dataplane", "internal"}, "both roles in the process of a test"},
+	{"test/roletest", []string{"mesh", "store", "identity", "role", "zone", "global"},
+		"both roles in the process of a test"},
+	{"test/meshtest", []string{"mesh", "identity", "api/client", "role", "zone", "global", "dataplane",
+		"test/envoytest", "test/roletest"}, "whole meshes, with Envoy"},
 
 	{"e2e", nil, "tests alone"},
 	{"e2e/churn", nil, "tests alone"},
@@ -173,7 +178,7 @@ var foreign = []struct {
 		"SQL is behind store.Store"},
 	{"go.etcd.io/bbolt", []string{"store/embedded"}, "files are behind store.Store"},
 	{"github.com/envoyproxy/go-control-plane",
-		[]string{"xds", "dataplane/bootstrap", "bench", "zone", "test"}, "Envoy's types end at xds"},
+		[]string{"xds", "bench", "zone", "test"}, "Envoy's types end at xds"},
 	{"google.golang.org/grpc", []string{"kds/kdsrpc", "xds", "zone", "global", "role", "api", "cli",
 		"controller", "dataplane", "identity", "internal", "demo", "bench", "cmd", "test"},
 		"the model, the policies, the stores and the core of kds know no transport"},

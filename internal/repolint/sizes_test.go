@@ -1,6 +1,7 @@
 package repolint
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -70,12 +71,8 @@ func columns(line string) int {
 	return len([]rune(line)) + tabs*(tabColumns-1)
 }
 
-// indivisible says whether a line is one string without a space, such as a URL or a hash, alone or
-// with the punctuation after it.
-func indivisible(line string) bool {
-	line = strings.TrimRight(strings.TrimSpace(line), ",+) ")
-	if len(line) < 2 || strings.ContainsAny(line, " \t") {
-		return false
-	}
-	return strings.HasPrefix(line, `"`) && strings.HasSuffix(line, `"`) || !strings.ContainsAny(line, `"(`)
-}
+// whole finds a line of one string without a space, such as a URL or an import, with what follows it.
+var whole = regexp.MustCompile("^\\s*(\\w+ )?(\"[^\" ]+\"|`[^` ]+`|[^\"`( ]+)[,+) ]*$")
+
+// indivisible says whether a line cannot be broken.
+func indivisible(line string) bool { return whole.MatchString(line) }

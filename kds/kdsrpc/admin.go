@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/kds"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
@@ -130,19 +129,11 @@ func (s *Server) setTunnel(name string, old, t *tunnel) {
 }
 
 func (s *Server) ownAdmin(ctx context.Context, l *link[kdsv1.AdminFrame], t *tunnel) error {
-	ticker := time.NewTicker(s.cfg.Lease / 6)
-	defer ticker.Stop()
-	lease := kds.NewLease(s.cfg.Lease, time.Now())
 	waiting := map[uint64]*call{}
 	var id uint64
 	// The first heartbeat answers Hello.
 	next := &kdsv1.AdminFrame{Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}
-	beat := false
 	for {
-		if next == nil && beat {
-			next, beat = &kdsv1.AdminFrame{
-				Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
-		}
 		var out chan *kdsv1.AdminFrame
 		calls := t.calls
 		if next != nil {
@@ -152,6 +143,11 @@ func (s *Server) ownAdmin(ctx context.Context, l *link[kdsv1.AdminFrame], t *tun
 		case out <- next:
 			next = nil
 		case c := <-calls:
+			for id, c := range waiting {
+				if c.ctx.Err() != nil {
+					delete(waiting, id)
+				}
+			}
 			id++
 			waiting[id] = c
 			next = &kdsv1.AdminFrame{
@@ -167,21 +163,10 @@ func (s *Server) ownAdmin(ctx context.Context, l *link[kdsv1.AdminFrame], t *tun
 				next = nil
 			}
 		case f := <-l.in:
-			lease.Heard(time.Now())
 			if a := f.GetAnswer(); a != nil {
 				if c := waiting[f.GetId()]; c != nil {
 					c.answer <- a
 					delete(waiting, f.GetId())
-				}
-			}
-		case now := <-ticker.C:
-			if lease.Expired(now) {
-				return status.Error(codes.DeadlineExceeded, errLease.Error())
-			}
-			beat = beat || lease.Due(now)
-			for id, c := range waiting {
-				if c.ctx.Err() != nil {
-					delete(waiting, id)
 				}
 			}
 		case err := <-l.errs:
@@ -210,20 +195,11 @@ func (c *Client) serveAdmin(ctx context.Context, client kdsv1.KdsServiceClient, 
 		}
 	}()
 	next := &kdsv1.AdminFrame{Message: &kdsv1.AdminFrame_Hello{Hello: c.hello(nil)}}
-	ticker := time.NewTicker(c.lease() / 6)
-	defer ticker.Stop()
-	lease := kds.NewLease(c.lease(), time.Now())
-	beat, welcomed := false, false
+	welcomed := false
 	var ready []*kdsv1.AdminFrame
 	for {
-		if next == nil {
-			switch {
-			case len(ready) > 0:
-				next, ready = ready[0], ready[1:]
-			case beat:
-				next, beat = &kdsv1.AdminFrame{
-					Message: &kdsv1.AdminFrame_Heartbeat{Heartbeat: heartbeat().GetHeartbeat()}}, false
-			}
+		if next == nil && len(ready) > 0 {
+			next, ready = ready[0], ready[1:]
 		}
 		var out chan *kdsv1.AdminFrame
 		if next != nil {
@@ -236,7 +212,6 @@ func (c *Client) serveAdmin(ctx context.Context, client kdsv1.KdsServiceClient, 
 			running--
 			ready = append(ready, a)
 		case f := <-l.in:
-			lease.Heard(time.Now())
 			if !welcomed {
 				welcomed = true
 				up()
@@ -252,11 +227,6 @@ func (c *Client) serveAdmin(ctx context.Context, client kdsv1.KdsServiceClient, 
 				running++
 				go func() { answers <- c.answer(ctx, f.GetId(), call) }()
 			}
-		case now := <-ticker.C:
-			if lease.Expired(now) {
-				return errLease
-			}
-			beat = beat || lease.Due(now)
 		case err := <-l.errs:
 			return err
 		case <-ctx.Done():

@@ -70,7 +70,7 @@ func (c *Client) Synced() <-chan struct{} { return c.synced }
 func (c *Client) Applied() uint64 { return c.tracker.revision() }
 
 // Local finds the revision of the zone's own store that brought what one of global's changed.
-func (c *Client) Local(global uint64) (uint64, Origin) { return c.tracker.local(global) }
+func (c *Client) Local(global uint64) (uint64, store.RevisionState) { return c.tracker.local(global) }
 
 // State is what the zone knows of global now.
 func (c *Client) State() GlobalState {
@@ -196,6 +196,9 @@ func (c *Client) connection(ctx context.Context) error {
 				MaxDelay:   400 * time.Millisecond,
 			},
 		}),
+		// Static windows: an estimate of the bandwidth costs a ping per message.
+		grpc.WithInitialWindowSize(streamWindow),
+		grpc.WithInitialConnWindowSize(connWindow),
 		grpc.WithIdleTimeout(0),
 		grpc.WithDisableServiceConfig(),
 	}
@@ -216,7 +219,26 @@ func (c *Client) connection(ctx context.Context) error {
 	} {
 		g.Go(func() error { return c.keep(ctx, name, client, run) })
 	}
+	g.Go(func() error { return c.watchLease(ctx) })
 	return g.Wait()
+}
+
+// watchLease ends the connection when global was silent for a whole lease while a stream is open.
+func (c *Client) watchLease(ctx context.Context) error {
+	for {
+		c.mu.Lock()
+		left := c.leaseLength
+		if c.online[streamConfig] || c.online[streamState] {
+			left -= time.Since(c.state.LastSeen)
+		}
+		c.mu.Unlock()
+		if left <= 0 {
+			return errLease
+		}
+		if err := pause(ctx, left); err != nil {
+			return err
+		}
+	}
 }
 
 func (c *Client) setConn(conn *grpc.ClientConn) {
@@ -260,11 +282,11 @@ func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceC
 // retryAfter is the mean wait before the next try, given the last one.
 func retryAfter(err error, last time.Duration) time.Duration {
 	grow := func(from, limit time.Duration) time.Duration { return min(max(from, 2*last), limit) }
-	refusal := refusalOf(err)
+	rejection := refusalOf(err)
 	switch {
-	case refusal != nil && refusal.GetRetryAfterMs() > 0:
-		return time.Duration(refusal.GetRetryAfterMs()) * time.Millisecond
-	case refusal != nil && refusal.GetPermanent():
+	case rejection != nil && rejection.GetRetryAfterMs() > 0:
+		return time.Duration(rejection.GetRetryAfterMs()) * time.Millisecond
+	case rejection != nil && rejection.GetPermanent():
 		return grow(500*time.Millisecond, 5*time.Second)
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled,
 		status.Code(err) == codes.Aborted:
@@ -277,14 +299,14 @@ func retryAfter(err error, last time.Duration) time.Duration {
 	}
 }
 
-func refusalOf(err error) *kdsv1.Refuse {
-	var refused *kds.RefusedError
+func refusalOf(err error) *kdsv1.Close {
+	var refused *kds.CloseError
 	if errors.As(err, &refused) {
-		return refused.Refuse
+		return refused.Close
 	}
 	st, _ := status.FromError(err)
 	for _, d := range st.Details() {
-		if r, ok := d.(*kdsv1.Refuse); ok {
+		if r, ok := d.(*kdsv1.Close); ok {
 			return r
 		}
 	}
@@ -309,16 +331,16 @@ func (c *Client) streamDown(name string, wasUp bool, err error) {
 	if err == nil || errors.Is(err, context.Canceled) {
 		err = errors.New("the stream ended")
 	}
-	refusal := refusalOf(err)
+	rejection := refusalOf(err)
 	reason := err.Error()
 	if st, ok := status.FromError(err); ok && st.Code() != codes.OK {
 		reason = strings.TrimPrefix(st.Message(), "connection error: ")
-		if refusal == nil && st.Code() != codes.Unavailable {
+		if rejection == nil && st.Code() != codes.Unavailable {
 			reason = st.Code().String() + ": " + reason
 		}
 	}
 	code := status.Code(err)
-	permanent := refusal.GetPermanent() || code == codes.PermissionDenied || code == codes.Unauthenticated
+	permanent := rejection.GetPermanent() || code == codes.PermissionDenied || code == codes.Unauthenticated
 	if name == streamAdmin && !permanent && c.online[streamConfig] {
 		return
 	}

@@ -56,7 +56,7 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 	}
 }
 
-// runConfig is the loop that owns the Config stream: this side is the Sink.
+// runConfig runs the Config stream: this side is the Sink.
 func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, up func()) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -70,8 +70,6 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	if err != nil {
 		return err
 	}
-	work, results, idle := committer(ctx, c.cfg.Store)
-	defer func() { end(); <-idle }()
 	l, _, agreed, err := c.open(ctx, st, sink.Cursor())
 	if err != nil {
 		return err
@@ -79,111 +77,60 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	sink.Agreed(agreed)
 	up()
 	c.heard(func(st *GlobalState) {
-		st.Resumed, st.DigestsEqual, st.Refusals, st.ConfigBytes = sink.Cursor() != nil, true,
-			sink.Refusals(), 0
+		st.Resumed, st.DigestsEqual, st.Rejections, st.ConfigBytes = sink.Cursor() != nil, true,
+			sink.Rejections(), 0
 	})
-	ticker := time.NewTicker(c.lease() / 6)
-	defer ticker.Stop()
-	lease := kds.NewLease(c.lease(), time.Now())
-	var outbox []*kdsv1.Frame
-	applying, flushing, mismatches := false, false, uint64(0)
-	var todo kds.Apply
-	var txn *store.Txn
-	lastFlush := time.Now()
-	for {
-		if txn == nil && !applying && !flushing {
-			if a, ok := sink.Next(); ok {
-				todo, txn = a, &a.Txn
-			} else if time.Since(lastFlush) > 5*time.Second {
-				if t, ok := sink.Flush(); ok {
-					txn, flushing = &t, true
-				}
-				lastFlush = time.Now()
-			}
-		}
-		outbox = append(outbox, sink.Frames()...)
-		if n := sink.Mismatches(); n > mismatches {
-			c.metrics.mismatches.WithLabelValues("down").Add(float64(n - mismatches))
-			mismatches = n
-			c.cfg.Logger.Error("what this zone has of global differs from what was sent; asking for it anew")
-		}
-		var out chan *kdsv1.Frame
-		var next *kdsv1.Frame
-		if len(outbox) > 0 {
-			out, next = l.out, outbox[0]
-		}
-		var commits chan<- store.Txn
-		var t store.Txn
-		if txn != nil {
-			commits, t = work, *txn
-		}
-		select {
-		case out <- next:
-			outbox = outbox[1:]
-		case commits <- t:
-			txn = nil
-			applying = !flushing
-		case r := <-results:
-			if r.err != nil {
-				return storeStatus(r.err)
-			}
-			if flushing {
-				flushing = false
-				continue
-			}
-			applying = false
-			local = max(local, r.result.Revision)
-			if err := sink.Applied(); err != nil {
-				return status.Error(codes.InvalidArgument, err.Error())
-			}
-			c.noteApplied(&todo)
-			c.advance(sink, local, todo.Snapshot && todo.Reason != kds.ResetCompacted, true)
-		case f := <-l.in:
-			lease.Heard(time.Now())
-			received := 0
-			if f.GetHeartbeat() == nil {
-				received = proto.Size(f)
-				if r := f.GetRefuse(); r != nil {
-					return &kds.RefusedError{Refuse: r}
-				}
-				if err := sink.Recv(f); err != nil {
-					return status.Error(codes.InvalidArgument, err.Error())
-				}
-				if f.GetBookmark() != nil {
-					c.advance(sink, local, false, false)
-				}
-			}
-			c.heard(func(st *GlobalState) {
-				st.DigestsEqual = sink.Equal()
-				st.ConfigBytes += uint64(received)
-			})
-		case now := <-ticker.C:
-			if lease.Expired(now) {
-				return errLease
-			}
-			if lease.Due(now) {
-				outbox = append(outbox, heartbeat())
-			}
-		case err := <-l.errs:
-			return err
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	h := &hostSink{
+		sink:  sink,
+		store: c.cfg.Store,
+		l:     l,
+		beat:  beatInterval(c.lease()),
 	}
+	h.received = func(f *kdsv1.Frame) (bool, error) {
+		if f.GetHeartbeat() != nil {
+			c.heard(nil)
+			return true, nil
+		}
+		if r := f.GetClose(); r != nil {
+			return true, &kds.CloseError{Close: r}
+		}
+		return false, nil
+	}
+	h.taken = func(f *kdsv1.Frame) {
+		if f.GetBookmark() != nil {
+			c.advance(sink, local, false, false)
+		}
+		c.heard(func(st *GlobalState) {
+			st.DigestsEqual = sink.Equal()
+			st.ConfigBytes += uint64(proto.Size(f))
+		})
+	}
+	h.applied = func(a kds.Apply, result store.Result) {
+		local = max(local, result.Revision)
+		c.noteApplied(&a)
+		c.advance(sink, local, a.Snapshot && a.Reason != kds.ResetCompacted, true)
+	}
+	h.mismatched = func(kinds uint64) {
+		c.metrics.mismatches.WithLabelValues("down").Add(float64(kinds))
+		c.cfg.Logger.Error("what this zone has of global differs from what was sent; asking for all " +
+			"of the kind")
+	}
+	return h.run(ctx)
 }
 
 func (c *Client) noteApplied(a *kds.Apply) {
 	if a.Snapshot {
-		c.cfg.Logger.Info("took a snapshot of global", zap.String("reason", a.Reason),
+		c.cfg.Logger.Info("took a snapshot of global", zap.String("reason", kds.ReasonText(a.Reason)),
 			zap.Int("items", a.Items), zap.Uint64("global_revision", a.Revision))
 		c.heard(func(st *GlobalState) { st.Resumed = false })
 	}
 	if !a.Committed.IsZero() {
 		c.metrics.lag.WithLabelValues("down", "applied").Observe(max(0, time.Since(a.Committed).Seconds()))
 	}
-	c.metrics.refusals.WithLabelValues("down").Add(float64(len(a.Refused)))
-	for _, r := range a.Refused {
-		c.cfg.Logger.Warn("left out a resource of global", zap.Stringer("key", mesh.KeyFromProto(r.GetKey())),
+	c.metrics.rejections.WithLabelValues("down").Add(float64(len(a.Rejected)))
+	for _, r := range a.Rejected {
+		c.cfg.Logger.Warn("left out a resource of global",
+			zap.Stringer("key", mesh.KeyFromProto(r.GetCause())),
 			zap.String("field", r.GetField()), zap.String("reason", r.GetReason()))
 	}
 }
@@ -202,10 +149,10 @@ func (c *Client) advance(sink *kds.Sink, local uint64, reset, brought bool) {
 		c.tracker.remember(sink.Revision(), local)
 	}
 	c.once.Do(func() { close(c.synced) })
-	c.heard(func(st *GlobalState) { st.Refusals = sink.Refusals() })
+	c.heard(func(st *GlobalState) { st.Rejections = sink.Rejections() })
 }
 
-// runState is the loop that owns the State stream: this side is the Source, and reports progress.
+// runState runs the State stream: this side is the Source, and reports progress.
 func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up func()) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -230,85 +177,85 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 		return err
 	}
 	up()
-	batches, followErrs := follow(ctx, sub)
-	ticker := time.NewTicker(c.lease() / 6)
-	defer ticker.Stop()
-	lease := kds.NewLease(c.lease(), time.Now())
-	var next *kdsv1.Frame
-	var reported *kdsv1.Progress
-	var counted kds.SourceStats
-	beat := false
+	reports := make(chan *kdsv1.Frame)
+	reporting := make(chan struct{})
+	go func() { defer close(reporting); c.report(ctx, reports) }()
+	defer func() { end(); <-reporting }()
+	h := &hostSource{
+		src:         src,
+		sub:         sub,
+		l:           l,
+		extra:       reports,
+		digestAfter: digestLeases * c.lease(),
+		advanced:    func(uint64) {},
+	}
+	h.sent = func(_ *kdsv1.Frame, before, after kds.SourceStats) { c.metrics.count(kds.Up, after, before) }
+	h.received = func(at time.Time, f *kdsv1.Frame, answer kds.Answer) { c.answered(src, at, answer) }
+	return h.run(ctx)
+}
+
+// answered notes what global answered on the State stream.
+func (c *Client) answered(src *kds.Source, at time.Time, answer kds.Answer) {
+	for _, committed := range answer.Acked {
+		c.metrics.lag.WithLabelValues("up", "applied").Observe(max(0, at.Sub(committed).Seconds()))
+	}
+	c.metrics.rejections.WithLabelValues("up").Add(float64(len(answer.Rejected)))
+	for _, r := range answer.Rejected {
+		c.cfg.Logger.Warn("global rejected a resource of this zone",
+			zap.Stringer("key", mesh.KeyFromProto(r.GetCause())), zap.String("field", r.GetField()),
+			zap.String("reason", r.GetReason()))
+	}
+	c.heard(func(st *GlobalState) { st.StateAcked = src.Acked() })
+}
+
+// pendingDelay is how long a report waits that only differs in the proxies whose answers are
+// outstanding: most of them answer within it, and the report says so instead.
+const pendingDelay = 250 * time.Millisecond
+
+// report hands on the progress of the zone whenever it differs from the last report, until ctx ends.
+func (c *Client) report(ctx context.Context, reports chan<- *kdsv1.Frame) {
+	var last *kdsv1.Progress
+	var delay <-chan time.Time
+	ripe := true
 	for {
 		applied := c.tracker.watch()
 		var local <-chan struct{}
 		if c.cfg.ProgressChanged != nil {
 			local = c.cfg.ProgressChanged()
 		}
-		if next == nil {
-			if p := c.progress(); reported == nil || !proto.Equal(p, reported) {
-				reported = p
-				next = &kdsv1.Frame{Message: &kdsv1.Frame_Progress{Progress: p}}
-			} else if beat {
-				next, beat = heartbeat(), false
-			} else if next, err = src.Next(); err != nil {
-				return status.Errorf(codes.Internal, "%v", err)
-			}
-		}
-		var out chan *kdsv1.Frame
-		if next != nil {
-			out = l.out
-			if err := checkSize(next); err != nil {
-				return err
+		p := c.progress()
+		out, frame := reports, &kdsv1.Frame{Message: &kdsv1.Frame_Progress{Progress: p}}
+		switch {
+		case last != nil && proto.Equal(p, last):
+			out, delay, ripe = nil, nil, false
+		case ripe || last == nil || urgent(p, last):
+		default:
+			out = nil
+			if delay == nil {
+				delay = time.After(pendingDelay)
 			}
 		}
 		select {
-		case out <- next:
-			next = nil
-			if st := src.Stats(); st.Frames != counted.Frames {
-				c.metrics.count(kds.Up, st, counted)
-				counted = st
-			}
+		case out <- frame:
+			last, delay, ripe = p, nil, false
+		case <-delay:
+			delay, ripe = nil, true
 		case <-applied:
 		case <-local:
-		case b := <-batches:
-			src.Advance(b.View, b.Changes, b.Committed)
-		case f := <-l.in:
-			now := time.Now()
-			lease.Heard(now)
-			if f.GetHeartbeat() != nil {
-				c.heard(nil)
-				continue
-			}
-			answer, err := src.Recv(f)
-			if err != nil {
-				return status.Error(codes.InvalidArgument, err.Error())
-			}
-			for _, at := range answer.Acked {
-				c.metrics.lag.WithLabelValues("up", "applied").Observe(max(0, now.Sub(at).Seconds()))
-			}
-			c.metrics.refusals.WithLabelValues("up").Add(float64(len(answer.Refused)))
-			for _, r := range answer.Refused {
-				c.cfg.Logger.Warn("global refuses a resource of this zone",
-					zap.Stringer("key", mesh.KeyFromProto(r.GetKey())), zap.String("field", r.GetField()),
-					zap.String("reason", r.GetReason()))
-			}
-			c.heard(func(st *GlobalState) { st.StateAcked = src.Acked() })
-		case now := <-ticker.C:
-			if lease.Expired(now) {
-				return errLease
-			}
-			if lease.Due(now) {
-				beat = true
-				src.CheckDigest()
-			}
-		case err := <-followErrs:
-			return err
-		case err := <-l.errs:
-			return err
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return
 		}
 	}
+}
+
+// urgent says that p differs from last in more than what is applied and which proxies are pending.
+// Global knows from the Ack what is applied.
+func urgent(p, last *kdsv1.Progress) bool {
+	a, b := proto.Clone(p).(*kdsv1.Progress), proto.Clone(last).(*kdsv1.Progress)
+	for _, x := range []*kdsv1.Progress{a, b} {
+		x.Applied, x.Pending, x.PendingCount = 0, nil, 0
+	}
+	return !proto.Equal(a, b)
 }
 
 func (c *Client) progress() *kdsv1.Progress {

@@ -18,6 +18,13 @@ import (
 // be made with it.
 const MaxMessage = 64 << 20
 
+// Flow control windows of HTTP/2, in bytes: a stream takes a whole kds.DefaultWindow, a connection
+// several streams.
+const (
+	streamWindow = 2 << 20
+	connWindow   = 8 << 20
+)
+
 // DefaultLease is how long silence may last before a peer counts as gone.
 const DefaultLease = 6 * time.Second
 

@@ -7,12 +7,17 @@
 // none starves or ends another. The zone token is in the header "authorization" of every stream;
 // the zone it names must be the one in Hello.
 //
+// The heartbeat is that of the connection: the zone sends one on Config, two and a half in a lease,
+// and global answers it. Nothing else repeats: progress is sent when it differs, digests after
+// changes.
+//
 // # Goroutines
 //
-// One goroutine owns a stream's state and hands events in: a reader of frames, a follower of the
-// local store, a committer, a sender. They only pass values to the owner and end with the stream.
-// There is no queue without bound: the reader stops where the sender at the other side stopped, the
-// follower merges by key, the sender takes one frame at a time.
+// hostSource and hostSink run a Source and a Sink on a stream; all four streams of resources stand
+// on them. One goroutine owns a stream's state and hands events in: a reader of frames, a watcher of
+// the local store, a committer, a sender, in a zone one that reports progress. They only pass values
+// to the owner and end with the stream. There is no queue without bound: the reader stops where the
+// sender at the other side stopped, the watcher merges by key, the sender takes one frame at a time.
 //
 // # Sessions at global
 //
@@ -23,6 +28,6 @@
 // # Reconnection
 //
 // The Client dials again after 50 ms, then longer, never longer than half a second plus jitter
-// while global is merely away, so that a policy arrives within a second of global's return. A
-// refusal that only a person can cure is kept in [GlobalState] and tried again slowly.
+// while global is merely unavailable, so that a policy arrives within a second of global's return. A
+// rejection that only a person can cure is kept in [GlobalState] and tried again slowly.
 package kdsrpc

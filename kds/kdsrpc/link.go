@@ -65,7 +65,7 @@ var errLease = errors.New("no heartbeat for the whole lease")
 // openSource readies src at the peer's cursor: the log since then if it reaches back, else a
 // snapshot. What follows comes from the subscription.
 func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *kds.Source,
-	cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, string, error) {
+	cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, kdsv1.Reset_Reason, error) {
 	reason, ok := cfg.Resumable(cursor)
 	var watch store.Watch
 	if ok {
@@ -78,21 +78,21 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 		case errors.As(err, &invalid):
 			reason = kds.ResetStore
 		case err != nil:
-			return nil, "", fmt.Errorf("watch the store after revision %d: %w", cursor.GetRevision(), err)
+			return nil, 0, fmt.Errorf("watch the store after revision %d: %w", cursor.GetRevision(), err)
 		default:
 			defer watch.Close()
 		}
 	}
 	if watch != nil {
 		if _, err := rep.Wait(ctx, cursor.GetRevision()); err != nil {
-			return nil, "", err
+			return nil, 0, err
 		}
 	}
 	sub := rep.Subscribe()
 	batch, err := sub.Next(ctx)
 	if err != nil {
 		sub.Close()
-		return nil, "", err
+		return nil, 0, err
 	}
 	if watch != nil {
 		changes, committed, err := since(ctx, watch, cursor.GetRevision(), batch.View.Revision())
@@ -101,10 +101,10 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 			reason = kds.ResetCompacted
 		case err != nil:
 			sub.Close()
-			return nil, "", err
+			return nil, 0, err
 		default:
 			src.Resume(batch.View, cursor.GetRevision(), changes, committed)
-			return sub, "", nil
+			return sub, kds.NoReset, nil
 		}
 	}
 	src.Reset(batch.View, reason)

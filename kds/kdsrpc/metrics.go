@@ -8,8 +8,8 @@ import (
 
 // metrics of one side; labels are directions and reasons, never names.
 type metrics struct {
-	bytes, resets, mismatches, refusals, connects *prometheus.CounterVec
-	lag                                           *prometheus.HistogramVec
+	bytes, resets, mismatches, rejections, connects *prometheus.CounterVec
+	lag                                             *prometheus.HistogramVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -30,7 +30,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		mismatches: counter("digest_mismatches_total",
 			"Kinds of which a peer had something else than was sent. Any is a bug or a changed copy.",
 			"direction"),
-		refusals: counter("refusals_total",
+		rejections: counter("refusals_total",
 			"Resources that a receiver left out. Each is named in the status of its zone.", "direction"),
 		connects: counter("streams_total",
 			"Streams ended, by result. Many refused ones mean a zone that cannot join.", "direction",
@@ -45,7 +45,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"direction", "result"}),
 	}
 	if reg != nil {
-		reg.MustRegister(m.bytes, m.resets, m.mismatches, m.refusals, m.connects, m.lag)
+		reg.MustRegister(m.bytes, m.resets, m.mismatches, m.rejections, m.connects, m.lag)
 	}
 	return m
 }

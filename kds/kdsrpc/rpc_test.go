@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -64,7 +65,7 @@ func TestReconnectWithNothingChangedCostsUnderOnePercent(t *testing.T) {
 	run(t, g.client("east", east, nil).Run)
 	full := g.awaitZone(t, "east", "the snapshot",
 		func(z ZoneState) bool { return z.Applied == 1 && z.State == Online })
-	if full.Resumed || full.ResetReason != "first" {
+	if full.Resumed || full.ResetReason != kds.ResetFirst {
 		t.Fatalf("first connection: %+v", full)
 	}
 	g.ln.cut()
@@ -211,14 +212,14 @@ func TestRefusedItemIsLeftOutAlone(t *testing.T) {
 	g.commit(t, store.Put{Resource: timeout("default", "", "bad", 1)},
 		store.Put{Resource: timeout("default", "", "good", 1)})
 	east.awaitKey(t, timeout("default", "", "good", 1).Key)
-	z := g.awaitZone(t, "east", "the refusal",
-		func(z ZoneState) bool { return len(z.Refusals) == 1 && z.Applied == 1 })
-	if r := z.Refusals[0]; r.GetKey().GetName() != "bad" || r.GetField() != "spec.to[0].default" {
+	z := g.awaitZone(t, "east", "the rejection",
+		func(z ZoneState) bool { return len(z.Rejections) == 1 && z.Applied == 1 })
+	if r := z.Rejections[0]; r.GetCause().GetName() != "bad" || r.GetField() != "spec.to[0].default" {
 		t.Errorf("%v", r)
 	}
 	g.commit(t, store.Delete{Key: timeout("default", "", "bad", 1).Key})
-	g.awaitZone(t, "east", "no refusal",
-		func(z ZoneState) bool { return len(z.Refusals) == 0 && z.Applied == 2 && z.DigestsEqual })
+	g.awaitZone(t, "east", "no rejection",
+		func(z ZoneState) bool { return len(z.Rejections) == 0 && z.Applied == 2 && z.DigestsEqual })
 }
 
 func TestProgressFollowsProxies(t *testing.T) {
@@ -311,7 +312,7 @@ func TestHistoryIsCompactedWhileAway(t *testing.T) {
 	}
 	run(t, g.client("east", east, nil).Run)
 	z := g.awaitZone(t, "east", "applied", func(z ZoneState) bool { return z.Applied == rev })
-	if z.Resumed || z.ResetReason != "compacted" {
+	if z.Resumed || z.ResetReason != kds.ResetCompacted {
 		t.Errorf("%+v", z)
 	}
 	east.await(t, "deletion of what went meanwhile", func(v replica.View) bool {

@@ -41,6 +41,11 @@ type zone struct {
 	oldest  time.Time // commit time of the oldest change that the zone has not acked
 	streams map[string]*slot
 	admin   *tunnel
+
+	// head is global's revision as the Config stream has read it; nothing changed since
+	// unchangedSince, so the Source announces no more than that.
+	head           uint64
+	unchangedSince uint64
 }
 
 // slot is a running stream.
@@ -84,6 +89,7 @@ func NewServer(cfg ServerConfig) *Server {
 func ServerOptions() []grpc.ServerOption {
 	return []grpc.ServerOption{
 		grpc.MaxRecvMsgSize(MaxMessage), grpc.MaxSendMsgSize(MaxMessage),
+		grpc.InitialWindowSize(streamWindow), grpc.InitialConnWindowSize(connWindow),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
 			MinTime:             5 * time.Second,
 			PermitWithoutStream: true,
@@ -123,60 +129,81 @@ func (s *Server) stop() {
 	}
 }
 
-// judge brings the states of all zones up to date; s.mu is held.
+// judge brings the states of all zones up to date, and ends the streams of those that were silent
+// for a lease; s.mu is held.
 func (s *Server) judge(now time.Time) {
 	latest := s.cfg.Replica.View().Revision()
 	changed := false
 	for _, z := range s.zones {
-		before := z.state
-		st := &z.state
-		silent := now.Sub(st.LastSeen)
-		_, config := z.streams[streamConfig]
-		_, state := z.streams[streamState]
-		// What the Config stream has read can be ahead of this process's view of the replica and behind it.
-		st.Revision = max(st.Revision, latest)
-		st.LagRevisions, st.LagSeconds = 0, 0
-		if st.Revision > st.Applied {
-			st.LagRevisions = st.Revision - st.Applied
-		}
-		if z.oldest.IsZero() && !config && st.Revision > st.Applied {
-			z.oldest = now // nobody reads the log for the zone; this is when it fell behind, nearly
-		}
-		if !z.oldest.IsZero() {
-			st.LagSeconds = max(0, now.Sub(z.oldest).Seconds())
-		}
-		switch {
-		case silent >= s.cfg.Lease:
-			st.State = Offline
-			st.Reason = fmt.Sprintf("silent since %s", st.LastSeen.UTC().Format(time.RFC3339))
-		case !config || !state:
-			st.State, st.Reason = Stale, "the connection is gone"
-		case silent >= s.cfg.Lease/2:
-			st.State, st.Reason = Stale, "heartbeats are missing"
-		case st.LagSeconds > s.cfg.DegradedAfter.Seconds():
-			st.State = Degraded
-			st.Reason = fmt.Sprintf("%d revisions behind", st.LagRevisions)
-		case !st.DigestsEqual:
-			st.State, st.Reason = Degraded,
-				"what the zone has differs from what was sent; it is being sent anew"
-		case len(st.Degraded) > 0:
-			st.State = Degraded
-			st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(),
-				st.Degraded[0].GetReason())
-		default:
-			st.State, st.Reason = Online, ""
-		}
-		if st.State != before.State || st.Reason != before.Reason || st.LagRevisions != before.LagRevisions {
-			changed = true
-		}
-		if st.State != before.State {
-			s.cfg.Logger.Info("zone is "+string(st.State), zap.String("zone", st.Name),
-				zap.String("reason", st.Reason), zap.String("was", string(before.State)))
-		}
+		changed = s.judgeZone(z, latest, now) || changed
 	}
 	if changed {
 		s.signal()
 	}
+}
+
+// judgeZone brings the state of one zone up to date and says whether it differs; s.mu is held.
+func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
+	before := z.state
+	st := &z.state
+	silent := now.Sub(st.LastSeen)
+	_, config := z.streams[streamConfig]
+	_, state := z.streams[streamState]
+	// What the Config stream has read can be ahead of this process's view of the replica and behind it.
+	st.Revision = max(st.Revision, latest)
+	z.lift()
+	st.LagRevisions, st.LagSeconds = 0, 0
+	if st.Revision > st.Applied {
+		st.LagRevisions = st.Revision - st.Applied
+	}
+	if z.oldest.IsZero() && !config && st.Revision > st.Applied {
+		z.oldest = now // nothing reads the log for the zone; this is when it fell behind, nearly
+	}
+	if !z.oldest.IsZero() {
+		st.LagSeconds = max(0, now.Sub(z.oldest).Seconds())
+	}
+	switch {
+	case silent >= s.cfg.Lease:
+		st.State = Offline
+		st.Reason = fmt.Sprintf("silent since %s", st.LastSeen.UTC().Format(time.RFC3339))
+		for _, sl := range z.streams {
+			sl.cancel(status.Error(codes.DeadlineExceeded, errLease.Error()))
+		}
+	case !config || !state:
+		st.State, st.Reason = Stale, "the connection is gone"
+	case silent >= s.cfg.Lease/2:
+		st.State, st.Reason = Stale, "heartbeats are missing"
+	case st.LagSeconds > s.cfg.DegradedAfter.Seconds():
+		st.State = Degraded
+		st.Reason = fmt.Sprintf("%d revisions behind", st.LagRevisions)
+	case !st.DigestsEqual:
+		st.State, st.Reason = Degraded,
+			"what the zone has differs from what was sent; it is being sent again"
+	case len(st.Degraded) > 0:
+		st.State = Degraded
+		st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(),
+			st.Degraded[0].GetReason())
+	default:
+		st.State, st.Reason = Online, ""
+	}
+	if st.State != before.State {
+		s.cfg.Logger.Info("zone is "+string(st.State), zap.String("zone", st.Name),
+			zap.String("reason", st.Reason), zap.String("was", string(before.State)))
+	}
+	return st.State != before.State || st.Reason != before.Reason || st.LagRevisions != before.LagRevisions
+}
+
+// lift counts revisions in which nothing changed as applied and answered, once all before them is.
+// It says whether that made a difference.
+func (z *zone) lift() bool {
+	before := z.state.Applied + z.state.Answered
+	if z.state.Applied >= z.unchangedSince {
+		z.state.Applied = max(z.state.Applied, z.head)
+	}
+	if z.state.Progress != nil && z.state.Progress.GetAnswered() >= z.unchangedSince {
+		z.state.Answered = max(z.state.Answered, z.head)
+	}
+	return z.state.Applied+z.state.Answered != before
 }
 
 func (s *Server) signal() {
@@ -213,7 +240,7 @@ func (s *Server) update(name string, heard time.Time, change func(*zone)) {
 	}
 	if change != nil {
 		change(z)
-		s.judge(time.Now())
+		s.judgeZone(z, s.cfg.Replica.View().Revision(), time.Now())
 		s.signal()
 	}
 }
@@ -230,21 +257,21 @@ func (s *Server) authenticate(ctx context.Context) (string, error) {
 	return "", status.Error(codes.Unauthenticated, err.Error())
 }
 
-// statusOf maps a refusal to the status that ends the stream.
+// statusOf maps a rejection to the status that ends the stream.
 func statusOf(err error) error {
-	var refused *kds.RefusedError
+	var refused *kds.CloseError
 	if !errors.As(err, &refused) {
 		return err
 	}
 	code := codes.FailedPrecondition
-	switch refused.Refuse.GetCode() {
-	case kds.CodeZone:
+	switch refused.Close.GetCode() {
+	case kdsv1.Close_CODE_ZONE:
 		code = codes.PermissionDenied
-	case kds.CodeBusy:
+	case kdsv1.Close_CODE_BUSY:
 		code = codes.ResourceExhausted
 	}
-	st := status.New(code, refused.Refuse.GetReason())
-	if d, err := st.WithDetails(refused.Refuse); err == nil {
+	st := status.New(code, refused.Close.GetReason())
+	if d, err := st.WithDetails(refused.Close); err == nil {
 		st = d
 	}
 	return st.Err()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // State of a peer, by its lease and lag.
@@ -52,8 +53,8 @@ type ZoneState struct {
 	DigestsEqual bool
 	// Progress is the last report; nil before the first.
 	Progress *kdsv1.Progress
-	// Refusals of resources by the zone that still stand.
-	Refusals []*kdsv1.Refusal
+	// Rejections of resources by the zone that still stand.
+	Rejections []*meshv1.Rejection
 	// Degraded kinds that do not flow.
 	Degraded []*kdsv1.DegradedKind
 
@@ -62,13 +63,13 @@ type ZoneState struct {
 	ConfigBytes uint64
 	Resumed     bool
 	// ResetReason is why not, if not.
-	ResetReason string
+	ResetReason kdsv1.Reset_Reason
 }
 
 // GlobalState is what a zone knows of global.
 type GlobalState struct {
 	State State
-	// Reason says why the state is not Online: the last error or refusal.
+	// Reason says why the state is not Online: the last error or rejection.
 	Reason string
 	// Permanent says that the reason will not go away by itself.
 	Permanent bool
@@ -84,7 +85,7 @@ type GlobalState struct {
 	Resumed      bool
 	// ConfigBytes received on the present or last Config stream, heartbeats left out.
 	ConfigBytes uint64
-	Refusals    []*kdsv1.Refusal
+	Rejections  []*meshv1.Rejection
 	Degraded    []*kdsv1.DegradedKind
 }
 
@@ -97,6 +98,5 @@ type LocalProgress struct {
 	// Pending names at most 20 proxies whose answer is outstanding; PendingCount counts all.
 	Pending      []string
 	PendingCount int
-	Refusals     []*kdsv1.ProxyRefusal
-	ZoneRevision uint64
+	Rejections   []*meshv1.Rejection
 }

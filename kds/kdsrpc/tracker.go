@@ -7,6 +7,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // tracker maps global's revisions to the zone's own: the Config stream's owner adds pairs, the
@@ -70,36 +72,21 @@ func (t *tracker) remember(global, local uint64) {
 	t.history = append(t.history, pair{global, local})
 }
 
-// Origin says where one of global's revisions is in the zone's store.
-type Origin uint8
-
-// Origins.
-const (
-	// OriginKnown: what it changed for this zone is in the local revision.
-	OriginKnown Origin = iota
-	// OriginAhead: the zone has not applied it.
-	OriginAhead
-	// OriginForgotten: it came with a snapshot, before the start, or too long ago.
-	OriginForgotten
-	// OriginNothing: it changed nothing that this zone has.
-	OriginNothing
-)
-
 // local finds the local revision that brought global's. The first pair is that of a snapshot or of
 // the start, which holds all that came before.
-func (t *tracker) local(global uint64) (uint64, Origin) {
+func (t *tracker) local(global uint64) (uint64, store.RevisionState) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	i := sort.Search(len(t.history), func(i int) bool { return t.history[i].global >= global })
 	switch {
 	case i == len(t.history):
-		return 0, OriginAhead
+		return 0, store.RevisionAhead
 	case i == 0:
-		return 0, OriginForgotten
+		return 0, store.RevisionForgotten
 	case t.history[i].local == 0:
-		return 0, OriginNothing
+		return 0, store.RevisionElsewhere
 	}
-	return t.history[i].local, OriginKnown
+	return t.history[i].local, store.RevisionKnown
 }
 
 // watch is closed at the next apply.
@@ -134,11 +121,10 @@ func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 		ProxiesOnline: uint32(local.Online),
 		Pending:       local.Pending,
 		PendingCount:  uint32(local.PendingCount),
-		ZoneRevision:  local.ZoneRevision,
 	}
-	for _, r := range local.Refusals {
-		r = proto.Clone(r).(*kdsv1.ProxyRefusal)
-		p.Refusals = append(p.Refusals, r)
+	for _, r := range local.Rejections {
+		r = proto.Clone(r).(*meshv1.Rejection)
+		p.Rejections = append(p.Rejections, r)
 	}
 	if len(p.Pending) > 20 {
 		p.Pending = p.Pending[:20]

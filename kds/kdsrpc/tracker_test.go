@@ -9,6 +9,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/kds"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
+	"github.com/meridian-mesh/meridian/store"
 )
 
 func TestTrackerMapsLocalToGlobalRevisions(t *testing.T) {
@@ -52,7 +53,7 @@ func TestTrackerIsBoundedAndNeverAhead(t *testing.T) {
 
 func TestRetryWaits(t *testing.T) {
 	away := status.Error(codes.Unavailable, "away")
-	fenced := &kds.RefusedError{Refuse: &kdsv1.Refuse{Code: kds.CodeFenced, Permanent: true}}
+	fenced := &kds.CloseError{Close: &kdsv1.Close{Code: kdsv1.Close_CODE_FENCED, Permanent: true}}
 	for _, tt := range []struct {
 		name       string
 		err        error
@@ -62,8 +63,8 @@ func TestRetryWaits(t *testing.T) {
 		{"global is still away", away, 5 * time.Second, 50 * time.Millisecond},
 		{"refused for good", fenced, 0, 500 * time.Millisecond},
 		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
-		{"busy", &kds.RefusedError{Refuse: &kdsv1.Refuse{
-			Code:         kds.CodeBusy,
+		{"busy", &kds.CloseError{Close: &kdsv1.Close{
+			Code:         kdsv1.Close_CODE_BUSY,
 			RetryAfterMs: 700,
 		}}, 0, 700 * time.Millisecond},
 		{"unknown token", status.Error(codes.Unauthenticated, "x"), 0, 100 * time.Millisecond},
@@ -76,7 +77,7 @@ func TestRetryWaits(t *testing.T) {
 
 func TestTrackerFindsTheLocalRevision(t *testing.T) {
 	tr := newTracker()
-	if _, o := tr.local(1); o != OriginAhead {
+	if _, o := tr.local(1); o != store.RevisionAhead {
 		t.Errorf("before anything: %d", o)
 	}
 	tr.apply(10, 3, true)
@@ -86,10 +87,11 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 	tr.remember(18, 7) // three in one
 	for _, c := range []struct {
 		global, local uint64
-		want          Origin
-	}{{9, 0, OriginForgotten}, {10, 0, OriginForgotten}, {11, 4, OriginKnown}, {12, 0, OriginNothing},
-		{15, 0, OriginNothing}, {16, 7, OriginKnown},
-		{18, 7, OriginKnown}, {19, 0, OriginAhead}} {
+		want          store.RevisionState
+	}{{9, 0, store.RevisionForgotten}, {10, 0, store.RevisionForgotten}, {11, 4, store.RevisionKnown},
+		{12, 0, store.RevisionElsewhere},
+		{15, 0, store.RevisionElsewhere}, {16, 7, store.RevisionKnown},
+		{18, 7, store.RevisionKnown}, {19, 0, store.RevisionAhead}} {
 		if local, o := tr.local(c.global); local != c.local || o != c.want {
 			t.Errorf("global %d: local %d, %d, want %d, %d", c.global, local, o, c.local, c.want)
 		}
@@ -100,15 +102,15 @@ func TestTrackerFindsTheLocalRevision(t *testing.T) {
 	if len(tr.history) > maxHistory {
 		t.Errorf("%d are remembered", len(tr.history))
 	}
-	if _, o := tr.local(20); o != OriginForgotten {
+	if _, o := tr.local(20); o != store.RevisionForgotten {
 		t.Errorf("an old one: %d", o)
 	}
-	if local, o := tr.local(20 + 3*maxHistory - 1); o != OriginKnown || local != 20+3*maxHistory-1 {
+	if local, o := tr.local(20 + 3*maxHistory - 1); o != store.RevisionKnown || local != 20+3*maxHistory-1 {
 		t.Errorf("the last one: %d, %d", local, o)
 	}
 	tr.apply(2, 30000, true) // another store of global
 	tr.remember(2, 30000)
-	if _, o := tr.local(2); o != OriginForgotten {
+	if _, o := tr.local(2); o != store.RevisionForgotten {
 		t.Errorf("of another store: %d", o)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store"
@@ -13,7 +14,7 @@ import (
 func Describe(f *kdsv1.Frame) string {
 	switch m := f.GetMessage().(type) {
 	case *kdsv1.Frame_Reset_:
-		return fmt.Sprintf("Reset{%s}", m.Reset_.GetReason())
+		return fmt.Sprintf("Reset{%s}", kds.ReasonText(m.Reset_.GetReason()))
 	case *kdsv1.Frame_Items:
 		return "Items{" + items(m.Items.GetItems()) + "}"
 	case *kdsv1.Frame_Bookmark:
@@ -35,9 +36,9 @@ func Describe(f *kdsv1.Frame) string {
 		return fmt.Sprintf("Ack{%d}", m.Ack.GetRevision())
 	case *kdsv1.Frame_Nack:
 		var parts []string
-		for _, r := range m.Nack.GetRefusals() {
+		for _, r := range m.Nack.GetRejections() {
 			parts = append(parts,
-				fmt.Sprintf("%s %q: %s", short(mesh.KeyFromProto(r.GetKey())), r.GetField(), r.GetReason()))
+				fmt.Sprintf("%s %q: %s", short(mesh.KeyFromProto(r.GetCause())), r.GetField(), r.GetReason()))
 		}
 		return fmt.Sprintf("Nack{%d %s}", m.Nack.GetRevision(), strings.Join(parts, "; "))
 	case *kdsv1.Frame_Digest:

@@ -315,7 +315,7 @@ func (w *World) Connect(x *Wire) error {
 			src.Resume(x.from.View(), cursor.GetRevision(), changes, time.Unix(int64(at), 0).UTC())
 		}
 	}
-	if reason != "" {
+	if reason != kds.NoReset {
 		src.Reset(x.from.View(), reason)
 		w.trace("%s connects", x)
 	} else {

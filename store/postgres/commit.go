@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,6 +59,21 @@ type columns struct {
 
 	metaNames  []string
 	metaValues [][]byte
+}
+
+// log is the group's part of the log.
+func (c *columns) log() []logRow {
+	rows := make([]logRow, len(c.logRevisions))
+	for i := range rows {
+		rows[i] = logRow{
+			revision: uint64(c.logRevisions[i]),
+			position: int(c.logPositions[i]),
+			at:       c.logTimes[i],
+			actor:    c.logActors[i],
+			body:     c.logBodies[i],
+		}
+	}
+	return rows
 }
 
 // write commits one group and fills in the answers.
@@ -118,6 +134,7 @@ func (s *Store) writeGroup(ctx context.Context,
 	if err := s.finish(ctx, conn, cols); err != nil {
 		return 0, true, err
 	}
+	s.recent.add(cols.log())
 	s.advance(cols.revision)
 	return int(cols.revision - revision), false, nil
 }
@@ -174,8 +191,25 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn,
 			return err
 		})
 	}
+	// What other replicas committed since is read on the way, so that the watches of this process do
+	// not have to ask for it.
+	known := s.recent.last()
+	var others []logRow
+	if known > 0 {
+		batch.Queue("SELECT "+logColumns+` FROM meridian.log WHERE revision > $1 AND revision <= $2
+			ORDER BY revision, position`, int64(known), int64(known+fetchRevisions)).Query(
+			func(found pgx.Rows) (err error) {
+				others, err = logRows(found)
+				return err
+			})
+	}
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, rows{}, err
+	}
+	if revision < known {
+		s.recent.reset()
+	} else {
+		s.recent.add(others)
 	}
 	if id != s.id {
 		return 0, rows{}, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart "+
@@ -286,7 +320,7 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, c *columns) erro
 	}
 	if len(c.logKeys) > 0 {
 		batch.Queue("UPDATE meridian.store SET revision = $1", int64(c.revision))
-		batch.Queue("NOTIFY meridian")
+		batch.Queue("SELECT pg_notify('meridian', $1)", strconv.FormatUint(c.revision, 10))
 	}
 	committed := false
 	batch.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {

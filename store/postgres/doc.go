@@ -9,14 +9,18 @@
 // # Commits
 //
 // Concurrent Commits of one process are written as a group: one database transaction that locks the
-// counter row, reads the touched rows, evaluates every transaction in turn (package txn), writes
-// all rows, and notifies. It takes two round trips however large the group is.
+// counter row, reads the touched rows and what others added to the log, evaluates every transaction
+// in turn (package txn), writes all rows, and notifies. It takes two round trips however large the
+// group is.
 //
 // # Watch
 //
-// The log table is the truth. One connection listens for notifications, which carry nothing and
-// only wake; it also looks at the counter every second, in case one was lost. Watches then read the
-// log by revision. When that connection breaks it is made again with growing pauses (0.1 s to 5 s).
+// The log table is the truth. One connection listens for notifications, which carry the revision of
+// a commit; it also looks at the counter every second, in case one was lost. Watches then read the
+// log by revision. What this process committed, and what others committed before that, it has in
+// memory (at most 2,048 rows and 8 MB), so that a watch that keeps up reads nothing from the
+// database while this process writes. When the listening connection breaks it is opened again with
+// backoff (0.1 s to 5 s, with jitter).
 //
 // # Failure
 //
@@ -39,4 +43,6 @@
 // id in meridian.store and restart all replicas, so that zones take a new snapshot. Every commit
 // waits for the counter row: its rate is bounded by the database's flush time, divided by the size
 // of groups.
+//
+// No example: a Store needs a running PostgreSQL.
 package postgres

@@ -57,6 +57,7 @@ type Store struct {
 	log     *zap.Logger
 	metrics metrics
 	head    atomic.Pointer[head]
+	recent  recent
 
 	// ctx ends at Close, and with it the listener and every read.
 	ctx    context.Context
@@ -407,34 +408,57 @@ func (s *Store) History(ctx context.Context, key mesh.Key, limit int) (commits [
 	return commits, err
 }
 
-// scan makes commits of log rows; rows of one revision follow each other.
+// scan reads log rows and makes commits of them; rows of one revision follow each other.
 func (s *Store) scan(rows pgx.Rows) ([]store.Commit, error) {
+	found, err := logRows(rows)
+	if err != nil {
+		return nil, err
+	}
+	return s.commits(found)
+}
+
+// logColumns are those that logRows reads.
+const logColumns = "revision, position, time, actor, body"
+
+func logRows(rows pgx.Rows) (found []logRow, err error) {
+	var row logRow
+	columns := []any{&row.revision, &row.position, &row.at, &row.actor, &row.body}
+	_, err = pgx.ForEachRow(rows, columns, func() error {
+		found = append(found, row)
+		row.body = nil
+		return nil
+	})
+	return found, err
+}
+
+// commits makes commits of log rows.
+func (s *Store) commits(rows []logRow) ([]store.Commit, error) {
 	var commits []store.Commit
-	var revision uint64
-	var position int
-	var at time.Time
-	var actor string
-	var body []byte
-	_, err := pgx.ForEachRow(rows, []any{&revision, &position, &at, &actor, &body}, func() error {
-		name := rowName(revision, position)
-		change, err := s.codec.DecodeChange(name, body)
+	for _, row := range rows {
+		name := rowName(row.revision, row.position)
+		change, err := s.codec.DecodeChange(name, row.body)
 		if err != nil {
-			return &store.CorruptError{Where: "row " + name + " of table meridian.log", Err: err}
+			return nil, &store.CorruptError{Where: "row " + name + " of table meridian.log", Err: err}
 		}
-		if n := len(commits); n == 0 || commits[n-1].Revision != revision {
-			commits = append(commits, store.Commit{Revision: revision, Time: at.UTC(), Actor: actor})
+		if n := len(commits); n == 0 || commits[n-1].Revision != row.revision {
+			commits = append(commits, store.Commit{
+				Revision: row.revision,
+				Time:     row.at.UTC(),
+				Actor:    row.actor,
+			})
 		}
 		c := &commits[len(commits)-1]
 		c.Changes = append(c.Changes, change)
-		return nil
-	})
-	return commits, err
+	}
+	return commits, nil
 }
 
 func rowName(revision uint64, position int) string { return fmt.Sprintf("%d/%d", revision, position) }
 
 // Compact implements [store.Store]. Of several replicas that compact, one works at a time.
 func (s *Store) Compact(ctx context.Context, through uint64) error {
+	defer s.recent.reset()
+
 	for {
 		more := false
 		err := s.read(ctx, "compact the log", longTimeout, func(ctx context.Context) error {

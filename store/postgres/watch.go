@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"strconv"
 	"sync"
 	"time"
 
@@ -12,14 +12,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/store"
 )
 
 const (
 	// pollInterval is how late a change shows whose notification was lost.
 	pollInterval = time.Second
-	minPause     = 100 * time.Millisecond
-	maxPause     = 5 * time.Second
+	// minRetry and maxRetry bound the delay before the listening connection is opened again.
+	minRetry = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
 	// fetchRevisions is how many revisions a watch reads at once.
 	fetchRevisions = 256
 )
@@ -40,26 +42,22 @@ func (s *Store) advance(revision uint64) {
 
 // listen keeps the connection for wake-ups until Close.
 func (s *Store) listen(config *pgx.ConnConfig) {
-	pause := minPause
+	delays := backoff.Backoff{Min: minRetry, Max: maxRetry}
 	for s.ctx.Err() == nil {
-		err := s.listenOnce(config, &pause)
+		err := s.listenOnce(config, delays.Reset)
 		s.metrics.listening.Set(0)
 		if s.ctx.Err() != nil {
 			return
 		}
-		d := pause/2 + rand.N(pause/2)
-		pause = min(pause*2, maxPause)
-		s.log.Warn("the connection for wake-ups broke", zap.Error(err), zap.Duration("retry", d))
-		timer := time.NewTimer(d)
-		select {
-		case <-timer.C:
-		case <-s.ctx.Done():
-		}
-		timer.Stop()
+		delay := delays.Next()
+		s.log.Warn("the connection that listens for commits broke; retrying", zap.Error(err),
+			zap.Duration("in", delay))
+		_ = backoff.Wait(s.ctx, delay)
 	}
 }
 
-func (s *Store) listenOnce(config *pgx.ConnConfig, pause *time.Duration) error {
+// listenOnce listens until the connection breaks; working is called when it is known to work.
+func (s *Store) listenOnce(config *pgx.ConnConfig, working func()) error {
 	conn, err := pgx.ConnectConfig(s.ctx, config)
 	if err != nil {
 		return err
@@ -80,9 +78,11 @@ func (s *Store) listenOnce(config *pgx.ConnConfig, pause *time.Duration) error {
 	}); err != nil {
 		return err
 	}
+	// The database may be another than before, such as a restored one.
+	s.recent.reset()
 	for {
-		// Every wake-up, and every pollInterval without one, looks at the counter: what came before
-		// LISTEN is found too.
+		// Every pollInterval looks at the counter, and so does the first turn: what came before LISTEN,
+		// and what a lost notification was about, is found too.
 		if err := exec(func(ctx context.Context) error {
 			var revision uint64
 			if err := conn.QueryRow(ctx, "SELECT revision FROM meridian.store").Scan(&revision); err != nil {
@@ -93,14 +93,33 @@ func (s *Store) listenOnce(config *pgx.ConnConfig, pause *time.Duration) error {
 		}); err != nil {
 			return err
 		}
-		*pause = minPause
+		working()
 		s.metrics.listening.Set(1)
-		ctx, cancel := context.WithTimeout(s.ctx, pollInterval)
-		_, err := conn.WaitForNotification(ctx)
-		cancel()
-		if err != nil && (s.ctx.Err() != nil || !pgconn.Timeout(err)) {
+		if err := s.notifications(conn); err != nil {
 			return err
 		}
+	}
+}
+
+// notifications takes them until it is time to look at the counter. Their payload is the revision;
+// one without is of a former version of this program, and a reason to look.
+func (s *Store) notifications(conn *pgx.Conn) error {
+	ctx, cancel := context.WithTimeout(s.ctx, pollInterval)
+	defer cancel()
+
+	for {
+		n, err := conn.WaitForNotification(ctx)
+		if err != nil {
+			if s.ctx.Err() == nil && pgconn.Timeout(err) {
+				return nil
+			}
+			return err
+		}
+		revision, err := strconv.ParseUint(n.Payload, 10, 63)
+		if err != nil {
+			return nil
+		}
+		s.advance(revision)
 	}
 }
 
@@ -164,17 +183,24 @@ func (w *watch) Next(ctx context.Context) (store.Commit, error) {
 
 // fill reads the next revisions into the buffer. Revisions are dense, so a hole means compaction.
 func (w *watch) fill(ctx context.Context) error {
-	var commits []store.Commit
-	err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
-		rows, err := w.store.pool.Query(ctx, `SELECT revision, position, time, actor, body FROM meridian.log
-			WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
-			int64(w.after+fetchRevisions))
+	rows := w.store.recent.after(w.after, fetchRevisions)
+	fetched := len(rows) == 0
+	if fetched {
+		err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
+			found, err := w.store.pool.Query(ctx, "SELECT "+logColumns+` FROM meridian.log
+				WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
+				int64(w.after+fetchRevisions))
+			if err != nil {
+				return err
+			}
+			rows, err = logRows(found)
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		commits, err = w.store.scan(rows)
-		return err
-	})
+	}
+	commits, err := w.store.commits(rows)
 	if err != nil {
 		return err
 	}
@@ -185,6 +211,10 @@ func (w *watch) fill(ctx context.Context) error {
 		}
 	}
 	if len(commits) > 0 {
+		if fetched {
+			end := commits[len(commits)-1].Revision
+			w.store.recent.add(rows[:firstAfter(rows, end)])
+		}
 		w.buffer = commits
 		return nil
 	}

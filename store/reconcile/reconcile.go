@@ -146,8 +146,9 @@ func New(cfg Config) *Loop {
 			Buckets:     prometheus.ExponentialBuckets(0.0001, 4, 10),
 		}),
 		retrying: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name:        "meridian_controller_retrying_bool",
-			Help:        "1 while the last reconciliation of the controller failed and is going to be retried.",
+			Name: "meridian_controller_retrying_bool",
+			Help: "1 while the last reconciliation of the controller failed and is going to " +
+				"be retried.",
 			ConstLabels: labels,
 		}),
 	}

@@ -569,7 +569,8 @@ func TestRetry(t *testing.T) {
 		}
 
 		broken := errors.New("broken")
-		if err := reconcile.Retry(t.Context(), zap.NewNop(), "test", func() error { return broken }); !errors.Is(
+		if err := reconcile.Retry(t.Context(), zap.NewNop(), "test",
+			func() error { return broken }); !errors.Is(
 			err, broken) {
 			t.Errorf("another error: %v", err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,13 +11,15 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
+	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 )
 
 const (
-	minPause = 100 * time.Millisecond
-	maxPause = 5 * time.Second
+	minRetry = 100 * time.Millisecond
+	maxRetry = 5 * time.Second
 )
 
 // Config of a Replica.
@@ -95,14 +96,8 @@ func New(c Config) *Replica {
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16),
 		}),
 	}
-	if c.Registerer != nil {
-		for _, m := range []prometheus.Collector{r.metrics.revision, r.metrics.resources, r.metrics.snapshots,
-			r.metrics.failures, r.metrics.delay} {
-			if err := c.Registerer.Register(m); err != nil {
-				r.log.Warn("a metric of the replica is not registered", zap.Error(err))
-			}
-		}
-	}
+	obs.Register(c.Registerer, r.metrics.revision, r.metrics.resources, r.metrics.snapshots,
+		r.metrics.failures, r.metrics.delay)
 	r.state.Store(&state{next: make(chan struct{})})
 	return r
 }
@@ -111,9 +106,9 @@ func New(c Config) *Replica {
 // ([store.ErrClosed]) or cannot be read for a reason that waiting does not cure. It must be called
 // once.
 func (r *Replica) Run(ctx context.Context) error {
-	pause := minPause
+	delays := &backoff.Backoff{Min: minRetry, Max: maxRetry}
 	for {
-		err := r.follow(ctx, &pause)
+		err := r.follow(ctx, delays)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -121,7 +116,7 @@ func (r *Replica) Run(ctx context.Context) error {
 			r.log.Info("the log was compacted past our place; taking a new snapshot",
 				zap.Uint64("revision", r.View().Revision()))
 		case errors.Is(err, store.ErrUnavailable):
-			if err := r.wait(ctx, &pause, err); err != nil {
+			if err := r.wait(ctx, delays, err); err != nil {
 				return err
 			}
 		default:
@@ -131,23 +126,16 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 // wait pauses after the store was unavailable.
-func (r *Replica) wait(ctx context.Context, pause *time.Duration, cause error) error {
+func (r *Replica) wait(ctx context.Context, delays *backoff.Backoff, cause error) error {
 	r.metrics.failures.Inc()
-	d := *pause/2 + rand.N(*pause/2)
-	*pause = min(*pause*2, maxPause)
-	r.log.Warn("the store is away; serving the last known state", zap.Error(cause), zap.Duration("retry", d))
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	delay := delays.Next()
+	r.log.Warn("the store is unavailable; serving the last known state", zap.Error(cause),
+		zap.Duration("retry", delay))
+	return backoff.Wait(ctx, delay)
 }
 
 // follow takes a snapshot if there is none or ours is too old, and then every commit.
-func (r *Replica) follow(ctx context.Context, pause *time.Duration) error {
+func (r *Replica) follow(ctx context.Context, delays *backoff.Backoff) error {
 	snapshot, err := r.store.Snapshot(ctx)
 	if err != nil {
 		return err
@@ -168,12 +156,12 @@ func (r *Replica) follow(ctx context.Context, pause *time.Duration) error {
 		commit, err := watch.Next(ctx)
 		switch {
 		case err == nil:
-			*pause = minPause
+			delays.Reset()
 			r.apply(commit)
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case errors.Is(err, store.ErrUnavailable):
-			if err := r.wait(ctx, pause, err); err != nil {
+			if err := r.wait(ctx, delays, err); err != nil {
 				return err
 			}
 		default:

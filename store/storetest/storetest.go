@@ -57,6 +57,7 @@ func Run(t *testing.T, factory Factory) {
 		{"ConcurrentWriters", testConcurrentWriters},
 		{"ConcurrentCounters", testConcurrentCounters},
 		{"SnapshotUnderWriters", testSnapshotUnderWriters},
+		{"GroupedConflicts", testGroupedConflicts},
 		{"RandomHistory", testRandomHistory},
 		{"Reopen", testReopen},
 		{"TwoReplicas", testTwoReplicas},
@@ -68,7 +69,7 @@ func Run(t *testing.T, factory Factory) {
 	}
 }
 
-// timeout policy has no place here: a test that hangs is ended by go test, with every goroutine's stack.
+// No test has a timeout of its own: go test ends one that hangs, with every goroutine's stack.
 
 func timeoutKey(name string) mesh.Key {
 	return mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: name}

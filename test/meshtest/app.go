@@ -88,7 +88,7 @@ func (a *App) Stop() {
 	a.serves.Wait()
 }
 
-// StopAnswering leaves the address with a backlog that is full: whoever connects waits for ever. It
+// StopAnswering leaves the address with a full backlog: a client that connects waits without limit. It
 // holds until the test ends.
 func (a *App) StopAnswering(t *testing.T) {
 	t.Helper()
@@ -199,7 +199,7 @@ func (a *App) FailAt(t *testing.T, path string, status int) {
 	})
 }
 
-// Paths counts requests by path from now on, until the App is told something else.
+// Paths counts requests by path from now on, until another call changes that.
 func (a *App) Paths(t *testing.T) (count func(path string) int) {
 	var mu sync.Mutex
 	seen := map[string]int{}

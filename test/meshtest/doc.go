@@ -13,4 +13,6 @@
 //
 // What a test applies is taken back at its end, so that tests can share one world, which is most of
 // their cost.
+//
+// No example: it needs an Envoy and a test; see the suites in e2e/traffic.
 package meshtest

@@ -24,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/test/roletest"
 )
 
 // Ports of every workload, on its own address.
@@ -114,10 +115,10 @@ func (w *World) dataplaneToken(name string) (string, error) {
 func (w *World) Ingress(zoneName string) {
 	w.t.Helper()
 	address := w.Address()
-	w.envoy(zoneName, ".ingress", "ingress",
-
-		fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
-			address, ingressPort, address, ingressPort), w.zoneToken(zoneName))
+	document := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":
+		{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
+		address, ingressPort, address, ingressPort)
+	w.envoy(zoneName, ".ingress", "ingress", document, w.zoneToken(zoneName))
 }
 
 // document is the Dataplane.
@@ -289,25 +290,11 @@ func (x *Workload) Await(t *testing.T, destinations ...string) {
 	}
 }
 
-func envoy() string {
-	if p := os.Getenv("MERIDIAN_ENVOY"); p != "" {
-		return p
-	}
-	for _, p := range []string{"../../.tools/envoy", "../.tools/envoy"} {
-		if abs, err := filepath.Abs(p); err == nil {
-			if s, err := os.Stat(abs); err == nil && !s.IsDir() {
-				return abs
-			}
-		}
-	}
-	return ""
-}
-
 // envoy starts a proxy that ends with the world, and gives a way to end it before.
 func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
 	p := w.zones[zoneName]
-	host, service, err := net.SplitHostPort(p.zone.Addresses()[role.PortXDS])
+	host, service, err := net.SplitHostPort(p.Address(role.PortXDS))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -320,26 +307,22 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      nodeID,
 		ProxyType:   kind,
 		Resource:    document,
 		Host:        host,
 		Port:        uint32(port),
-		CA:          p.server.CAPEM,
-		TokenFile:   w.file("token", []byte(token)),
+		CA:          p.Server.CAPEM,
+		TokenFile:   roletest.File(w.t, "token", []byte(token)),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
 	})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	doc, err := bootstrap.JSON(b)
-	if err != nil {
-		w.t.Fatal(err)
-	}
 	// One worker, so that turns and buckets are one; a short drain, so that what a new listener
 	// says holds soon.
-	cmd := exec.Command(envoy(), "-c", w.file("bootstrap.json", doc), "--use-dynamic-base-id",
+	cmd := exec.Command(w.binary, "-c", roletest.File(w.t, "bootstrap.json", doc), "--use-dynamic-base-id",
 		"--concurrency", "1", "--log-level", "error",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	cmd.Stderr = &logWriter{t: w.t, name: nodeID}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -17,13 +15,13 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/global"
-	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/role"
-	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/test/envoytest"
+	"github.com/meridian-mesh/meridian/test/roletest"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -33,6 +31,7 @@ const Patience = 20 * time.Second
 // World is a mesh; see the package comment.
 type World struct {
 	t       *testing.T
+	binary  string // path of Envoy
 	network string
 	next    int
 	zones   map[string]*part
@@ -43,110 +42,61 @@ type World struct {
 
 // part is a zone.
 type part struct {
+	*roletest.Part
 	zone   *zone.Zone
-	server *servercert.Server
 	client *client.Client
-}
-
-type runner interface {
-	Listen(ctx context.Context) error
-	Addresses() map[string]string
-	Run(ctx context.Context) error
-	Ready() <-chan struct{}
 }
 
 // Start makes a world that ends with the test: of one zone, standalone; of several, with a global.
 // Without an Envoy the test is skipped.
 func Start(t *testing.T, zones ...string) *World {
 	t.Helper()
-	if envoy() == "" {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
+	bin := envoytest.Binary(t)
 	w := &World{
 		t:       t,
+		binary:  bin,
 		network: network(t),
 		next:    9,
 		zones:   map[string]*part{},
 	}
-	st, err := embedded.Open(embedded.Config{InMemory: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = st.Close() })
 	log := zaptest.NewLogger(t, zaptest.Level(zap.ErrorLevel))
+	shared := role.Config{
+		APIAddr:          roletest.AnyPort,
+		LocalhostIsAdmin: true,
+		Logger:           log,
+	}
+
 	if len(zones) == 1 {
-		p := &part{server: certificate(t)}
-		p.zone, err = zone.New(zone.Config{
-			Config: role.Config{
-				Store:            st,
-				Server:           p.server,
-				Instance:         zones[0],
-				APIAddr:          "127.0.0.1:0",
-				LocalhostIsAdmin: true,
-				Logger:           log,
-			},
+		p := &part{Part: roletest.New(t)}
+		p.zone = p.Zone(t, zone.Config{
+			Config:  shared,
 			Name:    zones[0],
-			XDSAddr: "127.0.0.1:0",
+			XDSAddr: roletest.AnyPort,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.client = w.run(p.zone, role.PortAPI)
-		w.zones[zones[0]], w.top, w.tokens = p, p.client, p.zone.Tokens()
+		p.client = w.client(p.Part)
+		w.zones[zones[0]] = p
+		w.top = p.client
+		w.tokens = p.zone.Tokens()
 		return w
 	}
-	g, err := global.New(global.Config{
-		Config: role.Config{
-			Store:            st,
-			Server:           certificate(t),
-			Instance:         "global",
-			APIAddr:          "127.0.0.1:0",
-			LocalhostIsAdmin: true,
-			Logger:           log,
-		},
-		KDSAddr: "127.0.0.1:0",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.top, w.tokens = w.run(g, role.PortAPI), g.Tokens()
+
+	top := roletest.New(t)
+	w.tokens = top.Global(t, global.Config{Config: shared, KDSAddr: roletest.AnyPort}).Tokens()
+	w.top = w.client(top)
+
 	for _, name := range zones {
-		zoneStore, err := embedded.Open(embedded.Config{InMemory: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = zoneStore.Close() })
-		p := &part{server: certificate(t)}
-		p.zone, err = zone.New(zone.Config{
-			Config: role.Config{
-				Store:            zoneStore,
-				Server:           p.server,
-				Instance:         name,
-				APIAddr:          "127.0.0.1:0",
-				LocalhostIsAdmin: true,
-				Logger:           log,
-			},
+		p := &part{Part: roletest.New(t)}
+		p.zone = p.Zone(t, zone.Config{
+			Config:    shared,
 			Name:      name,
-			GlobalURL: "grpcs://" + g.Addresses()[role.PortKDS],
-			TokenFile: w.file("zone-token", []byte(w.zoneToken(name))),
-			XDSAddr:   "127.0.0.1:0",
+			GlobalURL: "grpcs://" + top.Address(role.PortKDS),
+			TokenFile: roletest.File(t, "zone-token", []byte(w.zoneToken(name))),
+			XDSAddr:   roletest.AnyPort,
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.client = w.run(p.zone, role.PortAPI)
+		p.client = w.client(p.Part)
 		w.zones[name] = p
 	}
 	return w
-}
-
-func certificate(t *testing.T) *servercert.Server {
-	t.Helper()
-	s, err := servercert.LoadOrCreate(t.TempDir(), []string{"127.0.0.1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
 }
 
 // network claims 127.A.B for this test, by a listener at its last address.
@@ -167,58 +117,25 @@ func network(t *testing.T) string {
 	return ""
 }
 
-// run starts a control plane, waits until it is ready, and gives a client of its API.
-func (w *World) run(r runner, api string) *client.Client {
+// client waits until a control plane is ready, and gives a client of its API.
+func (w *World) client(p *roletest.Part) *client.Client {
 	w.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	if err := r.Listen(ctx); err != nil {
-		cancel()
+
+	p.Ready(w.t, Patience)
+	c, err := client.New(client.Options{URL: "http://" + p.Address(role.PortAPI)})
+	if err != nil {
 		w.t.Fatal(err)
 	}
-	done := make(chan error, 1)
-	go func() { done <- r.Run(ctx) }()
-	t := w.t
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	select {
-	case <-r.Ready():
-	case <-time.After(Patience):
-		t.Fatal("a control plane is not ready in time")
-	}
-	c, err := client.New(client.Options{URL: "http://" + r.Addresses()[api]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = c.Close() })
+	w.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 
 func (w *World) zoneToken(name string) string {
 	w.t.Helper()
-	token, err := w.tokens.IssueZone(context.Background(), tokens.ZoneClaims{
-		Zone:  name,
-		Scope: []string{"cp", "ingress"},
-	}, time.Hour)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return token
+	return roletest.ZoneToken(w.t, w.tokens, name)
 }
 
-func (w *World) file(name string, data []byte) string {
-	w.t.Helper()
-	path := filepath.Join(w.t.TempDir(), name)
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		w.t.Fatal(err)
-	}
-	return path
-}
-
-// Address is an address of the world's network that nobody has.
+// Address is an address of the world's network that nothing listens on.
 func (w *World) Address() string {
 	w.next++
 	return fmt.Sprintf("%s.%d", w.network, w.next)
@@ -322,13 +239,13 @@ func (w *World) wait(t *testing.T, c *client.Client, revision uint64) {
 		t.Errorf("revision %d has not reached every proxy: %v", revision, resp)
 	}
 	for _, z := range resp.GetZones() {
-		for _, r := range z.GetRefusals() {
+		for _, r := range z.GetRejections() {
 			t.Errorf("refused: %v", r)
 		}
 	}
 }
 
-// Eventually asks until f is true; what it says last is told if that never happens.
+// Eventually asks until f is true; its last text is in the failure if that never happens.
 func Eventually(t *testing.T, what string, f func() (bool, string)) {
 	t.Helper()
 	end := time.After(Patience)

@@ -5,9 +5,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -34,7 +34,7 @@ type Port struct {
 	TargetName   string
 }
 
-// Destination is a MeshService or a MeshMultiZoneService as callers see it. Compare two with
+// Destination is a destination of any kind (package mesh/destination) as callers see it. Compare two with
 // [Destination.Equal].
 type Destination struct {
 	Key    mesh.Key
@@ -42,11 +42,11 @@ type Destination struct {
 	Ports  []Port
 	// SANs that a member may present, sorted; empty means that nothing is known.
 	SANs []string
-	// Members of a MeshMultiZoneService; a MeshService has none.
+	// Members of a destination that combines others; nil for all others.
 	Members []Member
 }
 
-// Member is one MeshService of a MeshMultiZoneService.
+// Member is one of the destinations that another combines.
 type Member struct {
 	Key     mesh.Key
 	Ports   []uint32
@@ -98,131 +98,100 @@ func (d *Destination) Equal(o *Destination) bool {
 		})
 }
 
-// NewService reads a MeshService.
-func NewService(r *mesh.Resource) *Destination {
-	spec := mesh.Spec[*meshv1.MeshService](r)
+// NewDestination reads a destination; nil if r is not one. status is r with its status, or nil. Members
+// of other zones are those in status, which global computes; members of this zone are those that the
+// selector finds now, and those that status names: an instance here must not wait for global. live
+// gives the candidates of this zone.
+func NewDestination(rd Reader, r, status *mesh.Resource, zone string, live Lookup) *Destination {
+	info, ok := destination.Lookup(r.Key.Kind)
+	if !ok {
+		return nil
+	}
 	d := &Destination{Key: r.Key, Labels: selector.Labels(r)}
-	for _, p := range spec.GetPorts() {
-		d.Ports = append(d.Ports, newPort(p.GetPort(), p.GetName(), p.GetAppProtocol(), p.GetTargetPort()))
+	for _, p := range info.Ports(r) {
+		d.Ports = append(d.Ports, Port{
+			Number:       p.Number,
+			Name:         p.Name,
+			Protocol:     ir.Protocol(p.Protocol),
+			TargetNumber: p.TargetNumber,
+			TargetName:   p.TargetName,
+		})
 	}
-	d.SANs = uris(r.Key.Mesh, nil, spec.GetIdentities())
-	return d
-}
-
-func newPort(number uint32, name, protocol string, target *meshv1.IntOrString) Port {
-	p := Port{
-		Number:       number,
-		Name:         cmp.Or(name, strconv.FormatUint(uint64(number), 10)),
-		Protocol:     ir.Protocol(cmp.Or(protocol, string(ir.TCP))),
-		TargetNumber: number,
+	if info.Source != destination.Combined {
+		d.SANs = info.SANs(r)
+		return d
 	}
-	switch v := target.GetValue().(type) {
-	case *meshv1.IntOrString_IntValue:
-		p.TargetNumber = uint32(v.IntValue)
-	case *meshv1.IntOrString_StringValue:
-		p.TargetName = v.StringValue
+	var members []destination.Member
+	if status != nil {
+		members = info.Members(status)
 	}
-	return p
-}
-
-func uris(meshName string, have []string, ids []*meshv1.MeshService_Identity) []string {
-	for _, id := range ids {
-		u := id.GetValue()
-		if id.GetType() == "ServiceTag" {
-			u = "spiffe://" + meshName + "/" + u
-		}
-		have = append(have, u)
-	}
-	slices.Sort(have)
-	return slices.Compact(have)
-}
-
-// NewMultiZone reads a MeshMultiZoneService. Members of other zones are those in status, which
-// global computes; members of this zone are those that its selector finds now, and those that
-// status names: an instance here must not wait for global. live are the candidates of this zone.
-func NewMultiZone(r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus, zone string,
-	live []*Destination) *Destination {
-	spec := mesh.Spec[*meshv1.MeshMultiZoneService](r)
-	d := &Destination{Key: r.Key, Labels: selector.Labels(r)}
-	for _, p := range spec.GetPorts() {
-		d.Ports = append(d.Ports, newPort(p.GetPort(), p.GetName(), p.GetAppProtocol(), nil))
-	}
-	named := map[mesh.Key]bool{}
-	for _, m := range status.GetMeshServices() {
-		k := mesh.Key{
-			Kind:      mesh.KindMeshService,
-			Mesh:      r.Key.Mesh,
-			Zone:      m.GetZone(),
-			Namespace: m.GetNamespace(),
-			Name:      m.GetName(),
-		}
-		if m.GetMesh() != "" && m.GetMesh() != r.Key.Mesh {
-			continue
-		}
-		if k.Zone == zone {
-			named[k] = true
-			continue
-		}
-		d.SANs = uris(r.Key.Mesh, d.SANs, m.GetIdentities())
-		d.Members = append(d.Members, Member{Key: k, Ports: m.GetPorts(), Healthy: m.GetHealthy()})
-	}
-	want := spec.GetSelector().GetMeshService().GetMatchLabels()
-	for _, s := range live {
-		if s == nil || !named[s.Key] && (len(want) == 0 || !selector.Subset(want, s.Labels)) {
-			continue
-		}
-		m := Member{Key: s.Key, Live: true}
-		for _, p := range s.Ports {
-			m.Ports = append(m.Ports, p.Number)
-		}
-		d.SANs = append(d.SANs, s.SANs...)
-		d.Members = append(d.Members, m)
-	}
+	d.addMembers(members, zone)
+	d.addLive(liveCandidates(rd, info, r, members, zone), info.MemberSelector(r), members, live)
 	slices.Sort(d.SANs)
 	d.SANs = slices.Compact(d.SANs)
 	slices.SortFunc(d.Members, func(a, b Member) int { return a.Key.Compare(b.Key) })
 	return d
 }
 
-// LiveCandidates are the keys of this zone's MeshServices that a MeshMultiZoneService may have as members.
-func LiveCandidates(rd Reader, r *mesh.Resource, status *meshv1.MeshMultiZoneServiceStatus,
+// addMembers adds those of other zones.
+func (d *Destination) addMembers(members []destination.Member, zone string) {
+	for _, m := range members {
+		if m.Key.Zone == zone {
+			continue
+		}
+		d.SANs = append(d.SANs, m.SANs...)
+		d.Members = append(d.Members, Member{Key: m.Key, Ports: m.Ports, Healthy: m.Healthy})
+	}
+}
+
+// addLive adds those of this zone: the candidates that the selector finds or status names.
+func (d *Destination) addLive(candidates []mesh.Key, want map[string]string,
+	members []destination.Member, live Lookup) {
+	for _, k := range candidates {
+		s := live(k)
+		if s == nil {
+			continue
+		}
+		named := slices.ContainsFunc(members, func(m destination.Member) bool { return m.Key == k })
+		if !named && (len(want) == 0 || !selector.Subset(want, s.Labels)) {
+			continue
+		}
+		m := Member{Key: k, Live: true}
+		for _, p := range s.Ports {
+			m.Ports = append(m.Ports, p.Number)
+		}
+		d.SANs = append(d.SANs, s.SANs...)
+		d.Members = append(d.Members, m)
+	}
+}
+
+// liveCandidates are the keys of this zone's destinations that may be members.
+func liveCandidates(rd Reader, info *destination.Info, r *mesh.Resource, members []destination.Member,
 	zone string) []mesh.Key {
 	var out []mesh.Key
-	if want := mesh.Spec[*meshv1.MeshMultiZoneService](
-		r).GetSelector().GetMeshService().GetMatchLabels(); len(
-		want) > 0 {
-		for _, k := range rd.Range(LabelIndex(mesh.KindMeshService, r.Key.Mesh, want)) {
+	if want := info.MemberSelector(r); len(want) > 0 {
+		for _, k := range rd.Range(LabelIndex(info.MemberKind, r.Key.Mesh, want)) {
 			if k.Zone == zone {
 				out = append(out, k)
 			}
 		}
 	}
-	for _, m := range status.GetMeshServices() {
-		if m.GetZone() == zone {
-			out = append(out, mesh.Key{
-				Kind:      mesh.KindMeshService,
-				Mesh:      r.Key.Mesh,
-				Zone:      zone,
-				Namespace: m.GetNamespace(),
-				Name:      m.GetName(),
-			})
+	for _, m := range members {
+		if m.Key.Zone == zone {
+			out = append(out, m.Key)
 		}
 	}
 	slices.SortFunc(out, mesh.Key.Compare)
 	return slices.Compact(out)
 }
 
-// SNI is the server name by which a zone ingress knows the port (KRI form).
+// SNI is the server name by which a zone ingress knows the port; empty if ref is not a destination.
 func SNI(ref Ref) string {
-	k := ref.Key
-	parts := []string{"sni", "msvc", k.Mesh, k.Zone}
-	if k.Kind == mesh.KindMeshMultiZoneService {
-		parts = []string{"sni", "mzsvc", k.Mesh}
+	info, ok := destination.Lookup(ref.Key.Kind)
+	if !ok {
+		return ""
 	}
-	if k.Namespace != "" {
-		parts = append(parts, k.Namespace)
-	}
-	return strings.Join(append(parts, k.Name, ref.Section), ".")
+	return info.SNI(ref.Key, ref.Section)
 }
 
 // MeshInfo is what proxies take from their Mesh. It is comparable.

@@ -7,7 +7,7 @@
 //
 // [Indexes] is the one list of index values under which a resource is found; the engine maintains
 // the ranges. Every other function is one step that the engine remembers by its arguments:
-// [NewInstance] for a Dataplane, [NewService] and [NewMultiZone] for destinations, [LocalEndpoints]
+// [NewInstance] for a Dataplane, [NewDestination] for any kind of destination, [LocalEndpoints]
 // and [Endpoints], [Cluster], [Outbounds] for what a proxy may dial, and a file for each policy, by
 // its name in lower case.
 //

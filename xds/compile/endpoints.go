@@ -114,7 +114,7 @@ func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	var out []*mesh.Resource
 	for _, t := range i.Terms() {
 		for _, k := range rd.Range(Index{
-			Kind:  mesh.KindMeshService,
+			Kind:  mesh.KindMeshService, // the one kind that selects proxies
 			Mesh:  i.Key.Mesh,
 			By:    BySelector,
 			Value: selectorValue(t),

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -67,6 +68,9 @@ func Indexes(r *mesh.Resource) []Index {
 			Value: value,
 		})
 	}
+	if destination.Is(k.Kind) {
+		out = appendTerms(out, r)
+	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
 		for _, t := range selector.ProxyOf(r).Terms() {
@@ -75,13 +79,10 @@ func Indexes(r *mesh.Resource) []Index {
 				out = append(out, termIndex(k.Kind, k.Mesh, t))
 			}
 		}
-	case *meshv1.MeshService:
-		out = appendTerms(out, r)
+	case *meshv1.MeshService: // the one kind that selects proxies
 		if t, ok := selector.TermOf(spec.GetSelector()); ok {
 			add(BySelector, selectorValue(t))
 		}
-	case *meshv1.MeshMultiZoneService:
-		out = appendTerms(out, r)
 	case *meshv1.ZoneIngress:
 		add(ByZone, zoneOf(r))
 	case *meshv1.VirtualAddress:

@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -101,7 +102,7 @@ func resolveOutbound(rd Reader, dp mesh.Key, o Listing, find Lookup) (Ref, bool)
 	}
 	// The older form names a service by its tag: the MeshService of that name here, by its first port.
 	d := find(mesh.Key{
-		Kind: mesh.KindMeshService,
+		Kind: mesh.KindMeshService, // tags know no other kind
 		Mesh: dp.Mesh,
 		Zone: dp.Zone,
 		Name: o.Service,
@@ -115,7 +116,8 @@ func resolveOutbound(rd Reader, dp mesh.Key, o Listing, find Lookup) (Ref, bool)
 // pick finds a destination by name, this zone's first, or by labels, the oldest.
 func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string]string,
 	find Lookup) *Destination {
-	if kind != mesh.KindMeshService && kind != mesh.KindMeshMultiZoneService {
+	info, ok := destination.Lookup(kind)
+	if !ok {
 		return nil
 	}
 	if len(labels) > 0 {
@@ -155,8 +157,8 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Compare(b))
 	})
 	for _, k := range keys {
-		if kind == mesh.KindMeshService && rank(k) == 3 {
-			break // another zone's service is named by its labels
+		if !info.CrossZone && rank(k) == 3 {
+			break // another zone's destination is referred to by its labels
 		}
 		if d := find(k); d != nil {
 			return d
@@ -165,11 +167,11 @@ func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string
 	return nil
 }
 
-// Everything are the outbounds of all destinations of a mesh at their virtual addresses.
-func Everything(rd Reader, meshName string, find Lookup, vip func(mesh.Key) string) []Outbound {
+// AllOutbounds are the outbounds of all destinations of a mesh at their virtual addresses.
+func AllOutbounds(rd Reader, meshName string, find Lookup, vip func(mesh.Key) string) []Outbound {
 	var out []Outbound
-	for _, kind := range []mesh.Kind{mesh.KindMeshService, mesh.KindMeshMultiZoneService} {
-		for _, k := range rd.Range(Index{Kind: kind, Mesh: meshName}) {
+	for _, info := range destination.Kinds {
+		for _, k := range rd.Range(Index{Kind: info.Kind, Mesh: meshName}) {
 			ip := vip(k)
 			d := find(k)
 			if ip == "" || d == nil {

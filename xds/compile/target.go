@@ -6,22 +6,20 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
 // Target finds what a gRPC client means by the name that it calls: a hostname of a destination, or
-// the name of a MeshService of its own zone or of a MeshMultiZoneService, in this order; then,
+// the name of one, in the order of the table of kinds; then,
 // after a colon, a port by number or name. Without it the port is the only one, else the first that
 // speaks gRPC, else HTTP/2, else HTTP. Of dp only mesh, zone and namespace count.
 func Target(rd Reader, dp mesh.Key, name string, find Lookup) (Ref, bool) {
 	host, port, given := strings.Cut(name, ":")
 	d := byHostname(rd, dp, host, find)
-	if d == nil {
-		d = pick(rd, dp, mesh.KindMeshService, host, nil, find)
-	}
-	if d == nil {
-		d = pick(rd, dp, mesh.KindMeshMultiZoneService, host, nil, find)
+	for i := 0; d == nil && i < len(destination.Kinds); i++ {
+		d = pick(rd, dp, destination.Kinds[i].Kind, host, nil, find)
 	}
 	if d == nil || len(d.Ports) == 0 {
 		return Ref{}, false

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -116,16 +117,7 @@ func TestEnvoy(t *testing.T) {
 }
 
 func testEnvoy(t *testing.T, api string) {
-	bin := os.Getenv("MERIDIAN_ENVOY")
-	if bin == "" {
-		var err error
-		if bin, err = filepath.Abs("../../.tools/envoy"); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := os.Stat(bin); err != nil {
-		t.Skip("no Envoy: set MERIDIAN_ENVOY or run make tools")
-	}
+	bin := envoytest.Binary(t)
 	r := newRig(t)
 	w := real{clusters: map[string]int{"svc_a": 1, "svc_b": 1, "svc_c": 1}, routes: map[string]int{}}
 	first := r.engine.setTable(w.table(t))
@@ -150,7 +142,7 @@ func testEnvoy(t *testing.T, api string) {
 		return p
 	}
 	socket := filepath.Join(dir, "admin.sock")
-	b, err := bootstrap.Build(bootstrap.Config{
+	doc, err := bootstrap.Build(bootstrap.Config{
 		NodeID:      "default.web",
 		ProxyType:   "dataplane",
 		Host:        host,
@@ -160,10 +152,6 @@ func testEnvoy(t *testing.T, api string) {
 		TokenFile:   file("token", []byte("good")),
 		AdminSocket: socket,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	doc, err := bootstrap.JSON(b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -50,11 +50,8 @@ func (r *record) implied(name string) (item, bool) {
 	return item{}, false
 }
 
+// set may leave in own what the base says too, until the next rebase.
 func (r *record) set(name string, it item) {
-	if have, ok := r.implied(name); ok && have == it {
-		delete(r.own, name)
-		return
-	}
 	if r.own == nil {
 		r.own = map[string]item{}
 	}
@@ -107,10 +104,11 @@ func (r *record) rebase(t *Table, named bool) {
 
 	next := record{typ: r.typ, base: t, named: named}
 	keep := func(name string) {
-		if it, ok := r.get(name); ok {
-			next.set(name, it)
-		} else {
+		it, ok := r.get(name)
+		if !ok {
 			next.remove(name)
+		} else if have, ok := next.implied(name); !ok || have != it {
+			next.set(name, it)
 		}
 	}
 	if r.base == nil {
@@ -129,6 +127,10 @@ func (r *record) rebase(t *Table, named bool) {
 		}
 	} else {
 		step := t.Diff(r.base)
+		if r.says(step.Changed[r.typ], named) && len(step.Removed[r.typ]) == 0 {
+			r.clear(t, named)
+			return
+		}
 		for name := range r.own {
 			keep(name)
 		}
@@ -141,14 +143,33 @@ func (r *record) rebase(t *Table, named bool) {
 	}
 	switch {
 	case len(next.own) == 0:
-		if len(r.own) > manyUpserts {
-			r.own = nil // a map does not shrink
-		}
-		clear(r.own)
-		r.base, r.named = t, named
+		r.clear(t, named)
 	case len(next.own) <= len(r.own):
 		*r = next
 	}
+}
+
+// says says that own is these resources and nothing else. It is the usual case, and looks nothing up
+// in a table.
+func (r *record) says(list []*Resource, named bool) bool {
+	if len(list) != len(r.own) {
+		return false
+	}
+	for _, res := range list {
+		if r.own[res.Name] != (item{held: res, named: named}) {
+			return false
+		}
+	}
+	return true
+}
+
+// clear makes a table all that the record says.
+func (r *record) clear(t *Table, named bool) {
+	if len(r.own) > manyUpserts {
+		r.own = nil // a map does not shrink
+	}
+	clear(r.own)
+	r.base, r.named = t, named
 }
 
 // flatten makes the record a plain map.

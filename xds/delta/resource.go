@@ -222,6 +222,9 @@ func encodeEntry(t Type, name, version string, body []byte) []byte {
 // inbounds of one proxy.
 type Segment struct {
 	byType [numTypes][]*Resource // sorted by name
+	// byName finds the resources of long lists: names have much in common, so that a binary search
+	// compares long prefixes, for each stream again.
+	byName [numTypes]map[string]*Resource
 
 	// memo is the difference from the segment that this one replaced, for the next that asks.
 	memo atomic.Pointer[segmentStep]
@@ -232,6 +235,9 @@ type segmentStep struct {
 	from weak.Pointer[Segment]
 	step *Step
 }
+
+// longList is from how many resources on a segment has an index.
+const longList = 16
 
 // NewSegment makes a segment. Of resources with the same type and name the first is taken.
 func NewSegment(rs []*Resource) *Segment {
@@ -244,12 +250,21 @@ func NewSegment(rs []*Resource) *Segment {
 			func(a, b *Resource) int { return strings.Compare(a.Name, b.Name) })
 		s.byType[t] = slices.Clip(slices.CompactFunc(s.byType[t],
 			func(a, b *Resource) bool { return a.Name == b.Name }))
+		if list := s.byType[t]; len(list) >= longList {
+			s.byName[t] = make(map[string]*Resource, len(list))
+			for _, r := range list {
+				s.byName[t][r.Name] = r
+			}
+		}
 	}
 	return s
 }
 
 // Lookup finds a resource, or nil.
 func (s *Segment) Lookup(t Type, name string) *Resource {
+	if index := s.byName[t]; index != nil {
+		return index[name]
+	}
 	rs := s.byType[t]
 	i, ok := slices.BinarySearchFunc(rs, name,
 		func(r *Resource, n string) int { return strings.Compare(r.Name, n) })

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/policy"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -226,8 +227,8 @@ func (x *explanation) hostnames(k mesh.Key) []string {
 // noOutbound says why the sidecar has no way to the destination.
 func (x *explanation) noOutbound(to string, port uint32) {
 	var there []*mesh.Resource
-	for _, kind := range []mesh.Kind{mesh.KindMeshService, mesh.KindMeshMultiZoneService} {
-		for r := range x.view.List(kind, x.in.Proxy.Key.Mesh) {
+	for _, info := range destination.Kinds {
+		for r := range x.view.List(info.Kind, x.in.Proxy.Key.Mesh) {
 			if r.Key.Name == to || r.Key.KRI("") == to || slices.Contains(x.hostnames(r.Key), to) {
 				there = append(there, r)
 			}

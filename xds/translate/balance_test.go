@@ -19,6 +19,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -237,7 +238,7 @@ func shares(t *testing.T, got map[string]int, want map[string]float64) {
 
 // TestBalancers: each algorithm does with real requests what its name says.
 func TestBalancers(t *testing.T) {
-	envoy := envoyBinary(t)
+	envoy := envoytest.Binary(t)
 	s := newSite(t)
 	var three ir.Endpoints
 	var servers []*http.Server
@@ -387,7 +388,7 @@ func TestBalancers(t *testing.T) {
 // TestLocalities: shares of traffic by the weights of localities, and when it spills over to the
 // next priority.
 func TestLocalities(t *testing.T) {
-	envoy := envoyBinary(t)
+	envoy := envoytest.Binary(t)
 	s := newSite(t)
 	place := func(name string, f func(*ir.Endpoint)) ir.Endpoint {
 		e, _ := workload(t, name, nil)
@@ -430,7 +431,7 @@ func TestLocalities(t *testing.T) {
 
 // TestConnections: a MeshTCPRoute's shares, of which one has no backend, and a chain that closes.
 func TestConnections(t *testing.T) {
-	envoy := envoyBinary(t)
+	envoy := envoytest.Binary(t)
 	s := newSite(t)
 	for _, name := range []string{"a", "b"} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -23,22 +23,10 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 
 	"github.com/meridian-mesh/meridian/policy"
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
-
-func envoyBinary(t *testing.T) string {
-	if p := os.Getenv("MERIDIAN_ENVOY"); p != "" {
-		return p
-	}
-	if p, err := filepath.Abs("../../.tools/envoy"); err == nil {
-		if s, err := os.Stat(p); err == nil && !s.IsDir() {
-			return p
-		}
-	}
-	t.Skip("no Envoy: set MERIDIAN_ENVOY or fetch one into .tools")
-	return ""
-}
 
 // instance is a workload that can die at once.
 type instance struct {
@@ -93,7 +81,7 @@ func freePort(t *testing.T) int {
 // load, one after the other, until only the other zone is left, and none when they come to life
 // there alone.
 func TestFailover(t *testing.T) {
-	envoy := envoyBinary(t)
+	envoy := envoytest.Binary(t)
 	near := []*instance{newInstance(t), newInstance(t), newInstance(t)}
 	far := []*instance{newInstance(t), newInstance(t)}
 	e := ir.Endpoints{Cluster: "backend"}

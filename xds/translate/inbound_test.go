@@ -25,6 +25,7 @@ import (
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/meridian-mesh/meridian/test/envoytest"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -249,7 +250,7 @@ func hour(n uint32) ir.Rate { return ir.Rate{Num: n, Interval: time.Hour} }
 
 // TestLimitsAndFaults: with real certificates, each caller meets exactly what is said of it.
 func TestLimitsAndFaults(t *testing.T) {
-	envoy := envoyBinary(t)
+	envoy := envoytest.Binary(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	in := newInbounds(t)

@@ -9,7 +9,6 @@
 package adminv1
 
 import (
-	v1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	v1alpha1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -26,6 +25,118 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// ConnectionState is that of a zone's connection to global.
+type ConnectionState int32
+
+const (
+	ConnectionState_CONNECTION_STATE_UNSPECIFIED ConnectionState = 0
+	ConnectionState_CONNECTION_STATE_ONLINE      ConnectionState = 1
+	ConnectionState_CONNECTION_STATE_OFFLINE     ConnectionState = 2
+	// Global does not admit this zone, or is not the global that the zone was given.
+	ConnectionState_CONNECTION_STATE_REFUSED ConnectionState = 3
+)
+
+// Enum value maps for ConnectionState.
+var (
+	ConnectionState_name = map[int32]string{
+		0: "CONNECTION_STATE_UNSPECIFIED",
+		1: "CONNECTION_STATE_ONLINE",
+		2: "CONNECTION_STATE_OFFLINE",
+		3: "CONNECTION_STATE_REFUSED",
+	}
+	ConnectionState_value = map[string]int32{
+		"CONNECTION_STATE_UNSPECIFIED": 0,
+		"CONNECTION_STATE_ONLINE":      1,
+		"CONNECTION_STATE_OFFLINE":     2,
+		"CONNECTION_STATE_REFUSED":     3,
+	}
+)
+
+func (x ConnectionState) Enum() *ConnectionState {
+	p := new(ConnectionState)
+	*p = x
+	return p
+}
+
+func (x ConnectionState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConnectionState) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (ConnectionState) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x ConnectionState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConnectionState.Descriptor instead.
+func (ConnectionState) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
+// ZoneState is that of a zone.
+type ZoneState int32
+
+const (
+	ZoneState_ZONE_STATE_UNSPECIFIED ZoneState = 0
+	ZoneState_ZONE_STATE_ONLINE      ZoneState = 1
+	// Connected, and behind global.
+	ZoneState_ZONE_STATE_DEGRADED ZoneState = 2
+	// Not connected for less than a lease.
+	ZoneState_ZONE_STATE_STALE   ZoneState = 3
+	ZoneState_ZONE_STATE_OFFLINE ZoneState = 4
+)
+
+// Enum value maps for ZoneState.
+var (
+	ZoneState_name = map[int32]string{
+		0: "ZONE_STATE_UNSPECIFIED",
+		1: "ZONE_STATE_ONLINE",
+		2: "ZONE_STATE_DEGRADED",
+		3: "ZONE_STATE_STALE",
+		4: "ZONE_STATE_OFFLINE",
+	}
+	ZoneState_value = map[string]int32{
+		"ZONE_STATE_UNSPECIFIED": 0,
+		"ZONE_STATE_ONLINE":      1,
+		"ZONE_STATE_DEGRADED":    2,
+		"ZONE_STATE_STALE":       3,
+		"ZONE_STATE_OFFLINE":     4,
+	}
+)
+
+func (x ZoneState) Enum() *ZoneState {
+	p := new(ZoneState)
+	*p = x
+	return p
+}
+
+func (x ZoneState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ZoneState) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_admin_proto_enumTypes[1].Descriptor()
+}
+
+func (ZoneState) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_admin_proto_enumTypes[1]
+}
+
+func (x ZoneState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ZoneState.Descriptor instead.
+func (ZoneState) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+}
 
 // GetResourceRequest names a resource; an empty zone means the only one of that name.
 type GetResourceRequest struct {
@@ -244,7 +355,7 @@ type ListResourcesResponse struct {
 	Resources []*v1alpha1.Resource   `protobuf:"bytes,1,rep,name=resources,proto3" json:"resources,omitempty"`
 	Total     uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	Revision  uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
-	// What is missing from the answer and why: zones that were away when global asked them for their Dataplanes.
+	// What is missing from the answer and why: zones that global could not ask for their Dataplanes.
 	Warnings      []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -714,7 +825,7 @@ func (*GetStatusRequest) Descriptor() ([]byte, []int) {
 	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
-// GetStatusResponse is the status of a control plane; JSON as design section 1 has it.
+// GetStatusResponse is the status of a control plane.
 type GetStatusResponse struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Role     string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
@@ -730,8 +841,8 @@ type GetStatusResponse struct {
 	Zones []*ZonePeer `protobuf:"bytes,8,rep,name=zones,proto3" json:"zones,omitempty"`
 	// At a zone.
 	Proxies *ProxyRollup `protobuf:"bytes,9,opt,name=proxies,proto3" json:"proxies,omitempty"`
-	// Refusals that still stand: at a zone its own, at global those of all zones.
-	Refusals []*v1.ProxyRefusal `protobuf:"bytes,10,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	// Rejections that still stand: at a zone its own, at global those of all zones.
+	Rejections []*v1alpha1.Rejection `protobuf:"bytes,10,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	// Store of this control plane: "embedded" or "postgres", and whether it answers.
 	Store         *StoreStatus `protobuf:"bytes,11,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -831,9 +942,9 @@ func (x *GetStatusResponse) GetProxies() *ProxyRollup {
 	return nil
 }
 
-func (x *GetStatusResponse) GetRefusals() []*v1.ProxyRefusal {
+func (x *GetStatusResponse) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
 }
@@ -908,9 +1019,8 @@ func (x *StoreStatus) GetReason() string {
 
 // GlobalPeer is global as a zone sees it.
 type GlobalPeer struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// "Online", "Offline" or "Refused".
-	State   string                 `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	State   ConnectionState        `protobuf:"varint,1,opt,name=state,proto3,enum=meridian.admin.v1.ConnectionState" json:"state,omitempty"`
 	Reason  string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	Address string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	Since   *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=since,proto3" json:"since,omitempty"`
@@ -951,11 +1061,11 @@ func (*GlobalPeer) Descriptor() ([]byte, []int) {
 	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
-func (x *GlobalPeer) GetState() string {
+func (x *GlobalPeer) GetState() ConnectionState {
 	if x != nil {
 		return x.State
 	}
-	return ""
+	return ConnectionState_CONNECTION_STATE_UNSPECIFIED
 }
 
 func (x *GlobalPeer) GetReason() string {
@@ -995,18 +1105,17 @@ func (x *GlobalPeer) GetResumed() bool {
 
 // ZonePeer is a zone as global sees it.
 type ZonePeer struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// "Online", "Degraded", "Stale" or "Offline".
-	State         string       `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	Instance      string       `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
-	Lag           *Lag         `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
-	DigestsEqual  bool         `protobuf:"varint,5,opt,name=digests_equal,json=digestsEqual,proto3" json:"digests_equal,omitempty"`
-	Proxies       *ProxyRollup `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
-	Reason        string       `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	ConfigBytes   uint64       `protobuf:"varint,8,opt,name=config_bytes,json=configBytes,proto3" json:"config_bytes,omitempty"`
-	Resumed       bool         `protobuf:"varint,9,opt,name=resumed,proto3" json:"resumed,omitempty"`
-	Version       string       `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State         ZoneState              `protobuf:"varint,2,opt,name=state,proto3,enum=meridian.admin.v1.ZoneState" json:"state,omitempty"`
+	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Lag           *Lag                   `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
+	DigestsEqual  bool                   `protobuf:"varint,5,opt,name=digests_equal,json=digestsEqual,proto3" json:"digests_equal,omitempty"`
+	Proxies       *ProxyRollup           `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	ConfigBytes   uint64                 `protobuf:"varint,8,opt,name=config_bytes,json=configBytes,proto3" json:"config_bytes,omitempty"`
+	Resumed       bool                   `protobuf:"varint,9,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1048,11 +1157,11 @@ func (x *ZonePeer) GetName() string {
 	return ""
 }
 
-func (x *ZonePeer) GetState() string {
+func (x *ZonePeer) GetState() ZoneState {
 	if x != nil {
 		return x.State
 	}
-	return ""
+	return ZoneState_ZONE_STATE_UNSPECIFIED
 }
 
 func (x *ZonePeer) GetInstance() string {
@@ -1169,10 +1278,10 @@ type ProxyRollup struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Total  uint32                 `protobuf:"varint,1,opt,name=total,proto3" json:"total,omitempty"`
 	Online uint32                 `protobuf:"varint,2,opt,name=online,proto3" json:"online,omitempty"`
-	// Online proxies that have answered everything up to the revision at the top.
+	// Online proxies that have acknowledged everything up to the revision at the top.
 	AtRevision uint32 `protobuf:"varint,3,opt,name=at_revision,json=atRevision,proto3" json:"at_revision,omitempty"`
-	// Absent proxies that are neither marked nor removed, because so many vanished at once that this control plane must be
-	// the one that is cut off.
+	// Absent proxies that are neither marked nor removed: so many vanished at once that this control plane is more likely
+	// to be cut off than they are.
 	Withheld      uint32 `protobuf:"varint,4,opt,name=withheld,proto3" json:"withheld,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1357,10 +1466,10 @@ type ZoneDelivery struct {
 	Zone     string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
 	Complete bool                   `protobuf:"varint,2,opt,name=complete,proto3" json:"complete,omitempty"`
 	// Why not, for people.
-	Reason        string             `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Pending       []string           `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
-	PendingCount  uint32             `protobuf:"varint,5,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
-	Refusals      []*v1.ProxyRefusal `protobuf:"bytes,6,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	Reason        string                `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Pending       []string              `protobuf:"bytes,4,rep,name=pending,proto3" json:"pending,omitempty"`
+	PendingCount  uint32                `protobuf:"varint,5,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
+	Rejections    []*v1alpha1.Rejection `protobuf:"bytes,6,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1430,9 +1539,9 @@ func (x *ZoneDelivery) GetPendingCount() uint32 {
 	return 0
 }
 
-func (x *ZoneDelivery) GetRefusals() []*v1.ProxyRefusal {
+func (x *ZoneDelivery) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
 }
@@ -1830,7 +1939,7 @@ var File_meridian_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19meridian/kds/v1/kds.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"t\n" +
+	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"t\n" +
 	"\x12GetResourceRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x19\n" +
 	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x14\n" +
@@ -1883,7 +1992,7 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\aupserts\x18\x02 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\aupserts\x125\n" +
 	"\adeletes\x18\x03 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\adeletes\x12\x1a\n" +
 	"\bbookmark\x18\x04 \x01(\bR\bbookmark\"\x12\n" +
-	"\x10GetStatusRequest\"\xcb\x03\n" +
+	"\x10GetStatusRequest\"\xd3\x03\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1a\n" +
@@ -1893,25 +2002,27 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x0fglobal_revision\x18\x06 \x01(\x04R\x0eglobalRevision\x125\n" +
 	"\x06global\x18\a \x01(\v2\x1d.meridian.admin.v1.GlobalPeerR\x06global\x121\n" +
 	"\x05zones\x18\b \x03(\v2\x1b.meridian.admin.v1.ZonePeerR\x05zones\x128\n" +
-	"\aproxies\x18\t \x01(\v2\x1e.meridian.admin.v1.ProxyRollupR\aproxies\x129\n" +
-	"\brefusals\x18\n" +
-	" \x03(\v2\x1d.meridian.kds.v1.ProxyRefusalR\brefusals\x124\n" +
+	"\aproxies\x18\t \x01(\v2\x1e.meridian.admin.v1.ProxyRollupR\aproxies\x12A\n" +
+	"\n" +
+	"rejections\x18\n" +
+	" \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\x124\n" +
 	"\x05store\x18\v \x01(\v2\x1e.meridian.admin.v1.StoreStatusR\x05store\"W\n" +
 	"\vStoreStatus\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xc3\x01\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe7\x01\n" +
 	"\n" +
-	"GlobalPeer\x12\x14\n" +
-	"\x05state\x18\x01 \x01(\tR\x05state\x12\x16\n" +
+	"GlobalPeer\x128\n" +
+	"\x05state\x18\x01 \x01(\x0e2\".meridian.admin.v1.ConnectionStateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
 	"\fconfig_bytes\x18\x05 \x01(\x04R\vconfigBytes\x12\x18\n" +
-	"\aresumed\x18\x06 \x01(\bR\aresumed\"\xc8\x02\n" +
+	"\aresumed\x18\x06 \x01(\bR\aresumed\"\xe6\x02\n" +
 	"\bZonePeer\x12\x12\n" +
-	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\x12\x1a\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1c.meridian.admin.v1.ZoneStateR\x05state\x12\x1a\n" +
 	"\binstance\x18\x03 \x01(\tR\binstance\x12(\n" +
 	"\x03lag\x18\x04 \x01(\v2\x16.meridian.admin.v1.LagR\x03lag\x12#\n" +
 	"\rdigests_equal\x18\x05 \x01(\bR\fdigestsEqual\x128\n" +
@@ -1936,14 +2047,16 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x14WaitRevisionResponse\x12\x1a\n" +
 	"\bcomplete\x18\x01 \x01(\bR\bcomplete\x125\n" +
 	"\x05zones\x18\x02 \x03(\v2\x1f.meridian.admin.v1.ZoneDeliveryR\x05zones\x12-\n" +
-	"\x04took\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xd0\x01\n" +
+	"\x04took\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x04took\"\xd8\x01\n" +
 	"\fZoneDelivery\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x1a\n" +
 	"\bcomplete\x18\x02 \x01(\bR\bcomplete\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
 	"\apending\x18\x04 \x03(\tR\apending\x12#\n" +
-	"\rpending_count\x18\x05 \x01(\rR\fpendingCount\x129\n" +
-	"\brefusals\x18\x06 \x03(\v2\x1d.meridian.kds.v1.ProxyRefusalR\brefusals\"\xcd\x02\n" +
+	"\rpending_count\x18\x05 \x01(\rR\fpendingCount\x12A\n" +
+	"\n" +
+	"rejections\x18\x06 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\"\xcd\x02\n" +
 	"\x1aIssueDataplaneTokenRequest\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12K\n" +
@@ -1969,7 +2082,18 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x126\n" +
 	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\".\n" +
 	"\x16IssueUserTokenResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token2\x81\x04\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token*\x8c\x01\n" +
+	"\x0fConnectionState\x12 \n" +
+	"\x1cCONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17CONNECTION_STATE_ONLINE\x10\x01\x12\x1c\n" +
+	"\x18CONNECTION_STATE_OFFLINE\x10\x02\x12\x1c\n" +
+	"\x18CONNECTION_STATE_REFUSED\x10\x03*\x85\x01\n" +
+	"\tZoneState\x12\x1a\n" +
+	"\x16ZONE_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ZONE_STATE_ONLINE\x10\x01\x12\x17\n" +
+	"\x13ZONE_STATE_DEGRADED\x10\x02\x12\x14\n" +
+	"\x10ZONE_STATE_STALE\x10\x03\x12\x16\n" +
+	"\x12ZONE_STATE_OFFLINE\x10\x042\x81\x04\n" +
 	"\x0fResourceService\x12\\\n" +
 	"\vGetResource\x12%.meridian.admin.v1.GetResourceRequest\x1a&.meridian.admin.v1.GetResourceResponse\x12b\n" +
 	"\rListResources\x12'.meridian.admin.v1.ListResourcesRequest\x1a(.meridian.admin.v1.ListResourcesResponse\x12\\\n" +
@@ -1996,95 +2120,100 @@ func file_meridian_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_admin_proto_rawDescData
 }
 
+var file_meridian_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_meridian_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_meridian_admin_v1_admin_proto_goTypes = []any{
-	(*GetResourceRequest)(nil),          // 0: meridian.admin.v1.GetResourceRequest
-	(*GetResourceResponse)(nil),         // 1: meridian.admin.v1.GetResourceResponse
-	(*ListResourcesRequest)(nil),        // 2: meridian.admin.v1.ListResourcesRequest
-	(*ListResourcesResponse)(nil),       // 3: meridian.admin.v1.ListResourcesResponse
-	(*PutResourceRequest)(nil),          // 4: meridian.admin.v1.PutResourceRequest
-	(*PutResourceResponse)(nil),         // 5: meridian.admin.v1.PutResourceResponse
-	(*DeleteResourceRequest)(nil),       // 6: meridian.admin.v1.DeleteResourceRequest
-	(*DeleteResourceResponse)(nil),      // 7: meridian.admin.v1.DeleteResourceResponse
-	(*WatchResourcesRequest)(nil),       // 8: meridian.admin.v1.WatchResourcesRequest
-	(*WatchResourcesResponse)(nil),      // 9: meridian.admin.v1.WatchResourcesResponse
-	(*GetStatusRequest)(nil),            // 10: meridian.admin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 11: meridian.admin.v1.GetStatusResponse
-	(*StoreStatus)(nil),                 // 12: meridian.admin.v1.StoreStatus
-	(*GlobalPeer)(nil),                  // 13: meridian.admin.v1.GlobalPeer
-	(*ZonePeer)(nil),                    // 14: meridian.admin.v1.ZonePeer
-	(*Lag)(nil),                         // 15: meridian.admin.v1.Lag
-	(*ProxyRollup)(nil),                 // 16: meridian.admin.v1.ProxyRollup
-	(*WaitRevisionRequest)(nil),         // 17: meridian.admin.v1.WaitRevisionRequest
-	(*WaitRevisionResponse)(nil),        // 18: meridian.admin.v1.WaitRevisionResponse
-	(*ZoneDelivery)(nil),                // 19: meridian.admin.v1.ZoneDelivery
-	(*IssueDataplaneTokenRequest)(nil),  // 20: meridian.admin.v1.IssueDataplaneTokenRequest
-	(*Values)(nil),                      // 21: meridian.admin.v1.Values
-	(*IssueDataplaneTokenResponse)(nil), // 22: meridian.admin.v1.IssueDataplaneTokenResponse
-	(*IssueZoneTokenRequest)(nil),       // 23: meridian.admin.v1.IssueZoneTokenRequest
-	(*IssueZoneTokenResponse)(nil),      // 24: meridian.admin.v1.IssueZoneTokenResponse
-	(*IssueUserTokenRequest)(nil),       // 25: meridian.admin.v1.IssueUserTokenRequest
-	(*IssueUserTokenResponse)(nil),      // 26: meridian.admin.v1.IssueUserTokenResponse
-	nil,                                 // 27: meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	nil,                                 // 28: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	(*v1alpha1.Key)(nil),                // 29: meridian.mesh.v1alpha1.Key
-	(*v1alpha1.Resource)(nil),           // 30: meridian.mesh.v1alpha1.Resource
-	(*v1.ProxyRefusal)(nil),             // 31: meridian.kds.v1.ProxyRefusal
-	(*timestamppb.Timestamp)(nil),       // 32: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 33: google.protobuf.Duration
+	(ConnectionState)(0),                // 0: meridian.admin.v1.ConnectionState
+	(ZoneState)(0),                      // 1: meridian.admin.v1.ZoneState
+	(*GetResourceRequest)(nil),          // 2: meridian.admin.v1.GetResourceRequest
+	(*GetResourceResponse)(nil),         // 3: meridian.admin.v1.GetResourceResponse
+	(*ListResourcesRequest)(nil),        // 4: meridian.admin.v1.ListResourcesRequest
+	(*ListResourcesResponse)(nil),       // 5: meridian.admin.v1.ListResourcesResponse
+	(*PutResourceRequest)(nil),          // 6: meridian.admin.v1.PutResourceRequest
+	(*PutResourceResponse)(nil),         // 7: meridian.admin.v1.PutResourceResponse
+	(*DeleteResourceRequest)(nil),       // 8: meridian.admin.v1.DeleteResourceRequest
+	(*DeleteResourceResponse)(nil),      // 9: meridian.admin.v1.DeleteResourceResponse
+	(*WatchResourcesRequest)(nil),       // 10: meridian.admin.v1.WatchResourcesRequest
+	(*WatchResourcesResponse)(nil),      // 11: meridian.admin.v1.WatchResourcesResponse
+	(*GetStatusRequest)(nil),            // 12: meridian.admin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 13: meridian.admin.v1.GetStatusResponse
+	(*StoreStatus)(nil),                 // 14: meridian.admin.v1.StoreStatus
+	(*GlobalPeer)(nil),                  // 15: meridian.admin.v1.GlobalPeer
+	(*ZonePeer)(nil),                    // 16: meridian.admin.v1.ZonePeer
+	(*Lag)(nil),                         // 17: meridian.admin.v1.Lag
+	(*ProxyRollup)(nil),                 // 18: meridian.admin.v1.ProxyRollup
+	(*WaitRevisionRequest)(nil),         // 19: meridian.admin.v1.WaitRevisionRequest
+	(*WaitRevisionResponse)(nil),        // 20: meridian.admin.v1.WaitRevisionResponse
+	(*ZoneDelivery)(nil),                // 21: meridian.admin.v1.ZoneDelivery
+	(*IssueDataplaneTokenRequest)(nil),  // 22: meridian.admin.v1.IssueDataplaneTokenRequest
+	(*Values)(nil),                      // 23: meridian.admin.v1.Values
+	(*IssueDataplaneTokenResponse)(nil), // 24: meridian.admin.v1.IssueDataplaneTokenResponse
+	(*IssueZoneTokenRequest)(nil),       // 25: meridian.admin.v1.IssueZoneTokenRequest
+	(*IssueZoneTokenResponse)(nil),      // 26: meridian.admin.v1.IssueZoneTokenResponse
+	(*IssueUserTokenRequest)(nil),       // 27: meridian.admin.v1.IssueUserTokenRequest
+	(*IssueUserTokenResponse)(nil),      // 28: meridian.admin.v1.IssueUserTokenResponse
+	nil,                                 // 29: meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	nil,                                 // 30: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	(*v1alpha1.Key)(nil),                // 31: meridian.mesh.v1alpha1.Key
+	(*v1alpha1.Resource)(nil),           // 32: meridian.mesh.v1alpha1.Resource
+	(*v1alpha1.Rejection)(nil),          // 33: meridian.mesh.v1alpha1.Rejection
+	(*timestamppb.Timestamp)(nil),       // 34: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 35: google.protobuf.Duration
 }
 var file_meridian_admin_v1_admin_proto_depIdxs = []int32{
-	29, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	30, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	27, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	30, // 3: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	30, // 4: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	30, // 5: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	29, // 6: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	30, // 7: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
-	29, // 8: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
-	13, // 9: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
-	14, // 10: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
-	16, // 11: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	31, // 12: meridian.admin.v1.GetStatusResponse.refusals:type_name -> meridian.kds.v1.ProxyRefusal
-	12, // 13: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
-	32, // 14: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
-	15, // 15: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
-	16, // 16: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	33, // 17: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
-	19, // 18: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
-	33, // 19: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
-	31, // 20: meridian.admin.v1.ZoneDelivery.refusals:type_name -> meridian.kds.v1.ProxyRefusal
-	28, // 21: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	33, // 22: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	33, // 23: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	33, // 24: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	21, // 25: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
-	0,  // 26: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
-	2,  // 27: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
-	4,  // 28: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
-	6,  // 29: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
-	8,  // 30: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
-	10, // 31: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
-	17, // 32: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
-	20, // 33: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
-	23, // 34: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
-	25, // 35: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
-	1,  // 36: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
-	3,  // 37: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
-	5,  // 38: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
-	7,  // 39: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
-	9,  // 40: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
-	11, // 41: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
-	18, // 42: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
-	22, // 43: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
-	24, // 44: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
-	26, // 45: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
-	36, // [36:46] is the sub-list for method output_type
-	26, // [26:36] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	31, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	32, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	29, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	32, // 3: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
+	32, // 4: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	32, // 5: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	31, // 6: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	32, // 7: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
+	31, // 8: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	15, // 9: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
+	16, // 10: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
+	18, // 11: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	33, // 12: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	14, // 13: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
+	0,  // 14: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
+	34, // 15: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
+	1,  // 16: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
+	17, // 17: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
+	18, // 18: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	35, // 19: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	21, // 20: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
+	35, // 21: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
+	33, // 22: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	30, // 23: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	35, // 24: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	35, // 25: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	35, // 26: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	23, // 27: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
+	2,  // 28: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
+	4,  // 29: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
+	6,  // 30: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
+	8,  // 31: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
+	10, // 32: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
+	12, // 33: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
+	19, // 34: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
+	22, // 35: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
+	25, // 36: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
+	27, // 37: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
+	3,  // 38: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
+	5,  // 39: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
+	7,  // 40: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
+	9,  // 41: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
+	11, // 42: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
+	13, // 43: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
+	20, // 44: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
+	24, // 45: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
+	26, // 46: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
+	28, // 47: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
+	38, // [38:48] is the sub-list for method output_type
+	28, // [28:38] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_admin_proto_init() }
@@ -2100,13 +2229,14 @@ func file_meridian_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_admin_proto_rawDesc), len(file_meridian_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      2,
 			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
 		GoTypes:           file_meridian_admin_v1_admin_proto_goTypes,
 		DependencyIndexes: file_meridian_admin_v1_admin_proto_depIdxs,
+		EnumInfos:         file_meridian_admin_v1_admin_proto_enumTypes,
 		MessageInfos:      file_meridian_admin_v1_admin_proto_msgTypes,
 	}.Build()
 	File_meridian_admin_v1_admin_proto = out.File

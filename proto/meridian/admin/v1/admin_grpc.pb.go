@@ -37,7 +37,7 @@ type ResourceServiceClient interface {
 	GetResource(ctx context.Context, in *GetResourceRequest, opts ...grpc.CallOption) (*GetResourceResponse, error)
 	ListResources(ctx context.Context, in *ListResourcesRequest, opts ...grpc.CallOption) (*ListResourcesResponse, error)
 	// PutResource creates or replaces; errors are InvalidArgument with BadRequest details, FailedPrecondition for a
-	// failed if_revision, Unavailable while the store is away.
+	// failed if_revision, Unavailable while the store is unavailable.
 	PutResource(ctx context.Context, in *PutResourceRequest, opts ...grpc.CallOption) (*PutResourceResponse, error)
 	DeleteResource(ctx context.Context, in *DeleteResourceRequest, opts ...grpc.CallOption) (*DeleteResourceResponse, error)
 	// WatchResources sends the state, then a bookmark, then each change.
@@ -120,7 +120,7 @@ type ResourceServiceServer interface {
 	GetResource(context.Context, *GetResourceRequest) (*GetResourceResponse, error)
 	ListResources(context.Context, *ListResourcesRequest) (*ListResourcesResponse, error)
 	// PutResource creates or replaces; errors are InvalidArgument with BadRequest details, FailedPrecondition for a
-	// failed if_revision, Unavailable while the store is away.
+	// failed if_revision, Unavailable while the store is unavailable.
 	PutResource(context.Context, *PutResourceRequest) (*PutResourceResponse, error)
 	DeleteResource(context.Context, *DeleteResourceRequest) (*DeleteResourceResponse, error)
 	// WatchResources sends the state, then a bookmark, then each change.
@@ -297,10 +297,10 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// StatusService tells how the control plane and its peers are.
+// StatusService says how the control plane and those that it is connected with are.
 type StatusServiceClient interface {
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*GetStatusResponse, error)
-	// WaitRevision returns when every online proxy concerned has answered everything up to a revision, or at the timeout.
+	// WaitRevision returns when every affected online proxy has acknowledged everything up to a revision, or at the timeout.
 	WaitRevision(ctx context.Context, in *WaitRevisionRequest, opts ...grpc.CallOption) (*WaitRevisionResponse, error)
 }
 
@@ -336,10 +336,10 @@ func (c *statusServiceClient) WaitRevision(ctx context.Context, in *WaitRevision
 // All implementations must embed UnimplementedStatusServiceServer
 // for forward compatibility.
 //
-// StatusService tells how the control plane and its peers are.
+// StatusService says how the control plane and those that it is connected with are.
 type StatusServiceServer interface {
 	GetStatus(context.Context, *GetStatusRequest) (*GetStatusResponse, error)
-	// WaitRevision returns when every online proxy concerned has answered everything up to a revision, or at the timeout.
+	// WaitRevision returns when every affected online proxy has acknowledged everything up to a revision, or at the timeout.
 	WaitRevision(context.Context, *WaitRevisionRequest) (*WaitRevisionResponse, error)
 	mustEmbedUnimplementedStatusServiceServer()
 }

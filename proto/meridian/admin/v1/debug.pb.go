@@ -23,6 +23,70 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// SyncStatus compares what a proxy has of a resource with what it should have.
+type SyncStatus int32
+
+const (
+	SyncStatus_SYNC_STATUS_UNSPECIFIED SyncStatus = 0
+	// The proxy has acknowledged the desired version.
+	SyncStatus_SYNC_STATUS_IN_SYNC SyncStatus = 1
+	// The desired version has not been sent yet.
+	SyncStatus_SYNC_STATUS_PENDING SyncStatus = 2
+	// It has been sent, and not been answered yet.
+	SyncStatus_SYNC_STATUS_SENT SyncStatus = 3
+	// The proxy answered with a NACK.
+	SyncStatus_SYNC_STATUS_REJECTED SyncStatus = 4
+	// The proxy does not subscribe to it.
+	SyncStatus_SYNC_STATUS_NOT_SUBSCRIBED SyncStatus = 5
+)
+
+// Enum value maps for SyncStatus.
+var (
+	SyncStatus_name = map[int32]string{
+		0: "SYNC_STATUS_UNSPECIFIED",
+		1: "SYNC_STATUS_IN_SYNC",
+		2: "SYNC_STATUS_PENDING",
+		3: "SYNC_STATUS_SENT",
+		4: "SYNC_STATUS_REJECTED",
+		5: "SYNC_STATUS_NOT_SUBSCRIBED",
+	}
+	SyncStatus_value = map[string]int32{
+		"SYNC_STATUS_UNSPECIFIED":    0,
+		"SYNC_STATUS_IN_SYNC":        1,
+		"SYNC_STATUS_PENDING":        2,
+		"SYNC_STATUS_SENT":           3,
+		"SYNC_STATUS_REJECTED":       4,
+		"SYNC_STATUS_NOT_SUBSCRIBED": 5,
+	}
+)
+
+func (x SyncStatus) Enum() *SyncStatus {
+	p := new(SyncStatus)
+	*p = x
+	return p
+}
+
+func (x SyncStatus) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SyncStatus) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_debug_proto_enumTypes[0].Descriptor()
+}
+
+func (SyncStatus) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_debug_proto_enumTypes[0]
+}
+
+func (x SyncStatus) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SyncStatus.Descriptor instead.
+func (SyncStatus) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{0}
+}
+
 type DebugProxyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of kind Dataplane or ZoneIngress.
@@ -126,20 +190,20 @@ type DebugStream struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "envoy" or "grpc".
 	Client string `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
-	// Newest revision of the zone's store that is computed, and newest of which the proxy owes nothing.
-	Processed uint64           `protobuf:"varint,2,opt,name=processed,proto3" json:"processed,omitempty"`
+	// Newest revision of the zone's store that is computed, and newest of which no answer of the proxy is pending.
+	Computed  uint64           `protobuf:"varint,2,opt,name=computed,proto3" json:"computed,omitempty"`
 	Answered  uint64           `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
 	Resources []*DebugResource `protobuf:"bytes,4,rep,name=resources,proto3" json:"resources,omitempty"`
-	// What gave it something new last; absent if nothing did since it connected.
-	Woke     *DebugChangeResponse `protobuf:"bytes,5,opt,name=woke,proto3" json:"woke,omitempty"`
-	Refusals []*DebugRefusal      `protobuf:"bytes,6,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	// Where it comes from, and since when.
-	Peer  string                 `protobuf:"bytes,7,opt,name=peer,proto3" json:"peer,omitempty"`
-	Since *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
-	// It has had nothing yet, for many have come at once.
-	WaitsItsTurn  bool `protobuf:"varint,9,opt,name=waits_its_turn,json=waitsItsTurn,proto3" json:"waits_its_turn,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// The change that the proxy was notified of last; absent if there was none since it connected.
+	LastChange *DebugChangeResponse  `protobuf:"bytes,5,opt,name=last_change,json=lastChange,proto3" json:"last_change,omitempty"`
+	Rejections []*v1alpha1.Rejection `protobuf:"bytes,6,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	// Address that it connects from, and since when.
+	RemoteAddress string                 `protobuf:"bytes,7,opt,name=remote_address,json=remoteAddress,proto3" json:"remote_address,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`
+	// Nothing has been sent yet: many have connected at once, and the admission limiter serves them first come first served.
+	WaitingForAdmission bool `protobuf:"varint,9,opt,name=waiting_for_admission,json=waitingForAdmission,proto3" json:"waiting_for_admission,omitempty"`
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *DebugStream) Reset() {
@@ -179,9 +243,9 @@ func (x *DebugStream) GetClient() string {
 	return ""
 }
 
-func (x *DebugStream) GetProcessed() uint64 {
+func (x *DebugStream) GetComputed() uint64 {
 	if x != nil {
-		return x.Processed
+		return x.Computed
 	}
 	return 0
 }
@@ -200,23 +264,23 @@ func (x *DebugStream) GetResources() []*DebugResource {
 	return nil
 }
 
-func (x *DebugStream) GetWoke() *DebugChangeResponse {
+func (x *DebugStream) GetLastChange() *DebugChangeResponse {
 	if x != nil {
-		return x.Woke
+		return x.LastChange
 	}
 	return nil
 }
 
-func (x *DebugStream) GetRefusals() []*DebugRefusal {
+func (x *DebugStream) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
 }
 
-func (x *DebugStream) GetPeer() string {
+func (x *DebugStream) GetRemoteAddress() string {
 	if x != nil {
-		return x.Peer
+		return x.RemoteAddress
 	}
 	return ""
 }
@@ -228,9 +292,9 @@ func (x *DebugStream) GetSince() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *DebugStream) GetWaitsItsTurn() bool {
+func (x *DebugStream) GetWaitingForAdmission() bool {
 	if x != nil {
-		return x.WaitsItsTurn
+		return x.WaitingForAdmission
 	}
 	return false
 }
@@ -242,13 +306,12 @@ type DebugResource struct {
 	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Versions; empty if there is none.
-	Has    string `protobuf:"bytes,3,opt,name=has,proto3" json:"has,omitempty"`
-	Should string `protobuf:"bytes,4,opt,name=should,proto3" json:"should,omitempty"`
+	Acked   string `protobuf:"bytes,3,opt,name=acked,proto3" json:"acked,omitempty"`
+	Desired string `protobuf:"bytes,4,opt,name=desired,proto3" json:"desired,omitempty"`
 	// Policies and destinations that it comes from, with their revisions in the zone.
 	Causes []*DebugCause `protobuf:"bytes,5,rep,name=causes,proto3" json:"causes,omitempty"`
-	// "in sync", "waiting", "sent", "refused" or "not asked for".
-	State string `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
-	// Why it was refused.
+	Status SyncStatus    `protobuf:"varint,6,opt,name=status,proto3,enum=meridian.admin.v1.SyncStatus" json:"status,omitempty"`
+	// Why it was rejected.
 	Reason        string `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,16 +361,16 @@ func (x *DebugResource) GetName() string {
 	return ""
 }
 
-func (x *DebugResource) GetHas() string {
+func (x *DebugResource) GetAcked() string {
 	if x != nil {
-		return x.Has
+		return x.Acked
 	}
 	return ""
 }
 
-func (x *DebugResource) GetShould() string {
+func (x *DebugResource) GetDesired() string {
 	if x != nil {
-		return x.Should
+		return x.Desired
 	}
 	return ""
 }
@@ -319,11 +382,11 @@ func (x *DebugResource) GetCauses() []*DebugCause {
 	return nil
 }
 
-func (x *DebugResource) GetState() string {
+func (x *DebugResource) GetStatus() SyncStatus {
 	if x != nil {
-		return x.State
+		return x.Status
 	}
-	return ""
+	return SyncStatus_SYNC_STATUS_UNSPECIFIED
 }
 
 func (x *DebugResource) GetReason() string {
@@ -385,91 +448,6 @@ func (x *DebugCause) GetRevision() uint64 {
 	return 0
 }
 
-type DebugRefusal struct {
-	state    protoimpl.MessageState `protogen:"open.v1"`
-	Proxy    *v1alpha1.Key          `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
-	Resource string                 `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
-	Reason   string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	Causes   []*v1alpha1.Key        `protobuf:"bytes,4,rep,name=causes,proto3" json:"causes,omitempty"`
-	Revision uint64                 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The control plane could not make it: the proxy was never asked.
-	ByControlPlane bool `protobuf:"varint,6,opt,name=by_control_plane,json=byControlPlane,proto3" json:"by_control_plane,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
-}
-
-func (x *DebugRefusal) Reset() {
-	*x = DebugRefusal{}
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *DebugRefusal) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*DebugRefusal) ProtoMessage() {}
-
-func (x *DebugRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use DebugRefusal.ProtoReflect.Descriptor instead.
-func (*DebugRefusal) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *DebugRefusal) GetProxy() *v1alpha1.Key {
-	if x != nil {
-		return x.Proxy
-	}
-	return nil
-}
-
-func (x *DebugRefusal) GetResource() string {
-	if x != nil {
-		return x.Resource
-	}
-	return ""
-}
-
-func (x *DebugRefusal) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *DebugRefusal) GetCauses() []*v1alpha1.Key {
-	if x != nil {
-		return x.Causes
-	}
-	return nil
-}
-
-func (x *DebugRefusal) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
-}
-
-func (x *DebugRefusal) GetByControlPlane() bool {
-	if x != nil {
-		return x.ByControlPlane
-	}
-	return false
-}
-
 type DebugChangeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Of the store of the control plane asked: at global every zone is asked what became of it there.
@@ -484,7 +462,7 @@ type DebugChangeRequest struct {
 
 func (x *DebugChangeRequest) Reset() {
 	*x = DebugChangeRequest{}
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[6]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -496,7 +474,7 @@ func (x *DebugChangeRequest) String() string {
 func (*DebugChangeRequest) ProtoMessage() {}
 
 func (x *DebugChangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[6]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -509,7 +487,7 @@ func (x *DebugChangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugChangeRequest.ProtoReflect.Descriptor instead.
 func (*DebugChangeRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{6}
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *DebugChangeRequest) GetRevision() uint64 {
@@ -542,19 +520,20 @@ type DebugChangeResponse struct {
 	// The first of input_count resources that changed.
 	Inputs     []*v1alpha1.Key `protobuf:"bytes,4,rep,name=inputs,proto3" json:"inputs,omitempty"`
 	InputCount uint32          `protobuf:"varint,5,opt,name=input_count,json=inputCount,proto3" json:"input_count,omitempty"`
-	Concerned  uint32          `protobuf:"varint,6,opt,name=concerned,proto3" json:"concerned,omitempty"`
-	Answered   uint32          `protobuf:"varint,7,opt,name=answered,proto3" json:"answered,omitempty"`
-	Refused    uint32          `protobuf:"varint,8,opt,name=refused,proto3" json:"refused,omitempty"`
-	// Streams that ended before they answered.
-	Left uint32 `protobuf:"varint,9,opt,name=left,proto3" json:"left,omitempty"`
-	// When the last answered; absent while some owe an answer.
+	// Streams that the change gave something to; those of them that answered, of which some rejected it; and those that ended
+	// before they answered.
+	Affected     uint32 `protobuf:"varint,6,opt,name=affected,proto3" json:"affected,omitempty"`
+	Answered     uint32 `protobuf:"varint,7,opt,name=answered,proto3" json:"answered,omitempty"`
+	Rejected     uint32 `protobuf:"varint,8,opt,name=rejected,proto3" json:"rejected,omitempty"`
+	Disconnected uint32 `protobuf:"varint,9,opt,name=disconnected,proto3" json:"disconnected,omitempty"`
+	// When the last answered; absent while some are pending.
 	Done *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=done,proto3" json:"done,omitempty"`
-	// The first of the proxies that it woke, and of those that owe an answer.
-	Woken    []*v1alpha1.Key `protobuf:"bytes,11,rep,name=woken,proto3" json:"woken,omitempty"`
-	Pending  []*v1alpha1.Key `protobuf:"bytes,12,rep,name=pending,proto3" json:"pending,omitempty"`
-	Refusals []*DebugRefusal `protobuf:"bytes,13,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	Zone     string          `protobuf:"bytes,14,opt,name=zone,proto3" json:"zone,omitempty"`
-	// Of global's store, if such a one was asked for.
+	// The first of the proxies that were notified of it, and of those whose answer is pending.
+	Notified   []*v1alpha1.Key       `protobuf:"bytes,11,rep,name=notified,proto3" json:"notified,omitempty"`
+	Pending    []*v1alpha1.Key       `protobuf:"bytes,12,rep,name=pending,proto3" json:"pending,omitempty"`
+	Rejections []*v1alpha1.Rejection `protobuf:"bytes,13,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	Zone       string                `protobuf:"bytes,14,opt,name=zone,proto3" json:"zone,omitempty"`
+	// Of global's store, if the request was for one of those.
 	GlobalRevision uint64 `protobuf:"varint,15,opt,name=global_revision,json=globalRevision,proto3" json:"global_revision,omitempty"`
 	// At global, for a revision of its own: what became of it in each zone; nothing else is set then.
 	Zones []*DebugChangeResponse `protobuf:"bytes,16,rep,name=zones,proto3" json:"zones,omitempty"`
@@ -566,7 +545,7 @@ type DebugChangeResponse struct {
 
 func (x *DebugChangeResponse) Reset() {
 	*x = DebugChangeResponse{}
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[7]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -578,7 +557,7 @@ func (x *DebugChangeResponse) String() string {
 func (*DebugChangeResponse) ProtoMessage() {}
 
 func (x *DebugChangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[7]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -591,7 +570,7 @@ func (x *DebugChangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DebugChangeResponse.ProtoReflect.Descriptor instead.
 func (*DebugChangeResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{7}
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DebugChangeResponse) GetFirst() uint64 {
@@ -629,9 +608,9 @@ func (x *DebugChangeResponse) GetInputCount() uint32 {
 	return 0
 }
 
-func (x *DebugChangeResponse) GetConcerned() uint32 {
+func (x *DebugChangeResponse) GetAffected() uint32 {
 	if x != nil {
-		return x.Concerned
+		return x.Affected
 	}
 	return 0
 }
@@ -643,16 +622,16 @@ func (x *DebugChangeResponse) GetAnswered() uint32 {
 	return 0
 }
 
-func (x *DebugChangeResponse) GetRefused() uint32 {
+func (x *DebugChangeResponse) GetRejected() uint32 {
 	if x != nil {
-		return x.Refused
+		return x.Rejected
 	}
 	return 0
 }
 
-func (x *DebugChangeResponse) GetLeft() uint32 {
+func (x *DebugChangeResponse) GetDisconnected() uint32 {
 	if x != nil {
-		return x.Left
+		return x.Disconnected
 	}
 	return 0
 }
@@ -664,9 +643,9 @@ func (x *DebugChangeResponse) GetDone() *timestamppb.Timestamp {
 	return nil
 }
 
-func (x *DebugChangeResponse) GetWoken() []*v1alpha1.Key {
+func (x *DebugChangeResponse) GetNotified() []*v1alpha1.Key {
 	if x != nil {
-		return x.Woken
+		return x.Notified
 	}
 	return nil
 }
@@ -678,9 +657,9 @@ func (x *DebugChangeResponse) GetPending() []*v1alpha1.Key {
 	return nil
 }
 
-func (x *DebugChangeResponse) GetRefusals() []*DebugRefusal {
+func (x *DebugChangeResponse) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
 }
@@ -726,7 +705,7 @@ type ProxyAdminRequest struct {
 
 func (x *ProxyAdminRequest) Reset() {
 	*x = ProxyAdminRequest{}
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[8]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +717,7 @@ func (x *ProxyAdminRequest) String() string {
 func (*ProxyAdminRequest) ProtoMessage() {}
 
 func (x *ProxyAdminRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[8]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +730,7 @@ func (x *ProxyAdminRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyAdminRequest.ProtoReflect.Descriptor instead.
 func (*ProxyAdminRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{8}
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ProxyAdminRequest) GetKey() *v1alpha1.Key {
@@ -785,7 +764,7 @@ type ProxyAdminResponse struct {
 
 func (x *ProxyAdminResponse) Reset() {
 	*x = ProxyAdminResponse{}
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[9]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -797,7 +776,7 @@ func (x *ProxyAdminResponse) String() string {
 func (*ProxyAdminResponse) ProtoMessage() {}
 
 func (x *ProxyAdminResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_debug_proto_msgTypes[9]
+	mi := &file_meridian_admin_v1_debug_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -810,7 +789,7 @@ func (x *ProxyAdminResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyAdminResponse.ProtoReflect.Descriptor instead.
 func (*ProxyAdminResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{9}
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ProxyAdminResponse) GetBody() []byte {
@@ -824,61 +803,59 @@ var File_meridian_admin_v1_debug_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmeridian/admin/v1/debug.proto\x12\x11meridian.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"B\n" +
+	"\x1dmeridian/admin/v1/debug.proto\x12\x11meridian.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"B\n" +
 	"\x11DebugProxyRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\"}\n" +
 	"\x12DebugProxyResponse\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x128\n" +
-	"\astreams\x18\x02 \x03(\v2\x1e.meridian.admin.v1.DebugStreamR\astreams\"\x84\x03\n" +
+	"\astreams\x18\x02 \x03(\v2\x1e.meridian.admin.v1.DebugStreamR\astreams\"\xb6\x03\n" +
 	"\vDebugStream\x12\x16\n" +
-	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1c\n" +
-	"\tprocessed\x18\x02 \x01(\x04R\tprocessed\x12\x1a\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x1a\n" +
+	"\bcomputed\x18\x02 \x01(\x04R\bcomputed\x12\x1a\n" +
 	"\banswered\x18\x03 \x01(\x04R\banswered\x12>\n" +
-	"\tresources\x18\x04 \x03(\v2 .meridian.admin.v1.DebugResourceR\tresources\x12:\n" +
-	"\x04woke\x18\x05 \x01(\v2&.meridian.admin.v1.DebugChangeResponseR\x04woke\x12;\n" +
-	"\brefusals\x18\x06 \x03(\v2\x1f.meridian.admin.v1.DebugRefusalR\brefusals\x12\x12\n" +
-	"\x04peer\x18\a \x01(\tR\x04peer\x120\n" +
-	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12$\n" +
-	"\x0ewaits_its_turn\x18\t \x01(\bR\fwaitsItsTurn\"\xc6\x01\n" +
+	"\tresources\x18\x04 \x03(\v2 .meridian.admin.v1.DebugResourceR\tresources\x12G\n" +
+	"\vlast_change\x18\x05 \x01(\v2&.meridian.admin.v1.DebugChangeResponseR\n" +
+	"lastChange\x12A\n" +
+	"\n" +
+	"rejections\x18\x06 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\x12%\n" +
+	"\x0eremote_address\x18\a \x01(\tR\rremoteAddress\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
+	"\x15waiting_for_admission\x18\t \x01(\bR\x13waitingForAdmission\"\xed\x01\n" +
 	"\rDebugResource\x12\x12\n" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x10\n" +
-	"\x03has\x18\x03 \x01(\tR\x03has\x12\x16\n" +
-	"\x06should\x18\x04 \x01(\tR\x06should\x125\n" +
-	"\x06causes\x18\x05 \x03(\v2\x1d.meridian.admin.v1.DebugCauseR\x06causes\x12\x14\n" +
-	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
+	"\x05acked\x18\x03 \x01(\tR\x05acked\x12\x18\n" +
+	"\adesired\x18\x04 \x01(\tR\adesired\x125\n" +
+	"\x06causes\x18\x05 \x03(\v2\x1d.meridian.admin.v1.DebugCauseR\x06causes\x125\n" +
+	"\x06status\x18\x06 \x01(\x0e2\x1d.meridian.admin.v1.SyncStatusR\x06status\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\"W\n" +
 	"\n" +
 	"DebugCause\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xf0\x01\n" +
-	"\fDebugRefusal\x121\n" +
-	"\x05proxy\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05proxy\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x123\n" +
-	"\x06causes\x18\x04 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x06causes\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\x12(\n" +
-	"\x10by_control_plane\x18\x06 \x01(\bR\x0ebyControlPlane\"a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"a\n" +
 	"\x12DebugChangeRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1b\n" +
-	"\tof_global\x18\x03 \x01(\bR\bofGlobal\"\xa5\x05\n" +
+	"\tof_global\x18\x03 \x01(\bR\bofGlobal\"\xc1\x05\n" +
 	"\x13DebugChangeResponse\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\x128\n" +
 	"\tcommitted\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tcommitted\x123\n" +
 	"\x06inputs\x18\x04 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x06inputs\x12\x1f\n" +
 	"\vinput_count\x18\x05 \x01(\rR\n" +
-	"inputCount\x12\x1c\n" +
-	"\tconcerned\x18\x06 \x01(\rR\tconcerned\x12\x1a\n" +
-	"\banswered\x18\a \x01(\rR\banswered\x12\x18\n" +
-	"\arefused\x18\b \x01(\rR\arefused\x12\x12\n" +
-	"\x04left\x18\t \x01(\rR\x04left\x12.\n" +
+	"inputCount\x12\x1a\n" +
+	"\baffected\x18\x06 \x01(\rR\baffected\x12\x1a\n" +
+	"\banswered\x18\a \x01(\rR\banswered\x12\x1a\n" +
+	"\brejected\x18\b \x01(\rR\brejected\x12\"\n" +
+	"\fdisconnected\x18\t \x01(\rR\fdisconnected\x12.\n" +
 	"\x04done\x18\n" +
-	" \x01(\v2\x1a.google.protobuf.TimestampR\x04done\x121\n" +
-	"\x05woken\x18\v \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05woken\x125\n" +
-	"\apending\x18\f \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\apending\x12;\n" +
-	"\brefusals\x18\r \x03(\v2\x1f.meridian.admin.v1.DebugRefusalR\brefusals\x12\x12\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\x04done\x127\n" +
+	"\bnotified\x18\v \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\bnotified\x125\n" +
+	"\apending\x18\f \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\apending\x12A\n" +
+	"\n" +
+	"rejections\x18\r \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\x12\x12\n" +
 	"\x04zone\x18\x0e \x01(\tR\x04zone\x12'\n" +
 	"\x0fglobal_revision\x18\x0f \x01(\x04R\x0eglobalRevision\x12<\n" +
 	"\x05zones\x18\x10 \x03(\v2&.meridian.admin.v1.DebugChangeResponseR\x05zones\x12\x1a\n" +
@@ -888,7 +865,15 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"(\n" +
 	"\x12ProxyAdminResponse\x12\x12\n" +
-	"\x04body\x18\x01 \x01(\fR\x04body2\xa2\x02\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body*\xab\x01\n" +
+	"\n" +
+	"SyncStatus\x12\x1b\n" +
+	"\x17SYNC_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13SYNC_STATUS_IN_SYNC\x10\x01\x12\x17\n" +
+	"\x13SYNC_STATUS_PENDING\x10\x02\x12\x14\n" +
+	"\x10SYNC_STATUS_SENT\x10\x03\x12\x18\n" +
+	"\x14SYNC_STATUS_REJECTED\x10\x04\x12\x1e\n" +
+	"\x1aSYNC_STATUS_NOT_SUBSCRIBED\x10\x052\xa2\x02\n" +
 	"\fDebugService\x12Y\n" +
 	"\n" +
 	"DebugProxy\x12$.meridian.admin.v1.DebugProxyRequest\x1a%.meridian.admin.v1.DebugProxyResponse\x12\\\n" +
@@ -908,52 +893,53 @@ func file_meridian_admin_v1_debug_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_debug_proto_rawDescData
 }
 
-var file_meridian_admin_v1_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_meridian_admin_v1_debug_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_meridian_admin_v1_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_meridian_admin_v1_debug_proto_goTypes = []any{
-	(*DebugProxyRequest)(nil),     // 0: meridian.admin.v1.DebugProxyRequest
-	(*DebugProxyResponse)(nil),    // 1: meridian.admin.v1.DebugProxyResponse
-	(*DebugStream)(nil),           // 2: meridian.admin.v1.DebugStream
-	(*DebugResource)(nil),         // 3: meridian.admin.v1.DebugResource
-	(*DebugCause)(nil),            // 4: meridian.admin.v1.DebugCause
-	(*DebugRefusal)(nil),          // 5: meridian.admin.v1.DebugRefusal
+	(SyncStatus)(0),               // 0: meridian.admin.v1.SyncStatus
+	(*DebugProxyRequest)(nil),     // 1: meridian.admin.v1.DebugProxyRequest
+	(*DebugProxyResponse)(nil),    // 2: meridian.admin.v1.DebugProxyResponse
+	(*DebugStream)(nil),           // 3: meridian.admin.v1.DebugStream
+	(*DebugResource)(nil),         // 4: meridian.admin.v1.DebugResource
+	(*DebugCause)(nil),            // 5: meridian.admin.v1.DebugCause
 	(*DebugChangeRequest)(nil),    // 6: meridian.admin.v1.DebugChangeRequest
 	(*DebugChangeResponse)(nil),   // 7: meridian.admin.v1.DebugChangeResponse
 	(*ProxyAdminRequest)(nil),     // 8: meridian.admin.v1.ProxyAdminRequest
 	(*ProxyAdminResponse)(nil),    // 9: meridian.admin.v1.ProxyAdminResponse
 	(*v1alpha1.Key)(nil),          // 10: meridian.mesh.v1alpha1.Key
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(*v1alpha1.Rejection)(nil),    // 11: meridian.mesh.v1alpha1.Rejection
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_meridian_admin_v1_debug_proto_depIdxs = []int32{
 	10, // 0: meridian.admin.v1.DebugProxyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
 	10, // 1: meridian.admin.v1.DebugProxyResponse.key:type_name -> meridian.mesh.v1alpha1.Key
-	2,  // 2: meridian.admin.v1.DebugProxyResponse.streams:type_name -> meridian.admin.v1.DebugStream
-	3,  // 3: meridian.admin.v1.DebugStream.resources:type_name -> meridian.admin.v1.DebugResource
-	7,  // 4: meridian.admin.v1.DebugStream.woke:type_name -> meridian.admin.v1.DebugChangeResponse
-	5,  // 5: meridian.admin.v1.DebugStream.refusals:type_name -> meridian.admin.v1.DebugRefusal
-	11, // 6: meridian.admin.v1.DebugStream.since:type_name -> google.protobuf.Timestamp
-	4,  // 7: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
-	10, // 8: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 9: meridian.admin.v1.DebugRefusal.proxy:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 10: meridian.admin.v1.DebugRefusal.causes:type_name -> meridian.mesh.v1alpha1.Key
-	11, // 11: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
-	10, // 12: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
-	11, // 13: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
-	10, // 14: meridian.admin.v1.DebugChangeResponse.woken:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 15: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
-	5,  // 16: meridian.admin.v1.DebugChangeResponse.refusals:type_name -> meridian.admin.v1.DebugRefusal
-	7,  // 17: meridian.admin.v1.DebugChangeResponse.zones:type_name -> meridian.admin.v1.DebugChangeResponse
-	10, // 18: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	0,  // 19: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
-	6,  // 20: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
-	8,  // 21: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
-	1,  // 22: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
-	7,  // 23: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
-	9,  // 24: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
-	22, // [22:25] is the sub-list for method output_type
-	19, // [19:22] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	3,  // 2: meridian.admin.v1.DebugProxyResponse.streams:type_name -> meridian.admin.v1.DebugStream
+	4,  // 3: meridian.admin.v1.DebugStream.resources:type_name -> meridian.admin.v1.DebugResource
+	7,  // 4: meridian.admin.v1.DebugStream.last_change:type_name -> meridian.admin.v1.DebugChangeResponse
+	11, // 5: meridian.admin.v1.DebugStream.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	12, // 6: meridian.admin.v1.DebugStream.since:type_name -> google.protobuf.Timestamp
+	5,  // 7: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
+	0,  // 8: meridian.admin.v1.DebugResource.status:type_name -> meridian.admin.v1.SyncStatus
+	10, // 9: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
+	12, // 10: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
+	10, // 11: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
+	12, // 12: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
+	10, // 13: meridian.admin.v1.DebugChangeResponse.notified:type_name -> meridian.mesh.v1alpha1.Key
+	10, // 14: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
+	11, // 15: meridian.admin.v1.DebugChangeResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	7,  // 16: meridian.admin.v1.DebugChangeResponse.zones:type_name -> meridian.admin.v1.DebugChangeResponse
+	10, // 17: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	1,  // 18: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
+	6,  // 19: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
+	8,  // 20: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
+	2,  // 21: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
+	7,  // 22: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
+	9,  // 23: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
+	21, // [21:24] is the sub-list for method output_type
+	18, // [18:21] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_debug_proto_init() }
@@ -966,13 +952,14 @@ func file_meridian_admin_v1_debug_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_debug_proto_rawDesc), len(file_meridian_admin_v1_debug_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   10,
+			NumEnums:      1,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_meridian_admin_v1_debug_proto_goTypes,
 		DependencyIndexes: file_meridian_admin_v1_debug_proto_depIdxs,
+		EnumInfos:         file_meridian_admin_v1_debug_proto_enumTypes,
 		MessageInfos:      file_meridian_admin_v1_debug_proto_msgTypes,
 	}.Build()
 	File_meridian_admin_v1_debug_proto = out.File

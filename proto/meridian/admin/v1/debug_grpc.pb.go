@@ -28,8 +28,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// DebugService answers how far proxies are, and shows what their Envoys have. Questions are answered in the proxy's zone;
-// global asks there.
+// DebugService says how far proxies are, and shows what their Envoys have. It is answered in the proxy's zone; global
+// asks there.
 type DebugServiceClient interface {
 	// DebugProxy compares what a proxy has with what it should have. NOT_FOUND if there is no such proxy.
 	DebugProxy(ctx context.Context, in *DebugProxyRequest, opts ...grpc.CallOption) (*DebugProxyResponse, error)
@@ -82,8 +82,8 @@ func (c *debugServiceClient) ProxyAdmin(ctx context.Context, in *ProxyAdminReque
 // All implementations must embed UnimplementedDebugServiceServer
 // for forward compatibility.
 //
-// DebugService answers how far proxies are, and shows what their Envoys have. Questions are answered in the proxy's zone;
-// global asks there.
+// DebugService says how far proxies are, and shows what their Envoys have. It is answered in the proxy's zone; global
+// asks there.
 type DebugServiceServer interface {
 	// DebugProxy compares what a proxy has with what it should have. NOT_FOUND if there is no such proxy.
 	DebugProxy(context.Context, *DebugProxyRequest) (*DebugProxyResponse, error)

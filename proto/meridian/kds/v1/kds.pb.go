@@ -27,6 +27,132 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Close_Code int32
+
+const (
+	Close_CODE_UNSPECIFIED Close_Code = 0
+	// A newer process of the zone holds the zone's name.
+	Close_CODE_FENCED Close_Code = 1
+	// The capability of one side is older than the other supports.
+	Close_CODE_VERSION Close_Code = 2
+	// The credentials are those of another zone.
+	Close_CODE_ZONE Close_Code = 3
+	// The other side broke the protocol.
+	Close_CODE_PROTOCOL Close_Code = 4
+	// Too much is under way; a retry helps.
+	Close_CODE_BUSY Close_Code = 5
+)
+
+// Enum value maps for Close_Code.
+var (
+	Close_Code_name = map[int32]string{
+		0: "CODE_UNSPECIFIED",
+		1: "CODE_FENCED",
+		2: "CODE_VERSION",
+		3: "CODE_ZONE",
+		4: "CODE_PROTOCOL",
+		5: "CODE_BUSY",
+	}
+	Close_Code_value = map[string]int32{
+		"CODE_UNSPECIFIED": 0,
+		"CODE_FENCED":      1,
+		"CODE_VERSION":     2,
+		"CODE_ZONE":        3,
+		"CODE_PROTOCOL":    4,
+		"CODE_BUSY":        5,
+	}
+)
+
+func (x Close_Code) Enum() *Close_Code {
+	p := new(Close_Code)
+	*p = x
+	return p
+}
+
+func (x Close_Code) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Close_Code) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_kds_v1_kds_proto_enumTypes[0].Descriptor()
+}
+
+func (Close_Code) Type() protoreflect.EnumType {
+	return &file_meridian_kds_v1_kds_proto_enumTypes[0]
+}
+
+func (x Close_Code) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Close_Code.Descriptor instead.
+func (Close_Code) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{3, 0}
+}
+
+type Reset_Reason int32
+
+const (
+	Reset_REASON_UNSPECIFIED Reset_Reason = 0
+	// The receiver has no cursor yet.
+	Reset_REASON_FIRST Reset_Reason = 1
+	// The log of the sender no longer reaches back to the cursor.
+	Reset_REASON_COMPACTED Reset_Reason = 2
+	// The cursor is of another store.
+	Reset_REASON_STORE_CHANGED Reset_Reason = 3
+	// The kinds and schemas agreed on are others than at the cursor.
+	Reset_REASON_SCHEMA_CHANGED Reset_Reason = 4
+	// One change is larger than a message may be.
+	Reset_REASON_CHANGE_TOO_LARGE Reset_Reason = 5
+)
+
+// Enum value maps for Reset_Reason.
+var (
+	Reset_Reason_name = map[int32]string{
+		0: "REASON_UNSPECIFIED",
+		1: "REASON_FIRST",
+		2: "REASON_COMPACTED",
+		3: "REASON_STORE_CHANGED",
+		4: "REASON_SCHEMA_CHANGED",
+		5: "REASON_CHANGE_TOO_LARGE",
+	}
+	Reset_Reason_value = map[string]int32{
+		"REASON_UNSPECIFIED":      0,
+		"REASON_FIRST":            1,
+		"REASON_COMPACTED":        2,
+		"REASON_STORE_CHANGED":    3,
+		"REASON_SCHEMA_CHANGED":   4,
+		"REASON_CHANGE_TOO_LARGE": 5,
+	}
+)
+
+func (x Reset_Reason) Enum() *Reset_Reason {
+	p := new(Reset_Reason)
+	*p = x
+	return p
+}
+
+func (x Reset_Reason) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Reset_Reason) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_kds_v1_kds_proto_enumTypes[1].Descriptor()
+}
+
+func (Reset_Reason) Type() protoreflect.EnumType {
+	return &file_meridian_kds_v1_kds_proto_enumTypes[1]
+}
+
+func (x Reset_Reason) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Reset_Reason.Descriptor instead.
+func (Reset_Reason) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{7, 0}
+}
+
 // Frame is one message of a Config or State stream.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -34,7 +160,7 @@ type Frame struct {
 	//
 	//	*Frame_Hello
 	//	*Frame_Welcome
-	//	*Frame_Refuse
+	//	*Frame_Close
 	//	*Frame_Reset_
 	//	*Frame_Items
 	//	*Frame_Bookmark
@@ -105,10 +231,10 @@ func (x *Frame) GetWelcome() *Welcome {
 	return nil
 }
 
-func (x *Frame) GetRefuse() *Refuse {
+func (x *Frame) GetClose() *Close {
 	if x != nil {
-		if x, ok := x.Message.(*Frame_Refuse); ok {
-			return x.Refuse
+		if x, ok := x.Message.(*Frame_Close); ok {
+			return x.Close
 		}
 	}
 	return nil
@@ -216,8 +342,8 @@ type Frame_Welcome struct {
 	Welcome *Welcome `protobuf:"bytes,2,opt,name=welcome,proto3,oneof"`
 }
 
-type Frame_Refuse struct {
-	Refuse *Refuse `protobuf:"bytes,3,opt,name=refuse,proto3,oneof"`
+type Frame_Close struct {
+	Close *Close `protobuf:"bytes,3,opt,name=close,proto3,oneof"`
 }
 
 type Frame_Reset_ struct {
@@ -264,7 +390,7 @@ func (*Frame_Hello) isFrame_Message() {}
 
 func (*Frame_Welcome) isFrame_Message() {}
 
-func (*Frame_Refuse) isFrame_Message() {}
+func (*Frame_Close) isFrame_Message() {}
 
 func (*Frame_Reset_) isFrame_Message() {}
 
@@ -297,7 +423,7 @@ type Hello struct {
 	// Capability integer: kds.Capability of the sender, see its dated log.
 	Capability uint32        `protobuf:"varint,4,opt,name=capability,proto3" json:"capability,omitempty"`
 	Schemas    []*KindSchema `protobuf:"bytes,5,rep,name=schemas,proto3" json:"schemas,omitempty"`
-	// On Config: where the zone's Sink wants to resume. On State: unset.
+	// On Config: where the zone's Sink resumes. On State: unset.
 	Cursor *Cursor `protobuf:"bytes,6,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// SHA-256 pins (hex) of the zone's own certificate authorities.
 	CaPins        []string `protobuf:"bytes,7,rep,name=ca_pins,json=caPins,proto3" json:"ca_pins,omitempty"`
@@ -398,11 +524,11 @@ type Welcome struct {
 	Instance   string                 `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	Capability uint32                 `protobuf:"varint,2,opt,name=capability,proto3" json:"capability,omitempty"`
 	Schemas    []*KindSchema          `protobuf:"bytes,3,rep,name=schemas,proto3" json:"schemas,omitempty"`
-	// On State: where global's Sink wants to resume. On Config: unset.
+	// On State: where global's Sink resumes. On Config: unset.
 	Cursor *Cursor `protobuf:"bytes,4,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// Kinds that will not flow on this stream, and why.
 	Degraded []*DegradedKind `protobuf:"bytes,5,rep,name=degraded,proto3" json:"degraded,omitempty"`
-	// How long silence may last before the peer counts as gone, milliseconds.
+	// How long silence may last before the other side counts as disconnected, milliseconds.
 	LeaseMs       uint32 `protobuf:"varint,6,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -480,13 +606,13 @@ func (x *Welcome) GetLeaseMs() uint32 {
 	return 0
 }
 
-// Refuse is the last frame before a peer ends a stream on purpose.
-type Refuse struct {
+// Close is the last frame before one side ends a stream on purpose; it is a detail of the status that ends it, too.
+type Close struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// "fenced", "version", "zone", "protocol" or "busy".
-	Code   string `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
+	Code  Close_Code             `protobuf:"varint,1,opt,name=code,proto3,enum=meridian.kds.v1.Close_Code" json:"code,omitempty"`
+	// For people.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Milliseconds to wait before the next try; 0 leaves it to the peer.
+	// Milliseconds to wait before the next try; 0 leaves it to the receiver.
 	RetryAfterMs uint32 `protobuf:"varint,3,opt,name=retry_after_ms,json=retryAfterMs,proto3" json:"retry_after_ms,omitempty"`
 	// True if a retry cannot help until a person changes something.
 	Permanent     bool `protobuf:"varint,4,opt,name=permanent,proto3" json:"permanent,omitempty"`
@@ -494,20 +620,20 @@ type Refuse struct {
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *Refuse) Reset() {
-	*x = Refuse{}
+func (x *Close) Reset() {
+	*x = Close{}
 	mi := &file_meridian_kds_v1_kds_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *Refuse) String() string {
+func (x *Close) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*Refuse) ProtoMessage() {}
+func (*Close) ProtoMessage() {}
 
-func (x *Refuse) ProtoReflect() protoreflect.Message {
+func (x *Close) ProtoReflect() protoreflect.Message {
 	mi := &file_meridian_kds_v1_kds_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -519,33 +645,33 @@ func (x *Refuse) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use Refuse.ProtoReflect.Descriptor instead.
-func (*Refuse) Descriptor() ([]byte, []int) {
+// Deprecated: Use Close.ProtoReflect.Descriptor instead.
+func (*Close) Descriptor() ([]byte, []int) {
 	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *Refuse) GetCode() string {
+func (x *Close) GetCode() Close_Code {
 	if x != nil {
 		return x.Code
 	}
-	return ""
+	return Close_CODE_UNSPECIFIED
 }
 
-func (x *Refuse) GetReason() string {
+func (x *Close) GetReason() string {
 	if x != nil {
 		return x.Reason
 	}
 	return ""
 }
 
-func (x *Refuse) GetRetryAfterMs() uint32 {
+func (x *Close) GetRetryAfterMs() uint32 {
 	if x != nil {
 		return x.RetryAfterMs
 	}
 	return 0
 }
 
-func (x *Refuse) GetPermanent() bool {
+func (x *Close) GetPermanent() bool {
 	if x != nil {
 		return x.Permanent
 	}
@@ -605,7 +731,7 @@ func (x *KindSchema) GetDigest() []byte {
 	return nil
 }
 
-// DegradedKind is a kind withheld from a stream.
+// DegradedKind is a kind that does not flow on a stream.
 type DegradedKind struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -665,7 +791,7 @@ type Cursor struct {
 	StoreId  string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Fingerprint of the kinds and schemas that both sides agreed on when this cursor was written; a cursor of another
-	// agreement cannot be resumed, for the sender may have withheld a kind then.
+	// agreement cannot be resumed, for the sender may have suppressed a kind then.
 	Schema        string `protobuf:"bytes,3,opt,name=schema,proto3" json:"schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -724,10 +850,9 @@ func (x *Cursor) GetSchema() string {
 
 // Reset begins a snapshot: what follows until the Bookmark replaces all state of the stream at once.
 type Reset struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	StoreId string                 `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
-	// "first", "compacted", "store changed", "schema changed".
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	StoreId       string                 `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	Reason        Reset_Reason           `protobuf:"varint,2,opt,name=reason,proto3,enum=meridian.kds.v1.Reset_Reason" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -769,11 +894,11 @@ func (x *Reset) GetStoreId() string {
 	return ""
 }
 
-func (x *Reset) GetReason() string {
+func (x *Reset) GetReason() Reset_Reason {
 	if x != nil {
 		return x.Reason
 	}
-	return ""
+	return Reset_REASON_UNSPECIFIED
 }
 
 // Items is one chunk of a snapshot.
@@ -1052,11 +1177,12 @@ func (x *Ack) GetRevision() uint64 {
 	return 0
 }
 
-// Nack says that items of revision were refused; everything else of it went in, and the Ack follows.
+// Nack says that items of revision were rejected; everything else of it is durable, and the Ack follows.
 type Nack struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Refusals      []*Refusal             `protobuf:"bytes,2,rep,name=refusals,proto3" json:"refusals,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Of stage STORE; the revision of each is the version of the item at the sender.
+	Rejections    []*v1alpha1.Rejection `protobuf:"bytes,2,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,81 +1224,11 @@ func (x *Nack) GetRevision() uint64 {
 	return 0
 }
 
-func (x *Nack) GetRefusals() []*Refusal {
+func (x *Nack) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
-}
-
-// Refusal of one item.
-type Refusal struct {
-	state   protoimpl.MessageState `protogen:"open.v1"`
-	Key     *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	Version uint64                 `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Path of the field at fault; empty if it is the whole item.
-	Field         string `protobuf:"bytes,3,opt,name=field,proto3" json:"field,omitempty"`
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Refusal) Reset() {
-	*x = Refusal{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[14]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Refusal) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Refusal) ProtoMessage() {}
-
-func (x *Refusal) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[14]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Refusal.ProtoReflect.Descriptor instead.
-func (*Refusal) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{14}
-}
-
-func (x *Refusal) GetKey() *v1alpha1.Key {
-	if x != nil {
-		return x.Key
-	}
-	return nil
-}
-
-func (x *Refusal) GetVersion() uint64 {
-	if x != nil {
-		return x.Version
-	}
-	return 0
-}
-
-func (x *Refusal) GetField() string {
-	if x != nil {
-		return x.Field
-	}
-	return ""
-}
-
-func (x *Refusal) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
 }
 
 // Digest is the order-independent digest of (key, version, status) per kind at revision. A Source sends it; a Sink that
@@ -1187,7 +1243,7 @@ type Digest struct {
 
 func (x *Digest) Reset() {
 	*x = Digest{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[15]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1199,7 +1255,7 @@ func (x *Digest) String() string {
 func (*Digest) ProtoMessage() {}
 
 func (x *Digest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[15]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1268,7 @@ func (x *Digest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Digest.ProtoReflect.Descriptor instead.
 func (*Digest) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{15}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Digest) GetRevision() uint64 {
@@ -1241,7 +1297,7 @@ type KindDigest struct {
 
 func (x *KindDigest) Reset() {
 	*x = KindDigest{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[16]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1309,7 @@ func (x *KindDigest) String() string {
 func (*KindDigest) ProtoMessage() {}
 
 func (x *KindDigest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[16]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1322,7 @@ func (x *KindDigest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KindDigest.ProtoReflect.Descriptor instead.
 func (*KindDigest) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{16}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *KindDigest) GetKind() string {
@@ -1290,7 +1346,7 @@ func (x *KindDigest) GetCount() uint32 {
 	return 0
 }
 
-// ResetKind asks the Source to send one kind anew, after a digest mismatch.
+// ResetKind asks the Source to send the whole of one kind, after a digest mismatch.
 type ResetKind struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1300,7 +1356,7 @@ type ResetKind struct {
 
 func (x *ResetKind) Reset() {
 	*x = ResetKind{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[17]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1368,7 @@ func (x *ResetKind) String() string {
 func (*ResetKind) ProtoMessage() {}
 
 func (x *ResetKind) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[17]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1381,7 @@ func (x *ResetKind) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResetKind.ProtoReflect.Descriptor instead.
 func (*ResetKind) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{17}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResetKind) GetKind() string {
@@ -1335,17 +1391,17 @@ func (x *ResetKind) GetKind() string {
 	return ""
 }
 
-// Heartbeat keeps the lease; sent both ways.
+// Heartbeat keeps the lease of the connection. The zone sends it on Config when the connection was silent for a third
+// of the lease, and global answers it.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Sent          *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=sent,proto3" json:"sent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[18]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1413,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[18]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,39 +1426,31 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{18}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{17}
 }
 
-func (x *Heartbeat) GetSent() *timestamppb.Timestamp {
-	if x != nil {
-		return x.Sent
-	}
-	return nil
-}
-
-// Progress says how far global's revisions have got to a zone's proxies. Sent on State whenever it changes.
+// Progress says how far global's revisions have got to a zone's proxies. It is sent on State at once when applied
+// everything, answers or rejections differ, and a little later when only the proxies that are pending do.
 type Progress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Global's revision up to which the zone has applied everything.
 	Applied uint64 `protobuf:"varint,1,opt,name=applied,proto3" json:"applied,omitempty"`
-	// Global's revision up to which every online proxy concerned has answered.
+	// Global's revision up to which every affected online proxy has answered.
 	Answered      uint64 `protobuf:"varint,2,opt,name=answered,proto3" json:"answered,omitempty"`
 	ProxiesTotal  uint32 `protobuf:"varint,3,opt,name=proxies_total,json=proxiesTotal,proto3" json:"proxies_total,omitempty"`
 	ProxiesOnline uint32 `protobuf:"varint,4,opt,name=proxies_online,json=proxiesOnline,proto3" json:"proxies_online,omitempty"`
 	// Proxies whose answer to revisions up to applied is outstanding; at most 20 names.
 	Pending      []string `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
 	PendingCount uint32   `protobuf:"varint,6,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
-	// Refusals that still stand.
-	Refusals []*ProxyRefusal `protobuf:"bytes,7,rep,name=refusals,proto3" json:"refusals,omitempty"`
-	// Zone's own store revision.
-	ZoneRevision  uint64 `protobuf:"varint,8,opt,name=zone_revision,json=zoneRevision,proto3" json:"zone_revision,omitempty"`
+	// Rejections that stand, of stages TRANSLATION and PROXY; the revision of each is global's, 0 if unknown.
+	Rejections    []*v1alpha1.Rejection `protobuf:"bytes,7,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[19]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1462,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[19]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1475,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{19}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Progress) GetApplied() uint64 {
@@ -1472,99 +1520,11 @@ func (x *Progress) GetPendingCount() uint32 {
 	return 0
 }
 
-func (x *Progress) GetRefusals() []*ProxyRefusal {
+func (x *Progress) GetRejections() []*v1alpha1.Rejection {
 	if x != nil {
-		return x.Refusals
+		return x.Rejections
 	}
 	return nil
-}
-
-func (x *Progress) GetZoneRevision() uint64 {
-	if x != nil {
-		return x.ZoneRevision
-	}
-	return 0
-}
-
-// ProxyRefusal is a NACK of a proxy, or a translation that failed, as the control plane explains it.
-type ProxyRefusal struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Key of the proxy as text.
-	Proxy string `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
-	// xDS resource that was refused.
-	Resource string `protobuf:"bytes,2,opt,name=resource,proto3" json:"resource,omitempty"`
-	// The policy or destination at fault, if known.
-	Cause  *v1alpha1.Key `protobuf:"bytes,3,opt,name=cause,proto3" json:"cause,omitempty"`
-	Reason string        `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Global's revision at which it was refused; 0 if unknown.
-	Revision      uint64 `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *ProxyRefusal) Reset() {
-	*x = ProxyRefusal{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[20]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *ProxyRefusal) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*ProxyRefusal) ProtoMessage() {}
-
-func (x *ProxyRefusal) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[20]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use ProxyRefusal.ProtoReflect.Descriptor instead.
-func (*ProxyRefusal) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{20}
-}
-
-func (x *ProxyRefusal) GetProxy() string {
-	if x != nil {
-		return x.Proxy
-	}
-	return ""
-}
-
-func (x *ProxyRefusal) GetResource() string {
-	if x != nil {
-		return x.Resource
-	}
-	return ""
-}
-
-func (x *ProxyRefusal) GetCause() *v1alpha1.Key {
-	if x != nil {
-		return x.Cause
-	}
-	return nil
-}
-
-func (x *ProxyRefusal) GetReason() string {
-	if x != nil {
-		return x.Reason
-	}
-	return ""
-}
-
-func (x *ProxyRefusal) GetRevision() uint64 {
-	if x != nil {
-		return x.Revision
-	}
-	return 0
 }
 
 // AdminFrame is a call or its answer on the Admin stream.
@@ -1584,7 +1544,7 @@ type AdminFrame struct {
 
 func (x *AdminFrame) Reset() {
 	*x = AdminFrame{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[21]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1556,7 @@ func (x *AdminFrame) String() string {
 func (*AdminFrame) ProtoMessage() {}
 
 func (x *AdminFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[21]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1569,7 @@ func (x *AdminFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminFrame.ProtoReflect.Descriptor instead.
 func (*AdminFrame) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{21}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AdminFrame) GetId() uint64 {
@@ -1702,7 +1662,7 @@ type AdminCall struct {
 
 func (x *AdminCall) Reset() {
 	*x = AdminCall{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[22]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1674,7 @@ func (x *AdminCall) String() string {
 func (*AdminCall) ProtoMessage() {}
 
 func (x *AdminCall) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[22]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1687,7 @@ func (x *AdminCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminCall.ProtoReflect.Descriptor instead.
 func (*AdminCall) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{22}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AdminCall) GetMethod() string {
@@ -1757,7 +1717,7 @@ type AdminAnswer struct {
 
 func (x *AdminAnswer) Reset() {
 	*x = AdminAnswer{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[23]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1729,7 @@ func (x *AdminAnswer) String() string {
 func (*AdminAnswer) ProtoMessage() {}
 
 func (x *AdminAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[23]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1742,7 @@ func (x *AdminAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdminAnswer.ProtoReflect.Descriptor instead.
 func (*AdminAnswer) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{23}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AdminAnswer) GetResponse() []byte {
@@ -1818,7 +1778,7 @@ type IssueIntermediateRequest struct {
 
 func (x *IssueIntermediateRequest) Reset() {
 	*x = IssueIntermediateRequest{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[24]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1830,7 +1790,7 @@ func (x *IssueIntermediateRequest) String() string {
 func (*IssueIntermediateRequest) ProtoMessage() {}
 
 func (x *IssueIntermediateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[24]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1843,7 +1803,7 @@ func (x *IssueIntermediateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueIntermediateRequest.ProtoReflect.Descriptor instead.
 func (*IssueIntermediateRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{24}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *IssueIntermediateRequest) GetMesh() string {
@@ -1875,7 +1835,7 @@ type IssueIntermediateResponse struct {
 
 func (x *IssueIntermediateResponse) Reset() {
 	*x = IssueIntermediateResponse{}
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[25]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +1847,7 @@ func (x *IssueIntermediateResponse) String() string {
 func (*IssueIntermediateResponse) ProtoMessage() {}
 
 func (x *IssueIntermediateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_kds_v1_kds_proto_msgTypes[25]
+	mi := &file_meridian_kds_v1_kds_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +1860,7 @@ func (x *IssueIntermediateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueIntermediateResponse.ProtoReflect.Descriptor instead.
 func (*IssueIntermediateResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{25}
+	return file_meridian_kds_v1_kds_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IssueIntermediateResponse) GetChain() string {
@@ -1928,11 +1888,11 @@ var File_meridian_kds_v1_kds_proto protoreflect.FileDescriptor
 
 const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\n" +
-	"\x19meridian/kds/v1/kds.proto\x12\x0fmeridian.kds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xb0\x05\n" +
+	"\x19meridian/kds/v1/kds.proto\x12\x0fmeridian.kds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x05\n" +
 	"\x05Frame\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.meridian.kds.v1.HelloH\x00R\x05hello\x124\n" +
-	"\awelcome\x18\x02 \x01(\v2\x18.meridian.kds.v1.WelcomeH\x00R\awelcome\x121\n" +
-	"\x06refuse\x18\x03 \x01(\v2\x17.meridian.kds.v1.RefuseH\x00R\x06refuse\x12.\n" +
+	"\awelcome\x18\x02 \x01(\v2\x18.meridian.kds.v1.WelcomeH\x00R\awelcome\x12.\n" +
+	"\x05close\x18\x03 \x01(\v2\x16.meridian.kds.v1.CloseH\x00R\x05close\x12.\n" +
 	"\x05reset\x18\x04 \x01(\v2\x16.meridian.kds.v1.ResetH\x00R\x05reset\x12.\n" +
 	"\x05items\x18\x05 \x01(\v2\x16.meridian.kds.v1.ItemsH\x00R\x05items\x127\n" +
 	"\bbookmark\x18\x06 \x01(\v2\x19.meridian.kds.v1.BookmarkH\x00R\bbookmark\x12.\n" +
@@ -1965,12 +1925,19 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\aschemas\x18\x03 \x03(\v2\x1b.meridian.kds.v1.KindSchemaR\aschemas\x12/\n" +
 	"\x06cursor\x18\x04 \x01(\v2\x17.meridian.kds.v1.CursorR\x06cursor\x129\n" +
 	"\bdegraded\x18\x05 \x03(\v2\x1d.meridian.kds.v1.DegradedKindR\bdegraded\x12\x19\n" +
-	"\blease_ms\x18\x06 \x01(\rR\aleaseMs\"x\n" +
-	"\x06Refuse\x12\x12\n" +
-	"\x04code\x18\x01 \x01(\tR\x04code\x12\x16\n" +
+	"\blease_ms\x18\x06 \x01(\rR\aleaseMs\"\x86\x02\n" +
+	"\x05Close\x12/\n" +
+	"\x04code\x18\x01 \x01(\x0e2\x1b.meridian.kds.v1.Close.CodeR\x04code\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12$\n" +
 	"\x0eretry_after_ms\x18\x03 \x01(\rR\fretryAfterMs\x12\x1c\n" +
-	"\tpermanent\x18\x04 \x01(\bR\tpermanent\"8\n" +
+	"\tpermanent\x18\x04 \x01(\bR\tpermanent\"p\n" +
+	"\x04Code\x12\x14\n" +
+	"\x10CODE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vCODE_FENCED\x10\x01\x12\x10\n" +
+	"\fCODE_VERSION\x10\x02\x12\r\n" +
+	"\tCODE_ZONE\x10\x03\x12\x11\n" +
+	"\rCODE_PROTOCOL\x10\x04\x12\r\n" +
+	"\tCODE_BUSY\x10\x05\"8\n" +
 	"\n" +
 	"KindSchema\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
@@ -1981,10 +1948,17 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\x06Cursor\x12\x19\n" +
 	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x16\n" +
-	"\x06schema\x18\x03 \x01(\tR\x06schema\":\n" +
+	"\x06schema\x18\x03 \x01(\tR\x06schema\"\xf6\x01\n" +
 	"\x05Reset\x12\x19\n" +
-	"\bstore_id\x18\x01 \x01(\tR\astoreId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"4\n" +
+	"\bstore_id\x18\x01 \x01(\tR\astoreId\x125\n" +
+	"\x06reason\x18\x02 \x01(\x0e2\x1d.meridian.kds.v1.Reset.ReasonR\x06reason\"\x9a\x01\n" +
+	"\x06Reason\x12\x16\n" +
+	"\x12REASON_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fREASON_FIRST\x10\x01\x12\x14\n" +
+	"\x10REASON_COMPACTED\x10\x02\x12\x18\n" +
+	"\x14REASON_STORE_CHANGED\x10\x03\x12\x19\n" +
+	"\x15REASON_SCHEMA_CHANGED\x10\x04\x12\x1b\n" +
+	"\x17REASON_CHANGE_TOO_LARGE\x10\x05\"4\n" +
 	"\x05Items\x12+\n" +
 	"\x05items\x18\x01 \x03(\v2\x15.meridian.kds.v1.ItemR\x05items\"&\n" +
 	"\bBookmark\x12\x1a\n" +
@@ -2000,15 +1974,12 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\x04R\aversion\"!\n" +
 	"\x03Ack\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\"X\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\"e\n" +
 	"\x04Nack\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x04R\brevision\x124\n" +
-	"\brefusals\x18\x02 \x03(\v2\x18.meridian.kds.v1.RefusalR\brefusals\"\x80\x01\n" +
-	"\aRefusal\x12-\n" +
-	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x18\n" +
-	"\aversion\x18\x02 \x01(\x04R\aversion\x12\x14\n" +
-	"\x05field\x18\x03 \x01(\tR\x05field\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"W\n" +
+	"\brevision\x18\x01 \x01(\x04R\brevision\x12A\n" +
+	"\n" +
+	"rejections\x18\x02 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\"W\n" +
 	"\x06Digest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x121\n" +
 	"\x05kinds\x18\x02 \x03(\v2\x1b.meridian.kds.v1.KindDigestR\x05kinds\"N\n" +
@@ -2018,24 +1989,18 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\x06digest\x18\x02 \x01(\x04R\x06digest\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\"\x1f\n" +
 	"\tResetKind\x12\x12\n" +
-	"\x04kind\x18\x01 \x01(\tR\x04kind\";\n" +
-	"\tHeartbeat\x12.\n" +
-	"\x04sent\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04sent\"\xab\x02\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\"\v\n" +
+	"\tHeartbeat\"\x8e\x02\n" +
 	"\bProgress\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12\x1a\n" +
 	"\banswered\x18\x02 \x01(\x04R\banswered\x12#\n" +
 	"\rproxies_total\x18\x03 \x01(\rR\fproxiesTotal\x12%\n" +
 	"\x0eproxies_online\x18\x04 \x01(\rR\rproxiesOnline\x12\x18\n" +
 	"\apending\x18\x05 \x03(\tR\apending\x12#\n" +
-	"\rpending_count\x18\x06 \x01(\rR\fpendingCount\x129\n" +
-	"\brefusals\x18\a \x03(\v2\x1d.meridian.kds.v1.ProxyRefusalR\brefusals\x12#\n" +
-	"\rzone_revision\x18\b \x01(\x04R\fzoneRevision\"\xa7\x01\n" +
-	"\fProxyRefusal\x12\x14\n" +
-	"\x05proxy\x18\x01 \x01(\tR\x05proxy\x12\x1a\n" +
-	"\bresource\x18\x02 \x01(\tR\bresource\x121\n" +
-	"\x05cause\x18\x03 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05cause\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x04R\brevision\"\xfd\x01\n" +
+	"\rpending_count\x18\x06 \x01(\rR\fpendingCount\x12A\n" +
+	"\n" +
+	"rejections\x18\a \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejections\"\xfd\x01\n" +
 	"\n" +
 	"AdminFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +
@@ -2077,29 +2042,30 @@ func file_meridian_kds_v1_kds_proto_rawDescGZIP() []byte {
 	return file_meridian_kds_v1_kds_proto_rawDescData
 }
 
-var file_meridian_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_meridian_kds_v1_kds_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_meridian_kds_v1_kds_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_meridian_kds_v1_kds_proto_goTypes = []any{
-	(*Frame)(nil),                     // 0: meridian.kds.v1.Frame
-	(*Hello)(nil),                     // 1: meridian.kds.v1.Hello
-	(*Welcome)(nil),                   // 2: meridian.kds.v1.Welcome
-	(*Refuse)(nil),                    // 3: meridian.kds.v1.Refuse
-	(*KindSchema)(nil),                // 4: meridian.kds.v1.KindSchema
-	(*DegradedKind)(nil),              // 5: meridian.kds.v1.DegradedKind
-	(*Cursor)(nil),                    // 6: meridian.kds.v1.Cursor
-	(*Reset)(nil),                     // 7: meridian.kds.v1.Reset
-	(*Items)(nil),                     // 8: meridian.kds.v1.Items
-	(*Bookmark)(nil),                  // 9: meridian.kds.v1.Bookmark
-	(*Delta)(nil),                     // 10: meridian.kds.v1.Delta
-	(*Item)(nil),                      // 11: meridian.kds.v1.Item
-	(*Ack)(nil),                       // 12: meridian.kds.v1.Ack
-	(*Nack)(nil),                      // 13: meridian.kds.v1.Nack
-	(*Refusal)(nil),                   // 14: meridian.kds.v1.Refusal
-	(*Digest)(nil),                    // 15: meridian.kds.v1.Digest
-	(*KindDigest)(nil),                // 16: meridian.kds.v1.KindDigest
-	(*ResetKind)(nil),                 // 17: meridian.kds.v1.ResetKind
-	(*Heartbeat)(nil),                 // 18: meridian.kds.v1.Heartbeat
-	(*Progress)(nil),                  // 19: meridian.kds.v1.Progress
-	(*ProxyRefusal)(nil),              // 20: meridian.kds.v1.ProxyRefusal
+	(Close_Code)(0),                   // 0: meridian.kds.v1.Close.Code
+	(Reset_Reason)(0),                 // 1: meridian.kds.v1.Reset.Reason
+	(*Frame)(nil),                     // 2: meridian.kds.v1.Frame
+	(*Hello)(nil),                     // 3: meridian.kds.v1.Hello
+	(*Welcome)(nil),                   // 4: meridian.kds.v1.Welcome
+	(*Close)(nil),                     // 5: meridian.kds.v1.Close
+	(*KindSchema)(nil),                // 6: meridian.kds.v1.KindSchema
+	(*DegradedKind)(nil),              // 7: meridian.kds.v1.DegradedKind
+	(*Cursor)(nil),                    // 8: meridian.kds.v1.Cursor
+	(*Reset)(nil),                     // 9: meridian.kds.v1.Reset
+	(*Items)(nil),                     // 10: meridian.kds.v1.Items
+	(*Bookmark)(nil),                  // 11: meridian.kds.v1.Bookmark
+	(*Delta)(nil),                     // 12: meridian.kds.v1.Delta
+	(*Item)(nil),                      // 13: meridian.kds.v1.Item
+	(*Ack)(nil),                       // 14: meridian.kds.v1.Ack
+	(*Nack)(nil),                      // 15: meridian.kds.v1.Nack
+	(*Digest)(nil),                    // 16: meridian.kds.v1.Digest
+	(*KindDigest)(nil),                // 17: meridian.kds.v1.KindDigest
+	(*ResetKind)(nil),                 // 18: meridian.kds.v1.ResetKind
+	(*Heartbeat)(nil),                 // 19: meridian.kds.v1.Heartbeat
+	(*Progress)(nil),                  // 20: meridian.kds.v1.Progress
 	(*AdminFrame)(nil),                // 21: meridian.kds.v1.AdminFrame
 	(*AdminCall)(nil),                 // 22: meridian.kds.v1.AdminCall
 	(*AdminAnswer)(nil),               // 23: meridian.kds.v1.AdminAnswer
@@ -2108,54 +2074,54 @@ var file_meridian_kds_v1_kds_proto_goTypes = []any{
 	(*v1alpha1.Key)(nil),              // 26: meridian.mesh.v1alpha1.Key
 	(*timestamppb.Timestamp)(nil),     // 27: google.protobuf.Timestamp
 	(*v1alpha1.Resource)(nil),         // 28: meridian.mesh.v1alpha1.Resource
+	(*v1alpha1.Rejection)(nil),        // 29: meridian.mesh.v1alpha1.Rejection
 }
 var file_meridian_kds_v1_kds_proto_depIdxs = []int32{
-	1,  // 0: meridian.kds.v1.Frame.hello:type_name -> meridian.kds.v1.Hello
-	2,  // 1: meridian.kds.v1.Frame.welcome:type_name -> meridian.kds.v1.Welcome
-	3,  // 2: meridian.kds.v1.Frame.refuse:type_name -> meridian.kds.v1.Refuse
-	7,  // 3: meridian.kds.v1.Frame.reset:type_name -> meridian.kds.v1.Reset
-	8,  // 4: meridian.kds.v1.Frame.items:type_name -> meridian.kds.v1.Items
-	9,  // 5: meridian.kds.v1.Frame.bookmark:type_name -> meridian.kds.v1.Bookmark
-	10, // 6: meridian.kds.v1.Frame.delta:type_name -> meridian.kds.v1.Delta
-	12, // 7: meridian.kds.v1.Frame.ack:type_name -> meridian.kds.v1.Ack
-	13, // 8: meridian.kds.v1.Frame.nack:type_name -> meridian.kds.v1.Nack
-	15, // 9: meridian.kds.v1.Frame.digest:type_name -> meridian.kds.v1.Digest
-	18, // 10: meridian.kds.v1.Frame.heartbeat:type_name -> meridian.kds.v1.Heartbeat
-	19, // 11: meridian.kds.v1.Frame.progress:type_name -> meridian.kds.v1.Progress
-	17, // 12: meridian.kds.v1.Frame.reset_kind:type_name -> meridian.kds.v1.ResetKind
-	4,  // 13: meridian.kds.v1.Hello.schemas:type_name -> meridian.kds.v1.KindSchema
-	6,  // 14: meridian.kds.v1.Hello.cursor:type_name -> meridian.kds.v1.Cursor
-	4,  // 15: meridian.kds.v1.Welcome.schemas:type_name -> meridian.kds.v1.KindSchema
-	6,  // 16: meridian.kds.v1.Welcome.cursor:type_name -> meridian.kds.v1.Cursor
-	5,  // 17: meridian.kds.v1.Welcome.degraded:type_name -> meridian.kds.v1.DegradedKind
-	11, // 18: meridian.kds.v1.Items.items:type_name -> meridian.kds.v1.Item
-	11, // 19: meridian.kds.v1.Delta.upserts:type_name -> meridian.kds.v1.Item
-	26, // 20: meridian.kds.v1.Delta.deletes:type_name -> meridian.mesh.v1alpha1.Key
-	27, // 21: meridian.kds.v1.Delta.committed:type_name -> google.protobuf.Timestamp
-	28, // 22: meridian.kds.v1.Item.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	14, // 23: meridian.kds.v1.Nack.refusals:type_name -> meridian.kds.v1.Refusal
-	26, // 24: meridian.kds.v1.Refusal.key:type_name -> meridian.mesh.v1alpha1.Key
-	16, // 25: meridian.kds.v1.Digest.kinds:type_name -> meridian.kds.v1.KindDigest
-	27, // 26: meridian.kds.v1.Heartbeat.sent:type_name -> google.protobuf.Timestamp
-	20, // 27: meridian.kds.v1.Progress.refusals:type_name -> meridian.kds.v1.ProxyRefusal
-	26, // 28: meridian.kds.v1.ProxyRefusal.cause:type_name -> meridian.mesh.v1alpha1.Key
-	22, // 29: meridian.kds.v1.AdminFrame.call:type_name -> meridian.kds.v1.AdminCall
-	23, // 30: meridian.kds.v1.AdminFrame.answer:type_name -> meridian.kds.v1.AdminAnswer
-	1,  // 31: meridian.kds.v1.AdminFrame.hello:type_name -> meridian.kds.v1.Hello
-	18, // 32: meridian.kds.v1.AdminFrame.heartbeat:type_name -> meridian.kds.v1.Heartbeat
-	0,  // 33: meridian.kds.v1.KdsService.Config:input_type -> meridian.kds.v1.Frame
-	0,  // 34: meridian.kds.v1.KdsService.State:input_type -> meridian.kds.v1.Frame
-	21, // 35: meridian.kds.v1.KdsService.Admin:input_type -> meridian.kds.v1.AdminFrame
-	24, // 36: meridian.kds.v1.KdsService.IssueIntermediate:input_type -> meridian.kds.v1.IssueIntermediateRequest
-	0,  // 37: meridian.kds.v1.KdsService.Config:output_type -> meridian.kds.v1.Frame
-	0,  // 38: meridian.kds.v1.KdsService.State:output_type -> meridian.kds.v1.Frame
-	21, // 39: meridian.kds.v1.KdsService.Admin:output_type -> meridian.kds.v1.AdminFrame
-	25, // 40: meridian.kds.v1.KdsService.IssueIntermediate:output_type -> meridian.kds.v1.IssueIntermediateResponse
-	37, // [37:41] is the sub-list for method output_type
-	33, // [33:37] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	3,  // 0: meridian.kds.v1.Frame.hello:type_name -> meridian.kds.v1.Hello
+	4,  // 1: meridian.kds.v1.Frame.welcome:type_name -> meridian.kds.v1.Welcome
+	5,  // 2: meridian.kds.v1.Frame.close:type_name -> meridian.kds.v1.Close
+	9,  // 3: meridian.kds.v1.Frame.reset:type_name -> meridian.kds.v1.Reset
+	10, // 4: meridian.kds.v1.Frame.items:type_name -> meridian.kds.v1.Items
+	11, // 5: meridian.kds.v1.Frame.bookmark:type_name -> meridian.kds.v1.Bookmark
+	12, // 6: meridian.kds.v1.Frame.delta:type_name -> meridian.kds.v1.Delta
+	14, // 7: meridian.kds.v1.Frame.ack:type_name -> meridian.kds.v1.Ack
+	15, // 8: meridian.kds.v1.Frame.nack:type_name -> meridian.kds.v1.Nack
+	16, // 9: meridian.kds.v1.Frame.digest:type_name -> meridian.kds.v1.Digest
+	19, // 10: meridian.kds.v1.Frame.heartbeat:type_name -> meridian.kds.v1.Heartbeat
+	20, // 11: meridian.kds.v1.Frame.progress:type_name -> meridian.kds.v1.Progress
+	18, // 12: meridian.kds.v1.Frame.reset_kind:type_name -> meridian.kds.v1.ResetKind
+	6,  // 13: meridian.kds.v1.Hello.schemas:type_name -> meridian.kds.v1.KindSchema
+	8,  // 14: meridian.kds.v1.Hello.cursor:type_name -> meridian.kds.v1.Cursor
+	6,  // 15: meridian.kds.v1.Welcome.schemas:type_name -> meridian.kds.v1.KindSchema
+	8,  // 16: meridian.kds.v1.Welcome.cursor:type_name -> meridian.kds.v1.Cursor
+	7,  // 17: meridian.kds.v1.Welcome.degraded:type_name -> meridian.kds.v1.DegradedKind
+	0,  // 18: meridian.kds.v1.Close.code:type_name -> meridian.kds.v1.Close.Code
+	1,  // 19: meridian.kds.v1.Reset.reason:type_name -> meridian.kds.v1.Reset.Reason
+	13, // 20: meridian.kds.v1.Items.items:type_name -> meridian.kds.v1.Item
+	13, // 21: meridian.kds.v1.Delta.upserts:type_name -> meridian.kds.v1.Item
+	26, // 22: meridian.kds.v1.Delta.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	27, // 23: meridian.kds.v1.Delta.committed:type_name -> google.protobuf.Timestamp
+	28, // 24: meridian.kds.v1.Item.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	29, // 25: meridian.kds.v1.Nack.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	17, // 26: meridian.kds.v1.Digest.kinds:type_name -> meridian.kds.v1.KindDigest
+	29, // 27: meridian.kds.v1.Progress.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	22, // 28: meridian.kds.v1.AdminFrame.call:type_name -> meridian.kds.v1.AdminCall
+	23, // 29: meridian.kds.v1.AdminFrame.answer:type_name -> meridian.kds.v1.AdminAnswer
+	3,  // 30: meridian.kds.v1.AdminFrame.hello:type_name -> meridian.kds.v1.Hello
+	19, // 31: meridian.kds.v1.AdminFrame.heartbeat:type_name -> meridian.kds.v1.Heartbeat
+	2,  // 32: meridian.kds.v1.KdsService.Config:input_type -> meridian.kds.v1.Frame
+	2,  // 33: meridian.kds.v1.KdsService.State:input_type -> meridian.kds.v1.Frame
+	21, // 34: meridian.kds.v1.KdsService.Admin:input_type -> meridian.kds.v1.AdminFrame
+	24, // 35: meridian.kds.v1.KdsService.IssueIntermediate:input_type -> meridian.kds.v1.IssueIntermediateRequest
+	2,  // 36: meridian.kds.v1.KdsService.Config:output_type -> meridian.kds.v1.Frame
+	2,  // 37: meridian.kds.v1.KdsService.State:output_type -> meridian.kds.v1.Frame
+	21, // 38: meridian.kds.v1.KdsService.Admin:output_type -> meridian.kds.v1.AdminFrame
+	25, // 39: meridian.kds.v1.KdsService.IssueIntermediate:output_type -> meridian.kds.v1.IssueIntermediateResponse
+	36, // [36:40] is the sub-list for method output_type
+	32, // [32:36] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_meridian_kds_v1_kds_proto_init() }
@@ -2166,7 +2132,7 @@ func file_meridian_kds_v1_kds_proto_init() {
 	file_meridian_kds_v1_kds_proto_msgTypes[0].OneofWrappers = []any{
 		(*Frame_Hello)(nil),
 		(*Frame_Welcome)(nil),
-		(*Frame_Refuse)(nil),
+		(*Frame_Close)(nil),
 		(*Frame_Reset_)(nil),
 		(*Frame_Items)(nil),
 		(*Frame_Bookmark)(nil),
@@ -2178,7 +2144,7 @@ func file_meridian_kds_v1_kds_proto_init() {
 		(*Frame_Progress)(nil),
 		(*Frame_ResetKind)(nil),
 	}
-	file_meridian_kds_v1_kds_proto_msgTypes[21].OneofWrappers = []any{
+	file_meridian_kds_v1_kds_proto_msgTypes[19].OneofWrappers = []any{
 		(*AdminFrame_Call)(nil),
 		(*AdminFrame_Answer)(nil),
 		(*AdminFrame_Hello)(nil),
@@ -2189,13 +2155,14 @@ func file_meridian_kds_v1_kds_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_kds_v1_kds_proto_rawDesc), len(file_meridian_kds_v1_kds_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   26,
+			NumEnums:      2,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_meridian_kds_v1_kds_proto_goTypes,
 		DependencyIndexes: file_meridian_kds_v1_kds_proto_depIdxs,
+		EnumInfos:         file_meridian_kds_v1_kds_proto_enumTypes,
 		MessageInfos:      file_meridian_kds_v1_kds_proto_msgTypes,
 	}.Build()
 	File_meridian_kds_v1_kds_proto = out.File
