@@ -86,7 +86,7 @@ type KindInfo struct {
 // PolicyInfo is what sets policy kinds apart.
 type PolicyInfo struct {
 	HasTo, HasFrom, HasRules bool
-	// Order in which kinds edit a proxy's configuration (core-resources 7.4).
+	// Order in which kinds edit a proxy's configuration.
 	Order int
 }
 

@@ -1,6 +1,6 @@
 package mesh
 
-// Labels that the control plane computes or reads (core-resources 3).
+// Labels that the control plane computes or reads.
 const (
 	LabelMesh        = "kuma.io/mesh"
 	LabelOrigin      = "kuma.io/origin"
@@ -31,7 +31,7 @@ const (
 	DefaultMesh               = "default"
 )
 
-// Tags of Dataplane inbounds (core-resources 3.3).
+// Tags of Dataplane inbounds.
 const (
 	TagService  = "kuma.io/service"
 	TagProtocol = "kuma.io/protocol"

@@ -33,7 +33,7 @@ func (k Key) String() string {
 func ParseKey(s string) (Key, error) {
 	p := strings.Split(s, "/")
 	if len(p) != 5 {
-		return Key{}, fmt.Errorf("resource key %q has %d parts, want kind/mesh/zone/namespace/name", s,
+		return Key{}, fmt.Errorf("resource key %q has %d parts, must be kind/mesh/zone/namespace/name", s,
 			len(p))
 	}
 	return Key{
@@ -63,7 +63,7 @@ func (k Key) Compare(o Key) int {
 	return cmp.Compare(k.Zone, o.Zone)
 }
 
-// KRI is the resource identifier of core-resources 4,
+// KRI is the resource identifier
 // kri_<short>_<mesh>_<zone>_<namespace>_<name>_<section>; empty for kinds without a short name.
 func (k Key) KRI(section string) string {
 	info, ok := Lookup(k.Kind)

@@ -37,7 +37,7 @@ func ParseExpiration(s string) (time.Duration, error) {
 		return 0, nil
 	}
 	if !expiration.MatchString(s) {
-		return 0, fmt.Errorf("%q is no lifetime: use numbers with the units y, w, d, h, m, s or ms", s)
+		return 0, fmt.Errorf("%q is not a lifetime: use numbers with the units y, w, d, h, m, s or ms", s)
 	}
 	day := 24 * time.Hour
 	units := map[string]time.Duration{"y": 365 * day, "w": 7 * day, "d": day, "h": time.Hour,
@@ -65,7 +65,7 @@ func ParseExpiration(s string) (time.Duration, error) {
 var bandwidth = regexp.MustCompile(`^([0-9]{1,9})\s?(k|M|G)bps$`)
 
 // BandwidthKiB reads a bandwidth such as "50 kbps" (bits a second, steps of 1000) in KiB a second,
-// rounded and at least 1, which is what Envoy counts in (decision 12.17). It is not ok if the text
+// rounded and at least 1, which is what Envoy counts in. It is not ok if the text
 // is none or is 0.
 func BandwidthKiB(s string) (kib uint64, ok bool) {
 	m := bandwidth.FindStringSubmatch(s)

@@ -8,6 +8,8 @@ import (
 )
 
 func TestBandwidth(t *testing.T) {
+	t.Parallel()
+
 	for in, want := range map[string]uint64{"1kbps": 1, "8 kbps": 1, "50 kbps": 6, "8192kbps": 1000,
 		"1Mbps": 122, "1Gbps": 122070, "999999999Gbps": 122070312377930} {
 		if got, ok := BandwidthKiB(in); !ok || got != want {
@@ -17,6 +19,8 @@ func TestBandwidth(t *testing.T) {
 }
 
 func TestExpiration(t *testing.T) {
+	t.Parallel()
+
 	day := 24 * time.Hour
 	for in, want := range map[string]time.Duration{"": 0, "0": 0, "24h": day, "10y": 3650 * day,
 		"1d12h": 36 * time.Hour, "5ms": 5 * time.Millisecond, "2w1m": 14*day + time.Minute} {
@@ -32,6 +36,8 @@ func TestExpiration(t *testing.T) {
 }
 
 func TestStatusCodes(t *testing.T) {
+	t.Parallel()
+
 	for code := range 1000 {
 		if got, want := IsStatusCode(fmt.Sprintf("%03d", code)), http.StatusText(code) != ""; got != want {
 			t.Errorf("%d: %v", code, got)

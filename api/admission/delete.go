@@ -8,6 +8,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -180,8 +181,8 @@ func deleteSecret(view replica.View, key mesh.Key, out *Admitted) error {
 		uses := []string{b.GetConf().GetCert().GetSecret(), b.GetConf().GetKey().GetSecret()}
 		if b.GetType() == "builtin" {
 			uses = []string{
-				key.Mesh + ".ca-builtin-cert-" + b.GetName(),
-				key.Mesh + ".ca-builtin-key-" + b.GetName(),
+				secrets.RootCert(key.Mesh, b.GetName()).Name,
+				secrets.RootKey(key.Mesh, b.GetName()).Name,
 			}
 		}
 		for _, name := range uses {

@@ -6,6 +6,8 @@ import (
 )
 
 func TestNearest(t *testing.T) {
+	t.Parallel()
+
 	known := []string{"requestTimeout", "streamIdleTimeout", "to", "from", "rules"}
 	for in, want := range map[string]string{"reqestTimeout": "requestTimeout",
 		"request_timeout": "requestTimeout", "ruels": "rules",

@@ -29,7 +29,7 @@ func violations(t *testing.T, err error) []string {
 	}
 	var v *mesh.ValidationError
 	if !errors.As(err, &v) {
-		t.Fatalf("error is no ValidationError: %v", err)
+		t.Fatalf("error is not a ValidationError: %v", err)
 	}
 	var out []string
 	for _, x := range v.Violations {
@@ -128,6 +128,8 @@ func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protor
 }
 
 func TestRoundTrip(t *testing.T) {
+	t.Parallel()
+
 	forms := map[string]func(*mesh.Resource) ([]byte, error){"json": EncodeJSON, "yaml": EncodeYAML,
 		"kubernetes": EncodeKubernetes}
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -181,6 +183,8 @@ func TestRoundTrip(t *testing.T) {
 }
 
 func TestEncodeOrder(t *testing.T) {
+	t.Parallel()
+
 	r := decodeOne(t, `
 name: slow
 type: MeshTimeout
@@ -220,6 +224,8 @@ labels: {b: "2", a: "1"}
 }
 
 func TestDecodeDurations(t *testing.T) {
+	t.Parallel()
+
 	doc := func(v string) string {
 		return "type: MeshTimeout\nname: a\nspec: {to: [{targetRef: {kind: Mesh}, default: {idleTimeout: " +
 			v + "}}]}"
@@ -249,6 +255,8 @@ func TestDecodeDurations(t *testing.T) {
 }
 
 func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+
 	tests := []struct {
 		name, text string
 		want       []string
@@ -279,7 +287,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"no spec", "type: MeshTimeout\nname: a", []string{"spec: is required"}},
 		{"flat with spec", "type: Mesh\nname: a\nspec: {}",
 			[]string{"spec: Mesh has its fields at the top of the document, beside type and name"}},
-		{"field of the peer", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}",
+		{"field of Kuma", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}",
 			[]string{"metrics: is not a part of Dataplane here: remove it; MeshMetric, which " +
 				"replaces it, is " +
 				"not supported yet"}},
@@ -338,6 +346,8 @@ func TestDecodeRefuses(t *testing.T) {
 }
 
 func TestDecodeStream(t *testing.T) {
+	t.Parallel()
+
 	docs, err := Decode([]byte("---\n# nothing\n---\ntype: Zone\nname: east\n---\n---\ntype: Zone\nname: " +
 		"west\nenabeld: false\n---\ntype: Zone\nname: north\n"))
 	if len(docs) != 2 || docs[0].Resource.Key.Name != "east" || docs[1].Resource.Key.Name != "north" ||
@@ -375,6 +385,8 @@ func TestDecodeStream(t *testing.T) {
 }
 
 func TestDecodeForms(t *testing.T) {
+	t.Parallel()
+
 	k := decodeOne(t, `
 apiVersion: kuma.io/v1alpha1
 kind: MeshTimeout
@@ -436,6 +448,8 @@ status: {anything: 1}
 }
 
 func TestDecodeJSONBody(t *testing.T) {
+	t.Parallel()
+
 	info, _ := mesh.Lookup(mesh.KindMeshTimeout)
 	if d, err := DecodeJSON(info,
 		[]byte(`{"type":"MeshTimeout","mesh":"m","name":"a","spec":{}}`)); err != nil ||
@@ -459,6 +473,8 @@ func TestDecodeJSONBody(t *testing.T) {
 }
 
 func TestDecodeGuides(t *testing.T) {
+	t.Parallel()
+
 	read := func(name string) Document {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
 		if err != nil {
@@ -493,6 +509,8 @@ func TestDecodeGuides(t *testing.T) {
 }
 
 func TestDerivedNames(t *testing.T) {
+	t.Parallel()
+
 	for text, want := range map[string]string{
 		"kind: MeshTimeout\nspec: {to: [{targetRef: {kind: Mesh}}]}": "mesh-to-mesh",
 
@@ -508,8 +526,10 @@ func TestDerivedNames(t *testing.T) {
 	}
 }
 
-// Input that expands is refused, not followed for ever.
+// Input that expands is refused, not followed without limit.
 func TestDecodeBombs(t *testing.T) {
+	t.Parallel()
+
 	var b strings.Builder
 	b.WriteString("type: Dataplane\nname: a\nx0: &x0 {port: 1}\n")
 	for i := 1; i < 40; i++ {

@@ -19,7 +19,7 @@ const APIVersion = "kuma.io/v1alpha1"
 
 // Document is one decoded document of a stream.
 type Document struct {
-	// Resource has an empty Key.Zone: whoever admits the resource knows its origin.
+	// Resource has an empty Key.Zone: the caller that admits the resource knows its origin.
 	Resource *mesh.Resource
 	// Warnings name what was normalised, for the user.
 	Warnings []string
@@ -126,7 +126,7 @@ func parse(data []byte) ([]*yaml.Node, error) {
 			return nodes, nil
 		}
 		// A stream of JSON and YAML documents may be good YAML; if not, the error of the language
-		// it began in is told.
+		// it began in is reported.
 		if mixed, yamlErr := parseYAML(data); yamlErr == nil {
 			return mixed, nil
 		}

@@ -10,7 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Documents of the older policy model that are translated (design 9.8; core-resources 22): they are
+// Documents of the older policy model that are translated: they are
 // read as documents of the kind that replaced theirs, and stored as such. A permission of the older
 // model hides every less specific one for its destinations, so its translation denies all others
 // there before it allows its sources. What the newer kind cannot say is refused: a policy that
@@ -95,7 +95,7 @@ func (l *legacy) read() *legacy {
 }
 
 // selectors reads a list of matches. A tag of a source that may have any value says nothing, as
-// with the peer; one of a destination narrows it to those that have the tag, which no newer
+// with Kuma; one of a destination narrows it to those that have the tag, which no newer
 // reference can.
 func (l *legacy) selectors(n *yaml.Node, path string, sources bool) []selector {
 	n = l.resolve(n)

@@ -14,6 +14,8 @@ import (
 )
 
 func TestDecodeTranslatesOlderKinds(t *testing.T) {
+	t.Parallel()
+
 	for _, tc := range []struct{ name, in, want string }{
 		{"everybody may talk", `
 apiVersion: kuma.io/v1alpha1
@@ -110,6 +112,8 @@ func splitWant(s string) []string {
 }
 
 func TestDecodeRefusesWhatOlderKindsCannotSayHere(t *testing.T) {
+	t.Parallel()
+
 	for _, tc := range []struct{ name, in, field string }{
 		{"no sources", "type: TrafficPermission\nname: a\ndestinations: [{match: {kuma.io/service: b}}]",
 			"sources"},

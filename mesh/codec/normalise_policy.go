@@ -12,7 +12,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// normalise puts what public guides write in place of what the schema says (traffic-policies 1.16),
+// normalise puts what public guides write in place of what the schema says,
 // with a warning for each. Nodes are shared by aliases and so never changed: a pair gets a new one.
 // It also refuses the lists that may be left out and not be empty, which look the same once they
 // are read.

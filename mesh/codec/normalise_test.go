@@ -17,9 +17,11 @@ func policyDoc(kind mesh.Kind, spec string) string {
 	return "type: " + string(kind) + "\nname: a\nspec: {" + spec + "}"
 }
 
-// Forms that the codec refuses: scalars of the wrong type (traffic-policies 1.3, vector 34) and
-// fields that nobody knows.
+// Forms that the codec refuses: scalars of the wrong type and
+// unknown fields.
 func TestDecodeRefusesConfs(t *testing.T) {
+	t.Parallel()
+
 	breaker := func(s string) string {
 		return policyDoc(mesh.KindMeshCircuitBreaker,
 			"rules: [{default: {outlierDetection: {detectors: {successRate: {standardDeviationFactor: "+s+
@@ -101,6 +103,8 @@ func TestDecodeRefusesConfs(t *testing.T) {
 
 // Documents 04 to 09 of public guides, as they stand.
 func TestDecodePolicyGuides(t *testing.T) {
+	t.Parallel()
+
 	rate := "spec.from[0].default.local.http.requestRate."
 	http := "spec.to[0].default.http."
 	deprecated := "spec.targetRef.kind: MeshService is deprecated here: use Dataplane with labels"
@@ -158,6 +162,8 @@ func TestDecodePolicyGuides(t *testing.T) {
 }
 
 func TestNormalise(t *testing.T) {
+	t.Parallel()
+
 	limit := func(top, rate string) string {
 		return policyDoc(mesh.KindMeshRateLimit,
 			top+"from: [{targetRef: {kind: Mesh}, default: {local: {http: {requestRate: {"+rate+

@@ -3,6 +3,8 @@ package validate
 import "testing"
 
 func TestValidateCore(t *testing.T) {
+	t.Parallel()
+
 	mesh := func(s string) string { return "type: Mesh\nname: a\n" + s }
 	mtls := func(s string) string { return mesh("mtls: {enabledBackend: ca, backends: [" + s + "]}") }
 	dp := func(s string) string {
@@ -30,7 +32,7 @@ func TestValidateCore(t *testing.T) {
 			[]string{
 				"mtls.backends[0].dpCert.rotation.expiration: is required if dpCert is given, such as 24h",
 
-				`mtls.backends[0].conf.caCert.expiration: "5x" is no lifetime: use numbers with the units y, w, d, h, m, s or ms`}},
+				`mtls.backends[0].conf.caCert.expiration: "5x" is not a lifetime: use numbers with the units y, w, d, h, m, s or ms`}},
 		{"provided", mtls("{name: ca, type: provided, conf: {cert: {secret: a, inlineString: b}}}"), []string{
 			"mtls.backends[0].conf.cert: needs exactly one of secret, inline, inlineString and file",
 			"mtls.backends[0].conf.key: is required"}},

@@ -7,6 +7,8 @@ import (
 )
 
 func TestValidateLongDurations(t *testing.T) {
+	t.Parallel()
+
 	rule := func(d string) string {
 		return policyDoc(mesh.KindMeshTimeout,
 			"rules: [{default: {idleTimeout: 1s}}, {default: {http: {requestTimeout: "+d+"}}}]")

@@ -8,6 +8,8 @@ import (
 )
 
 func TestValidateCircuitBreaker(t *testing.T) {
+	t.Parallel()
+
 	rule := func(s string) string { return policyDoc(mesh.KindMeshCircuitBreaker, "rules: [{default: {"+s+"}}]") }
 	outlier := func(s string) string { return rule("outlierDetection: {" + s + "}") }
 	d, o := "spec.rules[0].default", "spec.rules[0].default.outlierDetection"
@@ -33,7 +35,7 @@ func TestValidateCircuitBreaker(t *testing.T) {
 			d + ".connectionLimits.maxPendingRequests: must be greater than 0",
 			d + ".connectionLimits.maxRetries: must be greater than 0",
 			d + ".connectionLimits.maxRequests: must be greater than 0"}},
-		{"disabled without detectors (decision 20)", outlier("disabled: true"), nil},
+		{"disabled without detectors", outlier("disabled: true"), nil},
 		{"no detectors", outlier("interval: 1s"),
 			[]string{o + ".detectors: is required, unless outlierDetection is disabled"}},
 		{"not disabled", outlier("disabled: false"),

@@ -7,6 +7,8 @@ import (
 )
 
 func TestValidateFaultInjection(t *testing.T) {
+	t.Parallel()
+
 	fault := func(s string) string {
 		return policyDoc(mesh.KindMeshFaultInjection, "rules: [{default: {http: ["+s+"]}}]")
 	}
@@ -47,7 +49,7 @@ func TestValidateFaultInjection(t *testing.T) {
 		{"from by labels", policyDoc(mesh.KindMeshFaultInjection,
 			"targetRef: {kind: Dataplane}, from: [{targetRef: {kind: MeshService, labels: {a: b}}, default: "+
 				"{http: [{abort: {httpStatus: 500}}]}}]"), []string{
-			"spec.from[0].targetRef.name: is required: callers are told apart by their tag kuma.io/service",
+			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag kuma.io/service",
 			"spec.from[0].default.http[0].abort.percentage: is required"}},
 		{"from mesh by name",
 			policyDoc(mesh.KindMeshFaultInjection,

@@ -7,6 +7,8 @@ import (
 )
 
 func TestValidateHealthCheck(t *testing.T) {
+	t.Parallel()
+
 	to := func(s string) string {
 		return policyDoc(mesh.KindMeshHealthCheck, "to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
 	}

@@ -8,6 +8,8 @@ func routeDoc(rule string) string {
 }
 
 func TestValidateRoute(t *testing.T) {
+	t.Parallel()
+
 	match := func(m string) string { return routeDoc("{matches: [" + m + "], default: {}}") }
 	filter := func(f string) string {
 		return routeDoc("{matches: [{path: {type: PathPrefix, value: /a}}], default: {filters: [" + f + "]}}")
@@ -31,14 +33,14 @@ func TestValidateRoute(t *testing.T) {
 		{"path type", match("{path: {type: Prefix, value: /a}}"),
 			[]string{m + "path.type: must be one of Exact, PathPrefix, RegularExpression"}},
 		{"no value", match("{path: {type: Exact}}"), []string{m + "path.value: is required"}},
-		{"expressions (decision 25)",
+		{"expressions",
 			match("{path: {type: RegularExpression, value: '/('}, headers: [{name: a, type: " +
 				"RegularExpression, " +
 				"value: '(?=x)'}], queryParams: [{name: a, type: RegularExpression, value: '['}]}"), []string{
-				m + "path.value: is no regular expression in RE2 syntax: missing closing ): `/(`",
-				m + "headers[0].value: is no regular expression in RE2 syntax: invalid or unsupported Perl " +
+				m + "path.value: is not a regular expression in RE2 syntax: missing closing ): `/(`",
+				m + "headers[0].value: is not a regular expression in RE2 syntax: invalid or unsupported Perl " +
 					"syntax: `(?=`",
-				m + "queryParams[0].value: is no regular expression in RE2 syntax: missing closing ]: `[`"}},
+				m + "queryParams[0].value: is not a regular expression in RE2 syntax: missing closing ]: `[`"}},
 		{"method", match("{method: get}"),
 			[]string{m + "method: must be one of CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, " +
 				"POST, PUT, TRACE"}},
@@ -72,10 +74,10 @@ func TestValidateRoute(t *testing.T) {
 			"c, d, e, f, " +
 			"g, h, i, j, k, l, m, n, o, p, q]}}"),
 			[]string{f + "requestHeaderModifier.remove: must have at most 16 items"}},
-		{"rewrite without value (decision 3)",
+		{"rewrite without value",
 			filter("{type: URLRewrite, urlRewrite: {path: {type: ReplaceFullPath, replacePrefixMatch: /b}}}"),
 			[]string{f + "urlRewrite.path.replaceFullPath: is required for type ReplaceFullPath"}},
-		{"redirect without value (decision 3)",
+		{"redirect without value",
 			filter("{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch}}}"),
 			[]string{f + "requestRedirect.path.replacePrefixMatch: is required for type ReplacePrefixMatch"}},
 		{"replace with nothing",
@@ -94,7 +96,7 @@ func TestValidateRoute(t *testing.T) {
 			f + "requestRedirect.hostname: must be a DNS name, not an address",
 			f + "requestRedirect.port: must be a number from 1 to 65535",
 			f + "requestRedirect.statusCode: must be one of 301, 302, 303, 307, 308"}},
-		{"redirect and mirror (decision 4)",
+		{"redirect and mirror",
 			filter("{type: RequestMirror, requestMirror: {backendRef: {kind: MeshService, name: " +
 				"c}}}, {type: " +
 				"RequestRedirect, requestRedirect: {}}"), []string{
@@ -104,7 +106,7 @@ func TestValidateRoute(t *testing.T) {
 		{"host to backend", filter("{type: URLRewrite, urlRewrite: {hostToBackendHostname: true}}"),
 			[]string{f + "urlRewrite.hostToBackendHostname: must not be given: only routes of a " +
 				"MeshGateway have it"}},
-		{"mirror percentage (decision 25)",
+		{"mirror percentage",
 			filter("{type: RequestMirror, requestMirror: {percentage: 101, backendRef: {kind: MeshService, " +
 				"name: c}}}, {type: RequestMirror, requestMirror: {percentage: '2.5%', backendRef: {kind: " +
 				"MeshService, name: c}}}, {type: RequestMirror, requestMirror: {percentage: '2.5', " +

@@ -7,6 +7,8 @@ import (
 )
 
 func TestValidateLoadBalancing(t *testing.T) {
+	t.Parallel()
+
 	to := func(s string) string {
 		return policyDoc(mesh.KindMeshLoadBalancingStrategy, "to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
 	}

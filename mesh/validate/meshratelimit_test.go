@@ -8,6 +8,8 @@ import (
 )
 
 func TestValidateRateLimit(t *testing.T) {
+	t.Parallel()
+
 	rule := func(match, local string) string {
 		return policyDoc(mesh.KindMeshRateLimit,
 			"targetRef: {kind: Dataplane}, rules: [{matches: ["+match+"], default: {local: {"+local+"}}}]")

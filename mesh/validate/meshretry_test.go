@@ -8,6 +8,8 @@ import (
 )
 
 func TestValidateRetry(t *testing.T) {
+	t.Parallel()
+
 	to := func(s string) string {
 		return policyDoc(mesh.KindMeshRetry, "to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
 	}
@@ -67,7 +69,7 @@ func TestValidateRetry(t *testing.T) {
 			"type: Like}]}"), []string{
 			h + ".retriableResponseHeaders[0].name: must be a header name in lower case",
 			h + ".retriableResponseHeaders[1].value: must not be given with type Present",
-			h + ".retriableRequestHeaders[0].value: is no regular expression in RE2 syntax: missing " +
+			h + ".retriableRequestHeaders[0].value: is not a regular expression in RE2 syntax: missing " +
 				"closing ): `(`",
 			h + ".retriableRequestHeaders[1].type: must be one of Exact, Present, RegularExpression, " +
 				"Absent, Prefix"}},

@@ -7,6 +7,8 @@ import (
 )
 
 func TestValidateTCPRoute(t *testing.T) {
+	t.Parallel()
+
 	to := func(s string) string {
 		return policyDoc(mesh.KindMeshTCPRoute, "to: [{targetRef: {kind: MeshService, name: b}, "+s+"}]")
 	}

@@ -7,6 +7,8 @@ func timeoutDoc(spec string) string { return "type: MeshTimeout\nname: a\nspec: 
 const anyTimeout = "default: {idleTimeout: 1s}"
 
 func TestValidateTimeout(t *testing.T) {
+	t.Parallel()
+
 	to := func(conf string) string {
 		return timeoutDoc("{to: [{targetRef: {kind: Mesh}, default: " + conf + "}]}")
 	}
@@ -14,7 +16,7 @@ func TestValidateTimeout(t *testing.T) {
 		{"all", to("{connectionTimeout: 1s, idleTimeout: 0s, http: {requestTimeout: 0s, " +
 			"streamIdleTimeout: 1s, " +
 			"maxStreamDuration: 0s, maxConnectionDuration: 0s, requestHeadersTimeout: 0s}}"), nil},
-		{"headers alone (decision 19)", to("{http: {requestHeadersTimeout: 1s}}"), nil},
+		{"headers alone", to("{http: {requestHeadersTimeout: 1s}}"), nil},
 		{"nothing", timeoutDoc("{}"), []string{"spec: needs at least one of to, rules and from"}},
 		{"rules and to", timeoutDoc("{to: [{targetRef: {kind: Mesh}, " + anyTimeout + "}], rules: [{" +
 			anyTimeout + "}]}"), []string{"spec: must not combine rules with to or from: make two policies"}},

@@ -5,6 +5,8 @@ import "testing"
 func permissionDoc(spec string) string { return "type: MeshTrafficPermission\nname: a\nspec: " + spec }
 
 func TestValidatePermission(t *testing.T) {
+	t.Parallel()
+
 	rule := func(conf string) string { return permissionDoc("{rules: [{default: " + conf + "}]}") }
 	id := func(kind, value string) string {
 		return rule("{allow: [{spiffeID: {type: " + kind + ", value: '" + value + "'}}]}")
@@ -13,7 +15,7 @@ func TestValidatePermission(t *testing.T) {
 	for _, tt := range []refused{
 		{"rules", id("Exact", "spiffe://default.east.mesh.local/ns/shop/sa/web"), nil},
 		{"prefix of a trust domain", id("Prefix", "spiffe://default"), nil},
-		{"prefix with slash (decision 23)", id("Prefix", "spiffe://default/ns/"), nil},
+		{"prefix with slash", id("Prefix", "spiffe://default/ns/"), nil},
 		{"exact with slash", id("Exact", "spiffe://default/ns/"),
 			[]string{at + "must not end with a slash nor have an empty or relative path segment"}},
 		{"no scheme", id("Exact", "default/ns"), []string{at + "must begin with spiffe://"}},
@@ -35,7 +37,7 @@ func TestValidatePermission(t *testing.T) {
 		{"from by labels", permissionDoc("{from: [{targetRef: {kind: MeshService, labels: {a: " +
 			"b}}, default: " +
 			"{action: Deny}}]}"), []string{
-			"spec.from[0].targetRef.name: is required: callers are told apart by their tag kuma.io/service"}},
+			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag kuma.io/service"}},
 		{"nothing", permissionDoc("{}"), []string{"spec: needs rules or from"}},
 		{"both", permissionDoc("{from: [{targetRef: {kind: Mesh}, default: {action: Allow}}], rules: " +
 			"[{default: {allow: [{sni: {type: Exact, value: a}}]}}]}"),

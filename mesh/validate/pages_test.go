@@ -14,6 +14,8 @@ import (
 // Every document on the policies' pages is one that a user can apply as it stands, and every
 // routing and resilience policy has a page.
 func TestPagesOfPoliciesHoldValidDocuments(t *testing.T) {
+	t.Parallel()
+
 	pages, err := filepath.Glob("../../docs/policies/*.md")
 	if err != nil {
 		t.Fatal(err)

@@ -19,7 +19,7 @@ type level struct {
 	top bool
 }
 
-// topKinds are the kinds of the top-level targetRef of each policy (traffic-policies 1.5):
+// topKinds are the kinds of the top-level targetRef of each policy:
 // everywhere, and only in policies of the system, which are those without a namespace.
 var topKinds = map[mesh.Kind]struct{ anywhere, system []string }{
 	mesh.KindMeshHTTPRoute:             {anyProxies, gateways},
@@ -53,11 +53,11 @@ func (c *check) top(kind mesh.Kind, t *meshv1.TargetRef, sections bool) {
 func (c *check) callerTarget(path string, t *meshv1.TargetRef) {
 	c.target(path, t, level{kinds: []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}})
 	if t.GetKind() == "MeshService" && t.GetName() == "" {
-		c.add(path+".name", "is required: callers are told apart by their tag %s", mesh.TagService)
+		c.add(path+".name", "is required: callers are distinguished by their tag %s", mesh.TagService)
 	}
 }
 
-// target checks a targetRef (traffic-policies 1.4 and 1.5). Nil is fine: it is for the caller to demand one.
+// target checks a targetRef. Nil is fine: it is for the caller to demand one.
 func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 	if t == nil || t.GetKind() == "" {
 		return // the schema says so
@@ -171,8 +171,7 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 // maxWeight is that of the Gateway API. Envoy adds the weights of a route up in 32 bits.
 const maxWeight = 1_000_000
 
-// match checks a condition on the caller (traffic-policies 1.10, decision 12.23: a prefix may end
-// in a slash).
+// match checks a condition on the caller.
 func (c *check) match(path string, m *meshv1.Match) {
 	if m.GetSpiffeId() == nil && m.GetSni() == nil {
 		c.add(path, "needs spiffeID or sni")
@@ -217,7 +216,7 @@ func spiffeReason(id string) string {
 	return ""
 }
 
-// preciseHostname is a DNS name that is no address.
+// preciseHostname is a DNS name that is not an address.
 func (c *check) preciseHostname(path, host string) {
 	if host == "" {
 		return

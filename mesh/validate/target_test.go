@@ -55,8 +55,10 @@ func kindRefused(t *testing.T, doc, path string) bool {
 	return false
 }
 
-// The tables of traffic-policies 1.5, written out: S system only, N anywhere, - nowhere.
+// Which kinds a top-level targetRef may have: S system only, N anywhere, - nowhere.
 func TestTopLevelKinds(t *testing.T) {
+	t.Parallel()
+
 	columns := []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset", "MeshGateway",
 		"MeshHTTPRoute", "MeshExternalService", "MeshMultiZoneService"}
 	for kind, row := range map[mesh.Kind]string{
@@ -85,6 +87,8 @@ func TestTopLevelKinds(t *testing.T) {
 }
 
 func TestInnerKinds(t *testing.T) {
+	t.Parallel()
+
 	columns := []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService", "MeshHTTPRoute",
 		"MeshSubset", "MeshServiceSubset", "Dataplane", "MeshGateway"}
 	for _, tt := range []struct {
@@ -117,8 +121,10 @@ func TestInnerKinds(t *testing.T) {
 	}
 }
 
-// What may stand together: traffic-policies 1.5, the third table, and the scope that includes gateways.
+// Which lists may stand together, and which need a scope that includes gateways.
 func TestListsTogether(t *testing.T) {
+	t.Parallel()
+
 	excl, exclFrom := "spec: must not combine rules with to or from: make two policies",
 		"spec: must not combine rules with from: make two policies"
 	none := "spec: needs at least one of to, rules and from"
@@ -165,6 +171,8 @@ func TestListsTogether(t *testing.T) {
 
 // A section of a Dataplane needs from or rules, where there are such.
 func TestSections(t *testing.T) {
+	t.Parallel()
+
 	no := "spec.targetRef.sectionName: must not be given: it selects one inbound, and the policy " +
 		"has neither " +
 		"from nor rules"
@@ -182,6 +190,8 @@ func TestSections(t *testing.T) {
 }
 
 func TestValidateTargets(t *testing.T) {
+	t.Parallel()
+
 	top := func(ref string) string {
 		return timeoutDoc("{targetRef: " + ref + ", to: [{targetRef: {kind: Mesh}, " + anyTimeout + "}]}")
 	}
@@ -222,7 +232,7 @@ func TestValidateTargets(t *testing.T) {
 				"spec.targetRef.proxyTypes: must not be given with kind Dataplane"}},
 		{"subset", top("{kind: MeshSubset, tags: {a: 'b c', 'd e': f}}"),
 
-			[]string{`spec.targetRef.tags["a"]: has a value that no tag may have: letters, digits and . - _ :`, `spec.targetRef.tags["d e"]: is no name of a tag: letters, digits and . - _ : /`}},
+			[]string{`spec.targetRef.tags["a"]: has a value that no tag may have: letters, digits and . - _ :`, `spec.targetRef.tags["d e"]: is not the name of a tag: letters, digits and . - _ : /`}},
 		{"service subset", top("{kind: MeshServiceSubset, tags: {a: '*'}}"),
 			[]string{"spec.targetRef.name: is required"}},
 		{"name syntax", top("{kind: MeshService, name: A b}"),
@@ -233,7 +243,7 @@ func TestValidateTargets(t *testing.T) {
 		{"service in to", to("{kind: MeshService, name: a, sectionName: b, namespace: c}"), nil},
 		{"service by nothing", to("{kind: MeshService}"),
 			[]string{"spec.to[0].targetRef: needs a name or labels"}},
-		{"multi-zone by nothing (decision 22)", to("{kind: MeshMultiZoneService}"),
+		{"multi-zone by nothing", to("{kind: MeshMultiZoneService}"),
 			[]string{"spec.to[0].targetRef: needs a name or labels"}},
 		{"service by both", to("{kind: MeshService, namespace: a, labels: {b: c}}"),
 			[]string{"spec.to[0].targetRef.labels: cannot be combined with name or namespace"}},
@@ -245,7 +255,7 @@ func TestValidateTargets(t *testing.T) {
 		{"no target in to", timeoutDoc("{to: [{" + anyTimeout + "}]}"),
 			[]string{"spec.to[0].targetRef: is required"}},
 		{"bad label", to("{kind: MeshService, labels: {'a b': c}}"),
-			[]string{`spec.to[0].targetRef.labels["a b"]: is no key of a label`}},
+			[]string{`spec.to[0].targetRef.labels["a b"]: is not a key of a label`}},
 	} {
 		tt.run(t)
 	}

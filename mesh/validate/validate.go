@@ -11,8 +11,9 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/meridian-mesh/meridian/mesh"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // Resource checks what the schema and the kind demand of names, labels and spec. err is a
@@ -42,41 +43,43 @@ func Resource(r *mesh.Resource) (warnings []string, err error) {
 	if info.Policy != nil {
 		c.durations(prefix, r.Spec.ProtoReflect())
 	}
-	switch spec := r.Spec.(type) {
-	case *meshv1.Mesh:
-		c.mesh(spec)
-	case *meshv1.Dataplane:
-		c.dataplane(spec)
-	case *meshv1.ZoneIngress:
-		c.zoneIngress(spec)
-	case *meshv1.MeshService:
-		c.meshService(spec)
-	case *meshv1.MeshMultiZoneService:
-		c.multiZoneService(spec)
-	case *meshv1.HostnameGenerator:
-		c.hostnameGenerator(spec)
-	case *meshv1.MeshTimeout:
-		c.timeout(spec)
-	case *meshv1.MeshTrafficPermission:
-		c.permission(spec)
-	case *meshv1.MeshHTTPRoute:
-		c.httpRoute(spec)
-	case *meshv1.MeshTCPRoute:
-		c.tcpRoute(spec)
-	case *meshv1.MeshLoadBalancingStrategy:
-		c.loadBalancing(spec)
-	case *meshv1.MeshRateLimit:
-		c.rateLimit(spec)
-	case *meshv1.MeshFaultInjection:
-		c.faultInjection(spec)
-	case *meshv1.MeshHealthCheck:
-		c.healthCheck(spec)
-	case *meshv1.MeshCircuitBreaker:
-		c.circuitBreaker(spec)
-	case *meshv1.MeshRetry:
-		c.retry(spec)
+	if rule := rules[r.Key.Kind]; rule != nil {
+		rule(c, r.Spec)
 	}
 	return c.warnings, c.err.Err()
+}
+
+// rules are those of the kinds that have rules of their own, each in the file of its kind.
+var rules = map[mesh.Kind]func(*check, proto.Message){
+	mesh.KindMesh:                      of((*check).mesh),
+	mesh.KindDataplane:                 of((*check).dataplane),
+	mesh.KindZoneIngress:               of((*check).zoneIngress),
+	mesh.KindMeshService:               of((*check).meshService),
+	mesh.KindMeshMultiZoneService:      of((*check).multiZoneService),
+	mesh.KindHostnameGenerator:         of((*check).hostnameGenerator),
+	mesh.KindMeshTimeout:               of((*check).timeout),
+	mesh.KindMeshTrafficPermission:     of((*check).permission),
+	mesh.KindMeshHTTPRoute:             of((*check).httpRoute),
+	mesh.KindMeshTCPRoute:              of((*check).tcpRoute),
+	mesh.KindMeshLoadBalancingStrategy: of((*check).loadBalancing),
+	mesh.KindMeshRateLimit:             of((*check).rateLimit),
+	mesh.KindMeshFaultInjection:        of((*check).faultInjection),
+	mesh.KindMeshHealthCheck:           of((*check).healthCheck),
+	mesh.KindMeshCircuitBreaker:        of((*check).circuitBreaker),
+	mesh.KindMeshRetry:                 of((*check).retry),
+}
+
+// of adapts the rules of one kind. A spec of another type is a mistake of the caller's, which has
+// decoded it for its kind.
+func of[S proto.Message](rule func(*check, S)) func(*check, proto.Message) {
+	return func(c *check, spec proto.Message) {
+		s, ok := spec.(S)
+		if !ok {
+			c.add("spec", "is a %s, not of the kind of the resource", spec.ProtoReflect().Descriptor().Name())
+			return
+		}
+		rule(c, s)
+	}
 }
 
 // check collects violations, the first of each field, and warnings.
@@ -127,17 +130,17 @@ func (c *check) key(info *mesh.KindInfo, r *mesh.Resource) {
 	case k.Mesh == "":
 		c.add("mesh", "is required")
 	case len(k.Mesh) > 63 || !meshName.MatchString(k.Mesh):
-		c.add("mesh", "is no name of a mesh: lower-case letters, digits, \"-\", \".\" and \"_\", at most 63")
+		c.add("mesh", "is not the name of a mesh: lower-case letters, digits, \"-\", \".\" and \"_\", at most 63")
 	}
 	if k.Namespace != "" && (len(k.Namespace) > 63 || !dnsLabel.MatchString(k.Namespace)) {
-		c.add("metadata.namespace", "is no name of a namespace")
+		c.add("metadata.namespace", "is not the name of a namespace")
 	}
 	for _, key := range slices.Sorted(maps.Keys(r.Labels)) {
 		value := r.Labels[key]
 		switch {
 		case !ValidLabelKey(key):
 			c.add(mesh.FieldKey("labels", key),
-				"is no key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an "+
+				"is not a key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an "+
 					"optional DNS "+
 					"name and \"/\"")
 		// A display name is a name, which may be longer than other labels.
@@ -162,7 +165,7 @@ func (c *check) tags(path string, tags map[string]string, wildcard bool) {
 	for _, k := range slices.Sorted(maps.Keys(tags)) {
 		switch v := tags[k]; {
 		case !tagKey.MatchString(k):
-			c.add(mesh.FieldKey(path, k), "is no name of a tag: letters, digits and . - _ : /")
+			c.add(mesh.FieldKey(path, k), "is not the name of a tag: letters, digits and . - _ : /")
 		case v == "":
 			c.add(mesh.FieldKey(path, k), "must not be empty")
 		case !tagValue.MatchString(v) && !(wildcard && v == "*"):
@@ -174,7 +177,7 @@ func (c *check) tags(path string, tags map[string]string, wildcard bool) {
 func (c *check) labelSelector(path string, labels map[string]string) {
 	for _, k := range slices.Sorted(maps.Keys(labels)) {
 		if !ValidLabelKey(k) {
-			c.add(mesh.FieldKey(path, k), "is no key of a label")
+			c.add(mesh.FieldKey(path, k), "is not a key of a label")
 		} else if !ValidLabelValue(labels[k]) && !(k == mesh.LabelDisplayName && mesh.IsDNSName(labels[k])) {
 			c.add(mesh.FieldKey(path, k), "has a value that no label may have")
 		}

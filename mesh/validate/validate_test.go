@@ -46,6 +46,8 @@ func policyDoc(kind mesh.Kind, spec string) string {
 }
 
 func TestPolicyWarnings(t *testing.T) {
+	t.Parallel()
+
 	for text, want := range map[string][]string{
 		policyDoc(mesh.KindMeshLoadBalancingStrategy,
 			"to: [{targetRef: {kind: Mesh}, default: {loadBalancer: {type: Maglev, maglev: {hashPolicies: "+
@@ -85,6 +87,8 @@ func TestPolicyWarnings(t *testing.T) {
 
 // Resources of peers have not gone through Decode: lists may hold nil.
 func TestValidateForeignPolicies(t *testing.T) {
+	t.Parallel()
+
 	for _, spec := range []*mesh.Resource{
 		{
 			Key: mesh.Key{Kind: mesh.KindMeshTCPRoute},
@@ -162,8 +166,10 @@ func (tt refused) run(t *testing.T) {
 }
 
 func TestValidateNames(t *testing.T) {
+	t.Parallel()
+
 	long := strings.Repeat("a", 64)
-	label := "is no key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an " +
+	label := "is not a key of a label: up to 63 letters, digits, \"-\", \"_\" and \".\", after an " +
 		"optional DNS " +
 		"name and \"/\""
 	value := "has a value that no label may have: up to 63 letters, digits, \"-\", \"_\" and " +
@@ -180,7 +186,7 @@ func TestValidateNames(t *testing.T) {
 		{"long timeout", "type: MeshHTTPRoute\nname: " + strings.Repeat(long+".", 4) + "a\nspec: {}",
 			[]string{"name: must have at most 253 characters, has 261"}},
 		{"mesh name", "type: MeshHTTPRoute\nname: a\nmesh: A\nspec: {}",
-			[]string{`mesh: is no name of a mesh: lower-case letters, digits, "-", "." and "_", at most 63`}},
+			[]string{`mesh: is not the name of a mesh: lower-case letters, digits, "-", "." and "_", at most 63`}},
 		{"labels", "type: Zone\nname: a\nlabels: {'a b': c, d: 'e f', kuma.io/origin: here, " +
 			"kuma.io/workload: X}",
 			[]string{`labels["a b"]: ` + label, `labels["d"]: ` + value,
@@ -193,6 +199,8 @@ func TestValidateNames(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
+	t.Parallel()
+
 	for text, want := range map[string][]string{
 		timeoutDoc("{targetRef: {kind: MeshSubset}, from: [{targetRef: {kind: Mesh}, " + anyTimeout +
 			"}]}"): {
@@ -219,6 +227,8 @@ func TestWarnings(t *testing.T) {
 
 // Validate must not need what Decode makes sure of: resources come from peers, too.
 func TestValidateForeign(t *testing.T) {
+	t.Parallel()
+
 	for _, r := range []*mesh.Resource{
 		{}, {Key: mesh.Key{Kind: mesh.KindMesh}}, {Key: mesh.Key{Kind: "Nothing", Name: "a"}},
 		{

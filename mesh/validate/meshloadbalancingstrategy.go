@@ -9,26 +9,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// tcpRoute: traffic-policies 3.1.
-func (c *check) tcpRoute(s *meshv1.MeshTCPRoute) {
-	c.top(mesh.KindMeshTCPRoute, s.GetTargetRef(), false)
-	kinds := []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
-	if s.GetTargetRef().GetKind() == "MeshGateway" {
-		kinds = []string{"Mesh"}
-	}
-	for i, to := range s.GetTo() {
-		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: kinds})
-		for j, r := range to.GetRules() {
-			for k, b := range r.GetDefault().GetBackendRefs() {
-				c.backend(fmt.Sprintf("%s.rules[%d].default.backendRefs[%d]", path, j, k), b)
-			}
-		}
-	}
-}
-
-// loadBalancing: traffic-policies 4.1, with decision 12.14 and what Envoy would refuse: tables that
-// are no prime, rings whose least size is above the largest.
+// loadBalancing has the rules of its kind.
 func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 	c.top(mesh.KindMeshLoadBalancingStrategy, s.GetTargetRef(), false)
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"

@@ -1,0 +1,66 @@
+package validate
+
+import (
+	"fmt"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// faultInjection has the rules of its kind.
+func (c *check) faultInjection(s *meshv1.MeshFaultInjection) {
+	c.top(mesh.KindMeshFaultInjection, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
+	gateways := includesGateways(s.GetTargetRef())
+	if len(s.GetRules()) > 0 && len(s.GetFrom()) > 0 {
+		c.add("spec", "must not combine rules with from: make two policies")
+	}
+	if len(s.GetTo()) > 0 {
+		if !gateways {
+			c.add("spec.to", needsGateways)
+		}
+		c.warn("spec.to", noGateways)
+	}
+	if len(s.GetFrom()) > 0 {
+		if gateways {
+			c.add("spec.from", needsSidecars)
+		}
+		c.warn("spec.from", "is deprecated: use rules")
+	}
+	for i, to := range s.GetTo() {
+		path := fmt.Sprintf("spec.to[%d]", i)
+		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: []string{"Mesh"}})
+		c.faults(path+".default.http", to.GetDefault().GetHttp())
+	}
+	for i, from := range s.GetFrom() {
+		path := fmt.Sprintf("spec.from[%d]", i)
+		c.callerTarget(path+".targetRef", from.GetTargetRef())
+		c.faults(path+".default.http", from.GetDefault().GetHttp())
+	}
+	for i, rule := range s.GetRules() {
+		path := fmt.Sprintf("spec.rules[%d]", i)
+		for j, m := range rule.GetMatches() {
+			if m.GetSpiffeId() != nil || m.GetSni() != nil { // an empty one means everybody here
+				c.match(fmt.Sprintf("%s.matches[%d]", path, j), m)
+			}
+		}
+		c.faults(path+".default.http", rule.GetDefault().GetHttp())
+	}
+}
+
+func (c *check) faults(path string, list []*meshv1.MeshFaultInjection_Fault) {
+	for i, f := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		if code := f.GetAbort().GetHttpStatus(); code >= 100 && code < 200 {
+			c.warn(at+".abort.httpStatus", "has no effect: an answer below 200 ends no request")
+		}
+		c.percentage(at+".abort.percentage", f.GetAbort().GetPercentage())
+		c.notNegative(at+".delay.value", f.GetDelay().GetValue())
+		c.percentage(at+".delay.percentage", f.GetDelay().GetPercentage())
+		b := f.GetResponseBandwidth()
+		if _, ok := mesh.BandwidthKiB(b.GetLimit()); !ok && b.GetLimit() != "" {
+			c.add(at+".responseBandwidth.limit",
+				"must be a number above 0 with the unit kbps, Mbps or Gbps, such as \"50 kbps\"")
+		}
+		c.percentage(at+".responseBandwidth.percentage", b.GetPercentage())
+	}
+}

@@ -1,0 +1,90 @@
+package validate
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+)
+
+// rateLimit has the rules of its kind.
+func (c *check) rateLimit(s *meshv1.MeshRateLimit) {
+	c.top(mesh.KindMeshRateLimit, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
+	gateways := includesGateways(s.GetTargetRef())
+	if len(s.GetRules()) > 0 && len(s.GetTo())+len(s.GetFrom()) > 0 {
+		c.add("spec", "must not combine rules with to or from: make two policies")
+	}
+	if len(s.GetTo()) > 0 {
+		if !gateways {
+			c.add("spec.to", needsGateways)
+		}
+		c.warn("spec.to", noGateways)
+	}
+	if len(s.GetFrom()) > 0 {
+		if gateways {
+			c.add("spec.from", needsSidecars)
+		}
+		c.warn("spec.from", "is deprecated: use rules")
+	}
+	if len(s.GetRules()) > 0 && gateways {
+		c.add("spec.rules", needsSidecars)
+	}
+	for i, to := range s.GetTo() {
+		path := fmt.Sprintf("spec.to[%d]", i)
+		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: []string{"Mesh"}})
+		c.limits(path+".default.local", to.GetDefault().GetLocal())
+	}
+	for i, from := range s.GetFrom() {
+		path := fmt.Sprintf("spec.from[%d]", i)
+		c.target(path+".targetRef", from.GetTargetRef(), level{kinds: []string{"Mesh"}})
+		c.limits(path+".default.local", from.GetDefault().GetLocal())
+	}
+	for i, rule := range s.GetRules() {
+		path := fmt.Sprintf("spec.rules[%d]", i)
+		caller := false
+		for j, m := range rule.GetMatches() {
+			c.match(fmt.Sprintf("%s.matches[%d]", path, j), m)
+			caller = caller || m.GetSpiffeId() != nil
+		}
+		local := rule.GetDefault().GetLocal()
+		c.limits(path+".default.local", local)
+		if caller && local.GetTcp() != nil {
+			c.add(path+".default.local.tcp",
+				"must not be given in a rule with a spiffeID: it cannot depend on the caller")
+		}
+	}
+}
+
+func (c *check) limits(path string, l *meshv1.MeshRateLimit_Local) {
+	if l == nil {
+		return // the schema says so
+	}
+	h, t := l.GetHttp(), l.GetTcp()
+	if h == nil && t == nil {
+		c.add(path, "needs at least one of http and tcp")
+	}
+	if h != nil && h.Disabled == nil && h.GetRequestRate() == nil && h.GetOnRateLimit() == nil {
+		c.add(path+".http", "needs at least one of disabled, requestRate and onRateLimit")
+	}
+	if t != nil && t.Disabled == nil && t.GetConnectionRate() == nil {
+		c.add(path+".tcp", "needs at least one of disabled and connectionRate")
+	}
+	c.rate(path+".http.requestRate", h.GetRequestRate())
+	c.rate(path+".tcp.connectionRate", t.GetConnectionRate())
+	if on := h.GetOnRateLimit(); on != nil {
+		if on.Status != nil && on.GetStatus() < 400 {
+			c.warn(path+".http.onRateLimit.status", "is below 400: the answer will have status 429")
+		}
+		if on.GetStatus() > 599 {
+			c.add(path+".http.onRateLimit.status", "must be at most 599")
+		}
+		c.headerAdditions(path+".http.onRateLimit.headers", on.GetHeaders())
+	}
+}
+
+func (c *check) rate(path string, r *meshv1.MeshRateLimit_Rate) {
+	if r.GetInterval() != nil && r.GetInterval().AsDuration() <= 50*time.Millisecond {
+		c.add(path+".interval", "must be longer than 50ms")
+	}
+}
