@@ -4,7 +4,7 @@
 // goroutine, no clock. In go changes, frames and the time; out come frames to send and transactions
 // to commit. Package kdsrpc is the host that binds it to gRPC.
 //
-// # What a peer may see
+// # What the other side may see
 //
 // [View] alone decides: kinds by their row in mesh.Kinds, whose zone a resource is of, labels,
 // secrets that must stay, and the form in which a resource is shown. A staged rollout is a View
@@ -13,18 +13,18 @@
 // # A stream
 //
 //	Source                                   Sink
-//	  Reset, Items…, Bookmark{R}   ────▶      collects, applies all at once: one transaction, cursor R with it
-//	  Delta{from, R}               ────▶      one transaction, cursor R with it
+//	  Reset, Items…, Bookmark{R}   ────▶      collects, applies all in one transaction, with cursor R
+//	  Delta{from, R}               ────▶      applies it in one transaction, with cursor R
 //	  Bookmark{R}                  ────▶      nothing here up to R; the cursor moves
-//	                               ◀────      Nack{R, refusals} for what cannot go in; the rest does
+//	                               ◀────      Nack{R, rejections} for what is invalid; the rest is applied
 //	                               ◀────      Ack{R} once durable
 //	  Digest{R}                    ────▶      compares, answers with its own
 //	                               ◀────      ResetKind if one kind differs
 //	  Delta{complete_kinds}        ────▶
 //
-// A Sink resumes from the cursor it stored. A Source starts anew (Reset) in these cases alone: no
-// cursor yet, a cursor of another store, the log no longer reaches back, the agreed kinds or
-// schemas changed, or one change is too large for a message.
+// A Sink resumes from the cursor it stored. A Source starts over (Reset) in these cases
+// alone: no cursor yet, a cursor of another store, the log no longer reaches back, the agreed kinds
+// or schemas changed, or one change is too large for a message.
 //
 // # Promises
 //
@@ -35,7 +35,7 @@
 //
 // # Bounds
 //
-// The Source keeps a digest per key that the peer has, and pending changes merged by key; it sends
+// The Source keeps a digest per key that the other side has, and pending changes merged by key; it sends
 // while fewer than Window bytes are unacked. The Sink queues what the window allows. Frames are
 // pulled one by one ([Source.Next]), so a slow connection holds back the Source and not a queue.
 //

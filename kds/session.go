@@ -110,20 +110,20 @@ func Fenced(zone string, by Holder) *CloseError {
 	}}
 }
 
-// Lease is one side's account of heartbeats: when to send one, and when the peer has been silent
-// for too long.
+// Lease is one side's account of heartbeats: when to send one, and when the other side has
+// been silent for too long.
 type Lease struct {
 	length time.Duration
 	heard  time.Time
 	sent   time.Time
 }
 
-// NewLease begins now, as if the peer had just been heard.
+// NewLease begins now, as if the other side had just been heard.
 func NewLease(length time.Duration, now time.Time) *Lease {
 	return &Lease{length: length, heard: now, sent: now}
 }
 
-// Heard notes a frame of the peer.
+// Heard notes a frame of the other side.
 func (l *Lease) Heard(now time.Time) { l.heard = now }
 
 // Due says whether a heartbeat should be sent now, and notes it as sent. Three fit in a lease.
@@ -135,5 +135,5 @@ func (l *Lease) Due(now time.Time) bool {
 	return true
 }
 
-// Expired says that the peer has been silent for the whole lease.
+// Expired says that the other side has been silent for the whole lease.
 func (l *Lease) Expired(now time.Time) bool { return now.Sub(l.heard) >= l.length }

@@ -34,7 +34,8 @@ type SinkConfig struct {
 	Actor string
 	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
 	Validate func(*mesh.Resource) error
-	// MaxQueue is how many frames may wait for a commit before the peer is in breach; 0 means 65536.
+	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
+	// protocol; 0 means 65536.
 	MaxQueue int
 }
 
@@ -53,8 +54,8 @@ type Apply struct {
 	Rejected []*meshv1.Rejection
 }
 
-// Sink keeps copies of what a peer owns. It is used by one goroutine. The host calls [Sink.Recv]
-// for every frame of the peer, commits what [Sink.Next] returns and confirms it with
+// Sink keeps copies of what the other side owns. It is used by one goroutine. The host calls [Sink.Recv]
+// for every frame of the other side, commits what [Sink.Next] returns and confirms it with
 // [Sink.Applied], and sends [Sink.Frames].
 type Sink struct {
 	cfg      SinkConfig
@@ -95,7 +96,7 @@ type stored struct {
 }
 
 // NewSink makes a Sink from what the local store holds: the cursor's meta value (nil if none) and
-// its resources, of which it picks those that the peer owns.
+// its resources, of which it picks those that the other side owns.
 func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) (*Sink, error) {
 	if cfg.MaxQueue == 0 {
 		cfg.MaxQueue = 65536
@@ -117,7 +118,7 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 	}
 	var st stored
 	if err := json.Unmarshal(cursor, &st); err != nil {
-		return nil, fmt.Errorf("cursor of %s is no valid JSON: %w", cfg.Actor, err)
+		return nil, fmt.Errorf("cursor of %s is not valid JSON: %w", cfg.Actor, err)
 	}
 	s.cursor = &kdsv1.Cursor{StoreId: st.StoreID, Revision: st.Revision, Schema: st.Schema}
 	s.durable = st.Revision
@@ -537,7 +538,7 @@ func (s *Sink) compare(theirs *kdsv1.Digest) {
 	}
 }
 
-// Revision of the peer up to which everything is applied.
+// Revision of the sender up to which everything is applied.
 func (s *Sink) Revision() uint64 { return s.cursor.GetRevision() }
 
 // Equal is the outcome of the last comparison of digests; true before the first.
@@ -546,7 +547,7 @@ func (s *Sink) Equal() bool { return s.equal }
 // Mismatches counts kinds found to differ.
 func (s *Sink) Mismatches() uint64 { return s.mismatches }
 
-// Rejections that stand: items of the peer that were left out.
+// Rejections lists the items of the other side that are rejected and not applied.
 func (s *Sink) Rejections() []*meshv1.Rejection {
 	m := make(map[mesh.Key]*meshv1.Rejection, len(s.rejected))
 	for key, r := range s.rejected {

@@ -64,15 +64,15 @@ type SourceConfig struct {
 	MaxDelta int
 }
 
-// Source sends one peer what it may see of a store. It is used by one goroutine. The host calls
+// Source sends the other side what it may see of a store. It is used by one goroutine. The host calls
 // [Source.Resume] or [Source.Reset] once, [Source.Advance] for every change of the store,
-// [Source.Recv] for every frame of the peer, and [Source.Next] whenever it can send.
+// [Source.Recv] for every frame of the other side, and [Source.Next] whenever it can send.
 type Source struct {
 	cfg   SourceConfig
 	state State
 
-	remote   *versionVector // what the peer has once it has applied all that was sent
-	sent     uint64         // revision that the peer was told of
+	remote   *versionVector // what the other side has after applying all that was sent
+	sent     uint64         // last revision sent in a frame
 	acked    uint64
 	inFlight []inFlightFrame
 	unacked  int
@@ -152,7 +152,7 @@ func (s *Source) Reset(state State, reason kdsv1.Reset_Reason) {
 	s.resetReason = reason
 }
 
-// Resume begins at the peer's cursor. changes are all of (cursor, state's revision], in any merge;
+// Resume begins at the other side's cursor. changes are all of (cursor, state's revision], in any merge;
 // committed is when the oldest of them was.
 func (s *Source) Resume(state State, cursor uint64, changes []store.Change, committed time.Time) {
 	s.state, s.sent, s.acked = state, cursor, cursor
@@ -176,8 +176,8 @@ func (s *Source) Resume(state State, cursor uint64, changes []store.Change, comm
 	if len(s.pending) > 0 {
 		s.oldest = committed
 	}
-	// What the peer has of the changed keys is not known: 0 is no mark of anything, so they are
-	// sent, or deleted.
+	// What the other side has of the changed keys is unknown. No resource has the fingerprint 0, so
+	// each of them is sent, or deleted.
 	for key := range s.pending {
 		s.remote.set(s.cfg.View.SeenKey(key), 0)
 	}
@@ -198,7 +198,7 @@ func (s *Source) Advance(state State, changes []store.Change, committed time.Tim
 	}
 }
 
-// Refresh looks at keys anew, because the View's answer for them changed; at is the time of that.
+// Refresh looks at keys again, because the View's answer for them changed; at is the time of that.
 func (s *Source) Refresh(at time.Time, keys ...mesh.Key) {
 	for _, k := range keys {
 		s.markDirty(k)
@@ -342,7 +342,7 @@ func (s *Source) chunk() (*kdsv1.Frame, error) {
 	return &kdsv1.Frame{Message: &kdsv1.Frame_Items{Items: items}}, nil
 }
 
-// delta sends all pending changes, or nil if none of them concerns the peer.
+// delta sends all pending changes, or nil if none of them concerns the other side.
 func (s *Source) delta() (*kdsv1.Frame, error) {
 	d := &kdsv1.Delta{From: s.sent, Revision: s.state.Revision()}
 	if !s.oldest.IsZero() {
@@ -434,7 +434,7 @@ type Answer struct {
 	Acked []time.Time
 	// Rejected are new rejections.
 	Rejected []*meshv1.Rejection
-	// Mismatch names the kinds of which the peer has something else; it asks for them itself.
+	// Mismatch names the kinds that differ on the other side, which asks for them itself.
 	Mismatch []mesh.Kind
 }
 
@@ -487,7 +487,7 @@ func (s *Source) CheckDigest() { s.digestDue = s.state != nil && s.resetReason =
 // Sent and Acked are revisions of the Source's store.
 func (s *Source) Sent() uint64 { return s.sent }
 
-// Acked is the revision that is durable at the peer.
+// Acked is the revision that is durable at the other side.
 func (s *Source) Acked() uint64 { return s.acked }
 
 // Revision up to which changes were read.
@@ -507,7 +507,7 @@ func (s *Source) Unacked() int { return s.unacked }
 // Pending is the number of keys that wait to be sent.
 func (s *Source) Pending() int { return len(s.pending) }
 
-// Oldest is the commit time of the oldest change that the peer has not acked; zero if there is none.
+// Oldest is the commit time of the oldest unacked change; zero if there is none.
 func (s *Source) Oldest() time.Time {
 	for _, f := range s.inFlight {
 		if !f.committed.IsZero() {

@@ -39,8 +39,8 @@ type View struct {
 	Zone      string
 	// Withheld kinds do not flow; see [Agreement].
 	Withheld func(mesh.Kind) bool
-	// Hold replaces what the peer is shown of a resource, for example by its former spec while a
-	// rollout has not reached the zone; nil withholds it. The key must stay. Call Source.Refresh
+	// Hold replaces what the other side sees of a resource, for example by its former spec while
+	// a rollout has not reached the zone; nil withholds it. The key must stay. Call Source.Refresh
 	// when its answer for a key changes.
 	Hold func(*mesh.Resource) *mesh.Resource
 	// Transform replaces [PublicHalf], which is the default; it must not change its argument.
@@ -71,7 +71,7 @@ func (v *View) NoteZone(name string, r *mesh.Resource) bool {
 	return true
 }
 
-// SeenKey is the key under which the peer knows key; see [PublicKey].
+// SeenKey is the key under which the other side knows key; see [PublicKey].
 func (v *View) SeenKey(key mesh.Key) mesh.Key {
 	if v.Direction == Down {
 		return PublicKey(key)
@@ -79,7 +79,8 @@ func (v *View) SeenKey(key mesh.Key) mesh.Key {
 	return key
 }
 
-// See returns r as the peer sees it, and nil if it must not see it. What it returns may share parts with r.
+// See returns r as the other side sees it, and nil if it must not see it. What it returns may share
+// parts with r.
 func (v *View) See(r *mesh.Resource) *mesh.Resource {
 	if !Exchanged(v.Direction, v.Zone, v.SeenKey(r.Key)) || r.Labels[mesh.LabelSync] == mesh.SyncDisabled {
 		return nil
@@ -187,7 +188,7 @@ func publicPEM(data []byte) ([]byte, error) {
 		}
 		k, ok := any8.(*rsa.PrivateKey)
 		if !ok {
-			return nil, fmt.Errorf("a %T, want an RSA key", any8)
+			return nil, fmt.Errorf("the key is a %T, it must be an RSA key", any8)
 		}
 		key = k
 	}

@@ -33,7 +33,7 @@ type call struct {
 }
 
 // Call makes a unary call of the admin API in a zone. Errors are gRPC statuses: those of the zone,
-// Unavailable if the zone is away, DeadlineExceeded if it does not answer within ctx or half a
+// Unavailable if the zone is not connected, DeadlineExceeded if it does not answer within ctx or half a
 // minute.
 func (s *Server) Call(ctx context.Context, zoneName, method string, request []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
@@ -72,7 +72,7 @@ func (s *Server) Call(ctx context.Context, zoneName, method string, request []by
 		}
 		return a.GetResponse(), nil
 	case <-t.done:
-		return nil, status.Errorf(codes.Unavailable, "zone %s went away before it answered %s", zoneName,
+		return nil, status.Errorf(codes.Unavailable, "zone %s disconnected before it answered %s", zoneName,
 			method)
 	case <-ctx.Done():
 		return nil, status.Error(status.FromContextError(ctx.Err()).Code(),

@@ -105,7 +105,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		c.cfg.Logger.Info("dial global anew", zap.Error(err))
+		c.cfg.Logger.Info("dial global again", zap.Error(err))
 		if err := pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)); err != nil {
 			return err
 		}
@@ -252,7 +252,8 @@ func (c *Client) setConn(conn *grpc.ClientConn) {
 	}
 }
 
-// keep runs one stream again and again. It returns when ctx ends or the connection has to be made anew.
+// keep runs one stream again and again. It returns when ctx ends or the connection must be dialled
+// again.
 func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient,
 	run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
 	wait := time.Duration(0)
@@ -290,7 +291,7 @@ func retryAfter(err error, last time.Duration) time.Duration {
 		return grow(500*time.Millisecond, 5*time.Second)
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled,
 		status.Code(err) == codes.Aborted:
-		// No cost while global is away: gRPC paces the connecting itself.
+		// Costs nothing while global is unreachable: gRPC paces the connecting itself.
 		return 50 * time.Millisecond
 	case status.Code(err) == codes.PermissionDenied:
 		return grow(500*time.Millisecond, 5*time.Second)

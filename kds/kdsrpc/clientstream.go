@@ -33,7 +33,7 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 			w := f.GetWelcome()
 			if w == nil {
 				return nil, nil, none,
-					status.Errorf(codes.Internal, "global began with %T, want Welcome", f.GetMessage())
+					status.Errorf(codes.Internal, "global's first message is %T, expected Welcome", f.GetMessage())
 			}
 			if refused := kds.CheckWelcome(w); refused != nil {
 				return nil, nil, none, refused
@@ -60,8 +60,8 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, up func()) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	// The stream comes first: while global is away it fails at once, and the Sink, which reads all
-	// copies, is not made.
+	// The stream comes first: while global is unreachable it fails at once, and the Sink, which
+	// reads all copies, is not made.
 	st, err := client.Config(ctx)
 	if err != nil {
 		return err

@@ -39,7 +39,7 @@ type ServerConfig struct {
 	Instance string
 	// Sign signs a zone's intermediate authority for a mesh; nil refuses.
 	Sign func(ctx context.Context, zone, mesh string, csr []byte) (*kdsv1.IssueIntermediateResponse, error)
-	// OnHello is told of every new session, before anything flows; nil is allowed.
+	// OnHello is called for every new session, before anything flows; nil is allowed.
 	OnHello func(zone string, hello *kdsv1.Hello)
 	// Hold shows a zone another form of a resource than the present one, or none (nil), while a
 	// staged rollout has not reached it; see kds.View. Nil shows all as it is.
@@ -54,7 +54,8 @@ type ServerConfig struct {
 	// Window of unacked bytes per stream; 0 means kds.DefaultWindow.
 	Window int
 
-	// Validate refuses resources of the peer one by one, best with *mesh.ValidationError; nil accepts all.
+	// Validate rejects resources of the other side one by one, best with *mesh.ValidationError; nil
+	// accepts all.
 	Validate func(*mesh.Resource) error
 
 	Logger     *zap.Logger
@@ -86,7 +87,8 @@ type ClientConfig struct {
 	// Window of unacked bytes upward; 0 means kds.DefaultWindow.
 	Window int
 
-	// Validate refuses resources of the peer one by one, best with *mesh.ValidationError; nil accepts all.
+	// Validate rejects resources of the other side one by one, best with *mesh.ValidationError; nil
+	// accepts all.
 	Validate func(*mesh.Resource) error
 
 	Logger     *zap.Logger

@@ -30,4 +30,6 @@
 // The Client dials again after 50 ms, then longer, never longer than half a second plus jitter
 // while global is merely unavailable, so that a policy arrives within a second of global's return. A
 // rejection that only a person can cure is kept in [GlobalState] and tried again slowly.
+//
+// No example: a Server and a Client need stores, certificates and a network listener.
 package kdsrpc

@@ -320,7 +320,9 @@ func timeout(meshName, zone, name string, seconds int64) *mesh.Resource {
 			To: []*meshv1.MeshTimeout_To{{
 				TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 
-				Default: &meshv1.MeshTimeout_Conf{ConnectionTimeout: durationpb.New(time.Duration(seconds) * time.Second)},
+				Default: &meshv1.MeshTimeout_Conf{
+					ConnectionTimeout: durationpb.New(time.Duration(seconds) * time.Second),
+				},
 			}},
 		},
 	}

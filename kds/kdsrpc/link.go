@@ -59,11 +59,11 @@ func newLink[F any](ctx context.Context, s stream[F]) *link[F] {
 	return l
 }
 
-// errLease says that the peer was silent for too long.
+// errLease says that the other side was silent for too long.
 var errLease = errors.New("no heartbeat for the whole lease")
 
-// openSource readies src at the peer's cursor: the log since then if it reaches back, else a
-// snapshot. What follows comes from the subscription.
+// openSource readies src at the other side's cursor: the log since then if it reaches back, else
+// a snapshot. What follows comes from the subscription.
 func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *kds.Source,
 	cfg kds.SourceConfig, cursor *kdsv1.Cursor) (*replica.Subscription, kdsv1.Reset_Reason, error) {
 	reason, ok := cfg.Resumable(cursor)
@@ -200,7 +200,7 @@ type applied struct {
 // commitGrace is how long a commit under way may still take when its stream ends.
 const commitGrace = 5 * time.Second
 
-// commit applies one transaction, again and again while the store is away. A commit under way is
+// commit applies one transaction, again and again while the store is unavailable. A commit under way is
 // seen to its end when ctx ends: if it happened after the next stream had read the cursor, it could
 // put back what that stream has moved on from.
 func commit(ctx context.Context, st store.Store, txn store.Txn) applied {

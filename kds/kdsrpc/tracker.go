@@ -35,7 +35,7 @@ const maxHistory = 2048
 func newTracker() *tracker { return &tracker{changed: make(chan struct{})} }
 
 // apply notes that global's revision is in the local store at revision local. reset says that
-// global's revisions begin anew, for its store is another.
+// global's revisions start over, because its store was replaced.
 func (t *tracker) apply(global, local uint64, reset bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -102,7 +102,7 @@ func (t *tracker) revision() uint64 {
 	return t.applied
 }
 
-// progress translates. A nil local counts everything applied as answered: the zone has nobody to tell.
+// progress translates. A nil local counts everything applied as answered: the zone has no proxies to wait for.
 func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()

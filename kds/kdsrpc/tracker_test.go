@@ -59,8 +59,8 @@ func TestRetryWaits(t *testing.T) {
 		err        error
 		last, want time.Duration
 	}{
-		{"global is away", away, 0, 50 * time.Millisecond},
-		{"global is still away", away, 5 * time.Second, 50 * time.Millisecond},
+		{"global is unreachable", away, 0, 50 * time.Millisecond},
+		{"global is still unreachable", away, 5 * time.Second, 50 * time.Millisecond},
 		{"refused for good", fenced, 0, 500 * time.Millisecond},
 		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
 		{"busy", &kds.CloseError{Close: &kdsv1.Close{

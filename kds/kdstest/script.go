@@ -262,7 +262,9 @@ func Make(kind mesh.Kind, zone, name string, value int) (*mesh.Resource, error) 
 		spec.To = []*meshv1.MeshTimeout_To{{
 			TargetRef: &meshv1.TargetRef{Kind: "Mesh"},
 
-			Default: &meshv1.MeshTimeout_Conf{IdleTimeout: durationpb.New(time.Duration(value) * time.Second)},
+			Default: &meshv1.MeshTimeout_Conf{
+				IdleTimeout: durationpb.New(time.Duration(value) * time.Second),
+			},
 		}}
 	case *meshv1.Secret:
 		spec.Data = []byte{byte(value)}
