@@ -15,7 +15,8 @@ type ranked struct {
 	head   Head
 }
 
-// toRank is key 6 of traffic-policies 1.7.
+// toRank ranks the target of a "to" entry by its kind; a MeshService with a section outranks one
+// without.
 func toRank(e Entry) int {
 	rank := 2 * kindRank(e.Target.GetKind())
 	if e.Target.GetKind() == targetService && e.Target.GetSectionName() != "" {
@@ -47,8 +48,8 @@ func entriesFor(policies []*mesh.Resource, d Destination) []ranked {
 	return out
 }
 
-// ForDestination merges the "to" entries of one kind's policies for d (traffic-policies 1.7, 1.9
-// and 1.11). The policies are those that select the proxy, ascending by [Compare]. Of MeshTCPRoute
+// ForDestination merges the "to" entries of one kind's policies for d. The policies
+// are those that select the proxy, ascending by [Compare]. Of MeshTCPRoute
 // the conf is that of the one rule, and one without backendRefs means the destination itself; a
 // Conf of nil means that no route is about d. A MeshHTTPRoute as destination gets what is said of
 // the route and of the whole mesh, not what is said of the service behind it.

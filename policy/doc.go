@@ -8,8 +8,10 @@
 // selected proxies get, never which proxies. A proxy, with the MeshServices that select it, is a
 // [Subject].
 //
-//	policies of a kind ──Bucket/Select──▶ those that select a proxy ──sort by Compare──▶ ascending list
-//	ascending list ──ForDestination / ForInbound / HTTPRoutes / Permissions──▶ effective configuration with provenance
+//	policies of a kind
+//	  ──Bucket/Select──▶ those that select a proxy
+//	  ──sort by Compare──▶ ascending list
+//	  ──ForDestination / ForInbound / HTTPRoutes / Permissions──▶ effective configuration with provenance
 //
 // # Index
 //
@@ -25,8 +27,8 @@
 // target, name before labels for a Dataplane target, origin, role, and the display name, where the
 // smaller name has the higher rank. Keys break the last tie, so the order is total and the result
 // of a merge does not depend on the order of the input. Entries of "to" put their own target's kind
-// between role and display name. In one point the order departs from the peer's, whose comparison
-// runs in a circle there: see dataplaneRank.
+// between role and display name. In one point the order departs from Kuma's, whose comparison
+// is not transitive there: see dataplaneRank.
 //
 // # References
 //

@@ -45,7 +45,7 @@ type Head struct {
 	DisplayName string
 	Zone        string
 	Namespace   string
-	// Shadow policies select nobody; they are shown by inspection only.
+	// Shadow policies select no proxy; they are shown by inspection only.
 	Shadow bool
 	// Default policies were made by the system and rank below all others.
 	Default bool
@@ -95,7 +95,7 @@ func (h Head) Equal(o Head) bool {
 	return h == o && proto.Equal(ht, ot)
 }
 
-// kindRank orders target kinds ascending (traffic-policies 1.7 key 1).
+// kindRank orders target kinds ascending.
 func kindRank(kind string) int {
 	switch kind {
 	case "", targetMesh:
@@ -144,11 +144,11 @@ func roleRank(role string) int {
 
 // dataplaneRank ranks Dataplane targets: labels, then names, each without a section before with one.
 //
-// The peer leaves a target without name and labels unordered against both, which is no order at
-// all: with labels "aaa", plain "mmm" and name "zzz" each would override the next, in a circle, and
-// the result would hang on the order of the input. Here a plain target stands with the names. Of
-// the peer's answers only one differs: a plain target overrides one by labels also if its policy's
-// name is the larger.
+// Kuma leaves a target without name and labels unordered against both, which is not transitive:
+// with labels "aaa", plain "mmm" and name "zzz" each would override the next, in a circle, and the
+// result would depend on the order of the input. Here a plain target ranks with the names. Only one
+// result differs from Kuma's: a plain target overrides one by labels also if its policy's name is
+// the larger.
 func dataplaneRank(t *meshv1.TargetRef) int {
 	rank := 0
 	if len(t.GetLabels()) == 0 {
@@ -187,8 +187,8 @@ func compareName(a, b Head) int {
 	return cmp.Or(-cmp.Compare(a.DisplayName, b.DisplayName), -a.Key.Compare(b.Key))
 }
 
-// Compare orders policies by ascending priority (traffic-policies 1.7, keys 1 to 5 and 7): a later
-// one overrides an earlier one. Defaults of the system come first.
+// Compare orders policies by ascending priority: a later one overrides an earlier one. Defaults of
+// the system come first.
 func Compare(a, b Head) int { return cmp.Or(compareRank(a, b), compareName(a, b)) }
 
 // Entry is one entry of "to", "from" or "rules".

@@ -26,9 +26,9 @@ type Conditioned struct {
 	Effective
 }
 
-// ForInbound merges "from" and "rules" of one kind's policies for an inbound (traffic-policies
-// 1.10). The policies are those that select the inbound, ascending by [Compare]. If a policy has
-// rules its "from" is not read. MeshFaultInjection is another matter: see [Faults].
+// ForInbound merges "from" and "rules" of one kind's policies for an inbound. The policies are those
+// that select the inbound, ascending by [Compare]. If a policy has rules its "from" is not read.
+// MeshFaultInjection is not merged: see [Faults].
 func ForInbound(policies []*mesh.Resource) Inbound {
 	type conditioned struct {
 		match  *meshv1.Match

@@ -11,8 +11,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Vector 28: one conditioned rule; the common conf of the default still holds (decision 13 of
-// traffic-policies 12).
+// One conditioned rule: the common conf of the default still holds.
 func TestInboundConditioned(t *testing.T) {
 	in := ForInbound(sorted(read(t, defaults+`
 type: MeshTimeout
@@ -46,9 +45,14 @@ spec:
   rules:
   - default: {idleTimeout: 2s}
   - {matches: [{sni: {type: Exact, value: a}}], default: {http: {requestTimeout: 1s}}}
-  - {matches: [{spiffeID: {type: Prefix, value: spiffe://d/ns/shop}}, {spiffeID: {type: Prefix, value: spiffe://d/ns}}], default: {http: {requestTimeout: 2s}}}
-  - {matches: [{spiffeID: {type: Exact, value: spiffe://d/ns/shop/web}}], default: {http: {streamIdleTimeout: 3s}}}
-  - {matches: [{spiffeID: {type: Exact, value: spiffe://d/ns/shopping}, sni: {type: Exact, value: a}}], default: {http: {streamIdleTimeout: 4s}}}
+  - matches:
+    - {spiffeID: {type: Prefix, value: spiffe://d/ns/shop}}
+    - {spiffeID: {type: Prefix, value: spiffe://d/ns}}
+    default: {http: {requestTimeout: 2s}}
+  - matches: [{spiffeID: {type: Exact, value: spiffe://d/ns/shop/web}}]
+    default: {http: {streamIdleTimeout: 3s}}
+  - matches: [{spiffeID: {type: Exact, value: spiffe://d/ns/shopping}, sni: {type: Exact, value: a}}]
+    default: {http: {streamIdleTimeout: 4s}}
 `)))
 	if got := in.CatchAll.Conf.(*meshv1.MeshTimeout_Conf).IdleTimeout.AsDuration(); got != time.Second {
 		t.Errorf("catch-all idle is %v: a ranks above b", got)
@@ -83,13 +87,18 @@ name: a
 spec:
   rules:
   - default:
-      allow: [{sni: {type: Exact, value: s}}, {spiffeID: {type: Prefix, value: spiffe://d/ns}}, {spiffeID: {type: Exact, value: spiffe://d/ns/web}}]
+      allow:
+      - {sni: {type: Exact, value: s}}
+      - {spiffeID: {type: Prefix, value: spiffe://d/ns}}
+      - {spiffeID: {type: Exact, value: spiffe://d/ns/web}}
 ---
 type: MeshTrafficPermission
 name: b
 spec:
   rules:
-  - default: {deny: [{spiffeID: {type: Exact, value: spiffe://d/ns/legacy}}], allowWithShadowDeny: [{spiffeID: {type: Exact, value: spiffe://d/x}}]}
+  - default:
+      deny: [{spiffeID: {type: Exact, value: spiffe://d/ns/legacy}}]
+      allowWithShadowDeny: [{spiffeID: {type: Exact, value: spiffe://d/x}}]
 ---
 type: MeshTrafficPermission
 name: c

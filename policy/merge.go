@@ -95,7 +95,7 @@ func (e *Effective) add(conf proto.Message, origin Origin) {
 	merge(e.Conf.ProtoReflect(), conf.ProtoReflect(), "", func(path string) { e.Fields[path] = origin })
 }
 
-// clear unsets a field of the merged conf, with all below it, as if nobody had set it.
+// clear unsets a field of the merged conf, with all below it, as if no policy had set it.
 func (e *Effective) clear(field string) {
 	if e.Conf == nil {
 		return

@@ -8,7 +8,7 @@ import (
 
 // replacesDefaults says that a person's conf takes the place of what the defaults of the system
 // say, instead of being merged over it: with detectors of their own, people do not expect those of
-// the default to eject too (design 9.9).
+// the default to eject too.
 func replacesDefaults(conf proto.Message) bool {
 	b, ok := conf.(*meshv1.MeshCircuitBreaker_Conf)
 	return ok && b.GetOutlierDetection() != nil

@@ -32,7 +32,7 @@ type CallerFaults struct {
 	Conf *meshv1.MeshFaultInjection_Conf
 }
 
-// Faults collects the MeshFaultInjections of one inbound (traffic-policies 10.2 to 10.4). The
+// Faults collects the MeshFaultInjections of one inbound. The
 // policies are those that select the inbound, ascending by [Compare]. Matches of one rule are
 // alternatives: one that another of the same rule covers is left out, so that the rule does not act
 // twice on a caller that fits both.

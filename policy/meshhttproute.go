@@ -26,7 +26,7 @@ type HTTPRule struct {
 	Backends, Filters *mesh.Resource
 }
 
-// HTTPRoutes merges the rules of MeshHTTPRoutes for a destination (traffic-policies 2.7). The
+// HTTPRoutes merges the rules of MeshHTTPRoutes for a destination. The
 // policies are those that select the proxy, ascending by [Compare]. Rules of the highest-ranking
 // policy come first, in their written order; rules with the same matches are one, at the place of
 // the highest; filters and backendRefs are each taken whole from the highest that has them. The
@@ -98,8 +98,8 @@ type FlatRoute struct {
 
 var anyPath = &meshv1.MeshHTTPRoute_PathMatch{Type: "PathPrefix", Value: "/"}
 
-// SortRoutes flattens rules to one match each and puts them in the order in which a proxy must try them
-// (traffic-policies 2.5; a missing path counts as "/", section 12.2).
+// SortRoutes flattens rules to one match each and puts them in the order in which a proxy must try
+// them. A missing path counts as the prefix "/".
 func SortRoutes(rules []HTTPRule) []FlatRoute {
 	var out []FlatRoute
 	for _, r := range rules {

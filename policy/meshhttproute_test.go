@@ -42,25 +42,25 @@ func TestSortRoutes(t *testing.T) {
 		name, policies string
 		want           []string
 	}{
-		{"vector 9", route("a",
+		{"one rule", route("a",
 			rule(p("PathPrefix", "/"),
 				"{backendRefs: [{kind: MeshService, name: v1, weight: 90}, {kind: MeshService, name: v2, "+
 					"weight: 10}]}")),
 			[]string{"PathPrefix / →v1 →v2"}},
-		{"vector 14", route("a",
+		{"exact before prefix, longer before shorter", route("a",
 			rule(p("Exact", "/b"), "{}")+", "+rule(p("PathPrefix", "/a"), "{}")+", "+
 				rule(p("PathPrefix", "/abc"), "{}")+", "+rule(p("RegularExpression", "/x.*"), "{}")),
 			[]string{"Exact /b", "PathPrefix /abc", "PathPrefix /a", "RegularExpression /x.*"}},
-		{"vectors 10, 12 and 13, changed by decision 2 of design 9: a rule stays, whatever its backends",
+		{"a rule stays, whatever its backends",
 			route("a", rule(p("PathPrefix", "/v1"),
 				"{backendRefs: [{kind: MeshService, name: gone, weight: 0}]}")),
 			[]string{"PathPrefix /v1 →gone"}},
-		{"vector 11: weights are for who splits",
+		{"weights are for routes that split",
 			route("a", rule(p("PathPrefix", "/v1"),
 				"{backendRefs: [{kind: MeshService, name: v1, weight: 0}, {kind: MeshService, name: v2, "+
 					"weight: 10}]}")),
 			[]string{"PathPrefix /v1 →v1 →v2"}},
-		{"no path counts as / (decision 2 of traffic-policies 12)",
+		{"no path counts as /",
 			route("a", rule(p("PathPrefix", "/"), to("all"))+", "+rule("{method: GET}", to("get"))),
 			[]string{"PathPrefix / GET →get", "PathPrefix / →all"}},
 		{"method, headers, query",
@@ -89,7 +89,7 @@ func TestSortRoutes(t *testing.T) {
 	}
 }
 
-// Vector 15: rules with the same matches are one; filters and backendRefs each come from the
+// Rules with the same matches are one; filters and backendRefs each come from the
 // highest that has them.
 func TestRulesMerge(t *testing.T) {
 	filter := func(name string) string {
@@ -117,7 +117,8 @@ func TestRulesMerge(t *testing.T) {
 	if got[1].Index != 0 || got[1].Policy.Key.Name != "zzz" || len(got[1].Matches) != 1 {
 		t.Errorf("second rule %v", got[1])
 	}
-	if policies[0].Spec.(*meshv1.MeshHTTPRoute).To[0].Rules[1].Default.Filters[0].RequestHeaderModifier.Remove[0] != "z" {
+	second := policies[0].Spec.(*meshv1.MeshHTTPRoute).To[0].Rules[1]
+	if second.Default.Filters[0].RequestHeaderModifier.Remove[0] != "z" {
 		t.Error("a policy changed")
 	}
 }

@@ -16,7 +16,7 @@ type TCPRule struct {
 	Policy *mesh.Resource
 }
 
-// TCPRoute is the rule of the highest-ranking entry that means d (traffic-policies 3.5): the one
+// TCPRoute is the rule of the highest-ranking entry that means d: the one
 // rule of an entry replaces that of lower ones whole, for all it has is a list. An entry without
 // rules means the destination itself and replaces as well. False if no entry means d. The policies
 // are those that select the proxy, ascending by [Compare].

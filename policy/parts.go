@@ -35,8 +35,8 @@ func partOfEntry(ref *meshv1.TargetRef) Part {
 }
 
 // ChangedParts are the parts in which two versions of a policy differ; nil stands for a policy that
-// is not there. Whoever has read the zero Part and that of a destination sees every change that can
-// concern the destination.
+// is not there. A caller that has read the zero Part and that of a destination sees every change
+// that can concern the destination.
 func ChangedParts(old, now *mesh.Resource) []Part {
 	if old == nil || now == nil || !HeadOf(old).Equal(HeadOf(now)) || !maps.Equal(old.Labels, now.Labels) {
 		all := map[Part]bool{{}: true}

@@ -15,7 +15,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// Vectors 1 to 8 of traffic-policies 13.
+// Which of two timeouts wins, by the kinds, names and sections of their targets.
 func TestVectorsOfTimeouts(t *testing.T) {
 	const (
 		inMesh, plain = "{kind: Mesh}", "{kind: Dataplane}"
@@ -28,7 +28,7 @@ func TestVectorsOfTimeouts(t *testing.T) {
 		want           time.Duration
 	}{
 		{"1", timeout("aaa", inMesh, "", "1s") + timeout("bbb", inMesh, "", "2s"), time.Second},
-		{"2, changed by decision 3 of design 9: defaults rank lowest", timeout("zzz", inMesh, "", "1s"),
+		{"defaults rank lowest", timeout("zzz", inMesh, "", "1s"),
 			time.Second},
 		{"3", timeout("aaa", inMesh, "", "1s") + timeout("zzz", inMesh, "backend", "2s"), 2 * time.Second},
 		{"4", timeout("aaa", inMesh, "backend", "1s") + timeout("zzz", byName, "", "2s"), 2 * time.Second},
@@ -143,7 +143,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// Compare is a total order: the peer's is not.
+// Compare is a total order: Kuma's is not.
 func TestCompareIsAnOrder(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 1))
 	pick := func(s ...string) string { return s[rnd.IntN(len(s))] }
@@ -266,7 +266,7 @@ func TestSelect(t *testing.T) {
 	}
 }
 
-// Decision 9 of traffic-policies 12: a data plane without inbounds gets its policies.
+// Unlike in Kuma, a data plane without inbounds gets its policies.
 func TestSelectWithoutInbounds(t *testing.T) {
 	s := web()
 	s.Dataplane.Spec = &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{}}
@@ -310,7 +310,9 @@ func TestBucketsProperty(t *testing.T) {
 			Key:    mesh.Key{Mesh: "m", Name: pick("a", "b"), Zone: pick("", "a")},
 			Labels: pairs("v", "kuma.io/workload"),
 
-			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{Inbound: []*meshv1.Dataplane_Inbound{in}}},
+			Spec: &meshv1.Dataplane{Networking: &meshv1.Dataplane_Networking{
+				Inbound: []*meshv1.Dataplane_Inbound{in},
+			}},
 		}}
 		if rnd.IntN(2) == 0 {
 			s.Services = []mesh.Key{{Kind: mesh.KindMeshService, Mesh: "m", Name: pick("a", "b", "c")}}

@@ -25,8 +25,8 @@ func (t Tag) URI(meshName string) (uri string, prefix bool) {
 }
 
 // Principal fits a caller that has all tags of All and, of each element of Not, lacks at least one
-// tag. Empty All is every caller; an element of Not that is empty would be nobody and does not
-// occur.
+// tag. Empty All is every caller; an empty element of Not would exclude every caller and
+// does not occur.
 type Principal struct {
 	All []Tag
 	Not [][]Tag
@@ -75,7 +75,7 @@ func callerTags(t *meshv1.TargetRef) (tags []Tag, ok bool) {
 	return tags, true
 }
 
-// subset says that every tag of a is asked for in b, so that whoever fits b fits a.
+// subset says that b requires every tag of a, so that a caller that fits b fits a.
 func subset(a, b []Tag) bool {
 	return !slices.ContainsFunc(a, func(t Tag) bool { return !hasTags(b, []Tag{t}) })
 }

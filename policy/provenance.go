@@ -81,7 +81,7 @@ func settings(list []ranked, e Effective) []Setting {
 	return out
 }
 
-// decided names the first of the rules of priority (traffic-policies 1.7) in which two entries
+// decided names the first of the rules of priority in which two entries
 // differ, winner above loser.
 func decided(loser, winner ranked) string {
 	l, w := loser.head, winner.head

@@ -102,7 +102,7 @@ type BackendQuery struct {
 // those of another kind or mesh are passed over). By name: the policy's own zone's or global's, the
 // asking zone's first, else the oldest. By labels: the oldest. section is the name of the port. It
 // is not ok if nothing fits, or the port is not there or not known; that share of the traffic must
-// then be answered 500 (design 9.2).
+// then be answered 500.
 func ResolveBackend(q BackendQuery, candidates []*mesh.Resource) (r *mesh.Resource, section string, ok bool) {
 	ref := &meshv1.TargetRef{
 		Kind:      q.Ref.GetKind(),

@@ -12,7 +12,7 @@ import (
 
 // Bucket is the index value under which a policy is found by the proxies that it might select. It
 // is one of "mesh", "dataplane", "dataplane/name=N", "label/k=v", "tag/k=v", "service",
-// "service/NAME", or "none", where nobody looks.
+// "service/NAME", or "none", where no proxy looks.
 type Bucket string
 
 const (
@@ -151,8 +151,8 @@ func tagSets(dataplane *mesh.Resource) []tagSet {
 	return out
 }
 
-// Select says whether and where the policy selects the proxy (traffic-policies 1.6 and 1.8). Unlike
-// the peer it selects a proxy without inbounds as a whole.
+// Select says whether and where the policy selects the proxy. Unlike Kuma
+// it selects a proxy without inbounds as a whole.
 func (h Head) Select(s Subject) (Selection, bool) {
 	dp := s.Dataplane
 	if h.Shadow || h.Key.Mesh != dp.Key.Mesh || !h.reaches(dp.Key) {

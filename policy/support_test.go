@@ -80,8 +80,18 @@ name: mesh-timeout-all-default
 labels: {kuma.io/managed-by: meridian-defaults}
 spec:
   targetRef: {kind: Mesh, proxyTypes: [Sidecar]}
-  from: [{targetRef: {kind: Mesh}, default: {connectionTimeout: 10s, idleTimeout: 2h, http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}}}]
-  to: [{targetRef: {kind: Mesh}, default: {connectionTimeout: 5s, idleTimeout: 1h, http: {requestTimeout: 15s, streamIdleTimeout: 30m}}}]
+  from:
+  - targetRef: {kind: Mesh}
+    default:
+      connectionTimeout: 10s
+      idleTimeout: 2h
+      http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}
+  to:
+  - targetRef: {kind: Mesh}
+    default:
+      connectionTimeout: 5s
+      idleTimeout: 1h
+      http: {requestTimeout: 15s, streamIdleTimeout: 30m}
 ---
 `
 

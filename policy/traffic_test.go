@@ -18,19 +18,31 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// More defaults of a new Mesh than policy_test needs (traffic-policies 1.13 with design 9.9).
+// More defaults of a new Mesh than policy_test needs.
 const moreDefaults = `
 type: MeshCircuitBreaker
 name: mesh-circuit-breaker-all-default
 labels: {kuma.io/managed-by: meridian-defaults}
 spec:
-  to: [{targetRef: {kind: Mesh}, default: {connectionLimits: {maxConnections: 1024, maxRetries: 1024}, outlierDetection: {interval: 1s, maxEjectionPercent: 100, detectors: {gatewayFailures: {consecutive: 3}, localOriginFailures: {consecutive: 3}}}}}]
+  to:
+  - targetRef: {kind: Mesh}
+    default:
+      connectionLimits: {maxConnections: 1024, maxRetries: 1024}
+      outlierDetection:
+        interval: 1s
+        maxEjectionPercent: 100
+        detectors: {gatewayFailures: {consecutive: 3}, localOriginFailures: {consecutive: 3}}
 ---
 type: MeshRetry
 name: mesh-retry-all-default
 labels: {kuma.io/managed-by: meridian-defaults}
 spec:
-  to: [{targetRef: {kind: Mesh}, default: {tcp: {maxConnectAttempt: 5}, http: {numRetries: 5, hostSelection: [{predicate: OmitPreviousHosts}]}, grpc: {numRetries: 5}}}]
+  to:
+  - targetRef: {kind: Mesh}
+    default:
+      tcp: {maxConnectAttempt: 5}
+      http: {numRetries: 5, hostSelection: [{predicate: OmitPreviousHosts}]}
+      grpc: {numRetries: 5}
 ---
 `
 
@@ -72,14 +84,20 @@ func TestEffectiveConfs(t *testing.T) {
 	}
 	hash := func(name string) string { return "hashPolicies: [{type: Header, header: {name: " + name + "}}]" }
 	detect := func(s string) string { return "outlierDetection: {detectors: {" + s + "}}" }
-	const cb, rt, lb, tr, hc = mesh.KindMeshCircuitBreaker, mesh.KindMeshRetry, mesh.KindMeshLoadBalancingStrategy, mesh.KindMeshTCPRoute, mesh.KindMeshHealthCheck
+	const (
+		cb = mesh.KindMeshCircuitBreaker
+		rt = mesh.KindMeshRetry
+		lb = mesh.KindMeshLoadBalancingStrategy
+		tr = mesh.KindMeshTCPRoute
+		hc = mesh.KindMeshHealthCheck
+	)
 	for _, tt := range []struct {
 		name string
 		kind mesh.Kind
 		text string
 		want string
 	}{
-		{"vector 18: all refs of weight 0 stay refs", tr,
+		{"all refs of weight 0 stay refs", tr,
 			doc(tr, "a", tcp("{default: {backendRefs: [{kind: MeshService, name: x, weight: 0}]}}")),
 			`{backendRefs:[{kind:MeshService,name:x,weight:0}]}`},
 		{"tcp: refs replace", tr,
@@ -100,16 +118,19 @@ func TestEffectiveConfs(t *testing.T) {
 						"{backendRefs: [{kind: MeshService, name: y}]}}]}]"),
 			`{backendRefs:[{kind:MeshService,name:y}]}`},
 
-		{"vector 21: only the detector that is given", cb,
+		{"only the detector that is given", cb,
 			moreDefaults + doc(cb, "a", toMesh(detect("totalFailures: {consecutive: 5}"))),
 
-			`{connectionLimits:{maxConnections:1024,maxRetries:1024},outlierDetection:{detectors:{totalFailures:{consecutive:5}}}}`},
-		{"vector 23 with decision 9.3: a person's limits beat the default's", cb,
+			`{connectionLimits:{maxConnections:1024,maxRetries:1024},` +
+				`outlierDetection:{detectors:{totalFailures:{consecutive:5}}}}`},
+		{"a person's limits beat the default's", cb,
 			moreDefaults + doc(cb, "zzz",
 				toMesh("connectionLimits: {maxConnections: 7, maxConnectionPools: 9}")),
 
-			`{connectionLimits:{maxConnections:7,maxConnectionPools:9,maxRetries:1024},outlierDetection:{interval:1s,maxEjectionPercent:100,detectors:{gatewayFailures:{consecutive:3},localOriginFailures:{consecutive:3}}}}`},
-		{"decision 9.9: switched off", cb,
+			`{connectionLimits:{maxConnections:7,maxConnectionPools:9,maxRetries:1024},` +
+				`outlierDetection:{interval:1s,maxEjectionPercent:100,` +
+				`detectors:{gatewayFailures:{consecutive:3},localOriginFailures:{consecutive:3}}}}`},
+		{"switched off", cb,
 			moreDefaults + doc(cb, "a", toBackend("outlierDetection: {disabled: true}")),
 			`{connectionLimits:{maxConnections:1024,maxRetries:1024},outlierDetection:{disabled:true}}`},
 		{"people's detectors merge", cb,
@@ -117,28 +138,33 @@ func TestEffectiveConfs(t *testing.T) {
 				doc(cb, "b", toMesh(detect("totalFailures: {consecutive: 5}"))) +
 				doc(cb, "a", toMesh(detect("gatewayFailures: {consecutive: 2}"))),
 
-			`{connectionLimits:{maxConnections:1024,maxRetries:2},outlierDetection:{detectors:{totalFailures:{consecutive:5},gatewayFailures:{consecutive:2}}}}`},
+			`{connectionLimits:{maxConnections:1024,maxRetries:2},` +
+				`outlierDetection:{detectors:{totalFailures:{consecutive:5},` +
+				`gatewayFailures:{consecutive:2}}}}`},
 		{"disabled is overridden by false", cb,
 			doc(cb, "zzz", toMesh("outlierDetection: {disabled: true}")) +
 				doc(cb, "a", toMesh("outlierDetection: {disabled: false, detectors: {totalFailures: "+
 					"{consecutive: 5}}}")),
 			`{outlierDetection:{disabled:false,detectors:{totalFailures:{consecutive:5}}}}`},
 
-		{"vector 29: retryOn replaces, the rest stays", rt,
+		{"retryOn replaces, the rest stays", rt,
 			moreDefaults + doc(rt, "a", toMesh("http: {retryOn: ['503', HttpMethodGet]}")),
 
-			`{tcp:{maxConnectAttempt:5},http:{numRetries:5,retryOn:[503,HttpMethodGet],hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
-		{"vector 30: the default", rt, moreDefaults,
+			`{tcp:{maxConnectAttempt:5},http:{numRetries:5,retryOn:[503,HttpMethodGet],` +
+				`hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
+		{"the default", rt, moreDefaults,
 
-			`{tcp:{maxConnectAttempt:5},http:{numRetries:5,hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
+			`{tcp:{maxConnectAttempt:5},http:{numRetries:5,` +
+				`hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
 		{"0 retries override", rt, moreDefaults + doc(rt, "zzz", toBackend("http: {numRetries: 0}")),
 
-			`{tcp:{maxConnectAttempt:5},http:{numRetries:0,hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
+			`{tcp:{maxConnectAttempt:5},http:{numRetries:0,` +
+				`hostSelection:[{predicate:OmitPreviousHosts}]},grpc:{numRetries:5}}`},
 
-		{"vector 31: tags without weights stay without", lb,
+		{"tags without weights stay without", lb,
 			doc(lb, "a", toMesh("localityAwareness: {localZone: {affinityTags: [{key: node}, "+
 				"{key: rack}]}}")), `{localityAwareness:{localZone:{affinityTags:[{key:node},{key:rack}]}}}`},
-		{"vector 33: the destination's hash policies", lb,
+		{"the destination's hash policies", lb,
 			doc(lb, "a", toMesh(hash("x"))) + doc(lb, "zzz", toRoute(hash("y"))),
 			`{hashPolicies:[{type:Header,header:{name:x}}]}`},
 		{"an inert body stays", lb,
@@ -167,7 +193,7 @@ func TestEffectiveConfs(t *testing.T) {
 		kind             mesh.Kind
 		about            bool
 	}{
-		{"vector 33: the route's own",
+		{"the route's own",
 			doc(lb, "a", toMesh(hash("x")+", loadBalancer: {type: Maglev}")) +
 				doc(lb, "zzz", toRoute(hash("y"))),
 			`{loadBalancer:{type:Maglev},hashPolicies:[{type:Header,header:{name:y}}]}`, lb, true},
@@ -236,16 +262,16 @@ func TestInboundConfs(t *testing.T) {
 		text string
 		want []string
 	}{
-		{"vector 24: disabled above a limit", rl,
+		{"disabled above a limit", rl,
 			doc(rl, "zzz", sidecars+from("5")) +
 				doc(rl, "aaa", web+"rules: [{default: {local: {http: {disabled: true}}}}]"),
 			[]string{"all: {local:{http:{disabled:true,requestRate:{num:5,interval:10s}}}}"}},
-		{"vector 25: exact, prefix, everybody", rl,
+		{"exact, prefix, all", rl,
 			doc(rl, "a", web+"rules: [{"+limit("5")+"}, {matches: ["+prefix+", "+exact+"], "+limit("50")+
 				"}]"), []string{
 				"Exact spiffe://d/ns/web: " + rate("50"), "Prefix spiffe://d/ns: " + rate("50"),
 				"all: " + rate("5")}},
-		{"callers' limits lie over everybody's", rl,
+		{"callers' limits lie over the common one", rl,
 			doc(rl, "zzz", sidecars+
 				"from: [{targetRef: {kind: Mesh}, default: {local: {http: {onRateLimit: {status: "+
 				"423}}, tcp: "+
@@ -253,11 +279,11 @@ func TestInboundConfs(t *testing.T) {
 				doc(rl, "a", web+"rules: [{matches: ["+exact+"], "+limit("50")+"}, {matches: ["+prefix+
 					"], default: {local: {http: {disabled: true}}}}]"), []string{
 				"Exact spiffe://d/ns/web: " +
-
-					"{local:{http:{disabled:true,requestRate:{num:50,interval:10s},onRateLimit:{status:423}},tcp:{connectionRate:{num:1,interval:1s}}}}",
+					"{local:{http:{disabled:true,requestRate:{num:50,interval:10s}," +
+					"onRateLimit:{status:423}},tcp:{connectionRate:{num:1,interval:1s}}}}",
 				"Prefix spiffe://d/ns: " +
-
-					"{local:{http:{disabled:true,onRateLimit:{status:423}},tcp:{connectionRate:{num:1,interval:1s}}}}",
+					"{local:{http:{disabled:true,onRateLimit:{status:423}}," +
+					"tcp:{connectionRate:{num:1,interval:1s}}}}",
 				"all: {local:{http:{onRateLimit:{status:423}},tcp:{connectionRate:{num:1,interval:1s}}}}"}},
 		{"callers without a common limit", rl,
 			doc(rl, "a", web+"rules: [{matches: ["+exact+"], "+limit("50")+"}]"),
@@ -283,7 +309,7 @@ func TestInboundConfs(t *testing.T) {
 	}
 }
 
-// Vector 26: a section is the name of an inbound, and its number only if it has no name.
+// A section is the name of an inbound, and its number only if it has no name.
 func TestSectionOfNamedInbound(t *testing.T) {
 	for section, want := range map[string][]string{"8000": nil, "http": {"http"}, "9000": {"9000"}} {
 		p := read(t, doc(mesh.KindMeshRateLimit, "a",
@@ -309,7 +335,7 @@ func TestFaults(t *testing.T) {
 		name, text string
 		want       []string
 	}{
-		{"vector 27: two filters, zzz first",
+		{"two filters, zzz first",
 			doc(fi, "aaa", rules("{"+abort("501")+"}")) + doc(fi, "zzz", rules("{"+abort("502")+"}")),
 			[]string{"zzz 502", "aaa 501"}},
 		{"specific callers first",

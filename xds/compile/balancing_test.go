@@ -44,7 +44,9 @@ func TestBalancer(t *testing.T) {
 		{"choices without end", &lb{
 			Type: "LeastRequest",
 
-			LeastRequest: &meshv1.MeshLoadBalancingStrategy_LeastRequest{ChoiceCount: new(uint32(math.MaxUint32))},
+			LeastRequest: &meshv1.MeshLoadBalancingStrategy_LeastRequest{
+				ChoiceCount: new(uint32(math.MaxUint32)),
+			},
 		},
 			ir.LoadBalancer{Algorithm: ir.LeastRequest, Choices: maxChoices}},
 		{"a bias of nothing", &lb{
@@ -252,22 +254,26 @@ func TestLocality(t *testing.T) {
 					Except:   true,
 				}},
 		}},
-		{"vector 32, with decision 12.15",
+		{"threshold 70",
 			&localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(70)}}},
 			Locality{
 				Chosen:           true,
 				Overprovisioning: 143,
 			}},
 
-		{"threshold 100", &localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(100)}}}, Locality{
-			Chosen:           true,
-			Overprovisioning: 100,
-		}},
+		{"threshold 100",
+			&localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: number(100)}}},
+			Locality{
+				Chosen:           true,
+				Overprovisioning: 100,
+			}},
 
-		{"threshold 0.5", &localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: text("0.5")}}}, Locality{
-			Chosen:           true,
-			Overprovisioning: 20000,
-		}},
+		{"threshold 0.5",
+			&localities{CrossZone: &crossZone{FailoverThreshold: &threshold{Percentage: text("0.5")}}},
+			Locality{
+				Chosen:           true,
+				Overprovisioning: 20000,
+			}},
 	} {
 		if diff := cmp.Diff(tc.want, locality(t, tc.in, tags)); diff != "" {
 			t.Errorf("%s:\n%s", tc.name, diff)
@@ -450,13 +456,13 @@ func TestTCPBackends(t *testing.T) {
 			Cluster: other.KRI(),
 			Weight:  10,
 		}}, []Ref{other}},
-		{"a share that finds nobody keeps its weight (design 9.2)",
+		{"a share without a backend keeps its weight",
 			[]*meshv1.BackendRef{ref("missing", 5), ref("other", 5)}, []ir.Backend{{Weight: 5}, {
 				Cluster: other.KRI(),
 				Weight:  5,
 			}}, []Ref{other}},
-		{"vector 18: all weights 0", []*meshv1.BackendRef{ref("self", 0), ref("other", 0)}, nil, nil},
-		{"nobody found", []*meshv1.BackendRef{ref("missing", 1)}, nil, nil},
+		{"all weights 0", []*meshv1.BackendRef{ref("self", 0), ref("other", 0)}, nil, nil},
+		{"no backend found", []*meshv1.BackendRef{ref("missing", 1)}, nil, nil},
 	} {
 		got, extra := TCPBackends(self, policy.TCPRule{BackendRefs: tc.refs, Policy: owner}, resolve)
 		if diff := cmp.Diff(tc.want, got); diff != "" {

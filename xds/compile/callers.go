@@ -8,7 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Some policies of an inbound say different things about different callers (traffic-policies 1.10).
+// Some policies of an inbound say different things about different callers.
 // Each has its own list of conditions, most specific first, of which the first that fits holds. A
 // request takes one route, so the lists are crossed: a route for each combination that a caller can
 // meet.
@@ -55,7 +55,7 @@ func crossCallers(list []Caller, rules []callerRule) []Caller {
 	return out
 }
 
-// fits says that whoever fits b fits a.
+// fits says that every caller that fits b fits a.
 func fits(a, b ir.IdentityMatch) bool {
 	if a.SNI != "" && a.SNI != b.SNI {
 		return false
@@ -69,7 +69,7 @@ func fits(a, b ir.IdentityMatch) bool {
 	return !b.Prefix && a.SpiffeID == b.SpiffeID
 }
 
-// covers says that whoever fits all of b fits all of a.
+// covers says that every caller that fits all of b fits all of a.
 func covers(a, b []ir.IdentityMatch) bool {
 	return !slices.ContainsFunc(a, func(m ir.IdentityMatch) bool {
 		return !slices.ContainsFunc(b, func(o ir.IdentityMatch) bool { return fits(m, o) })

@@ -31,7 +31,8 @@ func TestWeigh(t *testing.T) {
 		{"lost addresses take no share", []Remote{{"a", 3, in("a", 0, ir.Unhealthy)}, {"b", 2, in("b", 0)}},
 			map[string]uint32{"a": 3, "b": 2}},
 		{"all lost: the last resort", []Remote{{"a", 3, in("a", ir.Unhealthy)}}, map[string]uint32{"a": 3}},
-		{"nobody healthy, or no way in", []Remote{{"a", 0, in("a", 0)}, {"b", 5, nil}}, map[string]uint32{}},
+		{"no healthy instance, or no ingress",
+			[]Remote{{"a", 0, in("a", 0)}, {"b", 5, nil}}, map[string]uint32{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got := map[string]uint32{}
@@ -99,7 +100,7 @@ func TestMillionths(t *testing.T) {
 	}
 }
 
-// TestNames: one address that is no IP is nobody's endpoint, and the others stay.
+// TestNames: an address that is not an IP gives no endpoint, and the others stay.
 func TestNames(t *testing.T) {
 	dp := func(address string) *Instance {
 		return NewInstance(&mesh.Resource{
@@ -146,11 +147,14 @@ func TestSelectorFindsItsOwn(t *testing.T) {
 		"tags":       {DataplaneTags: map[string]string{"version": "1", mesh.TagZone: "z"}},
 		"zone alone": {DataplaneTags: map[string]string{mesh.TagZone: "z"}},
 
-		"label": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{"app": "x"}}},
-
-		"synthesised": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{MatchLabels: map[string]string{mesh.LabelZone: "z"}}},
-		"every":       {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{}},
-		"name":        {DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "d"}},
+		"label": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{
+			MatchLabels: map[string]string{"app": "x"},
+		}},
+		"synthesised": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{
+			MatchLabels: map[string]string{mesh.LabelZone: "z"},
+		}},
+		"every": {DataplaneLabels: &meshv1.MeshService_DataplaneLabels{}},
+		"name":  {DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "d"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			svc := &mesh.Resource{

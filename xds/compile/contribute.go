@@ -33,7 +33,7 @@ type toKind struct {
 	apply func(e policy.Effective, p Port, out *OutboundConf)
 }
 
-// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that have a say in one field the
+// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that write one field the
 // later wins.
 var toKinds = []toKind{
 	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
@@ -186,9 +186,9 @@ func attached(p *mesh.Resource) bool {
 	})
 }
 
-// RouteConf is base with what policies say about a MeshHTTPRoute itself, of whose destination base
-// is. A kind that has an entry about the route speaks for it alone: what it says of the destination
-// does not count (traffic-policies 1.9).
+// RouteConf is base, the route part of the destination, with what policies say about a
+// MeshHTTPRoute itself. If a kind has an entry about the route, only that entry applies to the
+// route: what the kind says of the destination does not.
 func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
 	base ir.RoutePolicy) (ir.RoutePolicy, []mesh.Key) {
 	dest := policy.Destination{Key: route.Key, Labels: route.Labels}

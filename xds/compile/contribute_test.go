@@ -11,7 +11,7 @@ func TestEveryKindContributes(t *testing.T) {
 	order := func(k mesh.Kind) int {
 		info, ok := mesh.Lookup(k)
 		if !ok || info.Policy == nil {
-			t.Fatalf("%s is no policy", k)
+			t.Fatalf("%s is not a policy", k)
 		}
 		return info.Policy.Order
 	}

@@ -27,7 +27,7 @@ type InstanceInbound struct {
 	// Tags are the effective ones.
 	Tags   map[string]string
 	Health ir.Health
-	// Ignored inbounds are nobody's endpoint.
+	// Ignored inbounds are not an endpoint of any service.
 	Ignored bool
 }
 
@@ -77,8 +77,8 @@ func NewInstance(r, insight *mesh.Resource) *Instance {
 	return out
 }
 
-// numeric is an address as endpoints need it. A name is none: a proxy refuses all endpoints of a
-// service for the sake of one, so whoever registers an address resolves it first.
+// numeric is an address as endpoints need it. A name is not ok: Envoy rejects all endpoints of a
+// service because of one such address, so the client that registers an address resolves it first.
 func numeric(address string) (string, bool) {
 	if address == "localhost" {
 		return "127.0.0.1", true
@@ -189,7 +189,7 @@ type Remote struct {
 }
 
 // Weigh turns remote zones into endpoints: a zone's ingress addresses share its weight, the number
-// of its healthy instances (design 9.7). Lost ingresses stay as a last resort and take no part in
+// of its healthy instances. Lost ingresses stay as a last resort and take no part in
 // the sharing.
 func Weigh(remotes []Remote) []ir.Endpoint {
 	out, _ := weigh(remotes)

@@ -99,7 +99,7 @@ func Indexes(r *mesh.Resource) []Index {
 	return out
 }
 
-// BucketIndex is the range of the policies of all kinds in a bucket: whoever looks for one kind
+// BucketIndex is the range of the policies of all kinds in a bucket: a query for one kind
 // looks for all.
 func BucketIndex(meshName string, b policy.Bucket) Index {
 	return Index{Mesh: meshName, By: ByBucket, Value: string(b)}

@@ -162,7 +162,7 @@ func boolPriority(b bool) uint32 {
 
 // Assemble are the endpoints of one port for callers with the locality: those of this zone, as
 // [LocalEndpoints] gives them, and the ways into others. own is false for a MeshService of another
-// zone: whoever names that service means that zone, so there is no choice of zones to make.
+// zone: a reference to that service means that zone, so there is no choice of zones to make.
 func Assemble(local []ir.Endpoint, remotes []Remote, l Locality, own bool) []ir.Endpoint {
 	list := slices.Clone(local)
 	priority := map[string]uint32{}

@@ -10,7 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// What clusters of destinations do without a policy (design 9.9; translate says why). A limit that
+// What clusters of destinations do without a policy (package translate says why). A limit that
 // a policy leaves out is the default's. A policy that says something of outlier detection replaces
 // all of it: its detectors are the only ones.
 var (
@@ -33,7 +33,7 @@ var (
 	defaultPanic = ir.Panic{Set: true, Percent: 1}
 )
 
-// What Envoy does when a policy leaves a field of outlier detection out (traffic-policies 7.1).
+// What Envoy does when a policy leaves out a field of outlier detection.
 const (
 	outlierInterval     = 10 * time.Second
 	outlierBase         = 30 * time.Second
@@ -136,7 +136,7 @@ func orUint(v *uint32, def uint32) uint32 {
 	return *v
 }
 
-// decimal reads a number; what is no finite number is the default.
+// decimal reads a number; any other text is the default.
 func decimal(v *meshv1.IntOrString, def float64) float64 {
 	switch v := v.GetValue().(type) {
 	case *meshv1.IntOrString_IntValue:

@@ -9,13 +9,13 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// faultInbound is what MeshFaultInjections say about an inbound (traffic-policies 10), in the order
+// faultInbound is what MeshFaultInjections say about an inbound, in the order
 // in which requests meet them. Rules are not merged: one fault for each element of each rule's
 // list. The matches of a rule are alternatives of that one fault, so that a caller with several
 // identities meets it once.
 //
-// Callers of the older form are told by their certificate, not by a header that anybody can write;
-// a caller without one has no tags.
+// Callers of the older form are recognised by their certificate, not by a header that any client
+// can write; a caller without one has no tags.
 func faultInbound(c InboundContext, out *InboundConf) {
 	set := policy.Faults(c.Policies)
 	var seen []policy.Origin

@@ -8,7 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Checks when a MeshHealthCheck leaves a field out (traffic-policies 6.1).
+// Checks when a MeshHealthCheck leaves a field out.
 const (
 	checkInterval  = time.Minute
 	checkTimeout   = 15 * time.Second
@@ -60,8 +60,8 @@ func healthTo(e policy.Effective, p Port, out *OutboundConf) {
 	out.Cluster.HealthCheck = ir.Share(c)
 }
 
-// checkProtocol is traffic-policies 6.2: TCP stands in only for a section that is there and
-// disabled. Empty: no check.
+// checkProtocol is the protocol of the one check of a port: the section of the port's protocol, or
+// TCP if that section is there and disabled. Empty: no check.
 func checkProtocol(conf *meshv1.MeshHealthCheck_Conf, port ir.Protocol) ir.Protocol {
 	tcp := conf.GetTcp() != nil && !conf.GetTcp().GetDisabled()
 	own, disabled := false, false
@@ -82,7 +82,7 @@ func checkProtocol(conf *meshv1.MeshHealthCheck_Conf, port ir.Protocol) ir.Proto
 	return ""
 }
 
-// additions does not split values at commas (traffic-policies 12.18).
+// additions does not split values at commas, which Kuma does: a value may contain one.
 func additions(h *meshv1.HeaderAdditions) ir.HeaderEdit {
 	var out ir.HeaderEdit
 	for _, s := range h.GetSet() {

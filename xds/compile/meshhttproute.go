@@ -94,7 +94,7 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 			if rule.Filters != nil {
 				owner = rule.Filters
 			}
-			// A mirror that finds nobody is dropped: the request itself is not concerned.
+			// A mirror without a backend is dropped: the request itself is not affected.
 			if ref, ok := b.in.Resolve(f.GetRequestMirror().GetBackendRef(), owner.Key); ok {
 				r.Mirrors = append(r.Mirrors, ir.Mirror{
 					Cluster:    b.need(ref),

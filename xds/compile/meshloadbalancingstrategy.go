@@ -114,7 +114,7 @@ func hashPolicies(conf *meshv1.MeshLoadBalancingStrategy_Conf) []ir.HashPolicy {
 		case "FilterState":
 			h.Source, h.Name = ir.HashFilterState, p.GetFilterState().GetKey()
 		case "SourceIP":
-			// The peer emits a policy without a content, which a proxy refuses (traffic-policies 12.14).
+			// Kuma emits a hash policy without a specifier here, which Envoy rejects.
 			h.Source = ir.HashSourceIP
 		case "Connection":
 			if !p.GetConnection().GetSourceIp() {
@@ -183,7 +183,7 @@ func affinityWeight(t *meshv1.MeshLoadBalancingStrategy_AffinityTag, i, n int) u
 }
 
 // overprovisioning: a priority carries all of its traffic while its healthy share times the factor
-// is at least 1, so a threshold of t percent is a factor of 100/t (traffic-policies 12.15).
+// is at least 1, so a threshold of t percent is a factor of 100/t.
 func overprovisioning(percentage *meshv1.IntOrString) uint32 {
 	if t := decimal(percentage, 0); t > 0 && t <= 100 {
 		return uint32(math.Round(min(100*100/t, 1_000_000)))

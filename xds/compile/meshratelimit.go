@@ -6,7 +6,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Limits is what MeshRateLimits say about all callers of an inbound (traffic-policies 5). Each
+// Limits is what MeshRateLimits say about all callers of an inbound. Each
 // proxy counts for itself.
 type Limits struct {
 	// Connections of all callers together; nil does not limit.

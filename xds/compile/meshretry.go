@@ -15,7 +15,7 @@ import (
 )
 
 // Retries without a policy, and what stands for fields that a policy leaves out. Retries go where
-// the request has not been yet, unless the policy says where they go (design 9.9).
+// the request has not been yet, unless the policy says where they go.
 const (
 	connectAttempts = 5
 	retryCount      = 1
@@ -25,8 +25,8 @@ const (
 )
 
 var (
-	// Conditions of HTTP without a condition in retryOn. A reset before the request was sent harms
-	// nobody, and is what a connection that has just died looks like.
+	// Conditions of HTTP without a condition in retryOn. A retry after a reset before the request was
+	// sent repeats nothing, and a connection that has just died looks like that.
 	httpConditions = []string{"gateway-error", "connect-failure", "refused-stream", "reset-before-request"}
 	grpcConditions = []string{"cancelled", "connect-failure", "gateway-error", "refused-stream", "reset",
 		"resource-exhausted",
@@ -45,19 +45,19 @@ func defaultRetry(on []string) ir.Shared[ir.Retry] {
 	return ir.Share(r)
 }
 
-// httpRetryOn are the items of retryOn that are conditions (traffic-policies 8.3).
+// httpRetryOn are the items of retryOn that are conditions.
 var httpRetryOn = map[string]string{"5xx": "5xx", "GatewayError": "gateway-error", "Reset": "reset",
 	"Retriable4xx":   "retriable-4xx",
 	"ConnectFailure": "connect-failure", "EnvoyRatelimited": "envoy-ratelimited",
 	"RefusedStream":           "refused-stream",
 	"Http3PostConnectFailure": "http3-post-connect-failure"}
 
-// grpcRetryOn: Envoy spells cancelled with two l (12.11).
+// grpcRetryOn: Envoy spells cancelled with two l.
 var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded": "deadline-exceeded",
 	"Internal":          "internal",
 	"ResourceExhausted": "resource-exhausted", "Unavailable": "unavailable"}
 
-// retryTo reads the section of the port's protocol: http also for http2 (12.10). A port whose
+// retryTo reads the section of the port's protocol: http also for http2. A port whose
 // section is absent keeps the default.
 func retryTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)

@@ -7,15 +7,15 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// TCPTakes says whether connections to a port are routed by a MeshTCPRoute (traffic-policies 3.4):
-// always where requests cannot be told apart; on a port of HTTP only if no MeshHTTPRoute is about
-// it, and the port then has nothing of HTTP.
+// TCPTakes says whether connections to a port are routed by a MeshTCPRoute: always where requests
+// cannot be told apart; on a port of HTTP only if no MeshHTTPRoute is about it, and the port is then
+// a TCP port.
 func TCPTakes(p Port, tcp, http bool) bool { return tcp && (!http || !p.Protocol.IsHTTP()) }
 
 // TCPBackends are the shares of a destination's connections, and the backends needed besides the
 // destination itself, each once. resolve finds the backend of a reference of any protocol. As with
-// requests (design 9.2) a reference that finds nobody keeps its share, and connections of that
-// share are closed; with no share alive the result is nil: all connections are closed.
+// requests, a reference that finds no backend keeps its share, and connections of that share are
+// closed; with no share left the result is nil: all connections are closed.
 func TCPBackends(ref Ref, rule policy.TCPRule,
 	resolve func(*meshv1.BackendRef, mesh.Key) (Ref, bool)) ([]ir.Backend, []Ref) {
 	if len(rule.BackendRefs) == 0 {

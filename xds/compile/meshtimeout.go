@@ -10,7 +10,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Timeouts when no policy says anything (traffic-policies 9.3).
+// Timeouts when no policy says anything.
 const (
 	DefaultConnect    = 5 * time.Second
 	DefaultIdle       = time.Hour
@@ -52,7 +52,7 @@ func timeoutInbound(c InboundContext, out *InboundConf) {
 		out.Cluster.Timeouts.Idle
 }
 
-// timeoutCaller changes only what concerns a request (traffic-policies 9.1).
+// timeoutCaller changes only what concerns a request.
 func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
 	conf, _ := c.Conf.(*meshv1.MeshTimeout_Conf)
 	route.Timeouts.Request = or(conf.GetHttp().GetRequestTimeout(), route.Timeouts.Request)

@@ -311,7 +311,7 @@ func TestBalancers(t *testing.T) {
 		select {
 		case <-entered:
 		case <-ctx.Done():
-			t.Fatal("nobody asked it")
+			t.Fatal("no request reached it")
 		}
 		if got := s.counts("least", 100); got["free"] != 100 {
 			t.Errorf("%v", got)
@@ -378,7 +378,8 @@ func TestBalancers(t *testing.T) {
 					}
 				}
 			}
-			if moved > users/4 { // a ring gives its freed points to those that stay, which moves about a sixth
+			// A ring gives its freed points to those that stay, which moves about a sixth.
+			if moved > users/4 {
 				t.Errorf("%s: %d users moved whose instance is there", name, moved)
 			}
 		}

@@ -43,9 +43,9 @@ func callerMatch(m ir.IdentityMatch) []*matcherv3.FilterStateMatcher {
 	}
 	var out []*matcherv3.FilterStateMatcher
 	if m.SpiffeID != "" {
-		out = append(out, state(callerKey,
-
-			&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(callerPattern(m))}}))
+		out = append(out, state(callerKey, &matcherv3.StringMatcher{
+			MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: regex(callerPattern(m))},
+		}))
 	}
 	if m.SNI != "" {
 		out = append(out, state(callerNameKey, exact(m.SNI)))

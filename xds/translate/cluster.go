@@ -67,11 +67,11 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{
 			ClusterName: c.Name,
-
-			Endpoints: []*endpointv3.LocalityLbEndpoints{{LbEndpoints: []*endpointv3.LbEndpoint{lbEndpoint(ir.Endpoint{
-				Address: c.Local.Address,
-				Port:    c.Local.Port,
-			})}}},
+			Endpoints: []*endpointv3.LocalityLbEndpoints{{
+				LbEndpoints: []*endpointv3.LbEndpoint{
+					lbEndpoint(ir.Endpoint{Address: c.Local.Address, Port: c.Local.Port}),
+				},
+			}},
 		}
 	case ir.ClusterOriginal:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}

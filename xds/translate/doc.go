@@ -3,21 +3,25 @@
 //
 // # Requests must not fail because a host did
 //
-// A sidecar, its workload or a whole zone may die at any moment, and design 9.9 promises failover
-// without a policy. Four settings together make it so. They are what xds/compile says where no
+// A sidecar, its workload or a whole zone may die at any moment, and a mesh without policies must
+// fail over all the same. Four settings together do that. They are what xds/compile sets where no
 // policy does (meshretry.go, meshcircuitbreaker.go, meshhealthcheck.go), and what the default
 // policies of a new Mesh spell out:
 //
-//   - Retries (routes): five, on gateway errors, refused connections and streams, and resets before an answer began. Each
-//     avoids hosts that failed this request, and after two attempts its priority too, so that one request can leave a
-//     dead zone without waiting for anybody to learn that it is dead.
-//   - Outlier ejection (clusters): three failures in a row take a host out, for five seconds at first. All hosts may be
-//     out: then the next priority serves. Answers of 500 by the application are no failure of the host.
-//   - Health of the control plane (endpoints): what lost its stream or does not answer its probe is marked and not
-//     removed. Panic mode stays on at one percent: hosts marked unhealthy are used again when there is nothing else.
-//   - Bounds (clusters): as the peer's, except retries. The peer allows three retries at a time per cluster; under load
-//     the fourth concurrent request that meets a dead host would fail although others are alive. Ours allows as many
-//     retries as requests; the number per request bounds the amplification, and ejection ends it within milliseconds.
+//   - Retries (routes): five, on gateway errors, refused connections and streams, and resets before
+//     an answer began. Each avoids hosts that failed this request, and after two attempts its
+//     priority too, so that one request can leave a dead zone before the control plane or outlier
+//     detection has noticed that it is dead.
+//   - Outlier ejection (clusters): three failures in a row take a host out, for five seconds at
+//     first. All hosts may be out: then the next priority serves. Answers of 500 by the application
+//     do not count as failures of the host.
+//   - Health of the control plane (endpoints): what lost its stream or does not answer its probe is
+//     marked and not removed. Panic mode stays on at one percent: hosts marked unhealthy are used
+//     again when there is nothing else.
+//   - Bounds (clusters): as Kuma's, except retries. Kuma allows three retries at a time per cluster;
+//     under load the fourth concurrent request that meets a dead host would fail although others are
+//     alive. Ours allows as many retries as requests; the number per request bounds the
+//     amplification, and ejection ends it within milliseconds.
 //
 // # Few instances
 //

@@ -72,8 +72,9 @@ func CallCluster(name, endpoints string, tls *CallTLS) (*clusterv3.Cluster, erro
 		ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
 		EdsClusterConfig:     &clusterv3.Cluster_EdsClusterConfig{EdsConfig: ads(), ServiceName: endpoints},
 		LbPolicy:             clusterv3.Cluster_ROUND_ROBIN,
-
-		CircuitBreakers: &clusterv3.CircuitBreakers{Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRequests: u32(callRequests)}}},
+		CircuitBreakers: &clusterv3.CircuitBreakers{
+			Thresholds: []*clusterv3.CircuitBreakers_Thresholds{{MaxRequests: u32(callRequests)}},
+		},
 	}
 	if tls == nil {
 		return out, nil
@@ -277,7 +278,7 @@ func callMatch(m ir.Match) (*routev3.RouteMatch, bool) {
 			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}
 			hm.InvertMatch = h.Kind == ir.ValueAbsent
 		case ir.ValueRegex:
-			//lint:ignore SA1019 every gRPC library reads these fields; of their successor only some versions know
+			//lint:ignore SA1019 every gRPC library reads these fields, only some versions their successor
 			hm.HeaderMatchSpecifier = &routev3.HeaderMatcher_SafeRegexMatch{SafeRegexMatch: regex(h.Value)}
 		case ir.ValuePrefix:
 			//lint:ignore SA1019 as above

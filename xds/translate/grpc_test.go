@@ -88,7 +88,7 @@ func TestCallRoutes(t *testing.T) {
 	}
 	for i, r := range vh.GetRoutes() {
 		if r.GetRoute().GetRetryPolicy() != nil != (i == 1 || i == 2) {
-			t.Errorf("only what leads to nobody is not retried: %v", r)
+			t.Errorf("only what leads to no backend is not retried: %v", r)
 		}
 	}
 }

@@ -62,12 +62,15 @@ func outlier(o ir.Outlier) *clusterv3.OutlierDetection {
 			u32(100)
 	}
 	if s := o.SuccessRate; s.Enabled {
-		out.SuccessRateMinimumHosts, out.SuccessRateRequestVolume, out.SuccessRateStdevFactor = u32(
-			s.MinHosts), u32(s.MinVolume), u32(s.Factor)
+		out.SuccessRateMinimumHosts = u32(s.MinHosts)
+		out.SuccessRateRequestVolume = u32(s.MinVolume)
+		out.SuccessRateStdevFactor = u32(s.Factor)
 		out.EnforcingSuccessRate, out.EnforcingLocalOriginSuccessRate = u32(100), u32(100)
 	}
 	if f := o.FailurePercentage; f.Enabled {
-		out.FailurePercentageMinimumHosts, out.FailurePercentageRequestVolume, out.FailurePercentageThreshold = u32(f.MinHosts), u32(f.MinVolume), u32(f.Threshold)
+		out.FailurePercentageMinimumHosts = u32(f.MinHosts)
+		out.FailurePercentageRequestVolume = u32(f.MinVolume)
+		out.FailurePercentageThreshold = u32(f.Threshold)
 		out.EnforcingFailurePercentage, out.EnforcingFailurePercentageLocalOrigin = u32(100), u32(100)
 	}
 	return out

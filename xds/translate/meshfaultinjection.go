@@ -93,9 +93,8 @@ func faultCallers(f ir.Fault) (*matchPredicate, error) {
 				}
 				inner = append(inner, p)
 			}
-			terms = append(terms,
-
-				&matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: allOf(inner)}})
+			not := &xdsmatcherv3.Matcher_MatcherList_Predicate_NotMatcher{NotMatcher: allOf(inner)}
+			terms = append(terms, &matchPredicate{MatchType: not})
 		}
 		return allOf(terms), nil
 	}
@@ -155,8 +154,9 @@ func compareInput(name string, input proto.Message,
 	return &matchPredicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
 		SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
 			Input: &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: a},
-
-			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: value},
+			Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{
+				ValueMatch: value,
+			},
 		}}}, nil
 }
 

@@ -40,14 +40,15 @@ func commonTLS(meshName string, sans []string, alpn ...string) *tlsv3.CommonTlsC
 			Name:      ir.IdentitySecret(meshName),
 			SdsConfig: ads(),
 		}},
-
-		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: validation,
-			ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{
-				Name:      ir.CASecret(meshName),
-				SdsConfig: ads(),
+		ValidationContextType: &tlsv3.CommonTlsContext_CombinedValidationContext{
+			CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
+				DefaultValidationContext: validation,
+				ValidationContextSdsSecretConfig: &tlsv3.SdsSecretConfig{
+					Name:      ir.CASecret(meshName),
+					SdsConfig: ads(),
+				},
 			},
-		}},
+		},
 	}
 }
 
@@ -86,8 +87,9 @@ func Secret(s ir.Secret) *tlsv3.Secret {
 	if len(s.Trust) > 0 {
 		return &tlsv3.Secret{
 			Name: s.Name,
-
-			Type: &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(s.Trust)}},
+			Type: &tlsv3.Secret_ValidationContext{
+				ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(s.Trust)},
+			},
 		}
 	}
 	return &tlsv3.Secret{
