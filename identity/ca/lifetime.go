@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// ParseLifetime reads a number and one of the units y, w, d, h, m, s, ms (core-resources 8); "0" is
-// 0. A year has 365 days.
+// ParseLifetime reads a lifetime as a Mesh's mTLS backend gives it: a number and one of the units
+// y, w, d, h, m, s, ms. "0" is 0, and a year has 365 days.
 func ParseLifetime(text string) (time.Duration, error) {
 	if text == "0" {
 		return 0, nil
@@ -33,6 +33,6 @@ func ParseLifetime(text string) (time.Duration, error) {
 		}
 		return time.Duration(n) * u.unit, nil
 	}
-	return 0, fmt.Errorf("%q is no lifetime: write a number and one of y, w, d, h, m, s, ms, such as 24h",
+	return 0, fmt.Errorf("%q is not a lifetime: write a number and one of y, w, d, h, m, s, ms, such as 24h",
 		text)
 }

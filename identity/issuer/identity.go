@@ -5,22 +5,24 @@
 // For every mesh with a builtin backend the zone holds an intermediate: its key is made here and
 // never leaves, global signs it (a standalone zone signs with its own root). It is kept as a Secret
 // of the zone, <mesh>.ca-intermediate-<backend>, which no stream carries; so a zone that restarts
-// with global away still issues. It lives 30 days and is renewed at half its life, and at once when
+// while global is unreachable still issues. It lives 30 days and is renewed at half its life, and at once when
 // the root changes. Requests to global are retried with backoff for as long as it takes. A provided
 // backend that may not sign intermediates comes to the zone as it is and is used directly.
 //
 // # Leaves
 //
 // A Dataplane of the zone has one certificate with the URIs spiffe://<mesh>/<service> and
-// kuma://<tag>/<value> of its tags (security-observability-policies 1.1). It is renewed at 4/5 of
-// its life, and at once when its tags, the backend or the root change. A renewed intermediate of
-// the same root leaves the leaves alone. Keys are in memory only.
+// kuma://<tag>/<value> of its tags, as in Kuma. It is renewed at 4/5 of its life, and at once when
+// its tags, the backend or the root change. A renewed intermediate of the same root does not renew
+// the leaves. Keys are in memory only.
 //
 // # Concurrency
 //
 // [Issuer.Run] owns two loops: one that obtains intermediates and may wait for global, one that
 // issues leaves and never waits. [Issuer.Issue] issues a joining proxy's leaf at once, in the
 // caller's goroutine; the mutex is held over that.
+//
+// No example: an Issuer needs a running store and a replica of it.
 package issuer
 
 import (

@@ -57,7 +57,7 @@ func newWorld(t *testing.T) *world {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if w.away {
-				return ca.Signed{}, errors.New("global is away")
+				return ca.Signed{}, errors.New("global is unreachable")
 			}
 			w.signed++
 			return ca.Sign(rep.View(), meshName, csr)
@@ -215,7 +215,7 @@ func TestGlobalAway(t *testing.T) {
 		if w.identity(dp) == nil {
 			t.Fatal("not issued after global returned")
 		}
-		// From now on the zone needs nobody for a fortnight and more.
+		// From now on the zone issues on its own for more than a fortnight.
 		w.mu.Lock()
 		w.away = true
 		w.mu.Unlock()

@@ -2,13 +2,14 @@
 //
 // # Model
 //
-// A token is a JWT, RS256 with a 2048-bit key, header kid = the key's serial, claims as the peer's
-// (capitalised names) and "ca", the SHA-256 pins of the certificate authorities behind which its
-// holder finds control planes. Keys are Secrets and GlobalSecrets in the store, so they are
+// A token is a JWT, RS256 with a 2048-bit key, header kid = the key's serial, with Kuma's claims
+// (capitalised names) and "ca", the SHA-256 pins of the certificate authorities that its holder
+// accepts control planes by. Keys are Secrets and GlobalSecrets in the store, so they are
 // replicated, sealed and rotated like any resource:
 //
 //	dataplane-token-signing-key-<mesh>-<n>   Secret of the mesh, goes to every zone
-//	zone-token-signing-key-<n>               GlobalSecret; zones get its public half, zone-token-signing-public-key-<n>
+//	zone-token-signing-key-<n>               GlobalSecret, stays at global
+//	zone-token-signing-public-key-<n>        GlobalSecret, its public half, goes to every zone
 //	user-token-signing-key-<n>               GlobalSecret, stays where it is
 //	admin-user-token                         GlobalSecret, the first administrator's token as text
 //
@@ -35,6 +36,8 @@
 // # Concurrency
 //
 // [Tokens] is safe for concurrent use and has no goroutine.
+//
+// No example: issuing and verifying need a running store and a replica of it.
 package tokens
 
 import (

@@ -23,9 +23,9 @@ const (
 	// or rotated away.
 	UnknownKey Code = "UnknownKey"
 	Revoked    Code = "Revoked"
-	// WrongType: a zone token where a dataplane token is wanted, and the like.
+	// WrongType: a token of another kind than expected, such as a zone token for a dataplane.
 	WrongType Code = "WrongType"
-	// Mismatch: the token is good, but for somebody else.
+	// Mismatch: the token is valid, but bound to another proxy.
 	Mismatch Code = "Mismatch"
 )
 

@@ -109,8 +109,8 @@ func (id ringID) serial(name string) (int, bool) {
 	return serialOf(name, id.public)
 }
 
-// revocationSecrets are the lists: in the mesh (as documented), and the global secret of that name
-// (as the peer reads it).
+// revocationSecrets are the lists: the mesh's Secret, and the GlobalSecret of that name, which Kuma
+// reads too.
 func revocationSecrets(v replica.View, id ringID) []*mesh.Resource {
 	var out []*mesh.Resource
 	collect := func(kind mesh.Kind, meshName string) {
@@ -211,7 +211,7 @@ func parseRSA(data []byte) (parsedKey, error) {
 		if rk, ok := k.(*rsa.PrivateKey); ok {
 			return parsedKey{public: &rk.PublicKey, private: rk}, nil
 		}
-		return parsedKey{}, fmt.Errorf("the key is %T, want RSA", k)
+		return parsedKey{}, fmt.Errorf("the key must be an RSA key, but it is a %T", k)
 	}
 	if k, err := x509.ParsePKCS1PublicKey(der); err == nil {
 		return parsedKey{public: k}, nil
