@@ -33,7 +33,7 @@
 // # Failure
 //
 // Commit has happened exactly when it returned nil. After [ErrUnavailable] it may or may not have:
-// the store was away before the answer was known; read before trying again. Damage to a store's
+// the store became unavailable before the answer was known; read before trying again. Damage to a store's
 // files is reported as [*CorruptError] with the file's name, and nothing is recreated in its place.
 //
 // # Secrets

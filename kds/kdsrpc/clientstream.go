@@ -32,8 +32,8 @@ func (c *Client) open(ctx context.Context, st grpc.BidiStreamingClient[kdsv1.Fra
 		case f := <-l.in:
 			w := f.GetWelcome()
 			if w == nil {
-				return nil, nil, none,
-					status.Errorf(codes.Internal, "global's first message is %T, expected Welcome", f.GetMessage())
+				return nil, nil, none, status.Errorf(codes.Internal,
+					"global's first message is %T, expected Welcome", f.GetMessage())
 			}
 			if refused := kds.CheckWelcome(w); refused != nil {
 				return nil, nil, none, refused

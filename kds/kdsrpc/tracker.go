@@ -102,7 +102,8 @@ func (t *tracker) revision() uint64 {
 	return t.applied
 }
 
-// progress translates. A nil local counts everything applied as answered: the zone has no proxies to wait for.
+// progress translates. A nil local counts everything applied as answered: the zone has no proxies to
+// wait for.
 func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 	t.mu.Lock()
 	defer t.mu.Unlock()

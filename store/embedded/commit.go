@@ -11,7 +11,7 @@ import (
 )
 
 // maxGroup bounds how many transactions share a flush, so that the first of them does not wait for
-// ever longer groups.
+// a group that keeps growing.
 const maxGroup = 1024
 
 // group is what one flush writes.

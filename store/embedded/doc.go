@@ -10,8 +10,8 @@
 //
 // # Commits
 //
-// Commit puts its transaction into a queue. Whoever gets the write lock next evaluates all that
-// wait, in order, against the state so far, and writes them in one file transaction with one flush;
+// Commit puts its transaction into a queue. The caller that gets the write lock next evaluates all
+// that wait, in order, against the state so far, and writes them in one file transaction with one flush;
 // each is its own revision. Nothing is visible to readers, and no caller is answered, before the
 // flush. There is no goroutine of the store's own.
 //

@@ -24,8 +24,8 @@ const (
 	leafBucket = 0x01
 )
 
-// pages walks a bbolt file with every bound checked. bbolt itself trusts pages: it panics, some of
-// it on goroutines where nobody can recover, or reads beyond its memory.
+// pages walks a bbolt file with every bound checked. bbolt itself trusts pages: it panics, in part
+// on goroutines of its own where the caller cannot recover, or reads beyond its memory.
 type pages struct {
 	r    io.ReaderAt
 	size uint64 // of a page
@@ -102,7 +102,8 @@ func readMeta(b []byte, id uint64) (metaPage, error) {
 	}, nil
 }
 
-// walk checks the tree below a page, whose keys must be at least low and below high; nil is no bound.
+// walk checks the tree below a page, whose keys must be at least low and below high; nil means no
+// bound.
 func (p *pages) walk(id uint64, depth int, low, high []byte) error {
 	if depth > 64 {
 		return fmt.Errorf("page %d is too deep", id)

@@ -90,7 +90,7 @@ func (s *Store) write(requests []*txn.Request) {
 			break
 		}
 		s.forget(err)
-		// The group's own deadline is the database's fault and nobody's choice.
+		// The group's own deadline passes because the database is slow, not because a caller gave up.
 		err = classify(context.Background(), "commit to Postgres", err)
 		if final || try == 2 || ctx.Err() != nil || !errors.Is(err, store.ErrUnavailable) {
 			break
@@ -110,7 +110,7 @@ func (s *Store) write(requests []*txn.Request) {
 }
 
 // writeGroup tries once. final says that an error came when COMMIT may have been received: then
-// nobody may try again.
+// the group must not be tried again.
 func (s *Store) writeGroup(ctx context.Context,
 	requests []*txn.Request) (commits int, final bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
@@ -305,12 +305,14 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, c *columns) erro
 	}
 	if len(c.logKeys) > 0 {
 		batch.Queue(`INSERT INTO meridian.log (revision, position, key, time, actor, body)
-			SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::bytea[])`,
+			SELECT * FROM unnest(
+				$1::bigint[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::bytea[])`,
 			c.logRevisions, c.logPositions, c.logKeys, c.logTimes, c.logActors, c.logBodies)
 	}
 	if len(c.kinds) > 0 {
 		batch.Queue(
-			`INSERT INTO meridian.kinds (kind, mesh, revision) SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
+			`INSERT INTO meridian.kinds (kind, mesh, revision)
+			SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[])
 			ON CONFLICT (kind, mesh) DO UPDATE SET revision = excluded.revision`, c.kinds, c.kindMeshes,
 			c.kindRevisions)
 	}

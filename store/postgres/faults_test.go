@@ -45,7 +45,7 @@ func exec(t *testing.T, conn *pgx.Conn, sql string, args ...any) {
 	}
 }
 
-// The database goes away and comes back: calls fail fast with ErrUnavailable, and the same Store
+// The database stops and starts again: calls fail fast with ErrUnavailable, and the same Store
 // and watch go on.
 func TestOutage(t *testing.T) {
 	dir, err := os.MkdirTemp("", "pgtest") // not t.TempDir: the user postgres could not enter it
@@ -255,7 +255,7 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("a newer schema: %v", err)
 	}
 	if _, err := Open(t.Context(), Config{
-		URL:    "postgres://nobody@/x?host=/nonexistent",
+		URL:    "postgres://meridian@/x?host=/nonexistent",
 		Sealer: storetest.PlainSealer{},
 	}); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("no server: %v", err)

@@ -72,7 +72,10 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration,
 		}
 		if !exists {
 			if _, err := tx.Exec(ctx, `CREATE SCHEMA IF NOT EXISTS meridian;
-				CREATE TABLE meridian.migrations (version int PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now())`); err != nil {
+				CREATE TABLE meridian.migrations (
+					version int PRIMARY KEY,
+					applied timestamptz NOT NULL DEFAULT now()
+				)`); err != nil {
 				return err
 			}
 		}

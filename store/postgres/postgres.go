@@ -173,7 +173,7 @@ func newMetrics() metrics {
 		}),
 		unavailable: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_store_unavailable_total",
-			Help: "Calls that failed because the database was away or overloaded. Writes fail " +
+			Help: "Calls that failed because the database was unreachable or overloaded. Writes fail " +
 				"while it grows.",
 		}),
 		listening: prometheus.NewGauge(prometheus.GaugeOpts{

@@ -23,7 +23,7 @@ type Controller interface {
 	Plan(ctx context.Context, in Input) Plan
 
 	// Done follows every Plan, once: err is nil if the plan is durable or had nothing to write. With
-	// an error nothing was written, or nobody knows, and Plan will be called again.
+	// an error nothing was written, or it is unknown whether, and Plan will be called again.
 	Done(err error)
 }
 

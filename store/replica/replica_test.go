@@ -185,7 +185,9 @@ func TestRandomHistory(t *testing.T) {
 			op = store.PutStatus{
 				Key: k,
 
-				Status: &meshv1.DeliveryStatus{Conditions: []*meshv1.Condition{{Message: fmt.Sprint(rng.IntN(5))}}},
+				Status: &meshv1.DeliveryStatus{
+					Conditions: []*meshv1.Condition{{Message: fmt.Sprint(rng.IntN(5))}},
+				},
 			}
 		default:
 			op = store.Put{Resource: policy(k, rng.IntN(5))}
@@ -371,7 +373,8 @@ func (w *faultyWatch) Next(ctx context.Context) (store.Commit, error) {
 	return c, err
 }
 
-// The store is away for an hour: the replica serves what it has, and catches up within the longest pause.
+// The store is unavailable for an hour: the replica serves what it has, and catches up within the
+// longest pause.
 func TestUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &faulty{Store: memory(t), fail: map[string][]error{}}

@@ -6,8 +6,10 @@
 // the mark, so nothing goes before its time; it may stay up to one mark longer. Nothing is noted
 // while nothing changes.
 //
-// Whoever follows the log from before its new beginning gets [store.ErrCompacted] and takes a
-// snapshot: a replica, or a zone that was away for longer than the history is kept.
+// A reader that follows the log from before its new beginning gets [store.ErrCompacted] and takes a
+// snapshot: a replica, or a zone that was disconnected for longer than the history is kept.
+//
+// No example: a [Keeper] shows its work only in a store with more than [MinRevisions] commits.
 package retention
 
 import (
@@ -95,7 +97,7 @@ func (k *Keeper) interval() time.Duration {
 }
 
 // Run compacts until ctx ends, and returns its error, or that of a store that was closed. A store
-// that is away is tried again at the next look.
+// that is unavailable is tried again at the next look.
 func (k *Keeper) Run(ctx context.Context) error {
 	ticker := time.NewTicker(k.interval())
 	defer ticker.Stop()

@@ -151,8 +151,8 @@ func (a away) Compact(ctx context.Context, through uint64) error {
 	return a.Store.Compact(ctx, through)
 }
 
-// TestStoreAway: a store that is away is tried again.
-func TestStoreAway(t *testing.T) {
+// TestStoreUnavailable: a store that is unavailable is tried again.
+func TestStoreUnavailable(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, fails := open(t), new(atomic.Bool)
 		fails.Store(true)

@@ -9,8 +9,8 @@
 //
 // # For operators
 //
-// The key file holds 32 bytes as one line of base64 and has mode 0600. Whoever has it and the
-// store's rows can read every secret; whoever loses it has lost them. All replicas of one store
+// The key file holds 32 bytes as one line of base64 and has mode 0600. With it and the store's
+// rows every secret can be read; without it, none. All replicas of one store
 // need the same file. Do not write more than some billions of secrets with one key: nonces are
 // random.
 package seal
@@ -49,7 +49,7 @@ var _ store.Sealer = (*Sealer)(nil)
 // New makes a Sealer of a key of KeySize bytes.
 func New(key []byte) (*Sealer, error) {
 	if len(key) != KeySize {
-		return nil, fmt.Errorf("the encryption key has %d bytes, want %d", len(key), KeySize)
+		return nil, fmt.Errorf("the encryption key has %d bytes, it must have %d", len(key), KeySize)
 	}
 	block, err := aes.NewCipher(key)
 	if err != nil {

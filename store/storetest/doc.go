@@ -12,4 +12,6 @@
 // # Use
 //
 // A [Factory] opens a fresh store for a test, and may say how to reopen it.
+//
+// No example: [Run] needs a *testing.T; the tests of store/embedded call it.
 package storetest

@@ -199,7 +199,8 @@ var compare = []cmp.Option{protocmp.Transform(),
 
 func diffResources(a, b *mesh.Resource) string { return cmp.Diff(a, b, compare...) }
 
-// PlainSealer is a sealer for tests: it hides nothing from whoever looks hard, but not in plain sight.
+// PlainSealer is a sealer for tests: it hides the plain text from a look at the bytes, and
+// protects nothing.
 type PlainSealer struct{ Key byte }
 
 // Seal implements [store.Sealer].

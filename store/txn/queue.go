@@ -9,8 +9,8 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 )
 
-// Queue collects concurrent transactions into groups. It has no goroutine: whoever gets the write
-// lock first writes for all who wait, and the others find their answer ready.
+// Queue collects concurrent transactions into groups. It has no goroutine: the caller that gets the
+// write lock first writes for all that wait, and the others find their result ready.
 type Queue struct {
 	write   func([]*Request)
 	max     int
@@ -42,7 +42,7 @@ func NewQueue(limit int, write func([]*Request)) *Queue {
 }
 
 // Commit validates a transaction and returns when its group was written. Once a writer has it,
-// ctx's end no longer takes it back: write must not take for ever.
+// ctx's end no longer takes it back: write must return in bounded time.
 func (q *Queue) Commit(ctx context.Context, t store.Txn) (store.Result, error) {
 	if err := q.Check(ctx); err != nil {
 		return store.Result{}, err
@@ -112,8 +112,8 @@ func (q *Queue) lead(own *Request) {
 }
 
 // gather lets writers that were answered by the last group come back before the next one starts:
-// without it, one early bird would get a flush of its own, and all the others would wait for that.
-// It ends as soon as nobody new comes.
+// without it, one early writer would get a flush of its own, and all the others would wait for that.
+// It ends as soon as no new writer comes.
 func (q *Queue) gather() {
 	for last := -1; ; {
 		q.mu.Lock()

@@ -15,8 +15,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// Whoever waits while a group is written is written together, within the bound, and every one is
-// answered once.
+// Transactions that wait while a group is written are written together, within the bound, and each
+// is answered once.
 func TestQueueGroups(t *testing.T) {
 	var groups []int
 	entered, proceed := make(chan struct{}), make(chan struct{})

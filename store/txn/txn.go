@@ -68,7 +68,8 @@ func Validate(t store.Txn) error {
 				return err
 			}
 			if want := info.NewSpec(); !sameType(want, op.Resource.Spec) {
-				return invalid("put of %s: the spec is %T, want %T", op.Resource.Key, op.Resource.Spec, want)
+				return invalid("put of %s: the spec is %T, it must be %T",
+					op.Resource.Key, op.Resource.Spec, want)
 			}
 			s := keys[op.Resource.Key]
 			if s.put || s.del {
@@ -85,7 +86,8 @@ func Validate(t store.Txn) error {
 				return invalid("put of status of %s: the kind has none", op.Key)
 			}
 			if op.Status != nil && !sameType(info.NewStatus(), op.Status) {
-				return invalid("put of status of %s: it is %T, want %T", op.Key, op.Status, info.NewStatus())
+				return invalid("put of status of %s: it is %T, it must be %T",
+					op.Key, op.Status, info.NewStatus())
 			}
 			s := keys[op.Key]
 			if s.status || s.del {
@@ -110,7 +112,7 @@ func Validate(t store.Txn) error {
 			}
 			names[op.Name] = true
 		default:
-			return invalid("op %d is a %T, which is no operation of package store", i, op)
+			return invalid("op %d is a %T, not an operation of package store", i, op)
 		}
 	}
 	for i, c := range t.Checks {
@@ -124,11 +126,11 @@ func Validate(t store.Txn) error {
 				return invalid("check %d names the unknown kind %q", i, c.Kind)
 			}
 		default:
-			return invalid("check %d is a %T, which is no check of package store", i, c)
+			return invalid("check %d is a %T, not a check of package store", i, c)
 		}
 	}
 	if !utf8.ValidString(t.Actor) || strings.ContainsRune(t.Actor, 0) {
-		return invalid("actor %q is no proper text", t.Actor)
+		return invalid("actor %q is not valid UTF-8 or contains a zero byte", t.Actor)
 	}
 	return nil
 }
