@@ -157,7 +157,7 @@ var (
 	sec = func(f *Figure) float64 { return f.CPU }
 )
 
-// The budgets of the design, section 8, and those of the large shapes.
+// The shapes that have budgets, and the budgets.
 var (
 	headline = Shape{Sidecars: 1000, Services: 100}
 	small    = Shape{Sidecars: 100, Services: 20}

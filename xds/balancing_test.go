@@ -16,7 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
-// vectorBase is the destination and the client of traffic-policies 13.
+// vectorBase is the destination and the client that the tests of balancing and TCP routes share.
 const vectorBase = `# proxy web
 type: Mesh
 name: default
@@ -84,8 +84,8 @@ func hashed(a *routev3.RouteAction) []string {
 	return out
 }
 
-// TestVectorsOfBalancingAndTCP are the vectors 16 to 18 and 31 to 33 of traffic-policies 13, at the
-// level of Envoy.
+// TestVectorsOfBalancingAndTCP: what policies of load balancing and TCP routes make of Envoy's
+// resources.
 func TestVectorsOfBalancingAndTCP(t *testing.T) {
 	tcpRoute := func(refs string) string {
 		return "type: MeshTCPRoute\nmesh: default\nname: tcp\nspec: {to: [{targetRef: {kind: MeshService, " +
@@ -147,7 +147,7 @@ func TestVectorsOfBalancingAndTCP(t *testing.T) {
 					t.Errorf("the cluster does not weight localities: %v", c.GetCommonLbConfig())
 				}
 			}},
-		{"32, with decision 12.15: 143 instead of 100",
+		{"a threshold of 70 percent is a factor of 143",
 			strategy("s", "Mesh",
 				"{localityAwareness: {crossZone: {failover: [{to: {type: Any}}], failoverThreshold: "+
 					"{percentage: 70}}}}"), func(t *testing.T, table *delta.Table) {

@@ -162,14 +162,16 @@ func BenchmarkLarge(b *testing.B) {
 		}, 1},
 		{"client comes", func(i int) {
 			dp := testDataplane("dp-7", fmt.Sprintf("10.200.0.%d", i%200), "client", 8080)
-			dp.Spec.(*meshv1.Dataplane).Networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
+			networking := dp.Spec.(*meshv1.Dataplane).Networking
+			networking.TransparentProxying = &meshv1.Dataplane_TransparentProxying{
 				RedirectPortInbound:  15006,
 				RedirectPortOutbound: 15001,
-
-				ReachableBackends: &meshv1.Dataplane_ReachableBackends{Refs: []*meshv1.Dataplane_ReachableBackendRef{{
-					Kind: "MeshService",
-					Name: fmt.Sprint("svc-", i%100),
-				}}},
+				ReachableBackends: &meshv1.Dataplane_ReachableBackends{
+					Refs: []*meshv1.Dataplane_ReachableBackendRef{{
+						Kind: "MeshService",
+						Name: fmt.Sprint("svc-", i%100),
+					}},
+				},
 			}
 			w.put(dp)
 		}, 1},

@@ -112,15 +112,15 @@ func unpack(t *testing.T, a *anypb.Any, m proto.Message) {
 
 const sidecars = "spec:\n  targetRef: {kind: Mesh, proxyTypes: [Sidecar]}\n"
 
-// TestInboundVectors: vectors 24 to 28 of traffic-policies 13, as Envoy sees them. That of 25 gives
-// the route of everybody its limit of 5; here the virtual host has it, so that routes which differ
-// in something else share the bucket. That of 28 keeps the common conf by decision 12.13.
+// TestInboundVectors: limits, faults and timeouts of inbounds as Envoy gets them. The limit of all
+// callers is on the virtual host and not on their route, so that routes which differ in something
+// else share the bucket. A rule with a condition keeps what the default policy sets for all callers.
 func TestInboundVectors(t *testing.T) {
 	for _, tc := range []struct {
 		name, policies string
 		want           []string
 	}{
-		{"24", `
+		{"disabled for one proxy", `
 type: MeshRateLimit
 name: zzz
 ` + sidecars + `  rules: [{default: {local: {http: {requestRate: {num: 5, interval: 10s}}}}}]
@@ -131,31 +131,37 @@ spec:
   targetRef: {kind: Dataplane}
   rules: [{default: {local: {http: {disabled: true}}}}]
 `, []string{"route : as everybody, timeout 15s", "everybody: as everybody"}},
-		{"25", `
+		{"a limit of some callers", `
 type: MeshRateLimit
 name: a
 ` + sidecars + `  rules:
   - default: {local: {http: {requestRate: {num: 5, interval: 10s}}}}
-  - matches: [{spiffeID: {type: Prefix, value: spiffe://default/a}}, {spiffeID: {type: Exact, value: spiffe://default/b}}]
+  - matches:
+    - {spiffeID: {type: Prefix, value: spiffe://default/a}}
+    - {spiffeID: {type: Exact, value: spiffe://default/b}}
     default: {local: {http: {requestRate: {num: 50, interval: 10s}}}}
 `, []string{"route (.*,)?spiffe://default/b(,.*)?: 50 in 10s, timeout 15s",
 			"route (.*,)?spiffe://default/a(/[^,]*)?(,.*)?: 50 in 10s, timeout 15s",
 			"route : as everybody, timeout 15s", "everybody: 5 in 10s"}},
-		{"26, by number", `
+		{"a named section by number", `
 type: MeshRateLimit
 name: a
 spec:
   targetRef: {kind: Dataplane, sectionName: "8000"}
   rules: [{default: {local: {http: {requestRate: {num: 5, interval: 10s}}}}}]
 `, []string{"route : as everybody, timeout 15s", "everybody: as everybody"}},
-		{"26, by name", `
+		{"a named section by name", `
 type: MeshRateLimit
 name: a
 spec:
   targetRef: {kind: Dataplane, sectionName: http}
-  rules: [{default: {local: {http: {requestRate: {num: 5, interval: 10s}}, tcp: {connectionRate: {num: 9, interval: 1m}}}}}]
+  rules:
+  - default:
+      local:
+        http: {requestRate: {num: 5, interval: 10s}}
+        tcp: {connectionRate: {num: 9, interval: 1m}}
 `, []string{"connections: 9 in 1m0s", "route : as everybody, timeout 15s", "everybody: 5 in 10s"}},
-		{"27", `
+		{"every fault acts", `
 type: MeshFaultInjection
 name: aaa
 ` + sidecars + `  rules: [{default: {http: [{abort: {httpStatus: 501, percentage: 10}}]}}]
@@ -166,26 +172,31 @@ name: zzz
 `, []string{"fault of kri_mfi_default___zzz_ to all: 502 100000",
 			"fault of kri_mfi_default___aaa_ to all: 501 100000",
 			"route : as everybody, timeout 15s", "everybody: as everybody"}},
-		{"28", `
+		{"a timeout of one caller", `
 type: MeshTimeout
 name: mesh-timeout-all-default
 labels: {kuma.io/managed-by: meridian-defaults}
-` + sidecars +
-
-			`  from: [{targetRef: {kind: Mesh}, default: {connectionTimeout: 10s, idleTimeout: 2h, http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}}}]
+` + sidecars + `  from:
+  - targetRef: {kind: Mesh}
+    default:
+      connectionTimeout: 10s
+      idleTimeout: 2h
+      http: {requestTimeout: 0s, streamIdleTimeout: 1h, maxStreamDuration: 0s}
 ---
 type: MeshTimeout
 name: a
 spec:
-  rules: [{matches: [{spiffeID: {type: Exact, value: spiffe://default/b}}], default: {http: {requestTimeout: 3s}}}]
+  rules:
+  - matches: [{spiffeID: {type: Exact, value: spiffe://default/b}}]
+    default: {http: {requestTimeout: 3s}}
 `, []string{"route (.*,)?spiffe://default/b(,.*)?: as everybody, timeout 3s",
 			"route : as everybody, timeout 0s", "everybody: as everybody"}},
 		{"a rule that says nothing of requests takes no route", `
 type: MeshRateLimit
 name: a
-` + sidecars +
-
-			`  rules: [{matches: [{sni: {type: Exact, value: b}}], default: {local: {http: {disabled: true}, tcp: {disabled: true}}}}]
+` + sidecars + `  rules:
+  - matches: [{sni: {type: Exact, value: b}}]
+    default: {local: {http: {disabled: true}, tcp: {disabled: true}}}
 `, []string{"route : as everybody, timeout 15s", "everybody: as everybody"}},
 		{"what differs from everybody's", `
 type: MeshRateLimit

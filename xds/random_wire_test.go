@@ -211,8 +211,8 @@ func followSequence(t *testing.T, seed uint64, steps int) {
 	}
 }
 
-// settled says that a client which is there has one stream, and has answered all there is; without
-// its resource it may wait. Of one that is away there is no stream.
+// settled says that a connected client has one stream, and has answered all there is; without its
+// resource it may wait. A disconnected client has no stream.
 func (w *world) settled(k mesh.Key, there bool) bool {
 	_, exists := w.view.Get(k)
 	w.e.mu.Lock()

@@ -129,14 +129,15 @@ func check(c *clusterv3.Cluster) string {
 	return "TCP"
 }
 
-// TestHealthCheckByProtocol: traffic-policies 6.2, and vectors 19 and 20.
+// TestHealthCheckByProtocol: a port is checked by the section of its protocol, or by TCP if that
+// section is disabled.
 func TestHealthCheckByProtocol(t *testing.T) {
 	for _, tc := range []struct {
 		name, conf string
 		want       [4]string
 	}{
-		{"vector 19", "http: {}", [4]string{"HTTP", "HTTP", "", ""}},
-		{"vector 20", "http: {disabled: true}, grpc: {disabled: true}, tcp: {}",
+		{"no check without a section", "http: {}", [4]string{"HTTP", "HTTP", "", ""}},
+		{"disabled sections fall back to TCP", "http: {disabled: true}, grpc: {disabled: true}, tcp: {}",
 			[4]string{"TCP", "TCP", "TCP", "TCP"}},
 		{"each its own", "http: {}, grpc: {}, tcp: {}", [4]string{"HTTP", "HTTP", "gRPC", "TCP"}},
 		{"absent is not disabled", "tcp: {}", [4]string{"", "", "", "TCP"}},
@@ -167,14 +168,14 @@ func TestHealthCheckStarts(t *testing.T) {
 	}
 }
 
-// TestBreakerVectors: vectors 21, 22 and 23, and what is left of the default.
+// TestBreakerVectors: outlier detection and limits of a policy, and what is left of the default.
 func TestBreakerVectors(t *testing.T) {
 	detect := func(s string) string { return toAll("outlierDetection: {" + s + "}") }
 	b := withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker zzz:"+detect("detectors: {totalFailures: {consecutive: 5}}"))
 	o := b.cluster("http").GetOutlierDetection()
 	if o.GetConsecutive_5Xx().GetValue() != 5 || o.GetEnforcingConsecutive_5Xx().GetValue() != 100 {
-		t.Errorf("vector 21: %v", o)
+		t.Errorf("the one detector that is given: %v", o)
 	}
 	for name, v := range map[string]uint32{"gateway": o.GetEnforcingConsecutiveGatewayFailure().GetValue(),
 		"local":            o.GetEnforcingConsecutiveLocalOriginFailure().GetValue(),
@@ -183,7 +184,7 @@ func TestBreakerVectors(t *testing.T) {
 		"percentage":       o.GetEnforcingFailurePercentage().GetValue(),
 		"local percentage": o.GetEnforcingFailurePercentageLocalOrigin().GetValue()} {
 		if v != 0 {
-			t.Errorf("vector 21: %s is enforced", name)
+			t.Errorf("%s is enforced, and is not given", name)
 		}
 	}
 	// Ejection takes at least one instance: ten percent of two is none.
@@ -203,16 +204,16 @@ func TestBreakerVectors(t *testing.T) {
 			detect(`detectors: {successRate: {standardDeviationFactor: "1.9"}}`)).cluster(
 		"http").GetOutlierDetection()
 	if o.GetSuccessRateStdevFactor().GetValue() != 1900 || o.GetEnforcingSuccessRate().GetValue() != 100 {
-		t.Errorf("vector 22: %v", o)
+		t.Errorf("success rate: %v", o)
 	}
 
-	// Decision 9.3: a person's policy beats the default's, whatever its name.
+	// A person's policy beats the default's, whatever its name.
 	b = withPolicies(t, meshDefaults(),
 		"MeshCircuitBreaker zzz:"+toAll("connectionLimits: {maxConnections: 7, maxConnectionPools: 9}"))
 	l := b.cluster("http").GetCircuitBreakers().GetThresholds()[0]
 	if l.GetMaxConnections().GetValue() != 7 || l.GetMaxConnectionPools().GetValue() != 9 ||
 		l.GetMaxRequests().GetValue() != 1024 || !l.GetTrackRemaining() {
-		t.Errorf("vector 23: %v", l)
+		t.Errorf("limits: %v", l)
 	}
 	if o := b.cluster("http").GetOutlierDetection(); o.GetConsecutiveGatewayFailure().GetValue() != 3 {
 		t.Errorf("limits took the ejection away: %v", o)
@@ -232,7 +233,7 @@ func TestBreakerVectors(t *testing.T) {
 	}
 }
 
-// TestRetryVectors: vectors 29 and 30, with decisions 12.10 and 12.11, and where retries go.
+// TestRetryVectors: conditions and counts of retries by protocol, and where retries go.
 func TestRetryVectors(t *testing.T) {
 	elsewhere := func(t *testing.T, p *routev3.RetryPolicy) {
 		t.Helper()
@@ -242,18 +243,19 @@ func TestRetryVectors(t *testing.T) {
 			t.Errorf("retries return to the instance that failed: %v", p)
 		}
 	}
-	// Vector 29, with the one condition more that failover without a policy has (design 9.9).
+	// The conditions of retryOn are added to those that failover without a policy needs.
 	b := withPolicies(t, meshDefaults(), `MeshRetry a:`+toAll(`http: {retryOn: ["503", HttpMethodGet]}`))
 	p := b.retry("http")
-	if p.GetRetryOn() != "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes" ||
+	conditions := "gateway-error,connect-failure,refused-stream,reset-before-request,retriable-status-codes"
+	if p.GetRetryOn() != conditions ||
 		len(p.GetRetriableStatusCodes()) != 1 ||
 		p.GetRetriableStatusCodes()[0] != 503 || p.GetRetriableRequestHeaders()[0].GetName() != ":method" ||
 		p.GetRetriableRequestHeaders()[0].GetStringMatch().GetExact() != "GET" {
-		t.Errorf("vector 29: %v", p)
+		t.Errorf("conditions of retryOn: %v", p)
 	}
 	elsewhere(t, p)
 	if q := b.retry("http2"); !proto.Equal(p, q) {
-		t.Errorf("decision 12.10: http2 has %v", q)
+		t.Errorf("http2 does not retry as http: %v", q)
 	}
 
 	b = withPolicies(t, meshDefaults())
@@ -262,12 +264,12 @@ func TestRetryVectors(t *testing.T) {
 		if p.GetNumRetries().GetValue() != 5 ||
 			p.GetRetryBackOff().GetBaseInterval().AsDuration() != 25*time.Millisecond ||
 			p.GetRetryBackOff().GetMaxInterval().AsDuration() != 250*time.Millisecond {
-			t.Errorf("vector 30: %s has %v", protocol, p)
+			t.Errorf("by default %s has %v", protocol, p)
 		}
 		elsewhere(t, p)
 	}
 	if b.attempts() != 5 {
-		t.Errorf("vector 30: %d attempts", b.attempts())
+		t.Errorf("by default: %d attempts", b.attempts())
 	}
 
 	b = withPolicies(t, meshDefaults(),
@@ -277,7 +279,7 @@ func TestRetryVectors(t *testing.T) {
 		t.Errorf("0 retries: %v", p)
 	}
 	if p := b.retry("grpc"); p.GetRetryOn() != "cancelled" || p.GetNumRetries().GetValue() != 5 {
-		t.Errorf("decision 12.11: %v", p)
+		t.Errorf("conditions of grpc: %v", p)
 	}
 	if b.attempts() != 2 {
 		t.Errorf("%d attempts", b.attempts())

@@ -19,10 +19,10 @@ func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "api",
 		Short: "Measure writes and reads over REST with real control planes",
-
-		Long: `Starts global control planes (two on PostgreSQL with a throwaway cluster that flushes to disk, or one on
-the embedded store) and two zones connected to them, as processes of their own. Concurrent clients then write
-policies over REST, each its own, and read: one resource, a list of 100, and a list filtered by a label.`,
+		Long: `Starts global control planes (two on PostgreSQL with a throwaway cluster that flushes to disk,
+or one on the embedded store) and two zones connected to them, as processes of their own.
+Concurrent clients then write policies over REST, each its own, and read: one resource, a list of
+100, and a list filtered by a label.`,
 		Example: `  meridian bench api
   meridian bench api --store embedded --seconds 10 -o json`,
 		Args: cobra.NoArgs,

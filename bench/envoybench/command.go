@@ -19,8 +19,9 @@ func Command(missed error) *cobra.Command {
 		Use:   "envoy",
 		Short: "Measure an Envoy's CPU and time from its start until it is ready",
 
-		Long: `Starts a standalone zone with services, and an Envoy that joins it as their caller; beside it an Envoy with the
-same clusters and listeners from a static file. Reports CPU and wall time until each is ready.`,
+		Long: `Starts a standalone zone with services, and an Envoy that joins it as their caller; beside
+it an Envoy with the same clusters and listeners from a static file. Reports CPU and wall time
+until each is ready.`,
 		Example: `  meridian bench envoy
   meridian bench envoy --services 100 --rounds 5 --check`,
 		Args: cobra.NoArgs,

@@ -38,8 +38,9 @@ func staticFile(ctx context.Context, dir, admin string) (string, error) {
 		"admin": object{"address": object{"socket_address": object{"address": host, "port_value": n}}},
 		"default_regex_engine": object{
 			"name": "envoy.regex_engines.google_re2",
-
-			"typed_config": object{"@type": "type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2"},
+			"typed_config": object{
+				"@type": "type.googleapis.com/envoy.extensions.regex_engines.v3.GoogleRE2",
+			},
 		},
 		"static_resources": resources,
 	})

@@ -79,11 +79,12 @@ func (w real) table(t testing.TB) *delta.Table {
 			}),
 			encode(t, delta.TypeListener, n, &listenerv3.Listener{
 				Name: n,
-
-				Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
-					Address:       "127.0.0.1",
-					PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0},
-				}}},
+				Address: &corev3.Address{
+					Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+						Address:       "127.0.0.1",
+						PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 0},
+					}},
+				},
 				FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
 					Name: "envoy.filters.network.http_connection_manager",
 					ConfigType: &listenerv3.Filter_TypedConfig{

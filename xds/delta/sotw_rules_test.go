@@ -78,7 +78,7 @@ func TestWholeNoNames(t *testing.T) {
 }
 
 // TestWholeSameNames: names once more, in another order or twice, are nothing new; an unknown type
-// is no reason to end.
+// does not end the stream.
 func TestWholeSameNames(t *testing.T) {
 	r := newRig(t)
 	r.engine.set(t, services("a", "b"))

@@ -140,12 +140,13 @@ func (w world) resources(t testing.TB) []*delta.Resource {
 			FilterChains: []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{{
 				Name: "http",
 				ConfigType: &listenerv3.Filter_TypedConfig{
-					TypedConfig: packed(t,
-
-						&hcmv3.HttpConnectionManager{RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
+					TypedConfig: packed(t, &hcmv3.HttpConnectionManager{
+						RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 							ConfigSource:    ads,
 							RouteConfigName: n,
-						}}})},
+						}},
+					}),
+				},
 			}}}},
 		}))
 	}

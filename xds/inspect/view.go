@@ -46,7 +46,7 @@ func WithShadow(view replica.View) replica.View {
 	return view.With(view.Revision(), changes)
 }
 
-// View makes the document at a path below a Dataplane's, in the shape of rest-api 2.5 and 2.6.
+// View makes the JSON document of the REST API at a path below a Dataplane's.
 func View(s *xds.Static, in *xds.Inspection, path []string) ([]byte, error) {
 	doc, err := document(s, in, path)
 	if err != nil {

@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Dataplane is one proxy and the workload beside it (core-resources 9). Flat kind.
+// Dataplane is one proxy and the workload beside it. Flat kind.
 type Dataplane struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Networking    *Dataplane_Networking  `protobuf:"bytes,1,opt,name=networking,proto3" json:"networking,omitempty"`

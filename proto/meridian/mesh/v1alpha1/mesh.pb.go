@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Mesh isolates a set of workloads (core-resources 8). Flat kind of global scope.
+// Mesh isolates a set of workloads. Flat kind of global scope.
 type Mesh struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Mtls        *Mesh_Mtls             `protobuf:"bytes,1,opt,name=mtls,proto3" json:"mtls,omitempty"`
@@ -234,7 +234,7 @@ func (x *ZoneStatus) GetVersion() string {
 	return ""
 }
 
-// HostnameGenerator gives destinations names (core-resources 14).
+// HostnameGenerator gives destinations names.
 type HostnameGenerator struct {
 	state         protoimpl.MessageState       `protogen:"open.v1"`
 	Selector      *HostnameGenerator_Selector  `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`

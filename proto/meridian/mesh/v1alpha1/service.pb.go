@@ -23,7 +23,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// MeshService is a destination within one zone (core-resources 11).
+// MeshService is a destination within one zone.
 type MeshService struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Selector *MeshService_Selector  `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
@@ -241,7 +241,7 @@ func (x *MeshServiceStatus) GetDelivery() *DeliveryStatus {
 	return nil
 }
 
-// MeshMultiZoneService is one destination over several zones (core-resources 12).
+// MeshMultiZoneService is one destination over several zones.
 type MeshMultiZoneService struct {
 	state         protoimpl.MessageState         `protogen:"open.v1"`
 	Selector      *MeshMultiZoneService_Selector `protobuf:"bytes,1,opt,name=selector,proto3" json:"selector,omitempty"`
