@@ -38,9 +38,9 @@ func newBenchXDS() *cobra.Command {
 		Use:   "xds",
 		Short: "Measure how fast and at what cost changes reach sidecars",
 
-		Long: `Start the engine of a zone in this process and stand-in sidecars in another, which speak incremental
-ADS over TLS. Write changes and wait for the last acknowledgement. In turn push the same bytes over as many
-bare gRPC streams, which is the floor.`,
+		Long: `Start the engine of a zone in this process and stand-in sidecars in another, which speak
+incremental ADS over TLS. Write changes and wait for the last acknowledgement. In turn push the same bytes
+over as many bare gRPC streams, which is the floor.`,
 		Example: `  meridian bench xds
   meridian bench xds --sidecars 1000 --services 100 -o json
   meridian bench xds --sidecars 300 --services 10000 --endpoints 3 --reachable 30 --churn 200

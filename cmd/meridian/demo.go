@@ -21,11 +21,12 @@ func newDemo() *cobra.Command {
 		Use:   "demo",
 		Short: "Start global, two zones and a small airline, and check them step by step",
 
-		Long: `Start a global control plane, two zone control planes, a dozen Envoys and the programs behind them, each
-as a process of its own on a loopback address of its own. Then go through a scenario step by step, and show
-what is expected and what was seen.
+		Long: `Start a global control plane, two zone control planes, a dozen Envoys and the programs behind
+them, each as a process of its own on a loopback address of its own. Then go through a scenario step by
+step, and show what is expected and what was seen.
 
-It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything was missed.`,
+It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything
+was missed.`,
 		Example: `  make demo
   make demo ONCE=1 STORE=postgres
   make demo STORY=resilience
@@ -36,7 +37,8 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 				return fmt.Errorf("--store %q: must be embedded or postgres", conf.Store)
 			}
 			if !slices.Contains(demo.Scenarios, conf.Scenario) {
-				return fmt.Errorf("--story %q: must be %s", conf.Scenario, strings.Join(demo.Scenarios, " or "))
+				return fmt.Errorf("--story %q: must be %s", conf.Scenario,
+					strings.Join(demo.Scenarios, " or "))
 			}
 			self, err := os.Executable()
 			if err != nil {

@@ -46,8 +46,8 @@ func (s *state) generate(n serviceName) {
 		return
 	}
 	if !dns1035.MatchString(n.name) {
-		s.log.Info("no MeshService is generated for a name that is not a DNS label of at most 63 characters; "+
-			"rename the service or write a MeshService for it by hand",
+		s.log.Info("no MeshService is generated for a name that is not a DNS label of at most "+
+			"63 characters; rename the service or write a MeshService for it by hand",
 			zap.String("mesh", n.mesh), zap.String("service", n.name))
 		return
 	}
