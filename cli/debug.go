@@ -107,9 +107,9 @@ func newDebugChange() *cobra.Command {
 		Use:   "change REVISION",
 		Short: "Show which proxies a revision affects, and which have acknowledged or rejected it",
 		Long: `Show the delivery of a change: which proxies it affects, how many have acknowledged
-it, which have rejected it and why, and which are pending. Every control plane numbers its own changes: REVISION is that of the
-control plane that is asked, as its "meridian apply" prints it. At global every zone is asked. A zone
-remembers its last thousand changes since it started.`,
+it, which have rejected it and why, and which are pending. Every control plane numbers its own changes:
+REVISION is that of the control plane that is asked, as its "meridian apply" prints it. At global every zone
+is asked. A zone remembers its last thousand changes since it started.`,
 		Example: `  meridian debug change 4711                 # at a zone, or at global for every zone
   meridian debug change 815 --zone us-east   # at global: a revision of the zone
   meridian debug change 4711 --of-global     # at a zone: a revision of global`,

@@ -24,8 +24,8 @@ func newDiff() *cobra.Command {
 		Use:   "diff -f FILE|FOLDER|URL|-",
 		Short: "Show which proxies would change if the files were applied, and which of their resources",
 		Long: `Show, before it is applied, which proxies in which zones would change, and which of their Envoy
-resources. Every zone computes it with the engine that serves its proxies. Nothing is written, but the documents are
-checked as apply checks them, so it needs the same permissions.
+resources. Every zone computes it with the engine that serves its proxies. Nothing is written, but the
+documents are checked as apply checks them, so it needs the same permissions.
 
 What control planes derive from a change is not included: the members of a new MeshMultiZoneService, or the
 MeshServices of a new Dataplane. Proxies that are not connected do not count.

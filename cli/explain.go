@@ -21,8 +21,9 @@ func newExplain() *cobra.Command {
 		Use:   "explain FROM -> TO",
 		Short: "Explain what a request would meet: route, backends, timeouts, retries, limits, permissions",
 
-		Long: `Explain what a request would meet, from the configuration that proxies have: the route that matches
-and its backends, timeouts, retries, limits and permissions with the policy behind each, and why it would fail.
+		Long: `Explain what a request would meet, from the configuration that proxies have: the route that
+matches and its backends, timeouts, retries, limits and permissions with the policy behind each, and why it
+would fail.
 
 FROM is the name of a Dataplane, or of a MeshService, one instance of which is taken. TO is the name of a
 MeshService or MeshMultiZoneService, one of its hostnames, or its KRI; ":PORT" selects a port. Nothing is

@@ -107,15 +107,15 @@ func rejections(s kdsrpc.ZoneState) []*meshv1.Rejection {
 	return out
 }
 
-// returnTime is how long a zone that is away has to connect after a start before a wait goes on without it.
+// returnTime is how long after a start a wait holds for zones that have not connected yet.
 const returnTime = 5 * time.Second
 
 // Wait returns when every online proxy of every zone has answered everything up to revision, or
 // when ctx ends. Zones that are offline do not hold it up: they are reported as not complete.
 func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
 	began := time.Now()
-	patience := time.NewTimer(time.Until(g.Started().Add(returnTime)))
-	defer patience.Stop()
+	timeout := time.NewTimer(time.Until(g.Started().Add(returnTime)))
+	defer timeout.Stop()
 	for {
 		changed := g.kds.Changed()
 		out, pending := g.delivered(revision)
@@ -125,7 +125,7 @@ func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisio
 		}
 		select {
 		case <-changed:
-		case <-patience.C:
+		case <-timeout.C:
 		case <-ctx.Done():
 		}
 	}

@@ -49,7 +49,7 @@ func names(keys []mesh.Key) []string {
 	return out
 }
 
-// localProgress is what global is told.
+// localProgress is what this zone reports to global.
 func (z *Zone) localProgress() kdsrpc.LocalProgress {
 	p := z.progress.now()
 	total, _, _ := z.registry.Counts()

@@ -104,9 +104,10 @@ func (w *world) join(name, service, address string) *proxy {
 		w.t.Fatal(err)
 	}
 	doc := fmt.Sprintf(
-		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
-		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`, name, address,
-		service)
+		`{"type":"Dataplane","mesh":"default","name":%q,"networking":{"address":%q,
+		"inbound":[{"port":9001,"tags":{"kuma.io/service":%q,"kuma.io/protocol":"http"}}],
+		"transparentProxying":{"redirectPortOutbound":15001,"redirectPortInbound":15006}}}`,
+		name, address, service)
 	p := &proxy{Client: xdstest.New(xdstest.Config{
 		Address:  w.addr,
 		TLS:      tls,
@@ -118,7 +119,7 @@ func (w *world) join(name, service, address string) *proxy {
 	return p
 }
 
-// run connects until cut, or again after it; a stream that ends by itself is opened anew, as Envoy does.
+// run connects until cut, or again after it; a stream that ends by itself is opened again, as Envoy does.
 func (p *proxy) run(w *world) {
 	ctx, cancel := context.WithCancel(context.Background())
 	p.done = make(chan struct{})

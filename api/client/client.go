@@ -18,6 +18,8 @@
 // # Concurrency
 //
 // A Client is safe for concurrent use. Close ends its connection and is idempotent.
+//
+// No example: every call needs a running control plane.
 package client
 
 import (

@@ -38,8 +38,9 @@ func newBenchXDS() *cobra.Command {
 		Use:   "xds",
 		Short: "Measure how fast and at what cost changes reach sidecars",
 
-		Long: `Starts the engine of a zone in this process and stand-in sidecars in another, which speak incremental ADS over TLS. Writes
-changes and waits for the last acknowledgement; in turn pushes the same bytes over as many bare gRPC streams, the floor.`,
+		Long: `Start the engine of a zone in this process and stand-in sidecars in another, which speak
+incremental ADS over TLS. Write changes and wait for the last acknowledgement. In turn push the same bytes
+over as many bare gRPC streams, which is the floor.`,
 		Example: `  meridian bench xds
   meridian bench xds --sidecars 1000 --services 100 -o json
   meridian bench xds --sidecars 300 --services 10000 --endpoints 3 --reachable 30 --churn 200
@@ -56,11 +57,11 @@ changes and waits for the last acknowledgement; in turn pushes the same bytes ov
 				return fmt.Errorf("--reachable %d is more than --services %d", c.Reachable, c.Services)
 			}
 			if output != "table" && output != "json" {
-				return fmt.Errorf("-o %q: want table or json", output)
+				return fmt.Errorf("-o %q: must be table or json", output)
 			}
 			for _, k := range c.Changes {
 				if !slices.Contains(bench.Kinds, k) {
-					return fmt.Errorf("--changes %q: want some of %s", k, strings.Join(bench.Kinds, ", "))
+					return fmt.Errorf("--changes %q: must be some of %s", k, strings.Join(bench.Kinds, ", "))
 				}
 			}
 			program, err := os.Executable()

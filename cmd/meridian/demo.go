@@ -19,21 +19,26 @@ func newDemo() *cobra.Command {
 	conf := demo.Config{}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Start global, two zones and a small airline, and tell the story step by step",
+		Short: "Start global, two zones and a small airline, and check them step by step",
 
-		Long: `Start a global control plane, two zone control planes, a dozen Envoys and the programs behind them, each as a process of
-its own on a loopback address of its own, and tell a story step by step: what is expected and what was seen.
+		Long: `Start a global control plane, two zone control planes, a dozen Envoys and the programs behind
+them, each as a process of its own on a loopback address of its own. Then go through a scenario step by
+step, and show what is expected and what was seen.
 
-It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything was missed.`,
-		Example: "  make demo\n  make demo ONCE=1 STORE=postgres\n  make demo STORY=resilience\n  meridian " +
-			"demo --once --step 1 --step 3",
+It then stays up for play until ^C. With --once it ends after the last step, with exit code 1 if anything
+was missed.`,
+		Example: `  make demo
+  make demo ONCE=1 STORE=postgres
+  make demo STORY=resilience
+  meridian demo --once --step 1 --step 3`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if conf.Store != "embedded" && conf.Store != "postgres" {
-				return fmt.Errorf("--store %q: want embedded or postgres", conf.Store)
+				return fmt.Errorf("--store %q: must be embedded or postgres", conf.Store)
 			}
 			if !slices.Contains(demo.Scenarios, conf.Scenario) {
-				return fmt.Errorf("--story %q: want %s", conf.Scenario, strings.Join(demo.Scenarios, " or "))
+				return fmt.Errorf("--story %q: must be %s", conf.Scenario,
+					strings.Join(demo.Scenarios, " or "))
 			}
 			self, err := os.Executable()
 			if err != nil {
@@ -67,9 +72,9 @@ It then stays up for play until ^C. With --once it ends after the last step, wit
 	f.StringVar(&conf.Store, "store", "embedded",
 		"embedded, or postgres: throwaway PostgreSQL clusters of the demo's own")
 	f.StringVar(&conf.Scenario, "story", demo.Operations,
-		"operations: an operator's; resilience: a day of somebody who develops services")
+		"scenario: operations (an operator's day) or resilience (a service developer's day)")
 	f.StringVar(&conf.Dir, "dir", ".demo",
-		"folder for data, documents and logs; a former demo's is made anew")
+		"folder for data, documents and logs; that of an earlier demo is recreated")
 	f.StringVar(&conf.Network, "network", "127.0",
 		"first two bytes of the loopback addresses; global is at .0.1, the zones at .1.1 and .2.1")
 	f.StringVar(&conf.Envoy, "envoy", "", "Envoy's binary (default: PATH, then .tools/envoy)")

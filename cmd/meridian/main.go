@@ -41,8 +41,9 @@ func newRoot() *cobra.Command {
 		Short: "A multi-zone service-mesh control plane",
 		Long: `Meridian is a multi-zone service-mesh control plane.
 
-One global control plane owns policies and shows every zone; a zone control plane in each site serves its Envoys with what
-it knows, whatever happens to global. Start with "meridian demo", or with "meridian zone --name here" for one zone alone.`,
+One global control plane owns policies and shows every zone; a zone control plane in each site serves its
+Envoys with what it knows, whatever happens to global. Start with "meridian demo", or with
+"meridian zone --name here" for one zone alone.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {

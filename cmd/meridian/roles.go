@@ -17,11 +17,12 @@ func newGlobal() *cobra.Command {
 		Short: "Run the global control plane",
 		Long: `Run the global control plane: it owns meshes and policies, and zones connect to it.
 
-By default its addresses are on loopback; zones elsewhere need --kds-addr :5685. With --store postgres any number of
-replicas may run on one database; they need the same encryption key.`,
+By default its addresses are on loopback; zones elsewhere need --kds-addr :5685. With --store postgres any
+number of replicas may run on one database; they need the same encryption key.`,
 		Example: `  meridian global
   meridian global --kds-addr :5685 --data-dir /var/lib/meridian
-  MERIDIAN_POSTGRES_URL=postgres://meridian@db/meridian meridian global --store postgres --encryption-key-file key`,
+  export MERIDIAN_POSTGRES_URL=postgres://meridian@db/meridian
+  meridian global --store postgres --encryption-key-file key`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Version = version
@@ -39,11 +40,12 @@ func newZone() *cobra.Command {
 		Short: "Run a zone control plane",
 		Long: `Run a zone control plane: it serves its proxies with what it knows, whatever happens to global.
 
-With --global it joins a global control plane with the token of --token-file, which also says which servers to trust.
-Without --global it is a standalone zone with the whole API. By default its addresses are on loopback; proxies elsewhere
-need --xds-addr :5678.`,
+With --global it joins a global control plane with the token of --token-file, which also says which servers
+to trust. Without --global it is a standalone zone with the whole API. By default its addresses are on
+loopback; proxies elsewhere need --xds-addr :5678.`,
 		Example: `  meridian zone --name here
-  meridian zone --name us-east --global grpcs://global.example:5685 --token-file us-east.token --xds-addr :5678`,
+  meridian zone --name us-east --global grpcs://global.example:5685 --token-file us-east.token \
+    --xds-addr :5678`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Version = version

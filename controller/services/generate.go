@@ -17,7 +17,8 @@ import (
 
 var dns1035 = regexp.MustCompile(`^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$`)
 
-// generate makes, updates or removes the generated MeshService of one name (core-resources 11.3).
+// generate makes, updates or removes the generated MeshService of one name: there is one while
+// Dataplanes of this zone offer a service of that name, and a hand-written one is left alone.
 func (s *state) generate(n serviceName) {
 	key := mesh.Key{
 		Kind: mesh.KindMeshService,
@@ -45,10 +46,9 @@ func (s *state) generate(n serviceName) {
 		return
 	}
 	if !dns1035.MatchString(n.name) {
-		s.log.Info("no MeshService is generated for a name that is no DNS label of at most 63 characters; "+
-			"rename the service "+
-			"or write a MeshService for it by hand", zap.String("mesh", n.mesh),
-			zap.String("service", n.name))
+		s.log.Info("no MeshService is generated for a name that is not a DNS label of at most "+
+			"63 characters; rename the service or write a MeshService for it by hand",
+			zap.String("mesh", n.mesh), zap.String("service", n.name))
 		return
 	}
 	next := &mesh.Resource{Key: key, Created: s.now, Spec: &meshv1.MeshService{}}
@@ -145,7 +145,9 @@ func portsOf(dp *mesh.Resource, name string) []*meshv1.ServicePort {
 			Name:        selector.Section(in),
 			AppProtocol: cmp.Or(in.GetProtocol(), in.GetTags()[mesh.TagProtocol], "tcp"),
 
-			TargetPort: &meshv1.IntOrString{Value: &meshv1.IntOrString_IntValue{IntValue: int64(in.GetPort())}},
+			TargetPort: &meshv1.IntOrString{
+				Value: &meshv1.IntOrString_IntValue{IntValue: int64(in.GetPort())},
+			},
 		})
 	}
 	slices.SortFunc(out, func(a, b *meshv1.ServicePort) int { return cmp.Compare(a.GetPort(), b.GetPort()) })

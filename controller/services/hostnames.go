@@ -42,8 +42,8 @@ func (s *state) loadGenerators() {
 	})
 }
 
-// reclaim computes anew what the generators make of a destination, and marks every destination that
-// shares a hostname with what it claimed or claims now.
+// reclaim recomputes the hostnames that the generators give a destination, and marks every destination
+// that shares one with what it claimed before or claims now.
 func (s *state) reclaim(k mesh.Key) {
 	for _, c := range s.index.claims[k] {
 		if c.host == "" {

@@ -17,7 +17,7 @@ const (
 	stateDraining = "Draining"
 )
 
-// computeSpec writes identities and state of a service of this zone (core-resources 11.5).
+// computeSpec writes identities and state of a service of this zone.
 func (s *state) computeSpec(k mesh.Key) {
 	service := s.get(k)
 	if service == nil {
@@ -131,7 +131,8 @@ func portMatches(port *meshv1.ServicePort, in *meshv1.Dataplane_Inbound) bool {
 	return false
 }
 
-// ready is core-resources 9.2: state Ready, and health absent or true.
+// ready says whether an inbound takes requests: it is in state Ready (the default), and its health is
+// not reported or good.
 func ready(in *meshv1.Dataplane_Inbound) bool {
 	return (in.GetState() == "" || in.GetState() == "Ready") &&
 		(in.GetHealth() == nil || in.GetHealth().GetReady())
@@ -161,8 +162,8 @@ func (s *state) computeStatus(k mesh.Key) {
 	}
 }
 
-// tlsStatus is core-resources 11.5: Ready stays Ready while mTLS is on, and is reached when every
-// proxy is connected, for a proxy has its certificate before its first configuration.
+// tlsStatus becomes Ready when every proxy is connected, because a proxy has its certificate before its
+// first configuration, and stays Ready while mTLS is on.
 func (s *state) tlsStatus(meshName string, old *meshv1.MeshServiceStatus, counts *meshv1.ProxyCounts) string {
 	if s.mesh(meshName).GetMtls().GetEnabledBackend() == "" {
 		return "NotReady"

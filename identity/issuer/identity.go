@@ -5,8 +5,8 @@
 // For every mesh with a builtin backend the zone holds an intermediate: its key is made here and
 // never leaves, global signs it (a standalone zone signs with its own root). It is kept as a Secret
 // of the zone, <mesh>.ca-intermediate-<backend>, which no stream carries; so a zone that restarts
-// while global is unreachable still issues. It lives 30 days and is renewed at half its life, and at once when
-// the root changes. Requests to global are retried with backoff for as long as it takes. A provided
+// while global is unreachable still issues. It lives 30 days and is renewed at half its life, and at
+// once when the root changes. Requests to global are retried with backoff for as long as it takes. A provided
 // backend that may not sign intermediates comes to the zone as it is and is used directly.
 //
 // # Leaves

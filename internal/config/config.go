@@ -112,7 +112,7 @@ func loadFile(flags *pflag.FlagSet, path string, ignored []string) []error {
 	}
 	root := doc.Content[0]
 	if root.Kind != yaml.MappingNode {
-		return []error{fmt.Errorf("%s:%d: want a map of keys to values, one per flag", path, root.Line)}
+		return []error{fmt.Errorf("%s:%d: must be a map of keys to values, one per flag", path, root.Line)}
 	}
 	byKey := map[string]*pflag.Flag{}
 	var names []string
@@ -177,13 +177,13 @@ func scalar(n *yaml.Node) (string, error) {
 		var parts []string
 		for _, item := range n.Content {
 			if item.Kind != yaml.ScalarNode {
-				return "", errors.New("want a list of plain values")
+				return "", errors.New("must be a list of plain values")
 			}
 			parts = append(parts, item.Value)
 		}
 		return strings.Join(parts, ","), nil
 	default:
-		return "", errors.New("want a plain value")
+		return "", errors.New("must be a plain value")
 	}
 }
 

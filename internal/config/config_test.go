@@ -104,7 +104,7 @@ func TestRefusals(t *testing.T) {
 			want: []string{":2: key", "--drain-time", "duration"}, not: "hunter2"},
 		{name: "twice", file: "dataDir: x\ndata-dir: y\n", want: []string{"given already in line 1"}},
 		{name: "nested", file: "dataDir: {a: b}\n", want: []string{"plain value"}},
-		{name: "a list at the top", file: "- a\n", want: []string{"want a map"}},
+		{name: "a list at the top", file: "- a\n", want: []string{"must be a map"}},
 		{name: "not YAML", file: "a: [\n", want: []string{"not YAML"}},
 		{
 			name: "bad variable",
@@ -158,7 +158,7 @@ func TestEveryFlagHasAVariable(t *testing.T) {
 		Prefix:  "T",
 		Environ: []string{"T_HOST=a,b", "T_UNRELATED_THING=x"},
 	}); err != nil {
-		t.Fatalf("an empty file or an unrelated variable is no error: %v", err)
+		t.Fatalf("an empty file or an unrelated variable failed: %v", err)
 	}
 	if len(v.hosts) != 2 {
 		t.Error(v.hosts)

@@ -40,7 +40,7 @@ func NewLogger(format, level string) (*zap.Logger, zap.AtomicLevel, error) {
 	if level != "" {
 		l, err := zapcore.ParseLevel(level)
 		if err != nil || l > zapcore.ErrorLevel {
-			return nil, at, fmt.Errorf("log level %q: want debug, info, warn or error", level)
+			return nil, at, fmt.Errorf("log level %q: must be debug, info, warn or error", level)
 		}
 		at.SetLevel(l)
 	}
@@ -59,7 +59,7 @@ func NewLogger(format, level string) (*zap.Logger, zap.AtomicLevel, error) {
 		conf.EncoderConfig.EncodeLevel = zapcore.CapitalLevelEncoder
 		conf.DisableCaller = true
 	default:
-		return nil, at, fmt.Errorf("log format %q: want json or console", format)
+		return nil, at, fmt.Errorf("log format %q: must be json or console", format)
 	}
 	logger, err := conf.Build()
 	if err != nil {

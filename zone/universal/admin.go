@@ -69,7 +69,7 @@ func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) 
 	}
 }
 
-// take takes in a part of an answer. Nobody waits any more for one whose caller went away.
+// take takes in a part of an answer. An answer whose caller has given up is dropped.
 func (s *session) take(part *dataplanev1.AdminAnswer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *session) take(part *dataplanev1.AdminAnswer) {
 	case part.GetError() != "":
 		a.body, a.err, last = nil, fmt.Errorf("%w: %s", ErrCannotAnswer, part.GetError()), true
 	case len(a.body) > maxAdminAnswer:
-		// The launcher goes on, and the rest is for nobody.
+		// The launcher goes on sending, and the rest is dropped.
 		a.body, a.err, last = nil,
 			fmt.Errorf("%w: it is longer than %d bytes", ErrCannotAnswer, maxAdminAnswer), true
 	}

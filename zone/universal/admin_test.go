@@ -35,7 +35,7 @@ func TestAdmin(t *testing.T) {
 		if _, err := w.reg.Admin(ctx, key("a"), "clusters", ""); !errors.Is(err, ErrNoLauncher) {
 			t.Errorf("without a launcher: %v", err)
 		}
-		if _, err := w.reg.Admin(ctx, key("nobody"), "clusters", ""); !errors.Is(err, ErrNoLauncher) {
+		if _, err := w.reg.Admin(ctx, key("unknown"), "clusters", ""); !errors.Is(err, ErrNoLauncher) {
 			t.Errorf("without a proxy: %v", err)
 		}
 		l := &launcher{sent: make(chan *dataplanev1.SessionResponse, 10)}
@@ -88,7 +88,7 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("an error: %v", r.err)
 		}
 
-		// One that is too long fails alone, and its rest is for nobody.
+		// One that is too long fails alone, and its rest is dropped.
 		q, got = ask(ctx, "config_dump")
 		half := bytes.Repeat([]byte("x"), maxAdminAnswer/2+1)
 		for range 3 {
@@ -98,12 +98,12 @@ func TestAdmin(t *testing.T) {
 			t.Errorf("too long: %v", r.err)
 		}
 
-		// A caller that goes away, a session that ends.
+		// A caller that gives up, a session that ends.
 		impatient, cancel := context.WithCancel(ctx)
 		q, got = ask(impatient, "stats")
 		cancel()
 		if r := <-got; !errors.Is(r.err, context.Canceled) {
-			t.Errorf("a caller that went away: %v", r.err)
+			t.Errorf("a caller that gave up: %v", r.err)
 		}
 		mine.take(&dataplanev1.AdminAnswer{Id: q.GetId(), Body: []byte("late"), Last: true})
 		_, got = ask(ctx, "stats")

@@ -224,7 +224,7 @@ func (r *Registry) check(ctx context.Context, c claim) (admitted, error) {
 		return admitted{}, status.Error(codes.InvalidArgument, "proxy type egress is not supported yet")
 	default:
 		return admitted{}, status.Errorf(codes.InvalidArgument,
-			"unknown proxy type %q, want dataplane or ingress", c.ProxyType)
+			"unknown proxy type %q: must be dataplane or ingress", c.ProxyType)
 	}
 	key, err := r.keyOf(kind, c.NodeID)
 	if err != nil {
@@ -272,15 +272,15 @@ func (r *Registry) keyOf(kind mesh.Kind, nodeID string) (mesh.Key, error) {
 	if kind == mesh.KindZoneIngress {
 		if ok && meshName != "" {
 			return key, status.Errorf(codes.InvalidArgument,
-				"node id %q: a zone proxy has no mesh, want \".%s\"", nodeID, name)
+				"node id %q: a zone proxy has no mesh, so it must be \".%s\"", nodeID, name)
 		}
 		if !ok {
 			name = nodeID
 		}
 	} else {
 		if !ok || meshName == "" {
-			return key, status.Errorf(codes.InvalidArgument, "node id %q: want \"<mesh>.<dataplane name>\"",
-				nodeID)
+			return key, status.Errorf(codes.InvalidArgument,
+				"node id %q: must be \"<mesh>.<dataplane name>\"", nodeID)
 		}
 		key.Mesh = meshName
 	}
@@ -351,7 +351,8 @@ func (r *Registry) authenticate(res *mesh.Resource, c claim) error {
 	return status.Error(codes.Unauthenticated, te.Reason)
 }
 
-// constrained applies the Mesh's membership rules (core-resources 8): restrictions beat requirements.
+// constrained applies the Mesh's membership constraints: a Dataplane that matches a restriction is
+// rejected, whatever the requirements say.
 func constrained(m *meshv1.Mesh, dp *mesh.Resource) error {
 	rules := m.GetConstraints().GetDataplaneProxy()
 	tags := tagsOf(mesh.Spec[*meshv1.Dataplane](dp))

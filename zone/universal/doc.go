@@ -4,13 +4,13 @@
 // # Joining
 //
 // A proxy says who it is in the node of its xDS stream, and its launcher says the same in a session
-// (package meridian.dataplane.v1), so that a launcher learns a permanent refusal before it starts
+// (package meridian.dataplane.v1), so that a launcher learns a permanent rejection before it starts
 // Envoy. Both go through one check: the document parses and fits the node id, the mesh is there,
-// the token is good and allows this Dataplane, the Mesh's constraints let it in. Refusals are gRPC
+// the token is good and allows this Dataplane, the Mesh's constraints let it in. Rejections are gRPC
 // status errors: InvalidArgument (document), NotFound (mesh or Dataplane), Unauthenticated and
-// PermissionDenied (token), FailedPrecondition (constraints), Unavailable (try again: store away,
-// or this zone has never heard from global). A stream that is let in puts the Dataplane and its
-// insight in one transaction, which is no change if nothing changed.
+// PermissionDenied (token), FailedPrecondition (constraints), Unavailable (try again: the
+// store is unavailable, or this zone has never heard from global). A stream that is let in puts the
+// Dataplane and its insight in one transaction, which writes nothing if nothing changed.
 //
 // # Liveness
 //
@@ -37,6 +37,8 @@
 // # Concurrency
 //
 // The registry's mutex guards what is known of each proxy. Each proxy has a second mutex held over
-// its writes, inside of which the written state is computed: whoever writes last writes the truth.
-// Timers have one owner, [Registry.Run].
+// its writes, inside of which the written state is computed: the last write is right whichever goroutine
+// makes it. Timers have one owner, [Registry.Run].
+//
+// No example: admission and liveness need a running store and a replica of it.
 package universal

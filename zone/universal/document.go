@@ -21,7 +21,7 @@ func (r *Registry) document(key mesh.Key, text string) (*mesh.Resource, error) {
 		return nil, bad("dataplane.resource: %v", err)
 	}
 	if len(docs) != 1 {
-		return nil, bad("dataplane.resource holds %d documents, want one", len(docs))
+		return nil, bad("dataplane.resource holds %d documents, but must hold one", len(docs))
 	}
 	doc := docs[0]
 	res := doc.Resource.Clone()

@@ -219,7 +219,7 @@ func TestAProxyThatStartsIsJoining(t *testing.T) {
 		w.want("a", "Joining", true)
 		m.Configured()
 		w.want("a", "Online", true)
-		// A reconnect within the grace is no start.
+		// A reconnect within the grace does not count as a start.
 		m.Leave(errors.New("reset"))
 		m = w.begin("a")
 		w.want("a", "Online", true)
@@ -408,7 +408,7 @@ func TestRestart(t *testing.T) {
 		w.want("d", "Lost", true)
 		time.Sleep(DefaultLease + time.Second)
 		w.want("e", "", false)
-		// And when nobody returns, nobody is marked.
+		// And when no proxy returns, none is marked.
 		w.stop()
 		w.start("three")
 		time.Sleep(time.Hour)
