@@ -233,7 +233,8 @@ func TestDecodeDurations(t *testing.T) {
 	for in, want := range map[string]string{`1h2m3.5s`: "1h2m3.5s", `1500us`: "1.5ms", `"0"`: "0s",
 		`.5m`: "30s", `-1s`: "-1s", `90s`: "1m30s"} {
 		r := decodeOne(t, doc(in)).Resource
-		if got := mesh.Spec[*meshv1.MeshTimeout](r).To[0].Default.IdleTimeout.AsDuration().String(); got != want {
+		if got := mesh.Spec[*meshv1.MeshTimeout](
+			r).To[0].Default.IdleTimeout.AsDuration().String(); got != want {
 			t.Errorf("%s is %s, want %s", in, got, want)
 		}
 	}
@@ -487,7 +488,10 @@ func TestDecodeGuides(t *testing.T) {
 		return d
 	}
 	g := read("hostname-generator.yaml")
-	if g.Resource.Key != (mesh.Key{Kind: mesh.KindHostnameGenerator, Name: "airline-dns"}) || len(g.Warnings) != 0 {
+	if g.Resource.Key != (mesh.Key{
+		Kind: mesh.KindHostnameGenerator,
+		Name: "airline-dns",
+	}) || len(g.Warnings) != 0 {
 		t.Errorf("generator: %v %v", g.Resource.Key, g.Warnings)
 	}
 	m := read("multi-zone-service.yaml")

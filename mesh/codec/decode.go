@@ -228,7 +228,8 @@ func (d *decoder) field(p pair, m protoreflect.Message, fd protoreflect.FieldDes
 		}
 		values := m.Mutable(fd).Map()
 		for _, e := range d.pairs(n, path) {
-			if v, ok := d.value(e.value, fd.MapValue(), values.NewValue, mesh.FieldKey(path, e.key), depth); ok {
+			if v, ok := d.value(e.value, fd.MapValue(), values.NewValue, mesh.FieldKey(path, e.key),
+				depth); ok {
 				values.Set(protoreflect.ValueOfString(e.key).MapKey(), v)
 			}
 		}

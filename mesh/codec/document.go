@@ -334,7 +334,8 @@ func (h *header) finish(d *decoder, root *yaml.Node, top []pair, r *mesh.Resourc
 	r.Labels = h.labels
 	if label := h.labels[mesh.LabelMesh]; label != "" && h.info.Scope == mesh.ScopeMesh {
 		if h.mesh != "" && h.mesh != label {
-			d.add(lookup(top, "mesh"), "mesh", "differs from the label %s, which is %q", mesh.LabelMesh, label)
+			d.add(lookup(top, "mesh"), "mesh", "differs from the label %s, which is %q", mesh.LabelMesh,
+				label)
 		}
 		h.mesh = label
 	}

@@ -46,7 +46,8 @@ func expand(root *yaml.Node) (out []*yaml.Node, warnings []string, err error) {
 	if err := l.err.Err(); err != nil {
 		return nil, nil, err
 	}
-	what := fmt.Sprintf("%s is of the older policy model: it is stored as %s %s", kind, replacedBy(kind), name)
+	what := fmt.Sprintf("%s is of the older policy model: it is stored as %s %s", kind, replacedBy(kind),
+		name)
 	for i := 1; i < len(out); i++ {
 		what += ", " + numbered(name, i)
 	}
@@ -88,7 +89,8 @@ func (l *legacy) read() *legacy {
 	}
 	for i, list := range [][]selector{l.sources, l.destinations} {
 		if list == nil {
-			l.add(body, mesh.JoinField(at, known[i]), "is required: a list of {match: {kuma.io/service: NAME}}")
+			l.add(body, mesh.JoinField(at, known[i]),
+				"is required: a list of {match: {kuma.io/service: NAME}}")
 		}
 	}
 	return l

@@ -93,7 +93,8 @@ func (d *decoder) hoistTiming(pairs []pair, path string) []pair {
 			continue
 		}
 		hoisted = append(hoisted, p)
-		d.warn(mesh.JoinField(path, "http."+p.key), "read as %s, which is where the field belongs", mesh.JoinField(path, p.key))
+		d.warn(mesh.JoinField(path, "http."+p.key), "read as %s, which is where the field belongs",
+			mesh.JoinField(path, p.key))
 	}
 	pairs[at].value = rest
 	return append(pairs, hoisted...)

@@ -76,7 +76,8 @@ func TestDecodeRefusesConfs(t *testing.T) {
 			"targetRef: {kind: Mesh, proxyTypes: []}"): "spec.targetRef.proxyTypes: must not be " +
 			"empty: leave " +
 			"it out or give at least one item",
-		policyDoc(mesh.KindMeshHealthCheck, "rules: []"): "spec.rules: unknown field: known are targetRef, to",
+		policyDoc(mesh.KindMeshHealthCheck,
+			"rules: []"): "spec.rules: unknown field: known are targetRef, to",
 		policyDoc(mesh.KindMeshTCPRoute,
 			"to: [{targetRef: {kind: Mesh}, rules: [{default: {backendRefs: [{kind: MeshService, name: a, "+
 				"weight: -1}]}}]}]"): "spec.to[0].rules[0].default.backendRefs[0].weight: must " +

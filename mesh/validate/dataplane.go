@@ -113,7 +113,8 @@ func (c *check) inbound(path, address string, in *meshv1.Dataplane_Inbound) {
 	}
 	if p, ok := in.GetTags()[mesh.TagProtocol]; ok &&
 		!slices.Contains(append([]string{"tls", "mysql"}, protocols...), p) {
-		c.add(mesh.FieldKey(path+".tags", mesh.TagProtocol), "must be one of %s", strings.Join(protocols, ", "))
+		c.add(mesh.FieldKey(path+".tags", mesh.TagProtocol), "must be one of %s",
+			strings.Join(protocols, ", "))
 	}
 	if in.GetAddress() != "" {
 		address = in.GetAddress()

@@ -10,7 +10,9 @@ import (
 func TestValidateCircuitBreaker(t *testing.T) {
 	t.Parallel()
 
-	rule := func(s string) string { return policyDoc(mesh.KindMeshCircuitBreaker, "rules: [{default: {"+s+"}}]") }
+	rule := func(s string) string {
+		return policyDoc(mesh.KindMeshCircuitBreaker, "rules: [{default: {"+s+"}}]")
+	}
 	outlier := func(s string) string { return rule("outlierDetection: {" + s + "}") }
 	d, o := "spec.rules[0].default", "spec.rules[0].default.outlierDetection"
 	five := o + ".detectors: needs at least one of totalFailures, gatewayFailures, localOriginFailures, " +

@@ -49,7 +49,8 @@ func TestValidateFaultInjection(t *testing.T) {
 		{"from by labels", policyDoc(mesh.KindMeshFaultInjection,
 			"targetRef: {kind: Dataplane}, from: [{targetRef: {kind: MeshService, labels: {a: b}}, default: "+
 				"{http: [{abort: {httpStatus: 500}}]}}]"), []string{
-			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag kuma.io/service",
+			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag " +
+				"kuma.io/service",
 			"spec.from[0].default.http[0].abort.percentage: is required"}},
 		{"from mesh by name",
 			policyDoc(mesh.KindMeshFaultInjection,

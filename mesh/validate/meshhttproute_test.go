@@ -38,9 +38,11 @@ func TestValidateRoute(t *testing.T) {
 				"RegularExpression, " +
 				"value: '(?=x)'}], queryParams: [{name: a, type: RegularExpression, value: '['}]}"), []string{
 				m + "path.value: is not a regular expression in RE2 syntax: missing closing ): `/(`",
-				m + "headers[0].value: is not a regular expression in RE2 syntax: invalid or unsupported Perl " +
+				m + "headers[0].value: is not a regular expression in RE2 syntax: invalid or " +
+					"unsupported Perl " +
 					"syntax: `(?=`",
-				m + "queryParams[0].value: is not a regular expression in RE2 syntax: missing closing ]: `[`"}},
+				m + "queryParams[0].value: is not a regular expression in RE2 syntax: missing " +
+					"closing ]: `[`"}},
 		{"method", match("{method: get}"),
 			[]string{m + "method: must be one of CONNECT, DELETE, GET, HEAD, OPTIONS, PATCH, " +
 				"POST, PUT, TRACE"}},

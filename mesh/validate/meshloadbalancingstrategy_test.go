@@ -10,7 +10,8 @@ func TestValidateLoadBalancing(t *testing.T) {
 	t.Parallel()
 
 	to := func(s string) string {
-		return policyDoc(mesh.KindMeshLoadBalancingStrategy, "to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
+		return policyDoc(mesh.KindMeshLoadBalancingStrategy,
+			"to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
 	}
 	lb := func(s string) string { return to("loadBalancer: {" + s + "}") }
 	hash := func(s string) string { return to("hashPolicies: [" + s + "]") }

@@ -37,7 +37,8 @@ func TestValidatePermission(t *testing.T) {
 		{"from by labels", permissionDoc("{from: [{targetRef: {kind: MeshService, labels: {a: " +
 			"b}}, default: " +
 			"{action: Deny}}]}"), []string{
-			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag kuma.io/service"}},
+			"spec.from[0].targetRef.name: is required: callers are distinguished by their tag " +
+				"kuma.io/service"}},
 		{"nothing", permissionDoc("{}"), []string{"spec: needs rules or from"}},
 		{"both", permissionDoc("{from: [{targetRef: {kind: Mesh}, default: {action: Allow}}], rules: " +
 			"[{default: {allow: [{sni: {type: Exact, value: a}}]}}]}"),

@@ -130,7 +130,8 @@ func (c *check) key(info *mesh.KindInfo, r *mesh.Resource) {
 	case k.Mesh == "":
 		c.add("mesh", "is required")
 	case len(k.Mesh) > 63 || !meshName.MatchString(k.Mesh):
-		c.add("mesh", "is not the name of a mesh: lower-case letters, digits, \"-\", \".\" and \"_\", at most 63")
+		c.add("mesh", "is not the name of a mesh: lower-case letters, digits, \"-\", \".\" and "+
+			"\"_\", at most 63")
 	}
 	if k.Namespace != "" && (len(k.Namespace) > 63 || !dnsLabel.MatchString(k.Namespace)) {
 		c.add("metadata.namespace", "is not the name of a namespace")

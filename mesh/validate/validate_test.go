@@ -186,6 +186,7 @@ func TestValidateNames(t *testing.T) {
 		{"long timeout", "type: MeshHTTPRoute\nname: " + strings.Repeat(long+".", 4) + "a\nspec: {}",
 			[]string{"name: must have at most 253 characters, has 261"}},
 		{"mesh name", "type: MeshHTTPRoute\nname: a\nmesh: A\nspec: {}",
+
 			[]string{`mesh: is not the name of a mesh: lower-case letters, digits, "-", "." and "_", at most 63`}},
 		{"labels", "type: Zone\nname: a\nlabels: {'a b': c, d: 'e f', kuma.io/origin: here, " +
 			"kuma.io/workload: X}",
@@ -239,7 +240,10 @@ func TestValidateForeign(t *testing.T) {
 			Key:  mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "m", Name: "a"},
 			Spec: &meshv1.MeshTimeout{Rules: []*meshv1.MeshTimeout_Rule{{Matches: []*meshv1.Match{nil}}}},
 		},
-		{Key: mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Namespace: "A", Name: "a"}, Spec: &meshv1.MeshService{}},
+		{
+			Key:  mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Namespace: "A", Name: "a"},
+			Spec: &meshv1.MeshService{},
+		},
 	} {
 		if _, err := Resource(r); err == nil {
 			t.Errorf("%v accepted", r)
