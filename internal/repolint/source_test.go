@@ -36,9 +36,6 @@ func (f file) line(pos token.Pos) string {
 	return fmt.Sprintf("%s:%d", f.path, f.fset.Position(pos).Line)
 }
 
-// external says whether the file is part of a package for tests alone, such as foo_test.
-func (f file) external() bool { return f.test && strings.HasSuffix(f.ast.Name.Name, "_test") }
-
 var parsed = sync.OnceValues(parse)
 
 // source gives every Go file of the repository, parsed.

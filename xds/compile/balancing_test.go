@@ -149,9 +149,10 @@ func TestHashPolicies(t *testing.T) {
 	if diff := cmp.Diff(want, in(&meshv1.MeshLoadBalancingStrategy_Conf{HashPolicies: all})); diff != "" {
 		t.Error(diff)
 	}
-	//lint:ignore SA1019 users write the old fields, so they have to work
+	// Users write the old fields, so they have to work.
 	old := &meshv1.MeshLoadBalancingStrategy_LoadBalancer{
-		Type:   "Maglev",
+		Type: "Maglev",
+		//lint:ignore SA1019 as above
 		Maglev: &meshv1.MeshLoadBalancingStrategy_Maglev{HashPolicies: []*hash{header("old")}},
 		//lint:ignore SA1019 as above
 		RingHash: &meshv1.MeshLoadBalancingStrategy_RingHash{HashPolicies: []*hash{header("inert")}},
