@@ -20,8 +20,9 @@ func ExampleShare() {
 		}
 	}
 
-	fmt.Println(part(25*time.Millisecond) == part(25*time.Millisecond))
-	fmt.Println(part(25*time.Millisecond) == part(time.Second))
+	one, same, other := part(25*time.Millisecond), part(25*time.Millisecond), part(time.Second)
+	fmt.Println(one == same)
+	fmt.Println(one == other)
 
 	// Output:
 	// true

@@ -208,12 +208,21 @@ func TestCallHeaders(t *testing.T) {
 		t.Fatalf("got %v", m)
 	}
 	h := m.GetHeaders()
+	if h[0].GetPrefixMatch() != "p" || h[0].GetName() != "a" {
+		t.Errorf("the prefix is %v", h[0])
+	}
+	if h[1].GetSafeRegexMatch().GetRegex() != "r" {
+		t.Errorf("the expression is %v", h[1])
+	}
 	//lint:ignore SA1019 the fields that every gRPC library reads
-	if h[0].GetPrefixMatch() != "p" || h[0].GetName() != "a" || h[1].GetSafeRegexMatch().GetRegex() != "r" ||
-		h[2].GetExactMatch() != "e" ||
-		!h[3].GetPresentMatch() || h[3].GetInvertMatch() || !h[4].GetPresentMatch() ||
-		!h[4].GetInvertMatch() {
-		t.Errorf("got %v", h)
+	if h[2].GetExactMatch() != "e" {
+		t.Errorf("the exact value is %v", h[2])
+	}
+	if !h[3].GetPresentMatch() || h[3].GetInvertMatch() {
+		t.Errorf("the one that must be there is %v", h[3])
+	}
+	if !h[4].GetPresentMatch() || !h[4].GetInvertMatch() {
+		t.Errorf("the one that must be absent is %v", h[4])
 	}
 }
 
