@@ -208,13 +208,15 @@ func TestCallHeaders(t *testing.T) {
 		t.Fatalf("got %v", m)
 	}
 	h := m.GetHeaders()
+	//lint:ignore SA1019 the fields that every gRPC library reads
 	if h[0].GetPrefixMatch() != "p" || h[0].GetName() != "a" {
 		t.Errorf("the prefix is %v", h[0])
 	}
+	//lint:ignore SA1019 as above
 	if h[1].GetSafeRegexMatch().GetRegex() != "r" {
 		t.Errorf("the expression is %v", h[1])
 	}
-	//lint:ignore SA1019 the fields that every gRPC library reads
+	//lint:ignore SA1019 as above
 	if h[2].GetExactMatch() != "e" {
 		t.Errorf("the exact value is %v", h[2])
 	}
