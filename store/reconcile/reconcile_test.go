@@ -85,14 +85,25 @@ func put(k mesh.Key, label string) store.Put {
 // copier keeps a MeshRetry with the label of each MeshTimeout.
 type copier struct {
 	dirty map[string]bool
-	plans []time.Time
+	mu    sync.Mutex
+	plans []time.Time // guarded by mu: tests read it while the loop goes on
 	// next and err are put into each plan.
 	next func(now time.Time) time.Time
 	err  error
 }
 
+// planned is when plans were asked for.
+func (c *copier) planned() []time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+
+	return slices.Clone(c.plans)
+}
+
 func (c *copier) Plan(_ context.Context, in reconcile.Input) reconcile.Plan {
+	c.mu.Lock()
 	c.plans = append(c.plans, in.Now)
+	c.mu.Unlock()
 	if c.dirty == nil {
 		c.dirty = map[string]bool{}
 	}
@@ -276,9 +287,9 @@ func TestFollows(t *testing.T) {
 			t.Errorf("%v written, want 3", got)
 		}
 
-		plans := len(c.plans)
+		plans := len(c.planned())
 		time.Sleep(time.Hour)
-		if len(c.plans) != plans {
+		if len(c.planned()) != plans {
 			t.Error("a loop at rest planned")
 		}
 		if err := stop(); !errors.Is(err, context.Canceled) {
@@ -389,10 +400,10 @@ func TestDeadlines(t *testing.T) {
 		_, stop := w.start(c, nil)
 		time.Sleep(24 * time.Hour)
 		_ = stop()
-		if len(c.plans) != 4 {
-			t.Fatalf("plans at %v, want 4", c.plans)
+		if len(c.planned()) != 4 {
+			t.Fatalf("plans at %v, want 4", c.planned())
 		}
-		for i, at := range c.plans {
+		for i, at := range c.planned() {
 			if got := at.Sub(start); got != time.Duration(i)*time.Hour {
 				t.Errorf("plan %d after %v", i, got)
 			}
@@ -413,14 +424,14 @@ func TestWakesWithoutFollowing(t *testing.T) {
 		synctest.Wait()
 		revision := w.commit(put(source("a"), "1"))
 		synctest.Wait()
-		if len(c.plans) != 1 {
-			t.Errorf("%d plans: the store woke a loop that does not follow", len(c.plans))
+		if len(c.planned()) != 1 {
+			t.Errorf("%d plans: the store woke a loop that does not follow", len(c.planned()))
 		}
 
 		wake <- struct{}{}
 		synctest.Wait()
-		if len(c.plans) != 2 {
-			t.Errorf("%d plans after a wake-up, want 2", len(c.plans))
+		if len(c.planned()) != 2 {
+			t.Errorf("%d plans after a wake-up, want 2", len(c.planned()))
 		}
 
 		next := w.commit(put(source("b"), "1"))
@@ -483,14 +494,14 @@ func TestPartOfAPlan(t *testing.T) {
 		if got := w.value(derived("a")); got != "1" {
 			t.Errorf("what could be planned: %s", got)
 		}
-		plans := len(c.plans)
+		plans := len(c.planned())
 		time.Sleep(time.Minute)
 		_ = stop()
-		if len(c.plans) < plans+10 {
-			t.Errorf("%d plans in a minute", len(c.plans)-plans)
+		if len(c.planned()) < plans+10 {
+			t.Errorf("%d plans in a minute", len(c.planned())-plans)
 		}
-		if got := w.reconciles("failed"); int(got) != len(c.plans) {
-			t.Errorf("%v failed of %d", got, len(c.plans))
+		if got := w.reconciles("failed"); int(got) != len(c.planned()) {
+			t.Errorf("%v failed of %d", got, len(c.planned()))
 		}
 	})
 }
@@ -507,11 +518,13 @@ func TestRandomFaults(t *testing.T) {
 func randomFaults(t *testing.T, rnd *rand.Rand) {
 	w := newWorld(t)
 	healthy := false
+	// The loop's goroutine asks this one, so that it has dice of its own.
+	faults := rand.New(rand.NewPCG(rnd.Uint64(), 2))
 	w.store.fail = func(int) (error, bool) {
-		if healthy || rnd.IntN(2) == 0 {
+		if healthy || faults.IntN(2) == 0 {
 			return nil, true
 		}
-		return fmt.Errorf("%w: test", store.ErrUnavailable), rnd.IntN(2) == 0
+		return fmt.Errorf("%w: test", store.ErrUnavailable), faults.IntN(2) == 0
 	}
 	restart := func() func() error {
 		_, stop := w.start(&copier{}, func(cfg *reconcile.Config) { cfg.Registerer, cfg.Rand = nil, nil })
