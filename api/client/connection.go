@@ -18,8 +18,8 @@ import (
 
 // Errors of a connection that reached something other than the API.
 var (
-	errTLS   = errors.New("it answers with TLS; use https://, and mind the port")
-	errPlain = errors.New("it answers without TLS; use http://, and mind the port")
+	errTLS    = errors.New("it answers with TLS; use https://, and mind the port")
+	errPlain  = errors.New("it answers without TLS; use http://, and mind the port")
 	errClosed = errors.New("it closed the connection without an answer, as a port with TLS does; try https://, " +
 		"and mind the port")
 	errHTTP1 = errors.New("it answers with HTTP/1, as the diagnostics port and most web servers do")
