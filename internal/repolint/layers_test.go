@@ -60,7 +60,8 @@ var layers = []struct {
 	{"xds/delta", []string{"mesh", "internal"}, "the protocol knows no resources"},
 	{"xds", []string{"mesh", "policy", "store!", "store/replica", "xds", "internal"}, "the engine"},
 	{"xds/inspect", []string{"mesh", "policy", "store!", "store/replica", "xds"}, "asks the engine"},
-	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
+	{"xds/references", nil, "reads Envoy's messages alone"},
+	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
 	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
