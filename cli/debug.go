@@ -15,8 +15,8 @@ import (
 
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -153,7 +153,7 @@ is asked. A zone remembers its last thousand changes since it started.`,
 }
 
 func printJSON(cmd *cobra.Command, m proto.Message) error {
-	data, err := adminjson.Marshal(m)
+	data, err := codec.MarshalAnswer(m)
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -74,13 +73,13 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *
 		if failed != nil {
 			return failed
 		}
-		data, err = adminjson.Marshal(got)
+		data, err = codec.MarshalAnswer(got)
 	case info.Policy != nil:
 		got, failed := c.InspectPolicy(ctx, r.Key, size)
 		if failed != nil {
 			return failed
 		}
-		data, err = adminjson.Marshal(got)
+		data, err = codec.MarshalAnswer(got)
 	default:
 		return fmt.Errorf("nothing is computed for a %s; show its document with: meridian get %s %s -o json",
 			info.Kind, strings.ToLower(string(info.Kind)), r.Key.Name)

@@ -9,8 +9,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -60,7 +60,7 @@ a zone could not be asked.`,
 				return err
 			}
 			if output == "json" {
-				data, err := adminjson.Marshal(resp)
+				data, err := codec.MarshalAnswer(resp)
 				if err != nil {
 					return err
 				}

@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -61,7 +61,7 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 				return err
 			}
 			if output == "json" {
-				data, err := adminjson.Marshal(got)
+				data, err := codec.MarshalAnswer(got)
 				if err != nil {
 					return err
 				}

@@ -17,7 +17,6 @@ var layers = []struct {
 }{
 	{"internal/backoff", nil, "infrastructure"},
 	{"internal/hint", nil, "names of verbs and flags, for every package"},
-	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
