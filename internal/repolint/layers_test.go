@@ -17,7 +17,6 @@ var layers = []struct {
 }{
 	{"internal/backoff", nil, "infrastructure"},
 	{"internal/hint", nil, "names of verbs and flags, for every package"},
-	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
@@ -60,7 +59,8 @@ var layers = []struct {
 	{"xds/delta", []string{"mesh", "internal"}, "the protocol knows no resources"},
 	{"xds", []string{"mesh", "policy", "store!", "store/replica", "xds", "internal"}, "the engine"},
 	{"xds/inspect", []string{"mesh", "policy", "store!", "store/replica", "xds"}, "asks the engine"},
-	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
+	{"xds/references", nil, "reads Envoy's messages alone"},
+	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
 	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
