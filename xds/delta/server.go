@@ -148,7 +148,7 @@ func ServerOptions() []grpc.ServerOption {
 			MinTime:             5 * time.Second,
 			PermitWithoutStream: true,
 		}),
-		grpc.ReadBufferSize(4 << 10),
+		grpc.ReadBufferSize(1 << 10),
 		grpc.SharedWriteBuffer(true), // 32 KiB for each connection that writes, not for each that is there
 		grpc.InitialWindowSize(receiveWindow),
 		grpc.InitialConnWindowSize(receiveWindow),
