@@ -40,7 +40,7 @@ var layers = []struct {
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
 	{"store/postgres", []string{"mesh", "store!", "store/txn", "internal/backoff"},
 		"one implementation knows no other"},
-	{"store/txn", []string{"mesh", "store!"}, "shared by the implementations"},
+	{"store/txn", []string{"mesh", "store!", "internal/intern"}, "shared by the implementations"},
 	{"store/replica", []string{"mesh", "store!", "internal"}, "reads any implementation"},
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
