@@ -25,6 +25,40 @@ type stack struct {
 	dir     string
 	globals []string // URLs of the API
 	stops   []func()
+	// processes whose CPU is measured, by what they are; a server of PostgreSQL with its children.
+	processes map[string][]func() ([]int, error)
+}
+
+// Names of what uses CPU.
+const (
+	cpuGlobals  = "globals"
+	cpuZones    = "zones"
+	cpuDatabase = "database"
+	cpuClients  = "clients"
+)
+
+// cpu is what each sort of process has used so far.
+func (s *stack) cpu() (map[string]time.Duration, error) {
+	used := map[string]time.Duration{}
+	for what, processes := range s.processes {
+		for _, list := range processes {
+			pids, err := list()
+			if err != nil {
+				return nil, err
+			}
+			for _, pid := range pids {
+				if d, err := child.CPU(pid); err == nil { // a connection may have ended
+					used[what] += d
+				}
+			}
+		}
+	}
+	return used, nil
+}
+
+// counts adds a process to what is measured.
+func (s *stack) counts(what string, list func() ([]int, error)) {
+	s.processes[what] = append(s.processes[what], list)
 }
 
 // stop ends everything, the last started first, and removes its files.
@@ -40,7 +74,8 @@ func start(ctx context.Context, cfg Config) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{dir: dir}
+	s := &stack{dir: dir, processes: map[string][]func() ([]int, error){}}
+	s.counts(cpuClients, func() ([]int, error) { return []int{os.Getpid()}, nil })
 	s.stops = append(s.stops, func() { _ = os.RemoveAll(dir) })
 	if err := s.up(ctx, cfg); err != nil {
 		s.stop()
@@ -62,6 +97,10 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 			return err
 		}
 		s.stops = append(s.stops, server.Stop)
+		s.counts(cpuDatabase, func() ([]int, error) {
+			pids, err := child.Children(server.PID())
+			return append(pids, server.PID()), err
+		})
 		env = []string{"MERIDIAN_POSTGRES_URL=" + server.URL("postgres")}
 		globals = 2
 	}
@@ -157,6 +196,11 @@ func (s *stack) controlPlane(ctx context.Context, cfg Config, name string, i int
 		return err
 	}
 	s.stops = append(s.stops, func() { p.Stop(5 * time.Second) })
+	what := cpuZones
+	if args[1] == "global" {
+		what = cpuGlobals
+	}
+	s.counts(what, func() ([]int, error) { return []int{p.PID()}, nil })
 
 	http := &http.Client{Timeout: time.Second}
 	defer http.CloseIdleConnections()
