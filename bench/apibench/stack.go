@@ -2,6 +2,7 @@ package apibench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +15,6 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/internal/pgserver"
-	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
 // readyTimeout bounds the start of a control plane, and of the zones' joining.
@@ -140,7 +140,7 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 		}
 	}
 	return wait(ctx, "both zones are online", func() error {
-		online, err := zonesOnline(ctx, admins)
+		online, err := zonesOnline(ctx, s.globals)
 		if err != nil {
 			return err
 		}
@@ -151,21 +151,43 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 	})
 }
 
-// zonesOnline counts the zones that are connected to any global.
-func zonesOnline(ctx context.Context, admins []*client.Client) (int, error) {
+// zonesOnline counts the zones that are connected to any global. It asks as clients of Kuma do, which
+// every version of the program answers alike.
+func zonesOnline(ctx context.Context, globals []string) (int, error) {
 	online := map[string]bool{}
-	for _, admin := range admins {
-		st, err := admin.Status(ctx)
-		if err != nil {
+	for _, global := range globals {
+		var page struct {
+			Items []struct {
+				Name        string
+				ZoneInsight struct{ State string }
+			}
+		}
+		if err := getJSON(ctx, global+"/zones/_overview", &page); err != nil {
 			return 0, err
 		}
-		for _, z := range st.GetZones() {
-			if z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE {
-				online[z.GetName()] = true
+		for _, z := range page.Items {
+			if z.ZoneInsight.State == "Online" {
+				online[z.Name] = true
 			}
 		}
 	}
 	return len(online), nil
+}
+
+func getJSON(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // address of a port of control plane i; each has a loopback address of its own, as in the demo.
