@@ -2,16 +2,16 @@ package kdsbench
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/xds/references"
-	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 // sidecarsPerZone join each zone with a wire. They are instances of two services in turn, so that
@@ -43,26 +43,23 @@ func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
 		if err != nil {
 			return err
 		}
-		c := xdstest.New(xdstest.Config{
-			Address: address(m.number, 5678),
-			// The stand-in is not what is measured: it trusts the zone on its own machine.
-			TLS:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec
-			Token:  token,
-			NodeID: "default." + name,
-			Metadata: map[string]string{
-				"dataplane.resource": fmt.Sprintf(dataplane, name,
-					fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
-			},
-			References: shared,
-			Light:      true,
-		})
+		c := &sidecar{
+			address: address(m.number, 5678),
+			token:   token,
+			node:    "default." + name,
+			document: fmt.Sprintf(dataplane, name,
+				fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
+			index:      shared,
+			configured: make(chan struct{}),
+		}
 		group.Go(func() error { return stayConnected(ctx, c) })
 
-		waiting, cancel := context.WithTimeout(ctx, readyTimeout)
-		err = c.Wait(waiting, func(s *xdstest.State) bool { return len(s.Resources[xdstest.Listener]) > 0 })
-		cancel()
-		if err != nil {
-			return fmt.Errorf("configuration of %s in %s: %w", name, m.name, err)
+		select {
+		case <-c.configured:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(readyTimeout):
+			return fmt.Errorf("%s in %s got no configuration", name, m.name)
 		}
 	}
 	return nil
@@ -82,14 +79,11 @@ func dataplaneToken(ctx context.Context, m *member, name, service string) (token
 }
 
 // stayConnected connects a sidecar again whenever its stream has ended.
-func stayConnected(ctx context.Context, c *xdstest.Client) error {
+func stayConnected(ctx context.Context, c *sidecar) error {
 	for {
-		err := c.Run(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
-			return err
+		err := c.run(ctx)
+		if code := status.Code(err); ctx.Err() == nil && code != codes.Unavailable && code != codes.OK {
+			return fmt.Errorf("%s: %w", c.node, err)
 		}
 		select {
 		case <-time.After(reconnectPause):
