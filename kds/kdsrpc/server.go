@@ -239,7 +239,7 @@ func (s *Server) Zones() []ZoneState {
 // current is the zone that a process speaks for; nil if another process has superseded it. s.mu is held.
 func (s *Server) current(hello *kdsv1.Hello) *zone {
 	z := s.zones[hello.GetZone()]
-	if z.state.Epoch != hello.GetEpoch() || z.state.Instance != hello.GetInstance() {
+	if z == nil || z.state.Epoch != hello.GetEpoch() || z.state.Instance != hello.GetInstance() {
 		return nil
 	}
 	return z
