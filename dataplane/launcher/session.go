@@ -232,7 +232,7 @@ func firstError(errs ...error) error {
 func (l *Launcher) hello() *dataplanev1.SessionHello {
 	return &dataplanev1.SessionHello{
 		NodeId:          l.proxy.nodeID,
-		ProxyType:       l.proxy.proxyType,
+		ProxyType:       proxyTypes[l.proxy.proxyType],
 		Resource:        l.proxy.document,
 		LauncherVersion: l.cfg.Version,
 		EnvoyVersion:    l.envoyVer,
@@ -241,12 +241,19 @@ func (l *Launcher) hello() *dataplanev1.SessionHello {
 }
 
 // questions are what the zone may ask of Envoy's admin interface: nothing that changes it.
-var questions = map[string]string{
-	"config_dump": "/config_dump?include_eds=on",
-	"clusters":    "/clusters?format=json",
-	"stats":       "/stats?format=json",
-	"listeners":   "/listeners?format=json",
-	"server_info": "/server_info",
+var questions = map[dataplanev1.AdminTopic]string{
+	dataplanev1.AdminTopic_ADMIN_TOPIC_CONFIG_DUMP: "/config_dump?include_eds=on",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_CLUSTERS:    "/clusters?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_STATS:       "/stats?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_LISTENERS:   "/listeners?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_SERVER_INFO: "/server_info",
+}
+
+// proxyTypes are those of --proxy-type.
+var proxyTypes = map[string]dataplanev1.ProxyType{
+	"dataplane": dataplanev1.ProxyType_PROXY_TYPE_DATAPLANE,
+	"ingress":   dataplanev1.ProxyType_PROXY_TYPE_INGRESS,
+	"egress":    dataplanev1.ProxyType_PROXY_TYPE_EGRESS,
 }
 
 // maxPart bounds a part of an answer, bytes; maxAnswer the whole.
@@ -284,13 +291,13 @@ func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion,
 }
 
 func (s *session) ask(ctx context.Context, q *dataplanev1.AdminQuestion) ([]byte, error) {
-	path, ok := questions[q.GetWhat()]
+	path, ok := questions[q.GetTopic()]
 	if !ok {
-		return nil, fmt.Errorf("this launcher does not answer %q", q.GetWhat())
+		return nil, fmt.Errorf("this launcher does not answer %s", q.GetTopic())
 	}
 	if f := q.GetFilter(); f != "" {
-		if q.GetWhat() != "stats" {
-			return nil, fmt.Errorf("%s takes no filter", q.GetWhat())
+		if q.GetTopic() != dataplanev1.AdminTopic_ADMIN_TOPIC_STATS {
+			return nil, fmt.Errorf("%s takes no filter", q.GetTopic())
 		}
 		path += "&filter=" + url.QueryEscape(f)
 	}
