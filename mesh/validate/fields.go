@@ -149,6 +149,3 @@ func (c *check) printable(path, s string) {
 		c.add(path, "must not contain line ends or other control characters")
 	}
 }
-
-// destinations are what a policy about callers' sides may be about.
-var destinations = []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService"}

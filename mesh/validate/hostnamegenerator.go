@@ -5,8 +5,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// hostnameGenerator has the rules of its kind. The template is tried with stub values.
-func (c *check) hostnameGenerator(s *meshv1.HostnameGenerator) {
+// The template is tried with stub values.
+func hostnameGeneratorRules(c *check, s *meshv1.HostnameGenerator) {
 	sel, given := s.GetSelector(), 0
 	for _, l := range []struct {
 		name     string

@@ -5,25 +5,17 @@ import (
 	"math/big"
 	"strings"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// loadBalancing has the rules of its kind.
-func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
-	c.top(mesh.KindMeshLoadBalancingStrategy, s.GetTargetRef(), false)
+func meshLoadBalancingStrategyRules(c *check, s *meshv1.MeshLoadBalancingStrategy) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
 	for i, to := range s.GetTo() {
 		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
-		kinds := []string{"Mesh", "MeshService", "MeshMultiZoneService", "MeshHTTPRoute"}
-		switch {
-		case gateway && conf.GetLoadBalancer() != nil:
-			kinds = kinds[:1]
-		case gateway:
-			kinds = kinds[:3]
-		}
 		t := to.GetTargetRef()
-		c.target(path+".targetRef", t, level{kinds: kinds})
+		if gateway && conf.GetLoadBalancer() != nil && t.GetKind() != "" && t.GetKind() != "Mesh" {
+			c.unsupported(path+".targetRef", t, "Mesh")
+		}
 		at := path + ".default"
 		if t.GetKind() == "MeshHTTPRoute" {
 			if conf.GetLoadBalancer() != nil {
