@@ -20,6 +20,7 @@ var layers = []struct {
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
+	{"internal/kindgen", []string{"mesh!"}, "writes the tables of kinds; no program has it"},
 	{"internal/listen", nil, "infrastructure"},
 	{"internal/obs", nil, "infrastructure"},
 	{"internal/pgserver", nil, "infrastructure"},
