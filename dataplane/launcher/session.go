@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"sync"
@@ -13,13 +12,14 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
@@ -43,7 +43,7 @@ var permanent = map[codes.Code]bool{
 // Traffic that flows is not cut for that.
 var mayMend = map[codes.Code]bool{codes.NotFound: true, codes.FailedPrecondition: true}
 
-// Pauses between attempts, before jitter.
+// The first and the longest pause between attempts.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 5 * time.Second
@@ -93,7 +93,7 @@ func (s *session) run(ctx context.Context) error {
 	s.init()
 	conn, err := grpc.NewClient("passthrough:///"+s.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
+		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: grpcbackoff.Config{
 			BaseDelay:  firstPause,
 			Multiplier: 1.6,
 			Jitter:     0.3,
@@ -110,7 +110,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	client := dataplanev1.NewDataplaneServiceClient(conn)
-	pause := firstPause
+	delays := backoff.Backoff{Min: firstPause, Max: lastPause}
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.stream(ctx, client)
@@ -125,17 +125,13 @@ func (s *session) run(ctx context.Context) error {
 			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
 		}
 		if time.Since(began) > lastPause {
-			pause = firstPause // it held for a while: start over
+			delays.Reset() // it held for a while
 		}
-		wait := pause/2 + rand.N(pause)
+		wait := delays.Next()
 		s.log.Warn("session with the zone ended; a running Envoy goes on, the session is retried",
 			zap.String("zone_address", s.address), zap.String("reason", status.Convert(err).Message()),
 			zap.Duration("retry_in", wait))
-		pause = min(2*pause, lastPause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		_ = backoff.Wait(ctx, wait) // the loop looks at ctx
 	}
 	return nil
 }
