@@ -123,6 +123,9 @@ func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protor
 		return protoreflect.ValueOfUint64(rnd.Uint64() >> 1)
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(rnd.Int64() - rnd.Int64())
+	case protoreflect.EnumKind:
+		values := fd.Enum().Values()
+		return protoreflect.ValueOfEnum(values.Get(rnd.IntN(values.Len())).Number())
 	}
 	panic("no value for " + fd.Kind().String())
 }
