@@ -10,7 +10,6 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -60,11 +59,9 @@ a zone could not be asked.`,
 				return err
 			}
 			if output == "json" {
-				data, err := codec.MarshalAnswer(resp)
-				if err != nil {
+				if err := printMessage(cmd, resp); err != nil {
 					return err
 				}
-				say(cmd, "%s\n", data)
 			} else {
 				printDiff(cmd, resp)
 			}

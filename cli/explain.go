@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -61,11 +60,9 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 				return err
 			}
 			if output == "json" {
-				data, err := codec.MarshalAnswer(got)
-				if err != nil {
+				if err := printMessage(cmd, got); err != nil {
 					return err
 				}
-				say(cmd, "%s\n", data)
 			} else {
 				printExplanation(cmd, got)
 			}

@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -41,16 +39,7 @@ func newStatus() *cobra.Command {
 				printStatus(cmd, s)
 				return nil
 			}
-			data, err := codec.MarshalAnswer(s) // what GET /status answers
-			if err != nil {
-				return err
-			}
-			var b bytes.Buffer
-			if err := json.Indent(&b, data, "", "  "); err != nil {
-				return err
-			}
-			say(cmd, "%s\n", b.String())
-			return nil
+			return printMessage(cmd, s) // what GET /status answers
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")

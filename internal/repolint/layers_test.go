@@ -41,7 +41,7 @@ var layers = []struct {
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
 	{"store/postgres", []string{"mesh", "store!", "store/txn", "internal/backoff"},
 		"one implementation knows no other"},
-	{"store/txn", []string{"mesh", "store!"}, "shared by the implementations"},
+	{"store/txn", []string{"mesh", "store!", "internal/intern"}, "shared by the implementations"},
 	{"store/replica", []string{"mesh", "store!", "internal"}, "reads any implementation"},
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
@@ -116,6 +116,7 @@ var layers = []struct {
 		"measures Envoy's start"},
 	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity", "internal"},
 		"measures the API"},
+	{"bench/kdsbench", []string{"mesh", "api/client", "xds/xdstest", "internal"}, "measures the sync"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
 	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},
