@@ -10,6 +10,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/references"
 	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
@@ -35,7 +36,7 @@ networking:
 
 // sidecars runs those of a zone until ctx ends; it returns once all have their configuration.
 func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
-	references := &xdstest.References{}
+	shared := &references.Index{}
 	for i := range sidecarsPerZone {
 		name, service := fmt.Sprintf("sidecar-%d", i), []string{"web", "backend"}[i%2]
 		token, err := dataplaneToken(ctx, m, name, service)
@@ -52,7 +53,7 @@ func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
 				"dataplane.resource": fmt.Sprintf(dataplane, name,
 					fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
 			},
-			References: references,
+			References: shared,
 			Light:      true,
 		})
 		group.Go(func() error { return stayConnected(ctx, c) })
