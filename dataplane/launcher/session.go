@@ -93,12 +93,15 @@ func (s *session) run(ctx context.Context) error {
 	s.init()
 	conn, err := grpc.NewClient("passthrough:///"+s.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: grpcbackoff.Config{
-			BaseDelay:  firstPause,
-			Multiplier: 1.6,
-			Jitter:     0.3,
-			MaxDelay:   2 * time.Second,
-		}}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			MinConnectTimeout: 5 * time.Second,
+			Backoff: grpcbackoff.Config{
+				BaseDelay:  firstPause,
+				Multiplier: 1.6,
+				Jitter:     0.3,
+				MaxDelay:   2 * time.Second,
+			},
+		}),
 		// A zone that died without a word, or a broken network, is noticed within this time.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    10 * time.Second,

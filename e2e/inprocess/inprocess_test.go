@@ -207,7 +207,8 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 	}
 	w.eventually("the refusal on the policy", func() bool {
 		d := rejections()
-		return len(d) == 1 && d[0].GetStage() == meshv1.Rejection_STAGE_PROXY && d[0].GetZone() == "us-east" &&
+		return len(d) == 1 && d[0].GetZone() == "us-east" &&
+			d[0].GetStage() == meshv1.Rejection_STAGE_PROXY &&
 			strings.Contains(d[0].GetReason(), "I do not like it") && d[0].GetProxy() != nil
 	})
 	if len(w.global.Status(w.ctx).GetRejections()) == 0 {

@@ -53,7 +53,7 @@ spec:
 		return tally(web.Many(n, 4, func(int) meshtest.Result { return web.Get(destination) }))
 	}
 
-	// Services of the other zone may select by what nobody wrote: the label of a Dataplane's name, and
+	// Services of the other zone may select by what is not written: the label of a Dataplane's name, and
 	// the tag of its zone. Callers reach them as they reach all others.
 	t.Run("derived labels", func(t *testing.T) {
 		for name, selector := range map[string]string{
