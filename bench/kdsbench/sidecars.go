@@ -2,16 +2,17 @@ package kdsbench
 
 import (
 	"context"
+	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/standin"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/xds/references"
 )
 
 // sidecarsPerZone join each zone with a wire. They are instances of two services in turn, so that
@@ -36,30 +37,39 @@ networking:
 
 // sidecars runs those of a zone until ctx ends; it returns once all have their configuration.
 func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
-	shared := &references.Index{}
+	shared := standin.NewContents()
 	for i := range sidecarsPerZone {
 		name, service := fmt.Sprintf("sidecar-%d", i), []string{"web", "backend"}[i%2]
 		token, err := dataplaneToken(ctx, m, name, service)
 		if err != nil {
 			return err
 		}
-		c := &sidecar{
-			address: address(m.number, 5678),
-			token:   token,
-			node:    "default." + name,
-			document: fmt.Sprintf(dataplane, name,
-				fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
-			index:      shared,
-			configured: make(chan struct{}),
+		s, err := standin.New(standin.Config{
+			Address: address(m.number, 5678),
+			// The stand-in is not what is measured: it trusts the zone on its own machine.
+			TLS:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec
+			Token:  token,
+			NodeID: "default." + name,
+			Metadata: map[string]string{
+				"dataplane.resource": fmt.Sprintf(dataplane, name,
+					fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
+			},
+			Contents: shared,
+		})
+		if err != nil {
+			return err
 		}
-		group.Go(func() error { return stayConnected(ctx, c) })
+		group.Go(func() error { return stayConnected(ctx, s) })
 
+		waiting, cancel := context.WithTimeout(ctx, readyTimeout)
 		select {
-		case <-c.configured:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(readyTimeout):
-			return fmt.Errorf("%s in %s got no configuration", name, m.name)
+		case <-s.Configured():
+		case <-waiting.Done():
+			err = waiting.Err()
+		}
+		cancel()
+		if err != nil {
+			return fmt.Errorf("configuration of %s in %s: %w", name, m.name, err)
 		}
 	}
 	return nil
@@ -79,11 +89,14 @@ func dataplaneToken(ctx context.Context, m *member, name, service string) (token
 }
 
 // stayConnected connects a sidecar again whenever its stream has ended.
-func stayConnected(ctx context.Context, c *sidecar) error {
+func stayConnected(ctx context.Context, s *standin.Sidecar) error {
 	for {
-		err := c.run(ctx)
-		if code := status.Code(err); ctx.Err() == nil && code != codes.Unavailable && code != codes.OK {
-			return fmt.Errorf("%s: %w", c.node, err)
+		err := s.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
 		}
 		select {
 		case <-time.After(reconnectPause):
