@@ -53,10 +53,8 @@ zones, and until all are back after global was killed. A zone takes about 60 MB 
 			}
 
 			report, err := Run(cmd.Context(), cfg)
-			if err != nil {
-				return err
-			}
-			if err := report.print(cmd.OutOrStdout(), output); err != nil {
+			// What was measured before an error counts.
+			if err = errors.Join(err, report.print(cmd.OutOrStdout(), output)); err != nil {
 				return err
 			}
 			if check && len(report.Missed) > 0 {
