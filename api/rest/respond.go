@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/api/problem"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
 const (
@@ -65,6 +65,25 @@ func answer(w http.ResponseWriter, r *http.Request, status int, raw []byte) erro
 	w.Header().Set("Content-Type", form)
 	w.WriteHeader(status)
 	_, _ = w.Write(b.Bytes()) // it fails only if the caller has closed the connection
+	return nil
+}
+
+// answerObject is answer for what is not JSON yet.
+func answerObject(w http.ResponseWriter, r *http.Request, status int, o *codec.Object) error {
+	if form, _ := acceptable(r); form == typeYAML {
+		raw, err := o.MarshalJSON()
+		if err != nil {
+			return err
+		}
+		return answer(w, r, status, raw)
+	}
+	text, err := o.IndentedJSON()
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // it fails only if the caller has closed the connection
 	return nil
 }
 
@@ -165,7 +184,7 @@ func answerMessage(w http.ResponseWriter, r *http.Request, m proto.Message, err 
 	if err != nil {
 		return err
 	}
-	raw, err := adminjson.Marshal(m)
+	raw, err := codec.MarshalAnswer(m)
 	if err != nil {
 		return err
 	}
