@@ -57,7 +57,7 @@ type batchKey struct {
 // maxBatches bounds what is remembered.
 const maxBatches = 1024
 
-// batch is what the resources at the begin of a response say.
+// batch is what the resources of a response say.
 func (c *contents) batch(typ int, b []byte) ([]*content, error) {
 	key := batchKey{typ, len(b), maphash.Bytes(c.seed, b)}
 	c.mu.RLock()
