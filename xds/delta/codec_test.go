@@ -25,9 +25,12 @@ func TestIncoming(t *testing.T) {
 			TypeUrl:       url,
 			ResponseNonce: "n",
 		}, true},
-		"no nonce":         {&discoveryv3.DeltaDiscoveryRequest{TypeUrl: url}, false},
-		"no type":          {&discoveryv3.DeltaDiscoveryRequest{ResponseNonce: "n"}, false},
-		"a type of others": {&discoveryv3.DeltaDiscoveryRequest{TypeUrl: url + "x", ResponseNonce: "n"}, false},
+		"no nonce": {&discoveryv3.DeltaDiscoveryRequest{TypeUrl: url}, false},
+		"no type":  {&discoveryv3.DeltaDiscoveryRequest{ResponseNonce: "n"}, false},
+		"a type of others": {&discoveryv3.DeltaDiscoveryRequest{
+			TypeUrl:       url + "x",
+			ResponseNonce: "n",
+		}, false},
 		"rejection": {&discoveryv3.DeltaDiscoveryRequest{
 			TypeUrl:       url,
 			ResponseNonce: "n",
