@@ -26,7 +26,7 @@ func newDiff() *cobra.Command {
 resources. Every zone computes it with the engine that serves its proxies. Nothing is written, but the
 documents are checked as apply checks them, so it needs the same permissions.
 
-What control planes derive from a change is not included: the members of a new MeshMultiZoneService, or the
+What control planes derive from a change is not included: the members of a new multi-zone service, or the
 MeshServices of a new Dataplane. Proxies that are not connected do not count.
 
 The exit code is 0, or 1 if the comparison failed. With --exit-code it is 2 if something would change, or if

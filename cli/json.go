@@ -7,12 +7,12 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/internal/adminjson"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
 // printMessage prints an answer in the JSON form that REST gives it.
 func printMessage(cmd *cobra.Command, m proto.Message) error {
-	data, err := adminjson.Marshal(m)
+	data, err := codec.MarshalAnswer(m)
 	if err != nil {
 		return err
 	}

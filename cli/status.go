@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -60,7 +60,7 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(st.GetType()), st.GetReason())
 	}
 	if g := s.GetGlobal(); g != nil {
-		say(cmd, "global: %s at %s, applied revision %d", adminjson.Name(g.GetState()), g.GetAddress(),
+		say(cmd, "global: %s at %s, applied revision %d", codec.EnumName(g.GetState()), g.GetAddress(),
 			s.GetGlobalRevision())
 		if g.GetReason() != "" {
 			say(cmd, " (%s)", g.GetReason())
@@ -100,7 +100,7 @@ func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 			digests = "DIFFERENT"
 		}
 		p := z.GetProxies()
-		rows = append(rows, []string{z.GetName(), adminjson.Name(z.GetState()),
+		rows = append(rows, []string{z.GetName(), codec.EnumName(z.GetState()),
 			fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
 			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()),
 			orDash(z.GetReason())})

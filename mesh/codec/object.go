@@ -7,7 +7,7 @@ import (
 )
 
 // Object is a mapping whose keys keep their order in JSON and in YAML. Values are nil, text, bool,
-// json.Number, []any or *Object; others are written as package json writes them.
+// json.Number, float64, []any or *Object; others are written as package json writes them.
 type Object struct {
 	keys   []string
 	values []any

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -151,4 +152,4 @@ func (c *check) printable(path, s string) {
 }
 
 // destinations are what a policy about callers' sides may be about.
-var destinations = []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService"}
+var destinations = slices.Concat([]string{"Mesh"}, destination.Referable())

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -12,7 +13,7 @@ import (
 func (c *check) httpRoute(s *meshv1.MeshHTTPRoute) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
 	c.top(mesh.KindMeshHTTPRoute, s.GetTargetRef(), false)
-	kinds := []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	kinds := destination.Referable()
 	if gateway {
 		kinds = []string{"Mesh"}
 	}

@@ -3,9 +3,11 @@ package validate
 import (
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -15,12 +17,12 @@ func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
 	for i, to := range s.GetTo() {
 		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
-		kinds := []string{"Mesh", "MeshService", "MeshMultiZoneService", "MeshHTTPRoute"}
-		switch {
-		case gateway && conf.GetLoadBalancer() != nil:
-			kinds = kinds[:1]
-		case gateway:
-			kinds = kinds[:3]
+		kinds := []string{"Mesh"}
+		if !gateway || conf.GetLoadBalancer() == nil {
+			kinds = append(kinds, proxied()...)
+		}
+		if !gateway {
+			kinds = append(kinds, "MeshHTTPRoute")
 		}
 		t := to.GetTargetRef()
 		c.target(path+".targetRef", t, level{kinds: kinds})
@@ -35,15 +37,32 @@ func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
 			}
 		}
-		if t.GetKind() == "MeshService" && (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
+		if (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
 			conf.GetLocalityAwareness().GetCrossZone() != nil {
-			c.add(at+".localityAwareness.crossZone",
-				"must not be given for a MeshService with sectionName or labels: it is of one zone; use a "+
-					"MeshMultiZoneService")
+			c.ofOneZone(at+".localityAwareness.crossZone", mesh.Kind(t.GetKind()))
 		}
 		c.locality(at+".localityAwareness", conf.GetLocalityAwareness())
 		c.loadBalancer(at, conf)
 		c.hashPolicies(at+".hashPolicies", conf.GetHashPolicies())
+	}
+}
+
+// proxied are the kinds of destinations whose endpoints are proxies of the mesh, by rank: which of
+// other endpoints is taken is not for a strategy to say.
+func proxied() []string {
+	return slices.DeleteFunc(destination.Referable(), func(kind string) bool {
+		info, ok := destination.Lookup(mesh.Kind(kind))
+		return !ok || info.Source == destination.Given
+	})
+}
+
+// ofOneZone rejects what concerns other zones for a kind whose destinations are of one zone.
+func (c *check) ofOneZone(path string, kind mesh.Kind) {
+	for info := range destination.From(destination.Combined) {
+		if info.MemberKind == kind {
+			c.add(path, "must not be given for a %s with sectionName or labels: it is of one zone; use a %s",
+				kind, info.Kind)
+		}
 	}
 }
 

@@ -4,13 +4,14 @@ import (
 	"fmt"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // tcpRoute has the rules of its kind.
 func (c *check) tcpRoute(s *meshv1.MeshTCPRoute) {
 	c.top(mesh.KindMeshTCPRoute, s.GetTargetRef(), false)
-	kinds := []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	kinds := destination.Referable()
 	if s.GetTargetRef().GetKind() == "MeshGateway" {
 		kinds = []string{"Mesh"}
 	}

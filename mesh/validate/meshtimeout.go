@@ -20,7 +20,7 @@ func (c *check) timeout(s *meshv1.MeshTimeout) {
 	if len(s.GetRules()) > 0 && len(s.GetTo())+len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with to or from: make two policies")
 	}
-	toKinds := []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService", "MeshHTTPRoute"}
+	toKinds := append(slices.Clone(destinations), "MeshHTTPRoute")
 	if top == "MeshGateway" || top == "MeshHTTPRoute" {
 		toKinds = []string{"Mesh", "MeshExternalService"}
 		if len(s.GetFrom()) > 0 {

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -35,7 +36,9 @@ var topKinds = map[mesh.Kind]struct{ anywhere, system []string }{
 }
 
 var (
-	anyProxies        = []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}
+	anyProxies = []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}
+	// backendKinds are what a backendRef can name: MeshServiceSubset stands after what it narrows.
+	backendKinds      = slices.Insert(destination.Referable(), 1, "MeshServiceSubset")
 	gateways          = []string{"MeshGateway"}
 	gatewaysAndRoutes = []string{"MeshGateway", "MeshHTTPRoute"}
 )
@@ -75,15 +78,16 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 			c.add(path+"."+field, "must not be given with kind %s", t.GetKind())
 		}
 	}
-	switch t.GetKind() {
-	case "Mesh", "MeshSubset":
+	_, isDestination := destination.Rank(mesh.Kind(t.GetKind()))
+	switch kind := t.GetKind(); {
+	case kind == "Mesh" || kind == "MeshSubset":
 		forbid(t.GetName() != "", "name")
 		forbid(t.GetNamespace() != "", "namespace")
 		forbid(len(t.GetLabels()) > 0, "labels")
 		forbid(t.GetSectionName() != "", "sectionName")
 		forbid(t.GetKind() == "Mesh" && len(t.GetTags()) > 0, "tags")
 		c.tags(path+".tags", t.GetTags(), false)
-	case "Dataplane":
+	case kind == "Dataplane":
 		forbid(len(t.GetTags()) > 0, "tags")
 		forbid(len(t.GetProxyTypes()) > 0, "proxyTypes")
 		if t.GetSectionName() != "" && !at.sections {
@@ -91,12 +95,12 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 				"must not be given: it selects one inbound, and the policy has neither from nor rules")
 		}
 		c.nameOrLabels(path, t, false)
-	case "MeshService", "MeshHTTPRoute", "MeshExternalService", "MeshMultiZoneService":
+	case isDestination || kind == "MeshHTTPRoute":
 		forbid(len(t.GetTags()) > 0, "tags")
 		forbid(len(t.GetProxyTypes()) > 0, "proxyTypes")
 		forbid(t.GetKind() == "MeshHTTPRoute" && t.GetSectionName() != "", "sectionName")
 		c.nameOrLabels(path, t, true)
-	case "MeshServiceSubset", "MeshGateway":
+	case kind == "MeshServiceSubset" || kind == "MeshGateway":
 		if t.GetName() == "" {
 			c.add(path+".name", "is required")
 		}
@@ -149,13 +153,13 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 		SectionName: b.GetSectionName(),
 		Tags:        b.GetTags(),
 	},
-		level{kinds: []string{"MeshService", "MeshServiceSubset", "MeshExternalService",
-			"MeshMultiZoneService"}})
+		level{kinds: backendKinds})
 	if b.GetWeight() > maxWeight {
 		c.add(path+".weight", "must be at most 1000000")
 	}
-	if kind == "MeshMultiZoneService" && b.Port == nil && b.GetSectionName() == "" {
-		c.add(path+".port", "is required for a MeshMultiZoneService, or sectionName")
+	info, ok := destination.Lookup(mesh.Kind(kind))
+	if ok && info.NeedsPort && b.Port == nil && b.GetSectionName() == "" {
+		c.add(path+".port", "is required for a %s, or sectionName", kind)
 	}
 	if kind == "MeshServiceSubset" {
 		if len(b.GetTags()) > 0 {

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 )
 
 // Resource checks what the schema and the kind demand of names, labels and spec. err is a
@@ -108,8 +109,7 @@ func (c *check) warn(field, reason string, args ...any) {
 func (c *check) key(info *mesh.KindInfo, r *mesh.Resource) {
 	k := r.Key
 	limit := 253
-	switch info.Kind {
-	case mesh.KindMesh, mesh.KindMeshService, mesh.KindMeshMultiZoneService, mesh.KindZone:
+	if info.Kind == mesh.KindMesh || info.Kind == mesh.KindZone || destination.Is(info.Kind) {
 		limit = 63
 	}
 	switch {
