@@ -170,7 +170,7 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64,
 			"this process", store.ErrUnavailable, id, s.id)
 	}
 
-	others, err := s.entries(rows)
+	others, err := s.entries(s.known.news(rows))
 	if err != nil {
 		return 0, err
 	}
