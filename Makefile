@@ -30,8 +30,9 @@ proto-deps:
 	test -n "$$dir" && mkdir -p proto/buf/validate && \
 	install -m 0644 "$$dir/proto/protovalidate/buf/validate/validate.proto" proto/buf/validate/validate.proto
 
-generate: proto-deps ## generate the .pb.go files
+generate: proto-deps ## generate the .pb.go files and the tables of kinds
 	$(TOOL) buf generate
+	go run ./internal/kindgen
 
 baseline: proto-deps ## accept the present protos as what buf breaking compares with; for releases
 	$(TOOL) buf build --exclude-source-info --as-file-descriptor-set --path proto/meridian -o proto/baseline.binpb

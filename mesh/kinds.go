@@ -1,6 +1,8 @@
 package mesh
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -65,6 +67,8 @@ type KindInfo struct {
 	// Plural is the segment of REST paths.
 	Plural string
 	Scope  Scope
+	// NameLimit is how long a name may be, in bytes; 0 is 253. Names that become one label of DNS have 63.
+	NameLimit int
 	// Flat kinds have their spec's fields at the top of the Universal document instead of under "spec".
 	Flat    bool
 	Writers Writers
@@ -85,10 +89,40 @@ type KindInfo struct {
 
 // PolicyInfo is what sets policy kinds apart.
 type PolicyInfo struct {
-	HasTo, HasFrom, HasRules bool
 	// Order in which kinds edit a proxy's configuration.
 	Order int
+	// Top are the kinds of the policy's own targetRef, and TopOfSystem those that policies of the
+	// system have besides, which are those without a namespace.
+	Top, TopOfSystem []string
+	// To are the kinds of targetRef of an entry of "to"; without any, the kind of policy has no "to".
+	To []string
+	// ToOfGateways are instead of To below a MeshGateway or a MeshHTTPRoute; nil is the same as To.
+	ToOfGateways []string
+	// From are the kinds of targetRef of an entry of "from"; without any, there is no "from".
+	From []string
+	// HasRules says that there are "rules".
+	HasRules bool
 }
+
+// HasTo says that policies of the kind have entries about destinations.
+func (p *PolicyInfo) HasTo() bool { return len(p.To) > 0 }
+
+// HasFrom says that policies of the kind have entries about callers by their tags.
+func (p *PolicyInfo) HasFrom() bool { return len(p.From) > 0 }
+
+// What rows of policies have in common.
+var (
+	anyProxies           = []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}
+	anyProxiesOrGateways = append(slices.Clip(anyProxies), "MeshGateway")
+	gateways             = []string{"MeshGateway"}
+	gatewaysOrRoutes     = []string{"MeshGateway", "MeshHTTPRoute"}
+
+	wholeMesh            = []string{"Mesh"}
+	destinations         = []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	destinationsOrRoutes = append(slices.Clip(destinations), "MeshHTTPRoute")
+	oneDestination       = []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	callers              = []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}
+)
 
 // Local says that the kind never leaves the control plane that wrote it.
 func (k *KindInfo) Local() bool { return !k.SyncDown && !k.SyncUp && !k.SyncCross }
@@ -106,6 +140,7 @@ var Kinds = []*KindInfo{
 		Short:     "m",
 		Plural:    "meshes",
 		Scope:     ScopeGlobal,
+		NameLimit: 63,
 		Flat:      true,
 		Writers:   GlobalOnly,
 		SyncDown:  true,
@@ -117,6 +152,7 @@ var Kinds = []*KindInfo{
 		Short:     "z",
 		Plural:    "zones",
 		Scope:     ScopeGlobal,
+		NameLimit: 63,
 		Flat:      true,
 		Writers:   GlobalOnly,
 		NewSpec:   func() proto.Message { return &meshv1.Zone{} },
@@ -194,6 +230,7 @@ var Kinds = []*KindInfo{
 		Short:     "msvc",
 		Plural:    "meshservices",
 		Scope:     ScopeMesh,
+		NameLimit: 63,
 		Writers:   ZoneOnly,
 		SyncUp:    true,
 		SyncCross: true,
@@ -206,6 +243,7 @@ var Kinds = []*KindInfo{
 		Short:      "mzsvc",
 		Plural:     "meshmultizoneservices",
 		Scope:      ScopeMesh,
+		NameLimit:  63,
 		Writers:    GlobalOnly,
 		SyncDown:   true,
 		StatusDown: true,
@@ -230,7 +268,13 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshHTTPRoute{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasTo: true, Order: 100},
+		Policy: &PolicyInfo{
+			Order:        100,
+			Top:          anyProxies,
+			TopOfSystem:  gateways,
+			To:           oneDestination,
+			ToOfGateways: wholeMesh,
+		},
 	},
 	{
 		Kind:      KindMeshTCPRoute,
@@ -242,7 +286,13 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshTCPRoute{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasTo: true, Order: 200},
+		Policy: &PolicyInfo{
+			Order:        200,
+			Top:          anyProxies,
+			TopOfSystem:  gateways,
+			To:           oneDestination,
+			ToOfGateways: wholeMesh,
+		},
 	},
 	{
 		Kind:      KindMeshLoadBalancingStrategy,
@@ -254,7 +304,12 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshLoadBalancingStrategy{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasTo: true, Order: 400},
+		Policy: &PolicyInfo{
+			Order:        400,
+			Top:          anyProxiesOrGateways,
+			To:           []string{"Mesh", "MeshService", "MeshMultiZoneService", "MeshHTTPRoute"},
+			ToOfGateways: []string{"Mesh", "MeshService", "MeshMultiZoneService"},
+		},
 	},
 	{
 		Kind:      KindMeshFaultInjection,
@@ -267,10 +322,12 @@ var Kinds = []*KindInfo{
 		NewSpec:   func() proto.Message { return &meshv1.MeshFaultInjection{} },
 		NewStatus: newDelivery,
 		Policy: &PolicyInfo{
-			HasTo:    true,
-			HasFrom:  true,
-			HasRules: true,
-			Order:    800,
+			Order:       800,
+			Top:         anyProxies,
+			TopOfSystem: gateways,
+			To:          wholeMesh,
+			From:        callers,
+			HasRules:    true,
 		},
 	},
 	{
@@ -284,10 +341,12 @@ var Kinds = []*KindInfo{
 		NewSpec:   func() proto.Message { return &meshv1.MeshRateLimit{} },
 		NewStatus: newDelivery,
 		Policy: &PolicyInfo{
-			HasTo:    true,
-			HasFrom:  true,
-			HasRules: true,
-			Order:    900,
+			Order:       900,
+			Top:         anyProxies,
+			TopOfSystem: gatewaysOrRoutes,
+			To:          wholeMesh,
+			From:        wholeMesh,
+			HasRules:    true,
 		},
 	},
 	{
@@ -301,10 +360,13 @@ var Kinds = []*KindInfo{
 		NewSpec:   func() proto.Message { return &meshv1.MeshTimeout{} },
 		NewStatus: newDelivery,
 		Policy: &PolicyInfo{
-			HasTo:    true,
-			HasFrom:  true,
-			HasRules: true,
-			Order:    1000,
+			Order:        1000,
+			Top:          anyProxies,
+			TopOfSystem:  gatewaysOrRoutes,
+			To:           destinationsOrRoutes,
+			ToOfGateways: []string{"Mesh", "MeshExternalService"},
+			From:         wholeMesh,
+			HasRules:     true,
 		},
 	},
 	{
@@ -317,7 +379,12 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshTrafficPermission{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasFrom: true, HasRules: true, Order: 1100},
+		Policy: &PolicyInfo{
+			Order:    1100,
+			Top:      anyProxies,
+			From:     callers,
+			HasRules: true,
+		},
 	},
 	{
 		Kind:      KindMeshHealthCheck,
@@ -329,7 +396,11 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshHealthCheck{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasTo: true, Order: 1200},
+		Policy: &PolicyInfo{
+			Order: 1200,
+			Top:   anyProxiesOrGateways,
+			To:    destinations,
+		},
 	},
 	{
 		Kind:      KindMeshCircuitBreaker,
@@ -342,10 +413,11 @@ var Kinds = []*KindInfo{
 		NewSpec:   func() proto.Message { return &meshv1.MeshCircuitBreaker{} },
 		NewStatus: newDelivery,
 		Policy: &PolicyInfo{
-			HasTo:    true,
-			HasFrom:  true,
-			HasRules: true,
 			Order:    1300,
+			Top:      anyProxiesOrGateways,
+			To:       destinations,
+			From:     wholeMesh,
+			HasRules: true,
 		},
 	},
 	{
@@ -358,7 +430,13 @@ var Kinds = []*KindInfo{
 		SyncUp:    true,
 		NewSpec:   func() proto.Message { return &meshv1.MeshRetry{} },
 		NewStatus: newDelivery,
-		Policy:    &PolicyInfo{HasTo: true, Order: 1400},
+		Policy: &PolicyInfo{
+			Order:        1400,
+			Top:          anyProxies,
+			TopOfSystem:  gatewaysOrRoutes,
+			To:           destinationsOrRoutes,
+			ToOfGateways: []string{"Mesh", "MeshExternalService"},
+		},
 	},
 }
 

@@ -80,16 +80,6 @@ func BandwidthKiB(s string) (kib uint64, ok bool) {
 	return max(1, uint64(math.Round(bits/8/1024))), true
 }
 
-// Items of retryOn of MeshRetry besides status codes.
-var (
-	HTTPRetryOn = []string{"5xx", "GatewayError", "Reset", "Retriable4xx", "ConnectFailure",
-		"EnvoyRatelimited", "RefusedStream",
-		"Http3PostConnectFailure", "HttpMethodConnect", "HttpMethodDelete", "HttpMethodGet", "HttpMethodHead",
-		"HttpMethodOptions",
-		"HttpMethodPatch", "HttpMethodPost", "HttpMethodPut", "HttpMethodTrace"}
-	GRPCRetryOn = []string{"Canceled", "DeadlineExceeded", "Internal", "ResourceExhausted", "Unavailable"}
-)
-
 // IsStatusCode says that s is a registered status code of HTTP.
 func IsStatusCode(s string) bool {
 	code, err := strconv.ParseUint(s, 10, 16)

@@ -456,7 +456,7 @@ func TestMergeLawsOfKinds(t *testing.T) {
 	}}
 	tops := []*meshv1.TargetRef{nil, {Kind: "Dataplane"}, {Kind: "Dataplane", Name: "web"}}
 	for _, info := range mesh.Kinds {
-		if info.Policy == nil || !info.Policy.HasTo || info.Kind == mesh.KindMeshHTTPRoute {
+		if info.Policy == nil || !info.Policy.HasTo() || info.Kind == mesh.KindMeshHTTPRoute {
 			continue
 		}
 		said := 0

@@ -8,11 +8,12 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 # buf joins -o with each plugin's out, so the tree below $tmp/proto mirrors ours.
 go tool -modfile=tools/go.mod buf generate -o "$tmp"
+go run ./internal/kindgen -o "$tmp"
 status=0
 while IFS= read -r file; do
   if ! cmp -s "$file" "$tmp/$file"; then
     echo "generated.sh: $file is not current; run 'make generate' and commit" >&2
     status=1
   fi
-done < <( { git ls-files 'proto/*.pb.go'; (cd "$tmp" && find proto -name '*.pb.go'); } | sort -u)
+done < <( { git ls-files 'proto/*.pb.go' '*/zz_kinds.go'; (cd "$tmp" && find . -name '*.go' -printf '%P\n'); } | sort -u)
 exit $status

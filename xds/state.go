@@ -78,7 +78,7 @@ func (s *state) apply(view replica.View, changes []store.Change) {
 // markParts touches what destinations read of a policy.
 func (s *state) markParts(old, now *mesh.Resource) {
 	key := cmp.Or(old, now).Key
-	if info, ok := mesh.Lookup(key.Kind); !ok || info.Policy == nil || !info.Policy.HasTo {
+	if info, ok := mesh.Lookup(key.Kind); !ok || info.Policy == nil || !info.Policy.HasTo() {
 		return
 	}
 	for _, part := range policy.ChangedParts(old, now) {

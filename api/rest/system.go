@@ -100,8 +100,8 @@ func (h *Handler) policies(w http.ResponseWriter, r *http.Request, _ params) err
 			SingularDisplayName: name,
 			PluralDisplayName:   name + "s",
 			IsTargetRefBased:    true,
-			IsInbound:           k.Policy.HasFrom || k.Policy.HasRules,
-			IsOutbound:          k.Policy.HasTo,
+			IsInbound:           k.Policy.HasFrom() || k.Policy.HasRules,
+			IsOutbound:          k.Policy.HasTo(),
 		})
 	}
 	return answerValue(w, r, http.StatusOK, map[string]any{"policies": rows})
@@ -149,11 +149,11 @@ func (h *Handler) resources(w http.ResponseWriter, r *http.Request, _ params) er
 		}
 		if p := k.Policy; p != nil {
 			row.Policy = &resourcePolicy{
-				HasToTargetRef:    p.HasTo,
-				HasFromTargetRef:  p.HasFrom,
+				HasToTargetRef:    p.HasTo(),
+				HasFromTargetRef:  p.HasFrom(),
 				HasRulesTargetRef: p.HasRules,
 				IsTargetRef:       true,
-				IsFromAsRules:     p.HasFrom && p.HasRules && k.Kind == mesh.KindMeshTimeout,
+				IsFromAsRules:     p.HasFrom() && p.HasRules && k.Kind == mesh.KindMeshTimeout,
 			}
 		}
 		rows = append(rows, row)

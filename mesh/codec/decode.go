@@ -190,13 +190,14 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, dep
 		return
 	}
 	md := m.Descriptor()
-	for _, p := range d.normalise(md.FullName(), d.pairs(n, path), path) {
+	for _, p := range d.normalise(md, d.pairs(n, path), path) {
 		fd := fieldByName(md, p.key)
 		if fd == nil {
 			d.add(p.node, mesh.JoinField(path, p.key), "%s", unknownField(p.key, fieldNames(md)))
 			continue
 		}
 		d.field(p, m, fd, mesh.JoinField(path, p.key), depth)
+		d.leaveOut(m, fd, mesh.JoinField(path, p.key))
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // APIVersion of documents in Kubernetes form.
@@ -220,7 +219,7 @@ func decodeDocument(root *yaml.Node, want *mesh.KindInfo) (Document, error) {
 		return doc, d.err.Err()
 	}
 	r := &mesh.Resource{Spec: h.info.NewSpec(), Labels: h.labels}
-	specNode := d.spec(root, top, h, r)
+	d.spec(root, top, h, r)
 	h.finish(d, root, top, r)
 	if h.derive {
 		if h.name = deriveName(h.info, r.Spec); h.name == "" {
@@ -231,10 +230,7 @@ func decodeDocument(root *yaml.Node, want *mesh.KindInfo) (Document, error) {
 				fmt.Sprintf("the document has no name; it is called %q after its targets", h.name))
 		}
 	}
-	if h.info.Kind == mesh.KindMeshMultiZoneService && specNode != nil {
-		doc.Warnings = append(doc.Warnings, dropTargetPorts(r)...)
-	}
-	if spec, ok := r.Spec.(*meshv1.MeshRateLimit); ok && sidecarsOnly(spec) {
+	if sidecarsOnly(r.Spec) {
 		doc.Warnings = append(doc.Warnings,
 			"spec.targetRef: from is about sidecars, so this is read as kind Mesh with proxyTypes [Sidecar]")
 	}
@@ -375,11 +371,11 @@ func (h *header) metadata(d *decoder, root *yaml.Node, top []pair) {
 	}
 }
 
-// spec fills r.Spec from where the form keeps it and refuses other fields; it returns the node of the spec.
-func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) *yaml.Node {
+// spec fills r.Spec from where the form keeps it and refuses other fields.
+func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) {
 	if h.secretForm {
 		d.secretData(root, top, r)
-		return nil
+		return
 	}
 	known := universalFields
 	if h.kubernetes {
@@ -391,7 +387,7 @@ func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) 
 	if h.info.Flat && !h.kubernetes {
 		known = slices.DeleteFunc(slices.Clone(known), func(f string) bool { return f == "spec" })
 		d.flat(top, known, h, r)
-		return root
+		return
 	}
 	for _, p := range top {
 		if slices.Contains(known, p.key) {
@@ -406,10 +402,9 @@ func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) 
 	n := lookup(top, "spec")
 	if n == nil || isNull(n) {
 		d.add(root, "spec", "is required")
-		return nil
+		return
 	}
 	d.message(n, r.Spec.ProtoReflect(), "spec", 0)
-	return n
 }
 
 // flat reads the fields of a kind that has them beside type and name.

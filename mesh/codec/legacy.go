@@ -240,7 +240,7 @@ func (l *legacy) retry() []*yaml.Node {
 func (l *legacy) section(n *yaml.Node, path string) *yaml.Node {
 	out := &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: n.Line}
 	pairs := l.pairs(n, path)
-	l.rename(pairs, path, "perTryTimeout", "timeout")
+	l.rename(pairs, path, "perTryTimeout", []string{"timeout"})
 	retryOn := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: n.Line}
 	for _, p := range pairs {
 		list := l.resolve(p.value)

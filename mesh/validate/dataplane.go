@@ -26,8 +26,7 @@ func (s sections) add(c *check, path, name string) {
 	s[name] = strings.TrimSuffix(path, ".name")
 }
 
-// dataplane has the rules of its kind.
-func (c *check) dataplane(s *meshv1.Dataplane) {
+func dataplaneRules(c *check, s *meshv1.Dataplane) {
 	n := s.GetNetworking()
 	if n == nil {
 		return // the schema says so

@@ -11,7 +11,6 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -150,6 +149,3 @@ func (c *check) printable(path, s string) {
 		c.add(path, "must not contain line ends or other control characters")
 	}
 }
-
-// destinations are what a policy about callers' sides may be about.
-var destinations = slices.Concat([]string{"Mesh"}, destination.Referable())

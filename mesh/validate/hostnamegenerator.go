@@ -7,8 +7,8 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// hostnameGenerator has the rules of its kind. The template is tried with stub values.
-func (c *check) hostnameGenerator(s *meshv1.HostnameGenerator) {
+// The template is tried with stub values.
+func hostnameGeneratorRules(c *check, s *meshv1.HostnameGenerator) {
 	// The selector has a field for each kind of destination.
 	var names []string
 	given := 0
@@ -27,7 +27,8 @@ func (c *check) hostnameGenerator(s *meshv1.HostnameGenerator) {
 	}
 	if given != 1 {
 		last := len(names) - 1
-		c.add("spec.selector", "needs exactly one of %s and %s", strings.Join(names[:last], ", "), names[last])
+		c.add("spec.selector", "needs exactly one of %s and %s", strings.Join(names[:last], ", "),
+			names[last])
 	}
 	if s.GetExtension() != nil && s.GetExtension().GetType() == "" {
 		c.add("spec.extension.type", "is required")

@@ -7,8 +7,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// mesh has the rules of its kind.
-func (c *check) mesh(s *meshv1.Mesh) {
+func meshRules(c *check, s *meshv1.Mesh) {
 	names := map[string]bool{}
 	for i, b := range s.GetMtls().GetBackends() {
 		path := fmt.Sprintf("mtls.backends[%d]", i)

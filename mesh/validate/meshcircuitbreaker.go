@@ -3,13 +3,10 @@ package validate
 import (
 	"fmt"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// circuitBreaker has the rules of its kind.
-func (c *check) circuitBreaker(s *meshv1.MeshCircuitBreaker) {
-	c.top(mesh.KindMeshCircuitBreaker, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
+func meshCircuitBreakerRules(c *check, s *meshv1.MeshCircuitBreaker) {
 	if len(s.GetTo())+len(s.GetFrom())+len(s.GetRules()) == 0 {
 		c.add("spec", "needs at least one of to, rules and from")
 	}
@@ -20,14 +17,10 @@ func (c *check) circuitBreaker(s *meshv1.MeshCircuitBreaker) {
 		c.warn("spec.from", "is deprecated: use rules")
 	}
 	for i, to := range s.GetTo() {
-		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: destinations})
-		c.breaker(path+".default", to.GetDefault())
+		c.breaker(fmt.Sprintf("spec.to[%d].default", i), to.GetDefault())
 	}
 	for i, from := range s.GetFrom() {
-		path := fmt.Sprintf("spec.from[%d]", i)
-		c.target(path+".targetRef", from.GetTargetRef(), level{kinds: []string{"Mesh"}})
-		c.breaker(path+".default", from.GetDefault())
+		c.breaker(fmt.Sprintf("spec.from[%d].default", i), from.GetDefault())
 	}
 	for i, rule := range s.GetRules() {
 		c.breaker(fmt.Sprintf("spec.rules[%d].default", i), rule.GetDefault())

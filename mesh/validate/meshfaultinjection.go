@@ -7,9 +7,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// faultInjection has the rules of its kind.
-func (c *check) faultInjection(s *meshv1.MeshFaultInjection) {
-	c.top(mesh.KindMeshFaultInjection, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
+func meshFaultInjectionRules(c *check, s *meshv1.MeshFaultInjection) {
 	gateways := includesGateways(s.GetTargetRef())
 	if len(s.GetRules()) > 0 && len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with from: make two policies")
@@ -27,14 +25,10 @@ func (c *check) faultInjection(s *meshv1.MeshFaultInjection) {
 		c.warn("spec.from", "is deprecated: use rules")
 	}
 	for i, to := range s.GetTo() {
-		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: []string{"Mesh"}})
-		c.faults(path+".default.http", to.GetDefault().GetHttp())
+		c.faults(fmt.Sprintf("spec.to[%d].default.http", i), to.GetDefault().GetHttp())
 	}
 	for i, from := range s.GetFrom() {
-		path := fmt.Sprintf("spec.from[%d]", i)
-		c.callerTarget(path+".targetRef", from.GetTargetRef())
-		c.faults(path+".default.http", from.GetDefault().GetHttp())
+		c.faults(fmt.Sprintf("spec.from[%d].default.http", i), from.GetDefault().GetHttp())
 	}
 	for i, rule := range s.GetRules() {
 		path := fmt.Sprintf("spec.rules[%d]", i)

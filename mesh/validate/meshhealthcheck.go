@@ -4,17 +4,12 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// healthCheck has the rules of its kind.
-func (c *check) healthCheck(s *meshv1.MeshHealthCheck) {
-	c.top(mesh.KindMeshHealthCheck, s.GetTargetRef(), false)
+func meshHealthCheckRules(c *check, s *meshv1.MeshHealthCheck) {
 	for i, to := range s.GetTo() {
-		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: destinations})
-		path += ".default"
+		path, conf := fmt.Sprintf("spec.to[%d].default", i), to.GetDefault()
 		if conf.GetHttp() == nil && conf.GetTcp() == nil && conf.GetGrpc() == nil {
 			c.add(path, "needs at least one of http, tcp and grpc")
 		}

@@ -4,22 +4,13 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// httpRoute has the rules of its kind.
-func (c *check) httpRoute(s *meshv1.MeshHTTPRoute) {
+func meshHTTPRouteRules(c *check, s *meshv1.MeshHTTPRoute) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
-	c.top(mesh.KindMeshHTTPRoute, s.GetTargetRef(), false)
-	kinds := destination.Referable()
-	if gateway {
-		kinds = []string{"Mesh"}
-	}
 	for i, to := range s.GetTo() {
 		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: kinds})
 		if len(to.GetHostnames()) > 0 && !gateway {
 			c.add(path+".hostnames", "must not be given: only routes of a MeshGateway have hostnames")
 		}

@@ -3,7 +3,6 @@ package validate
 import (
 	"fmt"
 	"math/big"
-	"slices"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -11,21 +10,14 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// loadBalancing has the rules of its kind.
-func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
-	c.top(mesh.KindMeshLoadBalancingStrategy, s.GetTargetRef(), false)
+func meshLoadBalancingStrategyRules(c *check, s *meshv1.MeshLoadBalancingStrategy) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
 	for i, to := range s.GetTo() {
 		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
-		kinds := []string{"Mesh"}
-		if !gateway || conf.GetLoadBalancer() == nil {
-			kinds = append(kinds, proxied()...)
-		}
-		if !gateway {
-			kinds = append(kinds, "MeshHTTPRoute")
-		}
 		t := to.GetTargetRef()
-		c.target(path+".targetRef", t, level{kinds: kinds})
+		if gateway && conf.GetLoadBalancer() != nil && t.GetKind() != "" && t.GetKind() != "Mesh" {
+			c.unsupported(path+".targetRef", t, "Mesh")
+		}
 		at := path + ".default"
 		if t.GetKind() == "MeshHTTPRoute" {
 			if conf.GetLoadBalancer() != nil {
@@ -45,15 +37,6 @@ func (c *check) loadBalancing(s *meshv1.MeshLoadBalancingStrategy) {
 		c.loadBalancer(at, conf)
 		c.hashPolicies(at+".hashPolicies", conf.GetHashPolicies())
 	}
-}
-
-// proxied are the kinds of destinations whose endpoints are proxies of the mesh, by rank: which of
-// other endpoints is taken is not for a strategy to say.
-func proxied() []string {
-	return slices.DeleteFunc(destination.Referable(), func(kind string) bool {
-		info, ok := destination.Lookup(mesh.Kind(kind))
-		return !ok || info.Source == destination.Given
-	})
 }
 
 // ofOneZone rejects what concerns other zones for a kind whose destinations are of one zone.

@@ -6,8 +6,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// multiZoneService has the rules of its kind.
-func (c *check) multiZoneService(s *meshv1.MeshMultiZoneService) {
+func meshMultiZoneServiceRules(c *check, s *meshv1.MeshMultiZoneService) {
 	c.labelSelector("spec.selector.meshService.matchLabels",
 		s.GetSelector().GetMeshService().GetMatchLabels())
 	names, numbers := map[string]bool{}, map[uint32]bool{}

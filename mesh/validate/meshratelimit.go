@@ -4,13 +4,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// rateLimit has the rules of its kind.
-func (c *check) rateLimit(s *meshv1.MeshRateLimit) {
-	c.top(mesh.KindMeshRateLimit, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
+func meshRateLimitRules(c *check, s *meshv1.MeshRateLimit) {
 	gateways := includesGateways(s.GetTargetRef())
 	if len(s.GetRules()) > 0 && len(s.GetTo())+len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with to or from: make two policies")
@@ -31,14 +28,10 @@ func (c *check) rateLimit(s *meshv1.MeshRateLimit) {
 		c.add("spec.rules", needsSidecars)
 	}
 	for i, to := range s.GetTo() {
-		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: []string{"Mesh"}})
-		c.limits(path+".default.local", to.GetDefault().GetLocal())
+		c.limits(fmt.Sprintf("spec.to[%d].default.local", i), to.GetDefault().GetLocal())
 	}
 	for i, from := range s.GetFrom() {
-		path := fmt.Sprintf("spec.from[%d]", i)
-		c.target(path+".targetRef", from.GetTargetRef(), level{kinds: []string{"Mesh"}})
-		c.limits(path+".default.local", from.GetDefault().GetLocal())
+		c.limits(fmt.Sprintf("spec.from[%d].default.local", i), from.GetDefault().GetLocal())
 	}
 	for i, rule := range s.GetRules() {
 		path := fmt.Sprintf("spec.rules[%d]", i)

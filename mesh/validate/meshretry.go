@@ -2,24 +2,13 @@ package validate
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// retry has the rules of its kind.
-func (c *check) retry(s *meshv1.MeshRetry) {
-	c.top(mesh.KindMeshRetry, s.GetTargetRef(), false)
-	kinds := slices.Concat(destinations, []string{"MeshHTTPRoute"})
-	if top := s.GetTargetRef().GetKind(); top == "MeshGateway" || top == "MeshHTTPRoute" {
-		kinds = []string{"Mesh", "MeshExternalService"}
-	}
+func meshRetryRules(c *check, s *meshv1.MeshRetry) {
 	for i, to := range s.GetTo() {
-		path, conf := fmt.Sprintf("spec.to[%d]", i), to.GetDefault()
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: kinds})
-		path += ".default"
+		path, conf := fmt.Sprintf("spec.to[%d].default", i), to.GetDefault()
 		if conf.GetTcp() == nil && conf.GetHttp() == nil && conf.GetGrpc() == nil {
 			c.add(path, "needs at least one of http, grpc and tcp")
 		}
@@ -52,12 +41,6 @@ func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
 	}
 	c.notNegative(path+".perTryTimeout", h.GetPerTryTimeout())
 	c.backOff(path, h.GetBackOff(), h.GetRateLimitedBackOff())
-	for i, item := range h.GetRetryOn() {
-		if !slices.Contains(mesh.HTTPRetryOn, item) && !mesh.IsStatusCode(item) {
-			c.add(fmt.Sprintf("%s.retryOn[%d]", path, i),
-				"must be a status code of HTTP in quotes or one of %s", strings.Join(mesh.HTTPRetryOn, ", "))
-		}
-	}
 	for i, m := range h.GetRetriableRequestHeaders() {
 		c.headerMatch(fmt.Sprintf("%s.retriableRequestHeaders[%d]", path, i), m)
 	}

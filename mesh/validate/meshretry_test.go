@@ -4,8 +4,17 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
+
+// wordsOf are the items that the proto has for retryOn.
+func wordsOf(m proto.Message) string {
+	fd := m.ProtoReflect().Descriptor().Fields().ByName("retry_on")
+	return strings.Join(mesh.DocumentOptions(fd).GetWords(), ", ")
+}
 
 func TestValidateRetry(t *testing.T) {
 	t.Parallel()
@@ -13,14 +22,15 @@ func TestValidateRetry(t *testing.T) {
 	to := func(s string) string {
 		return policyDoc(mesh.KindMeshRetry, "to: [{targetRef: {kind: Mesh}, default: {"+s+"}}]")
 	}
+	httpWords, grpcWords := wordsOf(&meshv1.MeshRetry_Http{}), wordsOf(&meshv1.MeshRetry_Grpc{})
 	d := "spec.to[0].default"
 	h, g := d+".http", d+".grpc"
-	items := "must be a status code of HTTP in quotes or one of " + strings.Join(mesh.HTTPRetryOn, ", ")
+	items := "must be a status code of HTTP in quotes or one of " + httpWords
 	for _, tt := range []refused{
 		{"all", to("tcp: {maxConnectAttempt: 1}, http: {numRetries: 0, perTryTimeout: 0s, backOff: " +
 			"{baseInterval: 25ms, maxInterval: 25ms}, rateLimitedBackOff: {resetHeaders: [{name: " +
 			"retry-after, " +
-			"format: Seconds}], maxInterval: 1s}, retryOn: [" + strings.Join(mesh.HTTPRetryOn, ", ") +
+			"format: Seconds}], maxInterval: 1s}, retryOn: [" + httpWords +
 			", '503'], " +
 			"retriableResponseHeaders: [{name: a, value: b}], retriableRequestHeaders: [{name: a, type: " +
 			"Prefix, value: ''}], hostSelection: [{predicate: OmitPreviousHosts}, {predicate: " +
@@ -28,7 +38,7 @@ func TestValidateRetry(t *testing.T) {
 			"hostSelectionMaxAttempts: 3}, " +
 			"grpc: {numRetries: 1, perTryTimeout: 1s, backOff: {maxInterval: 1s}, rateLimitedBackOff: " +
 			"{resetHeaders: [{name: a, format: UnixTimestamp}]}, retryOn: [" +
-			strings.Join(mesh.GRPCRetryOn, ", ") + "]}"), nil},
+			grpcWords + "]}"), nil},
 		{"nothing", to(""), []string{d + ": needs at least one of http, grpc and tcp"}},
 		{"empty parts", to("tcp: {}, http: {hostSelectionMaxAttempts: 1}, grpc: {}"),
 			[]string{d + ".tcp: needs maxConnectAttempt",

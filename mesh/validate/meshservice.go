@@ -6,8 +6,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// meshService has the rules of its kind.
-func (c *check) meshService(s *meshv1.MeshService) {
+func meshServiceRules(c *check, s *meshv1.MeshService) {
 	sel, given := s.GetSelector(), 0
 	for _, b := range []bool{len(sel.GetDataplaneTags()) > 0, sel.GetDataplaneRef() != nil,
 		sel.GetDataplaneLabels() != nil} {

@@ -6,33 +6,25 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// timeout has the rules of its kind.
-func (c *check) timeout(s *meshv1.MeshTimeout) {
+func meshTimeoutRules(c *check, s *meshv1.MeshTimeout) {
 	top := s.GetTargetRef().GetKind()
-	c.top(mesh.KindMeshTimeout, s.GetTargetRef(), len(s.GetFrom())+len(s.GetRules()) > 0)
 	if len(s.GetTo())+len(s.GetFrom())+len(s.GetRules()) == 0 {
 		c.add("spec", "needs at least one of to, rules and from")
 	}
 	if len(s.GetRules()) > 0 && len(s.GetTo())+len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with to or from: make two policies")
 	}
-	toKinds := append(slices.Clone(destinations), "MeshHTTPRoute")
-	if top == "MeshGateway" || top == "MeshHTTPRoute" {
-		toKinds = []string{"Mesh", "MeshExternalService"}
-		if len(s.GetFrom()) > 0 {
-			c.add("spec.from", "must not be given with a top-level %s", top)
-		}
+	if (top == "MeshGateway" || top == "MeshHTTPRoute") && len(s.GetFrom()) > 0 {
+		c.add("spec.from", "must not be given with a top-level %s", top)
 	}
 	if len(s.GetFrom()) > 0 {
 		c.warn("spec.from", "is deprecated: use rules")
 	}
 	for i, to := range s.GetTo() {
 		path := fmt.Sprintf("spec.to[%d]", i)
-		c.target(path+".targetRef", to.GetTargetRef(), level{kinds: toKinds})
 		c.timeoutConf(path+".default", to.GetDefault())
 		if top == "MeshHTTPRoute" {
 			c.forbidTimeouts(path+".default", to.GetDefault(), "with a top-level MeshHTTPRoute", false)
@@ -41,9 +33,7 @@ func (c *check) timeout(s *meshv1.MeshTimeout) {
 		}
 	}
 	for i, from := range s.GetFrom() {
-		path := fmt.Sprintf("spec.from[%d]", i)
-		c.target(path+".targetRef", from.GetTargetRef(), level{kinds: []string{"Mesh"}})
-		c.timeoutConf(path+".default", from.GetDefault())
+		c.timeoutConf(fmt.Sprintf("spec.from[%d].default", i), from.GetDefault())
 	}
 	for i, rule := range s.GetRules() {
 		path := fmt.Sprintf("spec.rules[%d]", i)

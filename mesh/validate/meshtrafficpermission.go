@@ -3,13 +3,10 @@ package validate
 import (
 	"fmt"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// permission has the rules of its kind.
-func (c *check) permission(s *meshv1.MeshTrafficPermission) {
-	c.top(mesh.KindMeshTrafficPermission, s.GetTargetRef(), true)
+func meshTrafficPermissionRules(c *check, s *meshv1.MeshTrafficPermission) {
 	switch {
 	case len(s.GetFrom()) == 0 && len(s.GetRules()) == 0:
 		c.add("spec", "needs rules or from")
@@ -18,9 +15,6 @@ func (c *check) permission(s *meshv1.MeshTrafficPermission) {
 	}
 	if len(s.GetFrom()) > 0 {
 		c.warn("spec.from", "is deprecated: use rules")
-	}
-	for i, f := range s.GetFrom() {
-		c.callerTarget(fmt.Sprintf("spec.from[%d].targetRef", i), f.GetTargetRef())
 	}
 	for i, r := range s.GetRules() {
 		path, d := fmt.Sprintf("spec.rules[%d].default", i), r.GetDefault()

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -20,44 +23,69 @@ type level struct {
 	top bool
 }
 
-// topKinds are the kinds of the top-level targetRef of each policy:
-// everywhere, and only in policies of the system, which are those without a namespace.
-var topKinds = map[mesh.Kind]struct{ anywhere, system []string }{
-	mesh.KindMeshHTTPRoute:             {anyProxies, gateways},
-	mesh.KindMeshTCPRoute:              {anyProxies, gateways},
-	mesh.KindMeshLoadBalancingStrategy: {slices.Concat(anyProxies, gateways), nil},
-	mesh.KindMeshRateLimit:             {anyProxies, gatewaysAndRoutes},
-	mesh.KindMeshHealthCheck:           {slices.Concat(anyProxies, gateways), nil},
-	mesh.KindMeshCircuitBreaker:        {slices.Concat(anyProxies, gateways), nil},
-	mesh.KindMeshRetry:                 {anyProxies, gatewaysAndRoutes},
-	mesh.KindMeshTimeout:               {anyProxies, gatewaysAndRoutes},
-	mesh.KindMeshFaultInjection:        {anyProxies, gateways},
-	mesh.KindMeshTrafficPermission:     {anyProxies, nil},
-}
+// backendKinds are what a backendRef can name: MeshServiceSubset stands after what it narrows.
+var backendKinds = slices.Insert(destination.Referable(), 1, "MeshServiceSubset")
 
-var (
-	anyProxies = []string{"Mesh", "Dataplane", "MeshSubset", "MeshService", "MeshServiceSubset"}
-	// backendKinds are what a backendRef can name: MeshServiceSubset stands after what it narrows.
-	backendKinds      = slices.Insert(destination.Referable(), 1, "MeshServiceSubset")
-	gateways          = []string{"MeshGateway"}
-	gatewaysAndRoutes = []string{"MeshGateway", "MeshHTTPRoute"}
-)
-
-// top checks the top-level targetRef; sections says that it may select one inbound.
-func (c *check) top(kind mesh.Kind, t *meshv1.TargetRef, sections bool) {
-	kinds := topKinds[kind].anywhere
+// policyTarget checks the policy's own targetRef.
+func (c *check) policyTarget(info *mesh.PolicyInfo, spec proto.Message) {
+	kinds := info.Top
 	if !c.namespaced {
-		kinds = slices.Concat(kinds, topKinds[kind].system)
+		kinds = slices.Concat(kinds, info.TopOfSystem)
 	}
-	c.target("spec.targetRef", t, level{top: true, sections: sections, kinds: kinds})
+	inbound := len(entries(spec, "from"))+len(entries(spec, "rules")) > 0
+	c.target("spec.targetRef", targetOf(spec), level{
+		top:      true,
+		sections: inbound || !info.HasTo(),
+		kinds:    kinds,
+	})
 }
 
-// callerTarget checks a targetRef that tells callers by their tags.
-func (c *check) callerTarget(path string, t *meshv1.TargetRef) {
-	c.target(path, t, level{kinds: []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}})
-	if t.GetKind() == "MeshService" && t.GetName() == "" {
-		c.add(path+".name", "is required: callers are distinguished by their tag %s", mesh.TagService)
+// entryTargets checks the targetRef of each entry of "to" and "from".
+func (c *check) entryTargets(info *mesh.PolicyInfo, spec proto.Message) {
+	to := info.To
+	switch top := targetOf(spec).GetKind(); top {
+	case "MeshGateway", "MeshHTTPRoute":
+		if info.ToOfGateways != nil && slices.Contains(slices.Concat(info.Top, info.TopOfSystem), top) {
+			to = info.ToOfGateways
+		}
 	}
+	for i, e := range entries(spec, "to") {
+		c.target(fmt.Sprintf("spec.to[%d].targetRef", i), targetOf(e), level{kinds: to})
+	}
+	for i, e := range entries(spec, "from") {
+		path, t := fmt.Sprintf("spec.from[%d].targetRef", i), targetOf(e)
+		c.target(path, t, level{kinds: info.From})
+		if t.GetKind() == "MeshService" && t.GetName() == "" && slices.Contains(info.From, "MeshService") {
+			c.add(path+".name", "is required: callers are distinguished by their tag %s", mesh.TagService)
+		}
+	}
+}
+
+// entries are the items of the list field of a policy, none if its kind has no such field.
+func entries(spec proto.Message, field protoreflect.Name) []proto.Message {
+	m := spec.ProtoReflect()
+	fd := m.Descriptor().Fields().ByName(field)
+	if fd == nil {
+		return nil
+	}
+	list := m.Get(fd).List()
+	out := make([]proto.Message, list.Len())
+	for i := range out {
+		out[i] = list.Get(i).Message().Interface()
+	}
+	return out
+}
+
+// targetOf is the targetRef of a policy or of one of its entries, nil if it has none.
+func targetOf(m proto.Message) *meshv1.TargetRef {
+	if t, ok := m.(interface{ GetTargetRef() *meshv1.TargetRef }); ok {
+		return t.GetTargetRef()
+	}
+	return nil
+}
+
+func (c *check) unsupported(path string, t *meshv1.TargetRef, supported ...string) {
+	c.add(path+".kind", "%s is not supported here: use one of %s", t.GetKind(), strings.Join(supported, ", "))
 }
 
 // target checks a targetRef. Nil is fine: it is for the caller to demand one.
@@ -66,8 +94,7 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 		return // the schema says so
 	}
 	if !slices.Contains(at.kinds, t.GetKind()) {
-		c.add(path+".kind", "%s is not supported here: use one of %s", t.GetKind(),
-			strings.Join(at.kinds, ", "))
+		c.unsupported(path, t, at.kinds...)
 		return
 	}
 	if t.GetMesh() != "" {

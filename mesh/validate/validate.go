@@ -7,6 +7,7 @@
 package validate
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -14,7 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/destination"
 )
 
 // Resource checks what the schema and the kind demand of names, labels and spec. err is a
@@ -42,32 +42,26 @@ func Resource(r *mesh.Resource) (warnings []string, err error) {
 	}
 	c.checkSchema(prefix, r.Spec)
 	if info.Policy != nil {
-		c.durations(prefix, r.Spec.ProtoReflect())
+		c.values(prefix, r.Spec.ProtoReflect())
+		c.policyTarget(info.Policy, r.Spec)
 	}
-	if rule := rules[r.Key.Kind]; rule != nil {
-		rule(c, r.Spec)
+	for _, k := range kinds {
+		if k.kind == info.Kind {
+			k.rules(c, r.Spec)
+		}
+	}
+	if info.Policy != nil {
+		c.entryTargets(info.Policy, r.Spec)
 	}
 	return c.warnings, c.err.Err()
 }
 
-// rules are those of the kinds that have rules of their own, each in the file of its kind.
-var rules = map[mesh.Kind]func(*check, proto.Message){
-	mesh.KindMesh:                      of((*check).mesh),
-	mesh.KindDataplane:                 of((*check).dataplane),
-	mesh.KindZoneIngress:               of((*check).zoneIngress),
-	mesh.KindMeshService:               of((*check).meshService),
-	mesh.KindMeshMultiZoneService:      of((*check).multiZoneService),
-	mesh.KindHostnameGenerator:         of((*check).hostnameGenerator),
-	mesh.KindMeshTimeout:               of((*check).timeout),
-	mesh.KindMeshTrafficPermission:     of((*check).permission),
-	mesh.KindMeshHTTPRoute:             of((*check).httpRoute),
-	mesh.KindMeshTCPRoute:              of((*check).tcpRoute),
-	mesh.KindMeshLoadBalancingStrategy: of((*check).loadBalancing),
-	mesh.KindMeshRateLimit:             of((*check).rateLimit),
-	mesh.KindMeshFaultInjection:        of((*check).faultInjection),
-	mesh.KindMeshHealthCheck:           of((*check).healthCheck),
-	mesh.KindMeshCircuitBreaker:        of((*check).circuitBreaker),
-	mesh.KindMeshRetry:                 of((*check).retry),
+// hooks are what a kind has in this package, each in the file of the kind; the table kinds is generated
+// from them.
+type hooks struct {
+	kind mesh.Kind
+	// rules are what the schema and the row of the kind cannot say. A policy's targets are checked already.
+	rules func(c *check, spec proto.Message) `kindgen:"spec"`
 }
 
 // of adapts the rules of one kind. A spec of another type is a mistake of the caller's, which has
@@ -108,10 +102,7 @@ func (c *check) warn(field, reason string, args ...any) {
 
 func (c *check) key(info *mesh.KindInfo, r *mesh.Resource) {
 	k := r.Key
-	limit := 253
-	if info.Kind == mesh.KindMesh || info.Kind == mesh.KindZone || destination.Is(info.Kind) {
-		limit = 63
-	}
+	limit := cmp.Or(info.NameLimit, 253)
 	switch {
 	case k.Name == "":
 		c.add("name", "is required")

@@ -6,8 +6,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-// zoneIngress has the rules of its kind.
-func (c *check) zoneIngress(s *meshv1.ZoneIngress) {
+func zoneIngressRules(c *check, s *meshv1.ZoneIngress) {
 	n := s.GetNetworking()
 	if n == nil {
 		return

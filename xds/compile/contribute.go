@@ -94,7 +94,7 @@ func IsOutboundConf(k mesh.Kind) bool {
 // sends. Some have "to" for builtin gateways alone.
 func ConcernsCalls(k mesh.Kind) bool {
 	info, ok := mesh.Lookup(k)
-	return ok && info.Policy != nil && info.Policy.HasTo && (IsOutboundConf(k) || !IsInboundConf(k))
+	return ok && info.Policy != nil && info.Policy.HasTo() && (IsOutboundConf(k) || !IsInboundConf(k))
 }
 
 // IsInboundConf says that policies of the kind have a part in an [InboundConf].

@@ -31,7 +31,7 @@ func TestEveryKindContributes(t *testing.T) {
 		}
 		routes := info.Kind == mesh.KindMeshHTTPRoute ||
 			info.Kind == mesh.KindMeshTCPRoute // they make routes: the engine reads them
-		if inbound := info.Policy.HasFrom || info.Policy.HasRules; inbound != IsInboundConf(info.Kind) {
+		if inbound := info.Policy.HasFrom() || info.Policy.HasRules; inbound != IsInboundConf(info.Kind) {
 			t.Errorf("%s has from or rules: %t, an inbound row: %t", info.Kind, inbound, !inbound)
 		}
 		if !routes && !IsOutboundConf(info.Kind) && !IsInboundConf(info.Kind) {

@@ -136,7 +136,7 @@ func ofKind(list []*mesh.Resource, kind mesh.Kind) []*mesh.Resource {
 // outboundPolicies are those about calls, but for routes, which are shown as routes.
 func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv1.EffectivePolicy {
 	var out []*adminv1.EffectivePolicy
-	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo }) {
+	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo() }) {
 		if kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute {
 			continue
 		}
@@ -154,7 +154,7 @@ func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv
 // inboundPolicies are those about callers, of every form that kinds have.
 func inboundPolicies(list []*mesh.Resource) []*adminv1.EffectivePolicy {
 	var out []*adminv1.EffectivePolicy
-	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom || p.HasRules }) {
+	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom() || p.HasRules }) {
 		of := ofKind(list, kind)
 		switch kind {
 		case mesh.KindMeshTrafficPermission:

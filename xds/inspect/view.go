@@ -325,7 +325,7 @@ func layout(in *xds.Inspection) *codec.Object {
 
 func inboundView(i xds.InspectedInbound) *codec.Object {
 	list := []any{}
-	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom || p.HasRules }) {
+	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom() || p.HasRules }) {
 		var rules []any
 		var origins []policy.Origin
 		entriesOf(i, kind, func(conf any, _ *meshv1.Match, from []policy.Origin) {
@@ -380,7 +380,7 @@ func outboundView(in *xds.Inspection, o xds.InspectedOutbound, p []string) (*cod
 
 func toPolicies(in *xds.Inspection, merged func([]*mesh.Resource) policy.Effective) []any {
 	out := []any{}
-	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo }) {
+	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo() }) {
 		if kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute {
 			continue
 		}

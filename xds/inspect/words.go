@@ -170,7 +170,7 @@ func route(in *xds.Inspection, o xds.InspectedOutbound, r ir.Route) *adminv1.Ins
 		Entry:  fmt.Sprintf("to[%d].rules[%d]", rule.Origin.Rule, rule.Index),
 	}
 	about := policy.Destination{Key: rule.Policy.Key, Labels: rule.Policy.Labels}
-	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo }) {
+	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo() }) {
 		of := ofKind(in.To, kind)
 		if e, attached := policy.ForRoute(of, about); attached {
 			out.Policies = append(out.Policies, &adminv1.EffectivePolicy{

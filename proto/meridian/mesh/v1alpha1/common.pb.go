@@ -822,7 +822,7 @@ var File_meridian_mesh_v1alpha1_common_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_common_proto_rawDesc = "" +
 	"\n" +
-	"#meridian/mesh/v1alpha1/common.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xd4\x04\n" +
+	"#meridian/mesh/v1alpha1/common.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xda\x04\n" +
 	"\tTargetRef\x12\xa0\x01\n" +
 	"\x04kind\x18\x01 \x01(\tB\x8b\x01\xbaH\x87\x01r\x84\x01R\x04MeshR\n" +
 	"MeshSubsetR\vMeshGatewayR\vMeshServiceR\x13MeshExternalServiceR\x14MeshMultiZoneServiceR\x11MeshServiceSubsetR\rMeshHTTPRouteR\tDataplaneR\x04kind\x12\x12\n" +
@@ -830,8 +830,8 @@ const file_meridian_mesh_v1alpha1_common_proto_rawDesc = "" +
 	"\tnamespace\x18\x03 \x01(\tR\tnamespace\x12E\n" +
 	"\x06labels\x18\x04 \x03(\v2-.meridian.mesh.v1alpha1.TargetRef.LabelsEntryR\x06labels\x12!\n" +
 	"\fsection_name\x18\x05 \x01(\tR\vsectionName\x12?\n" +
-	"\x04tags\x18\x06 \x03(\v2+.meridian.mesh.v1alpha1.TargetRef.TagsEntryR\x04tags\x12?\n" +
-	"\vproxy_types\x18\a \x03(\tB\x1e\xbaH\x1b\x92\x01\x18\x18\x01\"\x14r\x12R\aSidecarR\aGatewayR\n" +
+	"\x04tags\x18\x06 \x03(\v2+.meridian.mesh.v1alpha1.TargetRef.TagsEntryR\x04tags\x12E\n" +
+	"\vproxy_types\x18\a \x03(\tB$\xbaH\x1b\x92\x01\x18\x18\x01\"\x14r\x12R\aSidecarR\aGateway\xa2\xbb\x18\x02\x10\x01R\n" +
 	"proxyTypes\x12\x12\n" +
 	"\x04mesh\x18\b \x01(\tR\x04mesh\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
@@ -952,6 +952,7 @@ func file_meridian_mesh_v1alpha1_common_proto_init() {
 	if File_meridian_mesh_v1alpha1_common_proto != nil {
 		return
 	}
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_resource_proto_init()
 	file_meridian_mesh_v1alpha1_common_proto_msgTypes[1].OneofWrappers = []any{}
 	file_meridian_mesh_v1alpha1_common_proto_msgTypes[2].OneofWrappers = []any{

@@ -490,7 +490,7 @@ var File_meridian_mesh_v1alpha1_meshhealthcheck_proto protoreflect.FileDescripto
 
 const file_meridian_mesh_v1alpha1_meshhealthcheck_proto_rawDesc = "" +
 	"\n" +
-	",meridian/mesh/v1alpha1/meshhealthcheck.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a#meridian/mesh/v1alpha1/policy.proto\"\x87\x10\n" +
+	",meridian/mesh/v1alpha1/meshhealthcheck.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a#meridian/mesh/v1alpha1/policy.proto\"\xc6\x10\n" +
 	"\x0fMeshHealthCheck\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x12:\n" +
@@ -498,7 +498,7 @@ const file_meridian_mesh_v1alpha1_meshhealthcheck_proto_rawDesc = "" +
 	"\x02To\x12H\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefB\x06\xbaH\x03\xc8\x01\x01R\ttargetRef\x12F\n" +
-	"\adefault\x18\x02 \x01(\v2,.meridian.mesh.v1alpha1.MeshHealthCheck.ConfR\adefault\x1a\xb4\t\n" +
+	"\adefault\x18\x02 \x01(\v2,.meridian.mesh.v1alpha1.MeshHealthCheck.ConfR\adefault\x1a\xf3\t\n" +
 	"\x04Conf\x125\n" +
 	"\binterval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\binterval\x123\n" +
 	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\x12=\n" +
@@ -513,8 +513,8 @@ const file_meridian_mesh_v1alpha1_meshhealthcheck_proto_rawDesc = "" +
 	" \x01(\tH\x04R\feventLogPath\x88\x01\x01\x12K\n" +
 	" always_log_health_check_failures\x18\v \x01(\bH\x05R\x1calwaysLogHealthCheckFailures\x88\x01\x01\x12I\n" +
 	"\x13no_traffic_interval\x18\f \x01(\v2\x19.google.protobuf.DurationR\x11noTrafficInterval\x12.\n" +
-	"\x10reuse_connection\x18\r \x01(\bH\x06R\x0freuseConnection\x88\x01\x01\x12@\n" +
-	"\x04http\x18\x0e \x01(\v2,.meridian.mesh.v1alpha1.MeshHealthCheck.HttpR\x04http\x12=\n" +
+	"\x10reuse_connection\x18\r \x01(\bH\x06R\x0freuseConnection\x88\x01\x01\x12\x7f\n" +
+	"\x04http\x18\x0e \x01(\v2,.meridian.mesh.v1alpha1.MeshHealthCheck.HttpB=\xa2\xbb\x189\x1a\binterval\x1a\atimeout\x1a\x12unhealthyThreshold\x1a\x10healthyThresholdR\x04http\x12=\n" +
 	"\x03tcp\x18\x0f \x01(\v2+.meridian.mesh.v1alpha1.MeshHealthCheck.TcpR\x03tcp\x12@\n" +
 	"\x04grpc\x18\x10 \x01(\v2,.meridian.mesh.v1alpha1.MeshHealthCheck.GrpcR\x04grpcB\x16\n" +
 	"\x14_unhealthy_thresholdB\x14\n" +
@@ -599,6 +599,7 @@ func file_meridian_mesh_v1alpha1_meshhealthcheck_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_policy_proto_init()
 	file_meridian_mesh_v1alpha1_meshhealthcheck_proto_msgTypes[2].OneofWrappers = []any{}
 	file_meridian_mesh_v1alpha1_meshhealthcheck_proto_msgTypes[3].OneofWrappers = []any{}

@@ -573,12 +573,12 @@ var File_meridian_mesh_v1alpha1_meshratelimit_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_meshratelimit_proto_rawDesc = "" +
 	"\n" +
-	"*meridian/mesh/v1alpha1/meshratelimit.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a#meridian/mesh/v1alpha1/policy.proto\"\x95\f\n" +
+	"*meridian/mesh/v1alpha1/meshratelimit.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a#meridian/mesh/v1alpha1/policy.proto\"\xb9\f\n" +
 	"\rMeshRateLimit\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x128\n" +
-	"\x02to\x18\x02 \x03(\v2(.meridian.mesh.v1alpha1.MeshRateLimit.ToR\x02to\x12>\n" +
-	"\x04from\x18\x03 \x03(\v2*.meridian.mesh.v1alpha1.MeshRateLimit.FromR\x04from\x12@\n" +
+	"\x02to\x18\x02 \x03(\v2(.meridian.mesh.v1alpha1.MeshRateLimit.ToR\x02to\x12F\n" +
+	"\x04from\x18\x03 \x03(\v2*.meridian.mesh.v1alpha1.MeshRateLimit.FromB\x06\xa2\xbb\x18\x028\x01R\x04from\x12@\n" +
 	"\x05rules\x18\x04 \x03(\v2*.meridian.mesh.v1alpha1.MeshRateLimit.RuleR\x05rules\x1a\x9c\x01\n" +
 	"\x02To\x12H\n" +
 	"\n" +
@@ -604,10 +604,11 @@ const file_meridian_mesh_v1alpha1_meshratelimit_proto_rawDesc = "" +
 	"\x03Tcp\x12\x1f\n" +
 	"\bdisabled\x18\x01 \x01(\bH\x00R\bdisabled\x88\x01\x01\x12S\n" +
 	"\x0fconnection_rate\x18\x02 \x01(\v2*.meridian.mesh.v1alpha1.MeshRateLimit.RateR\x0econnectionRateB\v\n" +
-	"\t_disabled\x1ap\n" +
-	"\x04Rate\x12!\n" +
-	"\x03num\x18\x01 \x01(\rB\n" +
-	"\xbaH\a\xc8\x01\x01*\x02 \x00H\x00R\x03num\x88\x01\x01\x12=\n" +
+	"\t_disabled\x1a\x8b\x01\n" +
+	"\x04Rate\x12<\n" +
+	"\x03num\x18\x01 \x01(\rB%\xbaH\a\xc8\x01\x01*\x02 \x00\xa2\xbb\x18\x17\n" +
+	"\vnumRequests\n" +
+	"\brequestsH\x00R\x03num\x88\x01\x01\x12=\n" +
 	"\binterval\x18\x02 \x01(\v2\x19.google.protobuf.DurationB\x06\xbaH\x03\xc8\x01\x01R\bintervalB\x06\n" +
 	"\x04_num\x1a\x81\x01\n" +
 	"\vOnRateLimit\x12$\n" +
@@ -676,6 +677,7 @@ func file_meridian_mesh_v1alpha1_meshratelimit_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_policy_proto_init()
 	file_meridian_mesh_v1alpha1_meshratelimit_proto_msgTypes[6].OneofWrappers = []any{}
 	file_meridian_mesh_v1alpha1_meshratelimit_proto_msgTypes[7].OneofWrappers = []any{}

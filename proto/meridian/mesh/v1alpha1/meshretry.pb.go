@@ -650,7 +650,7 @@ var File_meridian_mesh_v1alpha1_meshretry_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\n" +
-	"&meridian/mesh/v1alpha1/meshretry.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a*meridian/mesh/v1alpha1/meshhttproute.proto\"\xa3\x13\n" +
+	"&meridian/mesh/v1alpha1/meshretry.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a*meridian/mesh/v1alpha1/meshhttproute.proto\"\xb2\x15\n" +
 	"\tMeshRetry\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x124\n" +
@@ -665,27 +665,27 @@ const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\x04grpc\x18\x03 \x01(\v2&.meridian.mesh.v1alpha1.MeshRetry.GrpcR\x04grpc\x1a[\n" +
 	"\x03Tcp\x12<\n" +
 	"\x13max_connect_attempt\x18\x01 \x01(\rB\a\xbaH\x04*\x02 \x00H\x00R\x11maxConnectAttempt\x88\x01\x01B\x16\n" +
-	"\x14_max_connect_attempt\x1a\xf2\x05\n" +
+	"\x14_max_connect_attempt\x1a\x87\b\n" +
 	"\x04Http\x12$\n" +
 	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12D\n" +
 	"\bback_off\x18\x03 \x01(\v2).meridian.mesh.v1alpha1.MeshRetry.BackOffR\abackOff\x12g\n" +
-	"\x15rate_limited_back_off\x18\x04 \x01(\v24.meridian.mesh.v1alpha1.MeshRetry.RateLimitedBackOffR\x12rateLimitedBackOff\x12\x19\n" +
-	"\bretry_on\x18\x05 \x03(\tR\aretryOn\x12o\n" +
+	"\x15rate_limited_back_off\x18\x04 \x01(\v24.meridian.mesh.v1alpha1.MeshRetry.RateLimitedBackOffR\x12rateLimitedBackOff\x12\xad\x02\n" +
+	"\bretry_on\x18\x05 \x03(\tB\x91\x02\xa2\xbb\x18\x8c\x02\"\x035xx\"\fGatewayError\"\x05Reset\"\fRetriable4xx\"\x0eConnectFailure\"\x10EnvoyRatelimited\"\rRefusedStream\"\x17Http3PostConnectFailure\"\x11HttpMethodConnect\"\x10HttpMethodDelete\"\rHttpMethodGet\"\x0eHttpMethodHead\"\x11HttpMethodOptions\"\x0fHttpMethodPatch\"\x0eHttpMethodPost\"\rHttpMethodPut\"\x0fHttpMethodTrace(\x01R\aretryOn\x12o\n" +
 	"\x1aretriable_response_headers\x18\x06 \x03(\v21.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatchR\x18retriableResponseHeaders\x12m\n" +
 	"\x19retriable_request_headers\x18\a \x03(\v21.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatchR\x17retriableRequestHeaders\x12V\n" +
 	"\x0ehost_selection\x18\b \x03(\v2/.meridian.mesh.v1alpha1.MeshRetry.HostSelectionR\rhostSelection\x12O\n" +
 	"\x1bhost_selection_max_attempts\x18\t \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\aH\x01R\x18hostSelectionMaxAttempts\x88\x01\x01B\x0e\n" +
 	"\f_num_retriesB\x1e\n" +
-	"\x1c_host_selection_max_attempts\x1a\x9b\x03\n" +
+	"\x1c_host_selection_max_attempts\x1a\x95\x03\n" +
 	"\x04Grpc\x12$\n" +
 	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12D\n" +
 	"\bback_off\x18\x03 \x01(\v2).meridian.mesh.v1alpha1.MeshRetry.BackOffR\abackOff\x12g\n" +
-	"\x15rate_limited_back_off\x18\x04 \x01(\v24.meridian.mesh.v1alpha1.MeshRetry.RateLimitedBackOffR\x12rateLimitedBackOff\x12k\n" +
-	"\bretry_on\x18\x05 \x03(\tBP\xbaHM\x92\x01J\"HrFR\bCanceledR\x10DeadlineExceededR\bInternalR\x11ResourceExhaustedR\vUnavailableR\aretryOnB\x0e\n" +
+	"\x15rate_limited_back_off\x18\x04 \x01(\v24.meridian.mesh.v1alpha1.MeshRetry.RateLimitedBackOffR\x12rateLimitedBackOff\x12e\n" +
+	"\bretry_on\x18\x05 \x03(\tBJ\xa2\xbb\x18F\"\bCanceled\"\x10DeadlineExceeded\"\bInternal\"\x11ResourceExhausted\"\vUnavailableR\aretryOnB\x0e\n" +
 	"\f_num_retries\x1a\x87\x01\n" +
 	"\aBackOff\x12>\n" +
 	"\rbase_interval\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\fbaseInterval\x12<\n" +
@@ -770,6 +770,7 @@ func file_meridian_mesh_v1alpha1_meshretry_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_meshhttproute_proto_init()
 	file_meridian_mesh_v1alpha1_meshretry_proto_msgTypes[3].OneofWrappers = []any{}
 	file_meridian_mesh_v1alpha1_meshretry_proto_msgTypes[4].OneofWrappers = []any{}

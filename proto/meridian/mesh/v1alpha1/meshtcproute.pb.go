@@ -223,11 +223,11 @@ var File_meridian_mesh_v1alpha1_meshtcproute_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_meshtcproute_proto_rawDesc = "" +
 	"\n" +
-	")meridian/mesh/v1alpha1/meshtcproute.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\xd1\x03\n" +
+	")meridian/mesh/v1alpha1/meshtcproute.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\"\xd9\x03\n" +
 	"\fMeshTCPRoute\x12@\n" +
 	"\n" +
-	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x127\n" +
-	"\x02to\x18\x02 \x03(\v2'.meridian.mesh.v1alpha1.MeshTCPRoute.ToR\x02to\x1a\x99\x01\n" +
+	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x12?\n" +
+	"\x02to\x18\x02 \x03(\v2'.meridian.mesh.v1alpha1.MeshTCPRoute.ToB\x06\xa2\xbb\x18\x02\x10\x01R\x02to\x1a\x99\x01\n" +
 	"\x02To\x12H\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefB\x06\xbaH\x03\xc8\x01\x01R\ttargetRef\x12I\n" +
@@ -278,6 +278,7 @@ func file_meridian_mesh_v1alpha1_meshtcproute_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

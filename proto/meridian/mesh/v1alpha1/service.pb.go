@@ -798,7 +798,7 @@ type MeshMultiZoneService_Port struct {
 	Port        uint32                 `protobuf:"varint,1,opt,name=port,proto3" json:"port,omitempty"`
 	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	AppProtocol string                 `protobuf:"bytes,3,opt,name=app_protocol,json=appProtocol,proto3" json:"app_protocol,omitempty"`
-	// Accepted with a warning: the members' own target ports rule.
+	// Guides write it.
 	TargetPort    *IntOrString `protobuf:"bytes,4,opt,name=target_port,json=targetPort,proto3" json:"target_port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -977,7 +977,7 @@ var File_meridian_mesh_v1alpha1_service_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_service_proto_rawDesc = "" +
 	"\n" +
-	"$meridian/mesh/v1alpha1/service.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xb9\a\n" +
+	"$meridian/mesh/v1alpha1/service.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xb9\a\n" +
 	"\vMeshService\x12H\n" +
 	"\bselector\x18\x01 \x01(\v2,.meridian.mesh.v1alpha1.MeshService.SelectorR\bselector\x129\n" +
 	"\x05ports\x18\x02 \x03(\v2#.meridian.mesh.v1alpha1.ServicePortR\x05ports\x12L\n" +
@@ -1015,7 +1015,7 @@ const file_meridian_mesh_v1alpha1_service_proto_rawDesc = "" +
 	"\x11dataplane_proxies\x18\x05 \x01(\v2#.meridian.mesh.v1alpha1.ProxyCountsR\x10dataplaneProxies\x12B\n" +
 	"\bdelivery\x18\x06 \x01(\v2&.meridian.mesh.v1alpha1.DeliveryStatusR\bdelivery\x1a#\n" +
 	"\tTlsStatus\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\tR\x06status\"\xe4\x05\n" +
+	"\x06status\x18\x01 \x01(\tR\x06status\"\x98\x06\n" +
 	"\x14MeshMultiZoneService\x12Y\n" +
 	"\bselector\x18\x01 \x01(\v25.meridian.mesh.v1alpha1.MeshMultiZoneService.SelectorB\x06\xbaH\x03\xc8\x01\x01R\bselector\x12Q\n" +
 	"\x05ports\x18\x02 \x03(\v21.meridian.mesh.v1alpha1.MeshMultiZoneService.PortB\b\xbaH\x05\x92\x01\x02\b\x01R\x05ports\x1aw\n" +
@@ -1025,12 +1025,12 @@ const file_meridian_mesh_v1alpha1_service_proto_rawDesc = "" +
 	"\fmatch_labels\x18\x01 \x03(\v2Q.meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector.MatchLabelsEntryB\b\xbaH\x05\x9a\x01\x02\b\x01R\vmatchLabels\x1a>\n" +
 	"\x10MatchLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\xcc\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a\x80\x02\n" +
 	"\x04Port\x12\x1f\n" +
 	"\x04port\x18\x01 \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\x03(\x01R\x04port\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12I\n" +
-	"\fapp_protocol\x18\x03 \x01(\tB&\xbaH#r!R\x00R\x03tcpR\x04httpR\x05http2R\x04grpcR\x05kafkaR\vappProtocol\x12D\n" +
-	"\vtarget_port\x18\x04 \x01(\v2#.meridian.mesh.v1alpha1.IntOrStringR\n" +
+	"\fapp_protocol\x18\x03 \x01(\tB&\xbaH#r!R\x00R\x03tcpR\x04httpR\x05http2R\x04grpcR\x05kafkaR\vappProtocol\x12x\n" +
+	"\vtarget_port\x18\x04 \x01(\v2#.meridian.mesh.v1alpha1.IntOrStringB2\xa2\xbb\x18.2,the target ports of the member services holdR\n" +
 	"targetPort\"\xec\x05\n" +
 	"\x1aMeshMultiZoneServiceStatus\x12^\n" +
 	"\rmesh_services\x18\x01 \x03(\v29.meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.MemberR\fmeshServices\x12/\n" +
@@ -1142,6 +1142,7 @@ func file_meridian_mesh_v1alpha1_service_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_resource_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

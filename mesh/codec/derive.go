@@ -2,7 +2,6 @@ package codec
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -72,17 +71,4 @@ func nameOf(s string) string {
 		s = s[:253]
 	}
 	return strings.Trim(s, "-")
-}
-
-// dropTargetPorts removes what guides write and the kind does not have: each member has its own target ports.
-func dropTargetPorts(r *mesh.Resource) (warnings []string) {
-	for i, p := range r.Spec.(*meshv1.MeshMultiZoneService).GetPorts() {
-		if p.GetTargetPort() != nil {
-			p.TargetPort = nil
-			warnings = append(warnings,
-				fmt.Sprintf("spec.ports[%d].targetPort: left out, the target ports of the member "+
-					"services hold", i))
-		}
-	}
-	return warnings
 }
