@@ -6,7 +6,7 @@
 // function meshRetryRoute in meshretry.go. kindgen finds these functions and writes zz_kinds.go, a slice
 // kinds of hooks with a row for each kind that has one, in the order of mesh.PolicyInfo.Order.
 //
-// Names that begin with that of a kind are kept for hooks: a function of such a name that is not one, has
+// Names that begin with that of a kind of Mesh are kept for hooks: a function of such a name that is not one, has
 // another signature or stands in another file is an error with its position.
 //
 // Where a hook has the tag `kindgen:"spec"`, its type has proto.Message where the function of a kind has
@@ -26,7 +26,7 @@ import (
 )
 
 // packages that take part.
-var packages = []string{"mesh/validate"}
+var packages = []string{"mesh/validate", "xds/compile", "xds/translate"}
 
 // output is the name of the file in each package.
 const output = "zz_kinds.go"
