@@ -9,8 +9,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Stage is where a request meets an effect: effects are told in the order of their stages, and within
-// a stage in the order of kinds.
+// Stage is where a request meets an effect: effects come in the order of their stages, and within a
+// stage in the order of kinds.
 type Stage int
 
 // Stages.
@@ -41,7 +41,7 @@ type Effect struct {
 	Fatal bool
 }
 
-// Request is the request that effects are told for.
+// Request is the request that effects are about.
 type Request struct {
 	Method string
 	// Fits says whether the request has what a match on its headers asks for.

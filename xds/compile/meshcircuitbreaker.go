@@ -54,8 +54,8 @@ func meshCircuitBreakerTo(e policy.Effective, _ Port, out *OutboundConf) {
 	}
 }
 
-// meshCircuitBreakerInbound is about the local workload alone: an ejection acts only with a panic threshold of
-// 0, for one endpoint out of one is always more than half.
+// meshCircuitBreakerInbound is about the local workload alone: an ejection acts only with a panic
+// threshold of 0, for one endpoint out of one is always more than half.
 func meshCircuitBreakerInbound(in policy.Inbound, out *InboundConf) {
 	conf, _ := in.CatchAll.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), ir.Limits{})
@@ -169,7 +169,8 @@ func meshCircuitBreakerClusterEffects(c *ir.ClusterPolicy) []Effect {
 			Stage:   StageLimit,
 			Subject: "limit",
 			Fields:  []string{"connectionLimits"},
-			Text:    fmt.Sprintf("this sidecar has at most %s; more are answered 503", strings.Join(bounds, ", ")),
+			Text: fmt.Sprintf("this sidecar has at most %s; more are answered 503",
+				strings.Join(bounds, ", ")),
 		})
 	}
 	if c.Outlier.Enabled {

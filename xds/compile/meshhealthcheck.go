@@ -95,6 +95,10 @@ func additions(h *meshv1.HeaderAdditions) ir.HeaderEdit {
 	return out
 }
 
+// FailsWithoutHealthy says that requests fail while a destination has no healthy instance. Unhealthy
+// ones are tried otherwise.
+func FailsWithoutHealthy(c *ir.ClusterPolicy) bool { return c.FailOnPanic }
+
 func meshHealthCheckClusterEffects(c *ir.ClusterPolicy) []Effect {
 	check, ok := c.HealthCheck.Get()
 	if !ok {

@@ -11,7 +11,8 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// meshLoadBalancingStrategyTo: how a cluster chooses, how its endpoints are ranked, and what of requests is hashed.
+// meshLoadBalancingStrategyTo writes how a cluster chooses, how its endpoints are ranked, and what of
+// requests is hashed.
 func meshLoadBalancingStrategyTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
 	a := awareness(conf.GetLocalityAwareness())

@@ -95,7 +95,7 @@ func (x *explanation) backend(o xds.InspectedOutbound, b ir.Backend, total uint3
 	case all == 0:
 		x.problem("backend", nil, "%s%s has no instance: answered 503", part, b.Cluster)
 		return
-	case healthy == 0 && c.Conf.Cluster.FailOnPanic:
+	case healthy == 0 && compile.FailsWithoutHealthy(&c.Conf.Cluster):
 		x.problem("backend", nil, "%s%s has no healthy instance (%s): answered 503", part, b.Cluster,
 			strings.Join(where, "; "))
 		return
