@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/fanout"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
@@ -273,9 +274,11 @@ func (i *inspector) callerZone(ctx context.Context, req *adminv1.ExplainRequest)
 		zones = append(zones, r.Key.Zone)
 	}
 	if len(zones) == 0 {
-		for r := range view.List(mesh.KindMeshService, req.GetMesh()) {
-			if r.Key.Name == req.GetFrom() {
-				zones = append(zones, r.Key.Zone)
+		for info := range destination.From(destination.Selected) {
+			for r := range view.List(info.Kind, req.GetMesh()) {
+				if r.Key.Name == req.GetFrom() {
+					zones = append(zones, r.Key.Zone)
+				}
 			}
 		}
 	}
@@ -294,5 +297,5 @@ func (i *inspector) callerZone(ctx context.Context, req *adminv1.ExplainRequest)
 			hint)
 	}
 	return "", problem.New(http.StatusBadRequest, problem.TitleExplain,
-		"zones %s all have a caller %q: say which zone", strings.Join(zones, ", "), req.GetFrom())
+		"zones %s all have a caller %q; name one with --zone ZONE, over REST with ?zone=ZONE", strings.Join(zones, ", "), req.GetFrom())
 }

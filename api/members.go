@@ -5,18 +5,18 @@ import (
 	"math"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/xds/compile"
 )
 
-// Members are the Dataplanes of a MeshService, all on one page. A key without zone means the only
+// Members are the Dataplanes that a destination selects, all on one page. A key without zone means the only
 // service of that name.
 func (r *reader) Members(ctx context.Context, service mesh.Key) (Page, error) {
 	svc, err := r.Get(ctx, service, service.Zone != "", 0)
 	if err != nil {
 		return Page{}, err
 	}
-	selector := mesh.Spec[*meshv1.MeshService](svc).GetSelector()
+	selector := destination.SelectorOf(svc)
 	dataplanes, _ := mesh.Lookup(mesh.KindDataplane)
 	return r.List(ctx, Selection{
 		Kind: dataplanes,

@@ -65,6 +65,22 @@ func TestWaitAndStatus(t *testing.T) {
 	p.want(p.do("GET", "/_resources", ""), 200, `"includeInFederation": true`)
 }
 
+// What a wait took is measured around its deadline: less than the timeout would read as a wait cut short.
+func TestWaitTakesAtLeastItsTimeout(t *testing.T) {
+	t.Parallel()
+	p := withMesh(t, func(c *api.Config) {
+		c.Wait = func(ctx context.Context, _ uint64) *adminv1.WaitRevisionResponse {
+			<-ctx.Done()
+			return &adminv1.WaitRevisionResponse{}
+		}
+	})
+	g := p.want(p.do("PUT", t1+"?wait=100ms", timeoutJSON("t1", "")), 201)
+	took, err := time.ParseDuration(g.json["delivery"].(map[string]any)["took"].(string))
+	if err != nil || took < 100*time.Millisecond {
+		t.Errorf("took %s (%v), want at least 100 ms", took, err)
+	}
+}
+
 func TestOverviews(t *testing.T) {
 	t.Parallel()
 	p := withMesh(t, nil)

@@ -19,12 +19,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/meridian-mesh/meridian/xds/xdstest"
+	"github.com/meridian-mesh/meridian/xds/references"
 )
 
 // types that a stand-in follows; the first two it asks for as a whole, the others by the names that
 // those refer to.
-var types = []string{xdstest.Cluster, xdstest.Listener, xdstest.Endpoint, xdstest.Route}
+var types = []string{references.Cluster, references.Listener, references.Endpoint, references.Route}
 
 // wildcards is how many of types are asked for as a whole.
 const wildcards = 2
@@ -41,7 +41,7 @@ type content struct {
 type contents struct {
 	mu         sync.RWMutex
 	known      []map[string]*content // guarded by mu
-	references xdstest.References
+	references references.Index
 }
 
 func newContents() *contents {
@@ -59,13 +59,13 @@ func (c *contents) of(typ int, version, name, body []byte) (*content, error) {
 	if found != nil {
 		return found, nil
 	}
-	needs, err := c.references.Subscribes(types[typ], string(name), string(version), body)
+	names, err := c.references.Of(types[typ], string(name), string(version), body)
 	if err != nil {
 		return nil, fmt.Errorf("resource %s: %w", name, err)
 	}
 	found = &content{name: string(name), version: string(version)}
 	for _, t := range types {
-		found.needs = append(found.needs, needs[t])
+		found.needs = append(found.needs, names.Subscribe[t])
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -288,3 +288,33 @@ func (s *session) normal(text string) string {
 	}
 	return text
 }
+
+// TestCompletion: the first word is a kind, the second a name that the control plane has.
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	s := newSession(t, &txtar.Archive{Comment: []byte("# control plane: zone\n")})
+	for line, want := range map[string]string{
+		"get meshti":                     "meshtimeout",
+		"get meshtimeout mesh-t":         "mesh-timeout-all-default",
+		"describe mesh d":                "default",
+		"delete meshtimeout mesh-t":      "mesh-timeout-all-default",
+		"delete meshtimeout x":           "",
+		"get gadget d":                   "",
+		"get meshtimeout mesh-t extra m": "",
+	} {
+		words := strings.Fields(line)
+		args := append([]string{"__complete", words[0], "--address", s.url}, words[1:]...)
+		root := &cobra.Command{Use: "meridian", SilenceUsage: true, SilenceErrors: true}
+		root.AddCommand(cli.Verbs()...)
+		var out bytes.Buffer
+		root.SetArgs(args)
+		root.SetOut(&out)
+		if err := root.ExecuteContext(t.Context()); err != nil {
+			t.Errorf("%s: %v", line, err)
+		}
+		got, _, _ := strings.Cut(out.String(), ":")
+		if strings.TrimSpace(got) != want {
+			t.Errorf("%s offers %q, want %q", line, got, want)
+		}
+	}
+}

@@ -215,14 +215,6 @@ func kindOf(word string) (*mesh.KindInfo, error) {
 	return nil, fmt.Errorf("%s; known kinds are %s", msg, strings.Join(names, ", "))
 }
 
-func kindWords(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-	var out []string
-	for _, info := range mesh.Kinds {
-		out = append(out, strings.ToLower(string(info.Kind)))
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
-}
-
 // title is "MeshTimeout default/slow", with the zone if it has one: "MeshService default/web (zone us-east)".
 func title(k mesh.Key) string {
 	s := string(k.Kind) + " "

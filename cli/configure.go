@@ -25,10 +25,10 @@ func newConfig() *cobra.Command {
 
 func newConfigAdd() *cobra.Command {
 	o := &clientOptions{}
-	var replace bool
+	var replace, skipCheck bool
 	cmd := &cobra.Command{
 		Use:     "add NAME --address URL [--token-file FILE]",
-		Short:   "Add a control plane and make it the current one",
+		Short:   "Add a control plane that answers, and make it the current one",
 		Example: "  meridian config add prod --address https://cp.example:5682 --token-file ann.token",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,7 +59,7 @@ func newConfigAdd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			_ = c.Close()
+			defer func() { _ = c.Close() }()
 			f, err := o.load()
 			if err != nil {
 				return err
@@ -67,6 +67,13 @@ func newConfigAdd() *cobra.Command {
 			if f.find(args[0]) != nil && !replace {
 				return fmt.Errorf("control plane %q already exists; specify --replace, or another name",
 					args[0])
+			}
+			if !skipCheck {
+				ctx, cancel := o.call(cmd)
+				defer cancel()
+				if _, err := c.Status(ctx); err != nil {
+					return fmt.Errorf("%q was not added: %w; --skip-check adds it all the same", args[0], err)
+				}
 			}
 			f.ControlPlanes = slices.DeleteFunc(f.ControlPlanes,
 				func(cp *controlPlaneItem) bool { return cp.Name == args[0] })
@@ -80,6 +87,7 @@ func newConfigAdd() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace a control plane of that name")
+	cmd.Flags().BoolVar(&skipCheck, "skip-check", false, "add it without asking whether it answers")
 	o.flags(cmd)
 	return cmd
 }

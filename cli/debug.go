@@ -11,11 +11,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -82,7 +80,7 @@ launcher. Works at the zone and through global.`,
 				return notFound(err, info, args[0], s)
 			}
 			if output == "json" {
-				return printJSON(cmd, got)
+				return printMessage(cmd, got)
 			}
 			printProxy(cmd, got, all)
 			return nil
@@ -139,7 +137,7 @@ is asked. A zone remembers its last thousand changes since it started.`,
 				return err
 			}
 			if output == "json" {
-				return printJSON(cmd, got)
+				return printMessage(cmd, got)
 			}
 			printChanges(cmd, got)
 			return nil
@@ -150,15 +148,6 @@ is asked. A zone remembers its last thousand changes since it started.`,
 	cmd.Flags().StringVarP(&output, "output", "o", "text", "text or json")
 	o.flags(cmd)
 	return cmd
-}
-
-func printJSON(cmd *cobra.Command, m proto.Message) error {
-	data, err := adminjson.Marshal(m)
-	if err != nil {
-		return err
-	}
-	say(cmd, "%s\n", data)
-	return nil
 }
 
 // short is the beginning of a version, enough to tell two apart.

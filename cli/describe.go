@@ -7,9 +7,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -29,7 +29,7 @@ func newDescribe() *cobra.Command {
   meridian describe dataplane web-1 -o json
   meridian describe zone us-east`,
 		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: kindWords,
+		ValidArgsFunction: s.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := kindOf(args[0])
 			if err != nil {
@@ -66,21 +66,13 @@ func newDescribe() *cobra.Command {
 func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *mesh.Resource,
 	size uint32) error {
 	info, _ := mesh.Lookup(r.Key.Kind)
-	var data []byte
+	var got proto.Message
 	var err error
 	switch {
 	case r.Key.Kind == mesh.KindDataplane:
-		got, failed := c.InspectDataplane(ctx, r.Key)
-		if failed != nil {
-			return failed
-		}
-		data, err = adminjson.Marshal(got)
+		got, err = c.InspectDataplane(ctx, r.Key)
 	case info.Policy != nil:
-		got, failed := c.InspectPolicy(ctx, r.Key, size)
-		if failed != nil {
-			return failed
-		}
-		data, err = adminjson.Marshal(got)
+		got, err = c.InspectPolicy(ctx, r.Key, size)
 	default:
 		return fmt.Errorf("nothing is computed for a %s; show its document with: meridian get %s %s -o json",
 			info.Kind, strings.ToLower(string(info.Kind)), r.Key.Name)
@@ -88,8 +80,7 @@ func describeJSON(ctx context.Context, cmd *cobra.Command, c *client.Client, r *
 	if err != nil {
 		return err
 	}
-	say(cmd, "%s\n", data)
-	return nil
+	return printMessage(cmd, got)
 }
 
 func describe(ctx context.Context, cmd *cobra.Command, c *client.Client, info *mesh.KindInfo,

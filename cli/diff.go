@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -27,7 +26,7 @@ func newDiff() *cobra.Command {
 resources. Every zone computes it with the engine that serves its proxies. Nothing is written, but the
 documents are checked as apply checks them, so it needs the same permissions.
 
-What control planes derive from a change is not included: the members of a new MeshMultiZoneService, or the
+What control planes derive from a change is not included: the members of a new multi-zone service, or the
 MeshServices of a new Dataplane. Proxies that are not connected do not count.
 
 The exit code is 0, or 1 if the comparison failed. With --exit-code it is 2 if something would change, or if
@@ -60,11 +59,9 @@ a zone could not be asked.`,
 				return err
 			}
 			if output == "json" {
-				data, err := adminjson.Marshal(resp)
-				if err != nil {
+				if err := printMessage(cmd, resp); err != nil {
 					return err
 				}
-				say(cmd, "%s\n", data)
 			} else {
 				printDiff(cmd, resp)
 			}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
@@ -26,8 +25,8 @@ matches and its backends, timeouts, retries, limits and permissions with the pol
 would fail.
 
 FROM is the name of a Dataplane, or of a MeshService, one instance of which is taken. TO is the name of a
-MeshService or MeshMultiZoneService, one of its hostnames, or its KRI; ":PORT" selects a port. Nothing is
-sent.
+MeshService or of a multi-zone service, one of its hostnames, or its KRI; ":PORT" selects a port. Nothing
+is sent.
 
 The arrow needs quotes in a shell, and may be left out. The exit code is 1 if the request fails.`,
 		Example: `  meridian explain web backend
@@ -61,11 +60,9 @@ The arrow needs quotes in a shell, and may be left out. The exit code is 1 if th
 				return err
 			}
 			if output == "json" {
-				data, err := adminjson.Marshal(got)
-				if err != nil {
+				if err := printMessage(cmd, got); err != nil {
 					return err
 				}
-				say(cmd, "%s\n", data)
 			} else {
 				printExplanation(cmd, got)
 			}

@@ -56,7 +56,7 @@ func newGet() *cobra.Command {
   meridian get meshtimeout slow -o yaml
   meridian get dataplanes -m payments -l kuma.io/zone=us-east`,
 		Args:              cobra.RangeArgs(1, 2),
-		ValidArgsFunction: kindWords,
+		ValidArgsFunction: s.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := kindOf(args[0])
 			if err != nil {
@@ -147,11 +147,10 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 			parts = append(parts, string(data))
 		}
 		if single {
-			say(cmd, "%s\n", parts[0])
-			return nil
+			return printJSON(cmd, []byte(parts[0]))
 		}
-		say(cmd, "{\"total\":%d,\"items\":[%s]}\n", len(parts), strings.Join(parts, ","))
-		return nil
+		return printJSON(cmd, fmt.Appendf(nil, `{"total":%d,"items":[%s]}`, len(parts),
+			strings.Join(parts, ",")))
 	}
 	if len(rs) == 0 {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "no %s found\n", info.Kind)
@@ -173,7 +172,7 @@ func show(cmd *cobra.Command, output string, info *mesh.KindInfo, rs []*mesh.Res
 		if r.Key.Namespace != "" {
 			name = r.Key.Namespace + "/" + name
 		}
-		row := []string{name, zone, age(r.Modified)}
+		row := []string{name, zone, age(r.Created)}
 		if info.Scope == mesh.ScopeMesh {
 			row = append([]string{r.Key.Mesh}, row...)
 		}
@@ -252,7 +251,7 @@ func newDelete() *cobra.Command {
 		Example: `  meridian delete meshtimeout slow
   meridian delete meshhttproute canary -m payments`,
 		Args:              cobra.ExactArgs(2),
-		ValidArgsFunction: kindWords,
+		ValidArgsFunction: s.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			info, err := kindOf(args[0])
 			if err != nil {

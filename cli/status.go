@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -41,16 +39,7 @@ func newStatus() *cobra.Command {
 				printStatus(cmd, s)
 				return nil
 			}
-			data, err := adminjson.Marshal(s) // what GET /status answers
-			if err != nil {
-				return err
-			}
-			var b bytes.Buffer
-			if err := json.Indent(&b, data, "", "  "); err != nil {
-				return err
-			}
-			say(cmd, "%s\n", b.String())
-			return nil
+			return printMessage(cmd, s) // what GET /status answers
 		},
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "table", "table or json")
@@ -71,7 +60,7 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(st.GetType()), st.GetReason())
 	}
 	if g := s.GetGlobal(); g != nil {
-		say(cmd, "global: %s at %s, applied revision %d", adminjson.Name(g.GetState()), g.GetAddress(),
+		say(cmd, "global: %s at %s, applied revision %d", codec.EnumName(g.GetState()), g.GetAddress(),
 			s.GetGlobalRevision())
 		if g.GetReason() != "" {
 			say(cmd, " (%s)", g.GetReason())
@@ -111,7 +100,7 @@ func printZones(cmd *cobra.Command, zones []*adminv1.ZonePeer) {
 			digests = "DIFFERENT"
 		}
 		p := z.GetProxies()
-		rows = append(rows, []string{z.GetName(), adminjson.Name(z.GetState()),
+		rows = append(rows, []string{z.GetName(), codec.EnumName(z.GetState()),
 			fmt.Sprintf("%d rev, %.1f s", z.GetLag().GetRevisions(), z.GetLag().GetSeconds()),
 			digests, fmt.Sprintf("%d/%d", p.GetOnline(), p.GetTotal()), fmt.Sprint(p.GetAtRevision()),
 			orDash(z.GetReason())})

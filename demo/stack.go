@@ -524,10 +524,8 @@ func endAll(ps []*child.Process) {
 
 func (s *Stack) play() string {
 	gateway := s.workload(usEast, "booking-gateway")
-	address := ""
-	if s.global.address != "127.0.0.1" {
-		address = " --address http://" + net.JoinHostPort(s.global.address, "5681")
-	}
+	// Always written out: without it the user's current control plane would be asked.
+	address := " --address http://" + net.JoinHostPort(s.global.address, "5681")
 	return fmt.Sprintf(`Everything stays up until ^C. Try:
   bin/meridian status%[1]s
   bin/meridian get meshservices%[1]s

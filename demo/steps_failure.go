@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -146,7 +146,7 @@ func stepIndependence(ctx context.Context, s *Stack, r *Report) error {
 				return false, err.Error()
 			}
 			return st.GetGlobal().GetState() == adminv1.ConnectionState_CONNECTION_STATE_OFFLINE,
-				"us-east says: global is " + adminjson.Name(st.GetGlobal().GetState())
+				"us-east says: global is " + codec.EnumName(st.GetGlobal().GetState())
 		})
 	if err := s.newInstanceTakes(ctx, r, load, s.workload(usEast, "flight-search-3")); err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -57,7 +57,7 @@ func stepJoin(ctx context.Context, s *Stack, r *Report) error {
 			for _, z := range st.GetZones() {
 				good = good && z.GetProxies().GetOnline() == want[z.GetName()]
 				seen = append(seen,
-					fmt.Sprintf("%s %s with %d proxies online", z.GetName(), adminjson.Name(z.GetState()),
+					fmt.Sprintf("%s %s with %d proxies online", z.GetName(), codec.EnumName(z.GetState()),
 						z.GetProxies().GetOnline()))
 			}
 			return good && len(st.GetZones()) == len(zoneNames), strings.Join(seen, ", ")

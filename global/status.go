@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/kds/kdsrpc"
@@ -113,14 +112,12 @@ const returnTime = 5 * time.Second
 // Wait returns when every online proxy of every zone has answered everything up to revision, or
 // when ctx ends. Zones that are offline do not hold it up: they are reported as not complete.
 func (g *Global) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
-	began := time.Now()
 	timeout := time.NewTimer(time.Until(g.Started().Add(returnTime)))
 	defer timeout.Stop()
 	for {
 		changed := g.kds.Changed()
 		out, pending := g.delivered(revision)
 		if !pending || ctx.Err() != nil {
-			out.Took = durationpb.New(time.Since(began))
 			return out
 		}
 		select {

@@ -3,7 +3,6 @@ package kds_test
 import (
 	"fmt"
 	"log"
-	"time"
 
 	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/kds/kdstest"
@@ -68,15 +67,4 @@ func Example() {
 	// Output:
 	// snapshot: true revision: 1 resources: 1
 	// acknowledged: 1
-}
-
-// A lease says when to send a heartbeat and when the other side has been silent for too long.
-func ExampleLease() {
-	start := time.Unix(0, 0)
-	lease := kds.NewLease(15*time.Second, start)
-	fmt.Println(lease.Due(start.Add(5*time.Second)), lease.Expired(start.Add(5*time.Second)))
-	fmt.Println(lease.Expired(start.Add(15 * time.Second)))
-	// Output:
-	// true false
-	// true
 }

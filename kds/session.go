@@ -109,31 +109,3 @@ func Fenced(zone string, by Holder) *CloseError {
 			zone, by.Instance, by.Epoch),
 	}}
 }
-
-// Lease is one side's account of heartbeats: when to send one, and when the other side has
-// been silent for too long.
-type Lease struct {
-	length time.Duration
-	heard  time.Time
-	sent   time.Time
-}
-
-// NewLease begins now, as if the other side had just been heard.
-func NewLease(length time.Duration, now time.Time) *Lease {
-	return &Lease{length: length, heard: now, sent: now}
-}
-
-// Heard notes a frame of the other side.
-func (l *Lease) Heard(now time.Time) { l.heard = now }
-
-// Due says whether a heartbeat should be sent now, and notes it as sent. Three fit in a lease.
-func (l *Lease) Due(now time.Time) bool {
-	if now.Sub(l.sent) < l.length/3 {
-		return false
-	}
-	l.sent = now
-	return true
-}
-
-// Expired says that the other side has been silent for the whole lease.
-func (l *Lease) Expired(now time.Time) bool { return now.Sub(l.heard) >= l.length }

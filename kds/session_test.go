@@ -87,28 +87,3 @@ func TestAgreeNamesKindsThatDiffer(t *testing.T) {
 		t.Error("another agreement has the same fingerprint")
 	}
 }
-
-func TestLeaseCountsSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := kds.NewLease(6*time.Second, time.Now())
-		beats := 0
-		for range 12 {
-			<-time.After(time.Second)
-			if l.Due(time.Now()) {
-				beats++
-			}
-			l.Heard(time.Now())
-		}
-		if beats != 6 || l.Expired(time.Now()) {
-			t.Errorf("%d beats in two leases, expired %v", beats, l.Expired(time.Now()))
-		}
-		<-time.After(5999 * time.Millisecond)
-		if l.Expired(time.Now()) {
-			t.Error("expired early")
-		}
-		<-time.After(time.Millisecond)
-		if !l.Expired(time.Now()) {
-			t.Error("not expired")
-		}
-	})
-}

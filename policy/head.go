@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -27,8 +28,6 @@ const (
 	targetSubset        = "MeshSubset"
 	targetGateway       = "MeshGateway"
 	targetService       = "MeshService"
-	targetExternal      = "MeshExternalService"
-	targetMultiZone     = "MeshMultiZoneService"
 	targetServiceSubset = "MeshServiceSubset"
 	targetHTTPRoute     = "MeshHTTPRoute"
 )
@@ -95,8 +94,9 @@ func (h Head) Equal(o Head) bool {
 	return h == o && proto.Equal(ht, ot)
 }
 
-// kindRank orders target kinds ascending.
+// kindRank orders target kinds ascending; destinations stand between proxies and what narrows a service.
 func kindRank(kind string) int {
+	const destinations, narrower = 4, 100
 	switch kind {
 	case "", targetMesh:
 		return 0
@@ -106,18 +106,15 @@ func kindRank(kind string) int {
 		return 2
 	case targetGateway:
 		return 3
-	case targetService:
-		return 4
-	case targetExternal:
-		return 5
-	case targetMultiZone:
-		return 6
 	case targetServiceSubset:
-		return 7
+		return narrower
 	case targetHTTPRoute:
-		return 8
+		return narrower + 1
 	}
-	return 9
+	if rank, ok := destination.Rank(mesh.Kind(kind)); ok {
+		return destinations + rank
+	}
+	return narrower + 2
 }
 
 func originRank(origin string) int {

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"cmp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -45,23 +47,33 @@ func legacyName(name string) (service, namespace, port string, ok bool) {
 	return p[0], p[1], port, true
 }
 
-// resolves compares kind, and name or labels; not the section. policy's zone and namespace are
-// those of the policy.
-func resolves(ref *meshv1.TargetRef, policy, key mesh.Key, labels map[string]string) bool {
-	if ref.GetKind() != string(key.Kind) || policy.Mesh != key.Mesh {
+// Refers says whether a reference means the destination with that key and those labels, whatever the
+// section. from is the key of what holds the reference: a name means what global or from's zone has, and
+// in from's namespace unless the reference gives another; from without a zone or namespace means any.
+func Refers(ref *meshv1.TargetRef, from, key mesh.Key, labels map[string]string) bool {
+	if ref.GetKind() != string(key.Kind) || from.Mesh != key.Mesh {
 		return false
 	}
 	if len(ref.GetLabels()) > 0 {
 		return selector.MatchLabels(ref.GetLabels(), key, labels)
 	}
-	if ref.GetName() == "" || policy.Zone != "" && key.Zone != "" && policy.Zone != key.Zone {
+	if ref.GetName() == "" || !zoneFits(from.Zone, key) {
 		return false
 	}
 	if ref.GetName() == key.Name {
-		return namespaceFits(ref.GetNamespace(), policy.Namespace, key.Namespace)
+		return namespaceFits(ref.GetNamespace(), from.Namespace, key.Namespace)
 	}
 	service, namespace, _, ok := legacyName(ref.GetName())
 	return ok && service == key.Name && namespace == key.Namespace
+}
+
+// zoneFits: another zone's destination is referred to by its labels, unless its kind spans zones.
+func zoneFits(from string, key mesh.Key) bool {
+	if from == "" || key.Zone == "" || from == key.Zone {
+		return true
+	}
+	info, ok := destination.Lookup(key.Kind)
+	return ok && info.CrossZone
 }
 
 // ResolvesTo says whether a reference in a policy means the destination. A reference of kind Mesh means every
@@ -73,7 +85,7 @@ func ResolvesTo(ref *meshv1.TargetRef, policy mesh.Key, dest Destination) bool {
 	if policy.Namespace == mesh.SystemNamespace {
 		policy.Namespace = ""
 	}
-	if !resolves(ref, policy, dest.Key, dest.Labels) {
+	if !Refers(ref, policy, dest.Key, dest.Labels) {
 		return false
 	}
 	section := ref.GetSectionName()
@@ -88,22 +100,46 @@ func ResolvesTo(ref *meshv1.TargetRef, policy mesh.Key, dest Destination) bool {
 // BackendQuery asks for the destination of a backendRef.
 type BackendQuery struct {
 	Ref *meshv1.BackendRef
-	// Policy is the key of the route that holds Ref.
-	Policy mesh.Key
-	// OwnZone is the zone of the control plane that asks.
-	OwnZone string
+	// From is the key of what holds Ref: a route, or a Dataplane. Its zone and namespace, if it has
+	// them, limit what a name can mean.
+	From mesh.Key
+	// Zone and Namespace of the proxy that sends the traffic: what is there comes first.
+	Zone, Namespace string
 	// RoutedPort and RoutedSection are port number and port name of the destination whose traffic
 	// is routed; a ref without a port falls back on them.
 	RoutedPort    uint32
 	RoutedSection string
 }
 
-// ResolveBackend finds the destination of a backendRef among candidates (resources of any kind;
-// those of another kind or mesh are passed over). By name: the policy's own zone's or global's, the
-// asking zone's first, else the oldest. By labels: the oldest. section is the name of the port. It
-// is not ok if nothing fits, or the port is not there or not known; that share of the traffic must
-// then be answered 500.
-func ResolveBackend(q BackendQuery, candidates []*mesh.Resource) (r *mesh.Resource, section string, ok bool) {
+// Candidates are the destinations among which backendRefs are resolved.
+type Candidates interface {
+	// Named are the keys of a kind's destinations of that name, in whatever zone and namespace.
+	Named(kind mesh.Kind, meshName, name string) []mesh.Key
+	// Labelled are the keys of those that may have all the labels.
+	Labelled(kind mesh.Kind, meshName string, labels map[string]string) []mesh.Key
+	// Has reports whether there is a destination of that key.
+	Has(k mesh.Key) bool
+	// Ports of a destination that there is.
+	Ports(k mesh.Key) []destination.Port
+	// Resource is the destination, or nil. It is read where labels or ages decide.
+	Resource(k mesh.Key) *mesh.Resource
+}
+
+// ResolveBackend finds the destination of a backendRef, and the name of its port, as section. It is not
+// ok if there is none, or the port is not there or not known; that share of the traffic must then be
+// answered 500.
+func ResolveBackend(q BackendQuery, all Candidates) (k mesh.Key, section string, ok bool) {
+	k, ok = FindBackend(q, all)
+	if !ok {
+		return mesh.Key{}, "", false
+	}
+	section, ok = backendSection(q, k, all.Ports(k))
+	return k, section, ok
+}
+
+// FindBackend finds the destination of a backendRef, whatever its ports. By name: the zone's own, in the
+// namespace first, else global's, else the oldest. By labels: the oldest.
+func FindBackend(q BackendQuery, all Candidates) (mesh.Key, bool) {
 	ref := &meshv1.TargetRef{
 		Kind:      q.Ref.GetKind(),
 		Name:      q.Ref.GetName(),
@@ -113,35 +149,86 @@ func ResolveBackend(q BackendQuery, candidates []*mesh.Resource) (r *mesh.Resour
 	if ref.Kind == targetServiceSubset && len(q.Ref.GetTags()) == 0 {
 		ref.Kind = targetService
 	}
-	policy := q.Policy
-	if policy.Namespace == mesh.SystemNamespace {
-		policy.Namespace = ""
+	kind := mesh.Kind(ref.Kind)
+	if !destination.Is(kind) {
+		return mesh.Key{}, false
 	}
-	byName := len(ref.Labels) == 0
-	for _, c := range candidates {
-		if resolves(ref, policy, c.Key, c.Labels) && (r == nil || better(c, r, q.OwnZone, byName)) {
-			r = c
+	from := q.From
+	if from.Namespace == mesh.SystemNamespace {
+		from.Namespace = ""
+	}
+	if len(ref.Labels) > 0 {
+		return oldest(all, all.Labelled(kind, from.Mesh, ref.Labels), func(r *mesh.Resource) bool {
+			return Refers(ref, from, r.Key, r.Labels)
+		})
+	}
+
+	var keys []mesh.Key
+	names := []string{ref.Name}
+	if service, _, _, ok := legacyName(ref.Name); ok {
+		names = append(names, service)
+	}
+	for _, name := range names {
+		for _, k := range all.Named(kind, from.Mesh, name) {
+			if Refers(ref, from, k, nil) {
+				keys = append(keys, k)
+			}
 		}
 	}
-	if r == nil {
-		return nil, "", false
+	slices.SortFunc(keys, func(a, b mesh.Key) int { return cmp.Or(q.distance(a)-q.distance(b), a.Compare(b)) })
+	for len(keys) > 0 {
+		n := 1
+		for n < len(keys) && q.distance(keys[n]) == q.distance(keys[0]) {
+			n++
+		}
+		if k, ok := nearest(all, keys[:n]); ok {
+			return k, true
+		}
+		keys = keys[n:]
 	}
-	section, ok = backendSection(q, r)
-	return r, section, ok
+	return mesh.Key{}, false
 }
 
-func better(a, b *mesh.Resource, ownZone string, byName bool) bool {
-	if own := a.Key.Zone == ownZone; byName && own != (b.Key.Zone == ownZone) {
-		return own
+// distance orders where a name is looked up.
+func (q BackendQuery) distance(k mesh.Key) int {
+	switch {
+	case k.Zone == q.Zone && k.Namespace == q.Namespace:
+		return 0
+	case k.Zone == q.Zone:
+		return 1
+	case k.Zone == "":
+		return 2
 	}
-	if !a.Created.Equal(b.Created) {
-		return a.Created.Before(b.Created)
-	}
-	return a.Key.Compare(b.Key) < 0
+	return 3
 }
 
-func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
-	ports := destination.Ports(r)
+// nearest is the oldest of destinations at one distance, which is nearly always one.
+func nearest(all Candidates, keys []mesh.Key) (mesh.Key, bool) {
+	if len(keys) == 1 {
+		return keys[0], all.Has(keys[0])
+	}
+	return oldest(all, keys, func(*mesh.Resource) bool { return true })
+}
+
+// oldest of the destinations that fit; of those that are equally old the first by key.
+func oldest(all Candidates, keys []mesh.Key, fits func(*mesh.Resource) bool) (mesh.Key, bool) {
+	var first *mesh.Resource
+	for _, k := range keys {
+		r := all.Resource(k)
+		if r == nil || !fits(r) {
+			continue
+		}
+		if first == nil || cmp.Or(r.Created.Compare(first.Created), r.Key.Compare(first.Key)) < 0 {
+			first = r
+		}
+	}
+	if first == nil {
+		return mesh.Key{}, false
+	}
+	return first.Key, true
+}
+
+func backendSection(q BackendQuery, k mesh.Key, ports []destination.Port) (string, bool) {
 	find := func(fits func(destination.Port) bool) (string, bool) {
 		for _, p := range ports {
 			if fits(p) {
@@ -151,7 +238,7 @@ func backendSection(q BackendQuery, r *mesh.Resource) (string, bool) {
 		return "", false
 	}
 	section := q.Ref.GetSectionName()
-	if section == "" && q.Ref.GetName() != r.Key.Name {
+	if section == "" && q.Ref.GetName() != k.Name {
 		_, _, section, _ = legacyName(q.Ref.GetName())
 	}
 	switch {

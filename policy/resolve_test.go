@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -116,6 +117,41 @@ func TestResolvesTo(t *testing.T) {
 	}
 }
 
+// candidateList looks at everything, which an index must agree with.
+type candidateList []*mesh.Resource
+
+func (l candidateList) keys(fits func(*mesh.Resource) bool) (out []mesh.Key) {
+	for _, r := range l {
+		if fits(r) {
+			out = append(out, r.Key)
+		}
+	}
+	return out
+}
+
+func (l candidateList) Named(kind mesh.Kind, meshName, name string) []mesh.Key {
+	return l.keys(func(r *mesh.Resource) bool {
+		return r.Key.Kind == kind && r.Key.Mesh == meshName && r.Key.Name == name
+	})
+}
+
+func (l candidateList) Labelled(kind mesh.Kind, meshName string, _ map[string]string) []mesh.Key {
+	return l.keys(func(r *mesh.Resource) bool { return r.Key.Kind == kind && r.Key.Mesh == meshName })
+}
+
+func (l candidateList) Resource(k mesh.Key) *mesh.Resource {
+	for _, r := range l {
+		if r.Key == k {
+			return r
+		}
+	}
+	return nil
+}
+
+func (l candidateList) Has(k mesh.Key) bool { return l.Resource(k) != nil }
+
+func (l candidateList) Ports(k mesh.Key) []destination.Port { return destination.Ports(l.Resource(k)) }
+
 func TestResolveBackend(t *testing.T) {
 	service := func(zone, name string, age int, ports ...*meshv1.ServicePort) *mesh.Resource {
 		return &mesh.Resource{
@@ -132,7 +168,7 @@ func TestResolveBackend(t *testing.T) {
 		Port: 9000,
 		Name: "admin",
 	}, &meshv1.ServicePort{Port: 3001}
-	candidates := []*mesh.Resource{
+	candidates := candidateList{
 		service("west", "v1", 9, http), service("east", "v1", 1, http), service("west", "v2", 2, http, admin),
 		service("north", "v2", 5, http, admin), service("north", "v3", 8, nameless),
 		{
@@ -159,8 +195,8 @@ func TestResolveBackend(t *testing.T) {
 			Port: port(9000),
 		}}, "north/v2", "admin", true},
 		{"policy of a zone", BackendQuery{
-			Ref:    &meshv1.BackendRef{Kind: "MeshService", Name: "v1"},
-			Policy: mesh.Key{Zone: "west"},
+			Ref:  &meshv1.BackendRef{Kind: "MeshService", Name: "v1"},
+			From: mesh.Key{Zone: "west"},
 		}, "west/v1", "http", true},
 		{"labels: the oldest", BackendQuery{Ref: &meshv1.BackendRef{
 			Kind:   "MeshService",
@@ -216,11 +252,11 @@ func TestResolveBackend(t *testing.T) {
 			Labels: map[string]string{"app": "y"},
 		}}, "", "", false},
 	} {
-		tt.query.Policy.Mesh, tt.query.OwnZone = "default", "east"
-		r, section, ok := ResolveBackend(tt.query, candidates)
+		tt.query.From.Mesh, tt.query.Zone = "default", "east"
+		k, section, ok := ResolveBackend(tt.query, candidates)
 		got := ""
-		if r != nil {
-			got = r.Key.Zone + "/" + r.Key.Name
+		if k.Name != "" {
+			got = k.Zone + "/" + k.Name
 		}
 		if got != tt.want || section != tt.sect || ok != tt.wantOK {
 			t.Errorf("%s: %q %q %v, want %q %q %v", tt.name, got, section, ok, tt.want, tt.sect, tt.wantOK)

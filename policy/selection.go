@@ -261,7 +261,7 @@ func (h Head) selectService(s Subject) (Selection, bool) {
 	ref := h.Key
 	ref.Zone, ref.Namespace = h.Zone, h.Namespace
 	for _, k := range s.Services {
-		if resolves(t, ref, k, s.ServiceLabels[k]) {
+		if Refers(t, ref, k, s.ServiceLabels[k]) {
 			return filterSection(Selection{AllInbounds: true}, "")
 		}
 	}

@@ -115,7 +115,7 @@ func (c *Config) Fields() []config.Field {
 		config.Var(&c.LocalhostIsAdmin, "localhost-is-admin", true,
 			"callers on loopback need no token; turn it off where others use this host"),
 		config.Var(&c.GuardShare, "guard-share", 0,
-			"percentage of all proxies that a policy may change without `meridian apply --force`; 0 is any").
+			"percentage of all proxies that a policy may change without 'meridian apply --force'; 0 is any").
 			Must("be a percentage, 0 to 100", func() bool {
 				return c.GuardShare >= 0 && c.GuardShare <= 100
 			}),

@@ -2,11 +2,9 @@ package xds
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/meridian-mesh/meridian/internal/intern"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/compile"
@@ -145,42 +143,19 @@ func (q *queries) resolve(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Ke
 // backend finds the destination's port that a reference in a route means.
 func (q *queries) backend(r *graph.Reader, ref *meshv1.BackendRef, owner mesh.Key,
 	routed compile.Port) (compile.Ref, compile.Port, bool) {
-	rd := q.reads(r)
-	i := compile.Index{Kind: mesh.KindMeshService, Mesh: owner.Mesh} // what a reference without a kind means
-	if info, ok := destination.Lookup(mesh.Kind(ref.GetKind())); ok {
-		i.Kind = info.Kind
-	}
-	if len(ref.GetLabels()) > 0 {
-		i = compile.LabelIndex(i.Kind, owner.Mesh, ref.GetLabels())
-	} else {
-		i.By, i.Value = compile.ByName, ref.GetName()
-	}
-	candidates := func(i compile.Index) (out []*mesh.Resource) {
-		for _, k := range rd.Range(i) {
-			if res := rd.Spec(k); res != nil {
-				out = append(out, res)
-			}
-		}
-		return out
-	}
-	list := candidates(i)
-	if parts := strings.Split(ref.GetName(), "_"); len(list) == 0 && len(parts) > 1 {
-		// The older spelling <service>_<namespace>_svc_<port>.
-		i.Value = parts[0]
-		list = candidates(i)
-	}
-	res, section, ok := policy.ResolveBackend(policy.BackendQuery{
+	find := q.finder(r)
+	k, section, ok := policy.ResolveBackend(policy.BackendQuery{
 		Ref:           ref,
-		Policy:        owner,
-		OwnZone:       q.zone,
+		From:          owner,
+		Zone:          q.zone,
 		RoutedPort:    routed.Number,
 		RoutedSection: routed.Name,
-	}, list)
+	}, compile.Destinations{Reader: q.reads(r), Find: find})
 	if !ok {
 		return compile.Ref{}, compile.Port{}, false
 	}
-	p, ok := q.destination(r, res.Key).Port(section)
-	return compile.Ref{Key: res.Key, Section: p.Name}, p, ok
+	p, ok := find(k).Port(section)
+	return compile.Ref{Key: k, Section: p.Name}, p, ok
 }
 
 func (q *queries) keepRoutes(old, now *routesOf) (*routesOf, bool) {

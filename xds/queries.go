@@ -262,7 +262,7 @@ func (q *queries) computeLocal(r *graph.Reader, k serviceRange) ([]ir.Endpoint, 
 	if res == nil || !ok {
 		return nil, nil
 	}
-	sel := mesh.Spec[*meshv1.MeshService](res).GetSelector()
+	sel := destination.SelectorOf(res)
 	var list []*compile.Instance
 	for _, c := range compile.Candidates(rd, k.service, sel) {
 		list = append(list, q.instance.Get(r, c))
@@ -290,8 +290,8 @@ func (q *queries) computeIngresses(r *graph.Reader, zone zoneName) ([]ir.Endpoin
 // localOf are the endpoints in this zone for a destination's port.
 func (q *queries) localOf(r *graph.Reader, d *compile.Destination, p compile.Port,
 	near ir.Shared[compile.Locality]) []ir.Endpoint {
-	if d.Key.Kind == mesh.KindMeshService {
-		if d.Key.Zone != q.zone {
+	if info, ok := destination.Lookup(d.Key.Kind); ok && info.Source == destination.Selected {
+		if !info.Local(d.Key, q.zone) {
 			return nil
 		}
 		return q.local.Get(r, serviceRange{d.Key, p.Number, near})

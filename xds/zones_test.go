@@ -24,12 +24,12 @@ import (
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/test/envoytest"
-	"github.com/meridian-mesh/meridian/xds/compile"
 	"github.com/meridian-mesh/meridian/xds/delta"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -259,7 +259,7 @@ func TestZones(t *testing.T) {
 		},
 	})
 	ca := resource(mesh.KindSecret, "", "", &meshv1.Secret{Data: root})
-	ca.Key = compile.CAKey("default", "ca-1")
+	ca.Key = secrets.RootCert("default", "ca-1")
 	permission := resource(mesh.KindMeshTrafficPermission, "", "web",
 		&meshv1.MeshTrafficPermission{From: []*meshv1.MeshTrafficPermission_From{{
 			TargetRef: &meshv1.TargetRef{Kind: "MeshService", Name: "web"},

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/api"
@@ -122,7 +121,6 @@ func (z *Zone) delivered(ctx context.Context, revision uint64) error {
 // Wait returns when every online proxy has answered everything up to revision of this zone's store,
 // or when ctx ends.
 func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionResponse {
-	began := time.Now()
 	err := z.delivered(ctx, revision)
 	p := z.progress.now()
 	d := &adminv1.ZoneDelivery{Zone: z.cfg.Name, Complete: err == nil}
@@ -141,7 +139,6 @@ func (z *Zone) Wait(ctx context.Context, revision uint64) *adminv1.WaitRevisionR
 	return &adminv1.WaitRevisionResponse{
 		Complete: d.Complete,
 		Zones:    []*adminv1.ZoneDelivery{d},
-		Took:     durationpb.New(time.Since(began)),
 	}
 }
 

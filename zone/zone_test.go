@@ -365,7 +365,7 @@ func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 	got := w.zone.Wait(impatient, revision)
 	z := got.GetZones()[0]
 	if got.GetComplete() || z.GetPendingCount() != 1 || len(z.GetPending()) != 1 ||
-		z.GetPending()[0] != "default/web-1" || got.GetTook().AsDuration() < 100*time.Millisecond {
+		z.GetPending()[0] != "default/web-1" {
 		t.Fatalf("with an answer withheld: %v", got)
 	}
 	p.Resume()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -141,10 +142,11 @@ func (a *Admission) dataplanesOf(ctx context.Context, view replica.View,
 		return " (zone " + got.Zone + ")", true, nil
 	}
 	// Of a zone that cannot be asked, what it reported last counts.
-	for r := range view.List(mesh.KindMeshService, name) {
-		proxies := mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies()
-		if proxies.GetTotal() > 0 && got.Unreachable[r.Key.Zone] {
-			return " (zone " + r.Key.Zone + ", which is unreachable)", true, nil
+	for info := range destination.From(destination.Selected) {
+		for r := range view.List(info.Kind, name) {
+			if info.Proxies(r).GetTotal() > 0 && got.Unreachable[r.Key.Zone] {
+				return " (zone " + r.Key.Zone + ", which is unreachable)", true, nil
+			}
 		}
 	}
 	return "", false, nil

@@ -60,14 +60,14 @@ type Options struct {
 
 // Client of one control plane; see the package comment.
 type Client struct {
-	conn      *grpc.ClientConn
-	address   string
-	resources adminv1.ResourceServiceClient
-	status    adminv1.StatusServiceClient
-	tokens    adminv1.TokenServiceClient
-	inspect   adminv1.InspectServiceClient
-	diff      adminv1.DiffServiceClient
-	debug     adminv1.DebugServiceClient
+	conn       *grpc.ClientConn
+	connection *connection
+	resources  adminv1.ResourceServiceClient
+	status     adminv1.StatusServiceClient
+	tokens     adminv1.TokenServiceClient
+	inspect    adminv1.InspectServiceClient
+	diff       adminv1.DiffServiceClient
+	debug      adminv1.DebugServiceClient
 }
 
 // maxMessage bounds an answer, bytes: a page of 1000 large resources.
@@ -100,11 +100,10 @@ func New(o Options) (*Client, error) {
 		port = "5681"
 	}
 	address := net.JoinHostPort(u.Hostname(), port)
-	opts := []grpc.DialOption{
-		grpc.WithTransportCredentials(creds),
+	to := &connection{address: address, cleartext: u.Scheme == "http"}
+	opts := append(to.options(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
-		grpc.WithUserAgent("meridian-adminclient"),
-	}
+		grpc.WithUserAgent("meridian-adminclient"))
 	if o.Token != "" {
 		opts = append(opts, grpc.WithUnaryInterceptor(unaryBearer(o.Token)),
 			grpc.WithStreamInterceptor(streamBearer(o.Token)))
@@ -114,14 +113,14 @@ func New(o Options) (*Client, error) {
 		return nil, fmt.Errorf("control plane URL %q: %w", o.URL, err)
 	}
 	return &Client{
-		conn:      conn,
-		address:   address,
-		resources: adminv1.NewResourceServiceClient(conn),
-		status:    adminv1.NewStatusServiceClient(conn),
-		tokens:    adminv1.NewTokenServiceClient(conn),
-		inspect:   adminv1.NewInspectServiceClient(conn),
-		diff:      adminv1.NewDiffServiceClient(conn),
-		debug:     adminv1.NewDebugServiceClient(conn),
+		conn:       conn,
+		connection: to,
+		resources:  adminv1.NewResourceServiceClient(conn),
+		status:     adminv1.NewStatusServiceClient(conn),
+		tokens:     adminv1.NewTokenServiceClient(conn),
+		inspect:    adminv1.NewInspectServiceClient(conn),
+		diff:       adminv1.NewDiffServiceClient(conn),
+		debug:      adminv1.NewDebugServiceClient(conn),
 	}, nil
 }
 

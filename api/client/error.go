@@ -60,8 +60,8 @@ func (c *Client) fail(err error) error {
 			e.Title = d.GetMetadata()["title"]
 		}
 	}
-	if e.Title == "" && e.Code == codes.Unavailable {
-		e.Title = "Could not reach the control plane at " + c.address
+	if e.Title == "" {
+		c.connection.explain(e)
 	}
 	return e
 }

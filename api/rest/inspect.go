@@ -121,7 +121,7 @@ func nonNil(m map[string]string) map[string]string {
 	return m
 }
 
-// members are the Dataplanes of a MeshService.
+// members are the Dataplanes that a destination selects.
 func (c collection) members(w http.ResponseWriter, r *http.Request, p params) error {
 	key := c.zoned(r, p)
 	got, err := c.core.Members(r.Context(), key)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 )
 
 // handler answers a request or returns why not; it has written nothing if it returns an error.
@@ -190,7 +191,7 @@ func (h *Handler) kindRoutes(root *node, info *mesh.KindInfo, plural string) {
 	if info.Policy != nil {
 		get(item+"/_resources/dataplanes", problem.TitleInspect, c.selected)
 	}
-	if info.Kind == mesh.KindMeshService {
+	if d, ok := destination.Lookup(info.Kind); ok && d.Source == destination.Selected {
 		get(item+"/_resources/dataplanes", problem.TitleInspect, c.members)
 		get(item+"/_dataplanes", problem.TitleInspect, c.members)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/admission"
 	"github.com/meridian-mesh/meridian/api/problem"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -243,5 +242,5 @@ func (h *Handler) delivery(ctx context.Context, revision uint64,
 		reason := h.edge.Problem(err, problem.TitlePut).Detail
 		resp = &adminv1.WaitRevisionResponse{Zones: []*adminv1.ZoneDelivery{{Reason: reason}}}
 	}
-	return adminjson.Marshal(resp)
+	return codec.MarshalAnswer(resp)
 }

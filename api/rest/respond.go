@@ -15,8 +15,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/api/problem"
-	"github.com/meridian-mesh/meridian/internal/adminjson"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
 const (
@@ -165,7 +165,7 @@ func answerMessage(w http.ResponseWriter, r *http.Request, m proto.Message, err 
 	if err != nil {
 		return err
 	}
-	raw, err := adminjson.Marshal(m)
+	raw, err := codec.MarshalAnswer(m)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
@@ -35,6 +36,24 @@ func main() {
 	}
 }
 
+// newHelp is cobra's help command, but that help on what does not exist is an error.
+func newHelp(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Show the help of a command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			cmd, rest, err := root.Find(args)
+			if err != nil {
+				return err
+			}
+			if len(rest) > 0 {
+				return fmt.Errorf("%q has no command %q", cmd.CommandPath(), rest[0])
+			}
+			return cmd.Help()
+		},
+	}
+}
+
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "meridian",
@@ -51,6 +70,7 @@ Envoys with what it knows, whatever happens to global. Start with "meridian demo
 		},
 	}
 	root.SetErrPrefix("meridian:")
+	root.SetHelpCommand(newHelp(root))
 	root.AddGroup(&cobra.Group{
 		ID:    "roles",
 		Title: "Control planes:",

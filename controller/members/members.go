@@ -1,13 +1,15 @@
-// Package members computes which MeshServices stand behind each MeshMultiZoneService: at global
-// over all zones, at a standalone zone over its own.
+// Package members computes what a destination that combines others consists of, such as the
+// MeshServices behind each MeshMultiZoneService: at global over all zones, at a standalone zone over its
+// own.
 //
 // # Model
 //
-// The aggregator follows the replica. MeshServices are indexed by each term of their labels,
-// MeshMultiZoneServices by the one term of their selector, so that a change of a service finds the few
-// multi-zone services it could belong to, and a changed selector finds its services. What a batch
-// could change is computed again, and statuses that differ are written in one transaction. Only
-// services of the same mesh count, and those of a disabled Zone are left out.
+// The aggregator follows the replica. Possible members are indexed by each term of their labels,
+// destinations that combine them by the one term of their selector, so that a change of a member finds
+// the few destinations it could belong to, and a changed selector finds its members. What a batch could
+// change is computed again, and statuses that differ are written in one transaction. Only members of the
+// same mesh count, and those of a disabled Zone are left out. Which kinds combine which, and how their
+// status shows it, is in their rows of mesh/destination.
 //
 // # Concurrency and failure
 //
@@ -18,9 +20,7 @@
 package members
 
 import (
-	"cmp"
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 
@@ -29,6 +29,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -46,7 +47,7 @@ type Config struct {
 	Registerer prometheus.Registerer
 }
 
-// Aggregator writes the members of multi-zone services; see the package comment.
+// Aggregator writes the members of destinations; see the package comment.
 type Aggregator struct {
 	*reconcile.Loop
 
@@ -84,8 +85,10 @@ func (s *state) Done(err error) {
 	}
 }
 
-// meshTerm is where services and the multi-zone services that might select them meet.
+// meshTerm is where members and the destinations that might select them meet.
 type meshTerm struct {
+	// kind of the members.
+	kind mesh.Kind
 	mesh string
 	term selector.Term
 }
@@ -94,20 +97,21 @@ type keySet map[mesh.Key]struct{}
 
 type state struct {
 	view replica.View
-	// services by each of their terms, multi by that of the selector.
-	services map[meshTerm]keySet
-	multi    map[meshTerm]keySet
+	// members by each of their terms, combined by that of the selector.
+	members  map[meshTerm]keySet
+	combined map[meshTerm]keySet
 	dirty    keySet
 }
 
 func newState() *state {
-	return &state{services: map[meshTerm]keySet{}, multi: map[meshTerm]keySet{}, dirty: keySet{}}
+	return &state{members: map[meshTerm]keySet{}, combined: map[meshTerm]keySet{}, dirty: keySet{}}
 }
 
 func (s *state) apply(b replica.Batch) {
 	s.view = b.View
 	if b.Reset {
-		s.services, s.multi, s.dirty = map[meshTerm]keySet{}, map[meshTerm]keySet{}, keySet{}
+		*s = *newState()
+		s.view = b.View
 		for r := range b.View.All() {
 			s.change(store.Change{Type: store.ChangeSpec, Key: r.Key, Resource: r})
 		}
@@ -119,41 +123,51 @@ func (s *state) apply(b replica.Batch) {
 }
 
 func (s *state) change(c store.Change) {
-	switch c.Key.Kind {
-	case mesh.KindMeshService:
-		s.service(c.Old, false)
-		s.service(c.Resource, true)
-	case mesh.KindMeshMultiZoneService:
-		if c.Type == store.ChangeStatus {
-			return
-		}
-		if t, ok := termOf(c.Old); ok {
-			update(s.multi, t, c.Key, false)
-		}
-		if t, ok := termOf(c.Resource); ok {
-			update(s.multi, t, c.Key, true)
-		}
-		if c.Resource != nil {
-			s.dirty[c.Key] = struct{}{}
-		}
-	case mesh.KindZone:
+	if c.Key.Kind == mesh.KindZone {
 		if c.Old == nil || c.Resource == nil || enabled(c.Old) != enabled(c.Resource) {
-			for r := range s.view.List(mesh.KindMeshMultiZoneService, "") {
-				s.dirty[r.Key] = struct{}{}
+			for info := range destination.From(destination.Combined) {
+				for r := range s.view.List(info.Kind, "") {
+					s.dirty[r.Key] = struct{}{}
+				}
 			}
+		}
+		return
+	}
+	for info := range destination.From(destination.Combined) {
+		switch c.Key.Kind {
+		case info.Kind:
+			s.combinedChanged(info, c)
+		case info.MemberKind:
+			s.member(c.Old, false)
+			s.member(c.Resource, true)
 		}
 	}
 }
 
-// service takes one state of a service into or out of the index and touches what could select it.
-func (s *state) service(r *mesh.Resource, there bool) {
+func (s *state) combinedChanged(info *destination.Info, c store.Change) {
+	if c.Type == store.ChangeStatus {
+		return
+	}
+	if t, ok := termOf(info, c.Old); ok {
+		update(s.combined, t, c.Key, false)
+	}
+	if t, ok := termOf(info, c.Resource); ok {
+		update(s.combined, t, c.Key, true)
+	}
+	if c.Resource != nil {
+		s.dirty[c.Key] = struct{}{}
+	}
+}
+
+// member takes one state of a member into or out of the index and marks what could select it.
+func (s *state) member(r *mesh.Resource, there bool) {
 	if r == nil {
 		return
 	}
 	for _, term := range selector.Terms(r) {
-		t := meshTerm{r.Key.Mesh, term}
-		update(s.services, t, r.Key, there)
-		for m := range s.multi[t] {
+		t := meshTerm{r.Key.Kind, r.Key.Mesh, term}
+		update(s.members, t, r.Key, there)
+		for m := range s.combined[t] {
 			s.dirty[m] = struct{}{}
 		}
 	}
@@ -173,75 +187,50 @@ func update(index map[meshTerm]keySet, t meshTerm, k mesh.Key, there bool) {
 	}
 }
 
-func selectorOf(multi *mesh.Resource) map[string]string {
-	return mesh.Spec[*meshv1.MeshMultiZoneService](multi).GetSelector().GetMeshService().GetMatchLabels()
-}
-
-// termOf is the term of a multi-zone service's selector; it is not ok if there is no service or
+// termOf is the term of a destination's selector; it is not ok if there is no destination or
 // nothing that it selects.
-func termOf(multi *mesh.Resource) (meshTerm, bool) {
-	if multi == nil || len(selectorOf(multi)) == 0 {
+func termOf(info *destination.Info, r *mesh.Resource) (meshTerm, bool) {
+	if r == nil {
 		return meshTerm{}, false
 	}
-	return meshTerm{multi.Key.Mesh, selector.TermOfLabels(selectorOf(multi))}, true
+	want := info.MemberSelector(r)
+	if len(want) == 0 {
+		return meshTerm{}, false
+	}
+	return meshTerm{info.MemberKind, r.Key.Mesh, selector.TermOfLabels(want)}, true
 }
 
 // statuses are those to write for all that is dirty.
 func (s *state) statuses() []store.Op {
 	var ops []store.Op
 	for _, k := range slices.SortedFunc(maps.Keys(s.dirty), mesh.Key.Compare) {
-		multi, ok := s.view.Get(k)
-		if !ok {
+		info, known := destination.Lookup(k.Kind)
+		r, ok := s.view.Get(k)
+		if !ok || !known {
 			continue
 		}
-		old := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](multi)
-		next := &meshv1.MeshMultiZoneServiceStatus{}
-		if old != nil {
-			next = proto.Clone(old).(*meshv1.MeshMultiZoneServiceStatus)
-		}
-		next.MeshServices = s.members(multi)
-		setCondition(next, len(next.MeshServices))
-		if !proto.Equal(old, next) {
+		next := info.WithMembers(r, s.selected(info, r))
+		if !proto.Equal(r.Status, next) {
 			ops = append(ops, store.PutStatus{Key: k, Status: next})
 		}
 	}
 	return ops
 }
 
-// members of a multi-zone service, sorted by name, namespace, zone.
-func (s *state) members(multi *mesh.Resource) []*meshv1.MeshMultiZoneServiceStatus_Member {
-	var out []*meshv1.MeshMultiZoneServiceStatus_Member
-	t, ok := termOf(multi)
+// selected are the members of a destination, in no order.
+func (s *state) selected(info *destination.Info, r *mesh.Resource) []*mesh.Resource {
+	t, ok := termOf(info, r)
 	if !ok {
 		return nil
 	}
-	want := selectorOf(multi)
-	for k := range s.services[t] {
-		r, ok := s.view.Get(k)
-		if !ok || !selector.Matches(want, r) || !s.zoneEnabled(k.Zone) {
-			continue
+	want := info.MemberSelector(r)
+	var out []*mesh.Resource
+	for k := range s.members[t] {
+		m, ok := s.view.Get(k)
+		if ok && selector.Matches(want, m) && s.zoneEnabled(k.Zone) {
+			out = append(out, m)
 		}
-		spec := mesh.Spec[*meshv1.MeshService](r)
-		counts := mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies()
-		m := &meshv1.MeshMultiZoneServiceStatus_Member{
-			Name:       r.DisplayName(),
-			Namespace:  k.Namespace,
-			Zone:       k.Zone,
-			Mesh:       k.Mesh,
-			Identities: spec.GetIdentities(),
-			Healthy:    counts.GetHealthy(),
-			Total:      counts.GetTotal(),
-			State:      cmp.Or(spec.GetState(), "Unavailable"),
-		}
-		for _, p := range spec.GetPorts() {
-			m.Ports = append(m.Ports, p.GetPort())
-		}
-		out = append(out, m)
 	}
-	slices.SortFunc(out, func(a, b *meshv1.MeshMultiZoneServiceStatus_Member) int {
-		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetNamespace(), b.GetNamespace()),
-			cmp.Compare(a.GetZone(), b.GetZone()))
-	})
 	return out
 }
 
@@ -253,24 +242,4 @@ func (s *state) zoneEnabled(name string) bool {
 func enabled(zone *mesh.Resource) bool {
 	e := mesh.Spec[*meshv1.Zone](zone).Enabled
 	return e == nil || *e
-}
-
-// setCondition notes whether anything matched.
-func setCondition(status *meshv1.MeshMultiZoneServiceStatus, n int) {
-	c := &meshv1.Condition{
-		Type:    "MeshServicesMatched",
-		Status:  "True",
-		Reason:  "MatchesFound",
-		Message: fmt.Sprintf("%d MeshServices match", n),
-	}
-	if n == 0 {
-		c.Status, c.Reason, c.Message = "False", "NoMatchesFound", "no MeshService matches the selector"
-	}
-	for i, old := range status.Conditions {
-		if old.GetType() == c.Type {
-			status.Conditions[i] = c
-			return
-		}
-	}
-	status.Conditions = append(status.Conditions, c)
 }

@@ -1,12 +1,12 @@
 package roots
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
@@ -15,11 +15,15 @@ import (
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
+
+// defaultValidity is how long the root of a builtin backend is valid unless the Mesh says otherwise.
+const defaultValidity = 10 * 365 * 24 * time.Hour
 
 // Config of a Reconciler. Store and Replica are required.
 type Config struct {
@@ -122,7 +126,7 @@ func (c *controller) ensure(view replica.View, name string, plan *reconcile.Plan
 		return nil
 	}
 
-	certKey, keyKey := ca.RootCertKey(name, b.GetName()), ca.RootKeyKey(name, b.GetName())
+	certKey, keyKey := secrets.RootCert(name, b.GetName()), secrets.RootKey(name, b.GetName())
 	_, hasCert := view.Get(certKey)
 	_, hasKey := view.Get(keyKey)
 	switch {
@@ -135,9 +139,12 @@ func (c *controller) ensure(view replica.View, name string, plan *reconcile.Plan
 		return nil
 	}
 
-	validity, err := ca.ParseLifetime(cmp.Or(b.GetConf().GetCaCert().GetExpiration(), "10y"))
+	validity, err := mesh.ParseExpiration(b.GetConf().GetCaCert().GetExpiration())
 	if err != nil {
 		return fmt.Errorf("expiration of the CA: %w", err)
+	}
+	if validity == 0 {
+		validity = defaultValidity
 	}
 	certPEM, keyPEM, err := pki.NewRoot(name, validity)
 	if err != nil {

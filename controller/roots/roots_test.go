@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -70,11 +71,11 @@ func TestRootIsMadeOnce(t *testing.T) {
 		}
 		// Half a root is not replaced.
 		if _, err := st.Commit(ctx,
-			store.Txn{Ops: []store.Op{store.Delete{Key: ca.RootKeyKey("shop", "ca")}}}); err != nil {
+			store.Txn{Ops: []store.Op{store.Delete{Key: secrets.RootKey("shop", "ca")}}}); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if _, ok := rep.View().Get(ca.RootKeyKey("shop", "ca")); ok {
+		if _, ok := rep.View().Get(secrets.RootKey("shop", "ca")); ok {
 			t.Error("a new key was made beside the old certificate")
 		}
 

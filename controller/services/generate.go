@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -77,7 +78,7 @@ func (s *state) putIfChanged(existing, next *mesh.Resource) {
 		return
 	}
 	s.put(next)
-	if next.Key.Kind == mesh.KindMeshService {
+	if destination.Is(next.Key.Kind) {
 		s.dirty.destinations.add(next.Key)
 	}
 }

@@ -266,7 +266,7 @@ func termsOf(dp *mesh.Resource) []meshTerm {
 
 // termOf is the term of a service's selector; it is not ok if the service selects nothing.
 func termOf(service *mesh.Resource) (meshTerm, bool) {
-	t, ok := selector.TermOf(mesh.Spec[*meshv1.MeshService](service).GetSelector())
+	t, ok := selector.TermOf(destination.SelectorOf(service))
 	return meshTerm{mesh: service.Key.Mesh, term: t}, ok
 }
 

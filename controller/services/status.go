@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -53,7 +54,7 @@ func (s *state) matched(service *mesh.Resource) []*mesh.Resource {
 	if !ok {
 		return nil
 	}
-	sel := mesh.Spec[*meshv1.MeshService](service).GetSelector()
+	sel := destination.SelectorOf(service)
 	var out []*mesh.Resource
 	for _, k := range s.index.dataplanes[t].sorted() {
 		if dp, ok := s.view.Get(k); ok && selector.SelectsDataplane(sel, dp) {

@@ -16,6 +16,11 @@ const inboundPrefix = "self_inbound_dp_"
 // that begins with "^token\." is tried only on statistics whose name begins with that token. So each of these
 // begins with one, even where the token is to be taken out as well: there the first alternative,
 // `^token\.(?!)`, never matches, and the second does the work.
+//
+// A search that fails tries every position of the name, which for the 70 statistics of an outbound listener is
+// most of what an Envoy with many services does at its start. Where most names do not match, the last
+// alternative is therefore `^`, which always matches and captures nothing: the statistic gets the tag with an
+// empty value, which to Prometheus is the same as no tag.
 func (c Config) statsTags() []object {
 	var out []object
 	add := func(tag, regex string) {
@@ -28,14 +33,14 @@ func (c Config) statsTags() []object {
 	add("kafka_type", `^kafka\..*\.(.*?(?=_duration|$))`)
 
 	// Statistics of each worker thread have one of these places.
-	add("worker", `^listener\..*?(worker_([0-9]+)\.)`)
+	add("worker", `^listener\.[^.]*\.(worker_([0-9]+)\.)|^`)
 	for _, token := range []string{"listener_manager", "server", "thread_local_cluster_manager"} {
 		add("worker", `^`+token+`\.(worker_([0-9]+)\.)`)
 	}
 
 	// The filter rbac of an HTTP inbound, and that of other inbounds, whose statistics begin with the
 	// listener's name.
-	add("listener", `^http\.(?!)|^((http\.[^.]+)\.)rbac\.`)
+	add("listener", `^http\.(?!)|^((http\.`+inboundPrefix+`[^.]+)\.)rbac\.|^`)
 	switch {
 	case c.ProxyType != "dataplane":
 	case c.Resource == "" || slices.ContainsFunc(c.Inbounds, notToken):

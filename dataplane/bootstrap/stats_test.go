@@ -246,7 +246,8 @@ func get(ctx context.Context, client *http.Client, path string) (string, error) 
 }
 
 // labels gives the distinct names of Prometheus' text format with sorted labels. Buckets of histograms are
-// left out, since the text has them only after a first value.
+// left out, since the text has them only after a first value; so are labels with an empty value, which
+// Prometheus' data model equates with labels that are not there.
 func labels(text string) []string {
 	var out []string
 	for line := range strings.Lines(text) {
@@ -255,7 +256,9 @@ func labels(text string) []string {
 		if !ok || !ok2 || strings.HasPrefix(line, "#") || strings.HasSuffix(name, "_bucket") {
 			continue
 		}
-		sorted := strings.Split(set, ",")
+		sorted := slices.DeleteFunc(strings.Split(set, ","), func(label string) bool {
+			return strings.HasSuffix(label, `=""`)
+		})
 		slices.Sort(sorted)
 		out = append(out, fmt.Sprintf("%s{%s}", name, strings.Join(sorted, ",")))
 	}

@@ -4,15 +4,22 @@ import (
 	"fmt"
 
 	"github.com/meridian-mesh/meridian/identity/ca"
+	"github.com/meridian-mesh/meridian/mesh"
+	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-func ExampleParseLifetime() {
-	d, err := ca.ParseLifetime("2d")
-	fmt.Println(d, err)
+// Of a mesh's backends the enabled one signs; without it mTLS is off.
+func ExampleBackend() {
+	spec := &meshv1.Mesh{Mtls: &meshv1.Mesh_Mtls{Backends: []*meshv1.Mesh_Backend{
+		{Name: "old", Type: "provided"},
+		{Name: "new", Type: "builtin"},
+	}}}
+	m := &mesh.Resource{Key: mesh.Key{Kind: mesh.KindMesh, Name: "default"}, Spec: spec}
+	fmt.Println(ca.Backend(m) == nil)
 
-	_, err = ca.ParseLifetime("soon")
-	fmt.Println(err)
+	spec.Mtls.EnabledBackend = "new"
+	fmt.Println(ca.Backend(m).GetType())
 	// Output:
-	// 48h0m0s <nil>
-	// "soon" is not a lifetime: write a number and one of y, w, d, h, m, s, ms, such as 24h
+	// true
+	// builtin
 }

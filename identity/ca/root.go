@@ -38,16 +38,6 @@ func Backend(m *mesh.Resource) *meshv1.Mesh_Backend {
 	return nil
 }
 
-// RootCertKey and RootKeyKey are the Secrets of a builtin backend.
-func RootCertKey(meshName, backend string) mesh.Key {
-	return secrets.RootCert(meshName, backend)
-}
-
-// RootKeyKey is the Secret with the private key of a builtin backend.
-func RootKeyKey(meshName, backend string) mesh.Key {
-	return secrets.RootKey(meshName, backend)
-}
-
 // Pair is an authority's certificate (or chain) and key as PEM.
 type Pair struct{ Cert, Key []byte }
 
@@ -71,8 +61,8 @@ func Root(view replica.View, meshName string) (Pair, *meshv1.Mesh_Backend, error
 		}
 		return p, b, nil
 	}
-	p.Cert = secret(view, RootCertKey(meshName, b.GetName()))
-	p.Key = secret(view, RootKeyKey(meshName, b.GetName()))
+	p.Cert = secret(view, secrets.RootCert(meshName, b.GetName()))
+	p.Key = secret(view, secrets.RootKey(meshName, b.GetName()))
 	if p.Cert == nil || p.Key == nil {
 		return p, b, fmt.Errorf("%w: the root of backend %q of mesh %q is not here", ErrNoAuthority,
 			b.GetName(), meshName)

@@ -21,23 +21,6 @@ import (
 
 func meshKey(name string) mesh.Key { return mesh.Key{Kind: mesh.KindMesh, Name: name} }
 
-func TestParseLifetime(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"0": 0, "24h": 24 * time.Hour, "10y": 10 * 365 * 24 * time.Hour, "2w": 14 * 24 * time.Hour,
-		"1d": 24 * time.Hour, "5m": 5 * time.Minute,
-		"7s": 7 * time.Second, "250ms": 250 * time.Millisecond,
-	} {
-		if got, err := ParseLifetime(text); err != nil || got != want {
-			t.Errorf("%q: %v %v, want %v", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "h", "1", "-1h", "1.5h", "1h30m", "999999999y"} {
-		if got, err := ParseLifetime(text); err == nil {
-			t.Errorf("%q: %v, want an error", text, got)
-		}
-	}
-}
-
 // ca makes a provided CA; it may sign intermediates unless leafOnly.
 func ca(t *testing.T, leafOnly bool) (cert, key []byte) {
 	t.Helper()

@@ -26,7 +26,6 @@
 package issuer
 
 import (
-	"cmp"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -41,6 +40,7 @@ import (
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/identity/pki"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -238,7 +238,7 @@ func (i *Issuer) load(view replica.View, meshName string) {
 		delete(i.authorities, meshName)
 		return
 	}
-	lifetime, err := ca.ParseLifetime(cmp.Or(b.GetDpCert().GetRotation().GetExpiration(), "24h"))
+	lifetime, err := mesh.ParseExpiration(b.GetDpCert().GetRotation().GetExpiration())
 	if err != nil || lifetime == 0 {
 		lifetime = 24 * time.Hour
 	}
@@ -296,7 +296,7 @@ func rootOf(view replica.View, meshName string, b *meshv1.Mesh_Backend) string {
 		}
 		return string(p.Cert)
 	}
-	r, ok := view.Get(ca.RootCertKey(meshName, b.GetName()))
+	r, ok := view.Get(secrets.RootCert(meshName, b.GetName()))
 	if !ok {
 		return ""
 	}

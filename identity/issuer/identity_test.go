@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/controller/roots"
 	"github.com/meridian-mesh/meridian/identity/ca"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -146,7 +147,7 @@ func TestLeafHangsOnRoot(t *testing.T) {
 		if got := time.Until(id.Expires); got > 24*time.Hour || got < 23*time.Hour {
 			t.Errorf("it lives %s, want 24h", got)
 		}
-		root, err := w.st.Get(context.Background(), ca.RootCertKey("default", "ca"))
+		root, err := w.st.Get(context.Background(), secrets.RootCert("default", "ca"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,7 +21,9 @@
 package obs
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/pprof"
 	"strings"
@@ -84,6 +86,19 @@ func Register(reg prometheus.Registerer, collectors ...prometheus.Collector) {
 	}
 }
 
+const formType = "application/x-www-form-urlencoded"
+
+// startsObject says whether the body is a JSON object rather than a form, and leaves it unread.
+func startsObject(r *http.Request) bool {
+	body := bufio.NewReader(r.Body)
+	r.Body = struct {
+		io.Reader
+		io.Closer
+	}{body, r.Body}
+	first, err := body.Peek(1)
+	return err == nil && first[0] == '{'
+}
+
 // Diagnostics is the handler of the diagnostics port. ready returns why the process is not ready,
 // or nil; a nil ready is always ready.
 func Diagnostics(reg prometheus.Gatherer, level zap.AtomicLevel, ready func() error) http.Handler {
@@ -104,7 +119,13 @@ func Diagnostics(reg prometheus.Gatherer, level zap.AtomicLevel, ready func() er
 		mux.Handle("GET /metrics",
 			promhttp.HandlerFor(reg, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	}
-	mux.Handle("/logging", level)
+	mux.HandleFunc("/logging", func(w http.ResponseWriter, r *http.Request) {
+		// curl -d says that everything is a form, and the level's handler believes it.
+		if r.Header.Get("Content-Type") == formType && startsObject(r) {
+			r.Header.Set("Content-Type", "application/json")
+		}
+		level.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -19,7 +19,11 @@ func TestDiagnostics(t *testing.T) {
 	h := Diagnostics(NewRegistry(), level, func() error { return notReady })
 	call := func(method, path, body string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		h.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+		r := httptest.NewRequest(method, path, strings.NewReader(body))
+		if method == http.MethodPut {
+			r.Header.Set("Content-Type", formType) // as curl -d does
+		}
+		h.ServeHTTP(w, r)
 		return w
 	}
 	notReady = errors.New("the store has not been read yet")
@@ -34,6 +38,8 @@ func TestDiagnostics(t *testing.T) {
 		{"GET", "/logging", "", 200, `"warn"`},
 		{"PUT", "/logging", `{"level":"debug"}`, 200, `"debug"`},
 		{"PUT", "/logging", `{"level":"loud"}`, 400, "loud"},
+		{"PUT", "/logging", `level=info`, 200, `"info"`},
+		{"PUT", "/logging", `level=debug`, 200, `"debug"`},
 		{"GET", "/debug/pprof/cmdline", "", 200, ""},
 		{"GET", "/debug/pprof/goroutine?debug=1", "", 200, "goroutine profile"},
 		{"POST", "/healthy", "", 405, ""},

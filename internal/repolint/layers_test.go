@@ -17,7 +17,6 @@ var layers = []struct {
 }{
 	{"internal/backoff", nil, "infrastructure"},
 	{"internal/hint", nil, "names of verbs and flags, for every package"},
-	{"internal/adminjson", nil, "infrastructure"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},
 	{"internal/intern", nil, "infrastructure"},
@@ -42,7 +41,7 @@ var layers = []struct {
 	{"store/embedded", []string{"mesh", "store!", "store/txn"}, "one implementation knows no other"},
 	{"store/postgres", []string{"mesh", "store!", "store/txn", "internal/backoff"},
 		"one implementation knows no other"},
-	{"store/txn", []string{"mesh", "store!"}, "shared by the implementations"},
+	{"store/txn", []string{"mesh", "store!", "internal/intern"}, "shared by the implementations"},
 	{"store/replica", []string{"mesh", "store!", "internal"}, "reads any implementation"},
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
@@ -61,7 +60,8 @@ var layers = []struct {
 	{"xds/delta", []string{"mesh", "internal"}, "the protocol knows no resources"},
 	{"xds", []string{"mesh", "policy", "store!", "store/replica", "xds", "internal"}, "the engine"},
 	{"xds/inspect", []string{"mesh", "policy", "store!", "store/replica", "xds"}, "asks the engine"},
-	{"xds/xdstest", []string{"mesh", "xds/delta"}, "a client of the protocol"},
+	{"xds/references", nil, "reads Envoy's messages alone"},
+	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references"}, "a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
 	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},

@@ -2,7 +2,6 @@ package codec
 
 import (
 	"bytes"
-	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -10,17 +9,12 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/mesh"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // Object is a mapping whose keys keep their order in JSON and in YAML. Values are text, bool,
-// json.Number, []any or *Object.
+// json.Number, float64, []any or *Object.
 type Object struct {
 	keys   []string
 	values []any
@@ -160,7 +154,7 @@ func Encode(r *mesh.Resource) (*Object, error) {
 		spec = info.NewSpec()
 	}
 	if info.Flat {
-		encodeFields(o, spec.ProtoReflect())
+		encoder{}.fields(o, spec.ProtoReflect())
 	} else {
 		o.Set("spec", EncodeMessage(spec))
 	}
@@ -237,8 +231,8 @@ func EncodeKubernetes(r *mesh.Resource) ([]byte, error) {
 			o.Set("type", "system.kuma.io/global-secret")
 		}
 		data := &Object{}
-		data.Set("value", encodeValue(spec.ProtoReflect().Descriptor().Fields().ByName("data"),
-			spec.ProtoReflect().Get(spec.ProtoReflect().Descriptor().Fields().ByName("data"))))
+		value := spec.ProtoReflect().Descriptor().Fields().ByName("data")
+		data.Set("value", encoder{}.value(value, spec.ProtoReflect().Get(value)))
 		o.Set("data", data)
 		return toYAML(o)
 	}
@@ -263,70 +257,4 @@ func textObject(m map[string]string) *Object {
 		o.Set(k, m[k])
 	}
 	return o
-}
-
-// EncodeMessage gives a message in the users' spelling: fields in their order of declaration, empty
-// ones left out.
-func EncodeMessage(m proto.Message) *Object {
-	o := &Object{}
-	encodeFields(o, m.ProtoReflect())
-	return o
-}
-
-func encodeFields(o *Object, m protoreflect.Message) {
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() {
-		if fd := fields.Get(i); m.Has(fd) {
-			o.Set(fd.JSONName(), encodeField(fd, m.Get(fd)))
-		}
-	}
-}
-
-func encodeField(fd protoreflect.FieldDescriptor, v protoreflect.Value) any {
-	switch {
-	case fd.IsList():
-		out := make([]any, v.List().Len())
-		for i := range out {
-			out[i] = encodeValue(fd, v.List().Get(i))
-		}
-		return out
-	case fd.IsMap():
-		values := map[string]any{}
-		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-			values[k.String()] = encodeValue(fd.MapValue(), v)
-			return true
-		})
-		o := &Object{}
-		for _, k := range slices.Sorted(maps.Keys(values)) {
-			o.Set(k, values[k])
-		}
-		return o
-	}
-	return encodeValue(fd, v)
-}
-
-func encodeValue(fd protoreflect.FieldDescriptor, v protoreflect.Value) any {
-	switch fd.Kind() {
-	case protoreflect.MessageKind:
-		switch m := v.Message().Interface().(type) {
-		case *durationpb.Duration:
-			return m.AsDuration().String()
-		case *timestamppb.Timestamp:
-			return formatTime(m.AsTime())
-		case *meshv1.IntOrString:
-			if s, ok := m.GetValue().(*meshv1.IntOrString_StringValue); ok {
-				return s.StringValue
-			}
-			return json.Number(fmt.Sprint(m.GetIntValue()))
-		default:
-			return EncodeMessage(m)
-		}
-	case protoreflect.StringKind:
-		return v.String()
-	case protoreflect.BoolKind:
-		return v.Bool()
-	case protoreflect.BytesKind:
-		return base64.StdEncoding.EncodeToString(v.Bytes())
-	}
-	return json.Number(fmt.Sprint(v.Interface()))
 }

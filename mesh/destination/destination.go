@@ -2,9 +2,13 @@ package destination
 
 import (
 	"cmp"
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -58,6 +62,15 @@ type Info struct {
 	SANs func(r *mesh.Resource) []string
 
 	Source Source
+
+	// Selector is what a Selected destination's proxies have; nil unless Source is Selected.
+	Selector func(r *mesh.Resource) *meshv1.MeshService_Selector
+	// Proxies are the counts in status, as the owner's zone knows them; nil unless Source is Selected.
+	Proxies func(r *mesh.Resource) *meshv1.ProxyCounts
+	// Plaintext says that not all endpoints have certificates yet, so that callers in a mesh that
+	// permits it must not use TLS; nil unless Source is Selected.
+	Plaintext func(r *mesh.Resource) bool
+
 	// MemberKind is the kind of the members of a Combined destination, empty for others.
 	MemberKind mesh.Kind
 	// MemberSelector are the labels that members have; nil unless Source is Combined. A destination
@@ -65,9 +78,9 @@ type Info struct {
 	MemberSelector func(r *mesh.Resource) map[string]string
 	// Members are those in status; nil unless Source is Combined. r is the resource with its status.
 	Members func(r *mesh.Resource) []Member
-	// Plaintext says that not all endpoints have certificates yet, so that callers in a mesh that
-	// permits it must not use TLS. Nil for kinds that are not about proxies of one zone.
-	Plaintext func(r *mesh.Resource) bool
+	// WithMembers is r's status with those members and no others, all else as it is; nil unless Source
+	// is Combined.
+	WithMembers func(r *mesh.Resource, members []*mesh.Resource) proto.Message
 
 	// SNI is the server name by which zone ingresses know a port of the destination.
 	SNI func(k mesh.Key, section string) string
@@ -82,6 +95,11 @@ type Info struct {
 	CrossZone bool
 	// TargetByName says that policies and routes may name it in targetRef and backendRefs.
 	TargetByName bool
+	// Rank among the kinds of destinations that an entry of a policy can be about: of entries that
+	// differ in nothing else, the one of the higher rank is merged last. Ranks begin at 0.
+	Rank int
+	// NeedsPort says that a backendRef must say which port, even where there is one alone.
+	NeedsPort bool
 
 	// Columns are what people look for first, and Values the cells beneath them.
 	Columns []string
@@ -106,6 +124,61 @@ func Lookup(k mesh.Kind) (info *Info, ok bool) {
 func Is(k mesh.Kind) bool {
 	_, ok := Lookup(k)
 	return ok
+}
+
+// reserved are the ranks of kinds that references may name although there is no such kind of resource
+// yet: they find nothing.
+var reserved = map[mesh.Kind]int{"MeshExternalService": 1}
+
+// Rank of a kind that targetRefs and backendRefs can name. It is not ok for all other kinds.
+func Rank(k mesh.Kind) (rank int, ok bool) {
+	if info, ok := Lookup(k); ok {
+		return info.Rank, info.TargetByName
+	}
+	rank, ok = reserved[k]
+	return rank, ok
+}
+
+// Referable are the kinds that targetRefs and backendRefs can name, by rank.
+func Referable() []string {
+	var out []mesh.Kind
+	for _, info := range Kinds {
+		if info.TargetByName {
+			out = append(out, info.Kind)
+		}
+	}
+	out = slices.AppendSeq(out, maps.Keys(reserved))
+	slices.SortFunc(out, func(a, b mesh.Kind) int {
+		x, _ := Rank(a)
+		y, _ := Rank(b)
+		return cmp.Compare(x, y)
+	})
+	names := make([]string, len(out))
+	for i, k := range out {
+		names[i] = string(k)
+	}
+	return names
+}
+
+// From are the rows of a source, in the order of the table.
+func From(s Source) iter.Seq[*Info] {
+	return func(yield func(*Info) bool) {
+		for _, info := range Kinds {
+			if info.Source == s && !yield(info) {
+				return
+			}
+		}
+	}
+}
+
+// SelectorOf is the selector of a destination whose endpoints are selected; nil for all others, which
+// select no proxy.
+func SelectorOf(r *mesh.Resource) *meshv1.MeshService_Selector {
+	info, ok := Lookup(r.Key.Kind)
+	if !ok || info.Selector == nil {
+		return nil
+	}
+	return info.Selector(r)
 }
 
 // Ports of a destination, in the order of its spec; nil for other kinds.

@@ -1,10 +1,13 @@
 package destination
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -34,7 +37,8 @@ var meshMultiZoneService = Info{
 	MemberSelector: func(r *mesh.Resource) map[string]string {
 		return mesh.Spec[*meshv1.MeshMultiZoneService](r).GetSelector().GetMeshService().GetMatchLabels()
 	},
-	Members: multiZoneMembers,
+	Members:     multiZoneMembers,
+	WithMembers: withMultiZoneMembers,
 	SNI: func(k mesh.Key, section string) string {
 		parts := []string{"sni", "mzsvc", k.Mesh}
 		if k.Namespace != "" {
@@ -49,6 +53,8 @@ var meshMultiZoneService = Info{
 	},
 	CrossZone:    true,
 	TargetByName: true,
+	Rank:         2,
+	NeedsPort:    true,
 	Columns:      []string{"MEMBERS", "VIP", "HOSTNAMES"},
 	Values: func(r *mesh.Resource) []string {
 		s := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](r)
@@ -82,4 +88,58 @@ func multiZoneMembers(r *mesh.Resource) []Member {
 		})
 	}
 	return out
+}
+
+// withMultiZoneMembers sorts them by name, namespace and zone.
+func withMultiZoneMembers(r *mesh.Resource, members []*mesh.Resource) proto.Message {
+	status := &meshv1.MeshMultiZoneServiceStatus{}
+	if old := mesh.Status[*meshv1.MeshMultiZoneServiceStatus](r); old != nil {
+		status = proto.CloneOf(old)
+	}
+	status.MeshServices = nil
+	for _, m := range members {
+		status.MeshServices = append(status.MeshServices, newMultiZoneMember(m))
+	}
+	slices.SortFunc(status.MeshServices, func(a, b *meshv1.MeshMultiZoneServiceStatus_Member) int {
+		return cmp.Or(cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetNamespace(), b.GetNamespace()),
+			cmp.Compare(a.GetZone(), b.GetZone()))
+	})
+
+	matched := &meshv1.Condition{
+		Type:    "MeshServicesMatched",
+		Status:  "True",
+		Reason:  "MatchesFound",
+		Message: fmt.Sprintf("%d MeshServices match", len(members)),
+	}
+	if len(members) == 0 {
+		matched.Status, matched.Reason = "False", "NoMatchesFound"
+		matched.Message = "no MeshService matches the selector"
+	}
+	at := slices.IndexFunc(status.Conditions, func(c *meshv1.Condition) bool {
+		return c.GetType() == matched.Type
+	})
+	if at < 0 {
+		status.Conditions = append(status.Conditions, matched)
+	} else {
+		status.Conditions[at] = matched
+	}
+	return status
+}
+
+func newMultiZoneMember(r *mesh.Resource) *meshv1.MeshMultiZoneServiceStatus_Member {
+	spec, counts := mesh.Spec[*meshv1.MeshService](r), meshService.Proxies(r)
+	m := &meshv1.MeshMultiZoneServiceStatus_Member{
+		Name:       r.DisplayName(),
+		Namespace:  r.Key.Namespace,
+		Zone:       r.Key.Zone,
+		Mesh:       r.Key.Mesh,
+		Identities: spec.GetIdentities(),
+		Healthy:    counts.GetHealthy(),
+		Total:      counts.GetTotal(),
+		State:      cmp.Or(spec.GetState(), "Unavailable"),
+	}
+	for _, p := range spec.GetPorts() {
+		m.Ports = append(m.Ports, p.GetPort())
+	}
+	return m
 }

@@ -23,6 +23,12 @@ var meshService = Info{
 		return uris(r.Key.Mesh, mesh.Spec[*meshv1.MeshService](r).GetIdentities())
 	},
 	Source: Selected,
+	Selector: func(r *mesh.Resource) *meshv1.MeshService_Selector {
+		return mesh.Spec[*meshv1.MeshService](r).GetSelector()
+	},
+	Proxies: func(r *mesh.Resource) *meshv1.ProxyCounts {
+		return mesh.Status[*meshv1.MeshServiceStatus](r).GetDataplaneProxies()
+	},
 	Plaintext: func(r *mesh.Resource) bool {
 		return mesh.Status[*meshv1.MeshServiceStatus](r).GetTls().GetStatus() != "Ready"
 	},
@@ -39,6 +45,7 @@ var meshService = Info{
 		return s.GetMeshService()
 	},
 	TargetByName: true,
+	Rank:         0,
 	Columns:      []string{"HEALTHY", "VIP", "HOSTNAMES"},
 	Values: func(r *mesh.Resource) []string {
 		s := mesh.Status[*meshv1.MeshServiceStatus](r)

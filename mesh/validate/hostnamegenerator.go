@@ -1,26 +1,33 @@
 package validate
 
 import (
+	"strings"
+
 	"github.com/meridian-mesh/meridian/mesh/hostname"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // The template is tried with stub values.
 func hostnameGeneratorRules(c *check, s *meshv1.HostnameGenerator) {
-	sel, given := s.GetSelector(), 0
-	for _, l := range []struct {
-		name     string
-		selector *meshv1.HostnameGenerator_LabelSelector
-	}{{"meshService", sel.GetMeshService()}, {"meshExternalService", sel.GetMeshExternalService()},
-		{"meshMultiZoneService", sel.GetMeshMultiZoneService()}} {
-		if l.selector != nil {
-			given++
-			c.labelSelector("spec.selector."+l.name+".matchLabels", l.selector.GetMatchLabels())
+	// The selector has a field for each kind of destination.
+	var names []string
+	given := 0
+	sel := s.GetSelector().ProtoReflect()
+	for fields, i := sel.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		fd := fields.Get(i)
+		names = append(names, fd.JSONName())
+		if !sel.Has(fd) {
+			continue
+		}
+		given++
+		labels, ok := sel.Get(fd).Message().Interface().(*meshv1.HostnameGenerator_LabelSelector)
+		if ok {
+			c.labelSelector("spec.selector."+fd.JSONName()+".matchLabels", labels.GetMatchLabels())
 		}
 	}
 	if given != 1 {
-		c.add("spec.selector",
-			"needs exactly one of meshService, meshExternalService and meshMultiZoneService")
+		last := len(names) - 1
+		c.add("spec.selector", "needs exactly one of %s and %s", strings.Join(names[:last], ", "), names[last])
 	}
 	if s.GetExtension() != nil && s.GetExtension().GetType() == "" {
 		c.add("spec.extension.type", "is required")

@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -27,15 +29,23 @@ func meshLoadBalancingStrategyRules(c *check, s *meshv1.MeshLoadBalancingStrateg
 					"must not be given for a MeshHTTPRoute: only hashPolicies are a route's own")
 			}
 		}
-		if t.GetKind() == "MeshService" && (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
+		if (t.GetSectionName() != "" || len(t.GetLabels()) > 0) &&
 			conf.GetLocalityAwareness().GetCrossZone() != nil {
-			c.add(at+".localityAwareness.crossZone",
-				"must not be given for a MeshService with sectionName or labels: it is of one zone; use a "+
-					"MeshMultiZoneService")
+			c.ofOneZone(at+".localityAwareness.crossZone", mesh.Kind(t.GetKind()))
 		}
 		c.locality(at+".localityAwareness", conf.GetLocalityAwareness())
 		c.loadBalancer(at, conf)
 		c.hashPolicies(at+".hashPolicies", conf.GetHashPolicies())
+	}
+}
+
+// ofOneZone rejects what concerns other zones for a kind whose destinations are of one zone.
+func (c *check) ofOneZone(path string, kind mesh.Kind) {
+	for info := range destination.From(destination.Combined) {
+		if info.MemberKind == kind {
+			c.add(path, "must not be given for a %s with sectionName or labels: it is of one zone; use a %s",
+				kind, info.Kind)
+		}
 	}
 }
 

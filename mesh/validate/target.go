@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -20,6 +21,33 @@ type level struct {
 	sections bool
 	// top is the targetRef of the policy.
 	top bool
+}
+
+// backendKinds are what a backendRef can name: MeshServiceSubset stands after what it narrows.
+var backendKinds = slices.Insert(destination.Referable(), 1, "MeshServiceSubset")
+
+// kindsOf are the kinds that a list of targets in the row of a kind stands for.
+func kindsOf(list []string) []string {
+	var out []string
+	for _, k := range list {
+		switch k {
+		case mesh.AnyDestination:
+			out = append(out, destination.Referable()...)
+		case mesh.AnyProxied:
+			out = append(out, proxied()...)
+		default:
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// proxied are the kinds of destinations whose endpoints are proxies of the mesh, by rank.
+func proxied() []string {
+	return slices.DeleteFunc(destination.Referable(), func(kind string) bool {
+		info, ok := destination.Lookup(mesh.Kind(kind))
+		return !ok || info.Source == destination.Given
+	})
 }
 
 // policyTarget checks the policy's own targetRef.
@@ -45,6 +73,7 @@ func (c *check) entryTargets(info *mesh.PolicyInfo, spec proto.Message) {
 			to = info.ToOfGateways
 		}
 	}
+	to = kindsOf(to)
 	for i, e := range entries(spec, "to") {
 		c.target(fmt.Sprintf("spec.to[%d].targetRef", i), targetOf(e), level{kinds: to})
 	}
@@ -101,15 +130,16 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 			c.add(path+"."+field, "must not be given with kind %s", t.GetKind())
 		}
 	}
-	switch t.GetKind() {
-	case "Mesh", "MeshSubset":
+	_, isDestination := destination.Rank(mesh.Kind(t.GetKind()))
+	switch kind := t.GetKind(); {
+	case kind == "Mesh" || kind == "MeshSubset":
 		forbid(t.GetName() != "", "name")
 		forbid(t.GetNamespace() != "", "namespace")
 		forbid(len(t.GetLabels()) > 0, "labels")
 		forbid(t.GetSectionName() != "", "sectionName")
 		forbid(t.GetKind() == "Mesh" && len(t.GetTags()) > 0, "tags")
 		c.tags(path+".tags", t.GetTags(), false)
-	case "Dataplane":
+	case kind == "Dataplane":
 		forbid(len(t.GetTags()) > 0, "tags")
 		forbid(len(t.GetProxyTypes()) > 0, "proxyTypes")
 		if t.GetSectionName() != "" && !at.sections {
@@ -117,12 +147,12 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 				"must not be given: it selects one inbound, and the policy has neither from nor rules")
 		}
 		c.nameOrLabels(path, t, false)
-	case "MeshService", "MeshHTTPRoute", "MeshExternalService", "MeshMultiZoneService":
+	case isDestination || kind == "MeshHTTPRoute":
 		forbid(len(t.GetTags()) > 0, "tags")
 		forbid(len(t.GetProxyTypes()) > 0, "proxyTypes")
 		forbid(t.GetKind() == "MeshHTTPRoute" && t.GetSectionName() != "", "sectionName")
 		c.nameOrLabels(path, t, true)
-	case "MeshServiceSubset", "MeshGateway":
+	case kind == "MeshServiceSubset" || kind == "MeshGateway":
 		if t.GetName() == "" {
 			c.add(path+".name", "is required")
 		}
@@ -175,13 +205,13 @@ func (c *check) backend(path string, b *meshv1.BackendRef) {
 		SectionName: b.GetSectionName(),
 		Tags:        b.GetTags(),
 	},
-		level{kinds: []string{"MeshService", "MeshServiceSubset", "MeshExternalService",
-			"MeshMultiZoneService"}})
+		level{kinds: backendKinds})
 	if b.GetWeight() > maxWeight {
 		c.add(path+".weight", "must be at most 1000000")
 	}
-	if kind == "MeshMultiZoneService" && b.Port == nil && b.GetSectionName() == "" {
-		c.add(path+".port", "is required for a MeshMultiZoneService, or sectionName")
+	info, ok := destination.Lookup(mesh.Kind(kind))
+	if ok && info.NeedsPort && b.Port == nil && b.GetSectionName() == "" {
+		c.add(path+".port", "is required for a %s, or sectionName", kind)
 	}
 	if kind == "MeshServiceSubset" {
 		if len(b.GetTags()) > 0 {

@@ -161,7 +161,11 @@ func (c Codec) fromProto(p *meshv1.Resource) (*mesh.Resource, error) {
 		r.Spec = spec
 		return r, nil
 	}
-	return mesh.FromProto(p)
+	r, err := mesh.FromProto(p)
+	if err == nil {
+		r.Spec = share(r.Spec)
+	}
+	return r, err
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

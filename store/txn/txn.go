@@ -298,7 +298,7 @@ func write(state State, key mesh.Key, put *store.Put, status *store.PutStatus, r
 			next.Labels, next.OriginRevision, next.Revision, next.Modified = in.Labels, in.OriginRevision,
 				revision, now
 			if specDiffers {
-				next.Spec = in.Spec
+				next.Spec = share(in.Spec)
 				next.Generation++
 			}
 			if !in.Created.IsZero() {

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/mesh/secrets"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -61,8 +59,3 @@ func IngressCluster(name string) ir.Cluster {
 
 // IngressName is the name of a zone ingress' cluster for a port.
 func IngressName(r Ref) string { return "self_inbound_zi_" + r.KRI() }
-
-// CAKey is where a mesh's bundle is kept.
-func CAKey(meshName, backend string) mesh.Key {
-	return secrets.RootCert(meshName, backend)
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -219,7 +220,7 @@ func NewMeshInfo(r *mesh.Resource) MeshInfo {
 		info.Passthrough = o.GetPassthrough()
 	}
 	if info.Backend != "" {
-		info.MTLS, info.CA = "STRICT", CAKey(r.Key.Name, info.Backend)
+		info.MTLS, info.CA = "STRICT", secrets.RootCert(r.Key.Name, info.Backend)
 		for _, b := range spec.GetMtls().GetBackends() {
 			if b.GetName() != info.Backend {
 				continue

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/selector"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -109,21 +110,23 @@ func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []m
 	return rd.Range(termIndex(mesh.KindDataplane, service.Mesh, t))
 }
 
-// ServicesOf are this zone's MeshServices that select an instance, in order. spec gives a MeshService.
+// ServicesOf are this zone's destinations that select an instance, in order.
 func ServicesOf(rd Reader, i *Instance) []*mesh.Resource {
 	var out []*mesh.Resource
 	for _, t := range i.Terms() {
-		for _, k := range rd.Range(Index{
-			Kind:  mesh.KindMeshService, // the one kind that selects proxies
-			Mesh:  i.Key.Mesh,
-			By:    BySelector,
-			Value: selectorValue(t),
-		}) {
-			if k.Zone != i.Key.Zone {
-				continue
-			}
-			if r := rd.Spec(k); r != nil && i.Selected(mesh.Spec[*meshv1.MeshService](r).GetSelector()) {
-				out = append(out, r)
+		for info := range destination.From(destination.Selected) {
+			for _, k := range rd.Range(Index{
+				Kind:  info.Kind,
+				Mesh:  i.Key.Mesh,
+				By:    BySelector,
+				Value: selectorValue(t),
+			}) {
+				if !info.Local(k, i.Key.Zone) {
+					continue
+				}
+				if r := rd.Spec(k); r != nil && i.Selected(info.Selector(r)) {
+					out = append(out, r)
+				}
 			}
 		}
 	}

@@ -37,7 +37,7 @@ const (
 	ByLabel
 	// ByName of the resource, in whatever zone and namespace; destinations.
 	ByName
-	// BySelector pair of a MeshService: one of what it asks of a Dataplane, "tag k=v", "label k=v",
+	// BySelector pair of a destination that selects proxies: one of what it asks of a Dataplane, "tag k=v", "label k=v",
 	// "name=n" or "all".
 	BySelector
 	// ByBucket of a policy (policy.Bucket), of any kind; see [BucketIndex].
@@ -70,6 +70,9 @@ func Indexes(r *mesh.Resource) []Index {
 	}
 	if destination.Is(k.Kind) {
 		out = appendTerms(out, r)
+		if t, ok := selector.TermOf(destination.SelectorOf(r)); ok {
+			add(BySelector, selectorValue(t))
+		}
 	}
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
@@ -78,10 +81,6 @@ func Indexes(r *mesh.Resource) []Index {
 			if t.By == selector.ByLabel || t.By == selector.ByTag {
 				out = append(out, termIndex(k.Kind, k.Mesh, t))
 			}
-		}
-	case *meshv1.MeshService: // the one kind that selects proxies
-		if t, ok := selector.TermOf(spec.GetSelector()); ok {
-			add(BySelector, selectorValue(t))
 		}
 	case *meshv1.ZoneIngress:
 		add(ByZone, zoneOf(r))

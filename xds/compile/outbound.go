@@ -7,7 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
-	"github.com/meridian-mesh/meridian/mesh/selector"
+	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -91,14 +91,12 @@ func Listed(rd Reader, dp mesh.Key, list []Listing, find Lookup) []Outbound {
 func resolveOutbound(rd Reader, dp mesh.Key, o Listing, find Lookup) (Ref, bool) {
 	if o.Kind != "" {
 		labels, _ := o.Labels.Get()
-		d := pick(rd, dp, o.Kind, o.Name, labels, find)
-		if p, ok := d.PortNumber(o.BackendPort); ok {
-			return Ref{Key: d.Key, Section: p.Name}, true
+		b := &meshv1.BackendRef{Kind: string(o.Kind), Name: o.Name, Labels: labels}
+		if o.BackendPort != 0 {
+			b.Port = &o.BackendPort
 		}
-		if d != nil && o.BackendPort == 0 && len(d.Ports) == 1 {
-			return Ref{Key: d.Key, Section: d.Ports[0].Name}, true
-		}
-		return Ref{}, false
+		k, section, ok := policy.ResolveBackend(fromDataplane(dp, b), Destinations{rd, find})
+		return Ref{Key: k, Section: section}, ok
 	}
 	// The older form names a service by its tag: the MeshService of that name here, by its first port.
 	d := find(mesh.Key{
@@ -113,58 +111,58 @@ func resolveOutbound(rd Reader, dp mesh.Key, o Listing, find Lookup) (Ref, bool)
 	return Ref{Key: d.Key, Section: d.Ports[0].Name}, true
 }
 
-// pick finds a destination by name, this zone's first, or by labels, the oldest.
-func pick(rd Reader, dp mesh.Key, kind mesh.Kind, name string, labels map[string]string,
-	find Lookup) *Destination {
-	info, ok := destination.Lookup(kind)
-	if !ok {
-		return nil
+// fromDataplane asks for the destination of a reference that a Dataplane holds. A name there may mean a
+// destination of any namespace, of the Dataplane's own first.
+func fromDataplane(dp mesh.Key, ref *meshv1.BackendRef) policy.BackendQuery {
+	return policy.BackendQuery{
+		Ref:       ref,
+		From:      mesh.Key{Mesh: dp.Mesh, Zone: dp.Zone},
+		Zone:      dp.Zone,
+		Namespace: dp.Namespace,
 	}
-	if len(labels) > 0 {
-		var best *mesh.Resource
-		for _, k := range rd.Range(LabelIndex(kind, dp.Mesh, labels)) {
-			r := rd.Spec(k)
-			if r == nil || !selector.Matches(labels, r) {
-				continue
-			}
-			if best == nil || r.Created.Before(best.Created) {
-				best = r
-			}
-		}
-		if best == nil {
-			return nil
-		}
-		return find(best.Key)
-	}
-	keys := slices.Clone(rd.Range(Index{
+}
+
+// Destinations are those of a Reader, as [policy.ResolveBackend] looks them up.
+type Destinations struct {
+	Reader Reader
+	Find   Lookup
+}
+
+// Named implements [policy.Candidates].
+func (d Destinations) Named(kind mesh.Kind, meshName, name string) []mesh.Key {
+	return d.Reader.Range(Index{
 		Kind:  kind,
-		Mesh:  dp.Mesh,
+		Mesh:  meshName,
 		By:    ByName,
 		Value: name,
-	}))
-	rank := func(k mesh.Key) int {
-		switch {
-		case k.Zone == dp.Zone && k.Namespace == dp.Namespace:
-			return 0
-		case k.Zone == dp.Zone:
-			return 1
-		case k.Zone == "":
-			return 2
-		}
-		return 3
-	}
-	slices.SortFunc(keys, func(a, b mesh.Key) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), a.Compare(b))
 	})
-	for _, k := range keys {
-		if !info.CrossZone && rank(k) == 3 {
-			break // another zone's destination is referred to by its labels
-		}
-		if d := find(k); d != nil {
-			return d
+}
+
+// Labelled implements [policy.Candidates].
+func (d Destinations) Labelled(kind mesh.Kind, meshName string, labels map[string]string) []mesh.Key {
+	return d.Reader.Range(LabelIndex(kind, meshName, labels))
+}
+
+// Resource implements [policy.Candidates].
+func (d Destinations) Resource(k mesh.Key) *mesh.Resource { return d.Reader.Spec(k) }
+
+// Has implements [policy.Candidates].
+func (d Destinations) Has(k mesh.Key) bool { return d.Find(k) != nil }
+
+// Ports implements [policy.Candidates].
+func (d Destinations) Ports(k mesh.Key) []destination.Port {
+	found := d.Find(k).Ports
+	out := make([]destination.Port, len(found))
+	for i, p := range found {
+		out[i] = destination.Port{
+			Number:       p.Number,
+			Name:         p.Name,
+			Protocol:     string(p.Protocol),
+			TargetNumber: p.TargetNumber,
+			TargetName:   p.TargetName,
 		}
 	}
-	return nil
+	return out
 }
 
 // AllOutbounds are the outbounds of all destinations of a mesh at their virtual addresses.
@@ -272,21 +270,26 @@ func Reachable(dp *mesh.Resource, d *Directory, find Lookup) (out []Outbound, li
 func (d *Directory) reached(r *meshv1.Dataplane_ReachableBackendRef, dp mesh.Key, find Lookup) []int {
 	var out []int
 	fits := func(i int) bool { return r.GetPort() == 0 || r.GetPort() == d.All[i].Port }
+	ref := &meshv1.TargetRef{
+		Kind:      r.GetKind(),
+		Name:      r.GetName(),
+		Namespace: r.GetNamespace(),
+		Labels:    r.GetLabels(),
+	}
+	from := mesh.Key{Mesh: dp.Mesh, Zone: dp.Zone}
 	if len(r.GetLabels()) > 0 {
 		for i, o := range d.All {
 			if string(o.Ref.Key.Kind) != r.GetKind() || !fits(i) {
 				continue
 			}
-			if found := find(o.Ref.Key); found != nil && selector.Subset(r.GetLabels(), found.Labels) {
+			if found := find(o.Ref.Key); found != nil && policy.Refers(ref, from, found.Key, found.Labels) {
 				out = append(out, i)
 			}
 		}
 		return out
 	}
 	for _, i := range d.byName[[2]string{r.GetKind(), r.GetName()}] {
-		k := d.All[i].Ref.Key
-		if fits(i) && (k.Zone == dp.Zone || k.Zone == "") &&
-			(r.GetNamespace() == "" || r.GetNamespace() == k.Namespace) {
+		if fits(i) && policy.Refers(ref, from, d.All[i].Ref.Key, nil) {
 			out = append(out, i)
 		}
 	}

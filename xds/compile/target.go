@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
+	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -19,7 +20,10 @@ func Target(rd Reader, dp mesh.Key, name string, find Lookup) (Ref, bool) {
 	host, port, given := strings.Cut(name, ":")
 	d := byHostname(rd, dp, host, find)
 	for i := 0; d == nil && i < len(destination.Kinds); i++ {
-		d = pick(rd, dp, destination.Kinds[i].Kind, host, nil, find)
+		ref := &meshv1.BackendRef{Kind: string(destination.Kinds[i].Kind), Name: host}
+		if k, ok := policy.FindBackend(fromDataplane(dp, ref), Destinations{rd, find}); ok {
+			d = find(k)
+		}
 	}
 	if d == nil || len(d.Ports) == 0 {
 		return Ref{}, false

@@ -102,6 +102,7 @@ func (s *Server) Describe(proxy mesh.Key) []StreamView {
 
 // view is the state by resource.
 func (s *state) view() []ResourceView {
+	s.leavePlan() // which says the same by resource
 	var out []ResourceView
 	for t := range numTypes {
 		ts := &s.types[t]

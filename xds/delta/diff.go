@@ -11,6 +11,8 @@ type Step struct {
 	// Changed are resources that are new or have other content. Removed are names that are gone.
 	Changed [numTypes][]*Resource
 	Removed [numTypes][]string
+	// plan is nil if the step has none.
+	plan *plan
 }
 
 // Empty says that nothing differs.
@@ -89,6 +91,7 @@ func (s *Segment) diff(old *Segment) *Step {
 		return m.step
 	}
 	step := &Step{}
+	replaces := old != nil
 	for t := range numTypes {
 		var prev []*Resource
 		if old != nil {
@@ -108,9 +111,11 @@ func (s *Segment) diff(old *Segment) *Step {
 			switch {
 			case order < 0:
 				step.Removed[t] = append(step.Removed[t], prev[0].Name)
+				replaces = false
 				prev = prev[1:]
 			case order > 0:
 				step.Changed[t] = append(step.Changed[t], next[0])
+				replaces = false
 				next = next[1:]
 			default:
 				if prev[0] != next[0] && prev[0].Version != next[0].Version {
@@ -119,6 +124,9 @@ func (s *Segment) diff(old *Segment) *Step {
 				prev, next = prev[1:], next[1:]
 			}
 		}
+	}
+	if replaces && !step.Empty() {
+		step.plan = newPlan(s, step)
 	}
 	if old != nil {
 		s.memo.Store(&segmentStep{from: weak.Make(old), step: step})

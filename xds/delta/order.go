@@ -11,6 +11,9 @@ func (s *state) next(now time.Time) *response {
 	if s.desired == nil {
 		return nil
 	}
+	if s.move.plan != nil {
+		return s.nextOfPlan(now)
+	}
 	cluster, endpoint, listener, route, secret := &s.types[TypeCluster], &s.types[TypeEndpoint],
 		&s.types[TypeListener], &s.types[TypeRoute], &s.types[TypeSecret]
 	if r := s.upsert(TypeSecret, now, nil); r != nil {
@@ -205,10 +208,15 @@ func (s *state) remove(t Type, now time.Time) *response {
 	return s.send(ts, r, now)
 }
 
+// maxNonce is the length of the longest nonce: two numbers of 64 bits and a point.
+const maxNonce = 2*13 + 1
+
 func (s *state) send(ts *typeState, r *response, now time.Time) *response {
 	s.nonces++
 	// No client can answer what it has not read.
-	r.nonce = strconv.FormatUint(s.nonces, 36) + "." + strconv.FormatUint(rand.Uint64(), 36)
+	nonce := strconv.AppendUint(make([]byte, 0, maxNonce), s.nonces, 36)
+	nonce = strconv.AppendUint(append(nonce, '.'), rand.Uint64(), 36)
+	r.nonce = string(nonce)
 	r.revision, r.committed, r.sent = s.revision, s.committed, now
 	ts.open = append(ts.open, r)
 	return r

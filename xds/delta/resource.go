@@ -58,6 +58,16 @@ func TypeOf(url string) (Type, bool) {
 	return Type(max(i, 0)), i >= 0
 }
 
+// typeOf is TypeOf for bytes, which it does not copy.
+func typeOf(url []byte) (Type, bool) {
+	for t, u := range typeURLs {
+		if string(url) == u {
+			return Type(t), true
+		}
+	}
+	return 0, false
+}
+
 // Resource is one encoded xDS resource. It is immutable and shared by pointer by every proxy that
 // has it. Make it with [NewResource]; a literal works, at the cost of a second copy of Body when it
 // is first sent.
@@ -183,6 +193,11 @@ const (
 	sotwVersion protowire.Number = 1
 	sotwTypeURL protowire.Number = 4
 	sotwNonce   protowire.Number = 5
+
+	// Of a DeltaDiscoveryRequest.
+	requestNode    protowire.Number = 1
+	requestTypeURL protowire.Number = 2
+	requestNonce   protowire.Number = 6
 
 	responseResources protowire.Number = 2
 	responseTypeURL   protowire.Number = 4

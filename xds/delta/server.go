@@ -148,7 +148,8 @@ func ServerOptions() []grpc.ServerOption {
 			MinTime:             5 * time.Second,
 			PermitWithoutStream: true,
 		}),
-		grpc.ReadBufferSize(4 << 10),
+		grpc.ReadBufferSize(1 << 10),
+		grpc.SharedWriteBuffer(true), // 32 KiB for each connection that writes, not for each that is there
 		grpc.InitialWindowSize(receiveWindow),
 		grpc.InitialConnWindowSize(receiveWindow),
 		grpc.MaxRecvMsgSize(32 << 20),
@@ -160,24 +161,24 @@ func ServerOptions() []grpc.ServerOption {
 func (s *Server) StreamAggregatedResources(
 	g discoveryv3.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
 	var names subscriptions
-	return s.serve(g, true, func() (*discoveryv3.DeltaDiscoveryRequest, error) {
+	return s.serve(g, true, func(in *incoming) error {
 		req, err := g.Recv()
-		if err != nil {
-			return nil, err
+		if err == nil {
+			in.req = names.step(req)
 		}
-		return names.step(req), nil
+		return err
 	})
 }
 
 // DeltaAggregatedResources serves one incremental stream.
 func (s *Server) DeltaAggregatedResources(
 	g discoveryv3.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	return s.serve(g, false, g.Recv)
+	return s.serve(g, false, func(in *incoming) error { return g.RecvMsg(in) })
 }
 
 // serve serves a stream of either kind; sotw says that it is state-of-the-world.
 func (s *Server) serve(g grpc.ServerStream, sotw bool,
-	recv func() (*discoveryv3.DeltaDiscoveryRequest, error)) error {
+	recv func(*incoming) error) error {
 	ctx, cancel := context.WithCancel(g.Context())
 	defer cancel()
 	st := &stream{
@@ -231,6 +232,7 @@ func (s *Server) serve(g grpc.ServerStream, sotw bool,
 	defer release()
 	st.client, st.configured = join.Client, func() { release(); member.Configured() }
 	st.state = newState(s.limits(join.Client))
+	st.state.sotw = sotw
 	if st.client.Kind == ClientEnvoy {
 		st.state.warming = s.warmups.inherit(key)
 		defer func() { s.warmups.forget(key, st.state.warming) }()

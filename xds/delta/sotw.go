@@ -99,7 +99,7 @@ func (s *state) nextSotW(now time.Time) (*response, error) {
 			s.accept(ts, r)
 			continue
 		}
-		r.sotw = w
+		r.sotw, r.bytes = w, 0
 		if n := r.size(); n > s.limits.message-envelope {
 			return nil, status.Errorf(codes.ResourceExhausted,
 				"the %d resources of type %s come to %d bytes, and a message to this proxy may have %d: ask "+

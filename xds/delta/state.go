@@ -8,6 +8,7 @@ import (
 	"time"
 
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
 )
 
 // response is a message that was sent and not answered.
@@ -24,6 +25,10 @@ type response struct {
 	sent            time.Time
 	// sotw is what goes over the wire if the stream is state-of-the-world; nil if it is incremental.
 	sotw *sotw
+	// content is the encoded response but for its nonce, if other streams have the same; else nil.
+	content *body
+	// bytes is what size gave.
+	bytes int
 }
 
 // typeState is what a stream knows of one type.
@@ -92,6 +97,11 @@ type state struct {
 	// that still use them.
 	initialized bool
 	limits      limits
+	// move is the plan that the stream follows. Until it leaves the plan, pendingUpserts and the
+	// records' own names are empty for the types that the plan is about.
+	move move
+	// sotw says that the stream is state-of-the-world, whose responses no other stream has.
+	sotw bool
 	// rejectionChanges counts changes to what is rejected, suppressed resources that are too large.
 	rejectionChanges, suppressed int
 }
@@ -116,8 +126,10 @@ func newState(l limits) *state {
 
 // update takes a new table.
 func (s *state) update(u Update) {
+	s.leavePlan()
 	first := s.desired == nil
 	step := u.Table.Diff(s.desired)
+	planned := s.follows(step.plan)
 	for t := range s.types {
 		if items := &s.types[t].items; len(step.Changed[t]) == 0 && len(step.Removed[t]) == 0 && !first &&
 			items.base == s.desired {
@@ -127,6 +139,10 @@ func (s *state) update(u Update) {
 	s.desired, s.revision = u.Table, u.Revision
 	if s.committed.IsZero() {
 		s.committed = u.Committed
+	}
+	if planned {
+		s.take(step.plan)
+		return
 	}
 	for t := range numTypes {
 		ts := &s.types[t]
@@ -236,6 +252,7 @@ func (s *state) clearNACK(ts *typeState, name string) {
 
 // request takes a request of a known type. It returns the response that the request answers, if any.
 func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
+	s.leavePlan()
 	ts := &s.types[t]
 	answered := s.answer(ts, req)
 	first := !ts.subscribed
@@ -323,22 +340,44 @@ func (s *state) drop(t Type, name string) {
 	}
 }
 
+// acknowledge takes a request that says nothing but a nonce.
+func (s *state) acknowledge(t Type, nonce []byte) *response {
+	ts := &s.types[t]
+	i := slices.IndexFunc(ts.open, func(r *response) bool { return r.nonce == string(nonce) })
+	switch {
+	case !ts.subscribed:
+		return s.request(t, &discoveryv3.DeltaDiscoveryRequest{ResponseNonce: string(nonce)})
+	case i < 0:
+		return nil
+	case s.move.at[t] != partSent:
+		return s.settle(ts, i, nil)
+	}
+	r := ts.open[i]
+	s.landPart(t)
+	return r
+}
+
 // answer takes an ACK or NACK. A nonce that is not open is of an older stream or repeated, and says nothing.
 func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *response {
 	i := slices.IndexFunc(ts.open, func(r *response) bool { return r.nonce == req.GetResponseNonce() })
 	if i < 0 {
 		return nil
 	}
+	return s.settle(ts, i, req.GetErrorDetail())
+}
+
+// settle takes the answer to an open response; problem is nil if the client accepts it.
+func (s *state) settle(ts *typeState, i int, problem *rpcstatus.Status) *response {
 	// A client works in order: one that answers only the last of several has taken those before.
 	for _, r := range ts.open[:i] {
 		s.accept(ts, r)
 	}
 	r := ts.open[i]
 	ts.open = slices.Delete(ts.open, 0, i+1)
-	if req.GetErrorDetail() == nil {
+	if problem == nil {
 		s.accept(ts, r)
 	} else {
-		s.reject(ts, r, req.GetErrorDetail().GetMessage())
+		s.reject(ts, r, problem.GetMessage())
 	}
 	if len(ts.open) == 0 && len(ts.pendingUpserts) == 0 {
 		ts.limit = 0
@@ -498,6 +537,9 @@ func (s *state) answered() (revision uint64, ok bool) {
 		}
 		for _, r := range ts.open {
 			revision = min(revision, r.since-min(r.since, 1))
+		}
+		if s.move.at[t] == partUnsent {
+			revision = min(revision, s.move.since-min(s.move.since, 1))
 		}
 	}
 	if revision == s.revision {

@@ -20,7 +20,7 @@ import (
 type stream struct {
 	server *Server
 	grpc   grpc.ServerStream
-	recv   func() (*discoveryv3.DeltaDiscoveryRequest, error)
+	recv   func(*incoming) error
 	sotw   bool
 	client Client
 	log    *zap.Logger
@@ -69,7 +69,7 @@ func (st *stream) open(o OpenRequest, first *discoveryv3.DeltaDiscoveryRequest) 
 		st.state.initialized = true
 		st.advance()
 	})
-	st.request(first)
+	st.request(&incoming{req: first})
 	st.advance()
 	close(st.joined)
 }
@@ -103,17 +103,18 @@ func (st *stream) close() {
 
 // receive takes requests; it returns nil when the client has closed its side.
 func (st *stream) receive(ctx context.Context) error {
-	for first := true; ; first = false {
-		req, err := st.recv()
+	var in incoming
+	for in.full = true; ; in.full = false {
+		err := st.recv(&in)
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if first {
+		if in.full {
 			select {
-			case st.first <- req:
+			case st.first <- in.req:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
@@ -126,7 +127,7 @@ func (st *stream) receive(ctx context.Context) error {
 		}
 		st.mu.Lock()
 		if !st.closed {
-			st.request(req)
+			st.request(&in)
 			st.advance()
 		}
 		st.mu.Unlock()
@@ -246,19 +247,25 @@ func (st *stream) next(now time.Time) (*response, error) {
 }
 
 // request takes one request.
-func (st *stream) request(req *discoveryv3.DeltaDiscoveryRequest) {
-	t, ok := TypeOf(req.GetTypeUrl())
-	if !ok {
-		st.log.Debug("request of a type that is not served", zap.String("type", req.GetTypeUrl()))
-		return
+func (st *stream) request(in *incoming) {
+	t := in.typ
+	var r *response
+	if in.req == nil {
+		r = st.state.acknowledge(t, in.nonce)
+	} else {
+		var ok bool
+		if t, ok = TypeOf(in.req.GetTypeUrl()); !ok {
+			st.log.Debug("request of a type that is not served", zap.String("type", in.req.GetTypeUrl()))
+			return
+		}
+		r = st.take(t, in.req)
 	}
-	r := st.take(t, req)
 	if r == nil {
 		return
 	}
 	m := st.server.metrics
 	m.answer(r, time.Now())
-	if d := req.GetErrorDetail(); d != nil {
+	if d := in.req.GetErrorDetail(); d != nil {
 		m.byType[t].nacks.Inc()
 		st.log.Warn("proxy rejected a response", zap.Stringer("type", t),
 			zap.Int("resources", len(r.resources)), zap.String("reason", d.GetMessage()))

@@ -13,6 +13,8 @@ import (
 type warming struct {
 	mu    sync.Mutex
 	names map[string]struct{} // guarded by mu
+	// shared are names that a plan adds, which is not changed; guarded by mu.
+	shared map[string]struct{}
 }
 
 func newWarming() *warming { return &warming{} }
@@ -24,6 +26,43 @@ func (d *warming) add(name string) {
 		d.names = map[string]struct{}{}
 	}
 	d.names[name] = struct{}{}
+}
+
+// share adds the names of a plan until unshare takes them away, or own makes them this client's.
+func (d *warming) share(names map[string]struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shared = names
+}
+
+// unshare notes that the endpoints of a plan, which are all that it adds, were answered.
+func (d *warming) unshare(endpoints []*Resource) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.shared = nil
+	if len(d.names) == 0 {
+		return
+	}
+	for _, r := range endpoints {
+		delete(d.names, r.Name)
+	}
+}
+
+func (d *warming) own() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.names, d.shared = d.all(), nil
+}
+
+// all are the names in a map of their own; mu is held.
+func (d *warming) all() map[string]struct{} {
+	if len(d.names)+len(d.shared) == 0 {
+		return nil
+	}
+	out := make(map[string]struct{}, len(d.names)+len(d.shared))
+	maps.Copy(out, d.names)
+	maps.Copy(out, d.shared)
+	return out
 }
 
 // reserve makes room for n names.
@@ -46,16 +85,19 @@ func (d *warming) remove(name string) {
 func (d *warming) has(name string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	_, ok := d.names[name]
-	return ok
+	_, own := d.names[name]
+	_, shared := d.shared[name]
+	return own || shared
 }
 
 func (d *warming) any(f func(name string) bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for name := range d.names {
-		if f(name) {
-			return true
+	for _, names := range [...]map[string]struct{}{d.names, d.shared} {
+		for name := range names {
+			if f(name) {
+				return true
+			}
 		}
 	}
 	return false
@@ -64,7 +106,7 @@ func (d *warming) any(f func(name string) bool) bool {
 func (d *warming) copy() *warming {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return &warming{names: maps.Clone(d.names)}
+	return &warming{names: d.all()}
 }
 
 // warmups are those of all proxies.

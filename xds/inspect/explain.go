@@ -116,20 +116,25 @@ func (x *explanation) finish() *adminv1.ExplainResponse {
 	return x.out
 }
 
-// findCaller takes a Dataplane's name, else a MeshService's of the zone, of which the first
-// instance by name is taken.
+// findCaller takes a Dataplane's name, else a service's of the zone, of which the first instance by
+// name is taken.
 func findCaller(view replica.View, zone string, req *adminv1.ExplainRequest) (*mesh.Resource, error) {
 	if dp := firstOf(view, mesh.KindDataplane, req.GetMesh(), zone, req.GetFrom()); dp != nil {
 		return dp, nil
 	}
-	svc := firstOf(view, mesh.KindMeshService, req.GetMesh(), zone, req.GetFrom())
+	var svc *mesh.Resource
+	for info := range destination.From(destination.Selected) {
+		if svc == nil {
+			svc = firstOf(view, info.Kind, req.GetMesh(), zone, req.GetFrom())
+		}
+	}
 	if svc == nil {
 		return nil, fmt.Errorf("%w: zone %s has neither a Dataplane nor a MeshService %q in mesh %s",
 			ErrNoCaller, zone, req.GetFrom(), req.GetMesh())
 	}
 	for dp := range view.List(mesh.KindDataplane, req.GetMesh()) {
 		if dp.Key.Zone == zone &&
-			compile.NewInstance(dp, nil).Selected(mesh.Spec[*meshv1.MeshService](svc).GetSelector()) {
+			compile.NewInstance(dp, nil).Selected(destination.SelectorOf(svc)) {
 			return dp, nil
 		}
 	}
@@ -236,9 +241,12 @@ func (x *explanation) noOutbound(to string, port uint32) {
 	}
 	switch {
 	case len(there) == 0:
-		x.problem("outbound", nil,
-			"mesh %s has no MeshService and no MeshMultiZoneService of the name, hostname or KRI %q",
-			x.in.Proxy.Key.Mesh, to)
+		var kinds []string
+		for _, info := range destination.Kinds {
+			kinds = append(kinds, "no "+string(info.Kind))
+		}
+		x.problem("outbound", nil, "mesh %s has %s of the name, hostname or KRI %q", x.in.Proxy.Key.Mesh,
+			strings.Join(kinds, " and "), to)
 	case slices.ContainsFunc(x.in.Outbounds,
 		func(o xds.InspectedOutbound) bool { return o.Ref.Key == there[0].Key }):
 		var ports []string

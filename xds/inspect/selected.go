@@ -2,8 +2,8 @@ package inspect
 
 import (
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/policy"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/compile"
 )
@@ -54,7 +54,7 @@ func selects(head policy.Head, dp *mesh.Resource, services []*mesh.Resource) boo
 	if len(services) > 0 {
 		instance := compile.NewInstance(dp, nil)
 		for _, s := range services {
-			if instance.Selected(mesh.Spec[*meshv1.MeshService](s).GetSelector()) {
+			if instance.Selected(destination.SelectorOf(s)) {
 				subject.Services = append(subject.Services, s.Key)
 				subject.ServiceLabels[s.Key] = s.Labels
 			}

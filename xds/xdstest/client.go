@@ -20,6 +20,8 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/meridian-mesh/meridian/xds/references"
 )
 
 // Config of a [Client].
@@ -34,7 +36,7 @@ type Config struct {
 	NodeID   string
 	Metadata map[string]string
 	// References to share between clients; nil makes own ones.
-	References *References
+	References *references.Index
 	// Light keeps neither the bodies of resources nor a log, for many clients in one process.
 	Light bool
 	// MaxMessage is the largest message that the client takes, in bytes; 0 is 4 MiB, as of gRPC libraries.
@@ -82,7 +84,7 @@ type State struct {
 	// Connected counts streams that were opened.
 	Connected int
 
-	refs map[string]map[string]*refs
+	refs map[string]map[string]*references.Names
 	// turned is, for the response at hand, by type and name: 1 if the name came to be wanted, -1 if
 	// it ceased to be, 0 if it did both.
 	turned map[string]map[string]int
@@ -92,6 +94,15 @@ type State struct {
 }
 
 // interests are the types that others refer to.
+// Type URLs of the resources that a client follows.
+const (
+	Cluster  = references.Cluster
+	Endpoint = references.Endpoint
+	Listener = references.Listener
+	Route    = references.Route
+	Secret   = references.Secret
+)
+
 var interests = []string{Endpoint, Route, Secret}
 
 // Counter counts what came in of one type.
@@ -103,19 +114,19 @@ func New(c Config) *Client {
 		c.MaxMessage = 4 << 20
 	}
 	if c.References == nil {
-		c.References = &References{}
+		c.References = &references.Index{}
 	}
 	s := State{
 		Resources:  map[string]map[string]Resource{},
 		Subscribed: map[string]map[string]int{},
 		Absent:     map[string]map[string]bool{},
 		Warming:    map[string]bool{},
-		refs:       map[string]map[string]*refs{},
+		refs:       map[string]map[string]*references.Names{},
 		turned:     map[string]map[string]int{},
 	}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
 		s.Resources[t], s.Subscribed[t] = map[string]Resource{}, map[string]int{}
-		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*refs{}, map[string]int{}
+		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*references.Names{}, map[string]int{}
 	}
 	return &Client{
 		config:  c,
@@ -386,14 +397,14 @@ func (c *Client) apply(r Response, v Verdict) error {
 		if v.Reject != "" && !slices.Contains(v.Good, res.Name) {
 			continue
 		}
-		found, err := c.config.References.of(r.Type, res.Name, res.Version, res.Body)
+		found, err := c.config.References.Of(r.Type, res.Name, res.Version, res.Body)
 		if err != nil {
 			return fmt.Errorf("resource %s: %w", res.Name, err)
 		}
 		old, had := s.Resources[r.Type][res.Name]
-		if r.Type == Cluster && (!had || old.Version != res.Version) && len(found.subscribe[Endpoint]) > 0 {
+		if r.Type == Cluster && (!had || old.Version != res.Version) && len(found.Subscribe[Endpoint]) > 0 {
 			s.Warming[res.Name] = true
-			if found.subscribe[Endpoint][0] != res.Name {
+			if found.Subscribe[Endpoint][0] != res.Name {
 				s.odd++
 			}
 		}
@@ -406,7 +417,7 @@ func (c *Client) apply(r Response, v Verdict) error {
 		if r.Type == Endpoint {
 			s.warm(res.Name)
 		}
-		for _, cluster := range found.clusters {
+		for _, cluster := range found.Clusters {
 			switch _, ok := s.Resources[Cluster][cluster]; {
 			case !ok:
 				s.Broken = append(s.Broken,
@@ -436,7 +447,7 @@ func (c *Client) apply(r Response, v Verdict) error {
 		if r.Type == Cluster && had {
 			for _, t := range []string{Listener, Route} {
 				for from, refs := range s.refs[t] {
-					if slices.Contains(refs.clusters, name) {
+					if slices.Contains(refs.Clusters, name) {
 						s.Broken = append(s.Broken,
 							fmt.Sprintf("%s still sends to cluster %s, which was removed", from, name))
 					}
@@ -454,18 +465,18 @@ func (s *State) warm(endpoints string) {
 		return
 	}
 	for cluster := range s.Warming {
-		if r := s.refs[Cluster][cluster]; r != nil && slices.Contains(r.subscribe[Endpoint], endpoints) {
+		if r := s.refs[Cluster][cluster]; r != nil && slices.Contains(r.Subscribe[Endpoint], endpoints) {
 			delete(s.Warming, cluster)
 		}
 	}
 }
 
 // refer replaces what a resource refers to.
-func (s *State) refer(t, name string, now *refs) {
+func (s *State) refer(t, name string, now *references.Names) {
 	old := s.refs[t][name]
 	if now != nil {
 		s.refs[t][name] = now
-		for typ, names := range now.subscribe {
+		for typ, names := range now.Subscribe {
 			for _, n := range names {
 				if s.Subscribed[typ][n]++; s.Subscribed[typ][n] == 1 {
 					s.turned[typ][n]++
@@ -476,7 +487,7 @@ func (s *State) refer(t, name string, now *refs) {
 		delete(s.refs[t], name)
 	}
 	if old != nil {
-		for typ, names := range old.subscribe {
+		for typ, names := range old.Subscribe {
 			for _, n := range names {
 				if s.Subscribed[typ][n]--; s.Subscribed[typ][n] == 0 {
 					delete(s.Subscribed[typ], n)

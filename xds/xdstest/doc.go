@@ -11,7 +11,7 @@
 //
 // Hooks make it misbehave: reject responses, stay silent, stop reading, send any request. One
 // goroutine, that of [Client.Run], reads and answers; a thousand clients share the parsed form of
-// what they get through [References].
+// what they get through a references.Index.
 //
 // No example: a Client needs a running ADS server; the wire tests of xds/delta show its use.
 package xdstest

@@ -1,4 +1,9 @@
-package xdstest
+// Package references says what xDS resources refer to: which names a client must ask for once it has a
+// cluster or a listener, and to which clusters routes send. It is for programs that stand in for Envoy
+// without moving traffic.
+//
+// An [Index] is safe for concurrent use; all else is a value.
+package references
 
 import (
 	"sync"
@@ -23,77 +28,78 @@ const (
 	Secret   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
-// refs are the names that a resource refers to.
-type refs struct {
-	// subscribe are the names by type that the client must ask for.
-	subscribe map[string][]string
-	// clusters are the clusters that routes and TCP proxies send to.
-	clusters []string
+// Names are what a resource refers to. They are shared and must not be changed.
+type Names struct {
+	// Subscribe are the names by type URL that the client must ask for.
+	Subscribe map[string][]string
+	// Clusters are the clusters that routes and TCP proxies send to.
+	Clusters []string
 }
 
-// References remembers what resources refer to, so that many clients parse each content once. The
-// zero value is ready.
-type References struct {
+// Index remembers what resources refer to, so that many clients parse each content once. The zero
+// value is ready.
+type Index struct {
 	mu    sync.Mutex
-	known map[[3]string]*refs
+	known map[[3]string]*Names
 }
 
-// of parses a resource, or remembers it by type, name and version.
-func (r *References) of(typeURL, name, version string, body []byte) (*refs, error) {
+// Of are the names in a resource: of body, or of what had its type, name and version before. It fails
+// if body is not a message of that type.
+func (x *Index) Of(typeURL, name, version string, body []byte) (*Names, error) {
 	if typeURL != Cluster && typeURL != Listener && typeURL != Route {
-		return &refs{}, nil
+		return &Names{}, nil
 	}
 	key := [3]string{typeURL, name, version}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if found, ok := r.known[key]; ok {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if found, ok := x.known[key]; ok {
 		return found, nil
 	}
 	m, err := (&anypb.Any{TypeUrl: typeURL, Value: body}).UnmarshalNew()
 	if err != nil {
 		return nil, err
 	}
-	out := &refs{subscribe: map[string][]string{}}
+	out := &Names{Subscribe: map[string][]string{}}
 	if c, ok := m.(*clusterv3.Cluster); ok && c.GetType() == clusterv3.Cluster_EDS {
 		eds := c.GetEdsClusterConfig().GetServiceName()
 		if eds == "" {
 			eds = c.GetName()
 		}
-		out.subscribe[Endpoint] = append(out.subscribe[Endpoint], eds)
+		out.Subscribe[Endpoint] = append(out.Subscribe[Endpoint], eds)
 	}
 	out.walk(m.ProtoReflect())
-	if r.known == nil {
-		r.known = map[[3]string]*refs{}
+	if x.known == nil {
+		x.known = map[[3]string]*Names{}
 	}
-	r.known[key] = out
+	x.known[key] = out
 	return out, nil
 }
 
 // walk looks for references in m and everything in it, packed messages too.
-func (r *refs) walk(m protoreflect.Message) {
+func (n *Names) walk(m protoreflect.Message) {
 	switch v := m.Interface().(type) {
 	case *anypb.Any:
 		if inner, err := v.UnmarshalNew(); err == nil {
-			r.walk(inner.ProtoReflect())
+			n.walk(inner.ProtoReflect())
 		}
 		return
 	case *hcmv3.Rds:
-		r.subscribe[Route] = append(r.subscribe[Route], v.GetRouteConfigName())
+		n.Subscribe[Route] = append(n.Subscribe[Route], v.GetRouteConfigName())
 	case *tlsv3.SdsSecretConfig:
 		if v.GetSdsConfig() != nil {
-			r.subscribe[Secret] = append(r.subscribe[Secret], v.GetName())
+			n.Subscribe[Secret] = append(n.Subscribe[Secret], v.GetName())
 		}
 	case *routev3.RouteAction:
 		if v.GetCluster() != "" {
-			r.clusters = append(r.clusters, v.GetCluster())
+			n.Clusters = append(n.Clusters, v.GetCluster())
 		}
 	case *routev3.WeightedCluster_ClusterWeight:
-		r.clusters = append(r.clusters, v.GetName())
+		n.Clusters = append(n.Clusters, v.GetName())
 	case *tcpv3.TcpProxy_WeightedCluster_ClusterWeight:
-		r.clusters = append(r.clusters, v.GetName())
+		n.Clusters = append(n.Clusters, v.GetName())
 	case *tcpv3.TcpProxy:
 		if v.GetCluster() != "" {
-			r.clusters = append(r.clusters, v.GetCluster())
+			n.Clusters = append(n.Clusters, v.GetCluster())
 		}
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
@@ -101,29 +107,20 @@ func (r *refs) walk(m protoreflect.Message) {
 		case f.IsMap():
 			if f.MapValue().Message() != nil {
 				v.Map().Range(func(_ protoreflect.MapKey, e protoreflect.Value) bool {
-					r.walk(e.Message())
+					n.walk(e.Message())
 					return true
 				})
 			}
 		case f.Message() == nil:
 		case f.IsList():
 			for i := range v.List().Len() {
-				r.walk(v.List().Get(i).Message())
+				n.walk(v.List().Get(i).Message())
 			}
 		default:
-			r.walk(v.Message())
+			n.walk(v.Message())
 		}
 		return true
 	})
 }
 
 var _ proto.Message = (*listenerv3.Listener)(nil) // registers the type that UnmarshalNew finds
-
-// Subscribes are the names, by type URL, that a client must ask for once it has the resource.
-func (r *References) Subscribes(typeURL, name, version string, body []byte) (map[string][]string, error) {
-	found, err := r.of(typeURL, name, version, body)
-	if err != nil {
-		return nil, err
-	}
-	return found.subscribe, nil
-}

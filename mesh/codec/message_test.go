@@ -1,4 +1,4 @@
-package adminjson
+package codec
 
 import (
 	"encoding/json"
@@ -15,7 +15,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
-func TestMarshal(t *testing.T) {
+func TestMarshalAnswer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
@@ -59,7 +59,7 @@ func TestMarshal(t *testing.T) {
 				`"workload":""}`,
 		},
 	} {
-		got, err := Marshal(c.m)
+		got, err := MarshalAnswer(c.m)
 		if err != nil {
 			t.Errorf("%s: %v", c.name, err)
 			continue
@@ -71,12 +71,12 @@ func TestMarshal(t *testing.T) {
 			t.Errorf("%s: %s is not JSON", c.name, got)
 		}
 	}
-	if _, err := Marshal(&adminv1.Lag{Seconds: math.NaN()}); err == nil {
+	if _, err := MarshalAnswer(&adminv1.Lag{Seconds: math.NaN()}); err == nil {
 		t.Error("NaN is accepted")
 	}
 }
 
-func TestName(t *testing.T) {
+func TestEnumName(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		value protoreflect.Enum
@@ -89,7 +89,7 @@ func TestName(t *testing.T) {
 		{adminv1.ZoneState(77), "77"},
 		{meshv1.Rejection_STAGE_TRANSLATION, "Translation"},
 	} {
-		if got := Name(c.value); got != c.want {
+		if got := EnumName(c.value); got != c.want {
 			t.Errorf("%v: got %q, want %q", c.value, got, c.want)
 		}
 	}
