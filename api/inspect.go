@@ -297,5 +297,6 @@ func (i *inspector) callerZone(ctx context.Context, req *adminv1.ExplainRequest)
 			hint)
 	}
 	return "", problem.New(http.StatusBadRequest, problem.TitleExplain,
-		"zones %s all have a caller %q; name one with --zone ZONE, over REST with ?zone=ZONE", strings.Join(zones, ", "), req.GetFrom())
+		"zones %s all have a caller %q; name one with --zone ZONE, over REST with ?zone=ZONE",
+		strings.Join(zones, ", "), req.GetFrom())
 }

@@ -170,6 +170,6 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		}
 	}
 	return nil, problem.New(http.StatusConflict, problem.TitleGet,
-		"several zones have a %s of that name: %s; name one with --zone ZONE, over REST with ?zone=ZONE", key.Kind,
-		strings.Join(zones, ", "))
+		"several zones have a %s of that name: %s; name one with --zone ZONE, over REST with ?zone=ZONE",
+		key.Kind, strings.Join(zones, ", "))
 }

@@ -99,6 +99,16 @@ func (l *versionVector) digest(revision uint64) *kdsv1.Digest {
 	return d
 }
 
+// summarize makes one digest of those of all kinds. Each is a sum over keys whose fingerprints have
+// the kind in them, so that their sum tells any difference.
+func summarize(d *kdsv1.Digest) *kdsv1.Digest {
+	var all uint64
+	for _, k := range d.GetKinds() {
+		all += k.GetDigest()
+	}
+	return &kdsv1.Digest{Revision: d.GetRevision(), Summary: &all}
+}
+
 // differing names the kinds in which two digests differ.
 func differing(a, b *kdsv1.Digest) []mesh.Kind {
 	type pair struct{ a, b *kdsv1.KindDigest }

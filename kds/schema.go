@@ -20,8 +20,8 @@ import (
 //
 //	1  2026-11-21  first version: Reset, Items, Bookmark, Delta with complete kinds, Digest both ways.
 //	2  2026-12-01  Close for Refuse, Rejection for a refusal, enums for codes and reasons; one heartbeat
-//	               for the connection, on Config alone; digests only after changes. Incompatible with
-//	               capability 1.
+//	               for the connection, on Config alone; digests only after changes, as a summary.
+//	               Incompatible with capability 1.
 const Capability uint32 = 2
 
 // MinCapability is the oldest capability of the other side that is supported.

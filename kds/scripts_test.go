@@ -32,6 +32,8 @@ func TestScripts(t *testing.T) {
 						cfg.Zones = arg.Vals
 					case "slow":
 						cfg.Slow = true
+					case "lazy":
+						cfg.Lazy = true
 					case "window":
 						cfg.Window, _ = strconv.Atoi(arg.Vals[0])
 					case "chunk":

@@ -524,6 +524,14 @@ func (s *Sink) compare(theirs *kdsv1.Digest) {
 		mine.Kinds = slices.DeleteFunc(mine.Kinds,
 			func(d *kdsv1.KindDigest) bool { return s.withheld(mesh.Kind(d.GetKind())) })
 	}
+	if theirs.Summary != nil {
+		if all := summarize(mine); all.GetSummary() == theirs.GetSummary() {
+			mine, s.equal = all, true
+		}
+		// If it differs, the Source sends the digest of every kind next.
+		s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: mine}})
+		return
+	}
 	s.out = append(s.out, &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: mine}})
 	kinds := differing(mine, theirs)
 	s.equal = len(kinds) == 0

@@ -62,6 +62,9 @@ type SourceConfig struct {
 	Chunk int
 	// MaxDelta bytes; a larger change is sent as a snapshot. 0 means DefaultMaxDelta.
 	MaxDelta int
+	// LazyBookmarks leaves it to [Source.Announce] when a Bookmark tells the other side that nothing
+	// of a revision is for it; else it is told at once.
+	LazyBookmarks bool
 }
 
 // Source sends the other side what it may see of a store. It is used by one goroutine. The host calls
@@ -87,11 +90,15 @@ type Source struct {
 	snapshotLen int // bytes sent of it
 	sending     bool
 
+	announce   bool // a Bookmark is due
 	digestDue  bool
-	lastDigest *kdsv1.Digest
-	equal      bool
-	rejections map[mesh.Key]*meshv1.Rejection
-	stats      SourceStats
+	summaryDue bool
+	lastDigest *kdsv1.Digest // of every kind
+	// lastSummary says that only the summary of lastDigest was sent.
+	lastSummary bool
+	equal       bool
+	rejections  map[mesh.Key]*meshv1.Rejection
+	stats       SourceStats
 }
 
 type inFlightFrame struct {
@@ -265,20 +272,24 @@ func (s *Source) next() (*kdsv1.Frame, error) {
 			return f, err
 		}
 		return s.next()
-	case s.state.Revision() > s.sent:
+	case s.state.Revision() > s.sent && (s.announce || !s.cfg.LazyBookmarks):
 		// One bookmark in inFlightFrame is enough; the next covers all that came meanwhile.
 		if len(s.inFlight) > 0 {
 			return nil, nil
 		}
-		s.sent = s.state.Revision()
+		s.sent, s.announce = s.state.Revision(), false
 		s.stats.Bookmarks++
 		return s.track(
 			&kdsv1.Frame{Message: &kdsv1.Frame_Bookmark{Bookmark: &kdsv1.Bookmark{Revision: s.sent}}}, 0,
 			time.Time{}), nil
 	case s.digestDue:
-		s.digestDue = false
-		s.lastDigest = s.remote.digest(s.sent)
+		s.digestDue, s.summaryDue = false, false
+		s.lastDigest, s.lastSummary = s.remote.digest(s.sent), false
 		return &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: s.lastDigest}}, nil
+	case s.summaryDue:
+		s.summaryDue = false
+		s.lastDigest, s.lastSummary = s.remote.digest(s.sent), true
+		return &kdsv1.Frame{Message: &kdsv1.Frame_Digest{Digest: summarize(s.lastDigest)}}, nil
 	}
 	return nil, nil
 }
@@ -413,7 +424,7 @@ func (s *Source) delta() (*kdsv1.Frame, error) {
 	if len(d.CompleteKinds) > 0 {
 		s.digestDue = true
 	}
-	s.sent = d.Revision
+	s.sent, s.announce = d.Revision, false
 	s.stats.Deltas++
 	s.stats.Items += uint64(len(d.Upserts) + len(d.Deletes))
 	return s.track(&kdsv1.Frame{Message: &kdsv1.Frame_Delta{Delta: d}}, 0, committed), nil
@@ -465,6 +476,13 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 		if s.lastDigest == nil || m.Digest.GetRevision() != s.lastDigest.GetRevision() {
 			break
 		}
+		if s.lastSummary {
+			// A summary does not say which kinds differ; the digest of all does, and counts.
+			own := summarize(s.lastDigest)
+			s.equal = m.Digest.Summary != nil && m.Digest.GetSummary() == own.GetSummary()
+			s.digestDue = s.digestDue || !s.equal
+			break
+		}
 		a.Mismatch = differing(s.lastDigest, m.Digest)
 		s.equal = len(a.Mismatch) == 0
 		if !s.equal {
@@ -481,8 +499,24 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 	return a, nil
 }
 
-// CheckDigest makes the next idle moment send a digest; hosts call it with every heartbeat.
-func (s *Source) CheckDigest() { s.digestDue = s.state != nil && s.resetReason == 0 && !s.sending }
+// CheckDigest makes the next idle moment send a digest of every kind.
+func (s *Source) CheckDigest() { s.digestDue = s.comparable() }
+
+// CheckSummary makes the next idle moment send one digest of everything, which is followed by those
+// of every kind if it differs. Hosts call it some time after changes.
+func (s *Source) CheckSummary() { s.summaryDue = s.comparable() }
+
+func (s *Source) comparable() bool { return s.state != nil && s.resetReason == 0 && !s.sending }
+
+// Announce makes the next idle moment send a Bookmark, if there is something to tell; see
+// [SourceConfig.LazyBookmarks].
+func (s *Source) Announce() { s.announce = s.Revision() > s.sent }
+
+// Settled is the revision that the other side must have to have all there is for it up to
+// [Source.Revision]. It is false while something has yet to be sent.
+func (s *Source) Settled() (revision uint64, ok bool) {
+	return s.sent, s.comparable() && len(s.pending) == 0 && len(s.complete) == 0
+}
 
 // Sent and Acked are revisions of the Source's store.
 func (s *Source) Sent() uint64 { return s.sent }

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"net/url"
@@ -140,14 +141,6 @@ func dataplaneFilter(q url.Values) (func(*mesh.Resource) bool, error) {
 	}, nil
 }
 
-// page is the body of a list.
-type page struct {
-	Total    int               `json:"total"`
-	Items    []json.RawMessage `json:"items"`
-	Next     *string           `json:"next"`
-	Warnings []string          `json:"warnings,omitempty"`
-}
-
 func (c collection) list(w http.ResponseWriter, r *http.Request, p params) error {
 	s, err := c.query(r, p)
 	if err != nil {
@@ -164,26 +157,42 @@ func (c collection) list(w http.ResponseWriter, r *http.Request, p params) error
 	if err != nil {
 		return err
 	}
-	out := page{Total: got.Total, Items: []json.RawMessage{}, Warnings: got.Warnings}
-	if c.overview {
-		if out.Items, err = c.overviews(r.Context(), got.Resources); err != nil {
-			return err
-		}
-	} else {
-		for _, res := range got.Resources {
-			raw, err := codec.EncodeJSON(res)
-			if err != nil {
-				return err
-			}
-			out.Items = append(out.Items, raw)
-		}
+	items, err := c.items(r.Context(), got.Resources)
+	if err != nil {
+		return err
 	}
+	out := &codec.Object{}
+	out.Set("total", got.Total)
+	out.Set("items", items)
+	out.Set("next", nil)
 	if end := s.Offset + len(got.Resources); len(got.Resources) > 0 && end < got.Total {
-		next := nextURL(r, end)
-		out.Next = &next
+		out.Set("next", nextURL(r, end))
+	}
+	if len(got.Warnings) > 0 {
+		out.Set("warnings", got.Warnings)
 	}
 	w.Header().Set("X-Meridian-Revision", strconv.FormatUint(got.Revision, 10))
-	return answerValue(w, r, http.StatusOK, out)
+	return answerObject(w, r, http.StatusOK, out)
+}
+
+// items are the documents of a page.
+func (c collection) items(ctx context.Context, rs []*mesh.Resource) ([]any, error) {
+	items := make([]any, 0, len(rs))
+	if c.overview {
+		overviews, err := c.overviews(ctx, rs)
+		for _, o := range overviews {
+			items = append(items, o)
+		}
+		return items, err
+	}
+	for _, res := range rs {
+		o, err := codec.Encode(res)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, o)
+	}
+	return items, nil
 }
 
 // nextURL is absolute: the connection's scheme, the request's host, all query keys kept.

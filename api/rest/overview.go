@@ -34,7 +34,7 @@ func overviewOf(k mesh.Kind) *overview {
 }
 
 // overviewItem is the single form: an absent insight is an empty object.
-func (c collection) overviewItem(ctx context.Context, r *mesh.Resource) ([]byte, error) {
+func (c collection) overviewItem(ctx context.Context, r *mesh.Resource) (*codec.Object, error) {
 	items, err := c.joined(ctx, []*mesh.Resource{r}, true)
 	if err != nil {
 		return nil, err
@@ -43,17 +43,17 @@ func (c collection) overviewItem(ctx context.Context, r *mesh.Resource) ([]byte,
 }
 
 // overviews is the list form: an absent insight is left out.
-func (c collection) overviews(ctx context.Context, rs []*mesh.Resource) ([]json.RawMessage, error) {
+func (c collection) overviews(ctx context.Context, rs []*mesh.Resource) ([]*codec.Object, error) {
 	return c.joined(ctx, rs, false)
 }
 
-func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool) ([]json.RawMessage, error) {
+func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool) ([]*codec.Object, error) {
 	insights, err := c.core.Insights(ctx, rs)
 	if err != nil {
 		return nil, err
 	}
 	o := overviewOf(c.info.Kind)
-	out := []json.RawMessage{}
+	var out []*codec.Object
 	for _, r := range rs {
 		obj := &codec.Object{}
 		obj.Set("type", o.typ)
@@ -78,11 +78,7 @@ func (c collection) joined(ctx context.Context, rs []*mesh.Resource, single bool
 		case single:
 			obj.Set(o.insight, &codec.Object{})
 		}
-		raw, err := obj.MarshalJSON()
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, raw)
+		out = append(out, obj)
 	}
 	return out, nil
 }

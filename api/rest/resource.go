@@ -30,26 +30,30 @@ func (c collection) get(w http.ResponseWriter, r *http.Request, p params) error 
 		return err
 	}
 	if c.overview {
-		raw, err := c.overviewItem(r.Context(), res)
+		o, err := c.overviewItem(r.Context(), res)
 		if err != nil {
 			return err
 		}
-		return answer(w, r, http.StatusOK, raw)
+		return answerObject(w, r, http.StatusOK, o)
 	}
-	var raw []byte
 	switch format := q.Get("format"); format {
 	case "", "universal":
-		raw, err = codec.EncodeJSON(res)
+		o, err := codec.Encode(res)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("ETag", etag(res.Revision))
+		return answerObject(w, r, http.StatusOK, o)
 	case "k8s", "kubernetes":
-		raw, err = kubernetesJSON(res)
+		raw, err := kubernetesJSON(res)
+		if err != nil {
+			return err
+		}
+		w.Header().Set("ETag", etag(res.Revision))
+		return answer(w, r, http.StatusOK, raw)
 	default:
 		return badQuery("format", "is "+strconv.Quote(format)+", must be universal or kubernetes")
 	}
-	if err != nil {
-		return err
-	}
-	w.Header().Set("ETag", etag(res.Revision))
-	return answer(w, r, http.StatusOK, raw)
 }
 
 func etag(revision uint64) string { return `"` + strconv.FormatUint(revision, 10) + `"` }

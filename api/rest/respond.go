@@ -68,6 +68,25 @@ func answer(w http.ResponseWriter, r *http.Request, status int, raw []byte) erro
 	return nil
 }
 
+// answerObject is answer for what is not JSON yet.
+func answerObject(w http.ResponseWriter, r *http.Request, status int, o *codec.Object) error {
+	if form, _ := acceptable(r); form == typeYAML {
+		raw, err := o.MarshalJSON()
+		if err != nil {
+			return err
+		}
+		return answer(w, r, status, raw)
+	}
+	text, err := o.IndentedJSON()
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", typeJSON)
+	w.WriteHeader(status)
+	_, _ = w.Write(append(text, '\n')) // it fails only if the caller has closed the connection
+	return nil
+}
+
 func answerValue(w http.ResponseWriter, r *http.Request, status int, v any) error {
 	raw, err := marshal(v)
 	if err != nil {

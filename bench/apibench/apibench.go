@@ -44,6 +44,8 @@ type Measure struct {
 	// P50 and P99 are milliseconds from request to the end of the answer.
 	P50 float64 `json:"p50Milliseconds"`
 	P99 float64 `json:"p99Milliseconds"`
+	// CPU is milliseconds for each call, by who used them: globals, zones, database, clients.
+	CPU map[string]float64 `json:"cpuMilliseconds"`
 }
 
 // namesPerWriter is how many policies each client writes in turn.
@@ -58,7 +60,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 	defer s.stop()
 
 	report.Store, report.Writers = cfg.Store, cfg.Writers
-	b := bench{cfg: cfg, globals: s.globals}
+	b := bench{cfg: cfg, globals: s.globals, cpu: s.cpu}
 	profiled := make(chan error, 1)
 	go func() { profiled <- b.profile(ctx) }()
 	writes, err := b.measure(ctx, "write", cfg.Duration, b.write)
@@ -95,6 +97,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 type bench struct {
 	cfg     Config
 	globals []string // URLs
+	cpu     func() (map[string]time.Duration, error)
 }
 
 // call says what client i does in its turn n.
@@ -141,6 +144,10 @@ func (b bench) fill(ctx context.Context) error {
 // measure has all clients call for d.
 func (b bench) measure(ctx context.Context, name string, d time.Duration, next call) (Measure, error) {
 	times := make([][]time.Duration, b.cfg.Writers)
+	before, err := b.cpu()
+	if err != nil {
+		return Measure{}, err
+	}
 	start := time.Now()
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range b.cfg.Writers {
@@ -162,17 +169,28 @@ func (b bench) measure(ctx context.Context, name string, d time.Duration, next c
 		return Measure{}, fmt.Errorf("%s: %w", name, err)
 	}
 
+	took := time.Since(start)
+	after, err := b.cpu()
+	if err != nil {
+		return Measure{}, err
+	}
+
 	all := slices.Concat(times...)
 	slices.Sort(all)
+	cpu := map[string]float64{}
+	for what, d := range after {
+		cpu[what] = float64((d - before[what]).Microseconds()) / 1000 / float64(len(all))
+	}
 	at := func(share float64) float64 {
 		return float64(all[int(share*float64(len(all)-1))].Microseconds()) / 1000
 	}
 	return Measure{
 		Name:      name,
 		Calls:     len(all),
-		PerSecond: float64(len(all)) / time.Since(start).Seconds(),
+		PerSecond: float64(len(all)) / took.Seconds(),
 		P50:       at(0.5),
 		P99:       at(0.99),
+		CPU:       cpu,
 	}, nil
 }
 

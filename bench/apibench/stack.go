@@ -2,6 +2,7 @@ package apibench
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -14,7 +15,6 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/internal/pgserver"
-	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
 // readyTimeout bounds the start of a control plane, and of the zones' joining.
@@ -25,6 +25,40 @@ type stack struct {
 	dir     string
 	globals []string // URLs of the API
 	stops   []func()
+	// processes whose CPU is measured, by what they are; a server of PostgreSQL with its children.
+	processes map[string][]func() ([]int, error)
+}
+
+// Names of what uses CPU.
+const (
+	cpuGlobals  = "globals"
+	cpuZones    = "zones"
+	cpuDatabase = "database"
+	cpuClients  = "clients"
+)
+
+// cpu is what each sort of process has used so far.
+func (s *stack) cpu() (map[string]time.Duration, error) {
+	used := map[string]time.Duration{}
+	for what, processes := range s.processes {
+		for _, list := range processes {
+			pids, err := list()
+			if err != nil {
+				return nil, err
+			}
+			for _, pid := range pids {
+				if d, err := child.CPU(pid); err == nil { // a connection may have ended
+					used[what] += d
+				}
+			}
+		}
+	}
+	return used, nil
+}
+
+// counts adds a process to what is measured.
+func (s *stack) counts(what string, list func() ([]int, error)) {
+	s.processes[what] = append(s.processes[what], list)
 }
 
 // stop ends everything, the last started first, and removes its files.
@@ -40,7 +74,8 @@ func start(ctx context.Context, cfg Config) (*stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stack{dir: dir}
+	s := &stack{dir: dir, processes: map[string][]func() ([]int, error){}}
+	s.counts(cpuClients, func() ([]int, error) { return []int{os.Getpid()}, nil })
 	s.stops = append(s.stops, func() { _ = os.RemoveAll(dir) })
 	if err := s.up(ctx, cfg); err != nil {
 		s.stop()
@@ -62,6 +97,10 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 			return err
 		}
 		s.stops = append(s.stops, server.Stop)
+		s.counts(cpuDatabase, func() ([]int, error) {
+			pids, err := child.Children(server.PID())
+			return append(pids, server.PID()), err
+		})
 		env = []string{"MERIDIAN_POSTGRES_URL=" + server.URL("postgres")}
 		globals = 2
 	}
@@ -101,7 +140,7 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 		}
 	}
 	return wait(ctx, "both zones are online", func() error {
-		online, err := zonesOnline(ctx, admins)
+		online, err := zonesOnline(ctx, s.globals)
 		if err != nil {
 			return err
 		}
@@ -112,21 +151,43 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 	})
 }
 
-// zonesOnline counts the zones that are connected to any global.
-func zonesOnline(ctx context.Context, admins []*client.Client) (int, error) {
+// zonesOnline counts the zones that are connected to any global. It asks as clients of Kuma do, which
+// every version of the program answers alike.
+func zonesOnline(ctx context.Context, globals []string) (int, error) {
 	online := map[string]bool{}
-	for _, admin := range admins {
-		st, err := admin.Status(ctx)
-		if err != nil {
+	for _, global := range globals {
+		var page struct {
+			Items []struct {
+				Name        string
+				ZoneInsight struct{ State string }
+			}
+		}
+		if err := getJSON(ctx, global+"/zones/_overview", &page); err != nil {
 			return 0, err
 		}
-		for _, z := range st.GetZones() {
-			if z.GetState() == adminv1.ZoneState_ZONE_STATE_ONLINE {
-				online[z.GetName()] = true
+		for _, z := range page.Items {
+			if z.ZoneInsight.State == "Online" {
+				online[z.Name] = true
 			}
 		}
 	}
 	return len(online), nil
+}
+
+func getJSON(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode >= 300 {
+		return fmt.Errorf("%s: %s", url, resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(into)
 }
 
 // address of a port of control plane i; each has a loopback address of its own, as in the demo.
@@ -157,6 +218,11 @@ func (s *stack) controlPlane(ctx context.Context, cfg Config, name string, i int
 		return err
 	}
 	s.stops = append(s.stops, func() { p.Stop(5 * time.Second) })
+	what := cpuZones
+	if args[1] == "global" {
+		what = cpuGlobals
+	}
+	s.counts(what, func() ([]int, error) { return []int{p.PID()}, nil })
 
 	http := &http.Client{Timeout: time.Second}
 	defer http.CloseIdleConnections()

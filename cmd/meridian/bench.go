@@ -21,12 +21,14 @@ import (
 	"github.com/meridian-mesh/meridian/bench"
 	"github.com/meridian-mesh/meridian/bench/apibench"
 	"github.com/meridian-mesh/meridian/bench/envoybench"
+	"github.com/meridian-mesh/meridian/bench/kdsbench"
 )
 
 // newBench is "meridian bench".
 func newBench() *cobra.Command {
 	cmd := &cobra.Command{Use: "bench", Short: "Measure the control plane on this machine"}
-	cmd.AddCommand(newBenchXDS(), newBenchSidecars(), apibench.Command(), envoybench.Command(cli.ErrSilent))
+	cmd.AddCommand(newBenchXDS(), newBenchSidecars(), apibench.Command(), envoybench.Command(cli.ErrSilent),
+		kdsbench.Command(cli.ErrSilent))
 	return cmd
 }
 

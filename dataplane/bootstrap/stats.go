@@ -17,8 +17,8 @@ const inboundPrefix = "self_inbound_dp_"
 // begins with one, even where the token is to be taken out as well: there the first alternative,
 // `^token\.(?!)`, never matches, and the second does the work.
 //
-// A search that fails tries every position of the name, which for the 70 statistics of an outbound listener is
-// most of what an Envoy with many services does at its start. Where most names do not match, the last
+// A search that fails tries every position of the name, which for the 70 statistics of an outbound listener
+// is most of what an Envoy with many services does at its start. Where most names do not match, the last
 // alternative is therefore `^`, which always matches and captures nothing: the statistic gets the tag with an
 // empty value, which to Prometheus is the same as no tag.
 func (c Config) statsTags() []object {

@@ -36,6 +36,23 @@ func CPU(pid int) (time.Duration, error) {
 	return total, nil
 }
 
+// Children are the processes that a process has started and that still run.
+func Children(pid int) ([]int, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, field := range bytes.Fields(data) {
+		n, err := strconv.Atoi(string(field))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, n)
+	}
+	return pids, nil
+}
+
 // Memory is the resident memory of a process in bytes, now and at its peak.
 func Memory(pid int) (now, peak uint64, err error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

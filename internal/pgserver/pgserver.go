@@ -178,6 +178,9 @@ func (s *Server) wait() error {
 	}
 }
 
+// PID is the process id of the server, whose children serve the connections.
+func (s *Server) PID() int { return s.process.Pid }
+
 // URL is the address of one of the server's databases; "postgres" always exists.
 func (s *Server) URL(database string) string {
 	q := url.Values{"host": {s.socket}, "sslmode": {"disable"}}

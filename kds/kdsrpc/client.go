@@ -42,7 +42,12 @@ type Client struct {
 	leaseLength time.Duration // as Welcome said
 	conn        *grpc.ClientConn
 	online      map[string]bool // streams that are up
-	opened      chan struct{}   // closed while conn is not nil
+	// current is the connection on which Config has begun from the zone's cursor or has replaced what
+	// the zone had: only there do the revisions of the tracker mean something. It is the connection's
+	// local address.
+	current        string
+	currentChanged chan struct{} // closed when current changes
+	opened         chan struct{} // closed while conn is not nil
 }
 
 // NewClient makes a Client; it does nothing before Run.
@@ -60,6 +65,8 @@ func NewClient(cfg ClientConfig) *Client {
 		leaseLength: DefaultLease,
 		online:      map[string]bool{},
 		opened:      make(chan struct{}),
+
+		currentChanged: make(chan struct{}),
 	}
 }
 

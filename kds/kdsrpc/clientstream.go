@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -96,7 +97,13 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 		}
 		return false, nil
 	}
+	connection := localAddress(st.Context())
+	replacing := false
 	h.taken = func(f *kdsv1.Frame) {
+		replacing = replacing || f.GetReset_() != nil
+		if !replacing {
+			c.setCurrent(connection)
+		}
 		if f.GetBookmark() != nil {
 			c.advance(sink, local, false, false)
 		}
@@ -109,6 +116,8 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 		local = max(local, result.Revision)
 		c.noteApplied(&a)
 		c.advance(sink, local, a.Snapshot && a.Reason != kds.ResetCompacted, true)
+		replacing = replacing && !a.Snapshot
+		c.setCurrent(connection)
 	}
 	h.mismatched = func(kinds uint64) {
 		c.metrics.mismatches.WithLabelValues("down").Add(float64(kinds))
@@ -116,6 +125,32 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 			"of the kind")
 	}
 	return h.run(ctx)
+}
+
+// localAddress of the connection that carries a stream, of which a frame has arrived.
+func localAddress(ctx context.Context) string {
+	p, ok := peer.FromContext(ctx)
+	if !ok || p.LocalAddr == nil {
+		return ""
+	}
+	return p.LocalAddr.String()
+}
+
+func (c *Client) setCurrent(connection string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.current != connection {
+		c.current = connection
+		close(c.currentChanged)
+		c.currentChanged = make(chan struct{})
+	}
+}
+
+// isCurrent says whether revisions can be reported on a connection, and when to ask again.
+func (c *Client) isCurrent(connection string) (bool, <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.current == connection, c.currentChanged
 }
 
 func (c *Client) noteApplied(a *kds.Apply) {
@@ -170,6 +205,8 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 		Schema:  agreed.Schema,
 		View:    view,
 		Window:  c.cfg.Window,
+
+		LazyBookmarks: true,
 	}
 	src := kds.NewSource(cfg)
 	sub, _, err := openSource(ctx, c.cfg.Store, c.cfg.Replica, src, cfg, welcome.GetCursor())
@@ -179,7 +216,8 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 	up()
 	reports := make(chan *kdsv1.Frame)
 	reporting := make(chan struct{})
-	go func() { defer close(reporting); c.report(ctx, reports) }()
+	connection := localAddress(st.Context())
+	go func() { defer close(reporting); c.report(ctx, connection, reports) }()
 	defer func() { end(); <-reporting }()
 	h := &hostSource{
 		src:         src,
@@ -187,7 +225,9 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 		l:           l,
 		extra:       reports,
 		digestAfter: digestLeases * c.lease(),
-		advanced:    func(uint64) {},
+		advanced:    func(uint64, uint64) {},
+
+		bookmarkAfter: bookmarkUp,
 	}
 	h.sent = func(_ *kdsv1.Frame, before, after kds.SourceStats) { c.metrics.count(kds.Up, after, before) }
 	h.received = func(at time.Time, f *kdsv1.Frame, answer kds.Answer) { c.answered(src, at, answer) }
@@ -213,12 +253,13 @@ func (c *Client) answered(src *kds.Source, at time.Time, answer kds.Answer) {
 const pendingDelay = 250 * time.Millisecond
 
 // report hands on the progress of the zone whenever it differs from the last report, until ctx ends.
-func (c *Client) report(ctx context.Context, reports chan<- *kdsv1.Frame) {
+func (c *Client) report(ctx context.Context, connection string, reports chan<- *kdsv1.Frame) {
 	var last *kdsv1.Progress
 	var delay <-chan time.Time
 	ripe := true
 	for {
 		applied := c.tracker.watch()
+		current, changed := c.isCurrent(connection)
 		var local <-chan struct{}
 		if c.cfg.ProgressChanged != nil {
 			local = c.cfg.ProgressChanged()
@@ -226,6 +267,8 @@ func (c *Client) report(ctx context.Context, reports chan<- *kdsv1.Frame) {
 		p := c.progress()
 		out, frame := reports, &kdsv1.Frame{Message: &kdsv1.Frame_Progress{Progress: p}}
 		switch {
+		case !current:
+			out = nil
 		case last != nil && proto.Equal(p, last):
 			out, delay, ripe = nil, nil, false
 		case ripe || last == nil || urgent(p, last):
@@ -241,6 +284,7 @@ func (c *Client) report(ctx context.Context, reports chan<- *kdsv1.Frame) {
 		case <-delay:
 			delay, ripe = nil, true
 		case <-applied:
+		case <-changed:
 		case <-local:
 		case <-ctx.Done():
 			return

@@ -36,17 +36,24 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type node struct {
 	store   store.Store
 	replica *replica.Replica
+	close   func() // also at the end of the test
 }
 
 func newNode(t *testing.T) *node {
 	t.Helper()
-	st, err := embedded.Open(embedded.Config{InMemory: true})
+	return openNode(t, embedded.Config{InMemory: true})
+}
+
+func openNode(t *testing.T, cfg embedded.Config) *node {
+	t.Helper()
+	st, err := embedded.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n := &node{store: st, replica: replica.New(replica.Config{Store: st})}
 	stop := run(t, n.replica.Run)
-	t.Cleanup(func() { stop(); _ = st.Close() })
+	n.close = func() { stop(); _ = st.Close() }
+	t.Cleanup(n.close)
 	return n
 }
 
@@ -118,6 +125,8 @@ type globalOptions struct {
 	addr string
 	cert tls.Certificate
 	edit func(*ServerConfig)
+	// idle leaves out Server.Run.
+	idle bool
 }
 
 func startGlobal(t *testing.T, o globalOptions) *global {
@@ -165,7 +174,10 @@ func startGlobal(t *testing.T, o globalOptions) *global {
 	g.server.Register(gs)
 	served := make(chan struct{})
 	go func() { defer close(served); _ = gs.Serve(g.ln) }()
-	stopRun := run(t, g.server.Run)
+	stopRun := func() {}
+	if !o.idle {
+		stopRun = run(t, g.server.Run)
+	}
 	var once sync.Once
 	g.stop = func() { once.Do(func() { stopRun(); gs.Stop(); <-served }) }
 	t.Cleanup(g.stop)

@@ -28,11 +28,14 @@ type hostSource struct {
 	slots chan struct{}
 	// digestAfter is the time from a change until digests are compared.
 	digestAfter time.Duration
+	// bookmarkAfter is the time until the other side is told that nothing of a change is for it.
+	bookmarkAfter time.Duration
 
 	// sent is called after a frame was sent, with the stats of the Source before and after it.
 	sent func(f *kdsv1.Frame, before, after kds.SourceStats)
-	// advanced is called after the local store changed, even if nothing of it is for the other side.
-	advanced func(head uint64)
+	// advanced is called when what is local has got further, even if nothing of it is for the other
+	// side: once that has needed, it has all up to head.
+	advanced func(needed, head uint64)
 	// received is called for every frame; answer is zero for a heartbeat.
 	received func(at time.Time, f *kdsv1.Frame, answer kds.Answer)
 
@@ -40,7 +43,10 @@ type hostSource struct {
 	echo     bool // a heartbeat has to be answered
 	holds    bool // a slot
 	counted  kds.SourceStats
-	unproven bool // something was sent since the last digest
+	unproven bool   // something was sent since the last digest
+	head     uint64 // of the local store
+	needed   uint64 // as advanced was told
+	told     uint64 // head as advanced was told
 }
 
 func (h *hostSource) run(ctx context.Context) error {
@@ -49,8 +55,8 @@ func (h *hostSource) run(ctx context.Context) error {
 	batches, followErrs := follow(ctx, h.sub)
 	defer h.release()
 
-	h.next = h.first
-	var digest <-chan time.Time
+	h.next, h.head = h.first, h.src.Revision()
+	var digest, bookmark <-chan time.Time
 	for {
 		slots, err := h.pull()
 		if err != nil {
@@ -65,6 +71,10 @@ func (h *hostSource) run(ctx context.Context) error {
 		if h.unproven && digest == nil {
 			digest = time.After(h.digestAfter)
 		}
+		if bookmark == nil && h.src.Sent() < h.src.Revision() {
+			bookmark = time.After(h.bookmarkAfter)
+		}
+		h.advance()
 
 		select {
 		case out <- h.next:
@@ -78,14 +88,17 @@ func (h *hostSource) run(ctx context.Context) error {
 			if len(b.Changes) > 0 {
 				h.src.Advance(b.View, b.Changes, b.Committed)
 			}
-			h.advanced(b.View.Revision())
+			h.head = b.View.Revision()
 		case f := <-h.l.in:
 			if err := h.recv(f); err != nil {
 				return err
 			}
 		case <-digest:
 			digest = nil
-			h.src.CheckDigest()
+			h.src.CheckSummary()
+		case <-bookmark:
+			bookmark = nil
+			h.src.Announce()
 		case err := <-followErrs:
 			return err
 		case err := <-h.l.errs:
@@ -117,6 +130,18 @@ func (h *hostSource) pull() (slots chan struct{}, err error) {
 		return slots, nil
 	}
 	return slots, checkSize(h.next)
+}
+
+// advance says how far the local store is, and what the other side needs for it.
+func (h *hostSource) advance() {
+	needed, ok := h.src.Settled()
+	if !ok {
+		needed = h.head
+	}
+	if needed != h.needed || h.head != h.told {
+		h.needed, h.told = needed, h.head
+		h.advanced(needed, h.head)
+	}
 }
 
 func (h *hostSource) noteSent() {
@@ -155,8 +180,9 @@ func (h *hostSource) release() {
 	}
 }
 
-// flushAfter is how long a cursor that only bookmarks have moved waits until it is stored.
-const flushAfter = 5 * time.Second
+// flushAfter is how long a cursor that only bookmarks have moved waits until it is stored: until then
+// a restart reads that much more of the log.
+const flushAfter = 30 * time.Second
 
 // hostSink binds a Sink to a stream: State at global, Config in a zone. One goroutine, that of
 // [hostSink.run], uses the Sink and calls the functions; another commits.
@@ -298,13 +324,18 @@ func (h *hostSink) recv(f *kdsv1.Frame) error {
 	return nil
 }
 
-// beatsPerLease is how many heartbeats a lease has time for. Fewer than two in half a lease would
-// show a zone as Stale that only lost one.
-const beatsPerLease = 2.5
+// beatInterval is the time between heartbeats. They are most of what an idle connection carries.
+func beatInterval(lease time.Duration) time.Duration { return lease / 2 }
 
-func beatInterval(lease time.Duration) time.Duration {
-	return time.Duration(float64(lease) / beatsPerLease)
-}
+// staleAfter is the silence after which a zone is Stale: a heartbeat is missing, and not just late.
+func staleAfter(lease time.Duration) time.Duration { return lease * 3 / 4 }
+
+// Times until a bookmark. Down it moves what the zone says it has applied; up it only shortens what
+// is read of the zone's log after a restart.
+const (
+	bookmarkDown = 500 * time.Millisecond
+	bookmarkUp   = 5 * time.Minute
+)
 
 // digestLeases is how many leases pass from a change until digests are compared.
 const digestLeases = 5

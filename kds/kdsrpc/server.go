@@ -42,10 +42,13 @@ type zone struct {
 	streams map[string]*slot
 	admin   *tunnel
 
-	// head is global's revision as the Config stream has read it; nothing changed since
-	// unchangedSince, so the Source announces no more than that.
-	head           uint64
-	unchangedSince uint64
+	// head is global's revision as the Config stream has read it; a zone that has applied needed, the
+	// last revision with something for it, has all up to head.
+	head   uint64
+	needed uint64
+
+	// silence ends the streams after a lease without a word; nil before the first stream.
+	silence *time.Timer
 }
 
 // slot is a running stream.
@@ -171,7 +174,7 @@ func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
 		}
 	case !config || !state:
 		st.State, st.Reason = Stale, "the connection is gone"
-	case silent >= s.cfg.Lease/2:
+	case silent >= staleAfter(s.cfg.Lease):
 		st.State, st.Reason = Stale, "heartbeats are missing"
 	case st.LagSeconds > s.cfg.DegradedAfter.Seconds():
 		st.State = Degraded
@@ -193,14 +196,14 @@ func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
 	return st.State != before.State || st.Reason != before.Reason || st.LagRevisions != before.LagRevisions
 }
 
-// lift counts revisions in which nothing changed as applied and answered, once all before them is.
-// It says whether that made a difference.
+// lift counts revisions without anything for the zone as applied and answered, once all before them
+// is. It says whether that made a difference.
 func (z *zone) lift() bool {
 	before := z.state.Applied + z.state.Answered
-	if z.state.Applied >= z.unchangedSince {
+	if z.needed > 0 && z.state.Applied >= z.needed {
 		z.state.Applied = max(z.state.Applied, z.head)
 	}
-	if z.state.Progress != nil && z.state.Progress.GetAnswered() >= z.unchangedSince {
+	if z.needed > 0 && z.state.Progress.GetAnswered() >= z.needed {
 		z.state.Answered = max(z.state.Answered, z.head)
 	}
 	return z.state.Applied+z.state.Answered != before
@@ -230,11 +233,24 @@ func (s *Server) Zones() []ZoneState {
 	return out
 }
 
-// update changes a zone's state under the lock and tells the watchers; heard says that the zone itself spoke.
-func (s *Server) update(name string, heard time.Time, change func(*zone)) {
+// current is the zone that a process speaks for; nil if another process has superseded it. s.mu is held.
+func (s *Server) current(hello *kdsv1.Hello) *zone {
+	z := s.zones[hello.GetZone()]
+	if z.state.Epoch != hello.GetEpoch() || z.state.Instance != hello.GetInstance() {
+		return nil
+	}
+	return z
+}
+
+// update changes the state of a process's zone under the lock and tells the watchers; heard says that
+// the zone itself spoke.
+func (s *Server) update(hello *kdsv1.Hello, heard time.Time, change func(*zone)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	z := s.zones[name]
+	z := s.current(hello)
+	if z == nil {
+		return
+	}
 	if !heard.IsZero() {
 		z.state.LastSeen = heard
 	}
@@ -313,12 +329,18 @@ func (s *Server) attach(ctx context.Context, sort string,
 			hello.GetVersion()
 		z.state.CAPins, z.state.Connected = hello.GetCaPins(), now
 		z.state.Progress, z.state.Applied, z.state.Answered = nil, 0, 0
+		z.head, z.needed = 0, 0
 	}
 	z.state.LastSeen = now
 	ctx, cancel := context.WithCancelCause(ctx)
 	mine := &slot{cancel: cancel, done: make(chan struct{})}
 	before := z.streams[sort]
 	z.streams[sort] = mine
+	if z.silence == nil {
+		z.silence = time.AfterFunc(s.cfg.Lease, func() { s.endSilent(z) })
+	} else if len(z.streams) == 1 {
+		z.silence.Reset(s.cfg.Lease)
+	}
 	if before != nil {
 		before.cancel(status.Error(codes.Aborted, "a newer stream of the same process took over"))
 	}
@@ -348,6 +370,25 @@ func (s *Server) attach(ctx context.Context, sort string,
 		}
 	}
 	return ctx, release, nil
+}
+
+// endSilent ends the streams of a zone that was silent for a lease, and looks again when that can be
+// the case next, as long as it has streams.
+func (s *Server) endSilent(z *zone) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if s.judgeZone(z, s.cfg.Replica.View().Revision(), now) {
+		s.signal()
+	}
+	if len(z.streams) == 0 {
+		return
+	}
+	left := s.cfg.Lease - now.Sub(z.state.LastSeen)
+	if left <= 0 {
+		left = s.cfg.Lease
+	}
+	z.silence.Reset(left)
 }
 
 // greet checks a Hello, nil if the first frame was something else.

@@ -104,17 +104,19 @@ func (s *Server) config(ctx context.Context, se *session) error {
 		Schema:  se.agreed.Schema,
 		View:    view,
 		Window:  s.cfg.Window,
+
+		LazyBookmarks: true,
 	}
 	src := kds.NewSource(cfg)
 	sub, reset, err := openSource(ctx, s.cfg.Store, s.cfg.Replica, src, cfg, se.hello.GetCursor())
 	if err != nil {
 		return err
 	}
-	s.update(name, time.Now(), func(z *zone) {
+	s.update(se.hello, time.Now(), func(z *zone) {
 		z.state.Resumed, z.state.ResetReason, z.state.ConfigBytes = reset == kds.NoReset, reset, 0
 		z.state.Degraded, z.state.DigestsEqual, z.state.Rejections = se.agreed.Degraded, true, nil
 		z.state.Revision = src.Revision()
-		z.head, z.unchangedSince = src.Revision(), src.Revision()
+		z.head, z.needed = src.Revision(), src.Revision()
 	})
 	var bytes uint64
 	h := &hostSource{
@@ -124,16 +126,18 @@ func (s *Server) config(ctx context.Context, se *session) error {
 		first:       s.welcome(se.agreed, nil),
 		slots:       s.snapshots,
 		digestAfter: digestLeases * s.cfg.Lease,
+
+		bookmarkAfter: bookmarkDown,
 	}
 	h.sent = func(f *kdsv1.Frame, before, after kds.SourceStats) {
 		bytes += frameBytes(f)
 		s.metrics.count(kds.Down, after, before)
-		s.note(name, src, bytes)
+		s.note(se.hello, src, bytes)
 	}
-	h.advanced = func(head uint64) { s.noteHead(name, src, head) }
+	h.advanced = func(needed, head uint64) { s.noteHead(se.hello, src, needed, head) }
 	h.received = func(at time.Time, f *kdsv1.Frame, answer kds.Answer) {
 		if f.GetHeartbeat() != nil {
-			s.update(name, at, nil)
+			s.update(se.hello, at, nil)
 			return
 		}
 		s.answered(se, src, at, answer)
@@ -154,7 +158,7 @@ func (s *Server) answered(se *session, src *kds.Source, at time.Time, answer kds
 	if len(answer.Mismatch) > 0 {
 		se.log.Error("what the zone has differs from what was sent", zap.Any("kinds", answer.Mismatch))
 	}
-	s.update(se.hello.GetZone(), at, func(z *zone) {
+	s.update(se.hello, at, func(z *zone) {
 		z.state.Applied = max(z.state.Applied, src.Acked())
 		z.state.DigestsEqual, z.state.Rejections = src.Equal(), src.Rejections()
 		z.oldest = src.Oldest()
@@ -163,20 +167,25 @@ func (s *Server) answered(se *session, src *kds.Source, at time.Time, answer kds
 
 // note publishes how far a Config stream has read and sent, without waking watchers: an ack or the
 // lease does.
-func (s *Server) note(name string, src *kds.Source, bytes uint64) {
+func (s *Server) note(hello *kdsv1.Hello, src *kds.Source, bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	z := s.zones[name]
+	z := s.current(hello)
+	if z == nil {
+		return
+	}
 	z.state.Revision, z.state.ConfigBytes, z.oldest = max(z.head, src.Revision()), bytes, src.Oldest()
 }
 
-// noteHead publishes the revision of global's store. Beyond the Source's own revision nothing has
-// changed, so a zone that has all of that has what the store has.
-func (s *Server) noteHead(name string, src *kds.Source, head uint64) {
+// noteHead publishes the revision of global's store, and the last one that has something for the zone.
+func (s *Server) noteHead(hello *kdsv1.Hello, src *kds.Source, needed, head uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	z := s.zones[name]
-	z.unchangedSince, z.head = src.Revision(), head
+	z := s.current(hello)
+	if z == nil {
+		return
+	}
+	z.needed, z.head = needed, head
 	z.state.Revision, z.oldest = head, src.Oldest()
 	if z.lift() {
 		s.signal()
@@ -207,10 +216,10 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		now := time.Now()
 		p := f.GetProgress()
 		if p == nil {
-			s.update(name, now, nil)
+			s.update(se.hello, now, nil)
 			return false, nil
 		}
-		s.update(name, now, func(z *zone) {
+		s.update(se.hello, now, func(z *zone) {
 			z.state.Progress = p
 			z.state.Applied = max(z.state.Applied, p.GetApplied())
 			z.state.Answered = p.GetAnswered()
@@ -222,7 +231,7 @@ func (s *Server) state(ctx context.Context, se *session) error {
 			s.metrics.lag.WithLabelValues("up", "applied").Observe(max(0, time.Since(a.Committed).Seconds()))
 		}
 		s.metrics.rejections.WithLabelValues("up").Add(float64(len(a.Rejected)))
-		s.update(name, time.Time{}, func(z *zone) { z.state.StateRevision = sink.Revision() })
+		s.update(se.hello, time.Time{}, func(z *zone) { z.state.StateRevision = sink.Revision() })
 	}
 	h.mismatched = func(kinds uint64) {
 		s.metrics.mismatches.WithLabelValues("up").Add(float64(kinds))

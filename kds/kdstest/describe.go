@@ -42,6 +42,9 @@ func Describe(f *kdsv1.Frame) string {
 		}
 		return fmt.Sprintf("Nack{%d %s}", m.Nack.GetRevision(), strings.Join(parts, "; "))
 	case *kdsv1.Frame_Digest:
+		if m.Digest.Summary != nil {
+			return fmt.Sprintf("Digest{%d of all}", m.Digest.GetRevision())
+		}
 		var parts []string
 		for _, k := range m.Digest.GetKinds() {
 			parts = append(parts, fmt.Sprintf("%s:%d", k.GetKind(), k.GetCount()))

@@ -132,6 +132,19 @@ func (w *World) Converged() error {
 			return fmt.Errorf("promise resumable: %s stopped at revision %d of %d", x, x.sink.Revision(),
 				x.from.revision())
 		}
+	}
+	return w.Same()
+}
+
+// Same checks that every receiver has what it should, and that a Source that says so knows it. All
+// wires must be up and stable.
+func (w *World) Same() error {
+	for _, x := range w.wires {
+		needed, ok := x.source.Settled()
+		if !ok || x.sink.Revision() < needed {
+			return fmt.Errorf("promise resumable: %s needs revision %d (%t), and stopped at %d", x, needed, ok,
+				x.sink.Revision())
+		}
 		if len(x.to.Refuse) > 0 {
 			continue
 		}

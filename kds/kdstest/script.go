@@ -28,7 +28,8 @@ import (
 //	connect ZONE [down|up]                      and cut, likewise
 //	restart AT, recreate AT                     forgets memory; gets another store with what it owns
 //	deliver ZONE down|up [n=1] [back]           hands on n frames; back: the answers
-//	stabilize, digests                          delivers all; makes all Sources send digests
+//	stabilize, digests, summaries               delivers all; makes all Sources send digests
+//	announce                                    makes all lazy Sources send a bookmark
 //	compact AT                                  drops the whole log
 //	refuse AT NAME, accept AT NAME              what a node's Sinks refuse
 //	tamper AT NAME [kind=…]                     deletes a copy behind the Sink's back
@@ -127,6 +128,10 @@ func (s *Script) command(fields []string) error {
 		return w.Stabilize()
 	case "digests":
 		return w.CheckDigests()
+	case "summaries":
+		return w.CheckSummaries()
+	case "announce":
+		return w.Announce()
 	case "compact":
 		n := s.node(a.word(0))
 		return n.Compact()

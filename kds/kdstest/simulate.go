@@ -19,6 +19,7 @@ func Simulate(seed uint64, steps int) (err error) {
 		Window: []int{1, 300, 2000, 0}[r.IntN(4)],
 		Chunk:  []int{1, 200, 0}[r.IntN(3)],
 		Slow:   r.IntN(2) == 0,
+		Lazy:   seed%2 == 0,
 	}
 	w := New(cfg)
 	defer w.Close()
@@ -40,8 +41,27 @@ func Simulate(seed uint64, steps int) (err error) {
 	if err := w.Stabilize(); err != nil {
 		return err
 	}
+	// What a lazy Source did not announce is nothing that the other side lacks.
+	if err := w.Same(); err != nil {
+		return err
+	}
+	if err := w.Announce(); err != nil {
+		return err
+	}
+	if err := w.Stabilize(); err != nil {
+		return err
+	}
 	if err := w.Converged(); err != nil {
 		return err
+	}
+	if err := w.CheckSummaries(); err != nil {
+		return err
+	}
+	if err := w.Stabilize(); err != nil {
+		return err
+	}
+	if n := w.Mismatches(); n > 0 {
+		return fmt.Errorf("summaries of %d kinds differ though all copies are equal", n)
 	}
 	if err := w.CheckDigests(); err != nil {
 		return err
@@ -89,7 +109,14 @@ func (w *World) step(r *rand.Rand) error {
 		return w.nodes()[r.IntN(len(w.nodes()))].Compact()
 	case n < 56:
 		if x.Connected() {
-			x.source.CheckDigest()
+			switch n {
+			case 53:
+				x.source.CheckDigest()
+			case 54:
+				x.source.CheckSummary()
+			default:
+				x.source.Announce()
+			}
 			return w.send(x)
 		}
 	default:

@@ -72,6 +72,8 @@ type Config struct {
 	// Slow Sources are asked for a frame only when the wire is empty, so that changes arrive amid a
 	// snapshot and merge.
 	Slow bool
+	// Lazy Sources send bookmarks only after [World.Announce].
+	Lazy bool
 	// Trace receives what happens; nil for nothing.
 	Trace io.Writer
 }
@@ -82,7 +84,8 @@ type World struct {
 	Global *Node
 	Zones  map[string]*Node
 	wires  []*Wire
-	// schemas of zones, if they differ from ours.
+	// ours are the schemas of this program, and schemas those of zones that have others.
+	ours    []*kdsv1.KindSchema
 	schemas map[string][]*kdsv1.KindSchema
 }
 
@@ -92,6 +95,7 @@ func New(cfg Config) *World {
 		cfg:     cfg,
 		Global:  newNode("global"),
 		Zones:   map[string]*Node{},
+		ours:    kds.Schemas(),
 		schemas: map[string][]*kdsv1.KindSchema{},
 	}
 	for _, z := range cfg.Zones {
@@ -290,6 +294,8 @@ func (w *World) Connect(x *Wire) error {
 		Window:  w.cfg.Window,
 		Chunk:   w.cfg.Chunk,
 		View:    w.view(x, agreed),
+
+		LazyBookmarks: w.cfg.Lazy,
 	}
 	src := kds.NewSource(cfg)
 	at := x.from.revision()
@@ -325,9 +331,9 @@ func (w *World) Connect(x *Wire) error {
 
 func (w *World) agreed(x *Wire) kds.Agreement {
 	if schemas := w.schemas[x.Zone]; schemas != nil {
-		return kds.Agree(kds.Schemas(), schemas)
+		return kds.Agree(w.ours, schemas)
 	}
-	return kds.Agree(kds.Schemas(), kds.Schemas())
+	return kds.Agree(w.ours, w.ours)
 }
 
 func (w *World) view(x *Wire, a kds.Agreement) *kds.View {
@@ -470,11 +476,19 @@ func (w *World) Stabilize() error {
 	return nil
 }
 
-// CheckDigests makes every connected Source send a digest.
-func (w *World) CheckDigests() error {
+// CheckDigests makes every connected Source send digests of every kind.
+func (w *World) CheckDigests() error { return w.ask((*kds.Source).CheckDigest) }
+
+// CheckSummaries makes every connected Source send one digest of everything.
+func (w *World) CheckSummaries() error { return w.ask((*kds.Source).CheckSummary) }
+
+// Announce makes every connected Source send a bookmark, if there is something to tell.
+func (w *World) Announce() error { return w.ask((*kds.Source).Announce) }
+
+func (w *World) ask(what func(*kds.Source)) error {
 	for _, x := range w.wires {
 		if x.Connected() {
-			x.source.CheckDigest()
+			what(x.source)
 			if err := w.send(x); err != nil {
 				return err
 			}

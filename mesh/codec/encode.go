@@ -13,60 +13,6 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
-// Object is a mapping whose keys keep their order in JSON and in YAML. Values are text, bool,
-// json.Number, float64, []any or *Object.
-type Object struct {
-	keys   []string
-	values []any
-}
-
-// Set adds a key, or replaces its value.
-func (o *Object) Set(key string, value any) {
-	if i := slices.Index(o.keys, key); i >= 0 {
-		o.values[i] = value
-		return
-	}
-	o.keys, o.values = append(o.keys, key), append(o.values, value)
-}
-
-// Lookup finds the value of a key.
-func (o *Object) Lookup(key string) (any, bool) {
-	if i := slices.Index(o.keys, key); i >= 0 {
-		return o.values[i], true
-	}
-	return nil, false
-}
-
-// MarshalJSON writes the keys in their order.
-func (o *Object) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, k := range o.keys {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		if err := writeJSON(&b, k); err != nil {
-			return nil, err
-		}
-		b.WriteByte(':')
-		if err := writeJSON(&b, o.values[i]); err != nil {
-			return nil, err
-		}
-	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
-func writeJSON(b *bytes.Buffer, v any) error {
-	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return err
-	}
-	b.Truncate(b.Len() - 1) // the encoder ends with a line break
-	return nil
-}
-
 // MarshalYAML gives a node with the keys in their order.
 func (o *Object) MarshalYAML() (any, error) { return yamlNode(o) }
 

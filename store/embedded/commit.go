@@ -29,7 +29,8 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (store.Result, error) {
 }
 
 // write evaluates and writes one group and fills in the answers.
-func (s *Store) write(requests []*txn.Request) {
+func (s *Store) write(take func() []*txn.Request) {
+	requests := take()
 	if s.failed != nil {
 		for _, r := range requests {
 			r.Err = s.failed

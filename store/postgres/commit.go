@@ -25,23 +25,10 @@ func (s *Store) Commit(ctx context.Context, t store.Txn) (store.Result, error) {
 	return s.queue.Commit(ctx, t)
 }
 
-// rows is the state that a group is evaluated against.
-type rows struct {
-	resources map[mesh.Key]*mesh.Resource
-	kinds     map[txn.KindRef]uint64
-}
-
-// Resource implements [txn.State].
-func (r rows) Resource(key mesh.Key) *mesh.Resource { return r.resources[key] }
-
-// KindRevision implements [txn.State].
-func (r rows) KindRevision(kind mesh.Kind, meshName string) uint64 {
-	return r.kinds[txn.KindRef{Kind: kind, Mesh: meshName}]
-}
-
 // columns are the rows that a group writes, by column.
 type columns struct {
 	revision uint64 // of the last commit
+	commits  []entry
 
 	putKeys   []string
 	putBodies [][]byte
@@ -61,23 +48,23 @@ type columns struct {
 	metaValues [][]byte
 }
 
-// log is the group's part of the log.
-func (c *columns) log() []logRow {
-	rows := make([]logRow, len(c.logRevisions))
-	for i := range rows {
-		rows[i] = logRow{
-			revision: uint64(c.logRevisions[i]),
-			position: int(c.logPositions[i]),
-			at:       c.logTimes[i],
-			actor:    c.logActors[i],
-			body:     c.logBodies[i],
-		}
+// first is the first row of the last commit.
+func (c *columns) first() logRow {
+	i := len(c.logPositions) - 1
+	for c.logPositions[i] > 0 {
+		i--
 	}
-	return rows
+	return logRow{
+		revision: uint64(c.logRevisions[i]),
+		position: 0,
+		at:       c.logTimes[i],
+		actor:    c.logActors[i],
+		body:     c.logBodies[i],
+	}
 }
 
 // write commits one group and fills in the answers.
-func (s *Store) write(requests []*txn.Request) {
+func (s *Store) write(take func() []*txn.Request) {
 	start := time.Now()
 	// Not the context of the one who leads: the group is not its own.
 	ctx, cancel := context.WithTimeout(s.ctx, writeTimeout)
@@ -85,10 +72,11 @@ func (s *Store) write(requests []*txn.Request) {
 	commits, err := 0, error(nil)
 	for try := 0; ; try++ {
 		var final bool
-		commits, final, err = s.writeGroup(ctx, requests)
+		commits, final, err = s.writeGroup(ctx, take)
 		if err == nil {
 			break
 		}
+		s.known = known{} // what was read for the group may be only in part there
 		s.forget(err)
 		// The group's own deadline passes because the database is slow, not because a caller gave up.
 		err = classify(context.Background(), "commit to Postgres", err)
@@ -96,6 +84,7 @@ func (s *Store) write(requests []*txn.Request) {
 			break
 		}
 	}
+	requests := take()
 	if err != nil {
 		s.metrics.unavailable.Inc()
 		s.log.Warn("a group of transactions failed", zap.Int("transactions", len(requests)), zap.Error(err))
@@ -112,18 +101,23 @@ func (s *Store) write(requests []*txn.Request) {
 // writeGroup tries once. final says that an error came when COMMIT may have been received: then
 // the group must not be tried again.
 func (s *Store) writeGroup(ctx context.Context,
-	requests []*txn.Request) (commits int, final bool, err error) {
+	take func() []*txn.Request) (commits int, final bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return 0, false, err
 	}
 	defer conn.Release() // a connection within a transaction is closed, which rolls it back
 
-	revision, state, err := s.begin(ctx, conn, requests)
+	revision, err := s.begin(ctx, conn)
 	if err != nil {
 		return 0, false, err
 	}
-	cols, err := s.evaluate(requests, revision, state)
+	// Those who came while this process waited for the lock are of the group.
+	requests := take()
+	if err := s.learn(ctx, conn, requests); err != nil {
+		return 0, false, err
+	}
+	cols, err := s.evaluate(requests, revision)
 	if err != nil {
 		return 0, false, err
 	}
@@ -134,36 +128,72 @@ func (s *Store) writeGroup(ctx context.Context,
 	if err := s.finish(ctx, conn, cols); err != nil {
 		return 0, true, err
 	}
-	s.recent.add(cols.log())
-	s.advance(cols.revision)
-	return int(cols.revision - revision), false, nil
+	if len(cols.commits) > 0 {
+		for _, e := range cols.commits {
+			s.known.apply(e.commit)
+		}
+		s.known.revision, s.known.head = cols.revision, cols.first()
+		s.recent.add(cols.commits)
+		s.advance(cols.revision)
+	}
+	return len(cols.commits), false, nil
 }
 
-// begin locks the counter and reads what the group needs, in one round trip. Each statement sees
-// what was committed when the lock was had.
-func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn,
-	requests []*txn.Request) (revision uint64, state rows, err error) {
-	var names, kinds, meshes []string
-	seen := map[mesh.Key]bool{}
-	for _, r := range requests {
-		keys, refs := txn.Needs(r.Txn)
-		for _, key := range keys {
-			if !seen[key] {
-				seen[key] = true
-				names = append(names, key.String())
-			}
-		}
-		for _, ref := range refs {
-			kinds, meshes = append(kinds, string(ref.Kind)), append(meshes, ref.Mesh)
-		}
-	}
-	state = rows{resources: make(map[mesh.Key]*mesh.Resource, len(names)), kinds: map[txn.KindRef]uint64{}}
+// begin locks the counter and reads what others added to the log, in one round trip. Each statement
+// sees what was committed when the lock was had.
+func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64, err error) {
 	var id string
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
 	batch.Queue("SELECT id, revision FROM meridian.store FOR UPDATE").QueryRow(func(row pgx.Row) error {
 		return row.Scan(&id, &revision)
 	})
+	// Watches of this process do not have to ask for what is read here.
+	from := s.known.revision
+	if from == 0 {
+		from = s.recent.last()
+	}
+	var rows []logRow
+	if from > 0 {
+		batch.Queue("SELECT "+logColumns+` FROM meridian.log WHERE revision >= $1 AND revision <= $2
+			ORDER BY revision, position`, int64(from), int64(from+fetchRevisions)).Query(
+			func(found pgx.Rows) (err error) {
+				rows, err = logRows(found)
+				return err
+			})
+	}
+	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
+		return 0, err
+	}
+	if id != s.id {
+		return 0, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart "+
+			"this process", store.ErrUnavailable, id, s.id)
+	}
+
+	others, err := s.entries(rows)
+	if err != nil {
+		return 0, err
+	}
+	if revision < from {
+		s.recent.reset()
+	} else {
+		s.recent.add(others)
+	}
+	s.known.follow(revision, rows, others)
+	return revision, nil
+}
+
+// learn reads what the group needs and this process does not know.
+func (s *Store) learn(ctx context.Context, conn *pgxpool.Conn, requests []*txn.Request) error {
+	keys, refs := s.known.missing(requests)
+	if len(keys)+len(refs) == 0 {
+		return nil
+	}
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = key.String()
+	}
+	batch := &pgx.Batch{}
 	batch.Queue("SELECT key, body FROM meridian.resources WHERE key = ANY($1::text[])",
 		names).Query(func(found pgx.Rows) error {
 		var name string
@@ -173,55 +203,35 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn,
 			if err != nil {
 				return err
 			}
-			state.resources[r.Key] = r
+			s.known.resources[r.Key] = r
 			return nil
 		})
 		return err
 	})
-	if len(kinds) > 0 {
+	if len(refs) > 0 {
+		kinds, meshes := make([]string, len(refs)), make([]string, len(refs))
+		for i, ref := range refs {
+			kinds[i], meshes[i] = string(ref.Kind), ref.Mesh
+		}
 		batch.Queue("SELECT kind, mesh, revision FROM meridian.kinds WHERE (kind, mesh) IN (SELECT * FROM "+
 			"unnest($1::text[], $2::text[]))",
 			kinds, meshes).Query(func(found pgx.Rows) error {
 			var kind, meshName string
 			var at uint64
 			_, err := pgx.ForEachRow(found, []any{&kind, &meshName, &at}, func() error {
-				state.kinds[txn.KindRef{Kind: mesh.Kind(kind), Mesh: meshName}] = at
+				s.known.kinds[txn.KindRef{Kind: mesh.Kind(kind), Mesh: meshName}] = at
 				return nil
 			})
 			return err
 		})
 	}
-	// What other replicas committed since is read on the way, so that the watches of this process do
-	// not have to ask for it.
-	known := s.recent.last()
-	var others []logRow
-	if known > 0 {
-		batch.Queue("SELECT "+logColumns+` FROM meridian.log WHERE revision > $1 AND revision <= $2
-			ORDER BY revision, position`, int64(known), int64(known+fetchRevisions)).Query(
-			func(found pgx.Rows) (err error) {
-				others, err = logRows(found)
-				return err
-			})
-	}
-	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
-		return 0, rows{}, err
-	}
-	if revision < known {
-		s.recent.reset()
-	} else {
-		s.recent.add(others)
-	}
-	if id != s.id {
-		return 0, rows{}, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart "+
-			"this process", store.ErrUnavailable, id, s.id)
-	}
-	return revision, state, nil
+	return conn.SendBatch(ctx, batch).Close()
 }
 
 // evaluate runs every transaction in turn; nil columns mean that there is nothing to write.
-func (s *Store) evaluate(requests []*txn.Request, revision uint64, state rows) (*columns, error) {
+func (s *Store) evaluate(requests []*txn.Request, revision uint64) (*columns, error) {
 	cols := &columns{revision: revision}
-	overlay := txn.NewOverlay(state)
+	overlay := txn.NewOverlay(&s.known)
 	meta := map[string][]byte{}
 	at := time.Now().UTC().Truncate(time.Microsecond)
 	for _, r := range requests {
@@ -232,22 +242,18 @@ func (s *Store) evaluate(requests []*txn.Request, revision uint64, state rows) (
 			continue
 		}
 		if len(changes) > 0 {
-			bodies, err := s.encodeChanges(cols.revision+1, changes)
-			if err != nil {
+			commit := store.Commit{
+				Revision: cols.revision + 1,
+				Time:     at,
+				Actor:    r.Txn.Actor,
+				Changes:  changes,
+			}
+			if err := s.addCommit(cols, commit); err != nil {
 				// What cannot become a row fails alone.
 				r.Err = &store.InvalidError{Reason: err.Error()}
 				continue
 			}
-			cols.revision++
 			overlay.Apply(changes, cols.revision)
-			for i, ch := range changes {
-				cols.logRevisions = append(cols.logRevisions, int64(cols.revision))
-				cols.logPositions = append(cols.logPositions, int32(i))
-				cols.logKeys = append(cols.logKeys, ch.Key.String())
-				cols.logTimes = append(cols.logTimes, at)
-				cols.logActors = append(cols.logActors, r.Txn.Actor)
-				cols.logBodies = append(cols.logBodies, bodies[i])
-			}
 		}
 		for _, m := range metas {
 			if m.Value == nil {
@@ -257,7 +263,7 @@ func (s *Store) evaluate(requests []*txn.Request, revision uint64, state rows) (
 		}
 		r.Result = store.Result{Revision: cols.revision, Changed: len(changes) > 0}
 	}
-	if len(cols.logKeys) == 0 && len(meta) == 0 {
+	if len(cols.commits) == 0 && len(meta) == 0 {
 		return nil, nil
 	}
 	for key, r := range overlay.Written() {
@@ -282,15 +288,34 @@ func (s *Store) evaluate(requests []*txn.Request, revision uint64, state rows) (
 	return cols, nil
 }
 
-func (s *Store) encodeChanges(revision uint64, changes []store.Change) ([][]byte, error) {
-	bodies := make([][]byte, len(changes))
-	for i, ch := range changes {
-		var err error
-		if bodies[i], err = s.codec.EncodeChange(rowName(revision, i), ch); err != nil {
-			return nil, err
-		}
+// addCommit adds the log rows of a commit, all or none.
+func (s *Store) addCommit(cols *columns, c store.Commit) error {
+	bodies, size, err := s.encodeChanges(c)
+	if err != nil {
+		return err
 	}
-	return bodies, nil
+	cols.revision = c.Revision
+	cols.commits = append(cols.commits, entry{commit: c, size: size})
+	for i, ch := range c.Changes {
+		cols.logRevisions = append(cols.logRevisions, int64(c.Revision))
+		cols.logPositions = append(cols.logPositions, int32(i))
+		cols.logKeys = append(cols.logKeys, ch.Key.String())
+		cols.logTimes = append(cols.logTimes, c.Time)
+		cols.logActors = append(cols.logActors, c.Actor)
+		cols.logBodies = append(cols.logBodies, bodies[i])
+	}
+	return nil
+}
+
+func (s *Store) encodeChanges(c store.Commit) (bodies [][]byte, size int, err error) {
+	bodies = make([][]byte, len(c.Changes))
+	for i, ch := range c.Changes {
+		if bodies[i], err = s.codec.EncodeChange(rowName(c.Revision, i), ch); err != nil {
+			return nil, 0, err
+		}
+		size += len(bodies[i])
+	}
+	return bodies, size, nil
 }
 
 // finish writes everything and commits, in one round trip.

@@ -58,6 +58,7 @@ type Store struct {
 	metrics metrics
 	head    atomic.Pointer[head]
 	recent  recent
+	known   known
 
 	// ctx ends at Close, and with it the listener and every read.
 	ctx    context.Context
@@ -414,7 +415,21 @@ func (s *Store) scan(rows pgx.Rows) ([]store.Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.commits(found)
+	entries, err := s.entries(found)
+	commits := make([]store.Commit, len(entries))
+	for i, e := range entries {
+		commits[i] = e.commit
+	}
+	return commits, err
+}
+
+// logRow is a row of the log as the database has it.
+type logRow struct {
+	revision uint64
+	position int
+	at       time.Time
+	actor    string
+	body     []byte
 }
 
 // logColumns are those that logRows reads.
@@ -431,26 +446,27 @@ func logRows(rows pgx.Rows) (found []logRow, err error) {
 	return found, err
 }
 
-// commits makes commits of log rows.
-func (s *Store) commits(rows []logRow) ([]store.Commit, error) {
-	var commits []store.Commit
+// entries makes commits of log rows.
+func (s *Store) entries(rows []logRow) ([]entry, error) {
+	var entries []entry
 	for _, row := range rows {
 		name := rowName(row.revision, row.position)
 		change, err := s.codec.DecodeChange(name, row.body)
 		if err != nil {
 			return nil, &store.CorruptError{Where: "row " + name + " of table meridian.log", Err: err}
 		}
-		if n := len(commits); n == 0 || commits[n-1].Revision != row.revision {
-			commits = append(commits, store.Commit{
+		if n := len(entries); n == 0 || entries[n-1].commit.Revision != row.revision {
+			entries = append(entries, entry{commit: store.Commit{
 				Revision: row.revision,
 				Time:     row.at.UTC(),
 				Actor:    row.actor,
-			})
+			}})
 		}
-		c := &commits[len(commits)-1]
-		c.Changes = append(c.Changes, change)
+		e := &entries[len(entries)-1]
+		e.commit.Changes = append(e.commit.Changes, change)
+		e.size += len(row.body)
 	}
-	return commits, nil
+	return entries, nil
 }
 
 func rowName(revision uint64, position int) string { return fmt.Sprintf("%d/%d", revision, position) }

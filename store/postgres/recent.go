@@ -1,84 +1,86 @@
 package postgres
 
 import (
-	"slices"
 	"sync"
-	"time"
+
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // Bounds of what is kept of the log in memory.
 const (
-	maxRecentRows  = 2048
-	maxRecentBytes = 8 << 20
+	maxRecentCommits = 2048
+	maxRecentBytes   = 8 << 20
 )
 
-// logRow is a row of the log as the database has it.
-type logRow struct {
-	revision uint64
-	position int
-	at       time.Time
-	actor    string
-	body     []byte
+// entry is a commit and the size of its rows in bytes.
+type entry struct {
+	commit store.Commit
+	size   int
 }
 
 // recent is the end of the log in memory: what this process committed, and what it read of other
-// replicas' commits on the way. Watches that are not far behind read it instead of the database. It
-// has no holes; its zero value is empty.
+// replicas' commits on the way. Watches that are not far behind read it instead of the database, and
+// share its commits. It has no holes; its zero value is empty.
 type recent struct {
-	mu    sync.Mutex
-	rows  []logRow
-	bytes int
+	mu      sync.Mutex
+	entries []entry
+	bytes   int
 }
 
-// add appends rows of whole revisions, in order; those that are there already are skipped. After a
-// hole only what comes behind it is kept.
-func (r *recent) add(rows []logRow) {
+// add appends commits, in order and without holes; those that are there already are skipped. If they
+// begin behind a hole, only they are kept.
+func (r *recent) add(entries []entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	if n := len(r.rows); n > 0 {
-		last := r.rows[n-1].revision
-		rows = rows[firstAfter(rows, last):]
-		if len(rows) > 0 && rows[0].revision != last+1 {
-			r.rows, r.bytes = nil, 0
+	if n := len(r.entries); n > 0 && len(entries) > 0 {
+		next := r.entries[n-1].commit.Revision + 1
+		if first := entries[0].commit.Revision; first > next {
+			r.entries, r.bytes = nil, 0
+		} else {
+			entries = entries[min(next-first, uint64(len(entries))):]
 		}
 	}
-	for _, row := range rows {
-		r.rows = append(r.rows, row)
-		r.bytes += len(row.body)
+	for _, e := range entries {
+		r.bytes += e.size
 	}
+	r.entries = append(r.entries, entries...)
 
-	if len(r.rows) > maxRecentRows || r.bytes > maxRecentBytes {
+	if len(r.entries) > maxRecentCommits || r.bytes > maxRecentBytes {
 		r.halve()
 	}
 }
 
-// halve drops the oldest revisions until half of the bounds is left, so that not every add moves
-// rows. mu is held.
+// halve drops the oldest commits until half of the bounds is left, so that not every add moves
+// entries. mu is held.
 func (r *recent) halve() {
-	next := 0
-	for len(r.rows)-next > maxRecentRows/2 || r.bytes > maxRecentBytes/2 {
-		end := next + firstAfter(r.rows[next:], r.rows[next].revision)
-		for _, row := range r.rows[next:end] {
-			r.bytes -= len(row.body)
-		}
-		next = end
+	gone := 0
+	for len(r.entries)-gone > maxRecentCommits/2 || r.bytes > maxRecentBytes/2 {
+		r.bytes -= r.entries[gone].size
+		gone++
 	}
-	r.rows = slices.Delete(r.rows, 0, next)
+	r.entries = append([]entry(nil), r.entries[gone:]...)
 }
 
-// after are the rows of the revisions that follow the given one, at most limit of them; none if the
-// next revision is not here.
-func (r *recent) after(revision uint64, limit int) []logRow {
+// after are the commits that follow a revision, at most limit of them; none if the next one is not
+// here.
+func (r *recent) after(revision uint64, limit int) []store.Commit {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	if len(r.rows) == 0 || revision+1 < r.rows[0].revision {
+	if len(r.entries) == 0 {
 		return nil
 	}
-	from := firstAfter(r.rows, revision)
-	to := firstAfter(r.rows, revision+uint64(limit))
-	return slices.Clone(r.rows[from:to])
+	first := r.entries[0].commit.Revision
+	if revision+1 < first || revision+1-first >= uint64(len(r.entries)) {
+		return nil
+	}
+	entries := r.entries[revision+1-first:]
+	commits := make([]store.Commit, min(len(entries), limit))
+	for i := range commits {
+		commits[i] = entries[i].commit
+	}
+	return commits
 }
 
 // last is the last revision here; 0 if there is none.
@@ -86,10 +88,10 @@ func (r *recent) last() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	if len(r.rows) == 0 {
+	if len(r.entries) == 0 {
 		return 0
 	}
-	return r.rows[len(r.rows)-1].revision
+	return r.entries[len(r.entries)-1].commit.Revision
 }
 
 // reset forgets everything: the log was compacted, or may be that of a restored database.
@@ -97,16 +99,5 @@ func (r *recent) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
-	r.rows, r.bytes = nil, 0
-}
-
-// firstAfter is the index of the first row behind a revision.
-func firstAfter(rows []logRow, revision uint64) int {
-	i, _ := slices.BinarySearchFunc(rows, revision, func(row logRow, revision uint64) int {
-		if row.revision <= revision {
-			return -1
-		}
-		return 1
-	})
-	return i
+	r.entries, r.bytes = nil, 0
 }

@@ -1,9 +1,10 @@
 package postgres
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // Whatever is added, in whatever pieces, what comes out has no holes and ends where it should.
@@ -12,15 +13,9 @@ func TestRecent(t *testing.T) {
 
 	for seed := range uint64(50) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		var log []logRow
+		var log []entry
 		for revision := uint64(1); revision <= 3000; revision++ {
-			for position := range 1 + rnd.IntN(3) {
-				log = append(log, logRow{
-					revision: revision,
-					position: position,
-					body:     []byte(fmt.Sprint(revision, position)),
-				})
-			}
+			log = append(log, entry{commit: store.Commit{Revision: revision}, size: 1 + rnd.IntN(3)})
 		}
 
 		var r recent
@@ -30,25 +25,30 @@ func TestRecent(t *testing.T) {
 				from = r.last() - min(r.last(), uint64(rnd.IntN(3)))
 			}
 			to := min(from+uint64(rnd.IntN(20)), 3000)
-			r.add(log[firstAfter(log, from):firstAfter(log, to)])
+			r.add(log[from:to])
 
 			at := uint64(rnd.IntN(3000))
 			if rnd.IntN(2) == 0 {
 				at = r.last() - min(r.last(), uint64(rnd.IntN(50)))
 			}
 			got := r.after(at, 10)
-			want := log[firstAfter(log, at):]
-			if len(got) > len(want) {
-				t.Fatalf("seed %d: %d rows after %d, the log has %d", seed, len(got), at, len(want))
+			if len(got) > 10 || len(got) > len(log[at:]) {
+				t.Fatalf("seed %d: %d commits after %d, the log has %d", seed, len(got), at, len(log[at:]))
 			}
-			for i, row := range got {
-				if row.revision != want[i].revision || row.position != want[i].position {
-					t.Fatalf("seed %d: row %d after %d is %d/%d, want %d/%d", seed, i, at, row.revision,
-						row.position, want[i].revision, want[i].position)
+			for i, c := range got {
+				if c.Revision != at+1+uint64(i) {
+					t.Fatalf("seed %d: commit %d after %d is %d", seed, i, at, c.Revision)
 				}
 			}
-			if len(r.rows) > maxRecentRows {
-				t.Fatalf("seed %d: %d rows", seed, len(r.rows))
+			if len(r.entries) > maxRecentCommits {
+				t.Fatalf("seed %d: %d commits", seed, len(r.entries))
+			}
+			bytes := 0
+			for _, e := range r.entries {
+				bytes += e.size
+			}
+			if bytes != r.bytes {
+				t.Fatalf("seed %d: counts %d bytes of %d", seed, r.bytes, bytes)
 			}
 		}
 	}
@@ -59,20 +59,20 @@ func TestRecentIsBounded(t *testing.T) {
 
 	var r recent
 	for revision := uint64(1); revision <= 20; revision++ {
-		r.add([]logRow{{revision: revision, body: make([]byte, 1<<20)}})
+		r.add([]entry{{commit: store.Commit{Revision: revision}, size: 1 << 20}})
 	}
 	if r.bytes > maxRecentBytes || r.last() != 20 {
 		t.Errorf("%d bytes up to %d", r.bytes, r.last())
 	}
 	if got := r.after(18, 100); len(got) != 2 {
-		t.Errorf("%d rows after 18", len(got))
+		t.Errorf("%d commits after 18", len(got))
 	}
 	if got := r.after(2, 100); got != nil {
-		t.Errorf("rows after 2, which are gone: %d", len(got))
+		t.Errorf("commits after 2, which are gone: %d", len(got))
 	}
 
 	r.reset()
 	if got := r.after(15, 100); got != nil || r.last() != 0 {
-		t.Errorf("after reset: %d rows, last %d", len(got), r.last())
+		t.Errorf("after reset: %d commits, last %d", len(got), r.last())
 	}
 }

@@ -183,39 +183,36 @@ func (w *watch) Next(ctx context.Context) (store.Commit, error) {
 
 // fill reads the next revisions into the buffer. Revisions are dense, so a hole means compaction.
 func (w *watch) fill(ctx context.Context) error {
-	rows := w.store.recent.after(w.after, fetchRevisions)
-	fetched := len(rows) == 0
-	if fetched {
-		err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
-			found, err := w.store.pool.Query(ctx, "SELECT "+logColumns+` FROM meridian.log
-				WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
-				int64(w.after+fetchRevisions))
-			if err != nil {
-				return err
-			}
-			rows, err = logRows(found)
-			return err
-		})
+	if w.buffer = w.store.recent.after(w.after, fetchRevisions); len(w.buffer) > 0 {
+		return nil
+	}
+	var rows []logRow
+	err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
+		found, err := w.store.pool.Query(ctx, "SELECT "+logColumns+` FROM meridian.log
+			WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
+			int64(w.after+fetchRevisions))
 		if err != nil {
 			return err
 		}
-	}
-	commits, err := w.store.commits(rows)
+		rows, err = logRows(found)
+		return err
+	})
 	if err != nil {
 		return err
 	}
-	for i, c := range commits {
-		if c.Revision != w.after+1+uint64(i) {
-			commits = commits[:i]
+	entries, err := w.store.entries(rows)
+	if err != nil {
+		return err
+	}
+	for i, e := range entries {
+		if e.commit.Revision != w.after+1+uint64(i) {
+			entries = entries[:i]
 			break
 		}
+		w.buffer = append(w.buffer, e.commit)
 	}
-	if len(commits) > 0 {
-		if fetched {
-			end := commits[len(commits)-1].Revision
-			w.store.recent.add(rows[:firstAfter(rows, end)])
-		}
-		w.buffer = commits
+	if len(entries) > 0 {
+		w.store.recent.add(entries)
 		return nil
 	}
 	_, compacted, err := w.store.counters(ctx)

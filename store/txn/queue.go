@@ -12,7 +12,7 @@ import (
 // Queue collects concurrent transactions into groups. It has no goroutine: the caller that gets the
 // write lock first writes for all that wait, and the others find their result ready.
 type Queue struct {
-	write   func([]*Request)
+	write   func(take func() []*Request)
 	max     int
 	closed  chan struct{}
 	writing chan struct{} // the write lock: its holder has put a token in
@@ -31,8 +31,10 @@ type Request struct {
 }
 
 // NewQueue makes a queue whose groups have at most limit transactions. write is called by one
-// goroutine at a time.
-func NewQueue(limit int, write func([]*Request)) *Queue {
+// goroutine at a time. It calls take when it is ready to evaluate, which makes a group of all that
+// wait then; further calls return the same group. Whatever it waits for before that, such as a lock,
+// makes the group larger instead of holding up the next one.
+func NewQueue(limit int, write func(take func() []*Request)) *Queue {
 	return &Queue{
 		write:   write,
 		max:     limit,
@@ -98,17 +100,30 @@ func (q *Queue) lead(own *Request) {
 			return
 		default:
 		}
-		q.gather()
-		q.mu.Lock()
-		n := min(len(q.waiting), q.max)
-		group := slices.Clone(q.waiting[:n])
-		q.waiting = slices.Delete(q.waiting, 0, n)
-		q.mu.Unlock()
-		q.write(group)
-		for _, r := range group {
+		var group []*Request
+		taken := false
+		take := func() []*Request {
+			if !taken {
+				group, taken = q.take(), true
+			}
+			return group
+		}
+		q.write(take)
+		for _, r := range take() {
 			close(r.done)
 		}
 	}
+}
+
+// take makes a group of those that wait, in the order in which they came.
+func (q *Queue) take() []*Request {
+	q.gather()
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := min(len(q.waiting), q.max)
+	group := slices.Clone(q.waiting[:n])
+	q.waiting = slices.Delete(q.waiting, 0, n)
+	return group
 }
 
 // gather lets writers that were answered by the last group come back before the next one starts:

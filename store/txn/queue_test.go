@@ -21,7 +21,8 @@ func TestQueueGroups(t *testing.T) {
 	var groups []int
 	entered, proceed := make(chan struct{}), make(chan struct{})
 	revision := uint64(0)
-	q := txn.NewQueue(4, func(group []*txn.Request) {
+	q := txn.NewQueue(4, func(take func() []*txn.Request) {
+		group := take()
 		groups = append(groups, len(group))
 		entered <- struct{}{}
 		<-proceed
@@ -80,7 +81,11 @@ func TestQueueGroups(t *testing.T) {
 // Close waits for the group in flight and refuses the rest.
 func TestQueueClose(t *testing.T) {
 	entered, proceed := make(chan struct{}), make(chan struct{})
-	q := txn.NewQueue(1, func([]*txn.Request) { entered <- struct{}{}; <-proceed })
+	q := txn.NewQueue(1, func(take func() []*txn.Request) {
+		take()
+		entered <- struct{}{}
+		<-proceed
+	})
 	results := make(chan error)
 	for range 3 {
 		go func() { _, err := q.Commit(context.Background(), store.Txn{}); results <- err }()

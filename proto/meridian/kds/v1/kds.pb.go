@@ -1231,12 +1231,15 @@ func (x *Nack) GetRejections() []*v1alpha1.Rejection {
 	return nil
 }
 
-// Digest is the order-independent digest of (key, version, status) per kind at revision. A Source sends it; a Sink that
-// has applied that revision answers with its own.
+// Digest is the order-independent digest of (key, version, status) at revision, per kind or of all kinds at once. A
+// Source sends it; a Sink that has applied that revision answers with its own. To a summary that differs a Sink answers
+// with its digest per kind, and the Source sends its own next.
 type Digest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Revision      uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
-	Kinds         []*KindDigest          `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Revision uint64                 `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Kinds    []*KindDigest          `protobuf:"bytes,2,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// Sum over all kinds; if it is set, kinds is empty.
+	Summary       *uint64 `protobuf:"fixed64,3,opt,name=summary,proto3,oneof" json:"summary,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1283,6 +1286,13 @@ func (x *Digest) GetKinds() []*KindDigest {
 		return x.Kinds
 	}
 	return nil
+}
+
+func (x *Digest) GetSummary() uint64 {
+	if x != nil && x.Summary != nil {
+		return *x.Summary
+	}
+	return 0
 }
 
 // KindDigest of one kind.
@@ -1391,8 +1401,7 @@ func (x *ResetKind) GetKind() string {
 	return ""
 }
 
-// Heartbeat keeps the lease of the connection. The zone sends it on Config when the connection was silent for a third
-// of the lease, and global answers it.
+// Heartbeat keeps the lease of the connection. The zone sends two in a lease on Config, and global answers each.
 type Heartbeat struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1979,10 +1988,13 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12A\n" +
 	"\n" +
 	"rejections\x18\x02 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
-	"rejections\"W\n" +
+	"rejections\"\x82\x01\n" +
 	"\x06Digest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x121\n" +
-	"\x05kinds\x18\x02 \x03(\v2\x1b.meridian.kds.v1.KindDigestR\x05kinds\"N\n" +
+	"\x05kinds\x18\x02 \x03(\v2\x1b.meridian.kds.v1.KindDigestR\x05kinds\x12\x1d\n" +
+	"\asummary\x18\x03 \x01(\x06H\x00R\asummary\x88\x01\x01B\n" +
+	"\n" +
+	"\b_summary\"N\n" +
 	"\n" +
 	"KindDigest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x16\n" +
@@ -2144,6 +2156,7 @@ func file_meridian_kds_v1_kds_proto_init() {
 		(*Frame_Progress)(nil),
 		(*Frame_ResetKind)(nil),
 	}
+	file_meridian_kds_v1_kds_proto_msgTypes[14].OneofWrappers = []any{}
 	file_meridian_kds_v1_kds_proto_msgTypes[19].OneofWrappers = []any{
 		(*AdminFrame_Call)(nil),
 		(*AdminFrame_Answer)(nil),

@@ -1,0 +1,100 @@
+package kdsbench
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/xds/references"
+	"github.com/meridian-mesh/meridian/xds/xdstest"
+)
+
+// sidecarsPerZone join each zone with a wire. They are instances of two services in turn, so that
+// services go up and their status down.
+const sidecarsPerZone = 5
+
+// reconnectPause is how long a sidecar waits before it connects again.
+const reconnectPause = 200 * time.Millisecond
+
+// dataplane is the document of a sidecar; its arguments are name, address and service.
+const dataplane = `type: Dataplane
+mesh: default
+name: %s
+networking:
+  address: %s
+  inbound:
+    - port: 8080
+      tags:
+        kuma.io/service: %s
+        kuma.io/protocol: http
+`
+
+// sidecars runs those of a zone until ctx ends; it returns once all have their configuration.
+func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
+	shared := &references.Index{}
+	for i := range sidecarsPerZone {
+		name, service := fmt.Sprintf("sidecar-%d", i), []string{"web", "backend"}[i%2]
+		token, err := dataplaneToken(ctx, m, name, service)
+		if err != nil {
+			return err
+		}
+		c := xdstest.New(xdstest.Config{
+			Address: address(m.number, 5678),
+			// The stand-in is not what is measured: it trusts the zone on its own machine.
+			TLS:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec
+			Token:  token,
+			NodeID: "default." + name,
+			Metadata: map[string]string{
+				"dataplane.resource": fmt.Sprintf(dataplane, name,
+					fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
+			},
+			References: shared,
+			Light:      true,
+		})
+		group.Go(func() error { return stayConnected(ctx, c) })
+
+		waiting, cancel := context.WithTimeout(ctx, readyTimeout)
+		err = c.Wait(waiting, func(s *xdstest.State) bool { return len(s.Resources[xdstest.Listener]) > 0 })
+		cancel()
+		if err != nil {
+			return fmt.Errorf("configuration of %s in %s: %w", name, m.name, err)
+		}
+	}
+	return nil
+}
+
+// dataplaneToken of a sidecar; the mesh may not have come to the zone yet.
+func dataplaneToken(ctx context.Context, m *member, name, service string) (token string, err error) {
+	err = eventually(ctx, readyTimeout, "zone "+m.name+" issues tokens", func(ctx context.Context) error {
+		token, err = m.client.IssueDataplaneToken(ctx, client.DataplaneToken{
+			Mesh: mesh.DefaultMesh,
+			Name: name,
+			Tags: map[string][]string{mesh.TagService: {service}},
+		})
+		return err
+	})
+	return token, err
+}
+
+// stayConnected connects a sidecar again whenever its stream has ended.
+func stayConnected(ctx context.Context, c *xdstest.Client) error {
+	for {
+		err := c.Run(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case <-time.After(reconnectPause):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
