@@ -50,26 +50,9 @@ type proxies struct {
 	reader *reader
 }
 
-// locate completes the key of a Dataplane or ZoneIngress: the zone that has it.
-func (p *proxies) locate(ctx context.Context, key mesh.Key) (mesh.Key, error) {
-	if key.Kind != mesh.KindDataplane && key.Kind != mesh.KindZoneIngress {
-		return key, problem.Invalid(problem.TitleDebug, mesh.Violation{
-			Field:  "key.kind",
-			Reason: "must be Dataplane or ZoneIngress",
-		})
-	}
-	if p.global() && key.Zone != "" {
-		view, err := p.view(ctx, 0)
-		if err != nil {
-			return key, err
-		}
-		return key, checkZone(view, problem.TitleDebug, key.Zone) // the zone itself says whether it has it
-	}
-	r, err := p.reader.Get(ctx, key, false, 0)
-	if err != nil {
-		return key, err
-	}
-	return r.Key, nil
+// proxy completes the key of a Dataplane or ZoneIngress: the zone that has it.
+func (p *proxies) proxy(ctx context.Context, key mesh.Key) (mesh.Key, error) {
+	return p.reader.locate(ctx, problem.TitleDebug, key, mesh.KindDataplane, mesh.KindZoneIngress)
 }
 
 // debugger is what knows this zone's proxies.
@@ -88,7 +71,7 @@ func (p *proxies) DebugProxy(ctx context.Context,
 	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := p.locate(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := p.proxy(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
@@ -207,7 +190,7 @@ func (p *proxies) ProxyAdmin(ctx context.Context,
 			Reason: "must be one of " + strings.Join(AdminQuestions, ", "),
 		})
 	}
-	key, err := p.locate(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := p.proxy(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}

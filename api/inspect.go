@@ -45,20 +45,9 @@ func (b *base) otherZone(title, zone string) error {
 		"this is the control plane of zone %s; ask the one of zone %s, or global", b.cfg.Zone, zone)
 }
 
-// locate completes a Dataplane's key: the zone that has it.
-func (i *inspector) locate(ctx context.Context, key mesh.Key) (mesh.Key, error) {
-	if key.Kind != mesh.KindDataplane {
-		return key, problem.Invalid(problem.TitleInspect,
-			mesh.Violation{Field: "key.kind", Reason: "must be Dataplane"})
-	}
-	if i.global() && key.Zone != "" {
-		return key, nil // the zone itself says whether it has it
-	}
-	r, err := i.reader.Get(ctx, key, false, 0)
-	if err != nil {
-		return key, err
-	}
-	return r.Key, nil
+// dataplane completes a Dataplane's key: the zone that has it.
+func (i *inspector) dataplane(ctx context.Context, key mesh.Key) (mesh.Key, error) {
+	return i.reader.locate(ctx, problem.TitleInspect, key, mesh.KindDataplane)
 }
 
 // static is the engine over what this zone has read.
@@ -98,7 +87,7 @@ func (i *inspector) InspectDataplane(ctx context.Context,
 	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := i.locate(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := i.dataplane(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}
@@ -121,7 +110,7 @@ func (i *inspector) InspectView(ctx context.Context,
 	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	key, err := i.locate(ctx, mesh.KeyFromProto(req.GetKey()))
+	key, err := i.dataplane(ctx, mesh.KeyFromProto(req.GetKey()))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/meridian-mesh/meridian/api/admission"
 	"github.com/meridian-mesh/meridian/api/fanout"
@@ -42,6 +43,33 @@ func checkZone(v replica.View, title, name string) error {
 		return problem.NoZone(title, name)
 	}
 	return nil
+}
+
+// locate completes the key of something that zones have, of one of the kinds: the zone that has it.
+func (r *reader) locate(ctx context.Context, title string, key mesh.Key,
+	kinds ...mesh.Kind) (mesh.Key, error) {
+	if !slices.Contains(kinds, key.Kind) {
+		var names []string
+		for _, k := range kinds {
+			names = append(names, string(k))
+		}
+		return key, problem.Invalid(title, mesh.Violation{
+			Field:  "key.kind",
+			Reason: "must be " + strings.Join(names, " or "),
+		})
+	}
+	if r.global() && key.Zone != "" {
+		view, err := r.view(ctx, 0)
+		if err != nil {
+			return key, err
+		}
+		return key, checkZone(view, title, key.Zone) // the zone itself says whether it has it
+	}
+	found, err := r.Get(ctx, key, false, 0)
+	if err != nil {
+		return key, err
+	}
+	return found.Key, nil
 }
 
 // leftOut is the warning of a zone whose part is missing.

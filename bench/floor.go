@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+
+	"github.com/meridian-mesh/meridian/bench/standin"
 )
 
 // floor is what the same bytes cost without a mesh: bare gRPC streams over the same TLS to the same
@@ -36,7 +38,7 @@ func (f *floor) serve(_ any, s grpc.ServerStream) error {
 		case data := <-b.push:
 			err := s.SendMsg(&data)
 			if err == nil {
-				var answer frame
+				var answer standin.Frame
 				err = s.RecvMsg(&answer)
 			}
 			b.answered <- err

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/meridian-mesh/meridian/bench/standin"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -75,7 +76,7 @@ func newPlane(ctx context.Context) (*plane, error) {
 	}
 	p.bare = bare.Addr().String()
 	p.bareServer = grpc.NewServer(grpc.Creds(credentials.NewServerTLSFromCert(&p.cert)),
-		grpc.ForceServerCodecV2(newRawCodec()),
+		grpc.ForceServerCodecV2(standin.Codec()),
 		grpc.UnknownServiceHandler(p.floor.serve), grpc.ReadBufferSize(4<<10), grpc.MaxSendMsgSize(64<<20),
 		grpc.InitialWindowSize(1<<20), grpc.InitialConnWindowSize(1<<20))
 	p.bareGroup.Go(func() error { return p.bareServer.Serve(bare) })

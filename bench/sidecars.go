@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+
+	"github.com/meridian-mesh/meridian/bench/standin"
 )
 
 // order is a line on the standard input of the sidecars' process; report is a line that answers one.
@@ -48,7 +50,7 @@ func Sidecars(ctx context.Context, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	group, ctx := errgroup.WithContext(ctx)
-	h := &hosts{group: group, contents: newContents()}
+	h := &hosts{group: group, contents: standin.NewContents()}
 	// The goroutine ends with the input, which the parent closes.
 	orders := make(chan error, 1)
 	go func() {
@@ -81,9 +83,9 @@ func Sidecars(ctx context.Context, in io.Reader, out io.Writer) error {
 // hosts is what runs in the process. Only the goroutine that reads orders uses it.
 type hosts struct {
 	group    *errgroup.Group
-	contents *contents
+	contents *standin.Contents
 	tls      *tls.Config
-	standins []*standin
+	standins []*standin.Sidecar
 }
 
 func (h *hosts) obey(ctx context.Context, o order) error {
@@ -95,13 +97,18 @@ func (h *hosts) obey(ctx context.Context, o order) error {
 		}
 		h.tls = &tls.Config{RootCAs: roots, ServerName: serverName, NextProtos: []string{"h2"}}
 		for _, node := range o.Start.Nodes {
-			s, err := newStandin(h.contents, node)
+			s, err := standin.New(standin.Config{
+				Address:  o.Start.Address,
+				TLS:      h.tls,
+				NodeID:   node,
+				Contents: h.contents,
+			})
 			if err != nil {
 				return err
 			}
 			h.standins = append(h.standins, s)
 			h.group.Go(func() error {
-				return again(ctx, func() error { return s.run(ctx, o.Start.Address, h.tls) })
+				return again(ctx, func() error { return s.Run(ctx) })
 			})
 		}
 	case o.Floor != "":
@@ -115,7 +122,7 @@ func (h *hosts) obey(ctx context.Context, o order) error {
 func (h *hosts) report() report {
 	r := report{CPU: cpu()}
 	for _, s := range h.standins {
-		r.Bytes = append(r.Bytes, s.bytes.Load())
+		r.Bytes = append(r.Bytes, s.Bytes())
 	}
 	return r
 }
@@ -140,7 +147,7 @@ func again(ctx context.Context, f func() error) error {
 
 // bare is one stream of the floor: it answers each message with a small one.
 func bare(ctx context.Context, address string, t *tls.Config) error {
-	conn, err := dial(address, t)
+	conn, err := standin.Dial(address, t)
 	if err != nil {
 		return err
 	}
@@ -150,12 +157,12 @@ func bare(ctx context.Context, address string, t *tls.Config) error {
 		return err
 	}
 	answer := make([]byte, 100)
-	var got frame
+	var got standin.Frame
 	for {
 		if err := s.RecvMsg(&got); err != nil {
 			return err
 		}
-		if err := send(s, answer); err != nil {
+		if err := standin.Send(s, answer); err != nil {
 			return err
 		}
 	}

@@ -262,17 +262,24 @@ func describeDelivery(cmd *cobra.Command, r *mesh.Resource) {
 	for _, c := range d.GetConditions() {
 		say(cmd, "  %s=%s %s %s\n", c.GetType(), c.GetStatus(), c.GetReason(), c.GetMessage())
 	}
-	if len(d.GetZones()) == 0 {
+	if len(d.GetRejections()) == 0 {
 		say(cmd, "  no zone reports a problem\n")
 	}
-	for _, z := range d.GetZones() {
-		say(cmd, "  zone %s: %s", z.GetZone(), z.GetState())
-		if z.GetField() != "" {
-			say(cmd, " at %s", z.GetField())
+	last := ""
+	for _, r := range d.GetRejections() {
+		what := "Nacked"
+		if r.GetStage() == meshv1.Rejection_STAGE_STORE {
+			what = "Refused"
 		}
-		say(cmd, ": %s\n", z.GetReason())
-		for _, p := range z.GetProxies() {
-			say(cmd, "    by %s\n", p)
+		if r.GetField() != "" {
+			what += " at " + r.GetField()
+		}
+		if head := fmt.Sprintf("  zone %s: %s: %s\n", r.GetZone(), what, r.GetReason()); head != last {
+			say(cmd, "%s", head) // one for all its proxies, which follow each other
+			last = head
+		}
+		if r.GetProxy() != nil {
+			say(cmd, "    by %s\n", mesh.KeyFromProto(r.GetProxy()))
 		}
 	}
 }

@@ -287,14 +287,14 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 		if err != nil {
 			return false, err.Error()
 		}
-		zones := mesh.Status[*meshv1.DeliveryStatus](res).GetZones()
-		for _, z := range zones {
-			if z.GetZone() == usEast && z.GetState() == "Nacked" && z.GetReason() != "" {
-				return true, fmt.Sprintf("%s: %s by %v: %s", z.GetZone(), z.GetState(), z.GetProxies(),
-					z.GetReason())
+		rejections := mesh.Status[*meshv1.DeliveryStatus](res).GetRejections()
+		for _, r := range rejections {
+			if r.GetZone() == usEast && r.GetProxy() != nil && r.GetReason() != "" {
+				return true, fmt.Sprintf("%s: rejected by %s: %s", r.GetZone(),
+					mesh.KeyFromProto(r.GetProxy()), r.GetReason())
 			}
 		}
-		return false, fmt.Sprintf("%d zones in its status", len(zones))
+		return false, fmt.Sprintf("%d rejections in its status", len(rejections))
 	})
 	if _, err := s.global.client.Delete(ctx, key, client.DeleteOptions{}); err != nil {
 		return err

@@ -3,7 +3,6 @@ package kds_test
 import (
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/meridian-mesh/meridian/kds"

@@ -175,7 +175,9 @@ func FindBackend(q BackendQuery, all Candidates) (mesh.Key, bool) {
 			}
 		}
 	}
-	slices.SortFunc(keys, func(a, b mesh.Key) int { return cmp.Or(q.distance(a)-q.distance(b), a.Compare(b)) })
+	slices.SortFunc(keys, func(a, b mesh.Key) int {
+		return cmp.Or(cmp.Compare(q.distance(a), q.distance(b)), a.Compare(b))
+	})
 	for len(keys) > 0 {
 		n := 1
 		for n < len(keys) && q.distance(keys[n]) == q.distance(keys[0]) {

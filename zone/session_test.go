@@ -74,7 +74,7 @@ func TestLauncherSession(t *testing.T) {
 		"  - {port: 9001, tags: {kuma.io/service: web, kuma.io/protocol: http}}\n"
 	s, err := w.session(token, &dataplanev1.SessionHello{
 		NodeId:    "default.web-1",
-		ProxyType: "dataplane",
+		ProxyType: dataplanev1.ProxyType_PROXY_TYPE_DATAPLANE,
 		Resource:  doc,
 	})
 	if err != nil {

@@ -229,7 +229,7 @@ func (z *Zone) reportRefusals(ctx context.Context) error {
 				}
 			}
 			for _, cause := range causes {
-				problems.Nack(cause, z.cfg.Name, mesh.KeyFromProto(r.GetProxy()).String(), r.GetReason())
+				problems.Add(cause, z.cfg.Name, r)
 			}
 		}
 		z.Delivery().Set(problems)

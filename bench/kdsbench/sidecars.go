@@ -3,15 +3,16 @@ package kdsbench
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/standin"
 	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/xds/references"
-	"github.com/meridian-mesh/meridian/xds/xdstest"
 )
 
 // sidecarsPerZone join each zone with a wire. They are instances of two services in turn, so that
@@ -36,14 +37,14 @@ networking:
 
 // sidecars runs those of a zone until ctx ends; it returns once all have their configuration.
 func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
-	shared := &references.Index{}
+	shared := standin.NewContents()
 	for i := range sidecarsPerZone {
 		name, service := fmt.Sprintf("sidecar-%d", i), []string{"web", "backend"}[i%2]
 		token, err := dataplaneToken(ctx, m, name, service)
 		if err != nil {
 			return err
 		}
-		c := xdstest.New(xdstest.Config{
+		s, err := standin.New(standin.Config{
 			Address: address(m.number, 5678),
 			// The stand-in is not what is measured: it trusts the zone on its own machine.
 			TLS:    &tls.Config{InsecureSkipVerify: true}, //nolint:gosec
@@ -53,13 +54,19 @@ func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
 				"dataplane.resource": fmt.Sprintf(dataplane, name,
 					fmt.Sprintf("127.78.%d.%d", 100+m.number, 1+i), service),
 			},
-			References: shared,
-			Light:      true,
+			Contents: shared,
 		})
-		group.Go(func() error { return stayConnected(ctx, c) })
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return stayConnected(ctx, s) })
 
 		waiting, cancel := context.WithTimeout(ctx, readyTimeout)
-		err = c.Wait(waiting, func(s *xdstest.State) bool { return len(s.Resources[xdstest.Listener]) > 0 })
+		select {
+		case <-s.Configured():
+		case <-waiting.Done():
+			err = waiting.Err()
+		}
 		cancel()
 		if err != nil {
 			return fmt.Errorf("configuration of %s in %s: %w", name, m.name, err)
@@ -82,13 +89,13 @@ func dataplaneToken(ctx context.Context, m *member, name, service string) (token
 }
 
 // stayConnected connects a sidecar again whenever its stream has ended.
-func stayConnected(ctx context.Context, c *xdstest.Client) error {
+func stayConnected(ctx context.Context, s *standin.Sidecar) error {
 	for {
-		err := c.Run(ctx)
+		err := s.Run(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		select {

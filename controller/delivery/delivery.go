@@ -28,48 +28,34 @@ import (
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
-// States of a zone's delivery.
-const (
-	// Refused: the zone rejected the resource and did not store it.
-	Refused = "Refused"
-	// Nacked: a proxy rejected the configuration that came from the resource.
-	Nacked = "Nacked"
-)
-
-// maxProxies named in one entry.
+// maxProxies of a zone that are named for one reason.
 const maxProxies = 10
 
-// Problems is what is wrong, by resource.
-type Problems map[mesh.Key][]*meshv1.ZoneDelivery
+// Problems is what was rejected because of a resource, by resource.
+type Problems map[mesh.Key][]*meshv1.Rejection
 
-// Refuse notes that a zone did not store a resource.
-func (p Problems) Refuse(key mesh.Key, zone, field, reason string) {
-	p[key] = append(p[key], &meshv1.ZoneDelivery{
+// Add notes that a zone, or a proxy of it, rejected what came from a resource. Of r the cause and the
+// parts that change with each try are left out, so that the same rejection is the same status.
+func (p Problems) Add(cause mesh.Key, zone string, r *meshv1.Rejection) {
+	next := &meshv1.Rejection{
+		Stage:  r.GetStage(),
+		Field:  r.GetField(),
+		Reason: r.GetReason(),
 		Zone:   zone,
-		State:  Refused,
-		Field:  field,
-		Reason: reason,
-	})
-}
-
-// Nack notes that a proxy rejected what came from a resource. Proxies with one reason share an entry.
-func (p Problems) Nack(key mesh.Key, zone, proxy, reason string) {
-	for _, d := range p[key] {
-		if d.GetZone() != zone || d.GetState() != Nacked || d.GetReason() != reason {
-			continue
-		}
-		if len(d.Proxies) < maxProxies && !slices.Contains(d.Proxies, proxy) {
-			d.Proxies = append(d.Proxies, proxy)
-			slices.Sort(d.Proxies)
-		}
-		return
+		Proxy:  r.GetProxy(),
 	}
-	p[key] = append(p[key], &meshv1.ZoneDelivery{
-		Zone:    zone,
-		State:   Nacked,
-		Reason:  reason,
-		Proxies: []string{proxy},
-	})
+	proxies := 0
+	for _, have := range p[cause] {
+		if proto.Equal(have, next) {
+			return
+		}
+		if have.GetZone() == zone && have.GetStage() == r.GetStage() && have.GetReason() == r.GetReason() {
+			proxies++
+		}
+	}
+	if proxies < maxProxies {
+		p[cause] = append(p[cause], next)
+	}
 }
 
 // Config of a Writer. Store and Replica are required.
@@ -145,7 +131,7 @@ func (c *controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan 
 	dirty := map[mesh.Key]bool{}
 	if c.written == nil {
 		for r := range in.View.All() {
-			if len(mesh.Status[*meshv1.DeliveryStatus](r).GetZones()) > 0 {
+			if len(mesh.Status[*meshv1.DeliveryStatus](r).GetRejections()) > 0 {
 				dirty[r.Key] = true
 			}
 		}
@@ -164,11 +150,11 @@ func (c *controller) Plan(_ context.Context, in reconcile.Input) reconcile.Plan 
 			continue
 		}
 		old := mesh.Status[*meshv1.DeliveryStatus](r)
-		status := &meshv1.DeliveryStatus{Conditions: old.GetConditions(), Zones: sorted(problems[k])}
-		if len(status.Zones) > 0 {
+		status := &meshv1.DeliveryStatus{Conditions: old.GetConditions(), Rejections: sorted(problems[k])}
+		if len(status.Rejections) > 0 {
 			c.next[k] = true
 		}
-		if !proto.Equal(old, status) && (old != nil || len(status.Zones) > 0) {
+		if !proto.Equal(old, status) && (old != nil || len(status.Rejections) > 0) {
 			plan.Ops = append(plan.Ops, store.PutStatus{Key: k, Status: status})
 		}
 	}
@@ -183,12 +169,14 @@ func (c *controller) Done(err error) {
 }
 
 // sorted is a copy by zone, state, reason.
-func sorted(zones []*meshv1.ZoneDelivery) []*meshv1.ZoneDelivery {
-	return slices.SortedFunc(slices.Values(zones), func(a, b *meshv1.ZoneDelivery) int {
+func sorted(list []*meshv1.Rejection) []*meshv1.Rejection {
+	return slices.SortedFunc(slices.Values(list), func(a, b *meshv1.Rejection) int {
 		return cmp.Or(
 			cmp.Compare(a.GetZone(), b.GetZone()),
-			cmp.Compare(a.GetState(), b.GetState()),
+			cmp.Compare(a.GetStage(), b.GetStage()),
 			cmp.Compare(a.GetReason(), b.GetReason()),
+			mesh.KeyFromProto(a.GetProxy()).Compare(mesh.KeyFromProto(b.GetProxy())),
+			cmp.Compare(a.GetField(), b.GetField()),
 		)
 	})
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"strconv"
 	"testing"
 	"testing/synctest"
 
@@ -16,6 +17,38 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+func nacked(proxy, reason string) *meshv1.Rejection {
+	return &meshv1.Rejection{
+		Stage:  meshv1.Rejection_STAGE_PROXY,
+		Reason: reason,
+		Proxy:  mesh.Key{Kind: mesh.KindDataplane, Mesh: "default", Name: proxy}.Proto(),
+	}
+}
+
+func refused(zone, field, reason string) *meshv1.Rejection {
+	return &meshv1.Rejection{
+		Stage:  meshv1.Rejection_STAGE_STORE,
+		Zone:   zone,
+		Field:  field,
+		Reason: reason,
+	}
+}
+
+func TestProblemsNameTenProxies(t *testing.T) {
+	t.Parallel()
+
+	policy := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"}
+	p := Problems{}
+	for i := range 12 {
+		p.Add(policy, "east", nacked(strconv.Itoa(i), "no"))
+	}
+	p.Add(policy, "east", nacked("0", "never"))
+	p.Add(policy, "west", nacked("0", "no"))
+	if got := len(p[policy]); got != 12 {
+		t.Errorf("%d rejections, want ten for one reason and two more", got)
+	}
+}
+
 func TestWriter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		st, err := embedded.Open(embedded.Config{InMemory: true})
@@ -28,7 +61,7 @@ func TestWriter(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		ops := []store.Op{store.PutStatus{
 			Key:    other,
-			Status: &meshv1.DeliveryStatus{Zones: []*meshv1.ZoneDelivery{{Zone: "west", State: Refused}}},
+			Status: &meshv1.DeliveryStatus{Rejections: []*meshv1.Rejection{refused("west", "", "")}},
 		}}
 		for _, k := range []mesh.Key{policy, other, foreign} {
 			ops = append(ops, store.Put{Resource: &mesh.Resource{Key: k, Spec: &meshv1.MeshTimeout{}}})
@@ -47,14 +80,14 @@ func TestWriter(t *testing.T) {
 			<-done
 			_ = st.Close()
 		}()
-		zones := func(k mesh.Key) []*meshv1.ZoneDelivery {
+		rejections := func(k mesh.Key) []*meshv1.Rejection {
 			t.Helper()
 			synctest.Wait()
 			r, err := st.Get(ctx, k)
 			if err != nil {
 				t.Fatal(err)
 			}
-			return mesh.Status[*meshv1.DeliveryStatus](r).GetZones()
+			return mesh.Status[*meshv1.DeliveryStatus](r).GetRejections()
 		}
 		set := func(fill func(Problems)) {
 			p := Problems{}
@@ -62,34 +95,37 @@ func TestWriter(t *testing.T) {
 			w.Set(p)
 		}
 		set(func(p Problems) {
-			p.Nack(policy, "east", "b", "no")
-			p.Nack(policy, "east", "a", "no")
-			p.Refuse(policy, "west", "spec.to", "unknown field")
-			p.Refuse(foreign, "west", "", "x")
+			p.Add(policy, "east", nacked("b", "no"))
+			p.Add(policy, "east", nacked("a", "no"))
+			p.Add(policy, "west", refused("", "spec.to", "unknown field"))
+			p.Add(foreign, "west", refused("", "", "x"))
 		})
-		got := zones(policy)
-		if len(got) != 2 || len(got[0].GetProxies()) != 2 || got[0].GetProxies()[0] != "a" ||
-			got[1].GetField() != "spec.to" {
-			t.Errorf("deliveries %v", got)
+		got := rejections(policy)
+		if len(got) != 3 || got[0].GetProxy().GetName() != "a" || got[1].GetProxy().GetName() != "b" ||
+			got[2].GetField() != "spec.to" || got[2].GetZone() != "west" {
+			t.Errorf("rejections %v", got)
 		}
-		if got := zones(other); len(got) != 0 {
+		if got := rejections(other); len(got) != 0 {
 			t.Errorf("a refusal that ended before the start is still there: %v", got)
 		}
-		if got := zones(foreign); len(got) != 0 {
+		if got := rejections(foreign); len(got) != 0 {
 			t.Errorf("the status of another's policy was written: %v", got)
 		}
 		before := rep.View().Revision()
 		set(func(p Problems) {
-			p.Nack(policy, "east", "a", "no")
-			p.Nack(policy, "east", "b", "no")
-			p.Refuse(policy, "west", "spec.to", "unknown field")
+			again := nacked("a", "no")
+			again.Revision, again.Resource = 7, "another"
+			p.Add(policy, "east", nacked("a", "no"))
+			p.Add(policy, "east", again)
+			p.Add(policy, "east", nacked("b", "no"))
+			p.Add(policy, "west", refused("", "spec.to", "unknown field"))
 		})
 		synctest.Wait()
 		if got := rep.View().Revision(); got != before {
 			t.Error("the same problems were written again")
 		}
 		set(func(Problems) {})
-		if got := zones(policy); len(got) != 0 {
+		if got := rejections(policy); len(got) != 0 {
 			t.Errorf("not cleared: %v", got)
 		}
 	})

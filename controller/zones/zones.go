@@ -160,12 +160,11 @@ func Problems(states []kdsrpc.ZoneState) delivery.Problems {
 	out := delivery.Problems{}
 	for _, s := range states {
 		for _, r := range s.Rejections {
-			out.Refuse(mesh.KeyFromProto(r.GetCause()), s.Name, r.GetField(), r.GetReason())
+			out.Add(mesh.KeyFromProto(r.GetCause()), s.Name, r)
 		}
 		for _, r := range s.Progress.GetRejections() {
 			if r.GetCause() != nil {
-				out.Nack(mesh.KeyFromProto(r.GetCause()), s.Name, mesh.KeyFromProto(r.GetProxy()).String(),
-					r.GetReason())
+				out.Add(mesh.KeyFromProto(r.GetCause()), s.Name, r)
 			}
 		}
 	}

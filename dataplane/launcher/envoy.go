@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+
+	"github.com/meridian-mesh/meridian/internal/backoff"
 )
 
 // Limits of the supervision of Envoy.
@@ -45,7 +47,8 @@ type envoy struct {
 // run keeps one Envoy alive until ctx ends; then it stops Envoy and returns nil. It returns an
 // error if Envoy never comes up.
 func (e *envoy) run(ctx context.Context) error {
-	failures, everLive := 0, false
+	everLive := false
+	delays := backoff.Backoff{Min: 100 * time.Millisecond, Max: 10 * time.Second}
 	for {
 		began := time.Now()
 		live, err := e.once(ctx)
@@ -56,25 +59,21 @@ func (e *envoy) run(ctx context.Context) error {
 		case errors.Is(err, os.ErrNotExist), errors.Is(err, os.ErrPermission):
 			return fmt.Errorf("start Envoy %s: %w", e.binary, err)
 		}
-		failures++
 		if time.Since(began) > stable {
-			failures = 1
+			delays.Reset()
 		}
-		if !everLive && failures >= neverLive {
+		delay := delays.Next()
+		if !everLive && delays.Failures() >= neverLive {
 			return fmt.Errorf("envoy ended %d times before it was ever live (last: %v); its own log "+
-				"above says why", failures, err)
+				"above says why", delays.Failures(), err)
 		}
-		// The first restart is at once: traffic waits for it.
-		pause := time.Duration(0)
-		if failures > 1 {
-			pause = min(100*time.Millisecond<<min(failures-2, 10), 10*time.Second)
+		if delays.Failures() == 1 {
+			delay = 0 // traffic waits for the first restart
 		}
-		e.log.Error("Envoy ended; restarting it", zap.NamedError("reason", err), zap.Duration("in", pause),
-			zap.Int("in_a_row", failures))
-		select {
-		case <-ctx.Done():
+		e.log.Error("Envoy ended; restarting it", zap.NamedError("reason", err), zap.Duration("in", delay),
+			zap.Int("in_a_row", delays.Failures()))
+		if backoff.Wait(ctx, delay) != nil {
 			return nil
-		case <-time.After(pause):
 		}
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"sync"
@@ -13,13 +12,14 @@ import (
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
 )
 
@@ -43,7 +43,7 @@ var permanent = map[codes.Code]bool{
 // Traffic that flows is not cut for that.
 var mayMend = map[codes.Code]bool{codes.NotFound: true, codes.FailedPrecondition: true}
 
-// Pauses between attempts, before jitter.
+// The first and the longest pause between attempts.
 const (
 	firstPause = 100 * time.Millisecond
 	lastPause  = 5 * time.Second
@@ -93,12 +93,15 @@ func (s *session) run(ctx context.Context) error {
 	s.init()
 	conn, err := grpc.NewClient("passthrough:///"+s.address,
 		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
-		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second, Backoff: backoff.Config{
-			BaseDelay:  firstPause,
-			Multiplier: 1.6,
-			Jitter:     0.3,
-			MaxDelay:   2 * time.Second,
-		}}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			MinConnectTimeout: 5 * time.Second,
+			Backoff: grpcbackoff.Config{
+				BaseDelay:  firstPause,
+				Multiplier: 1.6,
+				Jitter:     0.3,
+				MaxDelay:   2 * time.Second,
+			},
+		}),
 		// A zone that died without a word, or a broken network, is noticed within this time.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    10 * time.Second,
@@ -110,7 +113,7 @@ func (s *session) run(ctx context.Context) error {
 	}
 	defer func() { _ = conn.Close() }()
 	client := dataplanev1.NewDataplaneServiceClient(conn)
-	pause := firstPause
+	delays := backoff.Backoff{Min: firstPause, Max: lastPause}
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.stream(ctx, client)
@@ -125,17 +128,13 @@ func (s *session) run(ctx context.Context) error {
 			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
 		}
 		if time.Since(began) > lastPause {
-			pause = firstPause // it held for a while: start over
+			delays.Reset() // it held for a while
 		}
-		wait := pause/2 + rand.N(pause)
+		wait := delays.Next()
 		s.log.Warn("session with the zone ended; a running Envoy goes on, the session is retried",
 			zap.String("zone_address", s.address), zap.String("reason", status.Convert(err).Message()),
 			zap.Duration("retry_in", wait))
-		pause = min(2*pause, lastPause)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
+		_ = backoff.Wait(ctx, wait) // the loop looks at ctx
 	}
 	return nil
 }
@@ -232,7 +231,7 @@ func firstError(errs ...error) error {
 func (l *Launcher) hello() *dataplanev1.SessionHello {
 	return &dataplanev1.SessionHello{
 		NodeId:          l.proxy.nodeID,
-		ProxyType:       l.proxy.proxyType,
+		ProxyType:       proxyTypes[l.proxy.proxyType],
 		Resource:        l.proxy.document,
 		LauncherVersion: l.cfg.Version,
 		EnvoyVersion:    l.envoyVer,
@@ -241,12 +240,19 @@ func (l *Launcher) hello() *dataplanev1.SessionHello {
 }
 
 // questions are what the zone may ask of Envoy's admin interface: nothing that changes it.
-var questions = map[string]string{
-	"config_dump": "/config_dump?include_eds=on",
-	"clusters":    "/clusters?format=json",
-	"stats":       "/stats?format=json",
-	"listeners":   "/listeners?format=json",
-	"server_info": "/server_info",
+var questions = map[dataplanev1.AdminTopic]string{
+	dataplanev1.AdminTopic_ADMIN_TOPIC_CONFIG_DUMP: "/config_dump?include_eds=on",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_CLUSTERS:    "/clusters?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_STATS:       "/stats?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_LISTENERS:   "/listeners?format=json",
+	dataplanev1.AdminTopic_ADMIN_TOPIC_SERVER_INFO: "/server_info",
+}
+
+// proxyTypes are those of --proxy-type.
+var proxyTypes = map[string]dataplanev1.ProxyType{
+	"dataplane": dataplanev1.ProxyType_PROXY_TYPE_DATAPLANE,
+	"ingress":   dataplanev1.ProxyType_PROXY_TYPE_INGRESS,
+	"egress":    dataplanev1.ProxyType_PROXY_TYPE_EGRESS,
 }
 
 // maxPart bounds a part of an answer, bytes; maxAnswer the whole.
@@ -284,13 +290,13 @@ func (s *session) answer(ctx context.Context, q *dataplanev1.AdminQuestion,
 }
 
 func (s *session) ask(ctx context.Context, q *dataplanev1.AdminQuestion) ([]byte, error) {
-	path, ok := questions[q.GetWhat()]
+	path, ok := questions[q.GetTopic()]
 	if !ok {
-		return nil, fmt.Errorf("this launcher does not answer %q", q.GetWhat())
+		return nil, fmt.Errorf("this launcher does not answer %s", q.GetTopic())
 	}
 	if f := q.GetFilter(); f != "" {
-		if q.GetWhat() != "stats" {
-			return nil, fmt.Errorf("%s takes no filter", q.GetWhat())
+		if q.GetTopic() != dataplanev1.AdminTopic_ADMIN_TOPIC_STATS {
+			return nil, fmt.Errorf("%s takes no filter", q.GetTopic())
 		}
 		path += "&filter=" + url.QueryEscape(f)
 	}

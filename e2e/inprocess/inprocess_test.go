@@ -198,24 +198,25 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 		t.Fatalf("Wait = %v", got)
 	}
 	policy := timeout(0).Key
-	deliveries := func() []*meshv1.ZoneDelivery {
+	rejections := func() []*meshv1.Rejection {
 		r, ok := w.global.Replica().View().Get(policy)
 		if !ok {
 			return nil
 		}
-		return mesh.Status[*meshv1.DeliveryStatus](r).GetZones()
+		return mesh.Status[*meshv1.DeliveryStatus](r).GetRejections()
 	}
 	w.eventually("the refusal on the policy", func() bool {
-		d := deliveries()
-		return len(d) == 1 && d[0].GetState() == "Nacked" &&
-			strings.Contains(d[0].GetReason(), "I do not like it") && len(d[0].GetProxies()) == 1
+		d := rejections()
+		return len(d) == 1 && d[0].GetZone() == "us-east" &&
+			d[0].GetStage() == meshv1.Rejection_STAGE_PROXY &&
+			strings.Contains(d[0].GetReason(), "I do not like it") && d[0].GetProxy() != nil
 	})
 	if len(w.global.Status(w.ctx).GetRejections()) == 0 {
 		t.Error("the refusal is not in the status")
 	}
 	refuse.Store(false)
 	w.settled(w.apply(timeout(8 * time.Second)))
-	w.eventually("the policy without refusal", func() bool { return len(deliveries()) == 0 })
+	w.eventually("the policy without refusal", func() bool { return len(rejections()) == 0 })
 }
 
 // TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get

@@ -20,6 +20,8 @@ func TestZones(t *testing.T) {
 	const (
 		global  = "MeshMultiZoneService/flights"
 		written = "MeshMultiZoneService/global-flight-search:80"
+		derived = "MeshMultiZoneService/derived:80"
+		untold  = "MeshMultiZoneService/untold:80"
 	)
 	add := func(zone, name string) *meshtest.Workload {
 		return w.Add(meshtest.Spec{
@@ -40,11 +42,37 @@ spec:
   selector: {meshService: {matchLabels: {kuma.io/display-name: flights}}}
   ports: [{port: 8080, appProtocol: http}]
 `)
-	web := w.Add(meshtest.Spec{Zone: us, Name: "web", Service: "web", Outbounds: []string{global, written}})
+	web := w.Add(meshtest.Spec{
+		Zone:      us,
+		Name:      "web",
+		Service:   "web",
+		Outbounds: []string{global, written, derived, untold},
+	})
 	web.Await(t, global)
 	call := func(destination string, n int) map[string]int {
 		return tally(web.Many(n, 4, func(int) meshtest.Result { return web.Get(destination) }))
 	}
+
+	// Services of the other zone may select by what is not written: the label of a Dataplane's name, and
+	// the tag of its zone. Callers reach them as they reach all others.
+	t.Run("derived labels", func(t *testing.T) {
+		for name, selector := range map[string]string{
+			"derived": "{dataplaneLabels: {matchLabels: {kuma.io/display-name: far-1}}}",
+			"untold":  "{dataplaneTags: {app: flight-search, kuma.io/zone: " + eu + "}}",
+		} {
+			w.ApplyAt(t, eu, fmt.Sprintf("type: MeshService\nmesh: default\nname: %s\nspec: {selector: %s, "+
+				"ports: [{port: 80, targetPort: 8080, appProtocol: http}]}\n", name, selector))
+			w.Apply(t, fmt.Sprintf("type: MeshMultiZoneService\nmesh: default\nname: %s\nspec: {selector: "+
+				"{meshService: {matchLabels: {kuma.io/display-name: %s}}}, "+
+				"ports: [{port: 80, appProtocol: http}]}\n", name, name))
+		}
+		for _, destination := range []string{derived, untold} {
+			web.Await(t, destination)
+			if got := call(destination, 20); got["far-1"] != 20 {
+				t.Errorf("%s: the one instance of the other zone should answer: %v", destination, got)
+			}
+		}
+	})
 
 	t.Run("scenario 02", func(t *testing.T) {
 		for _, zone := range []string{us, eu} {

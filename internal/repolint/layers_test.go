@@ -116,7 +116,8 @@ var layers = []struct {
 		"measures Envoy's start"},
 	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity", "internal"},
 		"measures the API"},
-	{"bench/kdsbench", []string{"mesh", "api/client", "xds/xdstest", "internal"}, "measures the sync"},
+	{"bench/kdsbench", []string{"mesh", "api/client", "bench/standin", "internal"}, "measures the sync"},
+	{"bench/standin", []string{"xds/references"}, "stands in for Envoys, for all measurements"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
 	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"sync"
 	"time"
@@ -13,12 +12,13 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/kds"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store"
@@ -107,13 +107,15 @@ func (c *Client) Run(ctx context.Context) error {
 	if err := c.start(ctx); err != nil {
 		return err
 	}
+	// A connection ends only when it had fallen silent, so that its failures are not in a row.
+	delays := backoff.Backoff{Min: minRedial, Max: minRedial}
 	for {
 		err := c.connection(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		c.cfg.Logger.Info("dial global again", zap.Error(err))
-		if err := pause(ctx, 50*time.Millisecond+rand.N(100*time.Millisecond)); err != nil {
+		if err := backoff.Wait(ctx, delays.Next()); err != nil {
 			return err
 		}
 	}
@@ -121,6 +123,7 @@ func (c *Client) Run(ctx context.Context) error {
 
 // start picks the epoch and finds the cursor.
 func (c *Client) start(ctx context.Context) error {
+	delays := backoff.Backoff{Min: minStoreRetry, Max: maxStoreRetry}
 	for {
 		last, err := c.cfg.Store.Meta(ctx, epochMeta)
 		if err == nil {
@@ -140,7 +143,7 @@ func (c *Client) start(ctx context.Context) error {
 		if !errors.Is(err, store.ErrUnavailable) {
 			return fmt.Errorf("choose the epoch: %w", err)
 		}
-		if err := pause(ctx, 500*time.Millisecond); err != nil {
+		if err := backoff.Wait(ctx, delays.Next()); err != nil {
 			return err
 		}
 	}
@@ -196,7 +199,7 @@ func (c *Client) connection(ctx context.Context) error {
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			MinConnectTimeout: 2 * time.Second,
-			Backoff: backoff.Config{
+			Backoff: grpcbackoff.Config{
 				BaseDelay:  50 * time.Millisecond,
 				Multiplier: 1.6,
 				Jitter:     0.2,
@@ -242,7 +245,7 @@ func (c *Client) watchLease(ctx context.Context) error {
 		if left <= 0 {
 			return errLease
 		}
-		if err := pause(ctx, left); err != nil {
+		if err := backoff.Wait(ctx, left); err != nil {
 			return err
 		}
 	}
@@ -263,7 +266,7 @@ func (c *Client) setConn(conn *grpc.ClientConn) {
 // again.
 func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient,
 	run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
-	wait := time.Duration(0)
+	delays := backoff.Backoff{}
 	for {
 		wasUp := false
 		err := run(ctx, client, func() {
@@ -278,33 +281,38 @@ func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceC
 			return err
 		}
 		if wasUp {
-			wait = 0
+			delays.Reset()
 		}
-		wait = retryAfter(err, wait)
-		if err := pause(ctx, wait/2+rand.N(wait)); err != nil {
+		delays.Min, delays.Max = retryAfter(err)
+		if err := backoff.Wait(ctx, delays.Next()); err != nil {
 			return err
 		}
 	}
 }
 
-// retryAfter is the mean wait before the next try, given the last one.
-func retryAfter(err error, last time.Duration) time.Duration {
-	grow := func(from, limit time.Duration) time.Duration { return min(max(from, 2*last), limit) }
+// Limits of delays before retries.
+const (
+	minRedial = 150 * time.Millisecond
+	// The zone's own store is unavailable.
+	minStoreRetry = 200 * time.Millisecond
+	maxStoreRetry = 2 * time.Second
+)
+
+// retryAfter bounds the first and every delay before a stream is tried again.
+func retryAfter(err error) (first, longest time.Duration) {
 	rejection := refusalOf(err)
 	switch {
 	case rejection != nil && rejection.GetRetryAfterMs() > 0:
-		return time.Duration(rejection.GetRetryAfterMs()) * time.Millisecond
-	case rejection != nil && rejection.GetPermanent():
-		return grow(500*time.Millisecond, 5*time.Second)
+		d := time.Duration(rejection.GetRetryAfterMs()) * time.Millisecond
+		return d, d
+	case rejection != nil && rejection.GetPermanent(), status.Code(err) == codes.PermissionDenied:
+		return 500 * time.Millisecond, 5 * time.Second
 	case status.Code(err) == codes.Unavailable, status.Code(err) == codes.Canceled,
 		status.Code(err) == codes.Aborted:
 		// Costs nothing while global is unreachable: gRPC paces the connecting itself.
-		return 50 * time.Millisecond
-	case status.Code(err) == codes.PermissionDenied:
-		return grow(500*time.Millisecond, 5*time.Second)
-	default:
-		return grow(100*time.Millisecond, 2*time.Second)
+		return 50 * time.Millisecond, 50 * time.Millisecond
 	}
+	return 100 * time.Millisecond, 2 * time.Second
 }
 
 func refusalOf(err error) *kdsv1.Close {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/kds"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store"
@@ -115,10 +116,11 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.Change, time.Time, error) {
 	var changes []store.Change
 	var oldest time.Time
+	delays := backoff.Backoff{Min: minStoreRetry, Max: maxStoreRetry}
 	for after < through {
 		c, err := w.Next(ctx)
 		if errors.Is(err, store.ErrUnavailable) {
-			if err := pause(ctx, 200*time.Millisecond); err != nil {
+			if err := backoff.Wait(ctx, delays.Next()); err != nil {
 				return nil, oldest, err
 			}
 			continue
@@ -126,6 +128,7 @@ func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.C
 		if err != nil {
 			return nil, oldest, err
 		}
+		delays.Reset()
 		if oldest.IsZero() {
 			oldest = c.Time
 		}
@@ -156,18 +159,6 @@ func openSink(ctx context.Context, st store.Store, rep *replica.Replica,
 	}
 	sink, err := kds.NewSink(cfg, cursor, view.All())
 	return sink, revision, err
-}
-
-// pause waits for d or ctx's end.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 // follow hands a subscription's batches to the owner, one at a time, until ctx ends.
@@ -207,16 +198,15 @@ func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
 	under, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(commitGrace, cancel) })()
-	wait := 50 * time.Millisecond
+	delays := backoff.Backoff{Min: 50 * time.Millisecond, Max: maxStoreRetry}
 	for {
 		result, err := st.Commit(under, txn)
 		if err == nil || !errors.Is(err, store.ErrUnavailable) {
 			return applied{result, err}
 		}
-		if err := pause(ctx, wait); err != nil {
+		if err := backoff.Wait(ctx, delays.Next()); err != nil {
 			return applied{err: err}
 		}
-		wait = min(2*wait, 2*time.Second)
 	}
 }
 

@@ -55,22 +55,22 @@ func TestRetryWaits(t *testing.T) {
 	away := status.Error(codes.Unavailable, "away")
 	fenced := &kds.CloseError{Close: &kdsv1.Close{Code: kdsv1.Close_CODE_FENCED, Permanent: true}}
 	for _, tt := range []struct {
-		name       string
-		err        error
-		last, want time.Duration
+		name           string
+		err            error
+		first, longest time.Duration
 	}{
-		{"global is unreachable", away, 0, 50 * time.Millisecond},
-		{"global is still unreachable", away, 5 * time.Second, 50 * time.Millisecond},
-		{"refused for good", fenced, 0, 500 * time.Millisecond},
-		{"refused again", statusOf(fenced), 4 * time.Second, 5 * time.Second},
+		{"global is unreachable", away, 50 * time.Millisecond, 50 * time.Millisecond},
+		{"refused for good", fenced, 500 * time.Millisecond, 5 * time.Second},
+		{"refused, as a status", statusOf(fenced), 500 * time.Millisecond, 5 * time.Second},
 		{"busy", &kds.CloseError{Close: &kdsv1.Close{
 			Code:         kdsv1.Close_CODE_BUSY,
 			RetryAfterMs: 700,
-		}}, 0, 700 * time.Millisecond},
-		{"unknown token", status.Error(codes.Unauthenticated, "x"), 0, 100 * time.Millisecond},
+		}}, 700 * time.Millisecond, 700 * time.Millisecond},
+		{"no rights", status.Error(codes.PermissionDenied, "x"), 500 * time.Millisecond, 5 * time.Second},
+		{"unknown token", status.Error(codes.Unauthenticated, "x"), 100 * time.Millisecond, 2 * time.Second},
 	} {
-		if got := retryAfter(tt.err, tt.last); got != tt.want {
-			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		if first, longest := retryAfter(tt.err); first != tt.first || longest != tt.longest {
+			t.Errorf("%s: %v to %v, want %v to %v", tt.name, first, longest, tt.first, tt.longest)
 		}
 	}
 }

@@ -123,6 +123,9 @@ func scalar(rnd *rand.Rand, fd protoreflect.FieldDescriptor, fresh func() protor
 		return protoreflect.ValueOfUint64(rnd.Uint64() >> 1)
 	case protoreflect.Int64Kind:
 		return protoreflect.ValueOfInt64(rnd.Int64() - rnd.Int64())
+	case protoreflect.EnumKind:
+		values := fd.Enum().Values()
+		return protoreflect.ValueOfEnum(values.Get(rnd.IntN(values.Len())).Number())
 	}
 	panic("no value for " + fd.Kind().String())
 }
@@ -196,7 +199,10 @@ labels: {b: "2", a: "1"}
 `).Resource
 	r.Created = time.Date(2026, 5, 1, 2, 3, 4, 0, time.UTC)
 	r.Modified = r.Created
-	r.Status = &meshv1.DeliveryStatus{Zones: []*meshv1.ZoneDelivery{{Zone: "east", State: "Refused"}}}
+	r.Status = &meshv1.DeliveryStatus{Rejections: []*meshv1.Rejection{{
+		Stage: meshv1.Rejection_STAGE_STORE,
+		Zone:  "east",
+	}}}
 	got, err := EncodeJSON(r)
 	if err != nil {
 		t.Fatal(err)
@@ -205,7 +211,7 @@ labels: {b: "2", a: "1"}
 
 		`"labels":{"a":"1","b":"2"},"kri":"kri_mt_default___slow_","spec":{"to":[{"targetRef":{"kind":"Mesh"},"default":` +
 
-		`{"connectionTimeout":"1h2m3.5s","http":{"requestTimeout":"30s","streamIdleTimeout":"0s"}}}]},"status":{"zones":[{"zone":"east","state":"Refused"}]}}`
+		`{"connectionTimeout":"1h2m3.5s","http":{"requestTimeout":"30s","streamIdleTimeout":"0s"}}}]},"status":{"rejections":[{"stage":"Store","zone":"east"}]}}`
 	if string(got) != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

@@ -27,7 +27,8 @@ func hostnameGeneratorRules(c *check, s *meshv1.HostnameGenerator) {
 	}
 	if given != 1 {
 		last := len(names) - 1
-		c.add("spec.selector", "needs exactly one of %s and %s", strings.Join(names[:last], ", "), names[last])
+		c.add("spec.selector", "needs exactly one of %s and %s", strings.Join(names[:last], ", "),
+			names[last])
 	}
 	if s.GetExtension() != nil && s.GetExtension().GetType() == "" {
 		c.add("spec.extension.type", "is required")

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/txn"
@@ -58,6 +59,7 @@ type Store struct {
 	metrics metrics
 	head    atomic.Pointer[head]
 	recent  recent
+	wakeups wakeups
 	known   known
 
 	// ctx ends at Close, and with it the listener and every read.
@@ -230,10 +232,18 @@ func temporary(code string) bool {
 	return slices.Contains([]string{"08", "53", "57", "58"}, code[:min(2, len(code))])
 }
 
+// Tries of a read while the database is unavailable, and the delays between them.
+const (
+	readTries    = 3
+	minReadRetry = 100 * time.Millisecond
+	maxReadRetry = 400 * time.Millisecond
+)
+
 // read runs do, up to three times while the database is unavailable.
 func (s *Store) read(ctx context.Context, what string, limit time.Duration,
 	do func(context.Context) error) error {
-	for try := 0; ; try++ {
+	delays := backoff.Backoff{Min: minReadRetry, Max: maxReadRetry}
+	for {
 		if err := s.queue.Check(ctx); err != nil {
 			return err
 		}
@@ -248,18 +258,21 @@ func (s *Store) read(ctx context.Context, what string, limit time.Duration,
 		if err = classify(ctx, what, err); !errors.Is(err, store.ErrUnavailable) {
 			return err
 		}
-		if try == 2 {
+		delay := delays.Next()
+		if delays.Failures() == readTries {
 			s.metrics.unavailable.Inc()
 			return err
 		}
-		timer := time.NewTimer(50 * time.Millisecond << (2 * try))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		case <-s.queue.Closed():
-		}
-		timer.Stop()
+		s.pause(ctx, delay)
 	}
+}
+
+// pause waits until d is over, ctx ends or the store closes.
+func (s *Store) pause(ctx context.Context, d time.Duration) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	_ = backoff.Wait(ctx, d) // the caller looks at ctx and the store
 }
 
 // forget closes idle connections after one of them broke: after a restart of the database all of them have.

@@ -37,8 +37,8 @@ const (
 	ByLabel
 	// ByName of the resource, in whatever zone and namespace; destinations.
 	ByName
-	// BySelector pair of a destination that selects proxies: one of what it asks of a Dataplane, "tag k=v", "label k=v",
-	// "name=n" or "all".
+	// BySelector pair of a destination that selects proxies: one of what it asks of a Dataplane,
+	// "tag k=v", "label k=v", "name=n" or "all".
 	BySelector
 	// ByBucket of a policy (policy.Bucket), of any kind; see [BucketIndex].
 	ByBucket

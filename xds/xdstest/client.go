@@ -126,7 +126,8 @@ func New(c Config) *Client {
 	}
 	for _, t := range []string{Cluster, Endpoint, Listener, Route, Secret} {
 		s.Resources[t], s.Subscribed[t] = map[string]Resource{}, map[string]int{}
-		s.Absent[t], s.refs[t], s.turned[t] = map[string]bool{}, map[string]*references.Names{}, map[string]int{}
+		s.Absent[t], s.turned[t] = map[string]bool{}, map[string]int{}
+		s.refs[t] = map[string]*references.Names{}
 	}
 	return &Client{
 		config:  c,

@@ -38,6 +38,15 @@ func (r *Registry) Admin(ctx context.Context, proxy mesh.Key, what, filter strin
 	return s.ask(ctx, what, filter)
 }
 
+// topics are the words of the management API.
+var topics = map[string]dataplanev1.AdminTopic{
+	"config_dump": dataplanev1.AdminTopic_ADMIN_TOPIC_CONFIG_DUMP,
+	"clusters":    dataplanev1.AdminTopic_ADMIN_TOPIC_CLUSTERS,
+	"stats":       dataplanev1.AdminTopic_ADMIN_TOPIC_STATS,
+	"listeners":   dataplanev1.AdminTopic_ADMIN_TOPIC_LISTENERS,
+	"server_info": dataplanev1.AdminTopic_ADMIN_TOPIC_SERVER_INFO,
+}
+
 func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) {
 	a := &ask{done: make(chan struct{})}
 	s.mu.Lock()
@@ -56,7 +65,7 @@ func (s *session) ask(ctx context.Context, what, filter string) ([]byte, error) 
 	}()
 	if err := s.stream.send(&dataplanev1.SessionResponse{AdminQuestion: &dataplanev1.AdminQuestion{
 		Id:     id,
-		What:   what,
+		Topic:  topics[what],
 		Filter: filter,
 	}}); err != nil {
 		return nil, ErrNoLauncher

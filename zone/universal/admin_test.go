@@ -68,7 +68,8 @@ func TestAdmin(t *testing.T) {
 		// Two questions at once, whose answers come in parts that mix.
 		one, first := ask(ctx, "clusters")
 		two, second := ask(ctx, "config_dump")
-		if one.GetId() == two.GetId() || one.GetWhat() != "clusters" || two.GetWhat() != "config_dump" {
+		if one.GetId() == two.GetId() || one.GetTopic() != dataplanev1.AdminTopic_ADMIN_TOPIC_CLUSTERS ||
+			two.GetTopic() != dataplanev1.AdminTopic_ADMIN_TOPIC_CONFIG_DUMP {
 			t.Fatalf("questions %v and %v", one, two)
 		}
 		mine.take(&dataplanev1.AdminAnswer{Id: two.GetId(), Body: []byte("du")})

@@ -63,6 +63,21 @@ func (s *stream) send(m *dataplanev1.SessionResponse) error {
 	return s.Send(m)
 }
 
+// typeOf is a proxy type as node metadata and tokens have it; empty if it is not given.
+func typeOf(t dataplanev1.ProxyType) string {
+	switch t {
+	case dataplanev1.ProxyType_PROXY_TYPE_UNSPECIFIED:
+		return ""
+	case dataplanev1.ProxyType_PROXY_TYPE_DATAPLANE:
+		return typeDataplane
+	case dataplanev1.ProxyType_PROXY_TYPE_INGRESS:
+		return typeIngress
+	case dataplanev1.ProxyType_PROXY_TYPE_EGRESS:
+		return typeEgress
+	}
+	return t.String()
+}
+
 // Session implements the DataplaneService.
 func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error {
 	r := s.registry
@@ -76,7 +91,7 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 	}
 	who, err := r.check(raw.Context(), claim{
 		NodeID:    hello.GetNodeId(),
-		ProxyType: hello.GetProxyType(),
+		ProxyType: typeOf(hello.GetProxyType()),
 		Resource:  hello.GetResource(),
 		Token:     tokenOf(raw.Context()),
 	})

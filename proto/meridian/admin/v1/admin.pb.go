@@ -1939,7 +1939,7 @@ var File_meridian_admin_v1_admin_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"t\n" +
+	"\x1dmeridian/admin/v1/admin.proto\x12\x11meridian.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"t\n" +
 	"\x12GetResourceRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x19\n" +
 	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x14\n" +

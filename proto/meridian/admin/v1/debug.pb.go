@@ -803,7 +803,7 @@ var File_meridian_admin_v1_debug_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\n" +
-	"\x1dmeridian/admin/v1/debug.proto\x12\x11meridian.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"B\n" +
+	"\x1dmeridian/admin/v1/debug.proto\x12\x11meridian.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"B\n" +
 	"\x11DebugProxyRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\"}\n" +
 	"\x12DebugProxyResponse\x12-\n" +

@@ -23,6 +23,119 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ProxyType is what a proxy is for.
+type ProxyType int32
+
+const (
+	// A sidecar, as from clients that do not say.
+	ProxyType_PROXY_TYPE_UNSPECIFIED ProxyType = 0
+	ProxyType_PROXY_TYPE_DATAPLANE   ProxyType = 1
+	ProxyType_PROXY_TYPE_INGRESS     ProxyType = 2
+	ProxyType_PROXY_TYPE_EGRESS      ProxyType = 3
+)
+
+// Enum value maps for ProxyType.
+var (
+	ProxyType_name = map[int32]string{
+		0: "PROXY_TYPE_UNSPECIFIED",
+		1: "PROXY_TYPE_DATAPLANE",
+		2: "PROXY_TYPE_INGRESS",
+		3: "PROXY_TYPE_EGRESS",
+	}
+	ProxyType_value = map[string]int32{
+		"PROXY_TYPE_UNSPECIFIED": 0,
+		"PROXY_TYPE_DATAPLANE":   1,
+		"PROXY_TYPE_INGRESS":     2,
+		"PROXY_TYPE_EGRESS":      3,
+	}
+)
+
+func (x ProxyType) Enum() *ProxyType {
+	p := new(ProxyType)
+	*p = x
+	return p
+}
+
+func (x ProxyType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ProxyType) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_dataplane_v1_dataplane_proto_enumTypes[0].Descriptor()
+}
+
+func (ProxyType) Type() protoreflect.EnumType {
+	return &file_meridian_dataplane_v1_dataplane_proto_enumTypes[0]
+}
+
+func (x ProxyType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ProxyType.Descriptor instead.
+func (ProxyType) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{0}
+}
+
+// AdminTopic is a page of Envoy's admin interface; all are as JSON.
+type AdminTopic int32
+
+const (
+	AdminTopic_ADMIN_TOPIC_UNSPECIFIED AdminTopic = 0
+	AdminTopic_ADMIN_TOPIC_CONFIG_DUMP AdminTopic = 1
+	AdminTopic_ADMIN_TOPIC_CLUSTERS    AdminTopic = 2
+	AdminTopic_ADMIN_TOPIC_STATS       AdminTopic = 3
+	AdminTopic_ADMIN_TOPIC_LISTENERS   AdminTopic = 4
+	AdminTopic_ADMIN_TOPIC_SERVER_INFO AdminTopic = 5
+)
+
+// Enum value maps for AdminTopic.
+var (
+	AdminTopic_name = map[int32]string{
+		0: "ADMIN_TOPIC_UNSPECIFIED",
+		1: "ADMIN_TOPIC_CONFIG_DUMP",
+		2: "ADMIN_TOPIC_CLUSTERS",
+		3: "ADMIN_TOPIC_STATS",
+		4: "ADMIN_TOPIC_LISTENERS",
+		5: "ADMIN_TOPIC_SERVER_INFO",
+	}
+	AdminTopic_value = map[string]int32{
+		"ADMIN_TOPIC_UNSPECIFIED": 0,
+		"ADMIN_TOPIC_CONFIG_DUMP": 1,
+		"ADMIN_TOPIC_CLUSTERS":    2,
+		"ADMIN_TOPIC_STATS":       3,
+		"ADMIN_TOPIC_LISTENERS":   4,
+		"ADMIN_TOPIC_SERVER_INFO": 5,
+	}
+)
+
+func (x AdminTopic) Enum() *AdminTopic {
+	p := new(AdminTopic)
+	*p = x
+	return p
+}
+
+func (x AdminTopic) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AdminTopic) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_dataplane_v1_dataplane_proto_enumTypes[1].Descriptor()
+}
+
+func (AdminTopic) Type() protoreflect.EnumType {
+	return &file_meridian_dataplane_v1_dataplane_proto_enumTypes[1]
+}
+
+func (x AdminTopic) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AdminTopic.Descriptor instead.
+func (AdminTopic) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP(), []int{1}
+}
+
 // SessionRequest: the first one is hello, then reports of changes.
 type SessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -127,9 +240,8 @@ func (*SessionRequest_AdminAnswer) isSessionRequest_Message() {}
 type SessionHello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// "<mesh>.<name>"; ".<name>" for zone proxies; equal to the node id of its Envoy.
-	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	// "dataplane", "ingress" or "egress".
-	ProxyType string `protobuf:"bytes,2,opt,name=proxy_type,json=proxyType,proto3" json:"proxy_type,omitempty"`
+	NodeId    string    `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	ProxyType ProxyType `protobuf:"varint,2,opt,name=proxy_type,json=proxyType,proto3,enum=meridian.dataplane.v1.ProxyType" json:"proxy_type,omitempty"`
 	// The Dataplane or ZoneIngress as JSON or YAML.
 	Resource        string `protobuf:"bytes,3,opt,name=resource,proto3" json:"resource,omitempty"`
 	LauncherVersion string `protobuf:"bytes,4,opt,name=launcher_version,json=launcherVersion,proto3" json:"launcher_version,omitempty"`
@@ -177,11 +289,11 @@ func (x *SessionHello) GetNodeId() string {
 	return ""
 }
 
-func (x *SessionHello) GetProxyType() string {
+func (x *SessionHello) GetProxyType() ProxyType {
 	if x != nil {
 		return x.ProxyType
 	}
-	return ""
+	return ProxyType_PROXY_TYPE_UNSPECIFIED
 }
 
 func (x *SessionHello) GetResource() string {
@@ -216,9 +328,8 @@ func (x *SessionHello) GetAnswersAdmin() bool {
 type AdminQuestion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Chosen by the zone; the answer repeats it.
-	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	// "config_dump", "clusters", "stats", "listeners" or "server_info"; all as JSON.
-	What string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	Id    uint64     `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Topic AdminTopic `protobuf:"varint,2,opt,name=topic,proto3,enum=meridian.dataplane.v1.AdminTopic" json:"topic,omitempty"`
 	// A regular expression on names, for stats; empty is all.
 	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -262,11 +373,11 @@ func (x *AdminQuestion) GetId() uint64 {
 	return 0
 }
 
-func (x *AdminQuestion) GetWhat() string {
+func (x *AdminQuestion) GetTopic() AdminTopic {
 	if x != nil {
-		return x.What
+		return x.Topic
 	}
-	return ""
+	return AdminTopic_ADMIN_TOPIC_UNSPECIFIED
 }
 
 func (x *AdminQuestion) GetFilter() string {
@@ -483,18 +594,18 @@ const file_meridian_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2#.meridian.dataplane.v1.SessionHelloH\x00R\x05hello\x127\n" +
 	"\x06report\x18\x02 \x01(\v2\x1d.meridian.dataplane.v1.ReportH\x00R\x06report\x12G\n" +
 	"\fadmin_answer\x18\x03 \x01(\v2\".meridian.dataplane.v1.AdminAnswerH\x00R\vadminAnswerB\t\n" +
-	"\amessage\"\xd7\x01\n" +
+	"\amessage\"\xf9\x01\n" +
 	"\fSessionHello\x12\x17\n" +
-	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12?\n" +
 	"\n" +
-	"proxy_type\x18\x02 \x01(\tR\tproxyType\x12\x1a\n" +
+	"proxy_type\x18\x02 \x01(\x0e2 .meridian.dataplane.v1.ProxyTypeR\tproxyType\x12\x1a\n" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12)\n" +
 	"\x10launcher_version\x18\x04 \x01(\tR\x0flauncherVersion\x12#\n" +
 	"\renvoy_version\x18\x05 \x01(\tR\fenvoyVersion\x12#\n" +
-	"\ranswers_admin\x18\x06 \x01(\bR\fanswersAdmin\"K\n" +
+	"\ranswers_admin\x18\x06 \x01(\bR\fanswersAdmin\"p\n" +
 	"\rAdminQuestion\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
+	"\x05topic\x18\x02 \x01(\x0e2!.meridian.dataplane.v1.AdminTopicR\x05topic\x12\x16\n" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"[\n" +
 	"\vAdminAnswer\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
@@ -508,7 +619,20 @@ const file_meridian_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\baccepted\x18\x01 \x01(\bR\baccepted\x12\x18\n" +
 	"\adrained\x18\x02 \x01(\bR\adrained\x12\x12\n" +
 	"\x04zone\x18\x03 \x01(\tR\x04zone\x12K\n" +
-	"\x0eadmin_question\x18\x04 \x01(\v2$.meridian.dataplane.v1.AdminQuestionR\radminQuestion2p\n" +
+	"\x0eadmin_question\x18\x04 \x01(\v2$.meridian.dataplane.v1.AdminQuestionR\radminQuestion*p\n" +
+	"\tProxyType\x12\x1a\n" +
+	"\x16PROXY_TYPE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14PROXY_TYPE_DATAPLANE\x10\x01\x12\x16\n" +
+	"\x12PROXY_TYPE_INGRESS\x10\x02\x12\x15\n" +
+	"\x11PROXY_TYPE_EGRESS\x10\x03*\xaf\x01\n" +
+	"\n" +
+	"AdminTopic\x12\x1b\n" +
+	"\x17ADMIN_TOPIC_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17ADMIN_TOPIC_CONFIG_DUMP\x10\x01\x12\x18\n" +
+	"\x14ADMIN_TOPIC_CLUSTERS\x10\x02\x12\x15\n" +
+	"\x11ADMIN_TOPIC_STATS\x10\x03\x12\x19\n" +
+	"\x15ADMIN_TOPIC_LISTENERS\x10\x04\x12\x1b\n" +
+	"\x17ADMIN_TOPIC_SERVER_INFO\x10\x052p\n" +
 	"\x10DataplaneService\x12\\\n" +
 	"\aSession\x12%.meridian.dataplane.v1.SessionRequest\x1a&.meridian.dataplane.v1.SessionResponse(\x010\x01BKZIgithub.com/meridian-mesh/meridian/proto/meridian/dataplane/v1;dataplanev1b\x06proto3"
 
@@ -524,27 +648,32 @@ func file_meridian_dataplane_v1_dataplane_proto_rawDescGZIP() []byte {
 	return file_meridian_dataplane_v1_dataplane_proto_rawDescData
 }
 
+var file_meridian_dataplane_v1_dataplane_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_meridian_dataplane_v1_dataplane_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_meridian_dataplane_v1_dataplane_proto_goTypes = []any{
-	(*SessionRequest)(nil),  // 0: meridian.dataplane.v1.SessionRequest
-	(*SessionHello)(nil),    // 1: meridian.dataplane.v1.SessionHello
-	(*AdminQuestion)(nil),   // 2: meridian.dataplane.v1.AdminQuestion
-	(*AdminAnswer)(nil),     // 3: meridian.dataplane.v1.AdminAnswer
-	(*Report)(nil),          // 4: meridian.dataplane.v1.Report
-	(*SessionResponse)(nil), // 5: meridian.dataplane.v1.SessionResponse
+	(ProxyType)(0),          // 0: meridian.dataplane.v1.ProxyType
+	(AdminTopic)(0),         // 1: meridian.dataplane.v1.AdminTopic
+	(*SessionRequest)(nil),  // 2: meridian.dataplane.v1.SessionRequest
+	(*SessionHello)(nil),    // 3: meridian.dataplane.v1.SessionHello
+	(*AdminQuestion)(nil),   // 4: meridian.dataplane.v1.AdminQuestion
+	(*AdminAnswer)(nil),     // 5: meridian.dataplane.v1.AdminAnswer
+	(*Report)(nil),          // 6: meridian.dataplane.v1.Report
+	(*SessionResponse)(nil), // 7: meridian.dataplane.v1.SessionResponse
 }
 var file_meridian_dataplane_v1_dataplane_proto_depIdxs = []int32{
-	1, // 0: meridian.dataplane.v1.SessionRequest.hello:type_name -> meridian.dataplane.v1.SessionHello
-	4, // 1: meridian.dataplane.v1.SessionRequest.report:type_name -> meridian.dataplane.v1.Report
-	3, // 2: meridian.dataplane.v1.SessionRequest.admin_answer:type_name -> meridian.dataplane.v1.AdminAnswer
-	2, // 3: meridian.dataplane.v1.SessionResponse.admin_question:type_name -> meridian.dataplane.v1.AdminQuestion
-	0, // 4: meridian.dataplane.v1.DataplaneService.Session:input_type -> meridian.dataplane.v1.SessionRequest
-	5, // 5: meridian.dataplane.v1.DataplaneService.Session:output_type -> meridian.dataplane.v1.SessionResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 0: meridian.dataplane.v1.SessionRequest.hello:type_name -> meridian.dataplane.v1.SessionHello
+	6, // 1: meridian.dataplane.v1.SessionRequest.report:type_name -> meridian.dataplane.v1.Report
+	5, // 2: meridian.dataplane.v1.SessionRequest.admin_answer:type_name -> meridian.dataplane.v1.AdminAnswer
+	0, // 3: meridian.dataplane.v1.SessionHello.proxy_type:type_name -> meridian.dataplane.v1.ProxyType
+	1, // 4: meridian.dataplane.v1.AdminQuestion.topic:type_name -> meridian.dataplane.v1.AdminTopic
+	4, // 5: meridian.dataplane.v1.SessionResponse.admin_question:type_name -> meridian.dataplane.v1.AdminQuestion
+	2, // 6: meridian.dataplane.v1.DataplaneService.Session:input_type -> meridian.dataplane.v1.SessionRequest
+	7, // 7: meridian.dataplane.v1.DataplaneService.Session:output_type -> meridian.dataplane.v1.SessionResponse
+	7, // [7:8] is the sub-list for method output_type
+	6, // [6:7] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_meridian_dataplane_v1_dataplane_proto_init() }
@@ -562,13 +691,14 @@ func file_meridian_dataplane_v1_dataplane_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_dataplane_v1_dataplane_proto_rawDesc), len(file_meridian_dataplane_v1_dataplane_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      2,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_meridian_dataplane_v1_dataplane_proto_goTypes,
 		DependencyIndexes: file_meridian_dataplane_v1_dataplane_proto_depIdxs,
+		EnumInfos:         file_meridian_dataplane_v1_dataplane_proto_enumTypes,
 		MessageInfos:      file_meridian_dataplane_v1_dataplane_proto_msgTypes,
 	}.Build()
 	File_meridian_dataplane_v1_dataplane_proto = out.File

@@ -1897,7 +1897,7 @@ var File_meridian_kds_v1_kds_proto protoreflect.FileDescriptor
 
 const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\n" +
-	"\x19meridian/kds/v1/kds.proto\x12\x0fmeridian.kds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a&meridian/mesh/v1alpha1/rejection.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x05\n" +
+	"\x19meridian/kds/v1/kds.proto\x12\x0fmeridian.kds.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x05\n" +
 	"\x05Frame\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.meridian.kds.v1.HelloH\x00R\x05hello\x124\n" +
 	"\awelcome\x18\x02 \x01(\v2\x18.meridian.kds.v1.WelcomeH\x00R\awelcome\x12.\n" +

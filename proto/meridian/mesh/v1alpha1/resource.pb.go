@@ -26,6 +26,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Stage is where the change was stopped. What is not set depends on it.
+type Rejection_Stage int32
+
+const (
+	Rejection_STAGE_UNSPECIFIED Rejection_Stage = 0
+	// The zone did not store the resource: cause and field are set, proxy and resource are not.
+	Rejection_STAGE_STORE Rejection_Stage = 1
+	// The control plane could not compute a proxy's configuration: the proxy was never asked, resource names the
+	// computation.
+	Rejection_STAGE_TRANSLATION Rejection_Stage = 2
+	// The proxy answered a resource with a NACK.
+	Rejection_STAGE_PROXY Rejection_Stage = 3
+)
+
+// Enum value maps for Rejection_Stage.
+var (
+	Rejection_Stage_name = map[int32]string{
+		0: "STAGE_UNSPECIFIED",
+		1: "STAGE_STORE",
+		2: "STAGE_TRANSLATION",
+		3: "STAGE_PROXY",
+	}
+	Rejection_Stage_value = map[string]int32{
+		"STAGE_UNSPECIFIED": 0,
+		"STAGE_STORE":       1,
+		"STAGE_TRANSLATION": 2,
+		"STAGE_PROXY":       3,
+	}
+)
+
+func (x Rejection_Stage) Enum() *Rejection_Stage {
+	p := new(Rejection_Stage)
+	*p = x
+	return p
+}
+
+func (x Rejection_Stage) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Rejection_Stage) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_mesh_v1alpha1_resource_proto_enumTypes[0].Descriptor()
+}
+
+func (Rejection_Stage) Type() protoreflect.EnumType {
+	return &file_meridian_mesh_v1alpha1_resource_proto_enumTypes[0]
+}
+
+func (x Rejection_Stage) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Rejection_Stage.Descriptor instead.
+func (Rejection_Stage) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_mesh_v1alpha1_resource_proto_rawDescGZIP(), []int{3, 0}
+}
+
 // Key identifies a resource. Two resources are the same exactly when all five fields are equal.
 type Key struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -304,36 +361,47 @@ func (x *Condition) GetMessage() string {
 	return ""
 }
 
-// ZoneDelivery says how a resource fared in one zone.
-type ZoneDelivery struct {
+// Rejection says who rejected what, why, and because of which resource. It is the one shape of a rejection on every
+// wire and in every status: KDS carries those of a zone's store and of its proxies, the management API shows both.
+type Rejection struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	Zone  string                 `protobuf:"bytes,1,opt,name=zone,proto3" json:"zone,omitempty"`
-	// "Applied", "Refused" (the zone did not store it) or "Nacked" (a proxy refused what it led to).
-	State string `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`
-	// Why, for people; empty when Applied.
-	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
-	// Field at fault, if known, such as "spec.to[0].default".
+	Stage Rejection_Stage        `protobuf:"varint,1,opt,name=stage,proto3,enum=meridian.mesh.v1alpha1.Rejection_Stage" json:"stage,omitempty"`
+	// The resource at fault; unset if it is not known. With several candidates this is the likeliest.
+	Cause *Key `protobuf:"bytes,2,opt,name=cause,proto3" json:"cause,omitempty"`
+	// Other resources that may be at fault, in order of key.
+	OtherCauses []*Key `protobuf:"bytes,3,rep,name=other_causes,json=otherCauses,proto3" json:"other_causes,omitempty"`
+	// Path of the field at fault, such as "spec.to[0].default"; empty if it is the whole resource or not known.
 	Field string `protobuf:"bytes,4,opt,name=field,proto3" json:"field,omitempty"`
-	// Names of proxies that refused it, at most ten.
-	Proxies       []string `protobuf:"bytes,5,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	// For people; at most 1 kB.
+	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Zone in which it happened; empty inside the zone itself.
+	Zone string `protobuf:"bytes,6,opt,name=zone,proto3" json:"zone,omitempty"`
+	// The proxy that rejected it.
+	Proxy *Key `protobuf:"bytes,7,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// Name of the xDS resource that was rejected.
+	Resource string `protobuf:"bytes,8,opt,name=resource,proto3" json:"resource,omitempty"`
+	// Type URL of that resource.
+	TypeUrl string `protobuf:"bytes,9,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
+	// Revision of the store of the sender at which it was first seen; 0 if unknown.
+	Revision      uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
-func (x *ZoneDelivery) Reset() {
-	*x = ZoneDelivery{}
+func (x *Rejection) Reset() {
+	*x = Rejection{}
 	mi := &file_meridian_mesh_v1alpha1_resource_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
 
-func (x *ZoneDelivery) String() string {
+func (x *Rejection) String() string {
 	return protoimpl.X.MessageStringOf(x)
 }
 
-func (*ZoneDelivery) ProtoMessage() {}
+func (*Rejection) ProtoMessage() {}
 
-func (x *ZoneDelivery) ProtoReflect() protoreflect.Message {
+func (x *Rejection) ProtoReflect() protoreflect.Message {
 	mi := &file_meridian_mesh_v1alpha1_resource_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
@@ -345,52 +413,88 @@ func (x *ZoneDelivery) ProtoReflect() protoreflect.Message {
 	return mi.MessageOf(x)
 }
 
-// Deprecated: Use ZoneDelivery.ProtoReflect.Descriptor instead.
-func (*ZoneDelivery) Descriptor() ([]byte, []int) {
+// Deprecated: Use Rejection.ProtoReflect.Descriptor instead.
+func (*Rejection) Descriptor() ([]byte, []int) {
 	return file_meridian_mesh_v1alpha1_resource_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ZoneDelivery) GetZone() string {
+func (x *Rejection) GetStage() Rejection_Stage {
 	if x != nil {
-		return x.Zone
+		return x.Stage
 	}
-	return ""
+	return Rejection_STAGE_UNSPECIFIED
 }
 
-func (x *ZoneDelivery) GetState() string {
+func (x *Rejection) GetCause() *Key {
 	if x != nil {
-		return x.State
+		return x.Cause
 	}
-	return ""
+	return nil
 }
 
-func (x *ZoneDelivery) GetReason() string {
+func (x *Rejection) GetOtherCauses() []*Key {
 	if x != nil {
-		return x.Reason
+		return x.OtherCauses
 	}
-	return ""
+	return nil
 }
 
-func (x *ZoneDelivery) GetField() string {
+func (x *Rejection) GetField() string {
 	if x != nil {
 		return x.Field
 	}
 	return ""
 }
 
-func (x *ZoneDelivery) GetProxies() []string {
+func (x *Rejection) GetReason() string {
 	if x != nil {
-		return x.Proxies
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Rejection) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Rejection) GetProxy() *Key {
+	if x != nil {
+		return x.Proxy
 	}
 	return nil
+}
+
+func (x *Rejection) GetResource() string {
+	if x != nil {
+		return x.Resource
+	}
+	return ""
+}
+
+func (x *Rejection) GetTypeUrl() string {
+	if x != nil {
+		return x.TypeUrl
+	}
+	return ""
+}
+
+func (x *Rejection) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
 }
 
 // DeliveryStatus is the status of kinds that have no other: policies, Mesh, HostnameGenerator.
 type DeliveryStatus struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Conditions []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
-	// Only zones in which something is wrong.
-	Zones         []*ZoneDelivery `protobuf:"bytes,2,rep,name=zones,proto3" json:"zones,omitempty"`
+	// What zones and their proxies rejected because of the resource, by zone, stage, reason and proxy; at most ten proxies
+	// of one zone for one reason. Only stage, field, reason, zone and proxy are set.
+	Rejections    []*Rejection `protobuf:"bytes,2,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -432,9 +536,9 @@ func (x *DeliveryStatus) GetConditions() []*Condition {
 	return nil
 }
 
-func (x *DeliveryStatus) GetZones() []*ZoneDelivery {
+func (x *DeliveryStatus) GetRejections() []*Rejection {
 	if x != nil {
-		return x.Zones
+		return x.Rejections
 	}
 	return nil
 }
@@ -471,18 +575,31 @@ const file_meridian_mesh_v1alpha1_resource_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\x80\x01\n" +
-	"\fZoneDelivery\x12\x12\n" +
-	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x14\n" +
-	"\x05state\x18\x02 \x01(\tR\x05state\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05field\x18\x04 \x01(\tR\x05field\x12\x18\n" +
-	"\aproxies\x18\x05 \x03(\tR\aproxies\"\x8f\x01\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xde\x03\n" +
+	"\tRejection\x12=\n" +
+	"\x05stage\x18\x01 \x01(\x0e2'.meridian.mesh.v1alpha1.Rejection.StageR\x05stage\x121\n" +
+	"\x05cause\x18\x02 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05cause\x12>\n" +
+	"\fother_causes\x18\x03 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\votherCauses\x12\x14\n" +
+	"\x05field\x18\x04 \x01(\tR\x05field\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04zone\x18\x06 \x01(\tR\x04zone\x121\n" +
+	"\x05proxy\x18\a \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05proxy\x12\x1a\n" +
+	"\bresource\x18\b \x01(\tR\bresource\x12\x19\n" +
+	"\btype_url\x18\t \x01(\tR\atypeUrl\x12\x1a\n" +
+	"\brevision\x18\n" +
+	" \x01(\x04R\brevision\"W\n" +
+	"\x05Stage\x12\x15\n" +
+	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSTAGE_STORE\x10\x01\x12\x15\n" +
+	"\x11STAGE_TRANSLATION\x10\x02\x12\x0f\n" +
+	"\vSTAGE_PROXY\x10\x03\"\x96\x01\n" +
 	"\x0eDeliveryStatus\x12A\n" +
 	"\n" +
 	"conditions\x18\x01 \x03(\v2!.meridian.mesh.v1alpha1.ConditionR\n" +
-	"conditions\x12:\n" +
-	"\x05zones\x18\x02 \x03(\v2$.meridian.mesh.v1alpha1.ZoneDeliveryR\x05zonesBGZEgithub.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1;meshv1b\x06proto3"
+	"conditions\x12A\n" +
+	"\n" +
+	"rejections\x18\x02 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
+	"rejectionsBGZEgithub.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1;meshv1b\x06proto3"
 
 var (
 	file_meridian_mesh_v1alpha1_resource_proto_rawDescOnce sync.Once
@@ -496,31 +613,37 @@ func file_meridian_mesh_v1alpha1_resource_proto_rawDescGZIP() []byte {
 	return file_meridian_mesh_v1alpha1_resource_proto_rawDescData
 }
 
+var file_meridian_mesh_v1alpha1_resource_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_meridian_mesh_v1alpha1_resource_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_meridian_mesh_v1alpha1_resource_proto_goTypes = []any{
-	(*Key)(nil),                   // 0: meridian.mesh.v1alpha1.Key
-	(*Resource)(nil),              // 1: meridian.mesh.v1alpha1.Resource
-	(*Condition)(nil),             // 2: meridian.mesh.v1alpha1.Condition
-	(*ZoneDelivery)(nil),          // 3: meridian.mesh.v1alpha1.ZoneDelivery
-	(*DeliveryStatus)(nil),        // 4: meridian.mesh.v1alpha1.DeliveryStatus
-	nil,                           // 5: meridian.mesh.v1alpha1.Resource.LabelsEntry
-	(*anypb.Any)(nil),             // 6: google.protobuf.Any
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(Rejection_Stage)(0),          // 0: meridian.mesh.v1alpha1.Rejection.Stage
+	(*Key)(nil),                   // 1: meridian.mesh.v1alpha1.Key
+	(*Resource)(nil),              // 2: meridian.mesh.v1alpha1.Resource
+	(*Condition)(nil),             // 3: meridian.mesh.v1alpha1.Condition
+	(*Rejection)(nil),             // 4: meridian.mesh.v1alpha1.Rejection
+	(*DeliveryStatus)(nil),        // 5: meridian.mesh.v1alpha1.DeliveryStatus
+	nil,                           // 6: meridian.mesh.v1alpha1.Resource.LabelsEntry
+	(*anypb.Any)(nil),             // 7: google.protobuf.Any
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_meridian_mesh_v1alpha1_resource_proto_depIdxs = []int32{
-	0, // 0: meridian.mesh.v1alpha1.Resource.key:type_name -> meridian.mesh.v1alpha1.Key
-	5, // 1: meridian.mesh.v1alpha1.Resource.labels:type_name -> meridian.mesh.v1alpha1.Resource.LabelsEntry
-	6, // 2: meridian.mesh.v1alpha1.Resource.spec:type_name -> google.protobuf.Any
-	6, // 3: meridian.mesh.v1alpha1.Resource.status:type_name -> google.protobuf.Any
-	7, // 4: meridian.mesh.v1alpha1.Resource.created:type_name -> google.protobuf.Timestamp
-	7, // 5: meridian.mesh.v1alpha1.Resource.modified:type_name -> google.protobuf.Timestamp
-	2, // 6: meridian.mesh.v1alpha1.DeliveryStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
-	3, // 7: meridian.mesh.v1alpha1.DeliveryStatus.zones:type_name -> meridian.mesh.v1alpha1.ZoneDelivery
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	1,  // 0: meridian.mesh.v1alpha1.Resource.key:type_name -> meridian.mesh.v1alpha1.Key
+	6,  // 1: meridian.mesh.v1alpha1.Resource.labels:type_name -> meridian.mesh.v1alpha1.Resource.LabelsEntry
+	7,  // 2: meridian.mesh.v1alpha1.Resource.spec:type_name -> google.protobuf.Any
+	7,  // 3: meridian.mesh.v1alpha1.Resource.status:type_name -> google.protobuf.Any
+	8,  // 4: meridian.mesh.v1alpha1.Resource.created:type_name -> google.protobuf.Timestamp
+	8,  // 5: meridian.mesh.v1alpha1.Resource.modified:type_name -> google.protobuf.Timestamp
+	0,  // 6: meridian.mesh.v1alpha1.Rejection.stage:type_name -> meridian.mesh.v1alpha1.Rejection.Stage
+	1,  // 7: meridian.mesh.v1alpha1.Rejection.cause:type_name -> meridian.mesh.v1alpha1.Key
+	1,  // 8: meridian.mesh.v1alpha1.Rejection.other_causes:type_name -> meridian.mesh.v1alpha1.Key
+	1,  // 9: meridian.mesh.v1alpha1.Rejection.proxy:type_name -> meridian.mesh.v1alpha1.Key
+	3,  // 10: meridian.mesh.v1alpha1.DeliveryStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
+	4,  // 11: meridian.mesh.v1alpha1.DeliveryStatus.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	12, // [12:12] is the sub-list for method output_type
+	12, // [12:12] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_meridian_mesh_v1alpha1_resource_proto_init() }
@@ -533,13 +656,14 @@ func file_meridian_mesh_v1alpha1_resource_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_mesh_v1alpha1_resource_proto_rawDesc), len(file_meridian_mesh_v1alpha1_resource_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_meridian_mesh_v1alpha1_resource_proto_goTypes,
 		DependencyIndexes: file_meridian_mesh_v1alpha1_resource_proto_depIdxs,
+		EnumInfos:         file_meridian_mesh_v1alpha1_resource_proto_enumTypes,
 		MessageInfos:      file_meridian_mesh_v1alpha1_resource_proto_msgTypes,
 	}.Build()
 	File_meridian_mesh_v1alpha1_resource_proto = out.File

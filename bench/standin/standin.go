@@ -1,10 +1,16 @@
-package bench
+// Package standin has sidecars without an Envoy, for measurements: each follows its configuration over
+// incremental ADS as Envoy does and moves no traffic. Many cost little, because what they get is kept
+// once for all of them.
+//
+// No example: a Sidecar needs a running zone.
+package standin
 
 import (
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 	"sync"
@@ -16,8 +22,10 @@ import (
 	"google.golang.org/grpc/encoding"
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meridian-mesh/meridian/xds/references"
 )
@@ -37,22 +45,86 @@ type content struct {
 	needs [][]string
 }
 
-// contents are those ever seen, by type and version.
-type contents struct {
+// Contents are what sidecars that share them have ever got, by type and version.
+type Contents struct {
+	seed       maphash.Seed
 	mu         sync.RWMutex
-	known      []map[string]*content // guarded by mu
+	known      []map[string]*content   // guarded by mu
+	batches    map[batchKey][]*content // guarded by mu
 	references references.Index
 }
 
-func newContents() *contents {
-	c := &contents{}
+// batchKey stands for the encoded resources of a response, which many stand-ins get: they are read
+// once for all.
+type batchKey struct {
+	typ, size int
+	hash      uint64
+}
+
+// maxBatches bounds what is remembered.
+const maxBatches = 1024
+
+// batch is what the resources of a response say.
+func (c *Contents) batch(typ int, b []byte) ([]*content, error) {
+	key := batchKey{typ, len(b), maphash.Bytes(c.seed, b)}
+	c.mu.RLock()
+	list, ok := c.batches[key]
+	c.mu.RUnlock()
+	if ok {
+		return list, nil
+	}
+	err := each(b, func(_ protowire.Number, v []byte) error {
+		one, err := c.resource(typ, v)
+		list = append(list, one)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.batches) >= maxBatches {
+		clear(c.batches)
+	}
+	c.batches[key] = list
+	return list, nil
+}
+
+// resource reads one resource of a response.
+func (c *Contents) resource(typ int, b []byte) (*content, error) {
+	var version, name, body []byte
+	err := each(b, func(num protowire.Number, v []byte) error {
+		switch num {
+		case 1:
+			version = v
+		case 2:
+			return each(v, func(num protowire.Number, v []byte) error {
+				if num == 2 {
+					body = v
+				}
+				return nil
+			})
+		case 3:
+			name = v
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.of(typ, version, name, body)
+}
+
+// NewContents makes Contents without any.
+func NewContents() *Contents {
+	c := &Contents{seed: maphash.MakeSeed(), batches: map[batchKey][]*content{}}
 	for range types {
 		c.known = append(c.known, map[string]*content{})
 	}
 	return c
 }
 
-func (c *contents) of(typ int, version, name, body []byte) (*content, error) {
+func (c *Contents) of(typ int, version, name, body []byte) (*content, error) {
 	c.mu.RLock()
 	found := c.known[typ][string(version)]
 	c.mu.RUnlock()
@@ -73,31 +145,70 @@ func (c *contents) of(typ int, version, name, body []byte) (*content, error) {
 	return found, nil
 }
 
-// standin is one sidecar: it holds the names and versions of what it got, and tells the server what
-// it wants, as Envoy does.
-type standin struct {
-	contents *contents
+// Config of a Sidecar; Address, TLS and NodeID are required.
+type Config struct {
+	// Address of the zone's xDS port, host:port.
+	Address string
+	TLS     *tls.Config
+	NodeID  string
+	// Metadata of the node; may be nil.
+	Metadata map[string]string
+	// Token for the header "authorization"; empty sends none.
+	Token string
+	// Contents to share; nil makes own ones.
+	Contents *Contents
+}
+
+// Sidecar holds the names and versions of what it got, and tells the server what it wants, as Envoy
+// does. One goroutine at a time runs it.
+type Sidecar struct {
+	config   Config
+	contents *Contents
 	node     []byte
 	held     []map[string]*content
 	wanted   []map[string]int
-	// bytes that came in; the only field that others read.
-	bytes   atomic.Int64
-	scratch []byte
+	scratch  []byte
+
+	// What others read.
+	bytes      atomic.Int64
+	configured chan struct{}
+	once       sync.Once
 }
 
-func newStandin(c *contents, id string) (*standin, error) {
-	s := &standin{contents: c}
+// New makes a Sidecar; its Run connects it.
+func New(c Config) (*Sidecar, error) {
+	if c.Contents == nil {
+		c.Contents = NewContents()
+	}
+	s := &Sidecar{config: c, contents: c.Contents, configured: make(chan struct{})}
+	node := &corev3.Node{Id: c.NodeID, UserAgentName: "meridian-bench"}
+	if len(c.Metadata) > 0 {
+		node.Metadata = &structpb.Struct{Fields: map[string]*structpb.Value{}}
+		for k, v := range c.Metadata {
+			node.Metadata.Fields[k] = structpb.NewStringValue(v)
+		}
+	}
 	var err error
-	s.node, err = proto.Marshal(&corev3.Node{Id: id, UserAgentName: "meridian-bench"})
+	s.node, err = proto.Marshal(node)
 	for range types {
 		s.held, s.wanted = append(s.held, map[string]*content{}), append(s.wanted, map[string]int{})
 	}
 	return s, err
 }
 
-// run keeps one stream until it ends; nil if the server or ctx ended it.
-func (s *standin) run(ctx context.Context, address string, t *tls.Config) error {
-	conn, err := dial(address, t)
+// Bytes are those that came in.
+func (s *Sidecar) Bytes() int64 { return s.bytes.Load() }
+
+// Configured is closed when the sidecar has a listener for the first time.
+func (s *Sidecar) Configured() <-chan struct{} { return s.configured }
+
+// Run keeps one stream until it ends, and says why: [io.EOF] if the server ended it. Called again, it
+// reconnects with the versions that it holds.
+func (s *Sidecar) Run(ctx context.Context) error {
+	if s.config.Token != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, "authorization", s.config.Token)
+	}
+	conn, err := Dial(s.config.Address, s.config.TLS)
 	if err != nil {
 		return err
 	}
@@ -111,23 +222,23 @@ func (s *standin) run(ctx context.Context, address string, t *tls.Config) error 
 		if t >= wildcards && len(s.wanted[t]) == 0 {
 			continue
 		}
-		if err := send(stream, s.hello(t)); err != nil {
+		if err := Send(stream, s.hello(t)); err != nil {
 			return err
 		}
 	}
 	for {
-		f := frame{buf: s.scratch}
+		f := Frame{Buf: s.scratch}
 		if err := stream.RecvMsg(&f); err != nil {
 			return err
 		}
-		s.scratch = f.buf
-		s.bytes.Add(int64(len(f.buf)))
-		out, err := s.take(f.buf)
+		s.scratch = f.Buf
+		s.bytes.Add(int64(len(f.Buf)))
+		out, err := s.take(f.Buf)
 		if err != nil {
 			return err
 		}
 		for _, b := range out {
-			if err := send(stream, b); err != nil {
+			if err := Send(stream, b); err != nil {
 				return err
 			}
 		}
@@ -138,18 +249,19 @@ func (s *standin) run(ctx context.Context, address string, t *tls.Config) error 
 // measuring the bandwidth with a ping for each message, which Envoy does not do.
 const window = 16 << 20
 
-func dial(address string, t *tls.Config) (*grpc.ClientConn, error) {
+// Dial connects with the windows and the codec of a Sidecar.
+func Dial(address string, t *tls.Config) (*grpc.ClientConn, error) {
 	return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(credentials.NewTLS(t)),
 		grpc.WithNoProxy(),
 		grpc.WithInitialWindowSize(window), grpc.WithInitialConnWindowSize(window),
-		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(newRawCodec()), grpc.MaxCallRecvMsgSize(64<<20)),
+		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(Codec()), grpc.MaxCallRecvMsgSize(64<<20)),
 		grpc.WithReadBufferSize(16<<10), grpc.WithWriteBufferSize(4<<10))
 }
 
-func send(stream grpc.ClientStream, b []byte) error {
+func Send(stream grpc.ClientStream, b []byte) error {
 	err := stream.SendMsg(&b)
 	if errors.Is(err, io.EOF) { // the reason comes with the next receive
-		var f frame
+		var f Frame
 		return stream.RecvMsg(&f)
 	}
 	return err
@@ -160,12 +272,34 @@ const (
 	reqNode, reqType, reqSubscribe, reqUnsubscribe, reqVersions, reqNonce = 1, 2, 3, 4, 5, 6
 )
 
+// Fields of DeltaDiscoveryResponse.
+const (
+	respResources, respType, respNonce, respRemoved = 2, 4, 5, 6
+)
+
+// leading divides a message after the fields of one number that it begins with.
+func leading(b []byte, num protowire.Number) (first, rest []byte) {
+	at := 0
+	for at < len(b) {
+		n, typ, tag := protowire.ConsumeTag(b[at:])
+		if n != num || tag < 0 {
+			break
+		}
+		size := protowire.ConsumeFieldValue(n, typ, b[at+tag:])
+		if size < 0 {
+			break
+		}
+		at += tag + size
+	}
+	return b[:at], b[at:]
+}
+
 func appendField(b []byte, num protowire.Number, v string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
 }
 
 // hello is the first request for a type: what it wants, and what it holds from before.
-func (s *standin) hello(t int) []byte {
+func (s *Sidecar) hello(t int) []byte {
 	b := protowire.AppendBytes(protowire.AppendTag(nil, reqNode, protowire.BytesType), s.node)
 	b = appendField(b, reqType, types[t])
 	for name := range s.wanted[t] {
@@ -179,14 +313,20 @@ func (s *standin) hello(t int) []byte {
 }
 
 // take applies a response and returns the requests that follow from it: new interest first, then the answer.
-func (s *standin) take(b []byte) ([][]byte, error) {
+func (s *Sidecar) take(b []byte) ([][]byte, error) {
 	typ, nonce := -1, ""
-	// The type comes after the resources on the wire.
-	err := each(b, func(num protowire.Number, v []byte) error {
+	var resources, rest []byte
+	// The resources come first on the wire.
+	if resources, rest = leading(b, respResources); len(rest) == 0 {
+		return nil, errors.New("a response without a type")
+	}
+	err := each(rest, func(num protowire.Number, v []byte) error {
 		switch num {
-		case 4:
+		case respResources:
+			return errors.New("a resource comes after other fields")
+		case respType:
 			typ = slices.IndexFunc(types, func(t string) bool { return t == string(v) })
-		case 5:
+		case respNonce:
 			nonce = string(v)
 		}
 		return nil
@@ -229,36 +369,20 @@ func (s *standin) take(b []byte) ([][]byte, error) {
 			}
 		}
 	}
-	err = each(b, func(num protowire.Number, v []byte) error {
-		switch num {
-		case 2:
-			var version, name, body []byte
-			if err := each(v, func(num protowire.Number, v []byte) error {
-				switch num {
-				case 1:
-					version = v
-				case 2:
-					return each(v, func(num protowire.Number, v []byte) error {
-						if num == 2 {
-							body = v
-						}
-						return nil
-					})
-				case 3:
-					name = v
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			now, err := s.contents.of(typ, version, name, body)
-			if err != nil {
-				return err
-			}
-			old := s.held[typ][now.name]
-			s.held[typ][now.name] = now
-			replace(old, now)
-		case 6:
+	list, err := s.contents.batch(typ, resources)
+	if err != nil {
+		return nil, err
+	}
+	for _, now := range list {
+		old := s.held[typ][now.name]
+		s.held[typ][now.name] = now
+		if types[typ] == references.Listener {
+			s.once.Do(func() { close(s.configured) })
+		}
+		replace(old, now)
+	}
+	err = each(rest, func(num protowire.Number, v []byte) error {
+		if num == respRemoved {
 			old := s.held[typ][string(v)]
 			delete(s.held[typ], string(v))
 			replace(old, nil)
@@ -317,13 +441,14 @@ func each(b []byte, f func(num protowire.Number, v []byte) error) error {
 	return nil
 }
 
-// frame receives a message into a buffer that is used again.
-type frame struct{ buf []byte }
+// Frame receives a message into a buffer that is used again.
+type Frame struct{ Buf []byte }
 
 // rawCodec carries bytes as they are.
 type rawCodec struct{ encoding.CodecV2 }
 
-func newRawCodec() encoding.CodecV2 { return rawCodec{encoding.GetCodecV2(grpcproto.Name)} }
+// Codec carries encoded messages as they are: a *[]byte out, a *[Frame] in.
+func Codec() encoding.CodecV2 { return rawCodec{encoding.GetCodecV2(grpcproto.Name)} }
 
 func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 	if b, ok := v.(*[]byte); ok {
@@ -333,9 +458,9 @@ func (c rawCodec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
-	if f, ok := v.(*frame); ok {
-		f.buf = slices.Grow(f.buf[:0], data.Len())[:data.Len()]
-		data.CopyTo(f.buf)
+	if f, ok := v.(*Frame); ok {
+		f.Buf = slices.Grow(f.Buf[:0], data.Len())[:data.Len()]
+		data.CopyTo(f.Buf)
 		return nil
 	}
 	return c.CodecV2.Unmarshal(data, v)
