@@ -173,6 +173,7 @@ func (s *Sink) Waiting() int { return len(s.queue) }
 
 func (s *Sink) step() error {
 	for s.busy == nil && len(s.queue) > 0 {
+		s.fold()
 		f := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
