@@ -164,6 +164,7 @@ func (s *Sink) Recv(f *kdsv1.Frame) error {
 
 func (s *Sink) step() error {
 	for s.busy == nil && len(s.queue) > 0 {
+		s.fold()
 		f := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]

@@ -47,7 +47,15 @@ type hostSource struct {
 	head     uint64 // of the local store
 	needed   uint64 // as advanced was told
 	told     uint64 // head as advanced was told
+
+	delta  time.Time        // when the last delta was sent
+	resume <-chan time.Time // when the next one may be; nil if none waits for that
 }
+
+// deltaInterval is the least time between two deltas. The first change goes at once; those that come
+// within the interval are merged into the next delta, so that what a burst of writes costs a zone, a
+// transaction and a flush each, does not grow with the rate of the writers.
+const deltaInterval = 20 * time.Millisecond
 
 func (h *hostSource) run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
@@ -93,6 +101,8 @@ func (h *hostSource) run(ctx context.Context) error {
 			if err := h.recv(f); err != nil {
 				return err
 			}
+		case <-h.resume:
+			h.resume = nil
 		case <-digest:
 			digest = nil
 			h.src.CheckSummary()
@@ -117,6 +127,7 @@ func (h *hostSource) pull() (slots chan struct{}, err error) {
 			h.next, h.echo = heartbeat(), false
 		case h.slots != nil && h.src.WantsSnapshot() && !h.holds:
 			slots = h.slots
+		case h.early():
 		default:
 			if h.next, err = h.src.Next(); err != nil {
 				return nil, status.Errorf(codes.Internal, "%v", err)
@@ -130,6 +141,19 @@ func (h *hostSource) pull() (slots chan struct{}, err error) {
 		return slots, nil
 	}
 	return slots, checkSize(h.next)
+}
+
+// early says that the next frame is a delta and that it is too early for it; then the loop is resumed
+// in time.
+func (h *hostSource) early() bool {
+	if h.src.Pending() == 0 || h.src.WantsSnapshot() || h.src.InSnapshot() {
+		return false
+	}
+	wait := deltaInterval - time.Since(h.delta)
+	if wait > 0 && h.resume == nil {
+		h.resume = time.After(wait)
+	}
+	return wait > 0
 }
 
 // advance says how far the local store is, and what the other side needs for it.
@@ -148,7 +172,9 @@ func (h *hostSource) noteSent() {
 	f := h.next
 	h.next = nil
 	switch f.GetMessage().(type) {
-	case *kdsv1.Frame_Delta, *kdsv1.Frame_Items:
+	case *kdsv1.Frame_Delta:
+		h.unproven, h.delta = true, time.Now()
+	case *kdsv1.Frame_Items:
 		h.unproven = true
 	case *kdsv1.Frame_Digest:
 		h.unproven = false

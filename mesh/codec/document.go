@@ -119,10 +119,13 @@ func DecodeJSON(info *mesh.KindInfo, body []byte) (Document, error) {
 // is returned with it.
 func parse(data []byte) ([]*yaml.Node, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
-	if looksLikeJSON(data) {
+	if beginsAsJSON(data) {
 		nodes, err := parseJSON(data)
 		if err == nil {
 			return nodes, nil
+		}
+		if firstValue(data) == nil { // a flow mapping of YAML begins so too
+			return parseYAML(data)
 		}
 		// A stream of JSON and YAML documents may be good YAML; if not, the error of the language
 		// it began in is reported.

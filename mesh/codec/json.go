@@ -11,11 +11,10 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// looksLikeJSON says that a stream begins with a JSON object. A YAML flow mapping does so too:
-// parseJSON hands back to YAML what is not JSON.
-func looksLikeJSON(data []byte) bool {
+// beginsAsJSON says that a stream begins as a JSON object does.
+func beginsAsJSON(data []byte) bool {
 	data = bytes.TrimLeft(data, " \t\r\n")
-	return len(data) > 0 && data[0] == '{' && firstValue(data) != nil
+	return len(data) > 0 && data[0] == '{'
 }
 
 // firstValue is the first JSON value of a stream, or nil.

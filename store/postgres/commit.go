@@ -162,6 +162,8 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64,
 				return err
 			})
 	}
+	s.wakeups.begin()
+	defer func() { s.advance(s.wakeups.done()) }()
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, err
 	}
@@ -170,7 +172,7 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64,
 			"this process", store.ErrUnavailable, id, s.id)
 	}
 
-	others, err := s.entries(rows)
+	others, err := s.entries(s.known.news(rows))
 	if err != nil {
 		return 0, err
 	}

@@ -9,17 +9,21 @@
 // # Commits
 //
 // Concurrent Commits of one process are written as a group: one database transaction that locks the
-// counter row, reads the touched rows and what others added to the log, evaluates every transaction
-// in turn (package txn), writes all rows, and notifies. It takes two round trips however large the
-// group is.
+// counter row and reads what others added to the log, then evaluates every transaction in turn
+// (package txn), writes all rows, and notifies. It takes two round trips however large the group is.
+// All that came until the lock was had are of the group, so that the wait for another replica makes
+// groups larger. What the group reads is known from former groups and the log; what is not takes a
+// third round trip. That the row at the head is still the one that was known shows that the
+// database is the same; otherwise everything is forgotten.
 //
 // # Watch
 //
 // The log table is the truth. One connection listens for notifications, which carry the revision of
 // a commit; it also looks at the counter every second, in case one was lost. Watches then read the
 // log by revision. What this process committed, and what others committed before that, it has in
-// memory (at most 2,048 rows and 8 MB), so that a watch that keeps up reads nothing from the
-// database while this process writes. When the listening connection breaks it is opened again with
+// memory (at most 2,048 commits and 8 MB), so that a watch that keeps up reads nothing from the
+// database while this process writes: a notification waits for a group that is about to read what
+// it is of, at most 20 ms. When the listening connection breaks it is opened again with
 // backoff (0.1 s to 5 s, with jitter).
 //
 // # Failure

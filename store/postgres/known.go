@@ -39,13 +39,27 @@ func (k *known) reset(revision uint64) {
 	}
 }
 
+// news is what of the log rows from k.revision on is not known yet: all of them, unless the first is
+// the one that was the last.
+func (k *known) news(rows []logRow) []logRow {
+	if len(rows) == 0 || !rows[0].equal(k.head) {
+		return rows
+	}
+	for i, row := range rows {
+		if row.revision != k.head.revision {
+			return rows[i:]
+		}
+	}
+	return nil
+}
+
 // follow brings what is known to a revision of the database, whose log rows from k.revision on are
-// given. It forgets everything unless they show that the database is the one that was known, and all
-// that came since.
-func (k *known) follow(revision uint64, rows []logRow, commits []entry) {
-	whole := len(commits) > 0 && commits[len(commits)-1].commit.Revision == revision
+// given, and the commits of those that are news. It forgets everything unless they show that the
+// database is the one that was known, and all that came since.
+func (k *known) follow(revision uint64, rows []logRow, news []entry) {
+	whole := len(rows) > 0 && rows[len(rows)-1].revision == revision
 	if whole && rows[0].equal(k.head) {
-		for _, e := range commits[1:] {
+		for _, e := range news {
 			k.apply(e.commit)
 		}
 		k.revision = revision

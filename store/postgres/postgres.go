@@ -59,6 +59,7 @@ type Store struct {
 	metrics metrics
 	head    atomic.Pointer[head]
 	recent  recent
+	wakeups wakeups
 	known   known
 
 	// ctx ends at Close, and with it the listener and every read.

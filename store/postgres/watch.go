@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,6 +23,8 @@ const (
 	// minRetry and maxRetry bound the delay before the listening connection is opened again.
 	minRetry = 100 * time.Millisecond
 	maxRetry = 5 * time.Second
+	// holdBack bounds how long a notification waits for a group that is about to read what it is of.
+	holdBack = 20 * time.Millisecond
 	// fetchRevisions is how many revisions a watch reads at once.
 	fetchRevisions = 256
 )
@@ -38,6 +41,34 @@ func (s *Store) advance(revision uint64) {
 			return
 		}
 	}
+}
+
+// wakeups holds a notification back while a group of this process waits for the lock: under it the
+// group reads the commit that the notification is of, and watches need not ask for it. Its zero value
+// is ready.
+type wakeups struct {
+	reading atomic.Bool
+	noted   atomic.Uint64 // the latest revision of a notification
+}
+
+// note takes a notification and says whether it is held back.
+func (w *wakeups) note(revision uint64) bool {
+	for {
+		old := w.noted.Load()
+		if revision <= old || w.noted.CompareAndSwap(old, revision) {
+			break
+		}
+	}
+	// Read after noted was written: either this sees that the group has read, or done sees noted.
+	return w.reading.Load()
+}
+
+// begin says that a group is about to read; done, that it has, or failed, and gives what was held back.
+func (w *wakeups) begin() { w.reading.Store(true) }
+
+func (w *wakeups) done() (revision uint64) {
+	w.reading.Store(false)
+	return w.noted.Load()
 }
 
 // listen keeps the connection for wake-ups until Close.
@@ -104,23 +135,48 @@ func (s *Store) listenOnce(config *pgx.ConnConfig, working func()) error {
 // notifications takes them until it is time to look at the counter. Their payload is the revision;
 // one without is of a former version of this program, and a reason to look.
 func (s *Store) notifications(conn *pgx.Conn) error {
-	ctx, cancel := context.WithTimeout(s.ctx, pollInterval)
-	defer cancel()
-
+	poll := time.Now().Add(pollInterval)
+	var held time.Time // when to give what is held back; zero if nothing is
 	for {
-		n, err := conn.WaitForNotification(ctx)
-		if err != nil {
-			if s.ctx.Err() == nil && pgconn.Timeout(err) {
-				return nil
-			}
+		until := poll
+		if !held.IsZero() {
+			until = held
+		}
+		n, err := s.notification(conn, until)
+		switch {
+		case err == nil:
+		case s.ctx.Err() != nil || !pgconn.Timeout(err):
 			return err
+		case !held.IsZero():
+			s.advance(s.wakeups.noted.Load())
+			held = time.Time{}
+			continue
+		default:
+			return nil
 		}
 		revision, err := strconv.ParseUint(n.Payload, 10, 63)
 		if err != nil {
 			return nil
 		}
-		s.advance(revision)
+		switch {
+		case !s.wakeups.note(revision):
+			s.advance(revision)
+			held = time.Time{}
+		case held.IsZero():
+			held = time.Now().Add(holdBack)
+		}
+		if time.Now().After(poll) {
+			s.advance(s.wakeups.noted.Load())
+			return nil
+		}
 	}
+}
+
+// notification waits for the next one until a time.
+func (s *Store) notification(conn *pgx.Conn, until time.Time) (*pgconn.Notification, error) {
+	ctx, cancel := context.WithDeadline(s.ctx, until)
+	defer cancel()
+	return conn.WaitForNotification(ctx)
 }
 
 // watch implements [store.Watch] by reading the log.
