@@ -104,6 +104,15 @@ type PolicyInfo struct {
 	HasRules bool
 }
 
+// Words in To and ToOfGateways that stand for kinds of package mesh/destination.
+const (
+	// AnyDestination is every kind that a targetRef can name.
+	AnyDestination = "destination"
+	// AnyProxied is those of them whose endpoints are proxies of the mesh: which of other endpoints is
+	// taken is not for a policy to say.
+	AnyProxied = "destination of proxies"
+)
+
 // HasTo says that policies of the kind have entries about destinations.
 func (p *PolicyInfo) HasTo() bool { return len(p.To) > 0 }
 
@@ -118,9 +127,9 @@ var (
 	gatewaysOrRoutes     = []string{"MeshGateway", "MeshHTTPRoute"}
 
 	wholeMesh            = []string{"Mesh"}
-	destinations         = []string{"Mesh", "MeshService", "MeshExternalService", "MeshMultiZoneService"}
-	destinationsOrRoutes = append(slices.Clip(destinations), "MeshHTTPRoute")
-	oneDestination       = []string{"MeshService", "MeshExternalService", "MeshMultiZoneService"}
+	destinations         = []string{"Mesh", AnyDestination}
+	destinationsOrRoutes = []string{"Mesh", AnyDestination, "MeshHTTPRoute"}
+	oneDestination       = []string{AnyDestination}
 	callers              = []string{"Mesh", "MeshSubset", "MeshService", "MeshServiceSubset"}
 )
 
@@ -307,8 +316,8 @@ var Kinds = []*KindInfo{
 		Policy: &PolicyInfo{
 			Order:        400,
 			Top:          anyProxiesOrGateways,
-			To:           []string{"Mesh", "MeshService", "MeshMultiZoneService", "MeshHTTPRoute"},
-			ToOfGateways: []string{"Mesh", "MeshService", "MeshMultiZoneService"},
+			To:           []string{"Mesh", AnyProxied, "MeshHTTPRoute"},
+			ToOfGateways: []string{"Mesh", AnyProxied},
 		},
 	},
 	{

@@ -10,6 +10,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"slices"
 	"sync"
@@ -46,14 +47,77 @@ type content struct {
 
 // Contents are what sidecars that share them have ever got, by type and version.
 type Contents struct {
+	seed       maphash.Seed
 	mu         sync.RWMutex
-	known      []map[string]*content // guarded by mu
+	known      []map[string]*content   // guarded by mu
+	batches    map[batchKey][]*content // guarded by mu
 	references references.Index
+}
+
+// batchKey stands for the encoded resources of a response, which many stand-ins get: they are read
+// once for all.
+type batchKey struct {
+	typ, size int
+	hash      uint64
+}
+
+// maxBatches bounds what is remembered.
+const maxBatches = 1024
+
+// batch is what the resources of a response say.
+func (c *Contents) batch(typ int, b []byte) ([]*content, error) {
+	key := batchKey{typ, len(b), maphash.Bytes(c.seed, b)}
+	c.mu.RLock()
+	list, ok := c.batches[key]
+	c.mu.RUnlock()
+	if ok {
+		return list, nil
+	}
+	err := each(b, func(_ protowire.Number, v []byte) error {
+		one, err := c.resource(typ, v)
+		list = append(list, one)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.batches) >= maxBatches {
+		clear(c.batches)
+	}
+	c.batches[key] = list
+	return list, nil
+}
+
+// resource reads one resource of a response.
+func (c *Contents) resource(typ int, b []byte) (*content, error) {
+	var version, name, body []byte
+	err := each(b, func(num protowire.Number, v []byte) error {
+		switch num {
+		case 1:
+			version = v
+		case 2:
+			return each(v, func(num protowire.Number, v []byte) error {
+				if num == 2 {
+					body = v
+				}
+				return nil
+			})
+		case 3:
+			name = v
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.of(typ, version, name, body)
 }
 
 // NewContents makes Contents without any.
 func NewContents() *Contents {
-	c := &Contents{}
+	c := &Contents{seed: maphash.MakeSeed(), batches: map[batchKey][]*content{}}
 	for range types {
 		c.known = append(c.known, map[string]*content{})
 	}
@@ -208,6 +272,28 @@ const (
 	reqNode, reqType, reqSubscribe, reqUnsubscribe, reqVersions, reqNonce = 1, 2, 3, 4, 5, 6
 )
 
+// Fields of DeltaDiscoveryResponse.
+const (
+	respResources, respType, respNonce, respRemoved = 2, 4, 5, 6
+)
+
+// leading divides a message after the fields of one number that it begins with.
+func leading(b []byte, num protowire.Number) (first, rest []byte) {
+	at := 0
+	for at < len(b) {
+		n, typ, tag := protowire.ConsumeTag(b[at:])
+		if n != num || tag < 0 {
+			break
+		}
+		size := protowire.ConsumeFieldValue(n, typ, b[at+tag:])
+		if size < 0 {
+			break
+		}
+		at += tag + size
+	}
+	return b[:at], b[at:]
+}
+
 func appendField(b []byte, num protowire.Number, v string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, num, protowire.BytesType), v)
 }
@@ -229,12 +315,18 @@ func (s *Sidecar) hello(t int) []byte {
 // take applies a response and returns the requests that follow from it: new interest first, then the answer.
 func (s *Sidecar) take(b []byte) ([][]byte, error) {
 	typ, nonce := -1, ""
-	// The type comes after the resources on the wire.
-	err := each(b, func(num protowire.Number, v []byte) error {
+	var resources, rest []byte
+	// The resources come first on the wire.
+	if resources, rest = leading(b, respResources); len(rest) == 0 {
+		return nil, errors.New("a response without a type")
+	}
+	err := each(rest, func(num protowire.Number, v []byte) error {
 		switch num {
-		case 4:
+		case respResources:
+			return errors.New("a resource comes after other fields")
+		case respType:
 			typ = slices.IndexFunc(types, func(t string) bool { return t == string(v) })
-		case 5:
+		case respNonce:
 			nonce = string(v)
 		}
 		return nil
@@ -277,39 +369,20 @@ func (s *Sidecar) take(b []byte) ([][]byte, error) {
 			}
 		}
 	}
-	err = each(b, func(num protowire.Number, v []byte) error {
-		switch num {
-		case 2:
-			var version, name, body []byte
-			if err := each(v, func(num protowire.Number, v []byte) error {
-				switch num {
-				case 1:
-					version = v
-				case 2:
-					return each(v, func(num protowire.Number, v []byte) error {
-						if num == 2 {
-							body = v
-						}
-						return nil
-					})
-				case 3:
-					name = v
-				}
-				return nil
-			}); err != nil {
-				return err
-			}
-			now, err := s.contents.of(typ, version, name, body)
-			if err != nil {
-				return err
-			}
-			old := s.held[typ][now.name]
-			s.held[typ][now.name] = now
-			if types[typ] == references.Listener {
-				s.once.Do(func() { close(s.configured) })
-			}
-			replace(old, now)
-		case 6:
+	list, err := s.contents.batch(typ, resources)
+	if err != nil {
+		return nil, err
+	}
+	for _, now := range list {
+		old := s.held[typ][now.name]
+		s.held[typ][now.name] = now
+		if types[typ] == references.Listener {
+			s.once.Do(func() { close(s.configured) })
+		}
+		replace(old, now)
+	}
+	err = each(rest, func(num protowire.Number, v []byte) error {
+		if num == respRemoved {
 			old := s.held[typ][string(v)]
 			delete(s.held[typ], string(v))
 			replace(old, nil)

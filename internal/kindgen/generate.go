@@ -197,7 +197,10 @@ func (s *source) match(kinds []*mesh.KindInfo, f *ast.FuncDecl) (mesh.Kind, *hoo
 		return "", nil, nil
 	}
 	at := slices.IndexFunc(s.hooks, func(h hook) bool { return lower(rest) == h.name })
-	if at < 0 {
+	switch {
+	case at < 0 && !strings.HasPrefix(string(kind), string(mesh.KindMesh)):
+		return "", nil, nil // its name is a word that other functions may begin with
+	case at < 0:
 		return "", nil, fmt.Errorf("%s begins with the name of kind %s and is not one of its hooks, which "+
 			"are %s", f.Name.Name, kind, strings.Join(s.names(kind), ", "))
 	}

@@ -32,6 +32,7 @@ func generated(t *testing.T, files map[string]string) (string, error) {
 		{Kind: mesh.KindMeshRetry, Policy: &mesh.PolicyInfo{Order: 20}},
 		{Kind: mesh.KindMeshTimeout, Policy: &mesh.PolicyInfo{Order: 10}},
 		{Kind: mesh.KindMesh},
+		{Kind: mesh.KindZone},
 		{Kind: mesh.KindMeshService},
 	})
 	return string(text), err
@@ -50,7 +51,8 @@ func meshRetryRules(c *check, s *meshv1.MeshRetry) {}`,
 func meshTimeoutRoute(out *Out) {}`,
 		"thing/mesh.go": `package thing
 func meshRules(c *check, s *meshv1.Mesh) {}
-func meshes() {}`,
+func meshes() {}
+func zoneOf() {}`,
 	})
 	if err != nil {
 		t.Fatal(err)

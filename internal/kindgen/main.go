@@ -6,8 +6,9 @@
 // function meshRetryRoute in meshretry.go. kindgen finds these functions and writes zz_kinds.go, a slice
 // kinds of hooks with a row for each kind that has one, in the order of mesh.PolicyInfo.Order.
 //
-// Names that begin with that of a kind are kept for hooks: a function of such a name that is not one, has
-// another signature or stands in another file is an error with its position.
+// Names that begin with that of a kind are kept for hooks: a function of such a name that is not one,
+// has another signature or stands in another file is an error with its position. Kinds whose name is a
+// common word, such as Zone, keep only the names of their hooks.
 //
 // Where a hook has the tag `kindgen:"spec"`, its type has proto.Message where the function of a kind has
 // the kind's own message, and the row adapts it by the package's generic function of.
@@ -26,7 +27,7 @@ import (
 )
 
 // packages that take part.
-var packages = []string{"mesh/validate"}
+var packages = []string{"mesh/validate", "xds/compile", "xds/translate"}
 
 // output is the name of the file in each package.
 const output = "zz_kinds.go"

@@ -26,6 +26,30 @@ type level struct {
 // backendKinds are what a backendRef can name: MeshServiceSubset stands after what it narrows.
 var backendKinds = slices.Insert(destination.Referable(), 1, "MeshServiceSubset")
 
+// kindsOf are the kinds that a list of targets in the row of a kind stands for.
+func kindsOf(list []string) []string {
+	var out []string
+	for _, k := range list {
+		switch k {
+		case mesh.AnyDestination:
+			out = append(out, destination.Referable()...)
+		case mesh.AnyProxied:
+			out = append(out, proxied()...)
+		default:
+			out = append(out, k)
+		}
+	}
+	return out
+}
+
+// proxied are the kinds of destinations whose endpoints are proxies of the mesh, by rank.
+func proxied() []string {
+	return slices.DeleteFunc(destination.Referable(), func(kind string) bool {
+		info, ok := destination.Lookup(mesh.Kind(kind))
+		return !ok || info.Source == destination.Given
+	})
+}
+
 // policyTarget checks the policy's own targetRef.
 func (c *check) policyTarget(info *mesh.PolicyInfo, spec proto.Message) {
 	kinds := info.Top
@@ -49,6 +73,7 @@ func (c *check) entryTargets(info *mesh.PolicyInfo, spec proto.Message) {
 			to = info.ToOfGateways
 		}
 	}
+	to = kindsOf(to)
 	for i, e := range entries(spec, "to") {
 		c.target(fmt.Sprintf("spec.to[%d].targetRef", i), targetOf(e), level{kinds: to})
 	}

@@ -34,7 +34,8 @@ func TestShare(t *testing.T) {
 	if !proto.Equal(a, one) || !proto.Equal(b, two) {
 		t.Errorf("contents changed: %v and %v", a, b)
 	}
-	if a.Networking.Outbound[1] != b.Networking.Outbound[0] || a.Networking.Inbound[0] != b.Networking.Inbound[0] {
+	if a.Networking.Outbound[1] != b.Networking.Outbound[0] ||
+		a.Networking.Inbound[0] != b.Networking.Inbound[0] {
 		t.Error("equal parts are not shared")
 	}
 	if a.Networking.Outbound[0] == b.Networking.Outbound[1] {

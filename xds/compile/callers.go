@@ -120,7 +120,7 @@ func needsSNI(c ir.Chain) bool {
 		for _, r := range c.HTTP.Routes.Routes {
 			all = append(all, r.Match.Callers...)
 		}
-		for _, f := range c.HTTP.Faults {
+		for _, f := range c.Faults {
 			all = append(all, f.Callers...)
 		}
 	}

@@ -24,70 +24,9 @@ type Causes struct {
 	Cluster, Endpoints, Route, Listener []mesh.Key
 }
 
-// toKind is a kind of policy with entries of "to".
-type toKind struct {
-	kind mesh.Kind
-	// apply writes all fields that are this kind's, and no others, from the merged entries; with a
-	// zero Effective it writes what holds without a policy. It keeps no state and changes nothing
-	// in place.
-	apply func(e policy.Effective, p Port, out *OutboundConf)
-}
-
-// toKinds are in the order of mesh.PolicyInfo.Order: of two kinds that write one field the
-// later wins.
-var toKinds = []toKind{
-	{mesh.KindMeshLoadBalancingStrategy, balancingTo},
-	{mesh.KindMeshTimeout, timeoutTo},
-	{mesh.KindMeshHealthCheck, healthTo},
-	{mesh.KindMeshCircuitBreaker, breakerTo},
-	{mesh.KindMeshRetry, retryTo},
-}
-
-// inboundKind is a kind of policy with "from" or "rules".
-type inboundKind struct {
-	kind mesh.Kind
-	// merged kinds are merged in order of priority, and apply gets the result; the others' policies
-	// all count.
-	merged bool
-	// apply writes what holds for all callers, also if no policy of the kind selects the inbound.
-	apply func(c InboundContext, out *InboundConf)
-	// caller writes, over what holds for all callers, what holds for the callers of one match;
-	// false if the rule says nothing that depends on them. It is nil if the kind knows no
-	// difference, as all that are not merged.
-	caller func(in policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool
-}
-
-// InboundContext is what else a kind may look at.
-type InboundContext struct {
-	Mesh string
-	// Policies are those of the kind that select the inbound, ascending.
-	Policies []*mesh.Resource
-	// Merged is what they say together, for kinds that are merged.
-	Merged policy.Inbound
-}
-
-// inboundKinds are in the order of mesh.PolicyInfo.Order.
-var inboundKinds = []inboundKind{
-	{kind: mesh.KindMeshFaultInjection, apply: faultInbound},
-	{
-		kind:   mesh.KindMeshRateLimit,
-		merged: true,
-		apply:  limitInbound,
-		caller: limitCaller,
-	},
-	{
-		kind:   mesh.KindMeshTimeout,
-		merged: true,
-		apply:  timeoutInbound,
-		caller: timeoutCaller,
-	},
-	{kind: mesh.KindMeshTrafficPermission, apply: permissionInbound},
-	{kind: mesh.KindMeshCircuitBreaker, merged: true, apply: breakerInbound},
-}
-
 // IsOutboundConf says that policies of the kind have a part in an [OutboundConf].
 func IsOutboundConf(k mesh.Kind) bool {
-	return slices.ContainsFunc(toKinds, func(t toKind) bool { return t.kind == k })
+	return slices.ContainsFunc(kinds, func(h hooks) bool { return h.kind == k && h.to != nil })
 }
 
 // ConcernsCalls says that policies of the kind can change what a proxy does with requests that it
@@ -99,7 +38,9 @@ func ConcernsCalls(k mesh.Kind) bool {
 
 // IsInboundConf says that policies of the kind have a part in an [InboundConf].
 func IsInboundConf(k mesh.Kind) bool {
-	return slices.ContainsFunc(inboundKinds, func(t inboundKind) bool { return t.kind == k })
+	return slices.ContainsFunc(kinds, func(h hooks) bool {
+		return h.kind == k && (h.inbound != nil || h.everyInbound != nil)
+	})
 }
 
 func ofKind(policies []*mesh.Resource, k mesh.Kind) []*mesh.Resource {
@@ -125,10 +66,16 @@ func addCauses(keys []mesh.Key, origins []policy.Origin) []mesh.Key {
 func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (OutboundConf, Causes) {
 	var out OutboundConf
 	var why Causes
-	for _, k := range toKinds {
-		k.apply(policy.Effective{}, p, &out)
+	for i := range kinds {
+		if to := kinds[i].to; to != nil {
+			to(policy.Effective{}, p, &out)
+		}
 	}
-	for _, k := range toKinds {
+	for i := range kinds {
+		k := &kinds[i]
+		if k.to == nil {
+			continue
+		}
 		list := ofKind(policies, k.kind)
 		if len(list) == 0 {
 			continue
@@ -138,7 +85,7 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 			continue
 		}
 		before := out
-		k.apply(e, p, &out)
+		k.to(e, p, &out)
 		if out.Cluster != before.Cluster {
 			why.Cluster = addCauses(why.Cluster, e.Origins)
 		}
@@ -167,11 +114,27 @@ type Survey struct {
 
 // NewSurvey reads the policies of a proxy.
 func NewSurvey(policies []*mesh.Resource) Survey {
-	return Survey{
-		Attached:   slices.ContainsFunc(policies, attached),
-		CallerTags: AffinityTags(policies),
-		ShownTags:  omittedTags(policies),
+	s := Survey{Attached: slices.ContainsFunc(policies, attached)}
+	for i := range kinds {
+		k := &kinds[i]
+		if k.callerTags == nil && k.shownTags == nil {
+			continue
+		}
+		for _, p := range ofKind(policies, k.kind) {
+			for _, e := range policy.ToEntries(p) {
+				if k.callerTags != nil {
+					s.CallerTags = append(s.CallerTags, k.callerTags(e)...)
+				}
+				if k.shownTags != nil {
+					s.ShownTags = append(s.ShownTags, k.shownTags(e)...)
+				}
+			}
+		}
 	}
+	slices.Sort(s.CallerTags)
+	slices.Sort(s.ShownTags)
+	s.CallerTags, s.ShownTags = slices.Compact(s.CallerTags), slices.Compact(s.ShownTags)
+	return s
 }
 
 // Equal says that nothing differs.
@@ -194,9 +157,13 @@ func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
 	dest := policy.Destination{Key: route.Key, Labels: route.Labels}
 	out := OutboundConf{Route: base}
 	var why []mesh.Key
-	for _, k := range toKinds {
+	for i := range kinds {
+		k := &kinds[i]
+		if k.to == nil {
+			continue
+		}
 		if e, about := policy.ForRoute(ofKind(policies, k.kind), dest); about {
-			k.apply(e, p, &out)
+			k.to(e, p, &out)
 			why = addCauses(why, e.Origins)
 		}
 	}
@@ -209,12 +176,12 @@ type InboundConf struct {
 	// Cluster is the local workload's.
 	Cluster  ir.ClusterPolicy
 	Listener ir.ListenerPolicy
+	Inbound  ir.InboundPolicy
+	// Common is about the requests of all callers together.
+	Common ir.RoutePolicy
 	// Route holds for every caller but those of Callers.
 	Route   ir.RoutePolicy
 	Callers []Caller
-	RBAC    *ir.RBAC
-	Limits  Limits
-	Faults  []ir.Fault
 	// Causes are the policies that say something.
 	Causes []mesh.Key
 }
@@ -229,31 +196,34 @@ func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
 			out.Causes = append(out.Causes, p.Key)
 		}
 	}
-	merged := make([]policy.Inbound, len(inboundKinds))
-	for i, k := range inboundKinds {
-		list := ofKind(speaking, k.kind)
-		if k.merged {
-			merged[i] = policy.ForInbound(list)
+	merged := make([]policy.Inbound, len(kinds))
+	for i := range kinds {
+		k := &kinds[i]
+		switch {
+		case k.inbound != nil:
+			merged[i] = policy.ForInbound(ofKind(speaking, k.kind))
+			k.inbound(merged[i], out)
+		case k.everyInbound != nil:
+			k.everyInbound(meshName, ofKind(speaking, k.kind), out)
 		}
-		k.apply(InboundContext{Mesh: meshName, Policies: list, Merged: merged[i]}, out)
 	}
 	out.Callers = []Caller{{Route: out.Route}}
-	for i, k := range inboundKinds {
+	for i := range kinds {
+		k := &kinds[i]
 		if k.caller == nil {
 			continue
 		}
 		var rules []callerRule
 		for _, c := range merged[i].Conditioned {
 			// Without an identity it is about zone proxies.
-			if probe := out.Route; c.Match.GetSpiffeId() != nil && k.caller(merged[i], c, &probe) {
+			if c.Match.GetSpiffeId() != nil {
 				rules = append(rules,
-					callerRule{identityMatch(c.Match),
-						func(route *ir.RoutePolicy) { k.caller(merged[i], c, route) }})
+					callerRule{identityMatch(c.Match), func(route *ir.RoutePolicy) { k.caller(c, route) }})
 			}
 		}
 		out.Callers = crossCallers(out.Callers, rules)
 	}
-	out.Callers = out.Callers[:len(out.Callers)-1] // the last is everybody
+	out.Callers = out.Callers[:len(out.Callers)-1] // the last holds for all others
 	return out
 }
 

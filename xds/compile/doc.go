@@ -13,31 +13,38 @@
 //
 // # How a policy contributes
 //
-// A kind of policy is one file here with one row in contribute.go. Its functions turn what the
-// policies of the kind say together (a policy.Effective) into fields of the ir; the engine has no
-// query for a kind, and a new one adds none.
+// A kind of policy is one file here. Its functions, the hooks (hooks.go), turn what the policies of the
+// kind say together (a policy.Effective) into fields of the ir; the engine has no query for a kind,
+// and a new one adds none. The table of hooks is generated.
 //
 //   - What is said of a destination ("to") is an [OutboundConf] of four parts: cluster, endpoints,
 //     route, listener. A kind writes its own fields, in any of the parts, and all of them each time:
 //     the kind decides the defaults without a policy and the values of unset fields. Later rows win.
+//
 //   - The parts are comparable structs (xds/ir, policy.go), and each part is half of the key of what
 //     is made of it. So the engine compiles a cluster again only if the cluster's part differs, and
 //     groups of proxies whose policies have the same result share it. A value that is not a scalar
 //     goes into an ir.Shared, which compares by content.
+//
 //   - Causes are found by comparison, part by part: a policy is a cause of a cluster if the
 //     cluster's part differs from what it would be without the kind's policies.
+//
 //   - What a set of policies says beyond one destination, such as tags to look at, is its [Survey].
+//
 //   - An entry for a MeshHTTPRoute is applied over the route part of the destination
 //     ([RouteConf]), by the same function.
-//   - What is said of inbounds ("from", "rules") is an [InboundConf], with a row and two functions:
-//     one for all callers, and one for the callers that rules with matches tell apart. A request
+//
+//   - What is said of inbounds ("from", "rules") is an [InboundConf], with two hooks: one
+//     for all callers, and one for the callers that rules with matches tell apart. A request
 //     takes one route, so the conditions of the kinds are crossed (callers.go): a caller meets, of
 //     each kind, the first condition that it fits. A kind of which every rule counts,
 //     MeshFaultInjection, is not merged and adds filters instead of routes.
 //
-// So a kind touches: its row in package mesh (and its spec and validator there), its file and row
-// here, its fields in xds/ir, and their translation in xds/translate. MeshHTTPRoute is not of this
-// form: it makes routes instead of changing them, and reads other resources; see [Routes].
+//   - What the parts do is also told in words ([Effect]), for people who ask why a request goes as it
+//     does.
+//
+// docs/adding-a-policy.md lists the six files of a kind. MeshHTTPRoute is not of this form: it makes
+// routes instead of changing them, and reads other resources; see [Routes].
 //
 // # What fails
 //

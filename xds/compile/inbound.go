@@ -62,7 +62,7 @@ func Inbounds(dp *mesh.Resource, m MeshInfo,
 		}
 		clusters = append(clusters, c)
 
-		chain := ir.Chain{Connections: p.Limits.Connections}
+		chain := ir.Chain{ListenerPolicy: p.Listener, InboundPolicy: p.Inbound}
 		if protocol.IsHTTP() {
 			base := ir.Route{
 				Match:       ir.Match{Path: "/"},
@@ -74,17 +74,15 @@ func Inbounds(dp *mesh.Resource, m MeshInfo,
 				routes = callerRoutes(base, p.Callers)
 			}
 			chain.HTTP = &ir.HTTP{
-				StatPrefix:     name,
-				Server:         true,
-				GRPC:           protocol == ir.GRPC,
-				RequestHeaders: p.Listener.RequestHeaders,
-				StreamIdle:     InboundStreamIdle,
-				Callers:        len(routes) > 1,
-				Routes:         &ir.RouteConfig{Name: name, Limit: p.Limits.Requests, Routes: routes},
-				Faults:         p.Faults,
+				StatPrefix: name,
+				Server:     true,
+				GRPC:       protocol == ir.GRPC,
+				StreamIdle: InboundStreamIdle,
+				Callers:    len(routes) > 1,
+				Routes:     &ir.RouteConfig{Name: name, Common: p.Common, Routes: routes},
 			}
 		} else {
-			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name, Idle: p.Listener.Idle}
+			chain.TCP = &ir.TCPProxy{StatPrefix: name, Cluster: name}
 		}
 		l := ir.Listener{
 			Name:      name,
@@ -94,20 +92,21 @@ func Inbounds(dp *mesh.Resource, m MeshInfo,
 			Inbound:   true,
 			ReusePort: true,
 		}
-		secure(&l, chain, dp.Key.Mesh, m, p.RBAC)
+		secure(&l, chain, dp.Key.Mesh, m)
 		listeners = append(listeners, l)
 	}
 	return listeners, clusters
 }
 
 // secure gives a listener its chains: who may connect, and whether in clear.
-func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permissions *ir.RBAC) {
+func secure(l *ir.Listener, tls ir.Chain, meshName string, m MeshInfo) {
+	plain := tls
+	plain.RBAC = nil // permissions need an identity
 	if m.MTLS == "" {
 		l.Chains = []ir.Chain{plain}
 		return
 	}
-	tls := plain
-	tls.TLS, tls.RBAC = meshName, permissions
+	tls.TLS = meshName
 	l.TLSInspector = needsSNI(tls)
 	if m.MTLS != "PERMISSIVE" {
 		l.Chains = []ir.Chain{tls}
@@ -128,9 +127,11 @@ func secure(l *ir.Listener, plain ir.Chain, meshName string, m MeshInfo, permiss
 		}
 		clear.HTTP = &h
 	}
-	own := ir.Chain{Transport: "tls", Connections: plain.Connections, TCP: plain.TCP}
+	own := plain
+	own.Transport = "tls"
 	if own.TCP == nil {
-		own.TCP = &ir.TCPProxy{StatPrefix: l.Name, Cluster: l.Name}
+		own.HTTP, own.TCP = nil, &ir.TCPProxy{StatPrefix: l.Name, Cluster: l.Name}
+		own.ListenerPolicy = ir.ListenerPolicy{} // which is about HTTP
 	}
 	tls.Transport, tls.ALPN = "tls", []string{"kuma"}
 	l.Chains = []ir.Chain{clear, own, tls}

@@ -5,9 +5,6 @@ import (
 	"math/bits"
 	"slices"
 
-	"github.com/meridian-mesh/meridian/mesh"
-	"github.com/meridian-mesh/meridian/policy"
-	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
@@ -75,21 +72,6 @@ func NewLocality(a ir.Awareness, zone string, tags map[string]string) Locality {
 		}
 	}
 	return l
-}
-
-// AffinityTags are the tags of callers that MeshLoadBalancingStrategies name, sorted.
-func AffinityTags(policies []*mesh.Resource) []string {
-	var out []string
-	for _, p := range policies {
-		for _, e := range policy.ToEntries(p) {
-			c, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
-			for _, t := range c.GetLocalityAwareness().GetLocalZone().GetAffinityTags() {
-				out = append(out, t.GetKey())
-			}
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
 }
 
 // Value is a caller's value of a tag: that of its first inbound that has it, else of its label.

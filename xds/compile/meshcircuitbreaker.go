@@ -1,8 +1,10 @@
 package compile
 
 import (
+	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/meridian-mesh/meridian/policy"
@@ -42,7 +44,7 @@ const (
 	outlierLongestTimes = 6
 )
 
-func breakerTo(e policy.Effective, _ Port, out *OutboundConf) {
+func meshCircuitBreakerTo(e policy.Effective, _ Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), defaultLimits)
 	out.Cluster.Outlier = defaultOutlier
@@ -52,10 +54,10 @@ func breakerTo(e policy.Effective, _ Port, out *OutboundConf) {
 	}
 }
 
-// breakerInbound is about the local workload alone: an ejection acts only with a panic threshold of
-// 0, for one endpoint out of one is always more than half.
-func breakerInbound(c InboundContext, out *InboundConf) {
-	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshCircuitBreaker_Conf)
+// meshCircuitBreakerInbound is about the local workload alone: an ejection acts only with a panic
+// threshold of 0, for one endpoint out of one is always more than half.
+func meshCircuitBreakerInbound(in policy.Inbound, out *InboundConf) {
+	conf, _ := in.CatchAll.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), ir.Limits{})
 	if o := conf.GetOutlierDetection(); o != nil {
 		out.Cluster.Outlier = outlier(o)
@@ -148,4 +150,55 @@ func decimal(v *meshv1.IntOrString, def float64) float64 {
 		}
 	}
 	return def
+}
+
+func meshCircuitBreakerClusterEffects(c *ir.ClusterPolicy) []Effect {
+	var out []Effect
+	var bounds []string
+	for _, l := range []struct {
+		n    uint32
+		what string
+	}{{c.Limits.Connections, "connections"}, {c.Limits.Pending, "waiting requests"},
+		{c.Limits.Requests, "requests in flight"}, {c.Limits.Retries, "retries in flight"}} {
+		if l.n > 0 {
+			bounds = append(bounds, fmt.Sprintf("%d %s", l.n, l.what))
+		}
+	}
+	if len(bounds) > 0 {
+		out = append(out, Effect{
+			Stage:   StageLimit,
+			Subject: "limit",
+			Fields:  []string{"connectionLimits"},
+			Text: fmt.Sprintf("this sidecar has at most %s; more are answered 503",
+				strings.Join(bounds, ", ")),
+		})
+	}
+	if c.Outlier.Enabled {
+		out = append(out, Effect{
+			Stage:   StageLimit,
+			Subject: "ejection",
+			Fields:  []string{"outlierDetection"},
+			Text:    outlierText(c.Outlier),
+		})
+	}
+	return out
+}
+
+func outlierText(o ir.Outlier) string {
+	var by []string
+	add := func(n uint32, what string) {
+		if n > 0 {
+			by = append(by, fmt.Sprintf("%d %s in a row", n, what))
+		}
+	}
+	add(o.TotalFailures, "errors")
+	add(o.GatewayFailures, "gateway errors")
+	add(o.LocalFailures, "failures to connect")
+	if o.SuccessRate.Enabled {
+		by = append(by, "a success rate far below the others'")
+	}
+	if o.FailurePercentage.Enabled {
+		by = append(by, fmt.Sprintf("%d %% of failures", o.FailurePercentage.Threshold))
+	}
+	return fmt.Sprintf("an instance is left out for %s after %s", o.BaseEjection, strings.Join(by, " or "))
 }

@@ -1,7 +1,9 @@
 package compile
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
@@ -9,15 +11,15 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// faultInbound is what MeshFaultInjections say about an inbound, in the order
+// meshFaultInjectionEveryInbound is what MeshFaultInjections say about an inbound, in the order
 // in which requests meet them. Rules are not merged: one fault for each element of each rule's
 // list. The matches of a rule are alternatives of that one fault, so that a caller with several
 // identities meets it once.
 //
 // Callers of the older form are recognised by their certificate, not by a header that any client
 // can write; a caller without one has no tags.
-func faultInbound(c InboundContext, out *InboundConf) {
-	set := policy.Faults(c.Policies)
+func meshFaultInjectionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConf) {
+	set := policy.Faults(list)
 	var seen []policy.Origin
 	for _, r := range set.Rules {
 		if slices.Contains(seen, r.Origin) {
@@ -30,14 +32,14 @@ func faultInbound(c InboundContext, out *InboundConf) {
 				f.Callers = append(f.Callers, identityMatch(o.Match))
 			}
 		}
-		out.Faults = append(out.Faults, faults(f, r.Conf)...)
+		out.Inbound.Faults = append(out.Inbound.Faults, faults(f, r.Conf)...)
 	}
 	for _, from := range set.From {
 		f := ir.Fault{Name: from.Origin.Key.KRI("")}
 		if len(from.All)+len(from.Not) > 0 {
-			f.Principal = &principals(c.Mesh, []policy.Principal{from.Principal})[0]
+			f.Principal = &principals(meshName, []policy.Principal{from.Principal})[0]
 		}
-		out.Faults = append(out.Faults, faults(f, from.Conf)...)
+		out.Inbound.Faults = append(out.Inbound.Faults, faults(f, from.Conf)...)
 	}
 }
 
@@ -61,4 +63,41 @@ func faults(common ir.Fault, conf *meshv1.MeshFaultInjection_Conf) []ir.Fault {
 		}
 	}
 	return out
+}
+
+func meshFaultInjectionInboundEffects(c *InboundConf, q InboundRequest) []Effect {
+	if !q.HTTP {
+		return nil
+	}
+	var out []Effect
+	for _, f := range c.Inbound.Faults {
+		if !q.Meets(f) {
+			continue
+		}
+		add := func(fatal bool, format string, args ...any) {
+			out = append(out, Effect{
+				Subject: "fault",
+				Policy:  f.Name,
+				Fatal:   fatal,
+				Text:    fmt.Sprintf(format, args...),
+			})
+		}
+		if f.Abort > 0 {
+			add(f.Abort == 1_000_000, "%s of the requests are answered %d on purpose", percentText(f.Abort),
+				f.AbortStatus)
+		}
+		if f.Delay > 0 {
+			add(false, "%s of the requests wait %s on purpose", percentText(f.Delay), f.DelayBy)
+		}
+		if f.Slow > 0 {
+			add(false, "%s of the answers come at %d KiB/s on purpose", percentText(f.Slow), f.SlowTo)
+		}
+	}
+	return out
+}
+
+// percentText is a share in millionths as a percentage with at most one decimal.
+func percentText(millionths uint32) string {
+	text := fmt.Sprintf("%.1f", 100*float64(millionths)/1_000_000)
+	return strings.TrimSuffix(strings.TrimSuffix(text, "0"), ".") + " %"
 }

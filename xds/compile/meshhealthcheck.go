@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/meridian-mesh/meridian/policy"
@@ -16,8 +17,8 @@ const (
 	checkHealthy   = 1
 )
 
-// healthTo writes the one check that the port's protocol calls for.
-func healthTo(e policy.Effective, p Port, out *OutboundConf) {
+// meshHealthCheckTo writes the one check that the port's protocol calls for.
+func meshHealthCheckTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshHealthCheck_Conf)
 	out.Cluster.HealthCheck, out.Cluster.Panic = ir.Shared[ir.HealthCheck]{}, defaultPanic
 	out.Cluster.FailOnPanic = conf.GetFailTrafficOnPanic()
@@ -92,4 +93,21 @@ func additions(h *meshv1.HeaderAdditions) ir.HeaderEdit {
 		out.Add = append(out.Add, ir.Header{Name: a.GetName(), Value: a.GetValue()})
 	}
 	return out
+}
+
+// FailsWithoutHealthy says that requests fail while a destination has no healthy instance. Unhealthy
+// ones are tried otherwise.
+func FailsWithoutHealthy(c *ir.ClusterPolicy) bool { return c.FailOnPanic }
+
+func meshHealthCheckClusterEffects(c *ir.ClusterPolicy) []Effect {
+	check, ok := c.HealthCheck.Get()
+	if !ok {
+		return nil
+	}
+	return []Effect{{
+		Stage:   StageCheck,
+		Subject: "health check",
+		Fields:  []string{"interval", "http", "tcp", "grpc"},
+		Text:    fmt.Sprintf("the sidecar asks every instance each %s (%s)", check.Interval, check.Protocol),
+	}}
 }

@@ -41,7 +41,7 @@ func Routes(in RouteInput) (ir.RouteConfig, []Ref) {
 			RoutePolicy: in.Policy,
 		})
 	}
-	return ir.RouteConfig{Name: in.Ref.KRI(), Retry: in.Policy.Retry, Routes: b.routes}, b.extra
+	return ir.RouteConfig{Name: in.Ref.KRI(), Common: in.Policy, Routes: b.routes}, b.extra
 }
 
 type routeBuilder struct {

@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"fmt"
 	"math"
 	"math/big"
 	"strings"
@@ -10,8 +11,9 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// balancingTo: how a cluster chooses, how its endpoints are ranked, and what of requests is hashed.
-func balancingTo(e policy.Effective, p Port, out *OutboundConf) {
+// meshLoadBalancingStrategyTo writes how a cluster chooses, how its endpoints are ranked, and what of
+// requests is hashed.
+func meshLoadBalancingStrategyTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
 	a := awareness(conf.GetLocalityAwareness())
 	out.Cluster.Balancer, out.Cluster.LocalityWeighted = balancer(conf.GetLoadBalancer()), len(a.Affinity) > 0
@@ -189,4 +191,63 @@ func overprovisioning(percentage *meshv1.IntOrString) uint32 {
 		return uint32(math.Round(min(100*100/t, 1_000_000)))
 	}
 	return defaultOverprovisioning
+}
+
+// meshLoadBalancingStrategyCallerTags are those by which instances near the caller get weights.
+func meshLoadBalancingStrategyCallerTags(e policy.Entry) []string {
+	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
+	var out []string
+	for _, t := range conf.GetLocalityAwareness().GetLocalZone().GetAffinityTags() {
+		out = append(out, t.GetKey())
+	}
+	return out
+}
+
+func meshLoadBalancingStrategyRequestEffects(r *ir.RoutePolicy, _ Request) []Effect {
+	hash, ok := r.Hash.Get()
+	if !ok || len(hash) == 0 {
+		return nil
+	}
+	return []Effect{{
+		Stage:   StageChoice,
+		Subject: "balancing",
+		Fields:  []string{"loadBalancer", "hashPolicies"},
+		Text:    "the instance is chosen by " + hashText(hash),
+	}}
+}
+
+func hashText(list []ir.HashPolicy) string {
+	var parts []string
+	for _, h := range list {
+		switch h.Source {
+		case ir.HashHeader:
+			parts = append(parts, "header "+h.Name)
+		case ir.HashCookie:
+			parts = append(parts, "cookie "+h.Name)
+		case ir.HashSourceIP:
+			parts = append(parts, "the caller's address")
+		case ir.HashQuery:
+			parts = append(parts, "query parameter "+h.Name)
+		case ir.HashFilterState:
+			parts = append(parts, "filter state "+h.Name)
+		}
+	}
+	return "the hash of " + strings.Join(parts, ", ")
+}
+
+var algorithmTexts = map[ir.Algorithm]string{
+	ir.RoundRobin:   "in turn",
+	ir.LeastRequest: "by the fewest requests in flight",
+	ir.Random:       "at random",
+	ir.RingHash:     "by a hash ring",
+	ir.Maglev:       "by a Maglev table",
+}
+
+func meshLoadBalancingStrategyClusterEffects(c *ir.ClusterPolicy) []Effect {
+	return []Effect{{
+		Stage:   StageChoice,
+		Subject: "balancing",
+		Fields:  []string{"loadBalancer"},
+		Text:    fmt.Sprintf("instances are chosen %s", algorithmTexts[c.Balancer.Algorithm]),
+	}}
 }

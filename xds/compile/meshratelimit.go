@@ -1,37 +1,30 @@
 package compile
 
 import (
+	"fmt"
+
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// Limits is what MeshRateLimits say about all callers of an inbound. Each
-// proxy counts for itself.
-type Limits struct {
-	// Connections of all callers together; nil does not limit.
-	Connections *ir.Rate
-	// Requests of all callers together but those with a limit of their own; nil does not limit.
-	Requests *ir.RequestLimit
-}
-
-func limitInbound(c InboundContext, out *InboundConf) {
-	local := rateLimit(c.Merged.CatchAll)
+func meshRateLimitInbound(in policy.Inbound, out *InboundConf) {
+	local := rateLimit(in.CatchAll)
 	if t := local.GetTcp(); !t.GetDisabled() && t.GetConnectionRate() != nil {
 		r := rate(t.GetConnectionRate())
-		out.Limits.Connections = &r
+		out.Inbound.Connections = &r
 	}
 	if l := requestLimit(local.GetHttp()); l.Num > 0 {
-		out.Limits.Requests = &l
+		out.Common.Limit = ir.Share(l)
 	}
 }
 
-// limitCaller is a bucket of its own, even if it differs in nothing from that of everybody, over
+// meshRateLimitCaller is a bucket of its own, even if it differs in nothing from that of all others, over
 // which the rule says only what differs; or none, for an exempt caller. Routes have buckets: where
-// rules of another kind split these callers, each part has its own.
-func limitCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
+// rules of another kind split these callers, each part has its own. Connections do not depend on the
+// caller.
+func meshRateLimitCaller(c policy.Conditioned, route *ir.RoutePolicy) {
 	route.Limit = ir.Share(requestLimit(rateLimit(c.Effective).GetHttp()))
-	return true // a rule with an identity is about requests: connections do not depend on the caller
 }
 
 func rateLimit(e policy.Effective) *meshv1.MeshRateLimit_Local {
@@ -55,4 +48,33 @@ func requestLimit(h *meshv1.MeshRateLimit_Http) ir.RequestLimit {
 		out.Headers.Add = append(out.Headers.Add, ir.Header{Name: a.GetName(), Value: a.GetValue()})
 	}
 	return out
+}
+
+func meshRateLimitInboundEffects(c *InboundConf, q InboundRequest) []Effect {
+	one := func(field, format string, args ...any) []Effect {
+		return []Effect{{Subject: "rate limit", Fields: []string{field}, Text: fmt.Sprintf(format, args...)}}
+	}
+	if !q.HTTP {
+		if l := c.Inbound.Connections; l != nil {
+			return one("local.tcp", "%d connections each %s, of all callers together", l.Num, l.Interval)
+		}
+		return nil
+	}
+	own, ok := q.Route.Limit.Get()
+	common, _ := c.Common.Limit.Get()
+	switch {
+	case ok && own.Num > 0:
+		return one("local.http", "%s, of these callers together", requestLimitText(own))
+	case !ok && common.Num > 0:
+		return one("local.http", "%s, of all callers together", requestLimitText(common))
+	}
+	return nil
+}
+
+func requestLimitText(l ir.RequestLimit) string {
+	status := l.Status
+	if status == 0 {
+		status = 429
+	}
+	return fmt.Sprintf("%d requests each %s, more are answered %d", l.Num, l.Interval, status)
 }

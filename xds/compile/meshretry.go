@@ -2,13 +2,13 @@ package compile
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -23,6 +23,9 @@ const (
 	retrySelections = 5
 	retryPriorities = 2
 )
+
+// ingressListener is what a zone ingress does with connections that it passes on.
+var ingressListener = ir.ListenerPolicy{ConnectAttempts: connectAttempts}
 
 var (
 	// Conditions of HTTP without a condition in retryOn. A retry after a reset before the request was
@@ -57,9 +60,9 @@ var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded":
 	"Internal":          "internal",
 	"ResourceExhausted": "resource-exhausted", "Unavailable": "unavailable"}
 
-// retryTo reads the section of the port's protocol: http also for http2. A port whose
+// meshRetryTo reads the section of the port's protocol: http also for http2. A port whose
 // section is absent keeps the default.
-func retryTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshRetryTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	switch {
 	case p.Protocol == ir.GRPC:
@@ -130,19 +133,14 @@ func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
 	return ir.Share(r)
 }
 
-// omittedTags are the tags by which retries omit instances.
-func omittedTags(policies []*mesh.Resource) []string {
+// meshRetryShownTags are the tags by which retries omit instances.
+func meshRetryShownTags(e policy.Entry) []string {
+	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	var out []string
-	for _, p := range policies {
-		for _, e := range policy.ToEntries(p) {
-			c, _ := e.Conf.(*meshv1.MeshRetry_Conf)
-			for _, s := range c.GetHttp().GetHostSelection() {
-				out = slices.AppendSeq(out, maps.Keys(s.GetTags()))
-			}
-		}
+	for _, s := range conf.GetHttp().GetHostSelection() {
+		out = slices.AppendSeq(out, maps.Keys(s.GetTags()))
 	}
-	slices.Sort(out)
-	return slices.Compact(out)
+	return out
 }
 
 func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {
@@ -175,4 +173,47 @@ func pauses(r *ir.Retry, b *meshv1.MeshRetry_BackOff, l *meshv1.MeshRetry_RateLi
 		r.Reset = append(r.Reset, ir.ResetHeader{Name: h.GetName(), Unix: h.GetFormat() == "UnixTimestamp"})
 	}
 	r.MaxReset = or(l.GetMaxInterval(), 0)
+}
+
+func meshRetryRequestEffects(r *ir.RoutePolicy, q Request) []Effect {
+	e := Effect{Subject: "retry", Fields: []string{"http", "grpc"}}
+	retry, ok := r.Retry.Get()
+	switch {
+	case !ok:
+		e.Text = "a request that failed is not tried again"
+	case len(retry.Requests) > 0 && !slices.ContainsFunc(retry.Requests, q.Fits):
+		e.Text = fmt.Sprintf("requests such as this one (%s) are not tried again", q.Method)
+	default:
+		e.Text = retryText(retry)
+	}
+	return []Effect{e}
+}
+
+func retryText(r ir.Retry) string {
+	on := slices.Clone(r.On)
+	for _, c := range r.Codes {
+		on = append(on, strconv.FormatUint(uint64(c), 10))
+	}
+	text := fmt.Sprintf("up to %d more tries after %s", r.Count, strings.Join(on, ", "))
+	if r.PerTry > 0 {
+		text += fmt.Sprintf(", %s for each", r.PerTry)
+	}
+	if r.Base > 0 {
+		text += fmt.Sprintf(", pauses of %s growing to %s", r.Base, r.Max)
+	}
+	if r.OtherHosts {
+		text += ", at instances that it has not tried"
+	}
+	return text
+}
+
+func meshRetryConnectionEffects(l *ir.ListenerPolicy) []Effect {
+	if l.ConnectAttempts <= 1 {
+		return nil
+	}
+	return []Effect{{
+		Subject: "retry",
+		Fields:  []string{"tcp"},
+		Text:    fmt.Sprintf("up to %d instances are tried for a connection", l.ConnectAttempts),
+	}}
 }

@@ -32,9 +32,9 @@ func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
 		StreamIdle: or(conf.GetHttp().GetStreamIdleTimeout(), DefaultStreamIdle)}
 }
 
-// timeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being
+// meshTimeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being
 // idle: those to the destination do.
-func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshTimeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts = timeoutCluster(conf)
 	if p.Protocol.IsHTTP() {
@@ -45,19 +45,18 @@ func timeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	}
 }
 
-func timeoutInbound(c InboundContext, out *InboundConf) {
-	conf, _ := c.Merged.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
+func meshTimeoutInbound(in policy.Inbound, out *InboundConf) {
+	conf, _ := in.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts, out.Route.Timeouts = timeoutCluster(conf), timeoutRoute(conf)
 	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0),
 		out.Cluster.Timeouts.Idle
 }
 
-// timeoutCaller changes only what concerns a request.
-func timeoutCaller(_ policy.Inbound, c policy.Conditioned, route *ir.RoutePolicy) bool {
+// meshTimeoutCaller changes only what concerns a request.
+func meshTimeoutCaller(c policy.Conditioned, route *ir.RoutePolicy) {
 	conf, _ := c.Conf.(*meshv1.MeshTimeout_Conf)
 	route.Timeouts.Request = or(conf.GetHttp().GetRequestTimeout(), route.Timeouts.Request)
 	route.Timeouts.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), route.Timeouts.StreamIdle)
-	return true
 }
 
 func or(d *durationpb.Duration, def time.Duration) time.Duration {
@@ -65,4 +64,40 @@ func or(d *durationpb.Duration, def time.Duration) time.Duration {
 		return def
 	}
 	return d.AsDuration()
+}
+
+func timeoutEffect(stage Stage, field, text string) Effect {
+	return Effect{
+		Stage:   stage,
+		Subject: "timeout",
+		Fields:  []string{field},
+		Text:    text,
+	}
+}
+
+func meshTimeoutRequestEffects(r *ir.RoutePolicy, _ Request) []Effect {
+	return []Effect{
+		timeoutEffect(StageRequest, "http.requestTimeout",
+			limitText(r.Timeouts.Request)+" for the whole request, tries and pauses included"),
+		timeoutEffect(StageRequest, "http.streamIdleTimeout",
+			limitText(r.Timeouts.StreamIdle)+" without a byte in either direction"),
+	}
+}
+
+func meshTimeoutConnectionEffects(l *ir.ListenerPolicy) []Effect {
+	return []Effect{timeoutEffect(StageRequest, "idleTimeout",
+		limitText(l.Idle)+" without a byte in either direction")}
+}
+
+func meshTimeoutClusterEffects(c *ir.ClusterPolicy) []Effect {
+	return []Effect{timeoutEffect(StageConnection, "connectionTimeout",
+		limitText(c.Timeouts.Connect)+" to connect to an instance")}
+}
+
+func meshTimeoutInboundEffects(_ *InboundConf, q InboundRequest) []Effect {
+	if !q.HTTP {
+		return nil
+	}
+	return []Effect{timeoutEffect(StageRequest, "http.requestTimeout",
+		limitText(q.Route.Timeouts.Request)+" for the application's whole answer")}
 }

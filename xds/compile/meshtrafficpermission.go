@@ -1,12 +1,13 @@
 package compile
 
 import (
+	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-func permissionInbound(c InboundContext, out *InboundConf) {
-	out.RBAC = Permission(c.Mesh, policy.Permissions(c.Policies))
+func meshTrafficPermissionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConf) {
+	out.Inbound.RBAC = Permission(meshName, policy.Permissions(list))
 }
 
 // Permission turns what MeshTrafficPermissions say about one inbound into a table of callers.

@@ -305,21 +305,15 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 		Port:    o.Port,
 		Unbound: o.Unbound,
 	}
-	c := ir.Chain{}
+	c := ir.Chain{ListenerPolicy: conf}
 	if p.Protocol.IsHTTP() {
 		c.HTTP = &ir.HTTP{
-			StatPrefix:     kri,
-			RDS:            kri,
-			GRPC:           p.Protocol == ir.GRPC,
-			RequestHeaders: conf.RequestHeaders,
+			StatPrefix: kri,
+			RDS:        kri,
+			GRPC:       p.Protocol == ir.GRPC,
 		}
 	} else {
-		c.TCP = &ir.TCPProxy{
-			StatPrefix:      kri,
-			Cluster:         kri,
-			Idle:            conf.Idle,
-			ConnectAttempts: conf.ConnectAttempts,
-		}
+		c.TCP = &ir.TCPProxy{StatPrefix: kri, Cluster: kri}
 	}
 	l.Chains = []ir.Chain{c}
 	return l
@@ -329,9 +323,10 @@ func OutboundListener(o Outbound, p Port, conf ir.ListenerPolicy) ir.Listener {
 func IngressChain(ref Ref) ir.Chain {
 	name := IngressName(ref)
 	return ir.Chain{
-		Transport:   "tls",
-		ServerNames: []string{SNI(ref)},
-		TCP:         &ir.TCPProxy{StatPrefix: name, Cluster: name, ConnectAttempts: connectAttempts},
+		Transport:      "tls",
+		ServerNames:    []string{SNI(ref)},
+		ListenerPolicy: ingressListener,
+		TCP:            &ir.TCPProxy{StatPrefix: name, Cluster: name},
 	}
 }
 

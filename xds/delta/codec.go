@@ -9,8 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// codec writes a *response from bytes that are already encoded, reads an *incoming, and leaves every other message to
-// the proto codec.
+// codec writes a *response from bytes that are already encoded, reads an *incoming, and leaves every
+// other message to the proto codec.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2(grpcproto.Name)} }

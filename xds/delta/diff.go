@@ -34,6 +34,9 @@ func (t *Table) Diff(old *Table) *Step {
 	if t != nil {
 		after = t.Segments
 	}
+	if i, ok := onlyOther(before, after); ok {
+		return after[i].diff(before[i])
+	}
 	// Segments that both have do not matter, wherever they stand.
 	gone := without(before, after)
 	come := without(after, before)
@@ -41,7 +44,6 @@ func (t *Table) Diff(old *Table) *Step {
 	case len(gone) == 0 && len(come) == 0:
 		return &Step{}
 	case len(gone) == 1 && len(come) == 1:
-		// The usual step. Nothing can have moved between segments, for no other one changed.
 		return come[0].diff(gone[0])
 	}
 	// What was left pairs up in order: a table keeps its segments' places. A resource that moved
@@ -73,6 +75,24 @@ func (t *Table) Diff(old *Table) *Step {
 		}
 	}
 	return &out
+}
+
+// onlyOther is the place of the only segment that two tables do not share, which is the usual step:
+// nothing can have moved between segments then.
+func onlyOther(before, after []*Segment) (at int, ok bool) {
+	if len(before) != len(after) {
+		return 0, false
+	}
+	for i := range before {
+		if before[i] == after[i] {
+			continue
+		}
+		if ok {
+			return 0, false
+		}
+		at, ok = i, true
+	}
+	return at, ok
 }
 
 func without(list, other []*Segment) []*Segment {

@@ -11,6 +11,12 @@
 // proxies of a group that take the same step pay for one comparison. A response is put together
 // from bytes that are already encoded: what a stream costs is the copy into its connection.
 //
+// A step between two segments that replaces resources, and neither adds nor removes names, has a plan
+// (plan.go): whole responses, encoded once but for the nonce. A stream that holds all of the table
+// before it follows the plan with a word for each response, and an answer moves it to the table after it
+// by one pointer. What the plan does not foresee, such as a rejection, another update or another
+// subscription, first turns the plan into what the stream would otherwise have noted name by name.
+//
 // # One stream
 //
 // A goroutine that has something for a stream takes its lock and does all that follows: the one that

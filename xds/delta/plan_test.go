@@ -208,7 +208,6 @@ func (p *pair) decode(r *response) {
 	if err := proto.Unmarshal(r.encode().Materialize(), &got); err != nil {
 		p.t.Fatalf("%s: %v", p.what, err)
 	}
-	want := &discoveryv3.DeltaDiscoveryResponse{TypeUrl: r.typ.URL(), Nonce: r.nonce}
 	var names []string
 	for _, res := range got.GetResources() {
 		names = append(names, res.GetName()+" "+res.GetVersion())
@@ -217,8 +216,8 @@ func (p *pair) decode(r *response) {
 	for _, res := range r.resources {
 		all = append(all, res.Name+" "+res.Version)
 	}
-	if got.GetTypeUrl() != want.GetTypeUrl() || got.GetNonce() != want.GetNonce() || !slices.Equal(names, all) {
-		p.t.Fatalf("%s: %v is on the wire, want %v of %v", p.what, &got, all, want)
+	if got.GetTypeUrl() != r.typ.URL() || got.GetNonce() != r.nonce || !slices.Equal(names, all) {
+		p.t.Fatalf("%s: %v is on the wire, want %v of type %s, nonce %s", p.what, &got, all, r.typ, r.nonce)
 	}
 }
 
@@ -243,13 +242,20 @@ func (p *pair) answer(i int, reject bool) {
 	}
 	p.open = rest
 	if !reject || len(r.shared.resources) == 0 {
-		if p.shared.acknowledge(t, []byte(r.shared.nonce)) != r.shared {
+		take := func() *response { return p.shared.acknowledge(t, []byte(r.shared.nonce)) }
+		if p.rnd.IntN(6) == 0 {
+			// As a gRPC client whose other wishes in the same request wait.
+			req := &discoveryv3.DeltaDiscoveryRequest{ResponseNonce: r.shared.nonce}
+			take = func() *response { return p.shared.answer(&p.shared.types[t], req) }
+		}
+		if take() != r.shared {
 			p.t.Fatalf("%s: the answer to %v is taken for another", p.what, brief(r.shared))
 		}
 		p.single.request(t, &discoveryv3.DeltaDiscoveryRequest{ResponseNonce: r.single.nonce})
 		return
 	}
-	bad := &rpcstatus.Status{Message: r.shared.resources[p.rnd.IntN(len(r.shared.resources))].Name + " is bad"}
+	culprit := r.shared.resources[p.rnd.IntN(len(r.shared.resources))]
+	bad := &rpcstatus.Status{Message: culprit.Name + " is bad"}
 	p.shared.request(t, &discoveryv3.DeltaDiscoveryRequest{ResponseNonce: r.shared.nonce, ErrorDetail: bad})
 	p.single.request(t, &discoveryv3.DeltaDiscoveryRequest{ResponseNonce: r.single.nonce, ErrorDetail: bad})
 }

@@ -252,9 +252,8 @@ func (s *state) clearNACK(ts *typeState, name string) {
 
 // request takes a request of a known type. It returns the response that the request answers, if any.
 func (s *state) request(t Type, req *discoveryv3.DeltaDiscoveryRequest) *response {
-	s.leavePlan()
 	ts := &s.types[t]
-	answered := s.answer(ts, req)
+	answered := s.answer(ts, req) // which leaves the plan
 	first := !ts.subscribed
 	ts.subscribed = true
 	s.initialized = s.initialized || s.types[TypeListener].subscribed && s.types[TypeRoute].subscribed
@@ -359,6 +358,7 @@ func (s *state) acknowledge(t Type, nonce []byte) *response {
 
 // answer takes an ACK or NACK. A nonce that is not open is of an older stream or repeated, and says nothing.
 func (s *state) answer(ts *typeState, req *discoveryv3.DeltaDiscoveryRequest) *response {
+	s.leavePlan()
 	i := slices.IndexFunc(ts.open, func(r *response) bool { return r.nonce == req.GetResponseNonce() })
 	if i < 0 {
 		return nil

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
@@ -39,39 +38,17 @@ func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *pol
 	return nil
 }
 
-// limit is a duration that may be none.
-func limit(d time.Duration) string {
-	if d == 0 {
-		return "no limit"
+// effects adds what policies and defaults do, each with the entry that set it.
+func (x *explanation) effects(list []compile.Effect, about policy.Destination, rule *policy.HTTPRule) {
+	for _, e := range list {
+		x.step(e.Subject, x.origin(e.Kind, about, rule, e.Fields...), "%s", e.Text)
 	}
-	return d.String()
 }
 
 // requestPolicies adds the policies for a request of the route.
 func (x *explanation) requestPolicies(o xds.InspectedOutbound, r ir.Route) {
-	rule := ruleOf(o, r)
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.requestTimeout"),
-		"%s for the whole request, tries and pauses included",
-		limit(r.Timeouts.Request))
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, rule, "http.streamIdleTimeout"),
-		"%s without a byte in either direction", limit(r.Timeouts.StreamIdle))
-	retry, ok := r.Retry.Get()
-	if !ok {
-		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"),
-			"a request that failed is not tried again")
-	} else {
-		if len(retry.Requests) > 0 && !slices.ContainsFunc(retry.Requests, x.retried) {
-			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"),
-				"requests such as this one (%s) are not tried again", x.request.method)
-		} else {
-			x.step("retry", x.origin(mesh.KindMeshRetry, o.About, rule, "http", "grpc"), "%s",
-				retryText(retry))
-		}
-	}
-	if hash, ok := r.Hash.Get(); ok && len(hash) > 0 {
-		x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, o.About, rule, "loadBalancer",
-			"hashPolicies"), "the instance is chosen by %s", hashText(hash))
-	}
+	q := compile.Request{Method: x.request.method, Fits: x.retried}
+	x.effects(compile.RequestEffects(&r.RoutePolicy, q), o.About, ruleOf(o, r))
 }
 
 // retried evaluates one of the conditions on requests to be tried again; :method is the request's.
@@ -86,51 +63,9 @@ func (x *explanation) retried(m ir.ValueMatch) bool {
 	return valueFits(m, value, there)
 }
 
-func retryText(r ir.Retry) string {
-	on := slices.Clone(r.On)
-	for _, c := range r.Codes {
-		on = append(on, strconv.FormatUint(uint64(c), 10))
-	}
-	text := fmt.Sprintf("up to %d more tries after %s", r.Count, strings.Join(on, ", "))
-	if r.PerTry > 0 {
-		text += fmt.Sprintf(", %s for each", r.PerTry)
-	}
-	if r.Base > 0 {
-		text += fmt.Sprintf(", pauses of %s growing to %s", r.Base, r.Max)
-	}
-	if r.OtherHosts {
-		text += ", at instances that it has not tried"
-	}
-	return text
-}
-
-func hashText(list []ir.HashPolicy) string {
-	var parts []string
-	for _, h := range list {
-		switch h.Source {
-		case ir.HashHeader:
-			parts = append(parts, "header "+h.Name)
-		case ir.HashCookie:
-			parts = append(parts, "cookie "+h.Name)
-		case ir.HashSourceIP:
-			parts = append(parts, "the caller's address")
-		case ir.HashQuery:
-			parts = append(parts, "query parameter "+h.Name)
-		case ir.HashFilterState:
-			parts = append(parts, "filter state "+h.Name)
-		}
-	}
-	return "the hash of " + strings.Join(parts, ", ")
-}
-
 // connectionPolicies adds the policies for connections of a port that is not HTTP.
 func (x *explanation) connectionPolicies(o xds.InspectedOutbound) {
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, o.About, nil, "idleTimeout"),
-		"%s without a byte in either direction", limit(o.Conf.Listener.Idle))
-	if n := o.Conf.Listener.ConnectAttempts; n > 1 {
-		x.step("retry", x.origin(mesh.KindMeshRetry, o.About, nil, "tcp"),
-			"up to %d instances are tried for a connection", n)
-	}
+	x.effects(compile.ConnectionEffects(&o.Conf.Listener), o.About, nil)
 }
 
 // backend tells of one of the destinations that requests can end at.
@@ -160,7 +95,7 @@ func (x *explanation) backend(o xds.InspectedOutbound, b ir.Backend, total uint3
 	case all == 0:
 		x.problem("backend", nil, "%s%s has no instance: answered 503", part, b.Cluster)
 		return
-	case healthy == 0 && c.Conf.Cluster.FailOnPanic:
+	case healthy == 0 && compile.FailsWithoutHealthy(&c.Conf.Cluster):
 		x.problem("backend", nil, "%s%s has no healthy instance (%s): answered 503", part, b.Cluster,
 			strings.Join(where, "; "))
 		return
@@ -171,7 +106,7 @@ func (x *explanation) backend(o xds.InspectedOutbound, b ir.Backend, total uint3
 	default:
 		x.step("backend", nil, "%s%s: %s", part, b.Cluster, strings.Join(where, "; "))
 	}
-	x.clusterPolicies(c, about)
+	x.effects(compile.ClusterEffects(&c.Conf.Cluster), about, nil)
 	x.inbounds(c)
 }
 
@@ -180,62 +115,6 @@ func labelsOf(x *explanation, k mesh.Key) map[string]string {
 		return r.Labels
 	}
 	return nil
-}
-
-var algorithms = map[ir.Algorithm]string{ir.RoundRobin: "in turn",
-	ir.LeastRequest: "by the fewest requests in flight", ir.Random: "at random",
-	ir.RingHash: "by a hash ring", ir.Maglev: "by a Maglev table"}
-
-// clusterPolicies tells what the sidecar does towards a destination.
-func (x *explanation) clusterPolicies(c xds.InspectedCluster, about policy.Destination) {
-	conf := c.Conf.Cluster
-	x.step("balancing", x.origin(mesh.KindMeshLoadBalancingStrategy, about, nil, "loadBalancer"),
-		"instances are chosen %s", algorithms[conf.Balancer.Algorithm])
-	x.step("timeout", x.origin(mesh.KindMeshTimeout, about, nil, "connectionTimeout"),
-		"%s to connect to an instance", limit(conf.Timeouts.Connect))
-	var limits []string
-	for _, l := range []struct {
-		n    uint32
-		what string
-	}{{conf.Limits.Connections, "connections"}, {conf.Limits.Pending, "waiting requests"},
-		{conf.Limits.Requests, "requests in flight"}, {conf.Limits.Retries, "retries in flight"}} {
-		if l.n > 0 {
-			limits = append(limits, fmt.Sprintf("%d %s", l.n, l.what))
-		}
-	}
-	if len(limits) > 0 {
-		x.step("limit", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "connectionLimits"),
-			"this sidecar has at most %s; more are answered 503", strings.Join(limits, ", "))
-	}
-	if out := conf.Outlier; out.Enabled {
-		x.step("ejection", x.origin(mesh.KindMeshCircuitBreaker, about, nil, "outlierDetection"), "%s",
-			outlierText(out))
-	}
-	if check, ok := conf.HealthCheck.Get(); ok {
-		x.step("health check",
-			x.origin(mesh.KindMeshHealthCheck, about, nil, "interval", "http", "tcp", "grpc"),
-			"the sidecar asks every instance each %s (%s)",
-			check.Interval, check.Protocol)
-	}
-}
-
-func outlierText(o ir.Outlier) string {
-	var by []string
-	add := func(n uint32, what string) {
-		if n > 0 {
-			by = append(by, fmt.Sprintf("%d %s in a row", n, what))
-		}
-	}
-	add(o.TotalFailures, "errors")
-	add(o.GatewayFailures, "gateway errors")
-	add(o.LocalFailures, "failures to connect")
-	if o.SuccessRate.Enabled {
-		by = append(by, "a success rate far below the others'")
-	}
-	if o.FailurePercentage.Enabled {
-		by = append(by, fmt.Sprintf("%d %% of failures", o.FailurePercentage.Threshold))
-	}
-	return fmt.Sprintf("an instance is left out for %s after %s", o.BaseEjection, strings.Join(by, " or "))
 }
 
 // atInbound is what callers meet at one port of one workload; equal ones are shown once.
@@ -348,66 +227,36 @@ func (x *explanation) inbound(c xds.InspectedCluster, in *xds.Inspection,
 			return out
 		}
 	}
-	if i.Protocol.IsHTTP() {
-		inboundRequest(q, i, add)
-	} else if l := i.Conf.Limits.Connections; l != nil {
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.tcp"), false,
-			"%d connections each %s, of all callers together", l.Num, l.Interval)
+	arriving := compile.InboundRequest{HTTP: i.Protocol.IsHTTP(), Route: i.Conf.Route, Meets: q.meets}
+	for _, c := range i.Conf.Callers {
+		if len(q.uris) > 0 && q.callerFits(c.Matches) {
+			arriving.Route = c.Route
+			break
+		}
+	}
+	for _, e := range compile.InboundEffects(i.Conf, arriving) {
+		add(e.Subject, effectOrigin(q, i, e), e.Fatal, "%s", e.Text)
 	}
 	return out
 }
 
-func inboundRequest(q request, i xds.InspectedInbound,
-	add func(string, *adminv1.PolicyEntry, bool, string, ...any)) {
-	route := i.Conf.Route
-	for _, c := range i.Conf.Callers {
-		if len(q.uris) > 0 && q.callerFits(c.Matches) {
-			route = c.Route
-			break
-		}
-	}
-	for _, f := range i.Conf.Faults {
-		if !q.meets(f) {
-			continue
-		}
+// effectOrigin is the entry that an effect at an inbound comes from, nil if it is a default.
+func effectOrigin(q request, i xds.InspectedInbound, e compile.Effect) *adminv1.PolicyEntry {
+	if e.Policy != "" {
 		entry := &adminv1.PolicyEntry{}
 		for _, p := range i.Policies {
-			if p.Key.KRI("") == f.Name {
+			if p.Key.KRI("") == e.Policy {
 				entry.Policy = p.Key.Proto()
 			}
 		}
-		if f.Abort > 0 {
-			add("fault", entry, f.Abort == 1_000_000, "%s of the requests are answered %d on purpose",
-				share(f.Abort, 1_000_000), f.AbortStatus)
-		}
-		if f.Delay > 0 {
-			add("fault", entry, false, "%s of the requests wait %s on purpose", share(f.Delay, 1_000_000),
-				f.DelayBy)
-		}
-		if f.Slow > 0 {
-			add("fault", entry, false, "%s of the answers come at %d KiB/s on purpose",
-				share(f.Slow, 1_000_000), f.SlowTo)
+		return entry
+	}
+	for _, field := range e.Fields {
+		if from := inboundOrigin(q, i, e.Kind, field); from != nil {
+			return from
 		}
 	}
-	limited, ok := route.Limit.Get()
-	switch {
-	case ok && limited.Num > 0:
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false,
-			"%s, of these callers together", limitText(limited))
-	case !ok && i.Conf.Limits.Requests != nil && i.Conf.Limits.Requests.Num > 0:
-		add("rate limit", inboundOrigin(q, i, mesh.KindMeshRateLimit, "local.http"), false,
-			"%s, of all callers together", limitText(*i.Conf.Limits.Requests))
-	}
-	add("timeout", inboundOrigin(q, i, mesh.KindMeshTimeout, "http.requestTimeout"), false,
-		"%s for the application's whole answer", limit(route.Timeouts.Request))
-}
-
-func limitText(l ir.RequestLimit) string {
-	status := l.Status
-	if status == 0 {
-		status = 429
-	}
-	return fmt.Sprintf("%d requests each %s, more are answered %d", l.Num, l.Interval, status)
+	return nil
 }
 
 // inboundOrigin is the entry that set a field, or one below it, for the caller; nil if none did.
@@ -431,7 +280,7 @@ func inboundOrigin(q request, i xds.InspectedInbound, kind mesh.Kind, field stri
 
 // permission decides by the very table that the sidecar has, and finds the policy that decided.
 func permission(q request, i xds.InspectedInbound) (bool, *adminv1.PolicyEntry) {
-	ok, _ := q.admitted(i.Conf.RBAC)
+	ok, _ := q.admitted(i.Conf.Inbound.RBAC)
 	p := policy.Permissions(ofKind(i.Policies, mesh.KindMeshTrafficPermission))
 	if p.HasRules {
 		for _, l := range [][]policy.PermissionMatch{p.Deny, p.Allow} {
@@ -447,7 +296,7 @@ func permission(q request, i xds.InspectedInbound) (bool, *adminv1.PolicyEntry) 
 		return false, deniedBy(ofKind(i.Policies, mesh.KindMeshTrafficPermission))
 	}
 	for n, principal := range p.Principals {
-		if n < len(i.Conf.RBAC.Principals) && q.principalFits(i.Conf.RBAC.Principals[n]) {
+		if n < len(i.Conf.Inbound.RBAC.Principals) && q.principalFits(i.Conf.Inbound.RBAC.Principals[n]) {
 			return true, from(principal.Origin, "from")
 		}
 	}

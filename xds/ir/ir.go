@@ -77,16 +77,6 @@ type Endpoints struct {
 	Overprovisioning uint32
 }
 
-// ClusterTimeouts are the timeouts that belong to the connection pool of a destination. Comparable.
-type ClusterTimeouts struct {
-	Connect, Idle, MaxStream, MaxConnection time.Duration
-}
-
-// RouteTimeouts belong to a route. Comparable.
-type RouteTimeouts struct {
-	Request, StreamIdle time.Duration
-}
-
 // ClusterType says where a cluster's endpoints come from.
 type ClusterType uint8
 
@@ -152,10 +142,9 @@ type Chain struct {
 	ALPN        []string
 	ServerNames []string
 	// TLS terminates mesh mTLS of the mesh named; empty does not.
-	TLS  string
-	RBAC *RBAC
-	// Connections is how many may be opened; nil does not limit. Chains of one listener share it.
-	Connections *Rate
+	TLS string
+	ListenerPolicy
+	InboundPolicy
 	// At most one of HTTP and TCP; with neither, connections are closed.
 	HTTP *HTTP
 	TCP  *TCPProxy
@@ -168,17 +157,14 @@ type HTTP struct {
 	RDS    string
 	Routes *RouteConfig
 	// Server side: forwards the caller's identity and keeps the path as it is.
-	Server         bool
-	GRPC           bool
-	RequestHeaders time.Duration
+	Server bool
+	GRPC   bool
 	// StreamIdle of the connection manager; zero leaves the default.
 	StreamIdle time.Duration
 	// Idle of downstream connections.
 	Idle time.Duration
 	// Callers puts the caller's URI SAN where routes with Match.Callers find it.
 	Callers bool
-	// Faults are injected one after the other, before limits count the request.
-	Faults []Fault
 }
 
 // TCPProxy passes bytes on.
@@ -188,18 +174,14 @@ type TCPProxy struct {
 	// Backends share the connections if there is more than one; Cluster is empty then. A share
 	// whose cluster is empty is closed.
 	Backends []Backend
-	Idle     time.Duration
-	// ConnectAttempts is how many endpoints are tried before the connection fails; 0 is one.
-	ConnectAttempts uint32
 }
 
 // RouteConfig is the routes of one destination, in order.
 type RouteConfig struct {
 	Name string
-	// Retry holds for routes whose own is the same; the others carry theirs.
-	Retry Shared[Retry]
-	// Limit is of all routes together that have none of their own; nil does not limit.
-	Limit  *RequestLimit
+	// Common is what policies say about the requests of all routes together. A route with another
+	// Retry carries its own; the Limit is one of all routes that have none.
+	Common RoutePolicy
 	Routes []Route
 }
 
@@ -219,39 +201,6 @@ type Route struct {
 	// ReplacePath replaces the whole path; ReplacePrefix the matched prefix.
 	ReplacePath, ReplacePrefix *string
 	Mirrors                    []Mirror
-}
-
-// Rate is a token bucket of Num tokens that is filled up each Interval. Comparable.
-type Rate struct {
-	Num      uint32
-	Interval time.Duration
-}
-
-// RequestLimit is how many requests are let through, and the answer to the others. A Rate of zero
-// lets all through.
-type RequestLimit struct {
-	Rate
-	// Status 0 is 429.
-	Status  uint32
-	Headers HeaderEdit
-}
-
-// Fault is what is done to a share of the requests of some callers.
-type Fault struct {
-	// Name of the policy that says so.
-	Name string
-	// Callers of whom one must fit; none is everybody.
-	Callers []IdentityMatch
-	// Principal is the older form of Callers; nil is everybody.
-	Principal *Principal
-	// Shares are millionths of the requests. A part whose share is 0 is left out.
-	Abort, Delay, Slow uint32
-	// AbortStatus is 200 to 599.
-	AbortStatus uint32
-	// DelayBy is more than 0.
-	DelayBy time.Duration
-	// SlowTo is KiB a second of the answer, at least 1.
-	SlowTo uint64
 }
 
 // Backend is a cluster and its share. An empty Cluster is a share without a backend: requests of it
@@ -331,40 +280,6 @@ type IdentityMatch struct {
 	SpiffeID string
 	Prefix   bool
 	SNI      string
-}
-
-// Rule is one row of a permission table.
-type Rule struct {
-	Match IdentityMatch
-	// Name of the policy that says so.
-	Name string
-	// Deny, else allow.
-	Deny bool
-}
-
-// URIMatch compares a URI SAN of the caller.
-type URIMatch struct {
-	URI    string
-	Prefix bool
-}
-
-// Principal is a set of callers: those that have all URIs of All and, of each element of Not, lack
-// at least one.
-type Principal struct {
-	All []URIMatch
-	Not [][]URIMatch
-}
-
-// RBAC decides who may connect. Rules are read in order and the first match decides; no match
-// denies. With Principals instead (the older form), a caller that is one of them is allowed.
-type RBAC struct {
-	ByRules bool
-	Rules   []Rule
-	// Shadow rules are only counted.
-	Shadow []Rule
-
-	Principals       []Principal
-	ShadowPrincipals []Principal
 }
 
 // Secret is a certificate and key (identity) or a bundle to trust.

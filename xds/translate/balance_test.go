@@ -112,7 +112,7 @@ func (s *site) http(p ir.ClusterPolicy, e ir.Endpoints, name string, hash ...ir.
 	}
 	s.listen(name, ir.Chain{HTTP: &ir.HTTP{
 		StatPrefix: name,
-		Routes:     &ir.RouteConfig{Name: name, Retry: conf.Route.Retry, Routes: []ir.Route{route}},
+		Routes:     &ir.RouteConfig{Name: name, Common: conf.Route, Routes: []ir.Route{route}},
 	}})
 }
 
@@ -457,8 +457,9 @@ func TestConnections(t *testing.T) {
 				Weight:  1,
 			}}})
 	}
-	s.listen("split", ir.Chain{TCP: &ir.TCPProxy{StatPrefix: "split", ConnectAttempts: 5,
-		Backends: []ir.Backend{{Cluster: "a", Weight: 70}, {Cluster: "b", Weight: 20}, {Weight: 10}}}})
+	s.listen("split", ir.Chain{ListenerPolicy: ir.ListenerPolicy{ConnectAttempts: 5},
+		TCP: &ir.TCPProxy{StatPrefix: "split",
+			Backends: []ir.Backend{{Cluster: "a", Weight: 70}, {Cluster: "b", Weight: 20}, {Weight: 10}}}})
 	s.listen("closed", ir.Chain{})
 	s.start(envoy)
 	connect := func(name string) string {

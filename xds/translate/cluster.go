@@ -8,10 +8,8 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -51,7 +49,7 @@ func ads() *corev3.ConfigSource {
 
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
-	out := &clusterv3.Cluster{Name: c.Name, ConnectTimeout: durationpb.New(c.Timeouts.Connect)}
+	out := &clusterMessage{Cluster: &clusterv3.Cluster{Name: c.Name}}
 	if s := statName(c.Name); s != c.Name {
 		out.AltStatName = s
 	}
@@ -62,7 +60,6 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		out.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
 		out.IgnoreHealthOnHostRemoval = true
 		out.CommonLbConfig.CloseConnectionsOnHostSetChange = c.Renew
-		balance(out, c)
 	case ir.ClusterStatic:
 		out.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STATIC}
 		out.LoadAssignment = &endpointv3.ClusterLoadAssignment{
@@ -83,21 +80,6 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 			PortSpecifier: &corev3.SocketAddress_PortValue{},
 		}}
 	}
-	out.CircuitBreakers, out.OutlierDetection = thresholds(c.Limits), outlier(c.Outlier)
-	if c.Panic.Set {
-		common(out).HealthyPanicThreshold = &typev3.Percent{Value: min(max(c.Panic.Percent, 0), 100)}
-	}
-	if c.FailOnPanic && !c.LocalityWeighted { // Envoy has room for one of the two
-		common(out).LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
-			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true}}
-	}
-	if h, ok := c.HealthCheck.Get(); ok {
-		check, err := healthCheck(h)
-		if err != nil {
-			return nil, err
-		}
-		out.HealthChecks = []*corev3.HealthCheck{check}
-	}
 	if c.Keepalive {
 		// A peer that vanished without a word, as when its machine dies, is found within half a minute.
 		out.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{
@@ -107,7 +89,18 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 				KeepaliveInterval: u32(5),
 			}}
 	}
-	if err := addHTTP(out, c); err != nil {
+	if c.Upstream.IsHTTP() && c.Port.IsHTTP() {
+		out.http = &corev3.HttpProtocolOptions{}
+	}
+	for i := range kinds {
+		k := &kinds[i]
+		if k.cluster != nil {
+			if err := k.cluster(out, &c); err != nil {
+				return nil, of(k.kind, err)
+			}
+		}
+	}
+	if err := addHTTP(out, c.Upstream); err != nil {
 		return nil, err
 	}
 	if c.TLS != nil {
@@ -117,42 +110,26 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		}
 		out.TransportSocket = ts
 	}
-	return out, nil
+	return out.Cluster, nil
 }
 
-func common(c *clusterv3.Cluster) *clusterv3.Cluster_CommonLbConfig {
-	if c.CommonLbConfig == nil {
-		c.CommonLbConfig = &clusterv3.Cluster_CommonLbConfig{}
-	}
-	return c.CommonLbConfig
-}
-
-func addHTTP(out *clusterv3.Cluster, c ir.Cluster) error {
-	if !c.Upstream.IsHTTP() {
+func addHTTP(out *clusterMessage, upstream ir.Protocol) error {
+	if !upstream.IsHTTP() {
 		return nil
 	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	if c.Upstream == ir.HTTP1 {
+	if upstream == ir.HTTP1 {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 	} else {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
 			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
 	}
-	opts := &httpv3.HttpProtocolOptions{
+	a, err := pack(&httpv3.HttpProtocolOptions{
+		CommonHttpProtocolOptions: out.http,
 		UpstreamProtocolOptions: &httpv3.HttpProtocolOptions_ExplicitHttpConfig_{
-			ExplicitHttpConfig: explicit}}
-	if c.Port.IsHTTP() {
-		common := &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(c.Timeouts.Idle)}
-		if c.Timeouts.MaxStream > 0 {
-			common.MaxStreamDuration = durationpb.New(c.Timeouts.MaxStream)
-		}
-		if c.Timeouts.MaxConnection > 0 {
-			common.MaxConnectionDuration = durationpb.New(c.Timeouts.MaxConnection)
-		}
-		opts.CommonHttpProtocolOptions = common
-	}
-	a, err := pack(opts)
+			ExplicitHttpConfig: explicit},
+	})
 	if err != nil {
 		return err
 	}
@@ -194,8 +171,11 @@ func address(ip string, port uint32) *corev3.Address {
 // Endpoints is the load assignment of a cluster; e.Endpoints are sorted by priority, zone and sub-zone.
 func Endpoints(e ir.Endpoints) *endpointv3.ClusterLoadAssignment {
 	out := &endpointv3.ClusterLoadAssignment{ClusterName: e.Cluster}
-	if e.Overprovisioning > 0 {
-		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: u32(e.Overprovisioning)}
+	for i := range kinds {
+		k := &kinds[i]
+		if k.endpoints != nil {
+			k.endpoints(out, &e)
+		}
 	}
 	// Priorities must have no gap: without endpoints of this zone the others are first.
 	next := map[uint32]uint32{}

@@ -218,8 +218,8 @@ func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 		Chains: []ir.Chain{{HTTP: &ir.HTTP{
 			StatPrefix: "out",
 			Routes: &ir.RouteConfig{
-				Name:  "out",
-				Retry: conf.Route.Retry,
+				Name:   "out",
+				Common: conf.Route,
 				Routes: []ir.Route{{Match: ir.Match{Path: "/"},
 					Backends: []ir.Backend{{Cluster: e.Cluster, Weight: 1}}, RoutePolicy: conf.Route}},
 			},

@@ -1,9 +1,7 @@
 package translate
 
 import (
-	"slices"
 	"strings"
-	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -14,7 +12,6 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -153,84 +150,36 @@ func distinct(e ir.Endpoints) ir.Endpoints {
 // CallRoutes is the route configuration of gRPC clients.
 func CallRoutes(c ir.RouteConfig) *routev3.RouteConfiguration {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
-	if retry, ok := c.Retry.Get(); ok {
-		vh.RetryPolicy = callRetry(retry)
+	for i := range kinds {
+		k := &kinds[i]
+		if k.callHost != nil {
+			k.callHost(vh, &c)
+		}
 	}
-	for _, r := range c.Routes {
+	for i := range c.Routes {
+		r := &c.Routes[i]
 		m, ok := callMatch(r.Match)
 		if !ok {
 			continue
 		}
+		a := callAction(r)
+		for n := range kinds {
+			k := &kinds[n]
+			if k.call != nil {
+				k.call(a, r)
+			}
+		}
 		vh.Routes = append(vh.Routes, &routev3.Route{
 			Name:   r.Name,
 			Match:  m,
-			Action: &routev3.Route_Route{Route: callAction(r)},
+			Action: &routev3.Route_Route{Route: a},
 		})
 	}
 	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}
 }
 
-// What gRPC takes of retries. It attempts a call five times at most. The C core counts
-// milliseconds: of a base of one it makes none for every second call, and these calls then hang
-// until their deadline. Node's timers know no pause of a month.
-const (
-	callRetries     = 4
-	minCallBase     = 5 * time.Millisecond
-	maxCallPause    = time.Hour
-	callUnavailable = "unavailable"
-)
-
-// callConditions are those of gRPC; what else Envoy calls a failure of a request's way is
-// UNAVAILABLE to a gRPC client.
-var callConditions = []string{"cancelled", "deadline-exceeded", "internal", "resource-exhausted",
-	callUnavailable}
-
-// callRetry is nil if nothing is retried that gRPC could retry.
-func callRetry(r ir.Retry) *routev3.RetryPolicy {
-	var on []string
-	for _, c := range r.On {
-		switch {
-		case slices.Contains(callConditions, c):
-		case slices.Contains(wayConditions, c):
-			c = callUnavailable
-		case c == "retriable-status-codes" &&
-			slices.ContainsFunc(r.Codes,
-				func(code uint32) bool { return slices.Contains(unavailableCodes, code) }):
-			c = callUnavailable
-		default:
-			continue
-		}
-		if !slices.Contains(on, c) {
-			on = append(on, c)
-		}
-	}
-	if r.Count == 0 || len(on) == 0 {
-		return nil
-	}
-	slices.Sort(on)
-	base := min(max(r.Base, minCallBase), maxCallPause)
-	return &routev3.RetryPolicy{
-		RetryOn:    strings.Join(on, ","),
-		NumRetries: u32(min(r.Count, callRetries)),
-		RetryBackOff: &routev3.RetryPolicy_RetryBackOff{
-			BaseInterval: durationpb.New(base),
-			MaxInterval:  durationpb.New(min(max(r.Max, base), maxCallPause)),
-		},
-	}
-}
-
-// wayConditions are Envoy's for what happens on a request's way, unavailableCodes the HTTP codes
-// that gRPC reads as UNAVAILABLE.
-var (
-	wayConditions = []string{"5xx", "gateway-error", "connect-failure", "refused-stream", "reset",
-		"reset-before-request", "http3-post-connect-failure"}
-	unavailableCodes = []uint32{429, 502, 503, 504}
-)
-
-func callAction(r ir.Route) *routev3.RouteAction {
-	a := &routev3.RouteAction{
-		MaxStreamDuration: &routev3.RouteAction_MaxStreamDuration{
-			MaxStreamDuration: durationpb.New(r.Timeouts.Request)}}
+func callAction(r *ir.Route) *routev3.RouteAction {
+	a := &routev3.RouteAction{}
 	cluster := func(b ir.Backend) string {
 		if b.Cluster == "" {
 			return missingBackend

@@ -37,12 +37,12 @@ func TestCallRoutes(t *testing.T) {
 	rewritten.RequestHeaders = ir.HeaderEdit{Remove: []string{"x"}}
 	got := CallRoutes(ir.RouteConfig{
 		Name: "n",
-		Retry: ir.Share(ir.Retry{
+		Common: ir.RoutePolicy{Retry: ir.Share(ir.Retry{
 			On:    []string{"reset"},
 			Count: 5,
 			Base:  25 * time.Millisecond,
 			Max:   250 * time.Millisecond,
-		}),
+		})},
 		Routes: []ir.Route{
 			to(ir.Match{Path: "/q", Query: []ir.ValueMatch{{Name: "a"}}}, a),
 			to(ir.Match{Path: "/g", Method: "GET"}, a),
@@ -230,8 +230,8 @@ func TestCallHeaders(t *testing.T) {
 
 // TestCallWeights: gRPC refuses routes whose weights are nothing in sum, or more than 32 bits hold.
 func TestCallWeights(t *testing.T) {
-	backends := func(weights ...uint32) ir.Route {
-		r := ir.Route{Match: ir.Match{Path: "/"}}
+	backends := func(weights ...uint32) *ir.Route {
+		r := &ir.Route{Match: ir.Match{Path: "/"}}
 		for i, w := range weights {
 			r.Backends = append(r.Backends, ir.Backend{Cluster: fmt.Sprint("c", i), Weight: w})
 		}

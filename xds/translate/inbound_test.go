@@ -211,9 +211,10 @@ func (in *inbounds) start(ctx context.Context, envoy string) {
 func served(rc ir.RouteConfig, faults ...ir.Fault) ir.Chain {
 	rc.Name = "app"
 	return ir.Chain{
-		Transport: "tls",
-		TLS:       "default",
-		HTTP:      &ir.HTTP{StatPrefix: "app", Server: true, Callers: true, Routes: &rc, Faults: faults},
+		Transport:     "tls",
+		TLS:           "default",
+		InboundPolicy: ir.InboundPolicy{Faults: faults},
+		HTTP:          &ir.HTTP{StatPrefix: "app", Server: true, Callers: true, Routes: &rc},
 	}
 }
 
@@ -264,12 +265,12 @@ func TestLimitsAndFaults(t *testing.T) {
 		SNI:      "web.example",
 	}
 	limited := in.add("limited", served(ir.RouteConfig{
-		Limit: &ir.RequestLimit{
+		Common: ir.RoutePolicy{Limit: ir.Share(ir.RequestLimit{
 			Rate:   hour(5),
 			Status: 423,
 			Headers: ir.HeaderEdit{Set: []ir.Header{{Name: "x-limit", Value: "5, 10"}},
 				Add: []ir.Header{{Name: "x-share", Value: "100%"}}},
-		},
+		})},
 		Routes: []ir.Route{toApp(&ir.RequestLimit{Rate: hour(3)}, shop),
 			toApp(&ir.RequestLimit{}, ir.IdentityMatch{SpiffeID: "spiffe://default/probe"}),
 			// Two routes that differ in something else and share the bucket of everybody.
@@ -281,7 +282,7 @@ func TestLimitsAndFaults(t *testing.T) {
 	}
 	v1 := []ir.URIMatch{{URI: "spiffe://default/web"}, {URI: "kuma://version/v1"}}
 	faulty := in.add("faulty", served(ir.RouteConfig{
-		Limit:  &ir.RequestLimit{Rate: hour(2)},
+		Common: ir.RoutePolicy{Limit: ir.Share(ir.RequestLimit{Rate: hour(2)})},
 		Routes: []ir.Route{toApp(nil)},
 	},
 		abort(501, 1_000_000,

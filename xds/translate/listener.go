@@ -7,13 +7,11 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
-	httplimitv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/local_ratelimit/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	inspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	directv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/direct_response/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -50,8 +48,8 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 			ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: a},
 		})
 	}
-	for _, c := range l.Chains {
-		fc, err := chain(l, c)
+	for i := range l.Chains {
+		fc, err := chain(&l, &l.Chains[i])
 		if err != nil {
 			return nil, fmt.Errorf("listener %s: %w", l.Name, err)
 		}
@@ -68,15 +66,7 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 	return out, nil
 }
 
-func filter(name string, m proto.Message) (*listenerv3.Filter, error) {
-	a, err := pack(m)
-	if err != nil {
-		return nil, err
-	}
-	return &listenerv3.Filter{Name: name, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: a}}, nil
-}
-
-func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
+func chain(l *ir.Listener, c *ir.Chain) (*listenerv3.FilterChain, error) {
 	out := &listenerv3.FilterChain{Name: c.Name}
 	if c.Transport != "" || len(c.ALPN) > 0 || len(c.ServerNames) > 0 {
 		out.FilterChainMatch = &listenerv3.FilterChainMatch{
@@ -92,41 +82,39 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 		}
 		out.TransportSocket = ts
 	}
-	add := func(name string, m proto.Message) error {
-		f, err := filter(name, m)
-		if err == nil {
-			out.Filters = append(out.Filters, f)
-		}
-		return err
-	}
-	if c.Connections != nil {
-		if err := add("envoy.filters.network.local_ratelimit",
-			connectionLimit(l.Name, *c.Connections)); err != nil {
+	filters := &networkFilters{}
+	if c.HTTP != nil && c.HTTP.Callers {
+		if err := filters.add("envoy.filters.network.set_filter_state", callerState()); err != nil {
 			return nil, err
 		}
 	}
-	if c.HTTP != nil {
-		if c.HTTP.Callers {
-			if err := add("envoy.filters.network.set_filter_state", callerState()); err != nil {
-				return nil, err
+	for i := range kinds {
+		k := &kinds[i]
+		if k.network != nil {
+			if err := k.network(filters, l, c); err != nil {
+				return nil, of(k.kind, err)
 			}
 		}
+	}
+	switch {
+	case c.HTTP != nil:
 		m, err := manager(c)
 		if err != nil {
 			return nil, err
 		}
-		return out, add("envoy.filters.network.http_connection_manager", m)
-	}
-	if c.RBAC != nil {
-		for _, f := range networkRBAC(l.Name, c.RBAC) {
-			if err := add("envoy.filters.network.rbac", f); err != nil {
-				return nil, err
-			}
+		if err := filters.add("envoy.filters.network.http_connection_manager", m); err != nil {
+			return nil, err
+		}
+	case c.TCP != nil:
+		if err := filters.add("envoy.filters.network.tcp_proxy", tcpProxy(c)); err != nil {
+			return nil, err
 		}
 	}
-	if c.TCP == nil {
-		return out, nil // a chain without filters closes its connections
-	}
+	out.Filters = filters.list // a chain without filters closes its connections
+	return out, nil
+}
+
+func tcpProxy(c *ir.Chain) *tcpv3.TcpProxy {
 	t := &tcpv3.TcpProxy{
 		StatPrefix:       statName(c.TCP.StatPrefix),
 		ClusterSpecifier: &tcpv3.TcpProxy_Cluster{Cluster: c.TCP.Cluster},
@@ -141,25 +129,22 @@ func chain(l ir.Listener, c ir.Chain) (*listenerv3.FilterChain, error) {
 		}
 		t.ClusterSpecifier = &tcpv3.TcpProxy_WeightedClusters{WeightedClusters: w}
 	}
-	if c.TCP.Idle > 0 {
-		t.IdleTimeout = durationpb.New(c.TCP.Idle)
+	for i := range kinds {
+		k := &kinds[i]
+		if k.connections != nil {
+			k.connections(t, c)
+		}
 	}
-	if c.TCP.ConnectAttempts > 0 {
-		t.MaxConnectAttempts = u32(c.TCP.ConnectAttempts)
-	}
-	return out, add("envoy.filters.network.tcp_proxy", t)
+	return t
 }
 
-func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
+func manager(c *ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 	h := c.HTTP
-	m := &hcmv3.HttpConnectionManager{
+	m := &requestFilters{&hcmv3.HttpConnectionManager{
 		StatPrefix:                statName(h.StatPrefix),
 		CodecType:                 hcmv3.HttpConnectionManager_AUTO,
 		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(h.Idle)},
-	}
-	if h.RequestHeaders > 0 {
-		m.RequestHeadersTimeout = durationpb.New(h.RequestHeaders)
-	}
+	}}
 	if h.StreamIdle > 0 {
 		m.StreamIdleTimeout = durationpb.New(h.StreamIdle)
 	}
@@ -186,43 +171,19 @@ func manager(c ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 		rc.RequestHeadersToRemove = []string{"x-kuma-tags"}
 		m.RouteSpecifier = &hcmv3.HttpConnectionManager_RouteConfig{RouteConfig: rc}
 	}
-	add := func(name string, cfg proto.Message) error {
-		a, err := pack(cfg)
-		if err != nil {
-			return err
-		}
-		m.HttpFilters = append(m.HttpFilters, &hcmv3.HttpFilter{
-			Name:       name,
-			ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: a},
-		})
-		return nil
-	}
-	if c.RBAC != nil {
-		for _, f := range httpRBAC(c.RBAC) {
-			if err := add("envoy.filters.http.rbac", f); err != nil {
-				return nil, err
-			}
-		}
-	}
 	if h.GRPC {
-		if err := add("envoy.filters.http.grpc_stats",
+		if err := m.add("envoy.filters.http.grpc_stats",
 			&grpcstatsv3.FilterConfig{EmitFilterState: true}); err != nil {
 			return nil, err
 		}
 	}
-	for _, f := range h.Faults {
-		cfg, err := fault(f)
-		if err != nil {
-			return nil, err
-		}
-		if err := add(f.Name, cfg); err != nil {
-			return nil, err
-		}
-	}
-	if limits(h.Routes) {
-		if err := add(limitFilter, &httplimitv3.LocalRateLimit{StatPrefix: "rate_limit"}); err != nil {
-			return nil, err
+	for i := range kinds {
+		k := &kinds[i]
+		if k.requests != nil {
+			if err := k.requests(m, c); err != nil {
+				return nil, of(k.kind, err)
+			}
 		}
 	}
-	return m, add("envoy.filters.http.router", &routerv3.Router{})
+	return m.HttpConnectionManager, m.add("envoy.filters.http.router", &routerv3.Router{})
 }

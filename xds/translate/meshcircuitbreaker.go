@@ -2,11 +2,20 @@ package translate
 
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
+
+func meshCircuitBreakerCluster(out *clusterMessage, c *ir.Cluster) error {
+	out.CircuitBreakers, out.OutlierDetection = thresholds(c.Limits), outlier(c.Outlier)
+	if c.Panic.Set {
+		out.common().HealthyPanicThreshold = &typev3.Percent{Value: min(max(c.Panic.Percent, 0), 100)}
+	}
+	return nil
+}
 
 // thresholds is nil without limits.
 func thresholds(l ir.Limits) *clusterv3.CircuitBreakers {

@@ -19,6 +19,19 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
+func meshFaultInjectionRequests(out *requestFilters, c *ir.Chain) error {
+	for _, f := range c.Faults {
+		m, err := fault(f)
+		if err != nil {
+			return err
+		}
+		if err := out.add(f.Name, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // fault is the filter of one fault. One that is about some callers is wrapped: others skip it.
 func fault(f ir.Fault) (proto.Message, error) {
 	c := &httpfaultv3.HTTPFault{}

@@ -3,6 +3,7 @@ package translate
 import (
 	"encoding/hex"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	sinkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/health_check/event_sinks/file/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -11,6 +12,21 @@ import (
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
+
+func meshHealthCheckCluster(out *clusterMessage, c *ir.Cluster) error {
+	if c.FailOnPanic && !c.LocalityWeighted { // Envoy has room for one of the two
+		out.common().LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig_{
+			ZoneAwareLbConfig: &clusterv3.Cluster_CommonLbConfig_ZoneAwareLbConfig{FailTrafficOnPanic: true}}
+	}
+	if h, ok := c.HealthCheck.Get(); ok {
+		check, err := healthCheck(h)
+		if err != nil {
+			return err
+		}
+		out.HealthChecks = []*corev3.HealthCheck{check}
+	}
+	return nil
+}
 
 func healthCheck(h ir.HealthCheck) (*corev3.HealthCheck, error) {
 	out := &corev3.HealthCheck{

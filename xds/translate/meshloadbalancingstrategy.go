@@ -3,6 +3,7 @@ package translate
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -10,8 +11,11 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// balance sets how the cluster chooses endpoints. What is not set stays unset, so that Envoy's defaults hold.
-func balance(out *clusterv3.Cluster, c ir.Cluster) {
+// What is not set of how the cluster chooses endpoints stays unset, so that Envoy's defaults hold.
+func meshLoadBalancingStrategyCluster(out *clusterMessage, c *ir.Cluster) error {
+	if c.Type != ir.ClusterEDS {
+		return nil
+	}
 	b := c.Balancer
 	u64 := func(v uint64) *wrapperspb.UInt64Value {
 		if v == 0 {
@@ -57,9 +61,23 @@ func balance(out *clusterv3.Cluster, c ir.Cluster) {
 		}
 	}
 	if c.LocalityWeighted {
-		common(out).LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
+		out.common().LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}
+	return nil
+}
+
+func meshLoadBalancingStrategyEndpoints(out *endpointv3.ClusterLoadAssignment, e *ir.Endpoints) {
+	if e.Overprovisioning > 0 {
+		out.Policy = &endpointv3.ClusterLoadAssignment_Policy{OverprovisioningFactor: u32(e.Overprovisioning)}
+	}
+}
+
+func meshLoadBalancingStrategyRoute(out *routev3.Route, r *ir.Route, _ *ir.RouteConfig) error {
+	if list, ok := r.Hash.Get(); ok && out.GetRoute() != nil {
+		out.GetRoute().HashPolicy = hashPolicies(list)
+	}
+	return nil
 }
 
 func hashPolicies(list []ir.HashPolicy) []*routev3.RouteAction_HashPolicy {

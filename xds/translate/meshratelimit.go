@@ -22,13 +22,50 @@ const maxLimitHeaders = 10
 // The bucket of everybody is the virtual host's, so that routes which differ in something else
 // share it; a route has its own if it limits differently.
 
+func meshRateLimitNetwork(out *networkFilters, l *ir.Listener, c *ir.Chain) error {
+	if c.Connections == nil {
+		return nil
+	}
+	return out.first("envoy.filters.network.local_ratelimit", connectionLimit(l.Name, *c.Connections))
+}
+
+func meshRateLimitRequests(out *requestFilters, c *ir.Chain) error {
+	if !limits(c.HTTP.Routes) {
+		return nil
+	}
+	return out.add(limitFilter, &httplimitv3.LocalRateLimit{StatPrefix: "rate_limit"})
+}
+
+func meshRateLimitVirtualHost(out *routev3.VirtualHost, c *ir.RouteConfig) error {
+	l, ok := c.Common.Limit.Get()
+	if !ok {
+		return nil
+	}
+	var err error
+	out.TypedPerFilterConfig, err = perRoute(&l)
+	return err
+}
+
+func meshRateLimitRoute(out *routev3.Route, r *ir.Route, _ *ir.RouteConfig) error {
+	l, ok := r.Limit.Get()
+	if !ok {
+		return nil
+	}
+	var err error
+	out.TypedPerFilterConfig, err = perRoute(&l)
+	return err
+}
+
 // limits says that a route configuration needs the filter.
 func limits(c *ir.RouteConfig) bool {
-	if c == nil || c.Limit != nil {
-		return c != nil
+	if c == nil {
+		return false
 	}
-	for _, r := range c.Routes {
-		if _, ok := r.Limit.Get(); ok {
+	if _, ok := c.Common.Limit.Get(); ok {
+		return true
+	}
+	for i := range c.Routes {
+		if _, ok := c.Routes[i].Limit.Get(); ok {
 			return true
 		}
 	}
@@ -45,9 +82,6 @@ func bucket(r ir.Rate) *typev3.TokenBucket {
 
 // perRoute is the configuration of the limit filter for a route or a virtual host.
 func perRoute(l *ir.RequestLimit) (map[string]*anypb.Any, error) {
-	if l == nil {
-		return nil, nil
-	}
 	var m proto.Message = &routev3.FilterConfig{Disabled: true}
 	if l.Num > 0 {
 		always := &corev3.RuntimeFractionalPercent{DefaultValue: &typev3.FractionalPercent{Numerator: 100}}

@@ -8,6 +8,7 @@ import (
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -18,6 +19,26 @@ import (
 //
 // With HTTP the answer is a plain 403. Closing the connection instead, as for TCP, would look to
 // the caller like a host that failed, and have it retried and ejected.
+
+func meshTrafficPermissionNetwork(out *networkFilters, l *ir.Listener, c *ir.Chain) error {
+	if c.RBAC == nil || c.HTTP != nil {
+		return nil
+	}
+	for _, f := range networkRBAC(l.Name, c.RBAC) {
+		if err := out.add("envoy.filters.network.rbac", f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// meshTrafficPermissionRequests decides before any other filter sees a request.
+func meshTrafficPermissionRequests(out *requestFilters, c *ir.Chain) error {
+	if c.RBAC == nil {
+		return nil
+	}
+	return out.first("envoy.filters.http.rbac", httpRBAC(c.RBAC))
+}
 
 type rbacStep struct{ rules, shadow *rbacv3.RBAC }
 
@@ -58,8 +79,8 @@ func rbacSteps(r *ir.RBAC) []rbacStep {
 	return append(out, step)
 }
 
-func httpRBAC(r *ir.RBAC) []*httprbacv3.RBAC {
-	var out []*httprbacv3.RBAC
+func httpRBAC(r *ir.RBAC) []proto.Message {
+	var out []proto.Message
 	for _, s := range rbacSteps(r) {
 		out = append(out, &httprbacv3.RBAC{Rules: s.rules, ShadowRules: s.shadow})
 	}

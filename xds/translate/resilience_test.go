@@ -112,8 +112,8 @@ func (s *site) serve(name string, conf compile.OutboundConf, protocol ir.Protoco
 	s.listen(name, ir.Chain{HTTP: &ir.HTTP{
 		StatPrefix: name,
 		Routes: &ir.RouteConfig{
-			Name:  name,
-			Retry: conf.Route.Retry,
+			Name:   name,
+			Common: conf.Route,
 			Routes: []ir.Route{
 				{
 					Match:       ir.Match{Path: "/"},
@@ -278,11 +278,10 @@ func newSpoken(t *testing.T, s *site) *spoken {
 		"MeshHealthCheck: interval: 100ms, timeout: 300ms, unhealthyThreshold: 1, tcp: {send: cGluZw==, "+
 			"receive: [cG9uZw==]}")
 	s.add(ir.Cluster{Name: "spoken", Upstream: ir.TCP, Port: ir.TCP, ClusterPolicy: conf.Cluster}, e)
-	s.listen("spoken", ir.Chain{TCP: &ir.TCPProxy{
-		StatPrefix:      "spoken",
-		Cluster:         "spoken",
-		ConnectAttempts: conf.Listener.ConnectAttempts,
-	}})
+	s.listen("spoken", ir.Chain{
+		ListenerPolicy: conf.Listener,
+		TCP:            &ir.TCPProxy{StatPrefix: "spoken", Cluster: "spoken"},
+	})
 	return out
 }
 

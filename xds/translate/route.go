@@ -8,7 +8,6 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -20,24 +19,23 @@ const missingBackend = "missing_backend"
 // RouteConfig is the route configuration.
 func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
-	var err error
-	if vh.RetryPolicy, err = retryPolicy(c.Retry); err != nil {
-		return nil, err
-	}
-	if vh.TypedPerFilterConfig, err = perRoute(c.Limit); err != nil {
-		return nil, err
-	}
-	for _, r := range c.Routes {
-		out, err := route(r)
-		if err != nil {
-			return nil, err
-		}
-		if a := out.GetRoute(); a != nil && r.Retry != c.Retry {
-			if a.RetryPolicy, err = retryPolicy(r.Retry); err != nil {
-				return nil, err
+	for i := range kinds {
+		k := &kinds[i]
+		if k.virtualHost != nil {
+			if err := k.virtualHost(vh, &c); err != nil {
+				return nil, of(k.kind, err)
 			}
-			if a.RetryPolicy == nil {
-				a.RetryPolicy = &routev3.RetryPolicy{NumRetries: u32(0)} // or the virtual host's would hold
+		}
+	}
+	for i := range c.Routes {
+		r := &c.Routes[i]
+		out := route(r)
+		for n := range kinds {
+			k := &kinds[n]
+			if k.route != nil {
+				if err := k.route(out, r, &c); err != nil {
+					return nil, of(k.kind, err)
+				}
 			}
 		}
 		vh.Routes = append(vh.Routes, out)
@@ -45,7 +43,7 @@ func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	return &routev3.RouteConfiguration{Name: c.Name, VirtualHosts: []*routev3.VirtualHost{vh}}, nil
 }
 
-func route(r ir.Route) (*routev3.Route, error) {
+func route(r *ir.Route) *routev3.Route {
 	out := &routev3.Route{
 		Name:                    r.Name,
 		Match:                   routeMatch(r.Match),
@@ -54,12 +52,6 @@ func route(r ir.Route) (*routev3.Route, error) {
 		ResponseHeadersToAdd:    headers(r.ResponseHeaders),
 		ResponseHeadersToRemove: r.ResponseHeaders.Remove,
 	}
-	if l, ok := r.Limit.Get(); ok {
-		var err error
-		if out.TypedPerFilterConfig, err = perRoute(&l); err != nil {
-			return nil, err
-		}
-	}
 	switch {
 	case r.Redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: redirect(r)}
@@ -67,16 +59,12 @@ func route(r ir.Route) (*routev3.Route, error) {
 		out.Action = &routev3.Route_DirectResponse{
 			DirectResponse: &routev3.DirectResponseAction{Status: r.Status}}
 	default:
-		a, err := action(r)
-		if err != nil {
-			return nil, err
-		}
-		out.Action = &routev3.Route_Route{Route: a}
+		out.Action = &routev3.Route_Route{Route: action(r)}
 	}
-	return out, nil
+	return out
 }
 
-func redirect(r ir.Route) *routev3.RedirectAction {
+func redirect(r *ir.Route) *routev3.RedirectAction {
 	codes := map[uint32]routev3.RedirectAction_RedirectResponseCode{
 		301: routev3.RedirectAction_MOVED_PERMANENTLY, 302: routev3.RedirectAction_FOUND,
 		303: routev3.RedirectAction_SEE_OTHER, 307: routev3.RedirectAction_TEMPORARY_REDIRECT,
@@ -103,11 +91,8 @@ func wholePath(to string) *matcherv3.RegexMatchAndSubstitute {
 	return &matcherv3.RegexMatchAndSubstitute{Pattern: regex(".*"), Substitution: to}
 }
 
-func action(r ir.Route) (*routev3.RouteAction, error) {
-	a := &routev3.RouteAction{
-		Timeout:     durationpb.New(r.Timeouts.Request),
-		IdleTimeout: durationpb.New(r.Timeouts.StreamIdle),
-	}
+func action(r *ir.Route) *routev3.RouteAction {
+	a := &routev3.RouteAction{}
 	missing := false
 	cluster := func(b ir.Backend) string {
 		if b.Cluster == "" {
@@ -152,10 +137,7 @@ func action(r ir.Route) (*routev3.RouteAction, error) {
 		}
 		a.RequestMirrorPolicies = append(a.RequestMirrorPolicies, p)
 	}
-	if list, ok := r.Hash.Get(); ok {
-		a.HashPolicy = hashPolicies(list)
-	}
-	return a, nil
+	return a
 }
 
 // scaledWeight is a backend's share if the sum of all is more than what clients take: they refuse the routes.
