@@ -68,8 +68,9 @@ func TestKindFiles(t *testing.T) {
 	}
 }
 
-// notProduct are trees in which every kind may be named: they show and measure the product.
-var notProduct = []string{"demo", "bench", "test", "e2e", "tools"}
+// notProduct are trees in which every kind may be named: they show, measure and test the product.
+var notProduct = []string{"demo", "bench", "test", "e2e", "tools", "kds/kdstest", "store/storetest",
+	"xds/xdstest"}
 
 var protoComment = regexp.MustCompile(`(?s)//[^\n]*|/\*.*?\*/`)
 
