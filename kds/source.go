@@ -62,8 +62,8 @@ type SourceConfig struct {
 	Chunk int
 	// MaxDelta bytes; a larger change is sent as a snapshot. 0 means DefaultMaxDelta.
 	MaxDelta int
-	// LazyBookmarks leaves it to [Source.Announce] when a Bookmark tells the other side that nothing
-	// of a revision is for it; else it is told at once.
+	// LazyBookmarks leaves it to [Source.Announce] when a Bookmark says that nothing of a
+	// revision is for the other side; else it says so at once.
 	LazyBookmarks bool
 }
 

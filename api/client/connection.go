@@ -20,8 +20,8 @@ import (
 var (
 	errTLS    = errors.New("it answers with TLS; use https://, and mind the port")
 	errPlain  = errors.New("it answers without TLS; use http://, and mind the port")
-	errClosed = errors.New("it closed the connection without an answer, as a port with TLS does; try https://, " +
-		"and mind the port")
+	errClosed = errors.New("it closed the connection without an answer, as a port with TLS does; try " +
+		"https://, and mind the port")
 	errHTTP1 = errors.New("it answers with HTTP/1, as the diagnostics port and most web servers do")
 )
 

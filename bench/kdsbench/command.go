@@ -20,8 +20,8 @@ func Command(missed error) *cobra.Command {
 		Use:   "kds",
 		Short: "Measure the sync between global and many zones with real processes",
 
-		Long: `Starts a global control plane on the embedded store and zones that connect to it, each a process
-of its own, and stand-in sidecars in two of them. Reports bytes on the wire of these two when nothing
+		Long: `Starts a global control plane on the embedded store and zones that connect to it, each a
+process of its own, and stand-in sidecars in two. Reports bytes on the wire of these two when nothing
 happens and for one flipped route, the CPU of the idle global, the time until a policy is in all
 zones, and until all are back after global was killed. A zone takes about 60 MB of memory.`,
 		Example: `  meridian bench kds

@@ -46,7 +46,8 @@ func TestHelp(t *testing.T) {
 		err := root.ExecuteContext(t.Context())
 		code := cli.Report(&errs, err)
 		if !strings.Contains(out.String(), c.output) || !strings.Contains(errs.String(), c.err) {
-			t.Errorf("%s prints %q and %q, want %q and %q", c.line, out.String(), errs.String(), c.output, c.err)
+			t.Errorf("%s prints %q and %q, want %q and %q", c.line, out.String(), errs.String(), c.output,
+				c.err)
 		}
 		if failed := code != 0; failed != (c.err != "") {
 			t.Errorf("%s: exit code %d", c.line, code)

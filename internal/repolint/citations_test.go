@@ -80,7 +80,7 @@ func TestCitations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report(t, "citation", found)
+	report(t, found)
 }
 
 // resolves says whether a name is a file or folder from the root, from the folder that names it, or

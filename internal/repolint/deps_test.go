@@ -55,7 +55,7 @@ func TestProgramsLink(t *testing.T) {
 			}
 		}
 	}
-	report(t, "deps", found)
+	report(t, found)
 }
 
 // TestProgramRules: a rule on a package of ours that does not exist forbids nothing.
@@ -70,7 +70,7 @@ func TestProgramRules(t *testing.T) {
 			}
 		}
 	}
-	report(t, "program-rules", found)
+	report(t, found)
 }
 
 // deps gives the imports of each package that a program links, as built for Linux.

@@ -33,7 +33,7 @@ func TestExamples(t *testing.T) {
 			found.add(dir, `%s has no runnable Example and no line "No example:" in its package comment`, dir)
 		}
 	}
-	report(t, "example", found)
+	report(t, found)
 }
 
 func excused(comment *ast.CommentGroup) bool {

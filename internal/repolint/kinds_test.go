@@ -24,6 +24,7 @@ var kindFiles = []struct {
 }{
 	{mesh.KindMeshRetry, 6, []string{"Retry", "ConnectAttempts"}, "docs/adding-a-policy.md"},
 	{mesh.KindMeshHealthCheck, 6, []string{"HealthCheck", "FailOnPanic"}, ""},
+	{mesh.KindMeshMultiZoneService, 8, nil, "docs/development.md"},
 }
 
 // kindExceptions name kinds for a reason that one more kind does not have.
@@ -67,8 +68,9 @@ func TestKindFiles(t *testing.T) {
 	}
 }
 
-// notProduct are trees in which every kind may be named: they show and measure the product.
-var notProduct = []string{"demo", "bench", "test", "e2e", "tools"}
+// notProduct are trees in which every kind may be named: they show, measure and test the product.
+var notProduct = []string{"demo", "bench", "test", "e2e", "tools", "kds/kdstest", "store/storetest",
+	"xds/xdstest"}
 
 var protoComment = regexp.MustCompile(`(?s)//[^\n]*|/\*.*?\*/`)
 

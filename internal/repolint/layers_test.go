@@ -170,7 +170,7 @@ func TestLayers(t *testing.T) {
 			found.add(row.pkg, "layers has a row for %s, which is not a package", row.pkg)
 		}
 	}
-	report(t, "layers", found)
+	report(t, found)
 }
 
 // testPackages are for tests alone, though they are not test files: other packages' tests use them.
@@ -213,5 +213,5 @@ func TestForeignImports(t *testing.T) {
 			}
 		}
 	}
-	report(t, "foreign", found)
+	report(t, found)
 }

@@ -24,7 +24,7 @@ func TestPackageComments(t *testing.T) {
 			found.add(dir, "%s has no package comment: what it is for, how it works, how it fails", dir)
 		}
 	}
-	report(t, "comment", found)
+	report(t, found)
 }
 
 // TestPackageNames: a name that says nothing collects everything.
@@ -40,7 +40,7 @@ func TestPackageNames(t *testing.T) {
 			found.add(f.dir, "%s: package name %q says nothing of what is in it", f.path, name)
 		}
 	}
-	report(t, "name", found)
+	report(t, found)
 }
 
 // machinePaths are paths that exist on one machine only.

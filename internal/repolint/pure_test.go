@@ -30,7 +30,7 @@ func TestPure(t *testing.T) {
 			return true
 		})
 	}
-	report(t, "pure", found)
+	report(t, found)
 }
 
 // TestNoRegistration: what registers itself depends on which program imports it. There is one table of
@@ -58,5 +58,5 @@ func TestNoRegistration(t *testing.T) {
 			return true
 		})
 	}
-	report(t, "registration", found)
+	report(t, found)
 }

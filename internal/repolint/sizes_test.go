@@ -31,7 +31,7 @@ func TestPackageSizes(t *testing.T) {
 			found.add(dir, "%s has %d lines, the limit is %d", dir, n, maxPackageLines)
 		}
 	}
-	report(t, "package-size", found)
+	report(t, found)
 }
 
 func TestFileSizes(t *testing.T) {
@@ -43,7 +43,7 @@ func TestFileSizes(t *testing.T) {
 			found.add(f.dir, "%s has %d lines, the limit is %d", f.path, n, maxFileLines)
 		}
 	}
-	report(t, "file-size", found)
+	report(t, found)
 }
 
 func TestLineLengths(t *testing.T) {
@@ -63,7 +63,7 @@ func TestLineLengths(t *testing.T) {
 			}
 		}
 	}
-	report(t, "line", found)
+	report(t, found)
 }
 
 func columns(line string) int {

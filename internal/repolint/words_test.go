@@ -119,7 +119,7 @@ func TestWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	report(t, "words", found)
+	report(t, found)
 }
 
 // commentText gives a comment's text without its markers, directives included.

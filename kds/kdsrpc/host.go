@@ -28,7 +28,7 @@ type hostSource struct {
 	slots chan struct{}
 	// digestAfter is the time from a change until digests are compared.
 	digestAfter time.Duration
-	// bookmarkAfter is the time until the other side is told that nothing of a change is for it.
+	// bookmarkAfter is the time until the other side learns that nothing of a change is for it.
 	bookmarkAfter time.Duration
 
 	// sent is called after a frame was sent, with the stats of the Source before and after it.

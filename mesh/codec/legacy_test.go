@@ -26,7 +26,8 @@ spec:
   sources: [{match: {kuma.io/service: '*'}}]
   destinations: [{match: {kuma.io/service: '*'}}]`,
 
-			`MeshTrafficPermission all {from: [{targetRef: {kind: Mesh}, default: {action: Allow}}], targetRef: {kind: Mesh}}`},
+			`MeshTrafficPermission all {from: [{targetRef: {kind: Mesh}, default: {action: Allow}}], ` +
+				`targetRef: {kind: Mesh}}`},
 		{"a permission hides the wider ones of its destinations", `
 type: TrafficPermission
 mesh: default
@@ -34,14 +35,17 @@ name: some
 sources: [{match: {kuma.io/service: web, version: '*'}}, {match: {kuma.io/service: api, team: a}}]
 destinations: [{match: {kuma.io/service: backend}}, {match: {kuma.io/service: '*'}}]`,
 
-			`MeshTrafficPermission some {targetRef: {kind: MeshSubset, tags: {kuma.io/service: backend}}, from: [
+			`MeshTrafficPermission some {targetRef: {kind: MeshSubset, tags: {kuma.io/service: ` +
+				`backend}}, from: [
 			  {targetRef: {kind: Mesh}, default: {action: Deny}},
 			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {action: Allow}},
-			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: api, team: a}}, default: {action: Allow}}]}
+			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: api, team: a}}, default: {action: ` +
+				`Allow}}]}
 			 MeshTrafficPermission some-2 {targetRef: {kind: Mesh}, from: [
 			  {targetRef: {kind: Mesh}, default: {action: Deny}},
 			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: web}}, default: {action: Allow}},
-			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: api, team: a}}, default: {action: Allow}}]}`},
+			  {targetRef: {kind: MeshSubset, tags: {kuma.io/service: api, team: a}}, default: {action: ` +
+				`Allow}}]}`},
 		{"retries with the older names", `
 type: Retry
 mesh: default
@@ -49,12 +53,14 @@ name: r
 sources: [{match: {kuma.io/service: frontend}}]
 destinations: [{match: {kuma.io/service: backend}}, {match: {kuma.io/service: '*'}}]
 conf:
-  http: {numRetries: 3, timeout: 2s, retriableStatusCodes: [503], retriableMethods: [GET], retryOn: [all_5xx, connect_failure, retriable_status_codes]}
+  http: {numRetries: 3, timeout: 2s, retriableStatusCodes: [503], retriableMethods: [GET], retryOn: ` +
+			`[all_5xx, connect_failure, retriable_status_codes]}
   grpc: {numRetries: 2, retryOn: [cancelled, resource_exhausted]}
   tcp: {maxConnectAttempts: 4}`,
 			`MeshRetry r {targetRef: {kind: MeshSubset, tags: {kuma.io/service: frontend}}, to: [
 			  {targetRef: {kind: MeshService, name: backend}, default: &d {
-			    http: {numRetries: 3, perTryTimeout: 2s, retryOn: ["503", HttpMethodGet, 5xx, ConnectFailure]},
+			    http: {numRetries: 3, perTryTimeout: 2s, retryOn: ["503", HttpMethodGet, 5xx, ` +
+				`ConnectFailure]},
 			    grpc: {numRetries: 2, retryOn: [Canceled, ResourceExhausted]}, tcp: {maxConnectAttempt: 4}}},
 			  {targetRef: {kind: Mesh}, default: *d}]}`},
 	} {

@@ -39,11 +39,14 @@ func TestDecodeRefusesConfs(t *testing.T) {
 		breaker("1.9"): factor +
 			`: must be an integer or text: put 1.9 in quotes`,
 
-		idle("1d"): `spec.rules[0].default.idleTimeout: "1d" is not a duration: use numbers with the units ns, us, ms, s, m or h, such as "1h30m"`,
+		idle("1d"): `spec.rules[0].default.idleTimeout: "1d" is not a duration: use numbers with the ` +
+			`units ns, us, ms, s, m or h, such as "1h30m"`,
 
-		idle("5"): `spec.rules[0].default.idleTimeout: is a number without a unit: write a duration such as "5s"`,
+		idle("5"): `spec.rules[0].default.idleTimeout: is a number without a unit: write a duration ` +
+			`such as "5s"`,
 
-		idle("'5'"):                          `spec.rules[0].default.idleTimeout: has no unit: write a duration such as "5s"`,
+		idle("'5'"): `spec.rules[0].default.idleTimeout: has no unit: write a ` +
+			`duration such as "5s"`,
 		check("tcp: {send: 'no base64!'}"):   c + "tcp.send: must be base64 text",
 		check("tcp: {receive: [Zm9v, Zm9]}"): c + "tcp.receive[1]: must be base64 text",
 		check("http: {initialJitter: 1s}"): c +
@@ -129,7 +132,8 @@ func TestDecodePolicyGuides(t *testing.T) {
 			`{"interval":"5s","unhealthyThreshold":3,"http":{"path":"/health"}}`},
 		"circuit-breaker": {"MeshCircuitBreaker ticket-booking-to-mesh", []string{deprecated},
 
-			`{"outlierDetection":{"baseEjectionTime":"30s","splitExternalAndLocalErrors":true,"detectors":{"totalFailures":{"consecutive":5}}}}`},
+			`{"outlierDetection":{"baseEjectionTime":"30s","splitExternalAndLocalErrors":true,` +
+				`"detectors":{"totalFailures":{"consecutive":5}}}}`},
 		"retry": {"MeshRetry ticket-booking-to-mesh",
 			[]string{http + "retryOn[1]: read as ConnectFailure, which is how it is spelt", deprecated},
 			`{"http":{"numRetries":3,"retryOn":["5xx","ConnectFailure"]}}`},

@@ -6,8 +6,10 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
-const benchDataplane = `{"type":"Dataplane","mesh":"default","name":"web-1","labels":{"app":"web"},"networking":{"address":"10.0.0.1",
-"inbound":[{"port":8080,"servicePort":80,"name":"http","protocol":"http","tags":{"kuma.io/service":"web","version":"1"}}],
+const benchDataplane = `{"type":"Dataplane","mesh":"default","name":"web-1","labels":{"app":"web"},` +
+	`"networking":{"address":"10.0.0.1",
+"inbound":[{"port":8080,"servicePort":80,"name":"http","protocol":"http",` +
+	`"tags":{"kuma.io/service":"web","version":"1"}}],
 "outbound":[{"port":10001,"backendRef":{"kind":"MeshService","name":"backend","port":3001}}]}}`
 
 func BenchmarkDecode(b *testing.B) {

@@ -32,7 +32,8 @@ func TestValidateCore(t *testing.T) {
 			[]string{
 				"mtls.backends[0].dpCert.rotation.expiration: is required if dpCert is given, such as 24h",
 
-				`mtls.backends[0].conf.caCert.expiration: "5x" is not a lifetime: use numbers with the units y, w, d, h, m, s or ms`}},
+				`mtls.backends[0].conf.caCert.expiration: "5x" is not a lifetime: use numbers with the ` +
+					`units y, w, d, h, m, s or ms`}},
 		{"provided", mtls("{name: ca, type: provided, conf: {cert: {secret: a, inlineString: b}}}"), []string{
 			"mtls.backends[0].conf.cert: needs exactly one of secret, inline, inlineString and file",
 			"mtls.backends[0].conf.key: is required"}},
@@ -115,7 +116,8 @@ func TestValidateCore(t *testing.T) {
 			"spec.selector.meshService.matchLabels: must have at least one pair",
 			"spec.ports[1].port: is given twice", `spec.ports[1].name: "a" is the name of another port too`}},
 
-		{"generator", template(`{{ .DisplayName }}.{{ .Namespace }}.svc.{{ label "a/b" }}.{{ .Zone }}.mesh.local`), nil},
+		{"generator", template(`{{ .DisplayName }}.{{ .Namespace }}.svc.{{ label "a/b" }}.{{ .Zone ` +
+			`}}.mesh.local`), nil},
 		{"generator without selector", hg("{template: a}"),
 			[]string{"spec.selector: needs exactly one of meshService, meshExternalService and " +
 				"meshMultiZoneService"}},
@@ -129,7 +131,8 @@ func TestValidateCore(t *testing.T) {
 			[]string{`spec.template: gives "name_a", which is not a DNS name`}},
 		{"unknown value", template("{{ .Cluster }}"),
 
-			[]string{`spec.template: cannot be rendered: hostname:1:3: executing "hostname" at <.Cluster>: can't evaluate field Cluster in type hostname.Input`}},
+			[]string{`spec.template: cannot be rendered: hostname:1:3: executing "hostname" at ` +
+				`<.Cluster>: can't evaluate field Cluster in type hostname.Input`}},
 		{"zone", "type: Zone\nname: a\nenabled: false", nil},
 		{"ingress", "type: ZoneIngress\nname: a\nnetworking: {address: 0.0.0.0, port: 10001, " +
 			"advertisedAddress: in.example.com, advertisedPort: 10001}", nil},

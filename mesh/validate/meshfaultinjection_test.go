@@ -18,7 +18,8 @@ func TestValidateFaultInjection(t *testing.T) {
 	}
 	badLimit := f +
 
-		`responseBandwidth.limit: must be a number above 0 with the unit kbps, Mbps or Gbps, such as "50 kbps"`
+		`responseBandwidth.limit: must be a number above 0 with the unit kbps, Mbps or Gbps, such as ` +
+		`"50 kbps"`
 	for _, tt := range []refused{
 		{"all", fault("{abort: {httpStatus: 500, percentage: 0}, delay: {value: 0s, percentage: '2.5'}, " +
 			"responseBandwidth: {limit: 50Mbps, percentage: 100}}, {}"), nil},

@@ -40,7 +40,8 @@ func TestValidateHealthCheck(t *testing.T) {
 			d + ".eventLogPath: must be the path of a file, such as /dev/stdout",
 			d + ".noTrafficInterval: must be longer than 0"}},
 
-		{"http", to(`http: {path: '', expectedStatuses: [200, 99, 600], requestHeadersToAdd: {add: [{name: A b}]}}, grpc: {authority: "a\r"}`), []string{
+		{"http", to(`http: {path: '', expectedStatuses: [200, 99, 600], requestHeadersToAdd: {add: ` +
+			`[{name: A b}]}}, grpc: {authority: "a\r"}`), []string{
 			d + ".http.path: is required", d + ".http.expectedStatuses[1]: must be a number from 100 to 599",
 			d + ".http.expectedStatuses[2]: must be a number from 100 to 599",
 			d + ".http.requestHeadersToAdd.add[0].name: must be a header name in lower case",

@@ -17,7 +17,11 @@ func TestValidateRoute(t *testing.T) {
 	backend := func(b string) string {
 		return routeDoc("{matches: [{}], default: {backendRefs: [" + b + "]}}")
 	}
-	const m, f, b = "spec.to[0].rules[0].matches[0].", "spec.to[0].rules[0].default.filters[0].", "spec.to[0].rules[0].default.backendRefs[0]."
+	const (
+		m = "spec.to[0].rules[0].matches[0]."
+		f = "spec.to[0].rules[0].default.filters[0]."
+		b = "spec.to[0].rules[0].default.backendRefs[0]."
+	)
 	for _, tt := range []refused{
 		{"nothing", "type: MeshHTTPRoute\nname: a\nspec: {}", nil},
 		{"all of a match", match("{path: {type: Exact, value: /}, method: GET, headers: [{name: " +

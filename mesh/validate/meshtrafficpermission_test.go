@@ -21,9 +21,11 @@ func TestValidatePermission(t *testing.T) {
 		{"no scheme", id("Exact", "default/ns"), []string{at + "must begin with spiffe://"}},
 		{"domain", id("Exact", "spiffe://Default/ns"),
 
-			[]string{at + `must have a trust domain of lower-case letters, digits, ".", "-" and "_" after spiffe://`}},
+			[]string{at + `must have a trust domain of lower-case letters, digits, ".", "-" and "_" ` +
+				`after spiffe://`}},
 		{"no domain", id("Prefix", "spiffe://"),
-			[]string{at + `must have a trust domain of lower-case letters, digits, ".", "-" and "_" after spiffe://`}},
+			[]string{at + `must have a trust domain of lower-case letters, digits, ".", "-" and "_" ` +
+				`after spiffe://`}},
 		{"character", id("Exact", "spiffe://d/a*"),
 			[]string{at + "has a character that no SPIFFE ID may have: '*'"}},
 		{"from", permissionDoc("{from: [{targetRef: {kind: MeshSubset, tags: {kuma.io/service: " +

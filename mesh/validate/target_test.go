@@ -240,7 +240,9 @@ func TestValidateTargets(t *testing.T) {
 				"spec.targetRef.proxyTypes: must not be given with kind Dataplane"}},
 		{"subset", top("{kind: MeshSubset, tags: {a: 'b c', 'd e': f}}"),
 
-			[]string{`spec.targetRef.tags["a"]: has a value that no tag may have: letters, digits and . - _ :`, `spec.targetRef.tags["d e"]: is not the name of a tag: letters, digits and . - _ : /`}},
+			[]string{`spec.targetRef.tags["a"]: has a value that no tag may have: letters, digits and . ` +
+				`- _ :`, `spec.targetRef.tags["d e"]: is not the name of a tag: letters, digits and . - ` +
+				`_ : /`}},
 		{"service subset", top("{kind: MeshServiceSubset, tags: {a: '*'}}"),
 			[]string{"spec.targetRef.name: is required"}},
 		{"name syntax", top("{kind: MeshService, name: A b}"),

@@ -179,15 +179,18 @@ func TestValidateNames(t *testing.T) {
 		{"good", "type: Zone\nname: east-1.eu\nlabels: {a.b/c: d_e, f: ''}", nil},
 		{"upper case", "type: Zone\nname: East",
 
-			[]string{`name: must be lower-case letters, digits, "-" and ".", and begin and end with a letter or digit`}},
+			[]string{`name: must be lower-case letters, digits, "-" and ".", and begin and end with a ` +
+				`letter or digit`}},
 		{"ends with dash", "type: Zone\nname: e-",
-			[]string{`name: must be lower-case letters, digits, "-" and ".", and begin and end with a letter or digit`}},
+			[]string{`name: must be lower-case letters, digits, "-" and ".", and begin and end with a ` +
+				`letter or digit`}},
 		{"long mesh", "type: Mesh\nname: " + long, []string{"name: must have at most 63 characters, has 64"}},
 		{"long timeout", "type: MeshHTTPRoute\nname: " + strings.Repeat(long+".", 4) + "a\nspec: {}",
 			[]string{"name: must have at most 253 characters, has 261"}},
 		{"mesh name", "type: MeshHTTPRoute\nname: a\nmesh: A\nspec: {}",
 
-			[]string{`mesh: is not the name of a mesh: lower-case letters, digits, "-", "." and "_", at most 63`}},
+			[]string{`mesh: is not the name of a mesh: lower-case letters, digits, "-", "." and "_", at ` +
+				`most 63`}},
 		{"labels", "type: Zone\nname: a\nlabels: {'a b': c, d: 'e f', kuma.io/origin: here, " +
 			"kuma.io/workload: X}",
 			[]string{`labels["a b"]: ` + label, `labels["d"]: ` + value,

@@ -49,7 +49,8 @@ func ads() *corev3.ConfigSource {
 
 // Cluster is the Envoy cluster.
 func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
-	out := &clusterMessage{Cluster: &clusterv3.Cluster{Name: c.Name}}
+	out := &clusterMessage{}
+	out.Name = c.Name
 	if s := statName(c.Name); s != c.Name {
 		out.AltStatName = s
 	}
@@ -110,7 +111,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 		}
 		out.TransportSocket = ts
 	}
-	return out.Cluster, nil
+	return &out.Cluster, nil
 }
 
 func addHTTP(out *clusterMessage, upstream ir.Protocol) error {

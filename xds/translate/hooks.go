@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"slices"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -31,9 +32,9 @@ type hooks struct {
 	// route is about one of the routes of c; out has its action already.
 	route func(out *routev3.Route, r *ir.Route, c *ir.RouteConfig) error
 	// network is about the filters for connections of a chain, before the one that ends the list.
-	network func(out *networkFilters, l *ir.Listener, c *ir.Chain) error
+	network func(out *chainMessage, l *ir.Listener, c *ir.Chain) error
 	// requests is about the connection manager of a chain of HTTP, before its router is added.
-	requests func(out *requestFilters, c *ir.Chain) error
+	requests func(out *managerMessage, c *ir.Chain) error
 	// connections is about the proxy of a chain of TCP.
 	connections func(out *tcpv3.TcpProxy, c *ir.Chain)
 	// callHost and call are virtualHost and route for gRPC clients.
@@ -43,7 +44,7 @@ type hooks struct {
 
 // clusterMessage is a cluster while it is made.
 type clusterMessage struct {
-	*clusterv3.Cluster
+	clusterv3.Cluster
 	// http are the options of HTTP common to its versions; nil if the cluster's port is not HTTP.
 	http *corev3.HttpProtocolOptions
 }
@@ -56,50 +57,48 @@ func (c *clusterMessage) common() *clusterv3.Cluster_CommonLbConfig {
 	return c.CommonLbConfig
 }
 
-// networkFilters is the list of a chain's filters while it is made.
-type networkFilters struct{ list []*listenerv3.Filter }
+// chainMessage is a filter chain while it is made.
+type chainMessage struct{ listenerv3.FilterChain }
 
 // add appends a filter.
-func (n *networkFilters) add(name string, m proto.Message) error {
+func (c *chainMessage) add(name string, m proto.Message) error {
 	f, err := filter(name, m)
 	if err == nil {
-		n.list = append(n.list, f)
+		c.Filters = append(c.Filters, f)
 	}
 	return err
 }
 
 // first puts a filter before all others.
-func (n *networkFilters) first(name string, m proto.Message) error {
+func (c *chainMessage) first(name string, m proto.Message) error {
 	f, err := filter(name, m)
 	if err == nil {
-		n.list = append([]*listenerv3.Filter{f}, n.list...)
+		c.Filters = slices.Insert(c.Filters, 0, f)
 	}
 	return err
 }
 
-// requestFilters is a connection manager while it is made.
-type requestFilters struct{ *hcmv3.HttpConnectionManager }
+// managerMessage is a connection manager while it is made.
+type managerMessage struct{ hcmv3.HttpConnectionManager }
 
 // add appends a filter.
-func (r *requestFilters) add(name string, m proto.Message) error {
-	f, err := httpFilter(name, m)
+func (m *managerMessage) add(name string, cfg proto.Message) error {
+	f, err := httpFilter(name, cfg)
 	if err == nil {
-		r.HttpFilters = append(r.HttpFilters, f)
+		m.HttpFilters = append(m.HttpFilters, f)
 	}
 	return err
 }
 
 // first puts filters of one name before all others.
-func (r *requestFilters) first(name string, list []proto.Message) error {
-	front := make([]*hcmv3.HttpFilter, 0, len(list)+len(r.HttpFilters)+1)
-	for _, m := range list {
-		f, err := httpFilter(name, m)
+func (m *managerMessage) first(name string, list []proto.Message) error {
+	for i, cfg := range list {
+		f, err := httpFilter(name, cfg)
 		if err != nil {
 			return err
 		}
-		front = append(front, f)
+		m.HttpFilters = slices.Insert(m.HttpFilters, i, f)
 	}
-	r.HttpFilters = append(front, r.HttpFilters...)
 	return nil
 }
 

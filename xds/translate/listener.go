@@ -67,7 +67,9 @@ func Listener(l ir.Listener) (*listenerv3.Listener, error) {
 }
 
 func chain(l *ir.Listener, c *ir.Chain) (*listenerv3.FilterChain, error) {
-	out := &listenerv3.FilterChain{Name: c.Name}
+	out := &chainMessage{}
+	out.Name = c.Name
+	out.Filters = make([]*listenerv3.Filter, 0, 3)
 	if c.Transport != "" || len(c.ALPN) > 0 || len(c.ServerNames) > 0 {
 		out.FilterChainMatch = &listenerv3.FilterChainMatch{
 			TransportProtocol:    c.Transport,
@@ -82,16 +84,15 @@ func chain(l *ir.Listener, c *ir.Chain) (*listenerv3.FilterChain, error) {
 		}
 		out.TransportSocket = ts
 	}
-	filters := &networkFilters{}
 	if c.HTTP != nil && c.HTTP.Callers {
-		if err := filters.add("envoy.filters.network.set_filter_state", callerState()); err != nil {
+		if err := out.add("envoy.filters.network.set_filter_state", callerState()); err != nil {
 			return nil, err
 		}
 	}
 	for i := range kinds {
 		k := &kinds[i]
 		if k.network != nil {
-			if err := k.network(filters, l, c); err != nil {
+			if err := k.network(out, l, c); err != nil {
 				return nil, of(k.kind, err)
 			}
 		}
@@ -102,16 +103,15 @@ func chain(l *ir.Listener, c *ir.Chain) (*listenerv3.FilterChain, error) {
 		if err != nil {
 			return nil, err
 		}
-		if err := filters.add("envoy.filters.network.http_connection_manager", m); err != nil {
+		if err := out.add("envoy.filters.network.http_connection_manager", m); err != nil {
 			return nil, err
 		}
 	case c.TCP != nil:
-		if err := filters.add("envoy.filters.network.tcp_proxy", tcpProxy(c)); err != nil {
+		if err := out.add("envoy.filters.network.tcp_proxy", tcpProxy(c)); err != nil {
 			return nil, err
 		}
 	}
-	out.Filters = filters.list // a chain without filters closes its connections
-	return out, nil
+	return &out.FilterChain, nil // one without filters closes its connections
 }
 
 func tcpProxy(c *ir.Chain) *tcpv3.TcpProxy {
@@ -140,11 +140,11 @@ func tcpProxy(c *ir.Chain) *tcpv3.TcpProxy {
 
 func manager(c *ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 	h := c.HTTP
-	m := &requestFilters{&hcmv3.HttpConnectionManager{
-		StatPrefix:                statName(h.StatPrefix),
-		CodecType:                 hcmv3.HttpConnectionManager_AUTO,
-		CommonHttpProtocolOptions: &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(h.Idle)},
-	}}
+	m := &managerMessage{}
+	m.StatPrefix = statName(h.StatPrefix)
+	m.CodecType = hcmv3.HttpConnectionManager_AUTO
+	m.CommonHttpProtocolOptions = &corev3.HttpProtocolOptions{IdleTimeout: durationpb.New(h.Idle)}
+	m.HttpFilters = make([]*hcmv3.HttpFilter, 0, 3)
 	if h.StreamIdle > 0 {
 		m.StreamIdleTimeout = durationpb.New(h.StreamIdle)
 	}
@@ -163,7 +163,7 @@ func manager(c *ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 			RouteConfigName: h.RDS,
 		}}
 	} else {
-		rc, err := RouteConfig(*h.Routes)
+		rc, err := routeConfig(h.Routes)
 		if err != nil {
 			return nil, err
 		}
@@ -185,5 +185,5 @@ func manager(c *ir.Chain) (*hcmv3.HttpConnectionManager, error) {
 			}
 		}
 	}
-	return m.HttpConnectionManager, m.add("envoy.filters.http.router", &routerv3.Router{})
+	return &m.HttpConnectionManager, m.add("envoy.filters.http.router", &routerv3.Router{})
 }

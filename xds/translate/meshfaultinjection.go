@@ -19,7 +19,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-func meshFaultInjectionRequests(out *requestFilters, c *ir.Chain) error {
+func meshFaultInjectionRequests(out *managerMessage, c *ir.Chain) error {
 	for _, f := range c.Faults {
 		m, err := fault(f)
 		if err != nil {

@@ -22,14 +22,14 @@ const maxLimitHeaders = 10
 // The bucket of everybody is the virtual host's, so that routes which differ in something else
 // share it; a route has its own if it limits differently.
 
-func meshRateLimitNetwork(out *networkFilters, l *ir.Listener, c *ir.Chain) error {
+func meshRateLimitNetwork(out *chainMessage, l *ir.Listener, c *ir.Chain) error {
 	if c.Connections == nil {
 		return nil
 	}
 	return out.first("envoy.filters.network.local_ratelimit", connectionLimit(l.Name, *c.Connections))
 }
 
-func meshRateLimitRequests(out *requestFilters, c *ir.Chain) error {
+func meshRateLimitRequests(out *managerMessage, c *ir.Chain) error {
 	if !limits(c.HTTP.Routes) {
 		return nil
 	}

@@ -31,7 +31,7 @@ func meshTimeoutRoute(out *routev3.Route, r *ir.Route, _ *ir.RouteConfig) error 
 	return nil
 }
 
-func meshTimeoutRequests(out *requestFilters, c *ir.Chain) error {
+func meshTimeoutRequests(out *managerMessage, c *ir.Chain) error {
 	if c.RequestHeaders > 0 {
 		out.RequestHeadersTimeout = durationpb.New(c.RequestHeaders)
 	}

@@ -20,7 +20,7 @@ import (
 // With HTTP the answer is a plain 403. Closing the connection instead, as for TCP, would look to
 // the caller like a host that failed, and have it retried and ejected.
 
-func meshTrafficPermissionNetwork(out *networkFilters, l *ir.Listener, c *ir.Chain) error {
+func meshTrafficPermissionNetwork(out *chainMessage, l *ir.Listener, c *ir.Chain) error {
 	if c.RBAC == nil || c.HTTP != nil {
 		return nil
 	}
@@ -33,7 +33,7 @@ func meshTrafficPermissionNetwork(out *networkFilters, l *ir.Listener, c *ir.Cha
 }
 
 // meshTrafficPermissionRequests decides before any other filter sees a request.
-func meshTrafficPermissionRequests(out *requestFilters, c *ir.Chain) error {
+func meshTrafficPermissionRequests(out *managerMessage, c *ir.Chain) error {
 	if c.RBAC == nil {
 		return nil
 	}

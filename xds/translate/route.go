@@ -17,12 +17,14 @@ import (
 const missingBackend = "missing_backend"
 
 // RouteConfig is the route configuration.
-func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
+func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) { return routeConfig(&c) }
+
+func routeConfig(c *ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 	vh := &routev3.VirtualHost{Name: c.Name, Domains: []string{"*"}}
 	for i := range kinds {
 		k := &kinds[i]
 		if k.virtualHost != nil {
-			if err := k.virtualHost(vh, &c); err != nil {
+			if err := k.virtualHost(vh, c); err != nil {
 				return nil, of(k.kind, err)
 			}
 		}
@@ -33,7 +35,7 @@ func RouteConfig(c ir.RouteConfig) (*routev3.RouteConfiguration, error) {
 		for n := range kinds {
 			k := &kinds[n]
 			if k.route != nil {
-				if err := k.route(out, r, &c); err != nil {
+				if err := k.route(out, r, c); err != nil {
 					return nil, of(k.kind, err)
 				}
 			}
