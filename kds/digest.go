@@ -127,6 +127,9 @@ func differing(a, b *kdsv1.Digest) []mesh.Kind {
 	}
 	var out []mesh.Kind
 	for k, p := range kinds {
+		if _, known := mesh.Lookup(mesh.Kind(k)); !known {
+			continue // neither side can have any
+		}
 		if p.a.GetDigest() != p.b.GetDigest() || p.a.GetCount() != p.b.GetCount() {
 			out = append(out, mesh.Kind(k))
 		}

@@ -18,7 +18,8 @@
 //	  Bookmark{R}                  ────▶      nothing here up to R; the cursor moves
 //	                               ◀────      Nack{R, rejections} for what is invalid; the rest is applied
 //	                               ◀────      Ack{R} once durable
-//	  Digest{R}                    ────▶      compares, answers with its own
+//	  Digest{R, sum of all}        ────▶      compares, answers with its own: per kind if it differs
+//	  Digest{R, per kind}          ────▶      likewise
 //	                               ◀────      ResetKind if one kind differs
 //	  Delta{complete_kinds}        ────▶
 //
@@ -34,6 +35,9 @@
 // script and of the simulation.
 //
 // # Bounds
+//
+// Rejections are of keys that were sent, and bounded, as all texts for people are. A Sink can have a
+// limit for what it keeps that is not stored ([SinkConfig.MaxBytes]); a sender beyond it is in breach.
 //
 // The Source keeps a digest per key that the other side has, and pending changes merged by key; it sends
 // while fewer than Window bytes are unacked. The Sink queues what the window allows. Frames are

@@ -7,9 +7,7 @@ import (
 	"iter"
 	"slices"
 	"sort"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 
@@ -37,6 +35,9 @@ type SinkConfig struct {
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
 	// protocol; 0 means 65536.
 	MaxQueue int
+	// MaxBytes of frames that wait, of a snapshot that is not complete and of rejections may be kept
+	// before the sender is in breach of the protocol; 0 means no bound.
+	MaxBytes int
 }
 
 // Apply is work for the host: commit Txn, then call [Sink.Applied].
@@ -74,17 +75,13 @@ type Sink struct {
 
 	collecting *kdsv1.Reset
 	collected  []*kdsv1.Item
+
+	queuedBytes, collectedBytes, rejectedBytes int
+
 	out        []*kdsv1.Frame
 	equal      bool
 	asked      map[mesh.Kind]bool
 	mismatches uint64
-}
-
-type rejectedItem struct {
-	Version     uint64      `json:"version"`
-	Fingerprint fingerprint `json:"fingerprint"`
-	Field       string      `json:"field,omitempty"`
-	Reason      string      `json:"reason"`
 }
 
 // stored is the form of a cursor's meta value.
@@ -127,7 +124,7 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 		if err != nil {
 			return nil, fmt.Errorf("cursor of %s: %w", cfg.Actor, err)
 		}
-		s.rejected[key] = item
+		s.keepRejected(key, item)
 		s.have.set(key, item.Fingerprint)
 	}
 	return s, nil
@@ -159,8 +156,20 @@ func (s *Sink) Recv(f *kdsv1.Frame) error {
 		return fmt.Errorf("peer sent %d frames beyond its window", len(s.queue))
 	}
 	s.queue = append(s.queue, f)
-	return s.step()
+	s.queuedBytes += proto.Size(f)
+	if err := s.step(); err != nil {
+		return err
+	}
+	kept := s.queuedBytes + s.collectedBytes + s.rejectedBytes
+	if s.cfg.MaxBytes > 0 && kept > s.cfg.MaxBytes {
+		return fmt.Errorf("peer makes this side keep %d bytes, and the limit is %d: they wait for a commit, "+
+			"are of a snapshot without an end, or of rejections", kept, s.cfg.MaxBytes)
+	}
+	return nil
 }
+
+// Waiting is the number of frames that wait for a commit.
+func (s *Sink) Waiting() int { return len(s.queue) }
 
 func (s *Sink) step() error {
 	for s.busy == nil && len(s.queue) > 0 {
@@ -168,6 +177,7 @@ func (s *Sink) step() error {
 		f := s.queue[0]
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
+		s.queuedBytes -= proto.Size(f)
 		if err := s.take(f); err != nil {
 			return err
 		}
@@ -181,12 +191,13 @@ func (s *Sink) take(f *kdsv1.Frame) error {
 		if m.Reset_.GetStoreId() == "" {
 			return errors.New("reset without a store id")
 		}
-		s.collecting, s.collected = m.Reset_, nil
+		s.collecting, s.collected, s.collectedBytes = m.Reset_, nil, 0
 	case *kdsv1.Frame_Items:
 		if s.collecting == nil {
 			return errors.New("items outside of a snapshot")
 		}
 		s.collected = append(s.collected, m.Items.GetItems()...)
+		s.collectedBytes += proto.Size(f)
 	case *kdsv1.Frame_Bookmark:
 		if s.collecting != nil {
 			s.replace(m.Bookmark.GetRevision())
@@ -228,6 +239,7 @@ type txn struct {
 
 func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	key := mesh.KeyFromProto(item.GetResource().GetKey())
+	remember := true
 	reject := func(field, reason string) {
 		var status proto.Message
 		if info, ok := mesh.Lookup(key.Kind); ok && info.NewStatus != nil &&
@@ -237,13 +249,16 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 				status = st
 			}
 		}
-		m := fingerprintOf(key, item.GetVersion(), status)
-		t.fingerprints[key] = m
-		s.rejected[key] = rejectedItem{
-			Version:     item.GetVersion(),
-			Fingerprint: m,
-			Field:       field,
-			Reason:      reason,
+		field, reason = cut(field), cut(reason)
+		if remember {
+			m := fingerprintOf(key, item.GetVersion(), status)
+			t.fingerprints[key] = m
+			s.keepRejected(key, rejectedItem{
+				Version:     item.GetVersion(),
+				Fingerprint: m,
+				Field:       field,
+				Reason:      reason,
+			})
 		}
 		t.rejected = append(t.rejected, &meshv1.Rejection{
 			Stage:    meshv1.Rejection_STAGE_STORE,
@@ -253,12 +268,14 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 			Reason:   reason,
 		})
 	}
-	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
-		reject("", s.foreign(key))
+	// What no store can have no Source sends: it is answered, and not remembered.
+	if reason := malformed(key); reason != "" {
+		remember = false
+		reject("name", reason)
 		return
 	}
-	if reason := malformed(key); reason != "" {
-		reject("name", reason)
+	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
+		reject("", s.foreign(key))
 		return
 	}
 	r, err := mesh.FromProto(item.GetResource())
@@ -279,7 +296,7 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	}
 	status := r.Status
 	r.Status, r.OriginRevision = nil, item.GetVersion()
-	delete(s.rejected, key)
+	s.forgetRejected(key)
 	t.ops = append(t.ops, store.Put{Resource: r})
 	info, _ := mesh.Lookup(key.Kind)
 	if !carriesStatus(s.cfg.Direction, info, key) {
@@ -290,44 +307,13 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	t.fingerprints[key] = fingerprintOf(key, item.GetVersion(), status)
 }
 
-// malformed says why a store would refuse the key, which would hold up all that came with it.
-func malformed(key mesh.Key) string {
-	info, ok := mesh.Lookup(key.Kind)
-	switch {
-	case !ok:
-		return "unknown kind"
-	case key.Name == "":
-		return "the name is empty"
-	case (info.Scope == mesh.ScopeMesh) != (key.Mesh != ""):
-		return fmt.Sprintf("kind %s and mesh %q do not go together", key.Kind, key.Mesh)
-	}
-	for _, part := range []string{key.Mesh, key.Zone, key.Namespace, key.Name} {
-		if strings.ContainsAny(part, "/\x00") || !utf8.ValidString(part) {
-			return fmt.Sprintf("%q has a slash, a zero byte or is not UTF-8", part)
-		}
-	}
-	return ""
-}
-
-func (s *Sink) foreign(key mesh.Key) string {
-	owner := "global"
-	if key.Zone != "" {
-		owner = "zone " + key.Zone
-	}
-	if s.cfg.Direction == Up {
-		return fmt.Sprintf("%s of %s cannot come from zone %s: a zone may send resources of its own, of "+
-			"kinds that go up", key.Kind, owner, s.cfg.Zone)
-	}
-	return fmt.Sprintf("%s of %s cannot come from global to zone %s", key.Kind, owner, s.cfg.Zone)
-}
-
 // replace applies a snapshot.
 func (s *Sink) replace(revision uint64) {
 	t := &txn{fingerprints: map[mesh.Key]fingerprint{}}
 	reset, items := s.collecting, s.collected
-	s.collecting, s.collected = nil, nil
+	s.collecting, s.collected, s.collectedBytes = nil, nil, 0
 	old := s.rejected
-	s.rejected = map[mesh.Key]rejectedItem{}
+	s.rejected, s.rejectedBytes = map[mesh.Key]rejectedItem{}, 0
 	sent := make(map[mesh.Key]bool, len(items))
 	for _, item := range items {
 		key := mesh.KeyFromProto(item.GetResource().GetKey())
@@ -343,7 +329,7 @@ func (s *Sink) replace(revision uint64) {
 	}
 	for key, item := range old {
 		if _, ok := s.rejected[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
-			s.rejected[key] = item
+			s.keepRejected(key, item)
 		}
 	}
 	cursor := &kdsv1.Cursor{StoreId: reset.GetStoreId(), Revision: revision, Schema: s.schema}
@@ -419,7 +405,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 		}
 	}
 	for _, key := range gone {
-		delete(s.rejected, key)
+		s.forgetRejected(key)
 		if Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
@@ -555,18 +541,3 @@ func (s *Sink) Equal() bool { return s.equal }
 
 // Mismatches counts kinds found to differ.
 func (s *Sink) Mismatches() uint64 { return s.mismatches }
-
-// Rejections lists the items of the other side that are rejected and not applied.
-func (s *Sink) Rejections() []*meshv1.Rejection {
-	m := make(map[mesh.Key]*meshv1.Rejection, len(s.rejected))
-	for key, r := range s.rejected {
-		m[key] = &meshv1.Rejection{
-			Stage:    meshv1.Rejection_STAGE_STORE,
-			Cause:    key.Proto(),
-			Revision: r.Version,
-			Field:    r.Field,
-			Reason:   r.Reason,
-		}
-	}
-	return sortedRejections(m)
-}

@@ -62,8 +62,8 @@ type SourceConfig struct {
 	Chunk int
 	// MaxDelta bytes; a larger change is sent as a snapshot. 0 means DefaultMaxDelta.
 	MaxDelta int
-	// LazyBookmarks leaves it to [Source.Announce] when a Bookmark says that nothing of a
-	// revision is for the other side; else it says so at once.
+	// LazyBookmarks leaves it to [Source.Announce] when a Bookmark tells the other side that nothing
+	// of a revision is for it; else that is sent at once.
 	LazyBookmarks bool
 }
 
@@ -468,10 +468,7 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 			}
 		}
 	case *kdsv1.Frame_Nack:
-		for _, r := range m.Nack.GetRejections() {
-			s.rejections[mesh.KeyFromProto(r.GetCause())] = r
-			a.Rejected = append(a.Rejected, r)
-		}
+		a.Rejected = s.reject(m.Nack.GetRejections())
 	case *kdsv1.Frame_Digest:
 		if s.lastDigest == nil || m.Digest.GetRevision() != s.lastDigest.GetRevision() {
 			break
@@ -497,6 +494,21 @@ func (s *Source) Recv(f *kdsv1.Frame) (Answer, error) {
 		return a, fmt.Errorf("unexpected %T from a receiver", m)
 	}
 	return a, nil
+}
+
+// reject keeps rejections of what the other side was sent, and returns the new ones.
+func (s *Source) reject(rejections []*meshv1.Rejection) (kept []*meshv1.Rejection) {
+	for _, r := range rejections {
+		key := mesh.KeyFromProto(r.GetCause())
+		_, stands := s.rejections[key]
+		if !s.remote.has(key) || (!stands && len(s.rejections) >= MaxRejections) {
+			continue
+		}
+		r = cutRejection(r)
+		s.rejections[key] = r
+		kept = append(kept, r)
+	}
+	return kept
 }
 
 // CheckDigest makes the next idle moment send a digest of every kind.

@@ -237,7 +237,7 @@ func TestCallTLS(t *testing.T) {
 
 // TestCallsIncremental: as TestIncrementalEqualsRebuild, for gRPC clients.
 func TestCallsIncremental(t *testing.T) {
-	for s := uint64(1); s <= *seeds/3; s++ {
+	for s := uint64(1); s <= walks(*seeds/3); s++ {
 		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
 			w := newWorld(t)
 			d := newDice(s)

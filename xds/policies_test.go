@@ -75,7 +75,7 @@ func TestAnyPolicy(t *testing.T) {
 			w.remove(r.Key)
 		}
 	}
-	for round := range *rounds {
+	for round := range walks(*rounds) {
 		var rs []*mesh.Resource
 		for i := range 1 + a.IntN(4) {
 			// Every kind in turn, and others beside it; a route bears the name that others attach to.
@@ -110,7 +110,7 @@ func TestAnyPolicy(t *testing.T) {
 	t.Logf("%d policies for %d forms of references", aimed, len(forms))
 	missing := a.Unreached(kinds)
 	t.Logf("%d pieces of configuration; never set: %s", len(pieces), strings.Join(missing, " "))
-	if *rounds >= 600 && len(missing) > 12 {
+	if walks(*rounds) >= 600 && len(missing) > 12 {
 		t.Errorf("%d fields were never set: the test looks at less than it should: %s", len(missing),
 			strings.Join(missing, " "))
 	}

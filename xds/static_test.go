@@ -17,7 +17,7 @@ import (
 // of a new engine, says exactly of whom they changed, and inspects what they are
 // made of.
 func TestStaticEqualsEngine(t *testing.T) {
-	first, last := uint64(1), uint64(30)
+	first, last := uint64(1), walks(uint64(30))
 	if *seed != 0 {
 		first, last = *seed, *seed
 	}

@@ -73,8 +73,8 @@ func (r Report) print(w io.Writer, output string) error {
 	}
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "REST on the store %s, %d clients\tcalls\tper second\tp50 ms\tp99 ms"+
-		"\tcpu ms: globals\tzones\tdatabase\tclients\n", r.Store, r.Writers)
+	fmt.Fprintf(t, "REST on the store %s, %d clients\tcalls\tper second\tp50 ms\tp99 ms\t"+
+		"cpu ms: globals\tzones\tdatabase\tclients\n", r.Store, r.Writers)
 	for _, m := range r.Measures {
 		fmt.Fprintf(t, "%s\t%d\t%.0f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\t%.2f\n", m.Name, m.Calls,
 			m.PerSecond, m.P50, m.P99,

@@ -21,8 +21,8 @@ func Command(missed error) *cobra.Command {
 		Short: "Measure the sync between global and many zones with real processes",
 
 		Long: `Starts a global control plane on the embedded store and zones that connect to it, each a
-process of its own, and stand-in sidecars in two. Reports bytes on the wire of these two when nothing
-happens and for one flipped route, the CPU of the idle global, the time until a policy is in all
+process of its own, and stand-in sidecars in two of them. Reports bytes on the wire of these two when
+nothing happens and for one flipped route, the CPU of the idle global, the time until a policy is in all
 zones, and until all are back after global was killed. A zone takes about 60 MB of memory.`,
 		Example: `  meridian bench kds
   meridian bench kds --zones 20 --seconds 30 -o json
@@ -53,10 +53,8 @@ zones, and until all are back after global was killed. A zone takes about 60 MB 
 			}
 
 			report, err := Run(cmd.Context(), cfg)
-			if err != nil {
-				return err
-			}
-			if err := report.print(cmd.OutOrStdout(), output); err != nil {
+			// What was measured before an error counts.
+			if err = errors.Join(err, report.print(cmd.OutOrStdout(), output)); err != nil {
 				return err
 			}
 			if check && len(report.Missed) > 0 {

@@ -267,7 +267,7 @@ type arrival struct {
 	policy string
 }
 
-// watchAll follows the policies of every zone until ctx ends. What no round takes waits at the zones.
+// watchAll follows the policies of every zone until ctx ends. What is not read waits at the zones.
 func watchAll(ctx context.Context, group *errgroup.Group, zones []*member) <-chan arrival {
 	out := make(chan arrival, len(zones))
 	for _, m := range zones {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -102,6 +103,9 @@ func (s *stack) up(ctx context.Context) error {
 }
 
 func (s *stack) stopZones() {
+	for _, m := range s.zones {
+		m.process.Signal(syscall.SIGKILL)
+	}
 	for _, m := range s.zones {
 		m.process.Kill()
 	}

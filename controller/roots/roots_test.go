@@ -2,9 +2,12 @@ package roots
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -77,6 +80,28 @@ func TestRootIsMadeOnce(t *testing.T) {
 		synctest.Wait()
 		if _, ok := rep.View().Get(secrets.RootKey("shop", "ca")); ok {
 			t.Error("a new key was made beside the old certificate")
+		}
+
+		// Every lifetime that validation admits makes a root.
+		for text, lifetime := range map[string]time.Duration{"1d12h": 36 * time.Hour, "0": defaultValidity} {
+			long := builtin("m" + text)
+			long.Spec.(*meshv1.Mesh).Mtls.Backends[0].Conf = &meshv1.Mesh_Conf{
+				CaCert: &meshv1.Mesh_CaCert{Expiration: text},
+			}
+			put(long)
+			root, _, err := ca.Root(rep.View(), long.Key.Name)
+			if err != nil {
+				t.Errorf("lifetime %s: %v", text, err)
+				continue
+			}
+			block, _ := pem.Decode(root.Cert)
+			cert, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if left := time.Until(cert.NotAfter); left < lifetime-time.Hour || left > lifetime+time.Hour {
+				t.Errorf("lifetime %s: valid for %v", text, left)
+			}
 		}
 
 		put(builtin("other"))

@@ -88,7 +88,8 @@ func touched(t *testing.T, kind mesh.Kind, parts []string) []string {
 	}
 	counts := func(path string) bool {
 		_, excepted := kindExceptions[path]
-		return !excepted && !under(path, notProduct...) && !strings.HasSuffix(path, "_test.go")
+		return !excepted && !under(path, notProduct...) && !under(path, testPackages...) &&
+			!strings.HasSuffix(path, "_test.go")
 	}
 
 	var out []string

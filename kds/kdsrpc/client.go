@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
@@ -198,7 +199,8 @@ func (c *Client) connection(ctx context.Context) error {
 			PermitWithoutStream: true,
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			MinConnectTimeout: 2 * time.Second,
+			// Less would give up handshakes that a busy global has begun, and begin them again.
+			MinConnectTimeout: 5 * time.Second,
 			Backoff: grpcbackoff.Config{
 				BaseDelay:  50 * time.Millisecond,
 				Multiplier: 1.6,
@@ -227,7 +229,7 @@ func (c *Client) connection(ctx context.Context) error {
 	for name, run := range map[string]func(context.Context, kdsv1.KdsServiceClient, func()) error{
 		streamConfig: c.runConfig, streamState: c.runState, streamAdmin: c.serveAdmin,
 	} {
-		g.Go(func() error { return c.keep(ctx, name, client, run) })
+		g.Go(func() error { return c.keep(ctx, name, conn, client, run) })
 	}
 	g.Go(func() error { return c.watchLease(ctx) })
 	return g.Wait()
@@ -264,7 +266,8 @@ func (c *Client) setConn(conn *grpc.ClientConn) {
 
 // keep runs one stream again and again. It returns when ctx ends or the connection must be dialled
 // again.
-func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceClient,
+func (c *Client) keep(ctx context.Context, name string, conn *grpc.ClientConn,
+	client kdsv1.KdsServiceClient,
 	run func(context.Context, kdsv1.KdsServiceClient, func()) error) error {
 	delays := backoff.Backoff{}
 	for {
@@ -286,6 +289,24 @@ func (c *Client) keep(ctx context.Context, name string, client kdsv1.KdsServiceC
 		delays.Min, delays.Max = retryAfter(err)
 		if err := backoff.Wait(ctx, delays.Next()); err != nil {
 			return err
+		}
+		if status.Code(err) == codes.Unavailable {
+			awaitReady(ctx, conn)
+		}
+	}
+}
+
+// lookAgain is how often a stream is tried while there is no connection, which shows why.
+const lookAgain = time.Second
+
+// awaitReady waits until a connection is up, at most for lookAgain: hundreds of zones that try their
+// streams all the time would be in the way of a global that starts.
+func awaitReady(ctx context.Context, conn *grpc.ClientConn) {
+	ctx, cancel := context.WithTimeout(ctx, lookAgain)
+	defer cancel()
+	for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
+		if !conn.WaitForStateChange(ctx, state) {
+			return
 		}
 	}
 }

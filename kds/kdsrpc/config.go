@@ -53,6 +53,9 @@ type ServerConfig struct {
 	Snapshots int
 	// Window of unacked bytes per stream; 0 means kds.DefaultWindow.
 	Window int
+	// MaxZoneBytes bounds what a zone can make global keep that is not stored, in bytes; 0 means
+	// kds.DefaultMaxBytes. A zone that is over it loses its stream.
+	MaxZoneBytes int
 
 	// Validate rejects resources of the other side one by one, best with *mesh.ValidationError; nil
 	// accepts all.

@@ -7,9 +7,13 @@
 // none starves or ends another. The zone token is in the header "authorization" of every stream;
 // the zone it names must be the one in Hello.
 //
-// The heartbeat is that of the connection: the zone sends one on Config, two and a half in a lease,
-// and global answers it. Nothing else repeats: progress is sent when it differs, digests after
-// changes.
+// The heartbeat is that of the connection: the zone sends one on Config, two in a lease, and global
+// answers it. Nothing else repeats: progress is sent when it differs, one digest of everything half
+// a minute after changes, bookmarks half a second (down) or five minutes (up) after commits that
+// have nothing for the other side. Global counts such commits as applied by itself.
+//
+// A zone reports progress once Config has begun on the same connection: before that its revisions
+// may be those of another store of global.
 //
 // # Goroutines
 //

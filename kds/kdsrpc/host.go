@@ -28,7 +28,7 @@ type hostSource struct {
 	slots chan struct{}
 	// digestAfter is the time from a change until digests are compared.
 	digestAfter time.Duration
-	// bookmarkAfter is the time until the other side learns that nothing of a change is for it.
+	// bookmarkAfter is the time until a bookmark says that nothing of a change is for the other side.
 	bookmarkAfter time.Duration
 
 	// sent is called after a frame was sent, with the stats of the Source before and after it.
@@ -40,7 +40,7 @@ type hostSource struct {
 	received func(at time.Time, f *kdsv1.Frame, answer kds.Answer)
 
 	next     *kdsv1.Frame
-	echo     bool // a heartbeat has to be answered
+	echo     bool // a heartbeat has to be answered that the reader could not answer
 	holds    bool // a slot
 	counted  kds.SourceStats
 	unproven bool   // something was sent since the last digest
@@ -179,6 +179,9 @@ func (h *hostSource) noteSent() {
 	case *kdsv1.Frame_Digest:
 		h.unproven = false
 	}
+	if f.GetHeartbeat() != nil {
+		return
+	}
 	stats := h.src.Stats()
 	h.sent(f, h.counted, stats)
 	h.counted = stats
@@ -209,6 +212,9 @@ func (h *hostSource) release() {
 // flushAfter is how long a cursor that only bookmarks have moved waits until it is stored: until then
 // a restart reads that much more of the log.
 const flushAfter = 30 * time.Second
+
+// maxBacklog is how many frames may wait in a hostSink, in either direction.
+const maxBacklog = 1024
 
 // hostSink binds a Sink to a stream: State at global, Config in a zone. One goroutine, that of
 // [hostSink.run], uses the Sink and calls the functions; another commits.
@@ -262,6 +268,11 @@ func (h *hostSink) run(ctx context.Context) error {
 		} else {
 			out = nil
 		}
+		// A peer that sends without reading, or faster than its changes are stored, has to wait.
+		in := h.l.in
+		if len(h.outbox) > maxBacklog || h.sink.Waiting() > maxBacklog {
+			in = nil
+		}
 		commits, txn := work, store.Txn{}
 		if h.txn != nil {
 			txn = *h.txn
@@ -278,7 +289,7 @@ func (h *hostSink) run(ctx context.Context) error {
 			if err := h.committed(r); err != nil {
 				return err
 			}
-		case f := <-h.l.in:
+		case f := <-in:
 			if err := h.recv(f); err != nil {
 				return err
 			}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/backoff"
@@ -26,16 +28,48 @@ type link[F any] struct {
 	in   chan *F
 	out  chan *F
 	errs chan error
+
+	stream  stream[F]
+	sending sync.Mutex
+	// handle takes frames that the owner need not see; see [link.intercept].
+	handle atomic.Pointer[func(*F) bool]
+}
+
+// intercept has f called by the reader for every frame from now on; true keeps it from the owner.
+// Heartbeats are handled there: on the way through the owner they cost twice as much.
+func (l *link[F]) intercept(f func(*F) bool) { l.handle.Store(&f) }
+
+// trySend sends a frame past the owner, unless a frame of the owner is being sent.
+func (l *link[F]) trySend(f *F) bool {
+	if !l.sending.TryLock() {
+		return false
+	}
+	defer l.sending.Unlock()
+	return l.stream.Send(f) == nil
+}
+
+func (l *link[F]) send(f *F) error {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	return l.stream.Send(f)
 }
 
 func newLink[F any](ctx context.Context, s stream[F]) *link[F] {
-	l := &link[F]{in: make(chan *F), out: make(chan *F), errs: make(chan error, 2)}
+	l := &link[F]{
+		in:     make(chan *F),
+		out:    make(chan *F),
+		errs:   make(chan error, 2),
+		stream: s,
+	}
 	go func() {
 		for {
 			f, err := s.Recv()
 			if err != nil {
 				l.errs <- err
 				return
+			}
+			if handle := l.handle.Load(); handle != nil && (*handle)(f) {
+				continue
 			}
 			select {
 			case l.in <- f:
@@ -48,7 +82,7 @@ func newLink[F any](ctx context.Context, s stream[F]) *link[F] {
 		for {
 			select {
 			case f := <-l.out:
-				if err := s.Send(f); err != nil {
+				if err := l.send(f); err != nil {
 					l.errs <- err
 					return
 				}

@@ -75,6 +75,9 @@ func NewServer(cfg ServerConfig) *Server {
 	if cfg.DegradedAfter == 0 {
 		cfg.DegradedAfter = 5 * time.Second
 	}
+	if cfg.MaxZoneBytes == 0 {
+		cfg.MaxZoneBytes = kds.DefaultMaxBytes
+	}
 	if cfg.Snapshots == 0 {
 		cfg.Snapshots = 4
 	}
@@ -147,8 +150,8 @@ func (s *Server) judge(now time.Time) {
 
 // judgeZone brings the state of one zone up to date and says whether it differs; s.mu is held.
 func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
-	before := z.state
 	st := &z.state
+	before, reason, lag := st.State, st.Reason, st.LagRevisions
 	silent := now.Sub(st.LastSeen)
 	_, config := z.streams[streamConfig]
 	_, state := z.streams[streamState]
@@ -189,11 +192,11 @@ func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
 	default:
 		st.State, st.Reason = Online, ""
 	}
-	if st.State != before.State {
+	if st.State != before {
 		s.cfg.Logger.Info("zone is "+string(st.State), zap.String("zone", st.Name),
-			zap.String("reason", st.Reason), zap.String("was", string(before.State)))
+			zap.String("reason", st.Reason), zap.String("was", string(before)))
 	}
-	return st.State != before.State || st.Reason != before.Reason || st.LagRevisions != before.LagRevisions
+	return st.State != before || st.Reason != reason || st.LagRevisions != lag
 }
 
 // lift counts revisions without anything for the zone as applied and answered, once all before them
@@ -236,7 +239,7 @@ func (s *Server) Zones() []ZoneState {
 // current is the zone that a process speaks for; nil if another process has superseded it. s.mu is held.
 func (s *Server) current(hello *kdsv1.Hello) *zone {
 	z := s.zones[hello.GetZone()]
-	if z.state.Epoch != hello.GetEpoch() || z.state.Instance != hello.GetInstance() {
+	if z == nil || z.state.Epoch != hello.GetEpoch() || z.state.Instance != hello.GetInstance() {
 		return nil
 	}
 	return z
@@ -401,6 +404,7 @@ func (s *Server) greet(ctx context.Context, name string,
 	if refused := kds.CheckHello(hello, name); refused != nil {
 		return nil, kds.Agreement{}, refused
 	}
+	kds.CutHello(hello)
 	return hello, kds.Agree(s.schemas, hello.GetSchemas()), nil
 }
 

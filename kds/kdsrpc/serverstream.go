@@ -142,6 +142,13 @@ func (s *Server) config(ctx context.Context, se *session) error {
 		}
 		s.answered(se, src, at, answer)
 	}
+	se.link.intercept(func(f *kdsv1.Frame) bool {
+		if f.GetHeartbeat() == nil {
+			return false
+		}
+		s.update(se.hello, time.Now(), nil)
+		return se.link.trySend(heartbeat())
+	})
 	return h.run(ctx)
 }
 
@@ -200,6 +207,7 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		Zone:      name,
 		Actor:     "zone:" + name,
 		Validate:  s.cfg.Validate,
+		MaxBytes:  s.cfg.MaxZoneBytes,
 	})
 	if err != nil {
 		return err
@@ -219,6 +227,7 @@ func (s *Server) state(ctx context.Context, se *session) error {
 			s.update(se.hello, now, nil)
 			return false, nil
 		}
+		kds.CutProgress(p)
 		s.update(se.hello, now, func(z *zone) {
 			z.state.Progress = p
 			z.state.Applied = max(z.state.Applied, p.GetApplied())

@@ -142,8 +142,8 @@ func (w *World) Same() error {
 	for _, x := range w.wires {
 		needed, ok := x.source.Settled()
 		if !ok || x.sink.Revision() < needed {
-			return fmt.Errorf("promise resumable: %s needs revision %d (%t), and stopped at %d", x, needed,
-				ok, x.sink.Revision())
+			return fmt.Errorf("promise resumable: %s needs revision %d (%t), and stopped at %d", x,
+				needed, ok, x.sink.Revision())
 		}
 		if len(x.to.Refuse) > 0 {
 			continue

@@ -11,9 +11,8 @@ import (
 func TestObjectJSON(t *testing.T) {
 	t.Parallel()
 
-	texts := []string{"", "plain", `quo"te`, `back\slash`, "<html> & " +
-		"more", "tab\tline\n", "\x00\x1f\x7f", "é",
-		"\u2028", "bad\xff", "{}", "[1, 2]"}
+	texts := []string{"", "plain", `quo"te`, `back\slash`, "<html> & more", "tab\tline\n", "\x00\x1f\x7f",
+		"é", "\u2028", "bad\xff", "{}", "[1, 2]"}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	var value func(depth int) any
 	object := func(depth int) *Object {
