@@ -14,6 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/authz"
 	"github.com/meridian-mesh/meridian/api/fanout"
 	"github.com/meridian-mesh/meridian/api/problem"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -286,6 +287,5 @@ func (i *inspector) callerZone(ctx context.Context, req *adminv1.ExplainRequest)
 			hint)
 	}
 	return "", problem.New(http.StatusBadRequest, problem.TitleExplain,
-		"zones %s all have a caller %q; name one with --zone ZONE, over REST with ?zone=ZONE",
-		strings.Join(zones, ", "), req.GetFrom())
+		"zones %s all have a caller %q; %s", strings.Join(zones, ", "), req.GetFrom(), hint.OneZone)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/authz"
 	"github.com/meridian-mesh/meridian/api/problem"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -131,7 +132,7 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 
 	exact = exact || key.Zone != ""
 	var found []*mesh.Resource
-	hint := ""
+	remark := ""
 	switch {
 	case r.remote(info):
 		got, err := r.getRemote(ctx, view, info, key, exact)
@@ -140,7 +141,7 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		}
 		found = got.Resources
 		if len(got.Warnings) > 0 {
-			hint = " (" + strings.Join(got.Warnings, "; ") + ")"
+			remark = " (" + strings.Join(got.Warnings, "; ") + ")"
 		}
 	case exact:
 		if res, ok := view.Get(key); ok {
@@ -156,7 +157,7 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 
 	switch len(found) {
 	case 0:
-		return nil, problem.New(http.StatusNotFound, problem.TitleGet, "Not found%s", hint).
+		return nil, problem.New(http.StatusNotFound, problem.TitleGet, "Not found%s", remark).
 			Because(&NotFoundError{Key: key})
 	case 1:
 		return found[0], nil
@@ -170,6 +171,5 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		}
 	}
 	return nil, problem.New(http.StatusConflict, problem.TitleGet,
-		"several zones have a %s of that name: %s; name one with --zone ZONE, over REST with ?zone=ZONE",
-		key.Kind, strings.Join(zones, ", "))
+		"several zones have a %s of that name: %s; %s", key.Kind, strings.Join(zones, ", "), hint.OneZone)
 }

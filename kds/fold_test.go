@@ -17,12 +17,11 @@ import (
 
 // receiver applies what a Sink wants to a map of versions.
 type receiver struct {
-	t        *testing.T
-	sink     *kds.Sink
-	has      map[mesh.Key]uint64
-	txns     int
-	rejected []string
-	acked    uint64
+	t     *testing.T
+	sink  *kds.Sink
+	has   map[mesh.Key]uint64
+	txns  int
+	acked uint64
 }
 
 func newReceiver(t *testing.T) *receiver {

@@ -52,6 +52,9 @@ func ZoneName(claimed, of string) string {
 	return "start it with" + arg("name", of) + " or give it a token of zone " + claimed
 }
 
+// OneZone is how to choose, of several zones that have what is named, the one that is meant.
+const OneZone = "name one with --zone ZONE, over REST with ?zone=ZONE"
+
 // Authenticate is how a caller without rights gets them.
 const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the " +
 	"control plane's own machine (an administrator issues tokens with 'meridian token user')"

@@ -150,7 +150,6 @@ func ServerOptions() []grpc.ServerOption {
 			PermitWithoutStream: true,
 		}),
 		grpc.ReadBufferSize(1 << 10),
-		grpc.SharedWriteBuffer(true), // 32 KiB for each connection that writes, not for each that is there
 		grpc.InitialWindowSize(receiveWindow),
 		grpc.InitialConnWindowSize(receiveWindow),
 		grpc.MaxRecvMsgSize(32 << 20),
