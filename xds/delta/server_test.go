@@ -1,6 +1,7 @@
 package delta_test
 
 import (
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -298,6 +299,19 @@ func TestRejections(t *testing.T) {
 	})
 }
 
+// subscribed says that the server knows of a client that asks for a resource.
+func (r *rig) subscribed(typ delta.Type, name string) bool {
+	proxy, _ := (*member)(nil).Proxy()
+	for _, stream := range r.server.Describe(proxy) {
+		for _, res := range stream.Resources {
+			if res.Type == typ && res.Name == name && res.Status != delta.NotSubscribed {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func TestReconnect(t *testing.T) {
 	r := newRig(t)
 	w := services("a", "b", "c")
@@ -318,6 +332,11 @@ func TestReconnect(t *testing.T) {
 		n = watches()
 	}
 	r.engine.answered(t, 1)
+	// It asks for one type after the other; before it has asked for endpoints, a change of these is
+	// answered with nothing.
+	for !r.subscribed(delta.TypeEndpoint, "a") {
+		runtime.Gosched()
+	}
 	w2 := w.clone()
 	w2.endpoints["a"]++
 	r.engine.answered(t, r.engine.set(t, w2))
