@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -234,21 +235,12 @@ func (b *bench) figures(ctx context.Context, out *Report) error {
 	if b.Idle > 0 {
 		runtime.GC() // what the load left is not idling
 		before := cpu()
-		if err := pause(ctx, b.Idle); err != nil {
+		if err := backoff.Wait(ctx, b.Idle); err != nil {
 			return err
 		}
 		out.IdleCPU = (cpu() - before) / b.Idle.Seconds() * 100
 	}
 	return nil
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // coldStart connects all sidecars at once.
@@ -412,7 +404,7 @@ func (b *bench) churn(ctx context.Context, out *Report) error {
 		// that the rate holds.
 		at := start.Add(time.Duration(i) * time.Second / time.Duration(b.Churn))
 		if early := time.Until(at); early > 0 {
-			if err := pause(ctx, early); err != nil {
+			if err := backoff.Wait(ctx, early); err != nil {
 				return err
 			}
 		}

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 )
 
 // Config of Run.
@@ -206,20 +206,8 @@ func do(ctx context.Context, client *http.Client, method, url string, body []byt
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s: %s", method, url, resp.Status, text)
-	}
-	return nil
+	_, err = controlplane.Do(client, req)
+	return err
 }
 
 // profile keeps a CPU profile of the first global over half of the writes.
@@ -227,21 +215,5 @@ func (b bench) profile(ctx context.Context) error {
 	if b.cfg.CPUProfile == "" {
 		return nil
 	}
-	url := fmt.Sprintf("%s/debug/pprof/profile?seconds=%d", diagnosticsOf(b.globals[0]),
-		max(1, int(b.cfg.Duration.Seconds()/2)))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-
-	profile, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(b.cfg.CPUProfile, profile, 0o600)
+	return controlplane.Profile(ctx, address(0, 5680), b.cfg.Duration/2, b.cfg.CPUProfile)
 }

@@ -2,17 +2,14 @@ package apibench
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/internal/pgserver"
 )
@@ -139,16 +136,17 @@ func (s *stack) up(ctx context.Context, cfg Config) error {
 			return err
 		}
 	}
-	return wait(ctx, "both zones are online", func() error {
-		online, err := zonesOnline(ctx, s.globals)
-		if err != nil {
-			return err
-		}
-		if online < 2 {
-			return fmt.Errorf("%d zones are online", online)
-		}
-		return nil
-	})
+	return controlplane.Await(ctx, readyTimeout, controlplane.Poll, "both zones are online",
+		func(ctx context.Context) error {
+			online, err := zonesOnline(ctx, s.globals)
+			if err != nil {
+				return err
+			}
+			if online < 2 {
+				return fmt.Errorf("%d zones are online", online)
+			}
+			return nil
+		})
 }
 
 // zonesOnline counts the zones that are connected to any global. It asks as clients of Kuma do, which
@@ -162,7 +160,7 @@ func zonesOnline(ctx context.Context, globals []string) (int, error) {
 				ZoneInsight struct{ State string }
 			}
 		}
-		if err := getJSON(ctx, global+"/zones/_overview", &page); err != nil {
+		if err := controlplane.GetJSON(ctx, global+"/zones/_overview", &page); err != nil {
 			return 0, err
 		}
 		for _, z := range page.Items {
@@ -174,29 +172,10 @@ func zonesOnline(ctx context.Context, globals []string) (int, error) {
 	return len(online), nil
 }
 
-func getJSON(ctx context.Context, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s: %s", url, resp.Status)
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
-}
-
 // address of a port of control plane i; each has a loopback address of its own, as in the demo.
 func address(i, port int) string {
 	return net.JoinHostPort(fmt.Sprintf("127.77.0.%d", i+1), fmt.Sprint(port))
 }
-
-// diagnosticsOf a control plane's API URL.
-func diagnosticsOf(api string) string { return strings.Replace(api, ":5681", ":5680", 1) }
 
 // controlPlane starts one and waits until it is ready.
 func (s *stack) controlPlane(ctx context.Context, cfg Config, name string, i int, env, args []string) error {
@@ -224,51 +203,5 @@ func (s *stack) controlPlane(ctx context.Context, cfg Config, name string, i int
 	}
 	s.counts(what, func() ([]int, error) { return []int{p.PID()}, nil })
 
-	http := &http.Client{Timeout: time.Second}
-	defer http.CloseIdleConnections()
-	err := wait(ctx, name+" is ready", func() error {
-		if err := p.Err(); err != nil {
-			return errors.Join(errEnded, err)
-		}
-		resp, err := http.Get("http://" + address(i, 5680) + "/ready")
-		if err != nil {
-			return err
-		}
-		defer func() { _ = resp.Body.Close() }()
-		if resp.StatusCode >= 300 {
-			return errors.New(resp.Status)
-		}
-		return nil
-	})
-	if err != nil {
-		text, _ := os.ReadFile(p.Log)
-		return fmt.Errorf("%w\n%s", err, text)
-	}
-	return nil
-}
-
-// errEnded says that waiting is of no use.
-var errEnded = errors.New("the process has ended")
-
-// wait asks until it is so.
-func wait(ctx context.Context, what string, ask func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-
-	for {
-		err := ask()
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, errEnded) {
-			return fmt.Errorf("wait until %s: %w", what, err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w", what, err)
-		}
-	}
+	return controlplane.Ready(ctx, p, address(i, 5680), readyTimeout)
 }

@@ -16,11 +16,9 @@ package envoybench
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +27,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/mesh"
@@ -214,11 +213,11 @@ func (e envoy) run(ctx context.Context, document string,
 	}
 	defer p.Stop(stopLimit)
 
-	err = await(ctx, readyLimit, func() error {
-		if err := p.Err(); err != nil {
-			return errors.Join(errGone, err)
+	err = controlplane.Await(ctx, readyLimit, poll, "Envoy is live", func(ctx context.Context) error {
+		if err := controlplane.Running(p); err != nil {
+			return err
 		}
-		body, err := get(ctx, e.admin, "/ready")
+		body, err := controlplane.Get(ctx, "http://"+e.admin+"/ready")
 		if err == nil && string(body) != "LIVE\n" {
 			err = fmt.Errorf("envoy is %s", body)
 		}
@@ -232,46 +231,6 @@ func (e envoy) run(ctx context.Context, document string,
 		err = f()
 	}
 	return cpu, wall, err
-}
-
-// errGone ends a wait: what it waits for cannot come any more.
-var errGone = errors.New("the program ended")
-
-// await calls f until it succeeds.
-func await(ctx context.Context, limit time.Duration, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(poll)
-	defer tick.Stop()
-
-	for {
-		err := f()
-		if err == nil || errors.Is(err, errGone) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-tick.C:
-		}
-	}
-}
-
-func get(ctx context.Context, address, path string) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", path, resp.Status, body)
-	}
-	return body, err
 }
 
 // zone is a standalone zone on a loopback address of its own.
@@ -323,13 +282,8 @@ func startZone(ctx context.Context, program, dir string, services int) (*zone, e
 }
 
 func (z *zone) fill(ctx context.Context, services int) error {
-	if err := await(ctx, zoneLimit, func() error {
-		if err := z.process.Err(); err != nil {
-			return errors.Join(errGone, err)
-		}
-		_, err := get(ctx, net.JoinHostPort(z.address, "5680"), "/ready")
-		return err
-	}); err != nil {
+	diagnostics := net.JoinHostPort(z.address, "5680")
+	if err := controlplane.Ready(ctx, z.process, diagnostics, zoneLimit); err != nil {
 		return err
 	}
 
@@ -338,7 +292,7 @@ func (z *zone) fill(ctx context.Context, services int) error {
 			return err
 		}
 	}
-	return await(ctx, zoneLimit, func() error {
+	all := func(ctx context.Context) error {
 		page, err := z.client.List(ctx, client.ListOptions{
 			Kind: mesh.KindMeshService,
 			Mesh: mesh.DefaultMesh,
@@ -348,7 +302,8 @@ func (z *zone) fill(ctx context.Context, services int) error {
 			err = fmt.Errorf("the zone has %d of %d services", len(page.Resources), services)
 		}
 		return err
-	})
+	}
+	return controlplane.Await(ctx, zoneLimit, poll, "the zone has all services", all)
 }
 
 func service(i int) string { return fmt.Sprintf("service-%03d", i) }

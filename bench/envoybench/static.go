@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 )
 
 // object is a message of Envoy as JSON. The static file is made on JSON, so that no type of Envoy
@@ -18,7 +20,7 @@ type object = map[string]any
 
 // staticFile writes a static configuration with the clusters and listeners that the Envoy at admin has now.
 func staticFile(ctx context.Context, dir, admin string) (string, error) {
-	data, err := get(ctx, admin, "/config_dump?include_eds")
+	data, err := controlplane.Get(ctx, "http://"+admin+"/config_dump?include_eds")
 	if err != nil {
 		return "", err
 	}

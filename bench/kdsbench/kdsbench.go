@@ -5,14 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
-	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/controlplane"
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/internal/child"
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -101,7 +101,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err := b.route(ctx, 90); err != nil {
 		return err
 	}
-	if err := pause(ctx, b.cfg.Rest); err != nil {
+	if err := backoff.Wait(ctx, b.cfg.Rest); err != nil {
 		return err
 	}
 	profiled := make(chan error, 1)
@@ -113,7 +113,7 @@ func (b *bench) idle(ctx context.Context) error {
 		return err
 	}
 	zonesCPU, memory := b.zonesUse()
-	if err := pause(ctx, b.cfg.Idle); err != nil {
+	if err := backoff.Wait(ctx, b.cfg.Idle); err != nil {
 		return err
 	}
 	took := time.Since(began).Seconds()
@@ -170,7 +170,7 @@ func (b *bench) flip(ctx context.Context) error {
 	if err := b.route(ctx, 50); err != nil {
 		return err
 	}
-	if err := pause(ctx, b.cfg.After); err != nil {
+	if err := backoff.Wait(ctx, b.cfg.After); err != nil {
 		return err
 	}
 	bytes = b.wireBytes() - bytes
@@ -188,7 +188,7 @@ func (b *bench) policies(ctx context.Context) error {
 			return err
 		}
 		took = append(took, float64(time.Since(began).Microseconds())/1000)
-		if err := pause(ctx, time.Second); err != nil {
+		if err := backoff.Wait(ctx, time.Second); err != nil {
 			return err
 		}
 	}
@@ -202,15 +202,16 @@ func (b *bench) policies(ctx context.Context) error {
 func (b *bench) everywhere(ctx context.Context) error {
 	b.written++
 	name := fmt.Sprintf("everywhere-%d", b.written)
-	err := eventually(ctx, joinTimeout, "global takes a policy", func(ctx context.Context) error {
+	take := func(ctx context.Context) error {
 		return b.put(ctx, "/meshes/default/meshtimeouts/"+name, fmt.Sprintf(`{
 			"type": "MeshTimeout", "mesh": "default", "name": %q,
 			"spec": {
 				"targetRef": {"kind": "Mesh"},
 				"to": [{"targetRef": {"kind": "Mesh"}, "default": {"idleTimeout": "%ds"}}]
 			}}`, name, 100+b.written))
-	})
-	if err != nil {
+	}
+	if err := controlplane.Await(ctx, joinTimeout, controlplane.Poll, "global takes a policy",
+		take); err != nil {
 		return err
 	}
 
@@ -297,30 +298,5 @@ func (b *bench) profile(ctx context.Context) error {
 	if b.cfg.CPUProfile == "" {
 		return nil
 	}
-	url := fmt.Sprintf("http://%s/debug/pprof/profile?seconds=%d", address(0, 5680),
-		max(1, int(b.cfg.Idle.Seconds())-1))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	f, err := os.Create(b.cfg.CPUProfile)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(f, resp.Body)
-	return errors.Join(err, f.Close())
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return controlplane.Profile(ctx, address(0, 5680), b.cfg.Idle-time.Second, b.cfg.CPUProfile)
 }

@@ -11,7 +11,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 	"github.com/meridian-mesh/meridian/bench/standin"
+	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -77,14 +79,15 @@ func sidecars(ctx context.Context, group *errgroup.Group, m *member) error {
 
 // dataplaneToken of a sidecar; the mesh may not have come to the zone yet.
 func dataplaneToken(ctx context.Context, m *member, name, service string) (token string, err error) {
-	err = eventually(ctx, readyTimeout, "zone "+m.name+" issues tokens", func(ctx context.Context) error {
+	ask := func(ctx context.Context) error {
 		token, err = m.client.IssueDataplaneToken(ctx, client.DataplaneToken{
 			Mesh: mesh.DefaultMesh,
 			Name: name,
 			Tags: map[string][]string{mesh.TagService: {service}},
 		})
 		return err
-	})
+	}
+	err = controlplane.Await(ctx, readyTimeout, controlplane.Poll, "zone "+m.name+" issues tokens", ask)
 	return token, err
 }
 
@@ -98,9 +101,7 @@ func stayConnected(ctx context.Context, s *standin.Sidecar) error {
 		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
-		select {
-		case <-time.After(reconnectPause):
-		case <-ctx.Done():
+		if err := backoff.Wait(ctx, reconnectPause); err != nil {
 			return nil
 		}
 	}

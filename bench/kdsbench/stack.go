@@ -2,8 +2,6 @@ package kdsbench
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -16,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/bench/controlplane"
 	"github.com/meridian-mesh/meridian/internal/child"
 )
 
@@ -170,28 +169,19 @@ func (s *stack) ready(ctx context.Context, p *child.Process, i int) error {
 	if err := p.Start(); err != nil {
 		return err
 	}
-	err := eventually(ctx, readyTimeout, p.Name+" is ready", func(ctx context.Context) error {
-		if err := p.Err(); err != nil {
-			return errors.Join(errEnded, err)
-		}
-		return get(ctx, "http://"+address(i, 5680)+"/ready", nil)
-	})
-	if err == nil || ctx.Err() != nil {
-		return err
-	}
-	text, _ := os.ReadFile(p.Log)
-	return fmt.Errorf("%w\n%s", err, text)
+	return controlplane.Ready(ctx, p, address(i, 5680), readyTimeout)
 }
 
 // allOnline waits until global says that every zone is online.
 func (s *stack) allOnline(ctx context.Context) error {
-	return eventually(ctx, joinTimeout, "all zones are online", func(ctx context.Context) error {
+	all := func(ctx context.Context) error {
 		online, err := s.online(ctx)
 		if err == nil && online < len(s.zones) {
 			err = fmt.Errorf("%d of %d are", online, len(s.zones))
 		}
 		return err
-	})
+	}
+	return controlplane.Await(ctx, joinTimeout, controlplane.Poll, "all zones are online", all)
 }
 
 // online counts the zones that global sees.
@@ -201,7 +191,7 @@ func (s *stack) online(ctx context.Context) (int, error) {
 			State string `json:"state"`
 		} `json:"zones"`
 	}
-	if err := get(ctx, "http://"+address(0, 5681)+"/status", &status); err != nil {
+	if err := controlplane.GetJSON(ctx, "http://"+address(0, 5681)+"/status", &status); err != nil {
 		return 0, err
 	}
 	online := 0
@@ -213,15 +203,6 @@ func (s *stack) online(ctx context.Context) (int, error) {
 	return online, nil
 }
 
-// get reads JSON, or only asks if into is nil.
-func get(ctx context.Context, url string, into any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	return do(req, into)
-}
-
 // put writes a resource at global.
 func (s *stack) put(ctx context.Context, path, document string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, "http://"+address(0, 5681)+path,
@@ -230,47 +211,6 @@ func (s *stack) put(ctx context.Context, path, document string) error {
 		return err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	return do(req, nil)
-}
-
-func do(req *http.Request, into any) error {
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	if resp.StatusCode >= 300 {
-		return fmt.Errorf("%s %s: %s", req.Method, req.URL, resp.Status)
-	}
-	if into == nil {
-		return nil
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
-}
-
-// errEnded says that waiting is of no use.
-var errEnded = errors.New("the process has ended")
-
-// eventually asks again and again until the answer is nil.
-func eventually(ctx context.Context, limit time.Duration, what string,
-	ask func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-
-	for {
-		err := ask(ctx)
-		if err == nil {
-			return nil
-		}
-		if errors.Is(err, errEnded) {
-			return fmt.Errorf("wait until %s: %w", what, err)
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("wait until %s: %w", what, err)
-		}
-	}
+	_, err = controlplane.Do(http.DefaultClient, req)
+	return err
 }

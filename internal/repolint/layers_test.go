@@ -112,11 +112,13 @@ var layers = []struct {
 	{"bench", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
 
-	{"bench/envoybench", []string{"mesh", "api/client", "dataplane/bootstrap", "internal"},
-		"measures Envoy's start"},
-	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity", "internal"},
-		"measures the API"},
-	{"bench/kdsbench", []string{"mesh", "api/client", "bench/standin", "internal"}, "measures the sync"},
+	{"bench/envoybench", []string{"mesh", "api/client", "dataplane/bootstrap", "bench/controlplane",
+		"internal"}, "measures Envoy's start"},
+	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity",
+		"bench/controlplane", "internal"}, "measures the API"},
+	{"bench/kdsbench", []string{"mesh", "api/client", "bench/standin", "bench/controlplane", "internal"},
+		"measures the sync"},
+	{"bench/controlplane", []string{"internal/child"}, "waits for what is measured, and asks it"},
 	{"bench/standin", []string{"xds/references"}, "stands in for Envoys, for all measurements"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
