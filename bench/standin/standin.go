@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/meridian-mesh/meridian/internal/wire"
 	"github.com/meridian-mesh/meridian/xds/references"
 )
 
@@ -73,7 +74,7 @@ func (c *Contents) batch(typ int, b []byte) ([]*content, error) {
 	if ok {
 		return list, nil
 	}
-	err := each(b, func(_ protowire.Number, v []byte) error {
+	err := wire.Each(b, func(_ protowire.Number, v []byte) error {
 		one, err := c.resource(typ, v)
 		list = append(list, one)
 		return err
@@ -93,12 +94,12 @@ func (c *Contents) batch(typ int, b []byte) ([]*content, error) {
 // resource reads one resource of a response.
 func (c *Contents) resource(typ int, b []byte) (*content, error) {
 	var version, name, body []byte
-	err := each(b, func(num protowire.Number, v []byte) error {
+	err := wire.Each(b, func(num protowire.Number, v []byte) error {
 		switch num {
 		case 1:
 			version = v
 		case 2:
-			return each(v, func(num protowire.Number, v []byte) error {
+			return wire.Each(v, func(num protowire.Number, v []byte) error {
 				if num == 2 {
 					body = v
 				}
@@ -320,7 +321,7 @@ func (s *Sidecar) take(b []byte) ([][]byte, error) {
 	if resources, rest = leading(b, respResources); len(rest) == 0 {
 		return nil, errors.New("a response without a type")
 	}
-	err := each(rest, func(num protowire.Number, v []byte) error {
+	err := wire.Each(rest, func(num protowire.Number, v []byte) error {
 		switch num {
 		case respResources:
 			return errors.New("a resource comes after other fields")
@@ -381,7 +382,7 @@ func (s *Sidecar) take(b []byte) ([][]byte, error) {
 		}
 		replace(old, now)
 	}
-	err = each(rest, func(num protowire.Number, v []byte) error {
+	err = wire.Each(rest, func(num protowire.Number, v []byte) error {
 		if num == respRemoved {
 			old := s.held[typ][string(v)]
 			delete(s.held[typ], string(v))
@@ -412,33 +413,6 @@ func (s *Sidecar) take(b []byte) ([][]byte, error) {
 		}
 	}
 	return append(out, appendField(appendField(nil, reqType, types[typ]), reqNonce, nonce)), nil
-}
-
-// each calls f for each length-delimited field of a message.
-func each(b []byte, f func(num protowire.Number, v []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := f(num, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
 }
 
 // Frame receives a message into a buffer that is used again.

@@ -26,6 +26,7 @@ var layers = []struct {
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
 	{"internal/suggest", nil, "infrastructure"},
+	{"internal/wire", nil, "infrastructure"},
 
 	{"mesh", []string{"internal/suggest"}, "the vocabulary of all others"},
 	{"mesh/selector", []string{"mesh!"}, "one answer to which Dataplanes a service selects"},
@@ -61,7 +62,8 @@ var layers = []struct {
 	{"xds", []string{"mesh", "policy", "store!", "store/replica", "xds", "internal"}, "the engine"},
 	{"xds/inspect", []string{"mesh", "policy", "store!", "store/replica", "xds"}, "asks the engine"},
 	{"xds/references", nil, "reads Envoy's messages alone"},
-	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references"}, "a client of the protocol"},
+	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references", "internal/wire"},
+		"a client of the protocol"},
 
 	{"identity/pki", nil, "keys and certificates know no resources"},
 	{"identity/tokens", []string{"mesh", "store!", "store/replica", "internal/hint"},
@@ -119,7 +121,8 @@ var layers = []struct {
 	{"bench/kdsbench", []string{"mesh", "api/client", "bench/standin", "bench/controlplane", "internal"},
 		"measures the sync"},
 	{"bench/controlplane", []string{"internal/child"}, "waits for what is measured, and asks it"},
-	{"bench/standin", []string{"xds/references"}, "stands in for Envoys, for all measurements"},
+	{"bench/standin", []string{"xds/references", "internal/wire"},
+		"stands in for Envoys, for all measurements"},
 
 	{"cmd/meridian-dp", []string{"dataplane", "mesh!", "internal"}, "flags to a config"},
 	{"cmd/meridian", []string{"cli", "zone", "global", "demo", "bench", "internal"}, "flags to configs"},

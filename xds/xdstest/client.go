@@ -37,8 +37,6 @@ type Config struct {
 	Metadata map[string]string
 	// References to share between clients; nil makes own ones.
 	References *references.Index
-	// Light keeps neither the bodies of resources nor a log, for many clients in one process.
-	Light bool
 	// MaxMessage is the largest message that the client takes, in bytes; 0 is 4 MiB, as of gRPC libraries.
 	MaxMessage int
 	// Verdict, if set, decides on each response before it is applied. It is called by the goroutine of Run.
@@ -352,9 +350,7 @@ func (c *Client) handle(r Response) ([]*discoveryv3.DeltaDiscoveryRequest, error
 	n.Removed += len(r.Removed)
 	n.Bytes += r.Bytes
 	c.counts[r.Type] = n
-	if !c.config.Light {
-		c.state.note(r, v)
-	}
+	c.state.note(r, v)
 	for _, t := range interests {
 		clear(c.state.turned[t])
 	}
@@ -408,9 +404,6 @@ func (c *Client) apply(r Response, v Verdict) error {
 			if found.Subscribe[Endpoint][0] != res.Name {
 				s.odd++
 			}
-		}
-		if c.config.Light {
-			res.Body = nil
 		}
 		s.Resources[r.Type][res.Name] = res
 		delete(s.Absent[r.Type], res.Name)

@@ -5,6 +5,8 @@ import (
 	grpcproto "google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/meridian-mesh/meridian/internal/wire"
 )
 
 // Response is one response as the client got it.
@@ -35,46 +37,19 @@ func (c rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 	return c.CodecV2.Unmarshal(data, v)
 }
 
-// fields calls f for each length-delimited field of a message.
-func fields(b []byte, f func(num protowire.Number, v []byte) error) error {
-	for len(b) > 0 {
-		num, typ, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		b = b[n:]
-		if typ != protowire.BytesType {
-			if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
-				return protowire.ParseError(n)
-			}
-			b = b[n:]
-			continue
-		}
-		v, n := protowire.ConsumeBytes(b)
-		if n < 0 {
-			return protowire.ParseError(n)
-		}
-		if err := f(num, v); err != nil {
-			return err
-		}
-		b = b[n:]
-	}
-	return nil
-}
-
 // decode reads a DeltaDiscoveryResponse.
 func decode(b []byte) (Response, error) {
 	r := Response{Bytes: len(b)}
-	err := fields(b, func(num protowire.Number, v []byte) error {
+	err := wire.Each(b, func(num protowire.Number, v []byte) error {
 		switch num {
 		case 2:
 			var res Resource
-			err := fields(v, func(num protowire.Number, v []byte) error {
+			err := wire.Each(v, func(num protowire.Number, v []byte) error {
 				switch num {
 				case 1:
 					res.Version = string(v)
 				case 2:
-					return fields(v, func(num protowire.Number, v []byte) error {
+					return wire.Each(v, func(num protowire.Number, v []byte) error {
 						if num == 2 {
 							res.Body = v
 						}
