@@ -275,3 +275,14 @@ func filterSection(sel Selection, section string) (Selection, bool) {
 	sel.Inbounds = slices.DeleteFunc(sel.Inbounds, func(s string) bool { return s != section })
 	return sel, len(sel.Inbounds) > 0
 }
+
+// OfKind are the policies of one kind, in their order.
+func OfKind(policies []*mesh.Resource, kind mesh.Kind) []*mesh.Resource {
+	var out []*mesh.Resource
+	for _, p := range policies {
+		if p.Key.Kind == kind {
+			out = append(out, p)
+		}
+	}
+	return out
+}

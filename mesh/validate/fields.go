@@ -149,3 +149,28 @@ func (c *check) printable(path, s string) {
 		c.add(path, "must not contain line ends or other control characters")
 	}
 }
+
+// directions checks a policy that gateways have "to" for and sidecars "from", by how many entries each has.
+func (c *check) directions(gateways bool, to, from int) {
+	if to > 0 {
+		if !gateways {
+			c.add("spec.to", needsGateways)
+		}
+		c.warn("spec.to", noGateways)
+	}
+	if from > 0 {
+		if gateways {
+			c.add("spec.from", needsSidecars)
+		}
+		c.warn("spec.from", "is deprecated: use rules")
+	}
+}
+
+// matches checks those of a rule, and says whether one is about the caller's identity.
+func (c *check) matches(path string, list []*meshv1.Match) (caller bool) {
+	for i, m := range list {
+		c.match(fmt.Sprintf("%s.matches[%d]", path, i), m)
+		caller = caller || m.GetSpiffeId() != nil
+	}
+	return caller
+}

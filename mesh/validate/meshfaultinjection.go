@@ -12,18 +12,7 @@ func meshFaultInjectionRules(c *check, s *meshv1.MeshFaultInjection) {
 	if len(s.GetRules()) > 0 && len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with from: make two policies")
 	}
-	if len(s.GetTo()) > 0 {
-		if !gateways {
-			c.add("spec.to", needsGateways)
-		}
-		c.warn("spec.to", noGateways)
-	}
-	if len(s.GetFrom()) > 0 {
-		if gateways {
-			c.add("spec.from", needsSidecars)
-		}
-		c.warn("spec.from", "is deprecated: use rules")
-	}
+	c.directions(gateways, len(s.GetTo()), len(s.GetFrom()))
 	for i, to := range s.GetTo() {
 		c.faults(fmt.Sprintf("spec.to[%d].default.http", i), to.GetDefault().GetHttp())
 	}

@@ -12,18 +12,7 @@ func meshRateLimitRules(c *check, s *meshv1.MeshRateLimit) {
 	if len(s.GetRules()) > 0 && len(s.GetTo())+len(s.GetFrom()) > 0 {
 		c.add("spec", "must not combine rules with to or from: make two policies")
 	}
-	if len(s.GetTo()) > 0 {
-		if !gateways {
-			c.add("spec.to", needsGateways)
-		}
-		c.warn("spec.to", noGateways)
-	}
-	if len(s.GetFrom()) > 0 {
-		if gateways {
-			c.add("spec.from", needsSidecars)
-		}
-		c.warn("spec.from", "is deprecated: use rules")
-	}
+	c.directions(gateways, len(s.GetTo()), len(s.GetFrom()))
 	if len(s.GetRules()) > 0 && gateways {
 		c.add("spec.rules", needsSidecars)
 	}
@@ -35,11 +24,7 @@ func meshRateLimitRules(c *check, s *meshv1.MeshRateLimit) {
 	}
 	for i, rule := range s.GetRules() {
 		path := fmt.Sprintf("spec.rules[%d]", i)
-		caller := false
-		for j, m := range rule.GetMatches() {
-			c.match(fmt.Sprintf("%s.matches[%d]", path, j), m)
-			caller = caller || m.GetSpiffeId() != nil
-		}
+		caller := c.matches(path, rule.GetMatches())
 		local := rule.GetDefault().GetLocal()
 		c.limits(path+".default.local", local)
 		if caller && local.GetTcp() != nil {

@@ -37,11 +37,7 @@ func meshTimeoutRules(c *check, s *meshv1.MeshTimeout) {
 	}
 	for i, rule := range s.GetRules() {
 		path := fmt.Sprintf("spec.rules[%d]", i)
-		caller := false
-		for j, m := range rule.GetMatches() {
-			c.match(fmt.Sprintf("%s.matches[%d]", path, j), m)
-			caller = caller || m.GetSpiffeId() != nil
-		}
+		caller := c.matches(path, rule.GetMatches())
 		c.timeoutConf(path+".default", rule.GetDefault())
 		if caller {
 			c.forbidTimeouts(path+".default", rule.GetDefault(),

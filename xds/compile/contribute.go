@@ -43,16 +43,6 @@ func IsInboundConf(k mesh.Kind) bool {
 	})
 }
 
-func ofKind(policies []*mesh.Resource, k mesh.Kind) []*mesh.Resource {
-	var out []*mesh.Resource
-	for _, p := range policies {
-		if p.Key.Kind == k {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 func addCauses(keys []mesh.Key, origins []policy.Origin) []mesh.Key {
 	for _, o := range origins {
 		keys = append(keys, o.Key)
@@ -76,7 +66,7 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 		if k.to == nil {
 			continue
 		}
-		list := ofKind(policies, k.kind)
+		list := policy.OfKind(policies, k.kind)
 		if len(list) == 0 {
 			continue
 		}
@@ -120,7 +110,7 @@ func NewSurvey(policies []*mesh.Resource) Survey {
 		if k.callerTags == nil && k.shownTags == nil {
 			continue
 		}
-		for _, p := range ofKind(policies, k.kind) {
+		for _, p := range policy.OfKind(policies, k.kind) {
 			for _, e := range policy.ToEntries(p) {
 				if k.callerTags != nil {
 					s.CallerTags = append(s.CallerTags, k.callerTags(e)...)
@@ -162,7 +152,7 @@ func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
 		if k.to == nil {
 			continue
 		}
-		if e, about := policy.ForRoute(ofKind(policies, k.kind), dest); about {
+		if e, about := policy.ForRoute(policy.OfKind(policies, k.kind), dest); about {
 			k.to(e, p, &out)
 			why = addCauses(why, e.Origins)
 		}
@@ -201,10 +191,10 @@ func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
 		k := &kinds[i]
 		switch {
 		case k.inbound != nil:
-			merged[i] = policy.ForInbound(ofKind(speaking, k.kind))
+			merged[i] = policy.ForInbound(policy.OfKind(speaking, k.kind))
 			k.inbound(merged[i], out)
 		case k.everyInbound != nil:
-			k.everyInbound(meshName, ofKind(speaking, k.kind), out)
+			k.everyInbound(meshName, policy.OfKind(speaking, k.kind), out)
 		}
 	}
 	out.Callers = []Caller{{Route: out.Route}}

@@ -67,7 +67,7 @@ func (in *incoming) scan(b []byte) bool {
 		switch num {
 		case requestNode:
 		case requestTypeURL:
-			if in.typ, known = typeOf(v); !known {
+			if in.typ, known = TypeOf(v); !known {
 				return false
 			}
 		case requestNonce:

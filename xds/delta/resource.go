@@ -52,14 +52,8 @@ func (t Type) String() string {
 	return typeNames[t]
 }
 
-// TypeOf finds the type of a type URL.
-func TypeOf(url string) (Type, bool) {
-	i := slices.Index(typeURLs[:], url)
-	return Type(max(i, 0)), i >= 0
-}
-
-// typeOf is TypeOf for bytes, which it does not copy.
-func typeOf(url []byte) (Type, bool) {
+// TypeOf finds the type of a type URL. It does not copy bytes.
+func TypeOf[S string | []byte](url S) (Type, bool) {
 	for t, u := range typeURLs {
 		if string(url) == u {
 			return Type(t), true

@@ -123,16 +123,6 @@ func policyKinds(keep func(*mesh.PolicyInfo) bool) []mesh.Kind {
 	return out
 }
 
-func ofKind(list []*mesh.Resource, kind mesh.Kind) []*mesh.Resource {
-	var out []*mesh.Resource
-	for _, p := range list {
-		if p.Key.Kind == kind {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
 // outboundPolicies are those about calls, but for routes, which are shown as routes.
 func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv1.EffectivePolicy {
 	var out []*adminv1.EffectivePolicy
@@ -140,7 +130,7 @@ func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv
 		if kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute {
 			continue
 		}
-		of := ofKind(list, kind)
+		of := policy.OfKind(list, kind)
 		if s := policy.DestinationSettings(of, about); len(s) > 0 {
 			out = append(out, &adminv1.EffectivePolicy{
 				Kind:     string(kind),
@@ -155,7 +145,7 @@ func outboundPolicies(list []*mesh.Resource, about policy.Destination) []*adminv
 func inboundPolicies(list []*mesh.Resource) []*adminv1.EffectivePolicy {
 	var out []*adminv1.EffectivePolicy
 	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasFrom() || p.HasRules }) {
-		of := ofKind(list, kind)
+		of := policy.OfKind(list, kind)
 		switch kind {
 		case mesh.KindMeshTrafficPermission:
 			out = append(out, permissions(of)...)

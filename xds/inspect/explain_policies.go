@@ -21,7 +21,7 @@ import (
 // said of the destination.
 func (x *explanation) origin(kind mesh.Kind, about policy.Destination, rule *policy.HTTPRule,
 	fields ...string) *adminv1.PolicyEntry {
-	of := ofKind(x.in.To, kind)
+	of := policy.OfKind(x.in.To, kind)
 	if rule != nil {
 		attached := policy.Destination{Key: rule.Policy.Key, Labels: rule.Policy.Labels}
 		if _, ok := policy.ForRoute(of, attached); ok {
@@ -261,7 +261,7 @@ func effectOrigin(q request, i xds.InspectedInbound, e compile.Effect) *adminv1.
 
 // inboundOrigin is the entry that set a field, or one below it, for the caller; nil if none did.
 func inboundOrigin(q request, i xds.InspectedInbound, kind mesh.Kind, field string) *adminv1.PolicyEntry {
-	of := ofKind(i.Policies, kind)
+	of := policy.OfKind(i.Policies, kind)
 	in := policy.ForInbound(of)
 	fields := in.CatchAll.Fields
 	for _, c := range in.Conditioned {
@@ -281,7 +281,7 @@ func inboundOrigin(q request, i xds.InspectedInbound, kind mesh.Kind, field stri
 // permission decides by the very table that the sidecar has, and finds the policy that decided.
 func permission(q request, i xds.InspectedInbound) (bool, *adminv1.PolicyEntry) {
 	ok, _ := q.admitted(i.Conf.Inbound.RBAC)
-	p := policy.Permissions(ofKind(i.Policies, mesh.KindMeshTrafficPermission))
+	p := policy.Permissions(policy.OfKind(i.Policies, mesh.KindMeshTrafficPermission))
 	if p.HasRules {
 		for _, l := range [][]policy.PermissionMatch{p.Deny, p.Allow} {
 			for _, m := range l {
@@ -293,7 +293,7 @@ func permission(q request, i xds.InspectedInbound) (bool, *adminv1.PolicyEntry) 
 		return ok, nil
 	}
 	if !ok {
-		return false, deniedBy(ofKind(i.Policies, mesh.KindMeshTrafficPermission))
+		return false, deniedBy(policy.OfKind(i.Policies, mesh.KindMeshTrafficPermission))
 	}
 	for n, principal := range p.Principals {
 		if n < len(i.Conf.Inbound.RBAC.Principals) && q.principalFits(i.Conf.Inbound.RBAC.Principals[n]) {

@@ -164,7 +164,7 @@ func rules(in *xds.Inspection) *codec.Object {
 
 func toRules(in *xds.Inspection, kind mesh.Kind) []any {
 	out := []any{}
-	of := ofKind(in.To, kind)
+	of := policy.OfKind(in.To, kind)
 	for _, o := range in.Outbounds {
 		e := policy.ForDestination(of, o.About)
 		if len(e.Origins) == 0 {
@@ -213,7 +213,7 @@ func fromRules(in *xds.Inspection, kind mesh.Kind) []any {
 		return out
 	}
 	for _, i := range in.Inbounds {
-		of := ofKind(i.Policies, kind)
+		of := policy.OfKind(i.Policies, kind)
 		p := policy.Permissions(of)
 		if !p.HasFrom || p.HasRules {
 			continue
@@ -251,7 +251,7 @@ func matchers(p policy.Principal) []any {
 // entriesOf are what policies of a kind say of an inbound, as conf, match and origins.
 func entriesOf(i xds.InspectedInbound, kind mesh.Kind,
 	each func(conf any, match *meshv1.Match, origins []policy.Origin)) {
-	of := ofKind(i.Policies, kind)
+	of := policy.OfKind(i.Policies, kind)
 	switch kind {
 	case mesh.KindMeshTrafficPermission:
 		p := policy.Permissions(of)
@@ -333,7 +333,7 @@ func inboundView(i xds.InspectedInbound) *codec.Object {
 				object("kri", from[0].Key.KRI(fmt.Sprintf("rule_%d", from[0].Rule)), "conf", conf))
 			origins = append(origins, from...)
 		})
-		p := policy.Permissions(ofKind(i.Policies, kind))
+		p := policy.Permissions(policy.OfKind(i.Policies, kind))
 		for _, q := range p.Principals { // empty for other kinds
 			if kind == mesh.KindMeshTrafficPermission && !p.HasRules {
 				rules = append(rules,
@@ -384,7 +384,7 @@ func toPolicies(in *xds.Inspection, merged func([]*mesh.Resource) policy.Effecti
 		if kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute {
 			continue
 		}
-		if e := merged(ofKind(in.To, kind)); len(e.Origins) > 0 {
+		if e := merged(policy.OfKind(in.To, kind)); len(e.Origins) > 0 {
 			out = append(out,
 				object("kind", string(kind), "conf", []any{confObject(e.Conf)}, "origins",
 					kriOrigins(originsOf(e))))
@@ -403,7 +403,7 @@ func routesView(in *xds.Inspection, o xds.InspectedOutbound) []any {
 		out = append(out, object("kind", string(mesh.KindMeshHTTPRoute), "origins",
 			kriOrigins(originsOf(policy.Effective{Origins: origins})), "rules", httpRules(o)))
 	}
-	if rule, ok := policy.TCPRoute(ofKind(in.To, mesh.KindMeshTCPRoute), o.About); ok &&
+	if rule, ok := policy.TCPRoute(policy.OfKind(in.To, mesh.KindMeshTCPRoute), o.About); ok &&
 		len(o.Connections) > 0 {
 		refs := []any{}
 		for _, r := range rule.BackendRefs {

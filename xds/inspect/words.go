@@ -171,7 +171,7 @@ func route(in *xds.Inspection, o xds.InspectedOutbound, r ir.Route) *adminv1.Ins
 	}
 	about := policy.Destination{Key: rule.Policy.Key, Labels: rule.Policy.Labels}
 	for _, kind := range policyKinds(func(p *mesh.PolicyInfo) bool { return p.HasTo() }) {
-		of := ofKind(in.To, kind)
+		of := policy.OfKind(in.To, kind)
 		if e, attached := policy.ForRoute(of, about); attached {
 			out.Policies = append(out.Policies, &adminv1.EffectivePolicy{
 				Kind:     string(kind),
@@ -194,7 +194,7 @@ func ruleOf(o xds.InspectedOutbound, r ir.Route) *policy.HTTPRule {
 }
 
 func tcpOrigin(list []*mesh.Resource, about policy.Destination) *adminv1.PolicyEntry {
-	rule, ok := policy.TCPRoute(ofKind(list, mesh.KindMeshTCPRoute), about)
+	rule, ok := policy.TCPRoute(policy.OfKind(list, mesh.KindMeshTCPRoute), about)
 	if !ok {
 		return nil
 	}
