@@ -2,8 +2,6 @@ package kds
 
 import (
 	"fmt"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -34,25 +32,6 @@ func (s *Sink) forgetRejected(key mesh.Key) {
 func sizeOf(key mesh.Key, item rejectedItem) int {
 	return 300 + len(key.Mesh) + len(key.Zone) + len(key.Namespace) + len(key.Name) + len(item.Field) +
 		len(item.Reason)
-}
-
-// malformed says why a store would refuse the key, which would hold up all that came with it.
-func malformed(key mesh.Key) string {
-	info, ok := mesh.Lookup(key.Kind)
-	switch {
-	case !ok:
-		return "unknown kind"
-	case key.Name == "":
-		return "the name is empty"
-	case (info.Scope == mesh.ScopeMesh) != (key.Mesh != ""):
-		return fmt.Sprintf("kind %s and mesh %q do not go together", key.Kind, key.Mesh)
-	}
-	for _, part := range []string{key.Mesh, key.Zone, key.Namespace, key.Name} {
-		if strings.ContainsAny(part, "/\x00") || !utf8.ValidString(part) {
-			return fmt.Sprintf("%q has a slash, a zero byte or is not UTF-8", part)
-		}
-	}
-	return ""
 }
 
 func (s *Sink) foreign(key mesh.Key) string {

@@ -269,9 +269,9 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 		})
 	}
 	// What no store can have no Source sends: it is answered, and not remembered.
-	if reason := malformed(key); reason != "" {
+	if _, err := key.Check(); err != nil {
 		remember = false
-		reject("name", reason)
+		reject("name", err.Error())
 		return
 	}
 	if !Exchanged(s.cfg.Direction, s.cfg.Zone, key) {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -43,6 +44,29 @@ func ParseKey(s string) (Key, error) {
 		Namespace: p[3],
 		Name:      p[4],
 	}, nil
+}
+
+// Check gives the row of the key's kind, or says why no store takes the key.
+func (k Key) Check() (*KindInfo, error) {
+	info, ok := Lookup(k.Kind)
+	if !ok {
+		return nil, fmt.Errorf("unknown kind %q", k.Kind)
+	}
+	if k.Name == "" {
+		return nil, errors.New("the name is empty")
+	}
+	switch {
+	case info.Scope == ScopeMesh && k.Mesh == "":
+		return nil, errors.New("it has no mesh, which its kind demands")
+	case info.Scope == ScopeGlobal && k.Mesh != "":
+		return nil, errors.New("it has a mesh, but its kind is of global scope")
+	}
+	for _, part := range []string{k.Mesh, k.Zone, k.Namespace, k.Name} {
+		if strings.ContainsAny(part, "/\x00") || !utf8.ValidString(part) {
+			return nil, fmt.Errorf("%q has a slash, a zero byte or is not UTF-8", part)
+		}
+	}
+	return info, nil
 }
 
 // Compare orders keys by kind, mesh, name, namespace, zone.

@@ -49,3 +49,32 @@ func TestStatusCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestKeyCheck(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		key  Key
+		want string
+	}{
+		{Key{Kind: KindMeshTimeout, Mesh: "default", Zone: "east", Name: "a"}, ""},
+		{Key{Kind: KindZone, Name: "east"}, ""},
+		{Key{Kind: "Nope", Name: "a"}, `unknown kind "Nope"`},
+		{Key{Kind: KindZone}, "the name is empty"},
+		{Key{Kind: KindMeshTimeout, Name: "a"}, "it has no mesh, which its kind demands"},
+		{Key{Kind: KindZone, Mesh: "default", Name: "a"}, "it has a mesh, but its kind is of global scope"},
+		{Key{Kind: KindZone, Name: "a/b"}, `"a/b" has a slash, a zero byte or is not UTF-8`},
+		{Key{Kind: KindZone, Zone: "\xff", Name: "a"}, `"\xff" has a slash, a zero byte or is not UTF-8`},
+	} {
+		info, err := c.key.Check()
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%v: %q, want %q", c.key, got, c.want)
+		}
+		if err == nil && info.Kind != c.key.Kind {
+			t.Errorf("%v: the row of %s", c.key, info.Kind)
+		}
+	}
+}

@@ -145,23 +145,9 @@ func sameType(want, got proto.Message) bool {
 }
 
 func checkKey(k mesh.Key) (*mesh.KindInfo, error) {
-	info, ok := mesh.Lookup(k.Kind)
-	if !ok {
-		return nil, invalid("key %s: unknown kind %q", k, k.Kind)
-	}
-	if k.Name == "" {
-		return nil, invalid("key %s has no name", k)
-	}
-	switch {
-	case info.Scope == mesh.ScopeMesh && k.Mesh == "":
-		return nil, invalid("key %s has no mesh, which its kind demands", k)
-	case info.Scope == mesh.ScopeGlobal && k.Mesh != "":
-		return nil, invalid("key %s has a mesh, but its kind is of global scope", k)
-	}
-	for _, part := range []string{k.Mesh, k.Zone, k.Namespace, k.Name} {
-		if strings.ContainsAny(part, "/\x00") || !utf8.ValidString(part) {
-			return nil, invalid("key %s: %q has a slash, a zero byte or is not UTF-8", k, part)
-		}
+	info, err := k.Check()
+	if err != nil {
+		return nil, invalid("key %s: %v", k, err)
 	}
 	return info, nil
 }
