@@ -151,7 +151,7 @@ func withMesh(t *testing.T, edit func(*api.Config)) *plane {
 // seed writes past the API, as KDS and the control plane itself do.
 func (p *plane) seed(rs ...*mesh.Resource) uint64 {
 	p.t.Helper()
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, r := range rs {
 		txn.Ops = append(txn.Ops, store.Put{Resource: r})
 		if r.Status != nil {

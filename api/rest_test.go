@@ -467,7 +467,7 @@ func TestRights(t *testing.T) {
 	g := p.want(p.do("GET", "/secrets", "", asJohn...), 403)
 	if g.json["title"] != "Access Denied" ||
 		!strings.Contains(g.text, "john/team-a,mesh-system:authenticated") {
-		t.Errorf("refusal: %s", g.text)
+		t.Errorf("rejection: %s", g.text)
 	}
 	var audits []string
 	for _, e := range p.logs.All() {

@@ -193,7 +193,7 @@ func (w *writer) commitPut(ctx context.Context, caller authn.Caller, admitted *a
 func (w *writer) commit(ctx context.Context, caller authn.Caller,
 	admitted *admission.Admitted) (store.Result, error) {
 	result, err := w.cfg.Store.Commit(ctx, store.Txn{
-		Actor:  "user:" + caller.Name,
+		Author: "user:" + caller.Name,
 		Checks: admitted.Checks,
 		Ops:    admitted.Ops,
 	})

@@ -131,7 +131,7 @@ func (p *plane) stop() error {
 
 // commit writes resources in one revision.
 func (p *plane) commit(ctx context.Context, ops ...store.Op) (uint64, error) {
-	r, err := p.store.Commit(ctx, store.Txn{Actor: "system:bench", Ops: ops})
+	r, err := p.store.Commit(ctx, store.Txn{Author: "system:bench", Ops: ops})
 	return r.Revision, err
 }
 

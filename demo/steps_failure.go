@@ -277,7 +277,7 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 			stdout, stderr, _ := s.cli(ctx, s.global, "status")
 			i := strings.Index(stdout, "rejected by proxies")
 			if i < 0 {
-				return false, "no refusal in the status " + oneLine(stderr)
+				return false, "no rejection in the status " + oneLine(stderr)
 			}
 			return strings.Contains(stdout[i:], "no-host") && strings.Contains(stdout[i:], "booking-gateway"),
 				oneLine(stdout[i:])
@@ -299,7 +299,7 @@ func stepBadPolicy(ctx context.Context, s *Stack, r *Report) error {
 	if _, err := s.global.client.Delete(ctx, key, client.DeleteOptions{}); err != nil {
 		return err
 	}
-	r.await(ctx, 10*time.Second, "once it is deleted the refusal is gone",
+	r.await(ctx, 10*time.Second, "once it is deleted the rejection is gone",
 		func(ctx context.Context) (bool, string) {
 			st, err := s.global.client.Status(ctx)
 			if err != nil {

@@ -30,7 +30,7 @@ func Example() {
 	sink, err := kds.NewSink(kds.SinkConfig{
 		Direction: kds.Down,
 		Zone:      "east",
-		Actor:     "global",
+		Author:    "global",
 	}, nil, replica.NewView(0).All())
 	if err != nil {
 		log.Fatal(err)

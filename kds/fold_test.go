@@ -29,7 +29,7 @@ func newReceiver(t *testing.T) *receiver {
 	sink, err := kds.NewSink(kds.SinkConfig{
 		Direction: kds.Down,
 		Zone:      "east",
-		Actor:     "kds:global",
+		Author:    "kds:global",
 		Validate: func(r *mesh.Resource) error {
 			if r.Labels["bad"] != "" {
 				return fmt.Errorf("bad")

@@ -86,7 +86,7 @@ func fromZone(t *testing.T, maxBytes int) *kds.Sink {
 	sink, err := kds.NewSink(kds.SinkConfig{
 		Direction: kds.Up,
 		Zone:      "east",
-		Actor:     "zone:east",
+		Author:    "zone:east",
 		MaxBytes:  maxBytes,
 	}, nil, replica.NewView(0).All())
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // Capability is what this program can do on the wire. It only grows:
 //
 //	1  2026-11-21  first version: Reset, Items, Bookmark, Delta with complete kinds, Digest both ways.
-//	2  2026-12-01  Close for Refuse, Rejection for a refusal, enums for codes and reasons; one heartbeat
+//	2  2026-12-01  Close for Refuse, Rejection for a rejection, enums for codes and reasons; one heartbeat
 //	               for the connection, on Config alone; digests only after changes, as a summary.
 //	               Incompatible with capability 1.
 const Capability uint32 = 2

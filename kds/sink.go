@@ -28,8 +28,8 @@ type SinkConfig struct {
 	Direction Direction
 	// Zone: down, the receiving zone; up, the sending one.
 	Zone string
-	// Actor of transactions, such as "kds:global" or "zone:east".
-	Actor string
+	// Author of transactions, such as "kds:global" or "zone:east".
+	Author string
 	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
 	Validate func(*mesh.Resource) error
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
@@ -115,14 +115,14 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 	}
 	var st stored
 	if err := json.Unmarshal(cursor, &st); err != nil {
-		return nil, fmt.Errorf("cursor of %s is not valid JSON: %w", cfg.Actor, err)
+		return nil, fmt.Errorf("cursor of %s is not valid JSON: %w", cfg.Author, err)
 	}
 	s.cursor = &kdsv1.Cursor{StoreId: st.StoreID, Revision: st.Revision, Schema: st.Schema}
 	s.durable = st.Revision
 	for text, item := range st.Rejected {
 		key, err := mesh.ParseKey(text)
 		if err != nil {
-			return nil, fmt.Errorf("cursor of %s: %w", cfg.Actor, err)
+			return nil, fmt.Errorf("cursor of %s: %w", cfg.Author, err)
 		}
 		s.keepRejected(key, item)
 		s.have.set(key, item.Fingerprint)
@@ -422,7 +422,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 // begin makes t the transaction in progress; what it changes here happens when it is applied.
 func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 	a.Rejected = t.rejected
-	a.Txn = store.Txn{Actor: s.cfg.Actor, Ops: append(t.ops, s.meta(cursor))}
+	a.Txn = store.Txn{Author: s.cfg.Author, Ops: append(t.ops, s.meta(cursor))}
 	s.busy, s.taken = &a, false
 	s.afterwards = func() {
 		for _, key := range gone {
@@ -499,7 +499,7 @@ func (s *Sink) Flush() (store.Txn, bool) {
 		return store.Txn{}, false
 	}
 	s.durable = s.cursor.GetRevision()
-	return store.Txn{Actor: s.cfg.Actor, Ops: []store.Op{s.meta(s.cursor)}}, true
+	return store.Txn{Author: s.cfg.Author, Ops: []store.Op{s.meta(s.cursor)}}, true
 }
 
 func (s *Sink) compare(theirs *kdsv1.Digest) {

@@ -32,7 +32,7 @@ func TestSummaryThatDiffersIsRepaired(t *testing.T) {
 
 	copied := all[0].Clone()
 	copied.OriginRevision = 1
-	sink, err := kds.NewSink(kds.SinkConfig{Direction: kds.Down, Zone: "east", Actor: "kds:global"},
+	sink, err := kds.NewSink(kds.SinkConfig{Direction: kds.Down, Zone: "east", Author: "kds:global"},
 		[]byte(`{"store_id": "global", "revision": 1}`), replica.NewView(1, copied).All())
 	if err != nil {
 		t.Fatal(err)

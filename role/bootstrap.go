@@ -87,7 +87,7 @@ func defaultMesh(tokenKey *mesh.Resource) store.Txn {
 		Spec: &meshv1.Mesh{},
 	}
 	txn := store.Txn{
-		Actor:  "system:defaults",
+		Author: "system:defaults",
 		Checks: []store.Check{store.KeyAt{Key: m.Key}},
 		Ops:    []store.Op{store.Put{Resource: m}},
 	}

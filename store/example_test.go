@@ -23,7 +23,7 @@ func Example() {
 
 	key := mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "slow-backend"}
 	create := store.Txn{
-		Actor:  "user:alice",
+		Author: "user:alice",
 		Checks: []store.Check{store.KeyAt{Key: key, Revision: 0}}, // it must not exist yet
 		Ops:    []store.Op{store.Put{Resource: &mesh.Resource{Key: key, Spec: &meshv1.MeshTimeout{}}}},
 	}

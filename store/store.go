@@ -67,8 +67,8 @@ type Snapshot struct {
 
 // Txn is a transaction as a value.
 type Txn struct {
-	// Actor says who writes, for the history: "user:alice", "zone:us-east", "system:aggregate".
-	Actor  string
+	// Author says who writes, for the history: "user:alice", "zone:us-east", "system:aggregate".
+	Author string
 	Checks []Check
 	Ops    []Op
 }
@@ -136,7 +136,7 @@ func (SetMeta) op()   {}
 type Commit struct {
 	Revision uint64
 	Time     time.Time
-	Actor    string
+	Author   string
 	// Changes in the order of the operations.
 	Changes []Change
 }

@@ -203,9 +203,9 @@ func TestCallTLS(t *testing.T) {
 	cluster := func(f *watch) string {
 		return fmt.Sprint(message(t, f.latest.Lookup(delta.TypeCluster, "kri_msvc_default_east__api_http")))
 	}
-	check := func(mode string, keyless, tls bool) {
+	check := func(mode string, noCertificate, tls bool) {
 		t.Helper()
-		if got := strings.Contains(cluster(plain), translate.NoCertificates); got != keyless {
+		if got := strings.Contains(cluster(plain), translate.NoCertificates); got != noCertificate {
 			t.Errorf("%s: without a provider: %s", mode, cluster(plain))
 		}
 		if strings.Contains(cluster(plain), "UpstreamTlsContext") {
@@ -214,7 +214,7 @@ func TestCallTLS(t *testing.T) {
 		if got := strings.Contains(cluster(provided), "UpstreamTlsContext"); got != tls {
 			t.Errorf("%s: with a provider: %s", mode, cluster(provided))
 		}
-		if got := len(w.e.Progress().Rejections) == 1; got != keyless {
+		if got := len(w.e.Progress().Rejections) == 1; got != noCertificate {
 			t.Errorf("%s: rejections %+v", mode, w.e.Progress().Rejections)
 		}
 	}

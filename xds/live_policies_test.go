@@ -62,7 +62,7 @@ func TestAnyPolicyWhileRunning(t *testing.T) {
 	concerned := 0
 	before, _ := l.e.Config(p.Key)
 	for round := range 15 * len(kinds) {
-		txn := store.Txn{Actor: "test"}
+		txn := store.Txn{Author: "test"}
 		var put []*mesh.Resource
 		for i := range 2 {
 			info := kinds[(round+i*a.IntN(len(kinds)))%len(kinds)]

@@ -131,7 +131,7 @@ func (l *live) apply(rs ...*mesh.Resource) { l.settled(l.put(rs...)) }
 
 func (l *live) delete(k mesh.Key) {
 	l.t.Helper()
-	res, err := l.store.Commit(l.ctx, store.Txn{Actor: "test", Ops: []store.Op{store.Delete{Key: k}}})
+	res, err := l.store.Commit(l.ctx, store.Txn{Author: "test", Ops: []store.Op{store.Delete{Key: k}}})
 	if err != nil {
 		l.t.Fatal(err)
 	}

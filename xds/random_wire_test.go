@@ -223,7 +223,7 @@ func (w *world) settled(k mesh.Key, there bool) bool {
 			continue
 		}
 		n++
-		if _, owes := w.e.outstanding[f]; (owes || f.latest == nil) && (exists || f.latest != nil) {
+		if _, pending := w.e.outstanding[f]; (pending || f.latest == nil) && (exists || f.latest != nil) {
 			return false
 		}
 	}

@@ -154,7 +154,7 @@ func (f *watch) awaits(r *rollup) bool {
 type StreamState struct {
 	// Desired is the newest table; nil if there is none yet.
 	Desired *delta.Table
-	// Processed is the newest revision taken in, Acked the newest of which the proxy owes nothing.
+	// Processed is the newest revision taken in, Acked the newest that the proxy has acknowledged whole.
 	Processed, Acked uint64
 	// LastChange is the last change that gave it something new; nil if there was none since it connected.
 	LastChange *Change
@@ -171,7 +171,7 @@ func (e *Engine) StreamState(of delta.Watch) (StreamState, bool) {
 		return StreamState{}, false
 	}
 	s := StreamState{Desired: f.latest, Processed: e.processed, Acked: e.processed}
-	if _, owes := e.outstanding[f]; owes {
+	if _, pending := e.outstanding[f]; pending {
 		s.Acked = min(s.Acked, f.answered())
 	}
 	if f.lastChange != nil {

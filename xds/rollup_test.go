@@ -89,7 +89,7 @@ func TestRollUp(t *testing.T) {
 	}
 
 	// Two changes that a slow proxy gets in one are both answered by one answer, and one that
-	// leaves owes nothing any more.
+	// leaves has nothing pending any more.
 	first := r.put(testDataplane("api-2", "10.0.0.10", "api", 8080))
 	second := r.put(testDataplane("api-3", "10.0.0.11", "api", 8080))
 	r.until(func(p Progress) bool { return p.Revision == second })
@@ -134,14 +134,15 @@ func TestRollUp(t *testing.T) {
 	r.until(func(p Progress) bool { return p.Revision == rev })
 	if s := state(); s.Acked != rev-1 || s.LastChange.Last != rev || len(s.LastChange.Inputs) != 1 ||
 		s.Desired == nil {
-		t.Fatalf("web owes an answer: %+v", s)
+		t.Fatalf("an answer of web is pending: %+v", s)
 	}
 	if _, ok := r.e.StreamState(watches["shop-1"]); ok {
 		t.Error("a proxy that left has a stream")
 	}
 }
 
-// TestRollUpIsBounded: a client that never answers owes no more than is remembered, whether it reads or not.
+// TestRollUpIsBounded: a client that never answers has no more pending than is remembered, whether it
+// reads or not.
 func TestRollUpIsBounded(t *testing.T) {
 	for name, reads := range map[string]bool{"reads": true, "does not read": false} {
 		t.Run(name, func(t *testing.T) {

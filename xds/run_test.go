@@ -48,7 +48,7 @@ func start(t *testing.T) *running {
 
 func (r *running) put(rs ...*mesh.Resource) uint64 {
 	r.t.Helper()
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, x := range rs {
 		txn.Ops = append(txn.Ops, store.Put{Resource: x})
 	}
@@ -135,7 +135,7 @@ func TestFeedsAndProgress(t *testing.T) {
 	}
 	p := r.until(func(p Progress) bool { return p.Revision == rev })
 	if p.PendingCount != 1 || p.Pending[0] != web.Key || p.Acked != rev-1 {
-		t.Fatalf("only web owes an answer: %+v", p)
+		t.Fatalf("only an answer of web is pending: %+v", p)
 	}
 	rejection := delta.Rejection{Resource: "x", Reason: "no"}
 	fw.Ack(rev, []delta.Rejection{rejection})
@@ -171,7 +171,8 @@ func TestFeedsAndProgress(t *testing.T) {
 	}
 }
 
-// TestMergedUpdates: a slow proxy gets one update for many revisions, and owes an answer from the first on.
+// TestMergedUpdates: a slow proxy gets one update for many revisions, and its answer is pending from the
+// first on.
 func TestMergedUpdates(t *testing.T) {
 	r := start(t)
 	web := testDataplane("web-1", "10.0.0.2", "web", 8080, "api")

@@ -186,7 +186,7 @@ func (f *watch) resolved(revision uint64) {
 		return // begin gives it, or the update did
 	}
 	if f.pending == nil {
-		// No change of the store owes an answer.
+		// No change of the store waits for an answer.
 		f.pending = &pendingAck{first: revision + 1, last: revision}
 		f.update.Table, f.update.Revision = f.latest, revision
 		f.e.outstanding[f] = struct{}{}
@@ -253,7 +253,7 @@ func (f *watch) Ack(revision uint64, rejections []delta.Rejection) {
 	f.e.changed()
 }
 
-// answered is the revision up to which the watch owes nothing; Engine.mu is held.
+// answered is the revision up to which the watch has nothing pending; Engine.mu is held.
 func (f *watch) answered() uint64 {
 	first := uint64(math.MaxUint64)
 	for _, d := range f.pushed {

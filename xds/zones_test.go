@@ -100,7 +100,7 @@ func newTestPlane(ctx context.Context, t *testing.T, zone string) *testPlane {
 
 func (p *testPlane) put(rs ...*mesh.Resource) uint64 {
 	p.t.Helper()
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, r := range rs {
 		txn.Ops = append(txn.Ops, store.Put{Resource: r.Clone()})
 	}
@@ -272,8 +272,8 @@ func TestZones(t *testing.T) {
 		multi := multi.Clone()
 		p.put(testMesh("STRICT"), ca, permission, multi, service("east"), service("west"), ingress)
 		if _, err := p.store.Commit(ctx, store.Txn{
-			Actor: "test",
-			Ops:   []store.Op{store.PutStatus{Key: multi.Key, Status: status}},
+			Author: "test",
+			Ops:    []store.Op{store.PutStatus{Key: multi.Key, Status: status}},
 		}); err != nil {
 			t.Fatal(err)
 		}

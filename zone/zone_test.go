@@ -332,7 +332,7 @@ func TestWaitAndStatus(t *testing.T) {
 }
 
 // TestWaitTellsWhoOwesAnAnswer: a proxy that stops reading is named, and the wait ends when the
-// caller's patience does.
+// caller's timeout does.
 func TestWaitTellsWhoOwesAnAnswer(t *testing.T) {
 	w := newWorld(t)
 	p := w.join("web-1", "web", "127.0.0.1")

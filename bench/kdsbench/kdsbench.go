@@ -57,7 +57,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 			return report, err
 		}
 	}
-	b.arrivals = watchAll(ctx, group, s.zones)
+	b.received = watchAll(ctx, group, s.zones)
 	for _, step := range []struct {
 		name string
 		run  func(context.Context) error
@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg Config) (report Report, err error) {
 type bench struct {
 	*stack
 	report   *Report
-	arrivals <-chan arrival
+	received <-chan arrival
 	written  int     // policies
 	rate     float64 // bytes a second on all wires when idle
 }
@@ -220,7 +220,7 @@ func (b *bench) everywhere(ctx context.Context) error {
 	defer limit.Stop()
 	for len(have) < len(b.zones) {
 		select {
-		case a := <-b.arrivals:
+		case a := <-b.received:
 			if a.policy == name {
 				have[a.zone] = true
 			}

@@ -85,7 +85,7 @@ func New(cfg Config) *Writer {
 	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1)}
 	w.Loop = reconcile.New(reconcile.Config{
 		Name:       "delivery",
-		Actor:      "system:delivery",
+		Author:     "system:delivery",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: &controller{writer: w},

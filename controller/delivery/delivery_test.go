@@ -106,7 +106,7 @@ func TestWriter(t *testing.T) {
 			t.Errorf("rejections %v", got)
 		}
 		if got := rejections(other); len(got) != 0 {
-			t.Errorf("a refusal that ended before the start is still there: %v", got)
+			t.Errorf("a rejection that ended before the start is still there: %v", got)
 		}
 		if got := rejections(foreign); len(got) != 0 {
 			t.Errorf("the status of another's policy was written: %v", got)

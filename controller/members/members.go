@@ -59,7 +59,7 @@ func New(cfg Config) *Aggregator {
 	a := &Aggregator{state: newState()}
 	a.Loop = reconcile.New(reconcile.Config{
 		Name:       "members",
-		Actor:      "system:aggregate",
+		Author:     "system:aggregate",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: a.state,

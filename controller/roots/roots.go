@@ -46,7 +46,7 @@ func New(cfg Config) *Reconciler {
 	}
 	return &Reconciler{Loop: reconcile.New(reconcile.Config{
 		Name:       "roots",
-		Actor:      "system:authority",
+		Author:     "system:authority",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: &controller{log: cfg.Logger, dirty: map[string]bool{}},

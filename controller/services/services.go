@@ -86,7 +86,7 @@ func New(cfg Config) *Reconciler {
 	obs.Register(cfg.Registerer, short)
 	r.Loop = reconcile.New(reconcile.Config{
 		Name:       "services",
-		Actor:      "system:services",
+		Author:     "system:services",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: controller{state: newState(&r.cfg, cfg.Logger), short: short},

@@ -69,7 +69,7 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 
 func (w *world) commit(ops ...store.Op) {
 	w.t.Helper()
-	if _, err := w.store.Commit(context.Background(), store.Txn{Actor: "test", Ops: ops}); err != nil {
+	if _, err := w.store.Commit(context.Background(), store.Txn{Author: "test", Ops: ops}); err != nil {
 		w.t.Fatal(err)
 	}
 	synctest.Wait()

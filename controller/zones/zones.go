@@ -69,7 +69,7 @@ func New(cfg Config) *Zones {
 	}
 	return &Zones{Loop: reconcile.New(reconcile.Config{
 		Name:       "zones",
-		Actor:      "system:zones",
+		Author:     "system:zones",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: &controller{cfg: cfg},

@@ -31,7 +31,7 @@ type admin struct{ client *http.Client }
 
 func newAdmin(socket string) admin {
 	return admin{&http.Client{
-		Timeout: patience,
+		Timeout: timeout,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -63,7 +63,7 @@ func (l *load) connect(conn net.Conn) net.Conn {
 
 // run sends a request every pause until ctx ends; the last one is let end.
 func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
-	dialer := net.Dialer{Timeout: patience}
+	dialer := net.Dialer{Timeout: timeout}
 	transport := &http.Transport{
 		MaxConnsPerHost:     1,
 		MaxIdleConnsPerHost: 1,
@@ -76,7 +76,7 @@ func (l *load) run(ctx context.Context, w *world, pause time.Duration) {
 		},
 	}
 	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport, Timeout: patience}
+	client := &http.Client{Transport: transport, Timeout: timeout}
 	url := fmt.Sprintf("http://%s/", w.outbound(l.caller, l.destination))
 	tick := time.NewTicker(pause)
 	defer tick.Stop()

@@ -40,8 +40,8 @@ const (
 	// proxyPort and appPort of every workload, at an address of its own; its outbounds begin at
 	// firstOutbound.
 	proxyPort, appPort, firstOutbound = 8080, 18080, 10001
-	// patience is for one thing to happen on a machine that has much to do.
-	patience = 30 * time.Second
+	// timeout is for one thing to happen on a machine that has much to do.
+	timeout = 30 * time.Second
 )
 
 // world is a standalone zone in this process, with launchers and programs.
@@ -85,7 +85,7 @@ func newWorld(t *testing.T, destinations []string) *world {
 		XDSAddr: roletest.AnyPort,
 	})
 	t.Cleanup(w.running.Wait) // proxies end before their zone
-	part.Ready(t, patience)
+	part.Ready(t, timeout)
 	return w
 }
 
@@ -95,7 +95,7 @@ func (w *world) write(text string) (uint64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%w in\n%s", err, text)
 	}
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, d := range docs {
 		r := d.Resource.Clone()
 		if _, err := validate.Resource(r); err != nil {
@@ -119,15 +119,15 @@ func (w *world) remove(kind mesh.Kind, name string) (uint64, error) {
 		k.Zone = zoneName
 	}
 	res, err := w.store.Commit(context.Background(), store.Txn{
-		Actor: "test",
-		Ops:   []store.Op{store.Delete{Key: k}},
+		Author: "test",
+		Ops:    []store.Op{store.Delete{Key: k}},
 	})
 	return res.Revision, err
 }
 
 // settled waits until every proxy has answered a revision, and fails if one refused it.
 func (w *world) settled(revision uint64) error {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	if got := w.zone.Wait(ctx, revision); !got.GetComplete() {
 		return fmt.Errorf("revision %d is not with every proxy: %v", revision, got)
@@ -155,7 +155,7 @@ func (w *world) counter(name string) float64 {
 
 // poll waits for what nothing announces.
 func poll(ctx context.Context, what string, f func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	for {
 		err := f()
@@ -213,7 +213,7 @@ func (w *world) start(ctx context.Context, name, service string) (*proxy, error)
 		Handler: http.HandlerFunc(func(rw http.ResponseWriter, _ *http.Request) {
 			_, _ = fmt.Fprintln(rw, name)
 		}),
-		ReadHeaderTimeout: patience,
+		ReadHeaderTimeout: timeout,
 	}
 	w.running.Go(func() { _ = p.app.Serve(listener) })
 
@@ -311,10 +311,10 @@ func (w *world) retire(p *proxy) error {
 	p.stop <- syscall.SIGTERM
 	select {
 	case <-p.ended:
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		return fmt.Errorf("%s does not end", p.name)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
 	return errors.Join(p.err, p.app.Shutdown(ctx))
 }

@@ -160,9 +160,9 @@ func TestMutualTLS(t *testing.T) {
 			call := command{Target: "xds:///flight-search", Calls: 5}
 			s.eventually("a certificate of the mesh on both sides", call, only("one"))
 
-			keyless := &scenario{world: w, library: lib}
-			keyless.client = s.start(t, s.bootstrap("web-2", s.address(), s.inClear, ""))
-			keyless.eventually("no certificate", call, failing("UNAVAILABLE"))
+			uncertified := &scenario{world: w, library: lib}
+			uncertified.client = s.start(t, s.bootstrap("web-2", s.address(), s.inClear, ""))
+			uncertified.eventually("no certificate", call, failing("UNAVAILABLE"))
 			rejections := w.zone.Engine().Progress().Rejections
 			if len(rejections) != 1 || rejections[0].GetProxy().GetName() != "web-2" ||
 				rejections[0].GetStage() != meshv1.Rejection_STAGE_TRANSLATION ||

@@ -37,7 +37,7 @@ import (
 const (
 	zoneName = "us-east"
 	meshName = "kongair"
-	patience = 60 * time.Second
+	timeout  = 60 * time.Second
 )
 
 // world is a standalone zone that runs in this process.
@@ -54,7 +54,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	t.Cleanup(cancel)
 	part := roletest.New(t)
 	w := &world{
@@ -74,7 +74,7 @@ func newWorld(t *testing.T) *world {
 		XDSAddr: roletest.AnyPort,
 	})
 	w.addr = part.Address(role.PortXDS)
-	part.Ready(t, patience)
+	part.Ready(t, timeout)
 	return w
 }
 
@@ -95,7 +95,7 @@ func (w *world) write(text string) uint64 {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, d := range docs {
 		r := d.Resource.Clone()
 		if r.Key.Kind == mesh.KindDataplane || r.Key.Kind == mesh.KindMeshService {
@@ -113,8 +113,8 @@ func (w *world) write(text string) uint64 {
 func (w *world) remove(k mesh.Key) {
 	w.t.Helper()
 	if _, err := w.store.Commit(w.ctx, store.Txn{
-		Actor: "test",
-		Ops:   []store.Op{store.Delete{Key: k}},
+		Author: "test",
+		Ops:    []store.Op{store.Delete{Key: k}},
 	}); err != nil {
 		w.t.Fatal(err)
 	}

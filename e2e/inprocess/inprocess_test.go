@@ -110,12 +110,12 @@ func TestGlobalRestart(t *testing.T) {
 	// So does the zone's control plane come back while global is down.
 	w.zones["us-east"].Stop()
 	w.startZone("us-east", token)
-	w.zones["us-east"].Ready(w.t, patience)
+	w.zones["us-east"].Ready(w.t, deadline)
 	if err := east.Wait(w.ctx, func(s *xdstest.State) bool { return s.Connected >= 2 }); err != nil {
 		t.Fatal(err)
 	}
 	w.startGlobal()
-	w.g.Ready(w.t, patience)
+	w.g.Ready(w.t, deadline)
 	w.settled(w.apply(timeout(8 * time.Second)))
 	for _, z := range w.global.Status(w.ctx).GetZones() {
 		if !z.GetResumed() {
@@ -152,7 +152,7 @@ func TestBadToken(t *testing.T) {
 			if err := os.WriteFile(file, []byte(w.zoneToken("us-east")), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			w.zones["us-east"].Ready(t, patience)
+			w.zones["us-east"].Ready(t, deadline)
 			w.zones["us-east"].Stop()
 		})
 	}
@@ -205,18 +205,18 @@ func TestRefusalReachesThePolicy(t *testing.T) {
 		}
 		return mesh.Status[*meshv1.DeliveryStatus](r).GetRejections()
 	}
-	w.eventually("the refusal on the policy", func() bool {
+	w.eventually("the rejection on the policy", func() bool {
 		d := rejections()
 		return len(d) == 1 && d[0].GetZone() == "us-east" &&
 			d[0].GetStage() == meshv1.Rejection_STAGE_PROXY &&
 			strings.Contains(d[0].GetReason(), "I do not like it") && d[0].GetProxy() != nil
 	})
 	if len(w.global.Status(w.ctx).GetRejections()) == 0 {
-		t.Error("the refusal is not in the status")
+		t.Error("the rejection is not in the status")
 	}
 	refuse.Store(false)
 	w.settled(w.apply(timeout(8 * time.Second)))
-	w.eventually("the policy without refusal", func() bool { return len(rejections()) == 0 })
+	w.eventually("the policy without rejection", func() bool { return len(rejections()) == 0 })
 }
 
 // TestMultiZoneServiceArrivesLater: proxies that are there when a multi-zone service is made get

@@ -30,7 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const deadline = 20 * time.Second
 
 // world is a global and zones.
 type world struct {
@@ -44,7 +44,7 @@ type world struct {
 
 func newWorld(t *testing.T, zones ...string) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	t.Cleanup(cancel)
 	w := &world{
 		t:       t,
@@ -54,13 +54,13 @@ func newWorld(t *testing.T, zones ...string) *world {
 		running: map[string]*zone.Zone{},
 	}
 	w.startGlobal()
-	w.g.Ready(t, patience)
+	w.g.Ready(t, deadline)
 	for _, name := range zones {
 		w.zones[name] = roletest.New(t)
 		w.startZone(name, w.zoneToken(name))
 	}
 	for _, name := range zones {
-		w.zones[name].Ready(t, patience)
+		w.zones[name].Ready(t, deadline)
 	}
 	return w
 }
@@ -126,7 +126,7 @@ func (w *world) apply(rs ...*mesh.Resource) uint64 {
 	for _, r := range rs {
 		ops = append(ops, store.Put{Resource: r})
 	}
-	res, err := w.g.Store.Commit(w.ctx, store.Txn{Actor: "test", Ops: ops})
+	res, err := w.g.Store.Commit(w.ctx, store.Txn{Author: "test", Ops: ops})
 	if err != nil {
 		w.t.Fatal(err)
 	}

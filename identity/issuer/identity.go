@@ -215,11 +215,11 @@ func (i *Issuer) apply(b replica.Batch) {
 		}
 	}
 	if len(meshes) > 0 {
-		i.poke()
+		i.notify()
 	}
 }
 
-func (i *Issuer) poke() {
+func (i *Issuer) notify() {
 	select {
 	case i.wake <- struct{}{}:
 	default:

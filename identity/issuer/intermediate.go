@@ -37,7 +37,7 @@ type intermediates struct {
 func (i *Issuer) loop() *reconcile.Loop {
 	return reconcile.New(reconcile.Config{
 		Name:       "intermediates",
-		Actor:      "system:identity",
+		Author:     "system:identity",
 		Store:      i.cfg.Store,
 		Replica:    i.cfg.Replica,
 		Controller: &intermediates{Issuer: i},

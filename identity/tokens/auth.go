@@ -255,7 +255,7 @@ func (t *Tokens) newKey(kind mesh.Kind, meshName, prefix string) (*mesh.Resource
 // create stores r unless there is one; another replica may have been faster.
 func (t *Tokens) create(ctx context.Context, r *mesh.Resource) error {
 	r.Labels = t.labels(r.Key)
-	_, err := t.conf.Store.Commit(ctx, store.Txn{Actor: "system:auth",
+	_, err := t.conf.Store.Commit(ctx, store.Txn{Author: "system:auth",
 		Checks: []store.Check{store.KeyAt{Key: r.Key}}, Ops: []store.Op{store.Put{Resource: r}}})
 	var conflict *store.ConflictError
 	if err != nil && !errors.As(err, &conflict) {

@@ -11,7 +11,7 @@ import (
 // A peer that asks on and on and reads no answer has to wait instead of filling the memory.
 func TestPeerThatReadsNothingWaits(t *testing.T) {
 	n := newNode(t)
-	sink, err := kds.NewSink(kds.SinkConfig{Direction: kds.Up, Zone: "east", Actor: "zone:east"},
+	sink, err := kds.NewSink(kds.SinkConfig{Direction: kds.Up, Zone: "east", Author: "zone:east"},
 		[]byte(`{"store_id": "east", "revision": 1}`), n.replica.View().All())
 	if err != nil {
 		t.Fatal(err)

@@ -134,8 +134,8 @@ func (c *Client) start(ctx context.Context) error {
 			}
 			value := binary.BigEndian.AppendUint64(nil, c.epoch)
 			_, err = c.cfg.Store.Commit(ctx, store.Txn{
-				Actor: "system:kds",
-				Ops:   []store.Op{store.SetMeta{Name: epochMeta, Value: value}},
+				Author: "system:kds",
+				Ops:    []store.Op{store.SetMeta{Name: epochMeta, Value: value}},
 			})
 		}
 		if err == nil {
@@ -164,7 +164,7 @@ func (c *Client) sinkConfig() kds.SinkConfig {
 	return kds.SinkConfig{
 		Direction: kds.Down,
 		Zone:      c.cfg.Zone,
-		Actor:     "kds:global",
+		Author:    "kds:global",
 		Validate:  c.cfg.Validate,
 	}
 }

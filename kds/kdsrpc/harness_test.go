@@ -75,7 +75,7 @@ func run(t *testing.T, f func(context.Context) error) func() {
 
 func (n *node) commit(t *testing.T, ops ...store.Op) uint64 {
 	t.Helper()
-	r, err := n.store.Commit(t.Context(), store.Txn{Actor: "user:test", Ops: ops})
+	r, err := n.store.Commit(t.Context(), store.Txn{Author: "user:test", Ops: ops})
 	if err != nil {
 		t.Fatal(err)
 	}

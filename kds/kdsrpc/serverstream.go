@@ -205,7 +205,7 @@ func (s *Server) state(ctx context.Context, se *session) error {
 	sink, _, err := openSink(ctx, s.cfg.Store, s.cfg.Replica, kds.SinkConfig{
 		Direction: kds.Up,
 		Zone:      name,
-		Actor:     "zone:" + name,
+		Author:    "zone:" + name,
 		Validate:  s.cfg.Validate,
 		MaxBytes:  s.cfg.MaxZoneBytes,
 	})

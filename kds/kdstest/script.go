@@ -144,7 +144,7 @@ func (s *Script) command(fields []string) error {
 		for r := range n.View().All() {
 			if r.Key.Name == a.word(1) && string(r.Key.Kind) == cmpOr(a.named["kind"], "MeshTimeout") {
 				n.tampered = true
-				return n.commit(store.Txn{Actor: "tamper", Ops: []store.Op{store.Delete{Key: r.Key}}})
+				return n.commit(store.Txn{Author: "tamper", Ops: []store.Op{store.Delete{Key: r.Key}}})
 			}
 		}
 		return fmt.Errorf("nothing to tamper with")

@@ -166,7 +166,7 @@ func (w *World) Wires() []*Wire { return w.wires }
 
 // Commit writes to a node and lets its connected Sources send.
 func (w *World) Commit(n *Node, ops ...store.Op) error {
-	if err := n.commit(store.Txn{Actor: "test", Ops: ops}); err != nil {
+	if err := n.commit(store.Txn{Author: "test", Ops: ops}); err != nil {
 		return err
 	}
 	return w.push(n)
@@ -281,7 +281,7 @@ func (w *World) Connect(x *Wire) error {
 	sink, err := kds.NewSink(kds.SinkConfig{
 		Direction: x.Direction,
 		Zone:      x.Zone,
-		Actor:     x.String(),
+		Author:    x.String(),
 		Validate:  x.to.validate,
 	}, stored, x.to.View().All())
 	if err != nil {
@@ -381,15 +381,15 @@ func (w *World) Recreate(n *Node) error {
 			continue
 		}
 		if err := n.commit(store.Txn{
-			Actor: "restore",
-			Ops:   []store.Op{store.Put{Resource: r.Clone()}},
+			Author: "restore",
+			Ops:    []store.Op{store.Put{Resource: r.Clone()}},
 		}); err != nil {
 			return err
 		}
 		if info, _ := mesh.Lookup(r.Key.Kind); info.NewStatus != nil && r.Status != nil {
 			if err := n.commit(store.Txn{
-				Actor: "restore",
-				Ops:   []store.Op{store.PutStatus{Key: r.Key, Status: r.Status}},
+				Author: "restore",
+				Ops:    []store.Op{store.PutStatus{Key: r.Key, Status: r.Status}},
 			}); err != nil {
 				return err
 			}

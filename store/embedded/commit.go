@@ -51,7 +51,7 @@ func (s *Store) write(take func() []*txn.Request) {
 			commit := store.Commit{
 				Revision: g.revision + 1,
 				Time:     at,
-				Actor:    r.Txn.Actor,
+				Author:   r.Txn.Author,
 				Changes:  changes,
 			}
 			if s.file != nil {

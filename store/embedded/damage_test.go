@@ -39,8 +39,8 @@ func filled(t *testing.T, commits int) (string, store.Snapshot) {
 	}
 	for i := range commits {
 		if _, err := s.Commit(t.Context(), store.Txn{
-			Actor: "user:test",
-			Ops:   []store.Op{put(fmt.Sprint("k", i%40), i), store.SetMeta{Name: "m", Value: []byte("v")}},
+			Author: "user:test",
+			Ops:    []store.Op{put(fmt.Sprint("k", i%40), i), store.SetMeta{Name: "m", Value: []byte("v")}},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -359,8 +359,8 @@ func TestTailAndFile(t *testing.T) {
 		wg.Go(func() {
 			for i := writer; i < n; i += 64 {
 				if _, err := s.Commit(t.Context(), store.Txn{
-					Actor: fmt.Sprint(i),
-					Ops:   []store.Op{put("k", i)},
+					Author: fmt.Sprint(i),
+					Ops:    []store.Op{put("k", i)},
 				}); err != nil {
 					t.Error(err)
 					return
@@ -383,9 +383,9 @@ func TestTailAndFile(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := mesh.Spec[*meshv1.MeshTimeout](
-			c.Changes[0].Resource).GetTargetRef().GetName(); c.Revision != uint64(i+1) || got != c.Actor ||
+			c.Changes[0].Resource).GetTargetRef().GetName(); c.Revision != uint64(i+1) || got != c.Author ||
 			c.Changes[0].Resource.Revision != c.Revision {
-			t.Fatalf("revision %d by %s carries %s", c.Revision, c.Actor, got)
+			t.Fatalf("revision %d by %s carries %s", c.Revision, c.Author, got)
 		}
 	}
 }

@@ -31,7 +31,7 @@ func Example() {
 		store.Put{Resource: &mesh.Resource{Key: key, Spec: &meshv1.MeshTimeout{}}},
 		store.Delete{Key: key},
 	} {
-		if _, err := st.Commit(ctx, store.Txn{Actor: "user:alice", Ops: []store.Op{op}}); err != nil {
+		if _, err := st.Commit(ctx, store.Txn{Author: "user:alice", Ops: []store.Op{op}}); err != nil {
 			log.Fatal(err)
 		}
 		commit, err := watch.Next(ctx)
@@ -39,7 +39,7 @@ func Example() {
 			log.Fatal(err)
 		}
 		deleted := commit.Changes[0].Type == store.ChangeDelete
-		fmt.Println(commit.Revision, commit.Actor, commit.Changes[0].Key.Name, "deleted:", deleted)
+		fmt.Println(commit.Revision, commit.Author, commit.Changes[0].Key.Name, "deleted:", deleted)
 	}
 
 	// Output:

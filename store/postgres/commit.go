@@ -38,7 +38,7 @@ type columns struct {
 	logPositions []int32
 	logKeys      []string
 	logTimes     []time.Time
-	logActors    []string
+	logAuthors   []string
 	logBodies    [][]byte
 
 	kinds, kindMeshes []string
@@ -58,7 +58,7 @@ func (c *columns) first() logRow {
 		revision: uint64(c.logRevisions[i]),
 		position: 0,
 		at:       c.logTimes[i],
-		actor:    c.logActors[i],
+		author:   c.logAuthors[i],
 		body:     c.logBodies[i],
 	}
 }
@@ -247,7 +247,7 @@ func (s *Store) evaluate(requests []*txn.Request, revision uint64) (*columns, er
 			commit := store.Commit{
 				Revision: cols.revision + 1,
 				Time:     at,
-				Actor:    r.Txn.Actor,
+				Author:   r.Txn.Author,
 				Changes:  changes,
 			}
 			if err := s.addCommit(cols, commit); err != nil {
@@ -303,7 +303,7 @@ func (s *Store) addCommit(cols *columns, c store.Commit) error {
 		cols.logPositions = append(cols.logPositions, int32(i))
 		cols.logKeys = append(cols.logKeys, ch.Key.String())
 		cols.logTimes = append(cols.logTimes, c.Time)
-		cols.logActors = append(cols.logActors, c.Actor)
+		cols.logAuthors = append(cols.logAuthors, c.Author)
 		cols.logBodies = append(cols.logBodies, bodies[i])
 	}
 	return nil
@@ -334,7 +334,7 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, c *columns) erro
 		batch.Queue(`INSERT INTO meridian.log (revision, position, key, time, actor, body)
 			SELECT * FROM unnest(
 				$1::bigint[], $2::int[], $3::text[], $4::timestamptz[], $5::text[], $6::bytea[])`,
-			c.logRevisions, c.logPositions, c.logKeys, c.logTimes, c.logActors, c.logBodies)
+			c.logRevisions, c.logPositions, c.logKeys, c.logTimes, c.logAuthors, c.logBodies)
 	}
 	if len(c.kinds) > 0 {
 		batch.Queue(

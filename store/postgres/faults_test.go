@@ -131,7 +131,7 @@ func TestKilledConnections(t *testing.T) {
 		wg.Go(func() {
 			for i := range each {
 				name := fmt.Sprintf("w%d-%d", writer, i)
-				res, err := s.Commit(t.Context(), store.Txn{Actor: name, Ops: []store.Op{put(name, i)}})
+				res, err := s.Commit(t.Context(), store.Txn{Author: name, Ops: []store.Op{put(name, i)}})
 				mu.Lock()
 				switch {
 				case err == nil:
@@ -174,8 +174,8 @@ func TestKilledConnections(t *testing.T) {
 			if err != nil || c.Revision != want {
 				t.Fatalf("Next = %d, %v, want %d", c.Revision, err, want)
 			}
-			if name, ok := answered[want]; ok && name != c.Actor {
-				t.Errorf("revision %d is by %s, answered to %s", want, c.Actor, name)
+			if name, ok := answered[want]; ok && name != c.Author {
+				t.Errorf("revision %d is by %s, answered to %s", want, c.Author, name)
 			}
 		}
 		w.Close()

@@ -115,6 +115,6 @@ func (k *known) missing(requests []*txn.Request) (keys []mesh.Key, kinds []txn.K
 
 // equal says that two rows are one and the same.
 func (r logRow) equal(o logRow) bool {
-	return r.revision == o.revision && r.position == o.position && r.at.Equal(o.at) && r.actor == o.actor &&
+	return r.revision == o.revision && r.position == o.position && r.at.Equal(o.at) && r.author == o.author &&
 		bytes.Equal(r.body, o.body)
 }

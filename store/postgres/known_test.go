@@ -18,7 +18,7 @@ func keyOf(name string) mesh.Key {
 
 func mustCommit(t *testing.T, s *Store, ops ...store.Op) store.Result {
 	t.Helper()
-	res, err := s.Commit(t.Context(), store.Txn{Actor: "user:test", Ops: ops})
+	res, err := s.Commit(t.Context(), store.Txn{Author: "user:test", Ops: ops})
 	if err != nil {
 		t.Fatal(err)
 	}

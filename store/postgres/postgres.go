@@ -441,7 +441,7 @@ type logRow struct {
 	revision uint64
 	position int
 	at       time.Time
-	actor    string
+	author   string
 	body     []byte
 }
 
@@ -450,7 +450,7 @@ const logColumns = "revision, position, time, actor, body"
 
 func logRows(rows pgx.Rows) (found []logRow, err error) {
 	var row logRow
-	columns := []any{&row.revision, &row.position, &row.at, &row.actor, &row.body}
+	columns := []any{&row.revision, &row.position, &row.at, &row.author, &row.body}
 	_, err = pgx.ForEachRow(rows, columns, func() error {
 		found = append(found, row)
 		row.body = nil
@@ -472,7 +472,7 @@ func (s *Store) entries(rows []logRow) ([]entry, error) {
 			entries = append(entries, entry{commit: store.Commit{
 				Revision: row.revision,
 				Time:     row.at.UTC(),
-				Actor:    row.actor,
+				Author:   row.author,
 			}})
 		}
 		e := &entries[len(entries)-1]

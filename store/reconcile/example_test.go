@@ -22,7 +22,7 @@ func Example() {
 	rep := replica.New(replica.Config{Store: st})
 	loop := reconcile.New(reconcile.Config{
 		Name:       "copier",
-		Actor:      "system:copier",
+		Author:     "system:copier",
 		Store:      st,
 		Replica:    rep,
 		Controller: &copier{},

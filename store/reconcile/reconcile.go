@@ -59,12 +59,12 @@ const (
 // when the replica cannot read, or when the store went back behind that revision.
 const catchUpTimeout = 5 * time.Second
 
-// Config of a Loop. Name, Actor, Store, Replica and Controller are required.
+// Config of a Loop. Name, Author, Store, Replica and Controller are required.
 type Config struct {
 	// Name is the label "controller" of metrics and log lines.
 	Name string
-	// Actor of the transactions, such as "system:services".
-	Actor      string
+	// Author of the transactions, such as "system:services".
+	Author     string
 	Store      store.Store
 	Replica    *replica.Replica
 	Controller Controller
@@ -247,7 +247,7 @@ func (l *Loop) commit(ctx context.Context, plan Plan) (result string, err error)
 		return "unchanged", nil
 	}
 	res, err := l.cfg.Store.Commit(ctx, store.Txn{
-		Actor:  l.cfg.Actor,
+		Author: l.cfg.Author,
 		Checks: plan.Checks,
 		Ops:    plan.Ops,
 	})

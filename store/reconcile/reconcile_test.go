@@ -26,7 +26,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// faulty is a store whose commits fail as told. Only transactions of the loop's actor are affected.
+// faulty is a store whose commits fail as told. Only transactions of the loop's author are affected.
 type faulty struct {
 	store.Store
 	mu sync.Mutex
@@ -37,10 +37,10 @@ type faulty struct {
 	times   []time.Time
 }
 
-const actor = "system:test"
+const author = "system:test"
 
 func (f *faulty) Commit(ctx context.Context, txn store.Txn) (store.Result, error) {
-	if txn.Actor != actor {
+	if txn.Author != author {
 		return f.Store.Commit(ctx, txn)
 	}
 	f.mu.Lock()
@@ -187,7 +187,7 @@ func (w *world) start(c reconcile.Controller, change func(*reconcile.Config)) (l
 	stop func() error) {
 	cfg := reconcile.Config{
 		Name:       "copier",
-		Actor:      actor,
+		Author:     author,
 		Store:      w.store,
 		Replica:    w.rep,
 		Controller: c,
@@ -210,7 +210,7 @@ func (w *world) start(c reconcile.Controller, change func(*reconcile.Config)) (l
 
 func (w *world) commit(ops ...store.Op) uint64 {
 	w.t.Helper()
-	res, err := w.store.Commit(w.ctx, store.Txn{Actor: "test", Ops: ops})
+	res, err := w.store.Commit(w.ctx, store.Txn{Author: "test", Ops: ops})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -178,8 +178,8 @@ func (k *Keeper) aged(ctx context.Context, now time.Time, head uint64) (uint64, 
 			return 0, err
 		}
 		_, err = k.cfg.Store.Commit(ctx, store.Txn{
-			Actor: "system:retention",
-			Ops:   []store.Op{store.SetMeta{Name: marksMeta, Value: data}},
+			Author: "system:retention",
+			Ops:    []store.Op{store.SetMeta{Name: marksMeta, Value: data}},
 		})
 		if err != nil {
 			return 0, err

@@ -34,7 +34,7 @@ func write(t *testing.T, s store.Store, n int) uint64 {
 	var last uint64
 	for i := range n {
 		res, err := s.Commit(t.Context(), store.Txn{
-			Actor: "test",
+			Author: "test",
 			Ops: []store.Op{store.Put{Resource: &mesh.Resource{
 				Key: mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"},
 				Spec: &meshv1.MeshTimeout{TargetRef: &meshv1.TargetRef{

@@ -32,7 +32,7 @@ func testGroupedConflicts(t *testing.T, in Instance) {
 		ready.Add(1)
 		for i := range writers {
 			own := timeoutKey(fmt.Sprintf("own-%d", i))
-			txn := store.Txn{Actor: fmt.Sprintf("user:%d", i)}
+			txn := store.Txn{Author: fmt.Sprintf("user:%d", i)}
 			switch i % 3 {
 			case 0: // one of these wins
 				txn.Checks = []store.Check{store.KeyAt{Key: shared, Revision: expected}}
@@ -94,7 +94,7 @@ func testGroupedConflicts(t *testing.T, in Instance) {
 		expected = won
 	}
 
-	// Each success is one revision of the log, with its own actor and change.
+	// Each success is one revision of the log, with its own author and change.
 	head, err := s.Revision(t.Context())
 	if err != nil {
 		t.Fatal(err)

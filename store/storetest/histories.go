@@ -25,8 +25,8 @@ func testConcurrentWriters(t *testing.T, in Instance) {
 			for i := range each {
 				name := fmt.Sprintf("w%d-%d", writer, i)
 				res, err := s.Commit(t.Context(), store.Txn{
-					Actor: name,
-					Ops:   []store.Op{store.Put{Resource: policy(timeoutKey(name), i)}},
+					Author: name,
+					Ops:    []store.Op{store.Put{Resource: policy(timeoutKey(name), i)}},
 				})
 				if err != nil {
 					t.Error(err)
@@ -44,8 +44,8 @@ func testConcurrentWriters(t *testing.T, in Instance) {
 	commits := collect(t, w, 0, writers*each) // reads while they write
 	wg.Wait()
 	for _, c := range commits {
-		if c.Actor != at[c.Revision] || len(c.Changes) != 1 || c.Changes[0].Key.Name != c.Actor {
-			t.Fatalf("revision %d is by %s, answered to %s, with %v", c.Revision, c.Actor, at[c.Revision],
+		if c.Author != at[c.Revision] || len(c.Changes) != 1 || c.Changes[0].Key.Name != c.Author {
+			t.Fatalf("revision %d is by %s, answered to %s, with %v", c.Revision, c.Author, at[c.Revision],
 				c.Changes)
 		}
 	}
@@ -302,8 +302,8 @@ func testTwoReplicas(t *testing.T, in Instance) {
 				for i := range each {
 					key := timeoutKey(fmt.Sprintf("%s-%d-%d", name, writer, i))
 					if _, err := s.Commit(t.Context(), store.Txn{
-						Actor: name,
-						Ops:   []store.Op{store.Put{Resource: policy(key, i)}},
+						Author: name,
+						Ops:    []store.Op{store.Put{Resource: policy(key, i)}},
 					}); err != nil {
 						t.Error(err)
 						return
@@ -316,7 +316,7 @@ func testTwoReplicas(t *testing.T, in Instance) {
 	ca, cb := collect(t, wa, 0, total), collect(t, wb, 0, total)
 	wg.Wait()
 	for i := range ca {
-		if ca[i].Actor != cb[i].Actor || ca[i].Changes[0].Key != cb[i].Changes[0].Key {
+		if ca[i].Author != cb[i].Author || ca[i].Changes[0].Key != cb[i].Changes[0].Key {
 			t.Fatalf("revision %d differs: %v and %v", i+1, ca[i], cb[i])
 		}
 	}
@@ -342,8 +342,8 @@ func BenchmarkCommit32Writers(b *testing.B, factory Factory) {
 			for i := range n {
 				key := timeoutKey(fmt.Sprintf("w%d-%d", writer, i%50))
 				if _, err := s.Commit(b.Context(), store.Txn{
-					Actor: "bench",
-					Ops:   []store.Op{store.Put{Resource: policy(key, i)}},
+					Author: "bench",
+					Ops:    []store.Op{store.Put{Resource: policy(key, i)}},
 				}); err != nil {
 					b.Error(err)
 					return

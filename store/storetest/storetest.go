@@ -99,7 +99,7 @@ func status(text string) *meshv1.DeliveryStatus {
 
 func commit(t testing.TB, s store.Store, ops ...store.Op) store.Result {
 	t.Helper()
-	res, err := s.Commit(t.Context(), store.Txn{Actor: "user:test", Ops: ops})
+	res, err := s.Commit(t.Context(), store.Txn{Author: "user:test", Ops: ops})
 	if err != nil {
 		t.Fatalf("commit: %v", err)
 	}

@@ -166,7 +166,7 @@ func testHistory(t *testing.T, in Instance) {
 		if len(c.Changes) != 1 || c.Changes[0].Key != a {
 			t.Fatalf("revision %d has changes %v", c.Revision, c.Changes)
 		}
-		got = append(got, fmt.Sprintf("%d:%d:%s", c.Revision, c.Changes[0].Type, c.Actor))
+		got = append(got, fmt.Sprintf("%d:%d:%s", c.Revision, c.Changes[0].Type, c.Author))
 	}
 	if want := "[5:3:user:test 4:2:user:test 3:1:user:test 1:1:user:test]"; fmt.Sprint(got) != want {
 		t.Errorf("history is %v, want %s", got, want)
@@ -218,9 +218,9 @@ func testReopen(t *testing.T, in Instance) {
 	}
 	again := collect(t, watch(t, s, 0), 0, 51)
 	for i := range log {
-		if !log[i].Time.Equal(again[i].Time) || log[i].Actor != again[i].Actor {
-			t.Errorf("revision %d was %v by %q, is %v by %q", log[i].Revision, log[i].Time, log[i].Actor,
-				again[i].Time, again[i].Actor)
+		if !log[i].Time.Equal(again[i].Time) || log[i].Author != again[i].Author {
+			t.Errorf("revision %d was %v by %q, is %v by %q", log[i].Revision, log[i].Time, log[i].Author,
+				again[i].Time, again[i].Author)
 		}
 	}
 	state := map[mesh.Key]*mesh.Resource{}

@@ -323,8 +323,8 @@ func testAtomic(t *testing.T, in Instance) {
 	if got := strings.Join(names, " "); got != "z gone a" {
 		t.Errorf("changes are %s, want the order of operations", got)
 	}
-	if c.Actor != "user:test" || time.Since(c.Time) > time.Hour || time.Since(c.Time) < -time.Hour {
-		t.Errorf("commit by %q at %v", c.Actor, c.Time)
+	if c.Author != "user:test" || time.Since(c.Time) > time.Hour || time.Since(c.Time) < -time.Hour {
+		t.Errorf("commit by %q at %v", c.Author, c.Time)
 	}
 	if v, err := s.Meta(t.Context(), "cursor"); err != nil || string(v) != "7" {
 		t.Errorf("Meta = %q, %v", v, err)

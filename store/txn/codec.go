@@ -45,7 +45,7 @@ func (c Codec) DecodeResource(name string, row []byte) (*mesh.Resource, error) {
 
 // EncodeCommit is the row of a whole commit under name.
 func (c Codec) EncodeCommit(name string, commit store.Commit) ([]byte, error) {
-	p := &storev1.Commit{Revision: commit.Revision, Time: timestamppb.New(commit.Time), Actor: commit.Actor}
+	p := &storev1.Commit{Revision: commit.Revision, Time: timestamppb.New(commit.Time), Actor: commit.Author}
 	for _, ch := range commit.Changes {
 		cp, err := c.changeToProto(ch)
 		if err != nil {
@@ -62,7 +62,7 @@ func (c Codec) DecodeCommit(name string, row []byte) (store.Commit, error) {
 	if err := open(name, row, p); err != nil {
 		return store.Commit{}, err
 	}
-	commit := store.Commit{Revision: p.GetRevision(), Time: p.GetTime().AsTime(), Actor: p.GetActor()}
+	commit := store.Commit{Revision: p.GetRevision(), Time: p.GetTime().AsTime(), Author: p.GetActor()}
 	for _, cp := range p.GetChanges() {
 		ch, err := c.changeFromProto(cp)
 		if err != nil {

@@ -67,7 +67,7 @@ func TestRoundTrip(t *testing.T) {
 		commit := store.Commit{
 			Revision: 7,
 			Time:     time.Unix(5, 6000).UTC(),
-			Actor:    "user:a",
+			Author:   "user:a",
 			Changes: []store.Change{
 				{
 					Type:     store.ChangeSpec,

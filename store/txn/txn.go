@@ -129,8 +129,8 @@ func Validate(t store.Txn) error {
 			return invalid("check %d is a %T, not a check of package store", i, c)
 		}
 	}
-	if !utf8.ValidString(t.Actor) || strings.ContainsRune(t.Actor, 0) {
-		return invalid("actor %q is not valid UTF-8 or contains a zero byte", t.Actor)
+	if !utf8.ValidString(t.Author) || strings.ContainsRune(t.Author, 0) {
+		return invalid("author %q is not valid UTF-8 or contains a zero byte", t.Author)
 	}
 	return nil
 }

@@ -69,7 +69,7 @@ func serve(t *testing.T, rs []*mesh.Resource) *served {
 // write commits resources together and waits until the engine has made of them what it makes.
 func (s *served) write(rs []*mesh.Resource) {
 	s.t.Helper()
-	txn := store.Txn{Actor: "test"}
+	txn := store.Txn{Author: "test"}
 	for _, r := range rs {
 		txn.Ops = append(txn.Ops, store.Put{Resource: r})
 		if r.Status != nil {

@@ -52,7 +52,7 @@ func (m *member) Configured() {
 	}
 	r.mu.Unlock()
 	if news {
-		r.poke()
+		r.notify()
 	}
 }
 
@@ -67,7 +67,7 @@ func (m *member) Leave(cause error) {
 	r.mu.Unlock()
 	if current {
 		r.log.Debug("a proxy's stream ended", zap.Stringer("proxy", m.proxy.key), zap.Error(cause))
-		r.poke()
+		r.notify()
 	}
 }
 
@@ -177,14 +177,14 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 		}
 	}
 	r.mu.Unlock()
-	r.poke()
+	r.notify()
 	if err != nil {
 		return nil, storeStatus(err)
 	}
 	return m, nil
 }
 
-// storeStatus is the refusal for a write that failed.
+// storeStatus is the rejection for a write that failed.
 func storeStatus(err error) error {
 	var invalid *store.InvalidError
 	switch {

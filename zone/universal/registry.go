@@ -136,7 +136,7 @@ func New(cfg Config) *Registry {
 	}
 	r.joins = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "meridian_universal_joins_total",
-		Help: "Streams of proxies by result: admitted, or the code of the refusal. Refusals that " +
+		Help: "Streams of proxies by result: admitted, or the code of the rejection. Rejections that " +
 			"go on mean a " +
 			"bad token or document.",
 	}, []string{"result"})
@@ -157,7 +157,7 @@ func New(cfg Config) *Registry {
 	obs.Register(cfg.Registerer, r.joins, r.events, r.present, r.withheld)
 	r.loop = reconcile.New(reconcile.Config{
 		Name:       "proxies",
-		Actor:      "system:liveness",
+		Author:     "system:liveness",
 		Store:      cfg.Store,
 		Replica:    cfg.Replica,
 		Controller: &liveness{Registry: r},
@@ -191,7 +191,7 @@ func (r *Registry) Counts() (total, online, withheld int) {
 	return total, online, r.mass
 }
 
-func (r *Registry) poke() {
+func (r *Registry) notify() {
 	select {
 	case r.wake <- struct{}{}:
 	default:
@@ -224,9 +224,9 @@ func (r *Registry) writeInsight(ctx context.Context, p *proxy, registration *mes
 	r.mu.Lock()
 	put := r.putInsight(p)
 	r.mu.Unlock()
-	txn := store.Txn{Actor: "system:liveness"}
+	txn := store.Txn{Author: "system:liveness"}
 	if registration != nil {
-		txn.Actor = "proxy:" + p.key.Name
+		txn.Author = "proxy:" + p.key.Name
 		txn.Ops = append(txn.Ops, store.Put{Resource: registration})
 	}
 	txn.Ops = append(txn.Ops, put)

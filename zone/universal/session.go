@@ -112,7 +112,7 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 	p.draining, p.goodbye = false, time.Time{}
 	p.launcherVersion, p.envoyVersion = hello.GetLauncherVersion(), hello.GetEnvoyVersion()
 	r.mu.Unlock()
-	r.poke()
+	r.notify()
 
 	err = st.send(&dataplanev1.SessionResponse{Accepted: true, Zone: r.cfg.Zone})
 	if err == nil {
@@ -214,5 +214,5 @@ func (r *Registry) endSession(p *proxy, mine *session, clean bool) {
 		}
 	}
 	r.mu.Unlock()
-	r.poke()
+	r.notify()
 }
