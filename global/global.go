@@ -127,12 +127,9 @@ func New(cfg Config) (*Global, error) {
 		Registerer:   cfg.Registry,
 	})
 	g.zones = zones.New(zones.Config{
-		Store:      cfg.Store,
-		Replica:    g.Replica(),
-		Sessions:   g.kds,
-		Delivery:   g.Delivery(),
-		Logger:     log.Named("zones"),
-		Registerer: cfg.Registry,
+		Deps:     g.Deps("zones"),
+		Sessions: g.kds,
+		Delivery: g.Delivery(),
 	})
 	g.AddCore(g.zones.Run)
 	g.AddFront(g.kds.Run)

@@ -56,6 +56,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/listen"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/store/retention"
 )
@@ -136,13 +137,7 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 		Zone:  opts.Zone,
 		Pins:  opts.Pins,
 	})
-	p.delivery = delivery.New(delivery.Config{
-		Store:      cfg.Store,
-		Replica:    p.replica,
-		Logger:     p.log.Named("delivery"),
-		Registerer: cfg.Registry,
-		Owns:       opts.OwnsStatus,
-	})
+	p.delivery = delivery.New(delivery.Config{Deps: p.Deps("delivery"), Owns: opts.OwnsStatus})
 	history := retention.New(retention.Config{
 		Store:      cfg.Store,
 		Head:       func() uint64 { return p.replica.View().Revision() },
@@ -153,25 +148,23 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 	})
 	p.AddCore(p.replica.Run, p.delivery.Run, history.Run, p.bootstrap, p.becomeReady)
 	if opts.OwnsMeshes {
-		m := members.New(members.Config{
-			Store:      cfg.Store,
-			Replica:    p.replica,
-			Logger:     p.log.Named("members"),
-			Registerer: cfg.Registry,
-		})
-		r := roots.New(roots.Config{
-			Store:      cfg.Store,
-			Replica:    p.replica,
-			Logger:     p.log.Named("roots"),
-			Registerer: cfg.Registry,
-		})
-		p.AddCore(m.Run, r.Run)
+		p.AddCore(members.New(p.Deps("members")).Run, roots.New(p.Deps("roots")).Run)
 	}
 	p.AddCondition(p.replica.Ready(), "the state is not loaded from the store yet")
 	p.AddPort(PortDiagnostics, cfg.DiagnosticsAddr, func(ctx context.Context, l net.Listener) error {
 		return listen.HTTP(ctx, l, nil, obs.Diagnostics(cfg.Registry, cfg.Level, p.notReady))
 	})
 	return p, nil
+}
+
+// Deps is what a controller of the role stands on; name is that of its logger.
+func (p *ControlPlane) Deps(name string) reconcile.Deps {
+	return reconcile.Deps{
+		Store:      p.cfg.Store,
+		Replica:    p.replica,
+		Logger:     p.log.Named(name),
+		Registerer: p.cfg.Registry,
+	}
 }
 
 // ServeAPI makes the API of c, the role's part of its configuration, and adds its ports.

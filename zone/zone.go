@@ -124,21 +124,15 @@ func (z *Zone) makeEngine() {
 	})
 	z.progress = newProgress(z.engine)
 	z.issuer = issuer.New(issuer.Config{
-		Zone:       cfg.Name,
-		Store:      cfg.Store,
-		Replica:    z.Replica(),
-		Sign:       z.sign,
-		Set:        z.engine.SetIdentity,
-		Logger:     log.Named("identity"),
-		Registerer: cfg.Registry,
+		Deps: z.Deps("identity"),
+		Zone: cfg.Name,
+		Sign: z.sign,
+		Set:  z.engine.SetIdentity,
 	})
 	svc := services.New(services.Config{
+		Deps:          z.Deps("services"),
 		Zone:          cfg.Name,
-		Store:         cfg.Store,
-		Replica:       z.Replica(),
 		DeletionGrace: cfg.DeletionGrace,
-		Logger:        log.Named("services"),
-		Registerer:    cfg.Registry,
 	})
 	z.AddCore(z.engine.Run, z.issuer.Run, svc.Run, z.progress.run, z.reportRefusals)
 }
@@ -147,10 +141,9 @@ func (z *Zone) makeEngine() {
 func (z *Zone) serveProxies() {
 	cfg, log := z.cfg, z.Log()
 	reg := universal.Config{
+		Deps:         z.Deps("universal"),
 		Zone:         cfg.Name,
 		Instance:     cfg.Instance,
-		Store:        cfg.Store,
-		Replica:      z.Replica(),
 		Tokens:       z.Tokens(),
 		Issue:        z.issuer.Issue,
 		Delivered:    z.delivered,
@@ -158,8 +151,6 @@ func (z *Zone) serveProxies() {
 		Lease:        cfg.Lease,
 		ReturnTime:   cfg.ReturnTime,
 		GoodbyeDelay: cfg.GoodbyeDelay,
-		Logger:       log.Named("universal"),
-		Registerer:   cfg.Registry,
 	}
 	if z.client != nil {
 		reg.Synced = func() bool { return role.IsClosed(z.client.Synced()) }

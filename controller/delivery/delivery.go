@@ -17,15 +17,12 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
-	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // maxProxies of a zone that are named for one reason.
@@ -60,13 +57,9 @@ func (p Problems) Add(cause mesh.Key, zone string, r *meshv1.Rejection) {
 
 // Config of a Writer. Store and Replica are required.
 type Config struct {
-	Store   store.Store
-	Replica *replica.Replica
+	reconcile.Deps
 	// Owns says whose status this control plane writes; nil is every resource.
 	Owns func(mesh.Key) bool
-	// Logger and Registerer may be nil.
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
 }
 
 // Writer writes delivery statuses; see the package comment.
@@ -84,14 +77,11 @@ type Writer struct {
 func New(cfg Config) *Writer {
 	w := &Writer{cfg: cfg, wake: make(chan struct{}, 1)}
 	w.Loop = reconcile.New(reconcile.Config{
+		Deps:       cfg.Deps,
 		Name:       "delivery",
 		Author:     "system:delivery",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
 		Controller: &controller{writer: w},
 		Wake:       func() <-chan struct{} { return w.wake },
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})
 	return w
 }

@@ -12,6 +12,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -70,7 +71,10 @@ func TestWriter(t *testing.T) {
 			t.Fatal(err)
 		}
 		rep := replica.New(replica.Config{Store: st})
-		w := New(Config{Store: st, Replica: rep, Owns: func(k mesh.Key) bool { return k.Zone == "" }})
+		w := New(Config{
+			Deps: reconcile.Deps{Store: st, Replica: rep},
+			Owns: func(k mesh.Key) bool { return k.Zone == "" },
+		})
 		done := make(chan error, 2)
 		go func() { done <- rep.Run(ctx) }()
 		go func() { done <- w.Run(ctx) }()

@@ -24,8 +24,6 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -37,16 +35,6 @@ import (
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
-// Config of an Aggregator. Store and Replica are required.
-type Config struct {
-	Store   store.Store
-	Replica *replica.Replica
-
-	// Logger and Registerer may be nil.
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
-}
-
 // Aggregator writes the members of destinations; see the package comment.
 type Aggregator struct {
 	*reconcile.Loop
@@ -55,17 +43,14 @@ type Aggregator struct {
 }
 
 // New makes an Aggregator; its Run starts it.
-func New(cfg Config) *Aggregator {
+func New(deps reconcile.Deps) *Aggregator {
 	a := &Aggregator{state: newState()}
 	a.Loop = reconcile.New(reconcile.Config{
+		Deps:       deps,
 		Name:       "members",
 		Author:     "system:aggregate",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
 		Controller: a.state,
 		Follow:     true,
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})
 	return a
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -25,34 +24,20 @@ import (
 // defaultValidity is how long the root of a builtin backend is valid unless the Mesh says otherwise.
 const defaultValidity = 10 * 365 * 24 * time.Hour
 
-// Config of a Reconciler. Store and Replica are required.
-type Config struct {
-	Store   store.Store
-	Replica *replica.Replica
-	// Logger and Registerer may be nil.
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
-}
-
 // Reconciler creates the roots of meshes; see the package comment.
 type Reconciler struct {
 	*reconcile.Loop
 }
 
 // New makes a Reconciler; its Run starts it.
-func New(cfg Config) *Reconciler {
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
+func New(deps reconcile.Deps) *Reconciler {
+	deps = deps.WithDefaults()
 	return &Reconciler{Loop: reconcile.New(reconcile.Config{
+		Deps:       deps,
 		Name:       "roots",
 		Author:     "system:authority",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
-		Controller: &controller{log: cfg.Logger, dirty: map[string]bool{}},
+		Controller: &controller{log: deps.Logger, dirty: map[string]bool{}},
 		Follow:     true,
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})}
 }
 

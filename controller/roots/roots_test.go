@@ -18,6 +18,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -46,7 +47,7 @@ func TestRootIsMadeOnce(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 2)
 		go func() { done <- rep.Run(ctx) }()
-		go func() { done <- New(Config{Store: st, Replica: rep}).Run(ctx) }()
+		go func() { done <- New(reconcile.Deps{Store: st, Replica: rep}).Run(ctx) }()
 		defer func() {
 			cancel()
 			<-done

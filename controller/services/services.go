@@ -7,14 +7,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/destination"
-	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
-	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // Defaults of [Config].
@@ -27,9 +24,8 @@ const (
 
 // Config of a Reconciler. Zone, Store and Replica are required.
 type Config struct {
-	Zone    string
-	Store   store.Store
-	Replica *replica.Replica
+	reconcile.Deps
+	Zone string
 
 	// DeletionGrace, Quarantine: see the defaults.
 	DeletionGrace time.Duration
@@ -37,11 +33,6 @@ type Config struct {
 	// Prefixes are the ranges of virtual IPs by kind of destination. A kind that is not there has the
 	// range of its row in mesh/destination.
 	Prefixes map[mesh.Kind]netip.Prefix
-	// Now is the clock, default time.Now.
-	Now func() time.Time
-
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
 }
 
 // Reconciler derives services, addresses and hostnames; see the package comment.
@@ -72,12 +63,7 @@ func New(cfg Config) *Reconciler {
 	maps.Copy(prefixes, cfg.Prefixes)
 	cfg.Prefixes = prefixes
 
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
+	cfg.Deps = cfg.Deps.WithDefaults()
 	r := &Reconciler{cfg: cfg}
 	short := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "meridian_services_without_address",
@@ -85,15 +71,11 @@ func New(cfg Config) *Reconciler {
 	})
 	obs.Register(cfg.Registerer, short)
 	r.Loop = reconcile.New(reconcile.Config{
+		Deps:       cfg.Deps,
 		Name:       "services",
 		Author:     "system:services",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
 		Controller: controller{state: newState(&r.cfg, cfg.Logger), short: short},
 		Follow:     true,
-		Now:        cfg.Now,
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})
 	return r
 }

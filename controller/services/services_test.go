@@ -20,6 +20,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 )
 
@@ -42,7 +43,7 @@ func newWorld(t *testing.T, change func(*Config)) *world {
 		t.Fatal(err)
 	}
 	w := &world{t: t, store: st, rep: replica.New(replica.Config{Store: st})}
-	w.cfg = Config{Zone: zone, Store: st, Replica: w.rep}
+	w.cfg = Config{Deps: reconcile.Deps{Store: st, Replica: w.rep}, Zone: zone}
 	if change != nil {
 		change(&w.cfg)
 	}

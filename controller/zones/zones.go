@@ -17,7 +17,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/zap"
 	"google.golang.org/protobuf/proto"
 
@@ -27,7 +26,6 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
-	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // DefaultReturnTime is how long zones have to come back after a start before they count as offline.
@@ -42,16 +40,12 @@ type Sessions interface {
 
 // Config of Zones. Store, Replica, Sessions and Delivery are required.
 type Config struct {
-	Store    store.Store
-	Replica  *replica.Replica
+	reconcile.Deps
 	Sessions Sessions
 	// Delivery receives what zones and proxies reject.
 	Delivery *delivery.Writer
 	// ReturnTime: see the package comment; 0 means the default.
 	ReturnTime time.Duration
-	// Logger and Registerer may be nil.
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
 }
 
 // Zones keeps Zone resources; see the package comment.
@@ -64,18 +58,13 @@ func New(cfg Config) *Zones {
 	if cfg.ReturnTime == 0 {
 		cfg.ReturnTime = DefaultReturnTime
 	}
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
+	cfg.Deps = cfg.Deps.WithDefaults()
 	return &Zones{Loop: reconcile.New(reconcile.Config{
+		Deps:       cfg.Deps,
 		Name:       "zones",
 		Author:     "system:zones",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
 		Controller: &controller{cfg: cfg},
 		Wake:       cfg.Sessions.Changed,
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})}
 }
 

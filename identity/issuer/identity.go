@@ -43,7 +43,6 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/secrets"
 	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
-	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/ir"
@@ -51,16 +50,12 @@ import (
 
 // Config of an Issuer. Zone, Store, Replica, Sign and Set are required.
 type Config struct {
-	Zone    string
-	Store   store.Store
-	Replica *replica.Replica
+	reconcile.Deps
+	Zone string
 	// Sign has an intermediate signed by the mesh's root. It may take as long as it needs; it ends with ctx.
 	Sign func(ctx context.Context, meshName string, csrDER []byte) (ca.Signed, error)
 	// Set hands a proxy's identity to the engine; nil takes it away.
 	Set func(proxy mesh.Key, id *ir.Identity)
-
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
 }
 
 // Issuer issues certificates; see the package comment.
@@ -96,9 +91,7 @@ type leaf struct {
 
 // New makes an Issuer; [Issuer.Run] starts it.
 func New(cfg Config) *Issuer {
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
+	cfg.Deps = cfg.Deps.WithDefaults()
 	i := &Issuer{
 		cfg:         cfg,
 		log:         cfg.Logger,

@@ -20,6 +20,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -53,7 +54,9 @@ func newWorld(t *testing.T) *world {
 	}
 	rep := replica.New(replica.Config{Store: st})
 	w := &world{t: t, st: st, ids: map[mesh.Key]*ir.Identity{}}
-	w.issuer = New(Config{Zone: "us-east", Store: st, Replica: rep,
+	w.issuer = New(Config{
+		Deps: reconcile.Deps{Store: st, Replica: rep},
+		Zone: "us-east",
 		Sign: func(_ context.Context, meshName string, csr []byte) (ca.Signed, error) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -70,7 +73,7 @@ func newWorld(t *testing.T) *world {
 			w.sets++
 		},
 	})
-	rootsLoop := roots.New(roots.Config{Store: st, Replica: rep})
+	rootsLoop := roots.New(reconcile.Deps{Store: st, Replica: rep})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 3)
 	for _, run := range []func(context.Context) error{rep.Run, w.issuer.Run, rootsLoop.Run} {

@@ -38,14 +38,11 @@ func (i *Issuer) loop() *reconcile.Loop {
 	return reconcile.New(reconcile.Config{
 		Name:       "intermediates",
 		Author:     "system:identity",
-		Store:      i.cfg.Store,
-		Replica:    i.cfg.Replica,
+		Deps:       i.cfg.Deps,
 		Controller: &intermediates{Issuer: i},
 		Wake:       func() <-chan struct{} { return i.wake },
 		MinRetry:   minRetry,
 		MaxRetry:   maxRetry,
-		Logger:     i.log,
-		Registerer: i.cfg.Registerer,
 	})
 }
 

@@ -23,8 +23,7 @@ func Example() {
 	loop := reconcile.New(reconcile.Config{
 		Name:       "copier",
 		Author:     "system:copier",
-		Store:      st,
-		Replica:    rep,
+		Deps:       reconcile.Deps{Store: st, Replica: rep},
 		Controller: &copier{},
 		Follow:     true,
 	})

@@ -59,14 +59,37 @@ const (
 // when the replica cannot read, or when the store went back behind that revision.
 const catchUpTimeout = 5 * time.Second
 
-// Config of a Loop. Name, Author, Store, Replica and Controller are required.
+// Deps is what every controller is given by the role that runs it. Store and Replica are required.
+type Deps struct {
+	Store   store.Store
+	Replica *replica.Replica
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Logger may be nil.
+	Logger *zap.Logger
+	// Registerer may be nil. Each name of a controller registers once.
+	Registerer prometheus.Registerer
+}
+
+// WithDefaults fills in a clock and a logger where there is none.
+func (d Deps) WithDefaults() Deps {
+	if d.Now == nil {
+		d.Now = time.Now
+	}
+	if d.Logger == nil {
+		d.Logger = zap.NewNop()
+	}
+	return d
+}
+
+// Config of a Loop. Deps, Name, Author and Controller are required.
 type Config struct {
+	Deps
+
 	// Name is the label "controller" of metrics and log lines.
 	Name string
 	// Author of the transactions, such as "system:services".
 	Author     string
-	Store      store.Store
-	Replica    *replica.Replica
 	Controller Controller
 
 	// Follow says that a change of the store is a reason to plan.
@@ -79,13 +102,6 @@ type Config struct {
 	MinRetry, MaxRetry time.Duration
 	// Rand returns a number in [0, 1) for the jitter; nil means math/rand.
 	Rand func() float64
-	// Now is the clock; nil means time.Now.
-	Now func() time.Time
-
-	// Logger may be nil.
-	Logger *zap.Logger
-	// Registerer may be nil. Each name registers once.
-	Registerer prometheus.Registerer
 }
 
 // Loop runs a Controller; see the package comment.
@@ -111,17 +127,12 @@ type Loop struct {
 
 // New makes a Loop; [Loop.Run] starts it.
 func New(cfg Config) *Loop {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
+	cfg.Deps = cfg.Deps.WithDefaults()
 	if cfg.MinRetry == 0 {
 		cfg.MinRetry = DefaultMinRetry
 	}
 	if cfg.MaxRetry == 0 {
 		cfg.MaxRetry = DefaultMaxRetry
-	}
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
 	}
 
 	labels := prometheus.Labels{"controller": cfg.Name}

@@ -188,12 +188,10 @@ func (w *world) start(c reconcile.Controller, change func(*reconcile.Config)) (l
 	cfg := reconcile.Config{
 		Name:       "copier",
 		Author:     author,
-		Store:      w.store,
-		Replica:    w.rep,
+		Deps:       reconcile.Deps{Store: w.store, Replica: w.rep, Registerer: w.reg},
 		Controller: c,
 		Follow:     true,
 		Rand:       func() float64 { return 0 },
-		Registerer: w.reg,
 	}
 	if change != nil {
 		change(&cfg)

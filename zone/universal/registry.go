@@ -16,7 +16,6 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
-	"github.com/meridian-mesh/meridian/store/replica"
 )
 
 // LabelRegistered marks a Dataplane or ZoneIngress that a proxy's stream wrote, and that goes with it.
@@ -42,11 +41,10 @@ type Verifier interface {
 
 // Config of a Registry. Zone, Store, Replica and Tokens are required.
 type Config struct {
+	reconcile.Deps
 	Zone string
 	// Instance of this control plane, kept in insights.
 	Instance string
-	Store    store.Store
-	Replica  *replica.Replica
 	Tokens   Verifier
 	// Synced says whether this zone has ever heard from global; until then an unknown mesh or key
 	// is to be retried. Nil means that the zone has no global.
@@ -64,9 +62,6 @@ type Config struct {
 	// MassShare and MassMinimum: see the package comment.
 	MassShare   float64
 	MassMinimum int
-
-	Logger     *zap.Logger
-	Registerer prometheus.Registerer
 }
 
 // Registry holds the zone's proxies; see the package comment. It is a delta.Admission and a DataplaneService.
@@ -125,9 +120,7 @@ func New(cfg Config) *Registry {
 	setDefault(&cfg.GoodbyeDelay, DefaultGoodbyeDelay)
 	setDefault(&cfg.MassShare, DefaultMassShare)
 	setDefault(&cfg.MassMinimum, DefaultMassMinimum)
-	if cfg.Logger == nil {
-		cfg.Logger = zap.NewNop()
-	}
+	cfg.Deps = cfg.Deps.WithDefaults()
 	r := &Registry{
 		cfg:     cfg,
 		log:     cfg.Logger,
@@ -158,12 +151,9 @@ func New(cfg Config) *Registry {
 	r.loop = reconcile.New(reconcile.Config{
 		Name:       "proxies",
 		Author:     "system:liveness",
-		Store:      cfg.Store,
-		Replica:    cfg.Replica,
+		Deps:       cfg.Deps,
 		Controller: &liveness{Registry: r},
 		Wake:       func() <-chan struct{} { return r.wake },
-		Logger:     cfg.Logger,
-		Registerer: cfg.Registerer,
 	})
 	return r
 }

@@ -19,6 +19,7 @@ import (
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
+	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
@@ -78,7 +79,12 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) start(instance string) {
 	w.rep = replica.New(replica.Config{Store: w.st})
-	w.reg = New(Config{Zone: zone, Instance: instance, Store: w.st, Replica: w.rep, Tokens: fakeTokens{}})
+	w.reg = New(Config{
+		Deps:     reconcile.Deps{Store: w.st, Replica: w.rep},
+		Zone:     zone,
+		Instance: instance,
+		Tokens:   fakeTokens{},
+	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- w.rep.Run(ctx) }()
