@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/fanout"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
 )
@@ -40,8 +41,8 @@ type NotNow string
 
 func (e NotNow) Error() string { return string(e) }
 
-// AdminQuestions are what can be asked of Envoy's admin interface.
-var AdminQuestions = []string{"config_dump", "clusters", "stats", "listeners", "server_info"}
+// AdminQuestions are the words of what can be asked of Envoy's admin interface.
+var AdminQuestions = codec.EnumWords(adminv1.AdminQuestion(0).Descriptor())
 
 // proxies shows what zones know of their proxies.
 type proxies struct {
@@ -184,9 +185,10 @@ func (p *proxies) ProxyAdmin(ctx context.Context,
 	if _, err := authz.Authorize(ctx, method, nil); err != nil {
 		return nil, err
 	}
-	if !slices.Contains(AdminQuestions, req.GetWhat()) {
+	question := codec.EnumWord(req.GetQuestion())
+	if !slices.Contains(AdminQuestions, question) {
 		return nil, problem.Invalid(problem.TitleDebug, mesh.Violation{
-			Field:  "what",
+			Field:  "question",
 			Reason: "must be one of " + strings.Join(AdminQuestions, ", "),
 		})
 	}
@@ -197,9 +199,9 @@ func (p *proxies) ProxyAdmin(ctx context.Context,
 	if p.global() {
 		resp := &adminv1.ProxyAdminResponse{}
 		return resp, p.askZone(ctx, key.Zone, adminTimeout, method, &adminv1.ProxyAdminRequest{
-			Key:    key.Proto(),
-			What:   req.GetWhat(),
-			Filter: req.GetFilter(),
+			Key:      key.Proto(),
+			Question: req.GetQuestion(),
+			Filter:   req.GetFilter(),
 		}, resp)
 	}
 	d, err := p.debugger()
@@ -208,7 +210,7 @@ func (p *proxies) ProxyAdmin(ctx context.Context,
 	}
 	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
 	defer cancel()
-	body, err := d.Admin(ctx, key, req.GetWhat(), req.GetFilter())
+	body, err := d.Admin(ctx, key, question, req.GetFilter())
 	var not NotNow
 	if errors.As(err, &not) {
 		p := problem.New(http.StatusConflict, problem.TitleDebug, "%s %s: %s", key.Kind, key.Name, not)

@@ -112,11 +112,12 @@ func TestDebugAtAZone(t *testing.T) {
 	p.want(p.do("GET", "/changes/0", ""), 400, "revision")
 	p.want(p.do("GET", "/changes/x", ""), 400, "is not a revision")
 	c := p.grpc("")
-	_, err = c.ProxyAdmin(t.Context(), dataplane("both", "east").Key, "quitquitquit", "")
+	_, err = c.ProxyAdmin(t.Context(), dataplane("both", "east").Key, 99, "")
 	wantError(t, err, codes.InvalidArgument, "must be one of config_dump")
 	_, err = c.DebugProxy(t.Context(), mesh.Key{Kind: mesh.KindMeshTimeout, Mesh: "default", Name: "t"})
 	wantError(t, err, codes.InvalidArgument, "must be Dataplane or ZoneIngress")
-	_, err = c.ProxyAdmin(t.Context(), dataplane("alone", "east").Key, "stats", "")
+	_, err = c.ProxyAdmin(t.Context(), dataplane("alone", "east").Key,
+		adminv1.AdminQuestion_ADMIN_QUESTION_STATS, "")
 	wantError(t, err, codes.FailedPrecondition, "no launcher")
 }
 

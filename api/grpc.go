@@ -16,6 +16,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -307,7 +308,7 @@ func (s *resourceService) IssueDataplaneToken(ctx context.Context,
 	c := tokens.DataplaneClaims{
 		Mesh:     req.GetMesh(),
 		Name:     req.GetName(),
-		Type:     req.GetType(),
+		Type:     codec.EnumWord(req.GetType()),
 		Workload: req.GetWorkload(),
 	}
 	for k, v := range req.GetTags() {

@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -45,10 +46,11 @@ launcher. Works at the zone and through global.`,
   meridian debug proxy web-1 --envoy stats --filter 'upstream_rq_5xx$'`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			question, known := codec.ParseEnumWord[adminv1.AdminQuestion](envoy)
 			switch {
 			case output != "text" && output != "json":
 				return fmt.Errorf("-o %q: must be text or json", output)
-			case envoy != "" && !slices.Contains(api.AdminQuestions, envoy):
+			case !known:
 				return fmt.Errorf("--envoy %q: must be one of %s", envoy,
 					strings.Join(api.AdminQuestions, ", "))
 			case filter != "" && envoy != "stats":
@@ -68,7 +70,7 @@ launcher. Works at the zone and through global.`,
 			defer cancel()
 			key := s.key(info, args[0])
 			if envoy != "" {
-				body, err := c.ProxyAdmin(ctx, key, envoy, filter)
+				body, err := c.ProxyAdmin(ctx, key, question, filter)
 				if err != nil {
 					return notFound(err, info, args[0], s)
 				}
@@ -206,7 +208,8 @@ func printProxy(cmd *cobra.Command, p *adminv1.DebugProxyResponse, all bool) {
 			if !all && settled(r.GetStatus()) {
 				continue
 			}
-			say(cmd, "  %s %s: %s%s\n", r.GetType(), r.GetName(), comparison(r), origins(r.GetCauses()))
+			say(cmd, "  %s %s: %s%s\n", codec.EnumWord(r.GetType()), r.GetName(), comparison(r),
+				origins(r.GetCauses()))
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
@@ -105,7 +106,8 @@ func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
 			if r.GetProxies() < z.GetChanged() {
 				where = ": " + proxyNames(r.GetNames(), r.GetProxies())
 			}
-			say(cmd, "  %s %s: %s at %d%s\n", r.GetType(), r.GetName(), r.GetAction(), r.GetProxies(), where)
+			say(cmd, "  %s %s: %s at %d%s\n", codec.EnumWord(r.GetType()), r.GetName(),
+				codec.EnumWord(r.GetAction()), r.GetProxies(), where)
 			for _, l := range r.GetLines() {
 				say(cmd, "      %s\n", l)
 			}

@@ -55,9 +55,9 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 	say(cmd, "%s, revision %d, instance %s, version %s\n", what, s.GetRevision(), s.GetInstance(),
 		s.GetVersion())
 	if st := s.GetStore(); st.GetAvailable() {
-		say(cmd, "store: %s\n", st.GetType())
+		say(cmd, "store: %s\n", codec.EnumWord(st.GetType()))
 	} else {
-		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(st.GetType()), st.GetReason())
+		say(cmd, "store: %s, UNAVAILABLE: %s\n", orDash(codec.EnumWord(st.GetType())), st.GetReason())
 	}
 	if g := s.GetGlobal(); g != nil {
 		say(cmd, "global: %s at %s, applied revision %d", codec.EnumName(g.GetState()), g.GetAddress(),

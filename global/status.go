@@ -54,7 +54,7 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		Instance: cfg.Instance,
 		Version:  cfg.Version,
 		Revision: revision,
-		Store:    &adminv1.StoreStatus{Type: cmp.Or(cfg.StoreType, "embedded"), Available: true},
+		Store:    cfg.StoreStatus(),
 	}
 	look, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

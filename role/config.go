@@ -9,6 +9,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/internal/config"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/retention"
 )
@@ -18,6 +19,15 @@ const (
 	StoreEmbedded = "embedded"
 	StorePostgres = "postgres"
 )
+
+// StoreStatus is that of the store of c while it answers.
+func (c *Config) StoreStatus() *adminv1.StoreStatus {
+	s := &adminv1.StoreStatus{Type: adminv1.StoreType_STORE_TYPE_EMBEDDED, Available: true}
+	if c.StoreType == StorePostgres {
+		s.Type = adminv1.StoreType_STORE_TYPE_POSTGRES
+	}
+	return s
+}
 
 // Config is what both roles can be told. global.Config and zone.Config embed it.
 //

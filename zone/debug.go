@@ -15,6 +15,7 @@ import (
 	"github.com/meridian-mesh/meridian/store/replica"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
+	"github.com/meridian-mesh/meridian/xds/inspect"
 	"github.com/meridian-mesh/meridian/zone/universal"
 )
 
@@ -63,7 +64,7 @@ func compared(view replica.View, has []delta.ResourceView, should *delta.Table) 
 	var out []*adminv1.DebugResource
 	add := func(v delta.ResourceView, now *delta.Resource) {
 		p := &adminv1.DebugResource{
-			Type:   v.Type.String(),
+			Type:   inspect.ResourceType(v.Type),
 			Name:   v.Name,
 			Acked:  v.Acked,
 			Status: syncStatus[v.Status],

@@ -1,7 +1,6 @@
 package zone
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -156,7 +155,7 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		Instance: z.cfg.Instance,
 		Version:  z.cfg.Version,
 		Revision: revision,
-		Store:    &adminv1.StoreStatus{Type: cmp.Or(z.cfg.StoreType, "embedded"), Available: true},
+		Store:    z.cfg.StoreStatus(),
 		Proxies: &adminv1.ProxyRollup{
 			Total:    uint32(max(total, p.Online)),
 			Online:   uint32(p.Online),

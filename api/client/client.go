@@ -43,6 +43,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -396,10 +397,15 @@ type DataplaneToken struct {
 
 // IssueDataplaneToken makes a token for a proxy.
 func (c *Client) IssueDataplaneToken(ctx context.Context, t DataplaneToken) (string, error) {
+	proxyType, ok := codec.ParseEnumWord[adminv1.TokenProxyType](t.Type)
+	if !ok {
+		return "", fmt.Errorf("type %q: must be one of %s", t.Type,
+			strings.Join(codec.EnumWords(proxyType.Descriptor()), ", "))
+	}
 	req := &adminv1.IssueDataplaneTokenRequest{
 		Mesh:     t.Mesh,
 		Name:     t.Name,
-		Type:     t.Type,
+		Type:     proxyType,
 		Workload: t.Workload,
 		ValidFor: duration(t.ValidFor),
 	}

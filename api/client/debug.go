@@ -33,13 +33,14 @@ func (c *Client) DebugChange(ctx context.Context, zone string, revision uint64,
 	return resp, nil
 }
 
-// ProxyAdmin is what the admin interface of a proxy's Envoy says, JSON: "config_dump", "clusters",
-// "stats" (of names that match filter), "listeners" or "server_info".
-func (c *Client) ProxyAdmin(ctx context.Context, key mesh.Key, what, filter string) ([]byte, error) {
+// ProxyAdmin is what the admin interface of a proxy's Envoy says, JSON. Filter is a regular expression
+// on the names of statistics.
+func (c *Client) ProxyAdmin(ctx context.Context, key mesh.Key, question adminv1.AdminQuestion,
+	filter string) ([]byte, error) {
 	resp, err := c.debug.ProxyAdmin(ctx, &adminv1.ProxyAdminRequest{
-		Key:    key.Proto(),
-		What:   what,
-		Filter: filter,
+		Key:      key.Proto(),
+		Question: question,
+		Filter:   filter,
 	})
 	if err != nil {
 		return nil, c.fail(err)

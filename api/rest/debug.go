@@ -9,7 +9,11 @@ import (
 )
 
 // envoyPaths are the words for Envoy's admin interface below a proxy, as Kuma has them.
-var envoyPaths = map[string]string{"xds": "config_dump", "stats": "stats", "clusters": "clusters"}
+var envoyPaths = map[string]adminv1.AdminQuestion{
+	"xds":      adminv1.AdminQuestion_ADMIN_QUESTION_CONFIG_DUMP,
+	"stats":    adminv1.AdminQuestion_ADMIN_QUESTION_STATS,
+	"clusters": adminv1.AdminQuestion_ADMIN_QUESTION_CLUSTERS,
+}
 
 // zoned is the key of an item in the zone that the query names.
 func (c collection) zoned(r *http.Request, p params) mesh.Key {
@@ -25,12 +29,12 @@ func (c collection) proxyDelivery(w http.ResponseWriter, r *http.Request, p para
 }
 
 // envoy shows what the admin interface of a proxy's Envoy answers, which is always JSON.
-func (c collection) envoy(what string) handler {
+func (c collection) envoy(question adminv1.AdminQuestion) handler {
 	return func(w http.ResponseWriter, r *http.Request, p params) error {
 		resp, err := c.core.ProxyAdmin(r.Context(), &adminv1.ProxyAdminRequest{
-			Key:    c.zoned(r, p).Proto(),
-			What:   what,
-			Filter: r.URL.Query().Get("filter"),
+			Key:      c.zoned(r, p).Proto(),
+			Question: question,
+			Filter:   r.URL.Query().Get("filter"),
 		})
 		if err != nil {
 			return err

@@ -184,8 +184,8 @@ func (h *Handler) kindRoutes(root *node, info *mesh.KindInfo, plural string) {
 	}
 	if info.Kind == mesh.KindDataplane || info.Kind == mesh.KindZoneIngress {
 		get(item+"/_delivery", problem.TitleDebug, c.proxyDelivery)
-		for word, what := range envoyPaths {
-			get(item+"/"+word, problem.TitleDebug, c.envoy(what))
+		for word, question := range envoyPaths {
+			get(item+"/"+word, problem.TitleDebug, c.envoy(question))
 		}
 	}
 	if info.Policy != nil {

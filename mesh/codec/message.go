@@ -109,6 +109,54 @@ func (e encoder) value(fd protoreflect.FieldDescriptor, v protoreflect.Value) an
 // CamelCase; empty for the value that means that none is set.
 func EnumName(e protoreflect.Enum) string { return enumName(e.Descriptor(), e.Number()) }
 
+// EnumWord is an enum's value as flags, paths and tables spell it: its name without the prefix of the
+// enum, in lower case ("config_dump"); empty for the value that means that none is set.
+func EnumWord(e protoreflect.Enum) string {
+	if e.Number() == 0 {
+		return ""
+	}
+	v := e.Descriptor().Values().ByNumber(e.Number())
+	if v == nil {
+		return fmt.Sprint(e.Number())
+	}
+	return enumWord(v)
+}
+
+func enumWord(v protoreflect.EnumValueDescriptor) string {
+	return strings.ToLower(strings.TrimPrefix(string(v.Name()), upperSnake(string(v.Parent().Name()))+"_"))
+}
+
+// EnumWords are the words of all values of an enum but the one that means that none is set, in the
+// order of the enum.
+func EnumWords(d protoreflect.EnumDescriptor) []string {
+	var out []string
+	for i := range d.Values().Len() {
+		if v := d.Values().Get(i); v.Number() != 0 {
+			out = append(out, enumWord(v))
+		}
+	}
+	return out
+}
+
+// ParseEnumWord is the value of the word that [EnumWord] gives; the empty word is the value 0. It is
+// false for other words.
+func ParseEnumWord[E interface {
+	~int32
+	protoreflect.Enum
+}](word string) (E, bool) {
+	var zero E
+	if word == "" {
+		return zero, true
+	}
+	values := zero.Descriptor().Values()
+	for i := range values.Len() {
+		if v := values.Get(i); v.Number() != 0 && enumWord(v) == word {
+			return E(v.Number()), true
+		}
+	}
+	return zero, false
+}
+
 func enumName(e protoreflect.EnumDescriptor, n protoreflect.EnumNumber) string {
 	if n == 0 {
 		return ""

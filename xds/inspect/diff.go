@@ -137,9 +137,21 @@ type change struct {
 // group is changes that read the same: proxies have listeners of one name that differ in their
 // address, and change alike.
 type group struct {
-	typ                 delta.Type
-	name, action, lines string
+	typ         delta.Type
+	name, lines string
+	action      adminv1.ChangeAction
 }
+
+var resourceTypes = map[delta.Type]adminv1.ResourceType{
+	delta.TypeCluster:  adminv1.ResourceType_RESOURCE_TYPE_CLUSTER,
+	delta.TypeEndpoint: adminv1.ResourceType_RESOURCE_TYPE_ENDPOINT,
+	delta.TypeListener: adminv1.ResourceType_RESOURCE_TYPE_LISTENER,
+	delta.TypeRoute:    adminv1.ResourceType_RESOURCE_TYPE_ROUTE,
+	delta.TypeSecret:   adminv1.ResourceType_RESOURCE_TYPE_SECRET,
+}
+
+// ResourceType is a type of xDS resource as the API names it.
+func ResourceType(t delta.Type) adminv1.ResourceType { return resourceTypes[t] }
 
 func compareGroups(a, b group) int {
 	return cmp.Or(cmp.Compare(a.typ, b.typ), cmp.Compare(a.name, b.name), cmp.Compare(a.action, b.action),
@@ -150,12 +162,16 @@ func (d *differ) groupOf(c change) (*adminv1.ResourceDiff, error) {
 	if r := d.shared[c]; r != nil {
 		return r, nil
 	}
-	r := &adminv1.ResourceDiff{Type: c.typ.String(), Name: c.name, Action: "changed"}
+	r := &adminv1.ResourceDiff{
+		Type:   ResourceType(c.typ),
+		Name:   c.name,
+		Action: adminv1.ChangeAction_CHANGE_ACTION_CHANGED,
+	}
 	switch {
 	case c.old == nil:
-		r.Action = "added"
+		r.Action = adminv1.ChangeAction_CHANGE_ACTION_ADDED
 	case c.now == nil:
-		r.Action = "removed"
+		r.Action = adminv1.ChangeAction_CHANGE_ACTION_REMOVED
 	}
 	if d.verbose {
 		var err error
@@ -163,7 +179,7 @@ func (d *differ) groupOf(c change) (*adminv1.ResourceDiff, error) {
 			return nil, err
 		}
 	}
-	key := group{c.typ, c.name, r.Action, strings.Join(r.Lines, "\n")}
+	key := group{typ: c.typ, name: c.name, lines: strings.Join(r.Lines, "\n"), action: r.Action}
 	if like := d.groups[key]; like != nil {
 		r = like
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
 	"github.com/meridian-mesh/meridian/mesh/validate"
+	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -155,7 +156,7 @@ func TestDiffIsWhatHappens(t *testing.T) {
 			}
 			emptied += len(empty)
 			for _, res := range got.GetResources() {
-				if res.GetAction() == "changed" && len(res.GetLines()) == 0 {
+				if res.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_CHANGED && len(res.GetLines()) == 0 {
 					t.Fatalf("seed %d, step %d: %s changes in nothing", seed, step, res.GetName())
 				}
 			}
@@ -183,8 +184,8 @@ func TestDiffWritesNothing(t *testing.T) {
 		t.Errorf("there: %t, %v", there, got)
 	}
 	for _, r := range got.GetResources() {
-		if !strings.HasPrefix(r.GetName(), "kri_msvc_default_east__") || r.GetAction() != "changed" ||
-			r.GetLines() != nil {
+		changed := r.GetAction() == adminv1.ChangeAction_CHANGE_ACTION_CHANGED
+		if !strings.HasPrefix(r.GetName(), "kri_msvc_default_east__") || !changed || r.GetLines() != nil {
 			t.Errorf("%v", r)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/codec"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
@@ -261,7 +262,8 @@ func TestDiffIsWhatProxiesGet(t *testing.T) {
 			slices.Sort(got)
 			told := map[string]int{}
 			for _, res := range said.GetResources() {
-				told[res.GetType()+" "+res.GetName()+" "+res.GetAction()] += int(res.GetProxies())
+				typ, action := codec.EnumWord(res.GetType()), codec.EnumWord(res.GetAction())
+				told[typ+" "+res.GetName()+" "+action] += int(res.GetProxies())
 				if len(res.GetNames()) != int(res.GetProxies()) {
 					t.Errorf("%d names of %d proxies: %v", len(res.GetNames()), res.GetProxies(), res)
 				}

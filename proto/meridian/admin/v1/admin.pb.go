@@ -26,6 +26,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// StoreType is where a control plane keeps its resources.
+type StoreType int32
+
+const (
+	StoreType_STORE_TYPE_UNSPECIFIED StoreType = 0
+	// In the data directory of one process.
+	StoreType_STORE_TYPE_EMBEDDED StoreType = 1
+	// In a PostgreSQL database, for any number of processes.
+	StoreType_STORE_TYPE_POSTGRES StoreType = 2
+)
+
+// Enum value maps for StoreType.
+var (
+	StoreType_name = map[int32]string{
+		0: "STORE_TYPE_UNSPECIFIED",
+		1: "STORE_TYPE_EMBEDDED",
+		2: "STORE_TYPE_POSTGRES",
+	}
+	StoreType_value = map[string]int32{
+		"STORE_TYPE_UNSPECIFIED": 0,
+		"STORE_TYPE_EMBEDDED":    1,
+		"STORE_TYPE_POSTGRES":    2,
+	}
+)
+
+func (x StoreType) Enum() *StoreType {
+	p := new(StoreType)
+	*p = x
+	return p
+}
+
+func (x StoreType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (StoreType) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (StoreType) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_admin_proto_enumTypes[0]
+}
+
+func (x StoreType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use StoreType.Descriptor instead.
+func (StoreType) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
 // ConnectionState is that of a zone's connection to global.
 type ConnectionState int32
 
@@ -64,11 +116,11 @@ func (x ConnectionState) String() string {
 }
 
 func (ConnectionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_meridian_admin_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_meridian_admin_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (ConnectionState) Type() protoreflect.EnumType {
-	return &file_meridian_admin_v1_admin_proto_enumTypes[0]
+	return &file_meridian_admin_v1_admin_proto_enumTypes[1]
 }
 
 func (x ConnectionState) Number() protoreflect.EnumNumber {
@@ -77,7 +129,7 @@ func (x ConnectionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ConnectionState.Descriptor instead.
 func (ConnectionState) EnumDescriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 // ZoneState is that of a zone.
@@ -122,11 +174,11 @@ func (x ZoneState) String() string {
 }
 
 func (ZoneState) Descriptor() protoreflect.EnumDescriptor {
-	return file_meridian_admin_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_meridian_admin_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (ZoneState) Type() protoreflect.EnumType {
-	return &file_meridian_admin_v1_admin_proto_enumTypes[1]
+	return &file_meridian_admin_v1_admin_proto_enumTypes[2]
 }
 
 func (x ZoneState) Number() protoreflect.EnumNumber {
@@ -135,7 +187,60 @@ func (x ZoneState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ZoneState.Descriptor instead.
 func (ZoneState) EnumDescriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{1}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{2}
+}
+
+// TokenProxyType is the kind of proxy that a token is for.
+type TokenProxyType int32
+
+const (
+	TokenProxyType_TOKEN_PROXY_TYPE_UNSPECIFIED TokenProxyType = 0
+	TokenProxyType_TOKEN_PROXY_TYPE_DATAPLANE   TokenProxyType = 1
+	TokenProxyType_TOKEN_PROXY_TYPE_INGRESS     TokenProxyType = 2
+	TokenProxyType_TOKEN_PROXY_TYPE_EGRESS      TokenProxyType = 3
+)
+
+// Enum value maps for TokenProxyType.
+var (
+	TokenProxyType_name = map[int32]string{
+		0: "TOKEN_PROXY_TYPE_UNSPECIFIED",
+		1: "TOKEN_PROXY_TYPE_DATAPLANE",
+		2: "TOKEN_PROXY_TYPE_INGRESS",
+		3: "TOKEN_PROXY_TYPE_EGRESS",
+	}
+	TokenProxyType_value = map[string]int32{
+		"TOKEN_PROXY_TYPE_UNSPECIFIED": 0,
+		"TOKEN_PROXY_TYPE_DATAPLANE":   1,
+		"TOKEN_PROXY_TYPE_INGRESS":     2,
+		"TOKEN_PROXY_TYPE_EGRESS":      3,
+	}
+)
+
+func (x TokenProxyType) Enum() *TokenProxyType {
+	p := new(TokenProxyType)
+	*p = x
+	return p
+}
+
+func (x TokenProxyType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TokenProxyType) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_admin_proto_enumTypes[3].Descriptor()
+}
+
+func (TokenProxyType) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_admin_proto_enumTypes[3]
+}
+
+func (x TokenProxyType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TokenProxyType.Descriptor instead.
+func (TokenProxyType) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{3}
 }
 
 // GetResourceRequest names a resource; an empty zone means the only one of that name.
@@ -843,7 +948,7 @@ type GetStatusResponse struct {
 	Proxies *ProxyRollup `protobuf:"bytes,9,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// Rejections that still stand: at a zone its own, at global those of all zones.
 	Rejections []*v1alpha1.Rejection `protobuf:"bytes,10,rep,name=rejections,proto3" json:"rejections,omitempty"`
-	// Store of this control plane: "embedded" or "postgres", and whether it answers.
+	// Store of this control plane, and whether it answers.
 	Store         *StoreStatus `protobuf:"bytes,11,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -959,7 +1064,7 @@ func (x *GetStatusResponse) GetStore() *StoreStatus {
 // StoreStatus of a control plane.
 type StoreStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Type          string                 `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
+	Type          StoreType              `protobuf:"varint,1,opt,name=type,proto3,enum=meridian.admin.v1.StoreType" json:"type,omitempty"`
 	Available     bool                   `protobuf:"varint,2,opt,name=available,proto3" json:"available,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -996,11 +1101,11 @@ func (*StoreStatus) Descriptor() ([]byte, []int) {
 	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
-func (x *StoreStatus) GetType() string {
+func (x *StoreStatus) GetType() StoreType {
 	if x != nil {
 		return x.Type
 	}
-	return ""
+	return StoreType_STORE_TYPE_UNSPECIFIED
 }
 
 func (x *StoreStatus) GetAvailable() bool {
@@ -1552,9 +1657,9 @@ type IssueDataplaneTokenRequest struct {
 	Mesh  string                 `protobuf:"bytes,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
 	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	Tags  map[string]*Values     `protobuf:"bytes,3,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// "dataplane", "ingress", "egress" or empty.
-	Type     string `protobuf:"bytes,4,opt,name=type,proto3" json:"type,omitempty"`
-	Workload string `protobuf:"bytes,5,opt,name=workload,proto3" json:"workload,omitempty"`
+	// Unspecified binds nothing.
+	Type     TokenProxyType `protobuf:"varint,4,opt,name=type,proto3,enum=meridian.admin.v1.TokenProxyType" json:"type,omitempty"`
+	Workload string         `protobuf:"bytes,5,opt,name=workload,proto3" json:"workload,omitempty"`
 	// Default 10 years.
 	ValidFor      *durationpb.Duration `protobuf:"bytes,6,opt,name=valid_for,json=validFor,proto3" json:"valid_for,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1612,11 +1717,11 @@ func (x *IssueDataplaneTokenRequest) GetTags() map[string]*Values {
 	return nil
 }
 
-func (x *IssueDataplaneTokenRequest) GetType() string {
+func (x *IssueDataplaneTokenRequest) GetType() TokenProxyType {
 	if x != nil {
 		return x.Type
 	}
-	return ""
+	return TokenProxyType_TOKEN_PROXY_TYPE_UNSPECIFIED
 }
 
 func (x *IssueDataplaneTokenRequest) GetWorkload() string {
@@ -2007,9 +2112,9 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"rejections\x18\n" +
 	" \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
 	"rejections\x124\n" +
-	"\x05store\x18\v \x01(\v2\x1e.meridian.admin.v1.StoreStatusR\x05store\"W\n" +
-	"\vStoreStatus\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12\x1c\n" +
+	"\x05store\x18\v \x01(\v2\x1e.meridian.admin.v1.StoreStatusR\x05store\"u\n" +
+	"\vStoreStatus\x120\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1c.meridian.admin.v1.StoreTypeR\x04type\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"\xe7\x01\n" +
 	"\n" +
@@ -2056,12 +2161,12 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\rpending_count\x18\x05 \x01(\rR\fpendingCount\x12A\n" +
 	"\n" +
 	"rejections\x18\x06 \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
-	"rejections\"\xcd\x02\n" +
+	"rejections\"\xf0\x02\n" +
 	"\x1aIssueDataplaneTokenRequest\x12\x12\n" +
 	"\x04mesh\x18\x01 \x01(\tR\x04mesh\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12K\n" +
-	"\x04tags\x18\x03 \x03(\v27.meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntryR\x04tags\x12\x12\n" +
-	"\x04type\x18\x04 \x01(\tR\x04type\x12\x1a\n" +
+	"\x04tags\x18\x03 \x03(\v27.meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntryR\x04tags\x125\n" +
+	"\x04type\x18\x04 \x01(\x0e2!.meridian.admin.v1.TokenProxyTypeR\x04type\x12\x1a\n" +
 	"\bworkload\x18\x05 \x01(\tR\bworkload\x126\n" +
 	"\tvalid_for\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\x1aR\n" +
 	"\tTagsEntry\x12\x10\n" +
@@ -2082,7 +2187,11 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x06groups\x18\x02 \x03(\tR\x06groups\x126\n" +
 	"\tvalid_for\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bvalidFor\".\n" +
 	"\x16IssueUserTokenResponse\x12\x14\n" +
-	"\x05token\x18\x01 \x01(\tR\x05token*\x8c\x01\n" +
+	"\x05token\x18\x01 \x01(\tR\x05token*Y\n" +
+	"\tStoreType\x12\x1a\n" +
+	"\x16STORE_TYPE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13STORE_TYPE_EMBEDDED\x10\x01\x12\x17\n" +
+	"\x13STORE_TYPE_POSTGRES\x10\x02*\x8c\x01\n" +
 	"\x0fConnectionState\x12 \n" +
 	"\x1cCONNECTION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17CONNECTION_STATE_ONLINE\x10\x01\x12\x1c\n" +
@@ -2093,7 +2202,12 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x11ZONE_STATE_ONLINE\x10\x01\x12\x17\n" +
 	"\x13ZONE_STATE_DEGRADED\x10\x02\x12\x14\n" +
 	"\x10ZONE_STATE_STALE\x10\x03\x12\x16\n" +
-	"\x12ZONE_STATE_OFFLINE\x10\x042\x81\x04\n" +
+	"\x12ZONE_STATE_OFFLINE\x10\x04*\x8d\x01\n" +
+	"\x0eTokenProxyType\x12 \n" +
+	"\x1cTOKEN_PROXY_TYPE_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aTOKEN_PROXY_TYPE_DATAPLANE\x10\x01\x12\x1c\n" +
+	"\x18TOKEN_PROXY_TYPE_INGRESS\x10\x02\x12\x1b\n" +
+	"\x17TOKEN_PROXY_TYPE_EGRESS\x10\x032\x81\x04\n" +
 	"\x0fResourceService\x12\\\n" +
 	"\vGetResource\x12%.meridian.admin.v1.GetResourceRequest\x1a&.meridian.admin.v1.GetResourceResponse\x12b\n" +
 	"\rListResources\x12'.meridian.admin.v1.ListResourcesRequest\x1a(.meridian.admin.v1.ListResourcesResponse\x12\\\n" +
@@ -2120,100 +2234,104 @@ func file_meridian_admin_v1_admin_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_admin_proto_rawDescData
 }
 
-var file_meridian_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_meridian_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_meridian_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_meridian_admin_v1_admin_proto_goTypes = []any{
-	(ConnectionState)(0),                // 0: meridian.admin.v1.ConnectionState
-	(ZoneState)(0),                      // 1: meridian.admin.v1.ZoneState
-	(*GetResourceRequest)(nil),          // 2: meridian.admin.v1.GetResourceRequest
-	(*GetResourceResponse)(nil),         // 3: meridian.admin.v1.GetResourceResponse
-	(*ListResourcesRequest)(nil),        // 4: meridian.admin.v1.ListResourcesRequest
-	(*ListResourcesResponse)(nil),       // 5: meridian.admin.v1.ListResourcesResponse
-	(*PutResourceRequest)(nil),          // 6: meridian.admin.v1.PutResourceRequest
-	(*PutResourceResponse)(nil),         // 7: meridian.admin.v1.PutResourceResponse
-	(*DeleteResourceRequest)(nil),       // 8: meridian.admin.v1.DeleteResourceRequest
-	(*DeleteResourceResponse)(nil),      // 9: meridian.admin.v1.DeleteResourceResponse
-	(*WatchResourcesRequest)(nil),       // 10: meridian.admin.v1.WatchResourcesRequest
-	(*WatchResourcesResponse)(nil),      // 11: meridian.admin.v1.WatchResourcesResponse
-	(*GetStatusRequest)(nil),            // 12: meridian.admin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 13: meridian.admin.v1.GetStatusResponse
-	(*StoreStatus)(nil),                 // 14: meridian.admin.v1.StoreStatus
-	(*GlobalPeer)(nil),                  // 15: meridian.admin.v1.GlobalPeer
-	(*ZonePeer)(nil),                    // 16: meridian.admin.v1.ZonePeer
-	(*Lag)(nil),                         // 17: meridian.admin.v1.Lag
-	(*ProxyRollup)(nil),                 // 18: meridian.admin.v1.ProxyRollup
-	(*WaitRevisionRequest)(nil),         // 19: meridian.admin.v1.WaitRevisionRequest
-	(*WaitRevisionResponse)(nil),        // 20: meridian.admin.v1.WaitRevisionResponse
-	(*ZoneDelivery)(nil),                // 21: meridian.admin.v1.ZoneDelivery
-	(*IssueDataplaneTokenRequest)(nil),  // 22: meridian.admin.v1.IssueDataplaneTokenRequest
-	(*Values)(nil),                      // 23: meridian.admin.v1.Values
-	(*IssueDataplaneTokenResponse)(nil), // 24: meridian.admin.v1.IssueDataplaneTokenResponse
-	(*IssueZoneTokenRequest)(nil),       // 25: meridian.admin.v1.IssueZoneTokenRequest
-	(*IssueZoneTokenResponse)(nil),      // 26: meridian.admin.v1.IssueZoneTokenResponse
-	(*IssueUserTokenRequest)(nil),       // 27: meridian.admin.v1.IssueUserTokenRequest
-	(*IssueUserTokenResponse)(nil),      // 28: meridian.admin.v1.IssueUserTokenResponse
-	nil,                                 // 29: meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	nil,                                 // 30: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	(*v1alpha1.Key)(nil),                // 31: meridian.mesh.v1alpha1.Key
-	(*v1alpha1.Resource)(nil),           // 32: meridian.mesh.v1alpha1.Resource
-	(*v1alpha1.Rejection)(nil),          // 33: meridian.mesh.v1alpha1.Rejection
-	(*timestamppb.Timestamp)(nil),       // 34: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 35: google.protobuf.Duration
+	(StoreType)(0),                      // 0: meridian.admin.v1.StoreType
+	(ConnectionState)(0),                // 1: meridian.admin.v1.ConnectionState
+	(ZoneState)(0),                      // 2: meridian.admin.v1.ZoneState
+	(TokenProxyType)(0),                 // 3: meridian.admin.v1.TokenProxyType
+	(*GetResourceRequest)(nil),          // 4: meridian.admin.v1.GetResourceRequest
+	(*GetResourceResponse)(nil),         // 5: meridian.admin.v1.GetResourceResponse
+	(*ListResourcesRequest)(nil),        // 6: meridian.admin.v1.ListResourcesRequest
+	(*ListResourcesResponse)(nil),       // 7: meridian.admin.v1.ListResourcesResponse
+	(*PutResourceRequest)(nil),          // 8: meridian.admin.v1.PutResourceRequest
+	(*PutResourceResponse)(nil),         // 9: meridian.admin.v1.PutResourceResponse
+	(*DeleteResourceRequest)(nil),       // 10: meridian.admin.v1.DeleteResourceRequest
+	(*DeleteResourceResponse)(nil),      // 11: meridian.admin.v1.DeleteResourceResponse
+	(*WatchResourcesRequest)(nil),       // 12: meridian.admin.v1.WatchResourcesRequest
+	(*WatchResourcesResponse)(nil),      // 13: meridian.admin.v1.WatchResourcesResponse
+	(*GetStatusRequest)(nil),            // 14: meridian.admin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),           // 15: meridian.admin.v1.GetStatusResponse
+	(*StoreStatus)(nil),                 // 16: meridian.admin.v1.StoreStatus
+	(*GlobalPeer)(nil),                  // 17: meridian.admin.v1.GlobalPeer
+	(*ZonePeer)(nil),                    // 18: meridian.admin.v1.ZonePeer
+	(*Lag)(nil),                         // 19: meridian.admin.v1.Lag
+	(*ProxyRollup)(nil),                 // 20: meridian.admin.v1.ProxyRollup
+	(*WaitRevisionRequest)(nil),         // 21: meridian.admin.v1.WaitRevisionRequest
+	(*WaitRevisionResponse)(nil),        // 22: meridian.admin.v1.WaitRevisionResponse
+	(*ZoneDelivery)(nil),                // 23: meridian.admin.v1.ZoneDelivery
+	(*IssueDataplaneTokenRequest)(nil),  // 24: meridian.admin.v1.IssueDataplaneTokenRequest
+	(*Values)(nil),                      // 25: meridian.admin.v1.Values
+	(*IssueDataplaneTokenResponse)(nil), // 26: meridian.admin.v1.IssueDataplaneTokenResponse
+	(*IssueZoneTokenRequest)(nil),       // 27: meridian.admin.v1.IssueZoneTokenRequest
+	(*IssueZoneTokenResponse)(nil),      // 28: meridian.admin.v1.IssueZoneTokenResponse
+	(*IssueUserTokenRequest)(nil),       // 29: meridian.admin.v1.IssueUserTokenRequest
+	(*IssueUserTokenResponse)(nil),      // 30: meridian.admin.v1.IssueUserTokenResponse
+	nil,                                 // 31: meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	nil,                                 // 32: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	(*v1alpha1.Key)(nil),                // 33: meridian.mesh.v1alpha1.Key
+	(*v1alpha1.Resource)(nil),           // 34: meridian.mesh.v1alpha1.Resource
+	(*v1alpha1.Rejection)(nil),          // 35: meridian.mesh.v1alpha1.Rejection
+	(*timestamppb.Timestamp)(nil),       // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 37: google.protobuf.Duration
 }
 var file_meridian_admin_v1_admin_proto_depIdxs = []int32{
-	31, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	32, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	29, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	32, // 3: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	32, // 4: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	32, // 5: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	31, // 6: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	32, // 7: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
-	31, // 8: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
-	15, // 9: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
-	16, // 10: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
-	18, // 11: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	33, // 12: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	14, // 13: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
-	0,  // 14: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
-	34, // 15: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
-	1,  // 16: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
-	17, // 17: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
-	18, // 18: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	35, // 19: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
-	21, // 20: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
-	35, // 21: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
-	33, // 22: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	30, // 23: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	35, // 24: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	35, // 25: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	35, // 26: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	23, // 27: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
-	2,  // 28: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
-	4,  // 29: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
-	6,  // 30: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
-	8,  // 31: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
-	10, // 32: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
-	12, // 33: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
-	19, // 34: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
-	22, // 35: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
-	25, // 36: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
-	27, // 37: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
-	3,  // 38: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
-	5,  // 39: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
-	7,  // 40: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
-	9,  // 41: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
-	11, // 42: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
-	13, // 43: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
-	20, // 44: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
-	24, // 45: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
-	26, // 46: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
-	28, // 47: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
-	38, // [38:48] is the sub-list for method output_type
-	28, // [28:38] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	33, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	34, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	31, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	34, // 3: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 4: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 5: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	33, // 6: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	34, // 7: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
+	33, // 8: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	17, // 9: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
+	18, // 10: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
+	20, // 11: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	35, // 12: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	16, // 13: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
+	0,  // 14: meridian.admin.v1.StoreStatus.type:type_name -> meridian.admin.v1.StoreType
+	1,  // 15: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
+	36, // 16: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
+	2,  // 17: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
+	19, // 18: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
+	20, // 19: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	37, // 20: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 21: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
+	37, // 22: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
+	35, // 23: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	32, // 24: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	3,  // 25: meridian.admin.v1.IssueDataplaneTokenRequest.type:type_name -> meridian.admin.v1.TokenProxyType
+	37, // 26: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	37, // 27: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	37, // 28: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	25, // 29: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
+	4,  // 30: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
+	6,  // 31: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
+	8,  // 32: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
+	10, // 33: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
+	12, // 34: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
+	14, // 35: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
+	21, // 36: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
+	24, // 37: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
+	27, // 38: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
+	29, // 39: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
+	5,  // 40: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
+	7,  // 41: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
+	9,  // 42: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
+	11, // 43: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
+	13, // 44: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
+	15, // 45: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
+	22, // 46: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
+	26, // 47: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
+	28, // 48: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
+	30, // 49: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
+	40, // [40:50] is the sub-list for method output_type
+	30, // [30:40] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_admin_proto_init() }
@@ -2229,7 +2347,7 @@ func file_meridian_admin_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_admin_proto_rawDesc), len(file_meridian_admin_v1_admin_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      4,
 			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   3,

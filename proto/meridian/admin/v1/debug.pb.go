@@ -23,6 +23,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ResourceType is the type of a resource of xDS.
+type ResourceType int32
+
+const (
+	ResourceType_RESOURCE_TYPE_UNSPECIFIED ResourceType = 0
+	ResourceType_RESOURCE_TYPE_CLUSTER     ResourceType = 1
+	// A ClusterLoadAssignment.
+	ResourceType_RESOURCE_TYPE_ENDPOINT ResourceType = 2
+	ResourceType_RESOURCE_TYPE_LISTENER ResourceType = 3
+	// A RouteConfiguration.
+	ResourceType_RESOURCE_TYPE_ROUTE  ResourceType = 4
+	ResourceType_RESOURCE_TYPE_SECRET ResourceType = 5
+)
+
+// Enum value maps for ResourceType.
+var (
+	ResourceType_name = map[int32]string{
+		0: "RESOURCE_TYPE_UNSPECIFIED",
+		1: "RESOURCE_TYPE_CLUSTER",
+		2: "RESOURCE_TYPE_ENDPOINT",
+		3: "RESOURCE_TYPE_LISTENER",
+		4: "RESOURCE_TYPE_ROUTE",
+		5: "RESOURCE_TYPE_SECRET",
+	}
+	ResourceType_value = map[string]int32{
+		"RESOURCE_TYPE_UNSPECIFIED": 0,
+		"RESOURCE_TYPE_CLUSTER":     1,
+		"RESOURCE_TYPE_ENDPOINT":    2,
+		"RESOURCE_TYPE_LISTENER":    3,
+		"RESOURCE_TYPE_ROUTE":       4,
+		"RESOURCE_TYPE_SECRET":      5,
+	}
+)
+
+func (x ResourceType) Enum() *ResourceType {
+	p := new(ResourceType)
+	*p = x
+	return p
+}
+
+func (x ResourceType) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ResourceType) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_debug_proto_enumTypes[0].Descriptor()
+}
+
+func (ResourceType) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_debug_proto_enumTypes[0]
+}
+
+func (x ResourceType) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ResourceType.Descriptor instead.
+func (ResourceType) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{0}
+}
+
 // SyncStatus compares what a proxy has of a resource with what it should have.
 type SyncStatus int32
 
@@ -71,11 +132,11 @@ func (x SyncStatus) String() string {
 }
 
 func (SyncStatus) Descriptor() protoreflect.EnumDescriptor {
-	return file_meridian_admin_v1_debug_proto_enumTypes[0].Descriptor()
+	return file_meridian_admin_v1_debug_proto_enumTypes[1].Descriptor()
 }
 
 func (SyncStatus) Type() protoreflect.EnumType {
-	return &file_meridian_admin_v1_debug_proto_enumTypes[0]
+	return &file_meridian_admin_v1_debug_proto_enumTypes[1]
 }
 
 func (x SyncStatus) Number() protoreflect.EnumNumber {
@@ -84,7 +145,66 @@ func (x SyncStatus) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SyncStatus.Descriptor instead.
 func (SyncStatus) EnumDescriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{0}
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{1}
+}
+
+// AdminQuestion is what can be asked of Envoy's admin interface: its path of that name.
+type AdminQuestion int32
+
+const (
+	AdminQuestion_ADMIN_QUESTION_UNSPECIFIED AdminQuestion = 0
+	AdminQuestion_ADMIN_QUESTION_CONFIG_DUMP AdminQuestion = 1
+	AdminQuestion_ADMIN_QUESTION_CLUSTERS    AdminQuestion = 2
+	AdminQuestion_ADMIN_QUESTION_STATS       AdminQuestion = 3
+	AdminQuestion_ADMIN_QUESTION_LISTENERS   AdminQuestion = 4
+	AdminQuestion_ADMIN_QUESTION_SERVER_INFO AdminQuestion = 5
+)
+
+// Enum value maps for AdminQuestion.
+var (
+	AdminQuestion_name = map[int32]string{
+		0: "ADMIN_QUESTION_UNSPECIFIED",
+		1: "ADMIN_QUESTION_CONFIG_DUMP",
+		2: "ADMIN_QUESTION_CLUSTERS",
+		3: "ADMIN_QUESTION_STATS",
+		4: "ADMIN_QUESTION_LISTENERS",
+		5: "ADMIN_QUESTION_SERVER_INFO",
+	}
+	AdminQuestion_value = map[string]int32{
+		"ADMIN_QUESTION_UNSPECIFIED": 0,
+		"ADMIN_QUESTION_CONFIG_DUMP": 1,
+		"ADMIN_QUESTION_CLUSTERS":    2,
+		"ADMIN_QUESTION_STATS":       3,
+		"ADMIN_QUESTION_LISTENERS":   4,
+		"ADMIN_QUESTION_SERVER_INFO": 5,
+	}
+)
+
+func (x AdminQuestion) Enum() *AdminQuestion {
+	p := new(AdminQuestion)
+	*p = x
+	return p
+}
+
+func (x AdminQuestion) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (AdminQuestion) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_debug_proto_enumTypes[2].Descriptor()
+}
+
+func (AdminQuestion) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_debug_proto_enumTypes[2]
+}
+
+func (x AdminQuestion) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use AdminQuestion.Descriptor instead.
+func (AdminQuestion) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{2}
 }
 
 type DebugProxyRequest struct {
@@ -302,9 +422,8 @@ func (x *DebugStream) GetWaitingForAdmission() bool {
 // DebugResource is a resource that the proxy has or should have.
 type DebugResource struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// cluster, endpoint, listener, route or secret.
-	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Type  ResourceType           `protobuf:"varint,1,opt,name=type,proto3,enum=meridian.admin.v1.ResourceType" json:"type,omitempty"`
+	Name  string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Versions; empty if there is none.
 	Acked   string `protobuf:"bytes,3,opt,name=acked,proto3" json:"acked,omitempty"`
 	Desired string `protobuf:"bytes,4,opt,name=desired,proto3" json:"desired,omitempty"`
@@ -347,11 +466,11 @@ func (*DebugResource) Descriptor() ([]byte, []int) {
 	return file_meridian_admin_v1_debug_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *DebugResource) GetType() string {
+func (x *DebugResource) GetType() ResourceType {
 	if x != nil {
 		return x.Type
 	}
-	return ""
+	return ResourceType_RESOURCE_TYPE_UNSPECIFIED
 }
 
 func (x *DebugResource) GetName() string {
@@ -693,10 +812,9 @@ func (x *DebugChangeResponse) GetWarnings() []string {
 }
 
 type ProxyAdminRequest struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	Key   *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	// "config_dump", "clusters", "stats", "listeners" or "server_info".
-	What string `protobuf:"bytes,2,opt,name=what,proto3" json:"what,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Key      *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Question AdminQuestion          `protobuf:"varint,2,opt,name=question,proto3,enum=meridian.admin.v1.AdminQuestion" json:"question,omitempty"`
 	// A regular expression on names, for stats.
 	Filter        string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -740,11 +858,11 @@ func (x *ProxyAdminRequest) GetKey() *v1alpha1.Key {
 	return nil
 }
 
-func (x *ProxyAdminRequest) GetWhat() string {
+func (x *ProxyAdminRequest) GetQuestion() AdminQuestion {
 	if x != nil {
-		return x.What
+		return x.Question
 	}
-	return ""
+	return AdminQuestion_ADMIN_QUESTION_UNSPECIFIED
 }
 
 func (x *ProxyAdminRequest) GetFilter() string {
@@ -821,9 +939,9 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"rejections\x12%\n" +
 	"\x0eremote_address\x18\a \x01(\tR\rremoteAddress\x120\n" +
 	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
-	"\x15waiting_for_admission\x18\t \x01(\bR\x13waitingForAdmission\"\xed\x01\n" +
-	"\rDebugResource\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
+	"\x15waiting_for_admission\x18\t \x01(\bR\x13waitingForAdmission\"\x8e\x02\n" +
+	"\rDebugResource\x123\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1f.meridian.admin.v1.ResourceTypeR\x04type\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
 	"\x05acked\x18\x03 \x01(\tR\x05acked\x12\x18\n" +
 	"\adesired\x18\x04 \x01(\tR\adesired\x125\n" +
@@ -859,13 +977,20 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\x04zone\x18\x0e \x01(\tR\x04zone\x12'\n" +
 	"\x0fglobal_revision\x18\x0f \x01(\x04R\x0eglobalRevision\x12<\n" +
 	"\x05zones\x18\x10 \x03(\v2&.meridian.admin.v1.DebugChangeResponseR\x05zones\x12\x1a\n" +
-	"\bwarnings\x18\x11 \x03(\tR\bwarnings\"n\n" +
+	"\bwarnings\x18\x11 \x03(\tR\bwarnings\"\x98\x01\n" +
 	"\x11ProxyAdminRequest\x12-\n" +
-	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x12\n" +
-	"\x04what\x18\x02 \x01(\tR\x04what\x12\x16\n" +
+	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12<\n" +
+	"\bquestion\x18\x02 \x01(\x0e2 .meridian.admin.v1.AdminQuestionR\bquestion\x12\x16\n" +
 	"\x06filter\x18\x03 \x01(\tR\x06filter\"(\n" +
 	"\x12ProxyAdminResponse\x12\x12\n" +
-	"\x04body\x18\x01 \x01(\fR\x04body*\xab\x01\n" +
+	"\x04body\x18\x01 \x01(\fR\x04body*\xb3\x01\n" +
+	"\fResourceType\x12\x1d\n" +
+	"\x19RESOURCE_TYPE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15RESOURCE_TYPE_CLUSTER\x10\x01\x12\x1a\n" +
+	"\x16RESOURCE_TYPE_ENDPOINT\x10\x02\x12\x1a\n" +
+	"\x16RESOURCE_TYPE_LISTENER\x10\x03\x12\x17\n" +
+	"\x13RESOURCE_TYPE_ROUTE\x10\x04\x12\x18\n" +
+	"\x14RESOURCE_TYPE_SECRET\x10\x05*\xab\x01\n" +
 	"\n" +
 	"SyncStatus\x12\x1b\n" +
 	"\x17SYNC_STATUS_UNSPECIFIED\x10\x00\x12\x17\n" +
@@ -873,7 +998,14 @@ const file_meridian_admin_v1_debug_proto_rawDesc = "" +
 	"\x13SYNC_STATUS_PENDING\x10\x02\x12\x14\n" +
 	"\x10SYNC_STATUS_SENT\x10\x03\x12\x18\n" +
 	"\x14SYNC_STATUS_REJECTED\x10\x04\x12\x1e\n" +
-	"\x1aSYNC_STATUS_NOT_SUBSCRIBED\x10\x052\xa2\x02\n" +
+	"\x1aSYNC_STATUS_NOT_SUBSCRIBED\x10\x05*\xc4\x01\n" +
+	"\rAdminQuestion\x12\x1e\n" +
+	"\x1aADMIN_QUESTION_UNSPECIFIED\x10\x00\x12\x1e\n" +
+	"\x1aADMIN_QUESTION_CONFIG_DUMP\x10\x01\x12\x1b\n" +
+	"\x17ADMIN_QUESTION_CLUSTERS\x10\x02\x12\x18\n" +
+	"\x14ADMIN_QUESTION_STATS\x10\x03\x12\x1c\n" +
+	"\x18ADMIN_QUESTION_LISTENERS\x10\x04\x12\x1e\n" +
+	"\x1aADMIN_QUESTION_SERVER_INFO\x10\x052\xa2\x02\n" +
 	"\fDebugService\x12Y\n" +
 	"\n" +
 	"DebugProxy\x12$.meridian.admin.v1.DebugProxyRequest\x1a%.meridian.admin.v1.DebugProxyResponse\x12\\\n" +
@@ -893,53 +1025,57 @@ func file_meridian_admin_v1_debug_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_debug_proto_rawDescData
 }
 
-var file_meridian_admin_v1_debug_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_meridian_admin_v1_debug_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_meridian_admin_v1_debug_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_meridian_admin_v1_debug_proto_goTypes = []any{
-	(SyncStatus)(0),               // 0: meridian.admin.v1.SyncStatus
-	(*DebugProxyRequest)(nil),     // 1: meridian.admin.v1.DebugProxyRequest
-	(*DebugProxyResponse)(nil),    // 2: meridian.admin.v1.DebugProxyResponse
-	(*DebugStream)(nil),           // 3: meridian.admin.v1.DebugStream
-	(*DebugResource)(nil),         // 4: meridian.admin.v1.DebugResource
-	(*DebugCause)(nil),            // 5: meridian.admin.v1.DebugCause
-	(*DebugChangeRequest)(nil),    // 6: meridian.admin.v1.DebugChangeRequest
-	(*DebugChangeResponse)(nil),   // 7: meridian.admin.v1.DebugChangeResponse
-	(*ProxyAdminRequest)(nil),     // 8: meridian.admin.v1.ProxyAdminRequest
-	(*ProxyAdminResponse)(nil),    // 9: meridian.admin.v1.ProxyAdminResponse
-	(*v1alpha1.Key)(nil),          // 10: meridian.mesh.v1alpha1.Key
-	(*v1alpha1.Rejection)(nil),    // 11: meridian.mesh.v1alpha1.Rejection
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
+	(ResourceType)(0),             // 0: meridian.admin.v1.ResourceType
+	(SyncStatus)(0),               // 1: meridian.admin.v1.SyncStatus
+	(AdminQuestion)(0),            // 2: meridian.admin.v1.AdminQuestion
+	(*DebugProxyRequest)(nil),     // 3: meridian.admin.v1.DebugProxyRequest
+	(*DebugProxyResponse)(nil),    // 4: meridian.admin.v1.DebugProxyResponse
+	(*DebugStream)(nil),           // 5: meridian.admin.v1.DebugStream
+	(*DebugResource)(nil),         // 6: meridian.admin.v1.DebugResource
+	(*DebugCause)(nil),            // 7: meridian.admin.v1.DebugCause
+	(*DebugChangeRequest)(nil),    // 8: meridian.admin.v1.DebugChangeRequest
+	(*DebugChangeResponse)(nil),   // 9: meridian.admin.v1.DebugChangeResponse
+	(*ProxyAdminRequest)(nil),     // 10: meridian.admin.v1.ProxyAdminRequest
+	(*ProxyAdminResponse)(nil),    // 11: meridian.admin.v1.ProxyAdminResponse
+	(*v1alpha1.Key)(nil),          // 12: meridian.mesh.v1alpha1.Key
+	(*v1alpha1.Rejection)(nil),    // 13: meridian.mesh.v1alpha1.Rejection
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_meridian_admin_v1_debug_proto_depIdxs = []int32{
-	10, // 0: meridian.admin.v1.DebugProxyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 1: meridian.admin.v1.DebugProxyResponse.key:type_name -> meridian.mesh.v1alpha1.Key
-	3,  // 2: meridian.admin.v1.DebugProxyResponse.streams:type_name -> meridian.admin.v1.DebugStream
-	4,  // 3: meridian.admin.v1.DebugStream.resources:type_name -> meridian.admin.v1.DebugResource
-	7,  // 4: meridian.admin.v1.DebugStream.last_change:type_name -> meridian.admin.v1.DebugChangeResponse
-	11, // 5: meridian.admin.v1.DebugStream.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	12, // 6: meridian.admin.v1.DebugStream.since:type_name -> google.protobuf.Timestamp
-	5,  // 7: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
-	0,  // 8: meridian.admin.v1.DebugResource.status:type_name -> meridian.admin.v1.SyncStatus
-	10, // 9: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
-	12, // 10: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
-	10, // 11: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
-	12, // 12: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
-	10, // 13: meridian.admin.v1.DebugChangeResponse.notified:type_name -> meridian.mesh.v1alpha1.Key
-	10, // 14: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
-	11, // 15: meridian.admin.v1.DebugChangeResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	7,  // 16: meridian.admin.v1.DebugChangeResponse.zones:type_name -> meridian.admin.v1.DebugChangeResponse
-	10, // 17: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	1,  // 18: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
-	6,  // 19: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
-	8,  // 20: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
-	2,  // 21: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
-	7,  // 22: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
-	9,  // 23: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
-	21, // [21:24] is the sub-list for method output_type
-	18, // [18:21] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	12, // 0: meridian.admin.v1.DebugProxyRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	12, // 1: meridian.admin.v1.DebugProxyResponse.key:type_name -> meridian.mesh.v1alpha1.Key
+	5,  // 2: meridian.admin.v1.DebugProxyResponse.streams:type_name -> meridian.admin.v1.DebugStream
+	6,  // 3: meridian.admin.v1.DebugStream.resources:type_name -> meridian.admin.v1.DebugResource
+	9,  // 4: meridian.admin.v1.DebugStream.last_change:type_name -> meridian.admin.v1.DebugChangeResponse
+	13, // 5: meridian.admin.v1.DebugStream.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	14, // 6: meridian.admin.v1.DebugStream.since:type_name -> google.protobuf.Timestamp
+	0,  // 7: meridian.admin.v1.DebugResource.type:type_name -> meridian.admin.v1.ResourceType
+	7,  // 8: meridian.admin.v1.DebugResource.causes:type_name -> meridian.admin.v1.DebugCause
+	1,  // 9: meridian.admin.v1.DebugResource.status:type_name -> meridian.admin.v1.SyncStatus
+	12, // 10: meridian.admin.v1.DebugCause.key:type_name -> meridian.mesh.v1alpha1.Key
+	14, // 11: meridian.admin.v1.DebugChangeResponse.committed:type_name -> google.protobuf.Timestamp
+	12, // 12: meridian.admin.v1.DebugChangeResponse.inputs:type_name -> meridian.mesh.v1alpha1.Key
+	14, // 13: meridian.admin.v1.DebugChangeResponse.done:type_name -> google.protobuf.Timestamp
+	12, // 14: meridian.admin.v1.DebugChangeResponse.notified:type_name -> meridian.mesh.v1alpha1.Key
+	12, // 15: meridian.admin.v1.DebugChangeResponse.pending:type_name -> meridian.mesh.v1alpha1.Key
+	13, // 16: meridian.admin.v1.DebugChangeResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	9,  // 17: meridian.admin.v1.DebugChangeResponse.zones:type_name -> meridian.admin.v1.DebugChangeResponse
+	12, // 18: meridian.admin.v1.ProxyAdminRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	2,  // 19: meridian.admin.v1.ProxyAdminRequest.question:type_name -> meridian.admin.v1.AdminQuestion
+	3,  // 20: meridian.admin.v1.DebugService.DebugProxy:input_type -> meridian.admin.v1.DebugProxyRequest
+	8,  // 21: meridian.admin.v1.DebugService.DebugChange:input_type -> meridian.admin.v1.DebugChangeRequest
+	10, // 22: meridian.admin.v1.DebugService.ProxyAdmin:input_type -> meridian.admin.v1.ProxyAdminRequest
+	4,  // 23: meridian.admin.v1.DebugService.DebugProxy:output_type -> meridian.admin.v1.DebugProxyResponse
+	9,  // 24: meridian.admin.v1.DebugService.DebugChange:output_type -> meridian.admin.v1.DebugChangeResponse
+	11, // 25: meridian.admin.v1.DebugService.ProxyAdmin:output_type -> meridian.admin.v1.ProxyAdminResponse
+	23, // [23:26] is the sub-list for method output_type
+	20, // [20:23] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_debug_proto_init() }
@@ -952,7 +1088,7 @@ func file_meridian_admin_v1_debug_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_debug_proto_rawDesc), len(file_meridian_admin_v1_debug_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      3,
 			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   1,

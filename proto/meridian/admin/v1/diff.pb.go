@@ -22,6 +22,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ChangeAction is what would become of a resource.
+type ChangeAction int32
+
+const (
+	ChangeAction_CHANGE_ACTION_UNSPECIFIED ChangeAction = 0
+	ChangeAction_CHANGE_ACTION_ADDED       ChangeAction = 1
+	ChangeAction_CHANGE_ACTION_CHANGED     ChangeAction = 2
+	ChangeAction_CHANGE_ACTION_REMOVED     ChangeAction = 3
+)
+
+// Enum value maps for ChangeAction.
+var (
+	ChangeAction_name = map[int32]string{
+		0: "CHANGE_ACTION_UNSPECIFIED",
+		1: "CHANGE_ACTION_ADDED",
+		2: "CHANGE_ACTION_CHANGED",
+		3: "CHANGE_ACTION_REMOVED",
+	}
+	ChangeAction_value = map[string]int32{
+		"CHANGE_ACTION_UNSPECIFIED": 0,
+		"CHANGE_ACTION_ADDED":       1,
+		"CHANGE_ACTION_CHANGED":     2,
+		"CHANGE_ACTION_REMOVED":     3,
+	}
+)
+
+func (x ChangeAction) Enum() *ChangeAction {
+	p := new(ChangeAction)
+	*p = x
+	return p
+}
+
+func (x ChangeAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ChangeAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_meridian_admin_v1_diff_proto_enumTypes[0].Descriptor()
+}
+
+func (ChangeAction) Type() protoreflect.EnumType {
+	return &file_meridian_admin_v1_diff_proto_enumTypes[0]
+}
+
+func (x ChangeAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ChangeAction.Descriptor instead.
+func (ChangeAction) EnumDescriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_diff_proto_rawDescGZIP(), []int{0}
+}
+
 type DiffRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Resources to create or replace, together.
@@ -264,13 +317,11 @@ func (x *ZoneDiff) GetFailures() []string {
 
 // ResourceDiff is a resource of Envoy that would change, the same way at several proxies.
 type ResourceDiff struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// cluster, endpoint, listener or route.
-	Type string `protobuf:"bytes,1,opt,name=type,proto3" json:"type,omitempty"`
-	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	// added, changed or removed.
-	Action  string `protobuf:"bytes,3,opt,name=action,proto3" json:"action,omitempty"`
-	Proxies uint32 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Type    ResourceType           `protobuf:"varint,1,opt,name=type,proto3,enum=meridian.admin.v1.ResourceType" json:"type,omitempty"`
+	Name    string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Action  ChangeAction           `protobuf:"varint,3,opt,name=action,proto3,enum=meridian.admin.v1.ChangeAction" json:"action,omitempty"`
+	Proxies uint32                 `protobuf:"varint,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	// With verbose: lines of "- path: value" and "+ path: value".
 	Lines []string `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
 	// The first of these proxies by name.
@@ -309,11 +360,11 @@ func (*ResourceDiff) Descriptor() ([]byte, []int) {
 	return file_meridian_admin_v1_diff_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *ResourceDiff) GetType() string {
+func (x *ResourceDiff) GetType() ResourceType {
 	if x != nil {
 		return x.Type
 	}
-	return ""
+	return ResourceType_RESOURCE_TYPE_UNSPECIFIED
 }
 
 func (x *ResourceDiff) GetName() string {
@@ -323,11 +374,11 @@ func (x *ResourceDiff) GetName() string {
 	return ""
 }
 
-func (x *ResourceDiff) GetAction() string {
+func (x *ResourceDiff) GetAction() ChangeAction {
 	if x != nil {
 		return x.Action
 	}
-	return ""
+	return ChangeAction_CHANGE_ACTION_UNSPECIFIED
 }
 
 func (x *ResourceDiff) GetProxies() uint32 {
@@ -355,7 +406,7 @@ var File_meridian_admin_v1_diff_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_diff_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeridian/admin/v1/diff.proto\x12\x11meridian.admin.v1\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x01\n" +
+	"\x1cmeridian/admin/v1/diff.proto\x12\x11meridian.admin.v1\x1a\x1dmeridian/admin/v1/debug.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x01\n" +
 	"\vDiffRequest\x12>\n" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x18\n" +
@@ -373,14 +424,19 @@ const file_meridian_admin_v1_diff_proto_rawDesc = "" +
 	"\tresources\x18\x04 \x03(\v2\x1f.meridian.admin.v1.ResourceDiffR\tresources\x121\n" +
 	"\x05names\x18\x05 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05names\x12\x18\n" +
 	"\aemptied\x18\x06 \x03(\tR\aemptied\x12\x1a\n" +
-	"\bfailures\x18\a \x03(\tR\bfailures\"\xb1\x01\n" +
-	"\fResourceDiff\x12\x12\n" +
-	"\x04type\x18\x01 \x01(\tR\x04type\x12\x12\n" +
-	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
-	"\x06action\x18\x03 \x01(\tR\x06action\x12\x18\n" +
+	"\bfailures\x18\a \x03(\tR\bfailures\"\xf3\x01\n" +
+	"\fResourceDiff\x123\n" +
+	"\x04type\x18\x01 \x01(\x0e2\x1f.meridian.admin.v1.ResourceTypeR\x04type\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x127\n" +
+	"\x06action\x18\x03 \x01(\x0e2\x1f.meridian.admin.v1.ChangeActionR\x06action\x12\x18\n" +
 	"\aproxies\x18\x04 \x01(\rR\aproxies\x12\x14\n" +
 	"\x05lines\x18\x05 \x03(\tR\x05lines\x121\n" +
-	"\x05names\x18\x06 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05names2V\n" +
+	"\x05names\x18\x06 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05names*|\n" +
+	"\fChangeAction\x12\x1d\n" +
+	"\x19CHANGE_ACTION_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CHANGE_ACTION_ADDED\x10\x01\x12\x19\n" +
+	"\x15CHANGE_ACTION_CHANGED\x10\x02\x12\x19\n" +
+	"\x15CHANGE_ACTION_REMOVED\x10\x032V\n" +
 	"\vDiffService\x12G\n" +
 	"\x04Diff\x12\x1e.meridian.admin.v1.DiffRequest\x1a\x1f.meridian.admin.v1.DiffResponseBCZAgithub.com/meridian-mesh/meridian/proto/meridian/admin/v1;adminv1b\x06proto3"
 
@@ -396,28 +452,33 @@ func file_meridian_admin_v1_diff_proto_rawDescGZIP() []byte {
 	return file_meridian_admin_v1_diff_proto_rawDescData
 }
 
+var file_meridian_admin_v1_diff_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_meridian_admin_v1_diff_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_meridian_admin_v1_diff_proto_goTypes = []any{
-	(*DiffRequest)(nil),       // 0: meridian.admin.v1.DiffRequest
-	(*DiffResponse)(nil),      // 1: meridian.admin.v1.DiffResponse
-	(*ZoneDiff)(nil),          // 2: meridian.admin.v1.ZoneDiff
-	(*ResourceDiff)(nil),      // 3: meridian.admin.v1.ResourceDiff
-	(*v1alpha1.Resource)(nil), // 4: meridian.mesh.v1alpha1.Resource
-	(*v1alpha1.Key)(nil),      // 5: meridian.mesh.v1alpha1.Key
+	(ChangeAction)(0),         // 0: meridian.admin.v1.ChangeAction
+	(*DiffRequest)(nil),       // 1: meridian.admin.v1.DiffRequest
+	(*DiffResponse)(nil),      // 2: meridian.admin.v1.DiffResponse
+	(*ZoneDiff)(nil),          // 3: meridian.admin.v1.ZoneDiff
+	(*ResourceDiff)(nil),      // 4: meridian.admin.v1.ResourceDiff
+	(*v1alpha1.Resource)(nil), // 5: meridian.mesh.v1alpha1.Resource
+	(*v1alpha1.Key)(nil),      // 6: meridian.mesh.v1alpha1.Key
+	(ResourceType)(0),         // 7: meridian.admin.v1.ResourceType
 }
 var file_meridian_admin_v1_diff_proto_depIdxs = []int32{
-	4, // 0: meridian.admin.v1.DiffRequest.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	2, // 1: meridian.admin.v1.DiffResponse.zones:type_name -> meridian.admin.v1.ZoneDiff
-	3, // 2: meridian.admin.v1.ZoneDiff.resources:type_name -> meridian.admin.v1.ResourceDiff
-	5, // 3: meridian.admin.v1.ZoneDiff.names:type_name -> meridian.mesh.v1alpha1.Key
-	5, // 4: meridian.admin.v1.ResourceDiff.names:type_name -> meridian.mesh.v1alpha1.Key
-	0, // 5: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
-	1, // 6: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
-	6, // [6:7] is the sub-list for method output_type
-	5, // [5:6] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 0: meridian.admin.v1.DiffRequest.resources:type_name -> meridian.mesh.v1alpha1.Resource
+	3, // 1: meridian.admin.v1.DiffResponse.zones:type_name -> meridian.admin.v1.ZoneDiff
+	4, // 2: meridian.admin.v1.ZoneDiff.resources:type_name -> meridian.admin.v1.ResourceDiff
+	6, // 3: meridian.admin.v1.ZoneDiff.names:type_name -> meridian.mesh.v1alpha1.Key
+	7, // 4: meridian.admin.v1.ResourceDiff.type:type_name -> meridian.admin.v1.ResourceType
+	0, // 5: meridian.admin.v1.ResourceDiff.action:type_name -> meridian.admin.v1.ChangeAction
+	6, // 6: meridian.admin.v1.ResourceDiff.names:type_name -> meridian.mesh.v1alpha1.Key
+	1, // 7: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
+	2, // 8: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
+	8, // [8:9] is the sub-list for method output_type
+	7, // [7:8] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_diff_proto_init() }
@@ -425,18 +486,20 @@ func file_meridian_admin_v1_diff_proto_init() {
 	if File_meridian_admin_v1_diff_proto != nil {
 		return
 	}
+	file_meridian_admin_v1_debug_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_diff_proto_rawDesc), len(file_meridian_admin_v1_diff_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_meridian_admin_v1_diff_proto_goTypes,
 		DependencyIndexes: file_meridian_admin_v1_diff_proto_depIdxs,
+		EnumInfos:         file_meridian_admin_v1_diff_proto_enumTypes,
 		MessageInfos:      file_meridian_admin_v1_diff_proto_msgTypes,
 	}.Build()
 	File_meridian_admin_v1_diff_proto = out.File
