@@ -13,8 +13,8 @@ import (
 )
 
 // computeInboundPolicy is what policies say about every inbound that they select.
-func (q *queries) computeInboundPolicy(r *graph.Reader, k inboundKey) (*compile.InboundConf, error) {
-	return compile.NewInboundConf(k.mesh, q.policies(r, k.set, compile.IsInboundConf)), nil
+func (q *queries) computeInboundPolicy(r *graph.Reader, k inboundKey) (*compile.InboundConfig, error) {
+	return compile.NewInboundConfig(k.mesh, q.policies(r, k.set, compile.IsInboundConfig)), nil
 }
 
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
@@ -26,7 +26,7 @@ func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) 
 	info := q.mesh.Get(r, meshName(k.Mesh))
 	m := q.match.Get(r, k)
 	causes := map[string][]mesh.Key{}
-	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConf {
+	listeners, clusters := compile.Inbounds(dp, info, func(section string) *compile.InboundConfig {
 		set := keyList{}
 		if m != nil {
 			for _, s := range m.sections {

@@ -32,7 +32,7 @@ type InspectedOutbound struct {
 	Port compile.Port
 	// About is what entries of "to" are compared with.
 	About policy.Destination
-	Conf  compile.OutboundConf
+	Conf  compile.OutboundConfig
 	// Routes of requests, in the order in which they are tried; empty for connections.
 	Routes []ir.Route
 	// Rules are the MeshHTTPRoutes behind Routes, in their order before sorting.
@@ -47,7 +47,7 @@ type InspectedOutbound struct {
 type InspectedCluster struct {
 	Ref       compile.Ref
 	Port      compile.Port
-	Conf      compile.OutboundConf
+	Conf      compile.OutboundConfig
 	Endpoints []ir.Endpoint
 	// TLS says that the proxy speaks mesh mTLS to it.
 	TLS bool
@@ -60,7 +60,7 @@ type InspectedInbound struct {
 	Protocol ir.Protocol
 	// Policies about those who call it, of all kinds, by ascending priority.
 	Policies []*mesh.Resource
-	Conf     *compile.InboundConf
+	Conf     *compile.InboundConfig
 }
 
 // Inspect looks into a Dataplane; nil if there is none of that name. The error is of the first part
@@ -104,7 +104,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 		io := InspectedOutbound{
 			Outbound: o,
 			Port:     p,
-			Conf:     conf.OutboundConf,
+			Conf:     conf.OutboundConfig,
 			Clusters: map[string]InspectedCluster{},
 			About:    policy.Destination{Key: d.Key, Labels: d.Labels, Section: o.Ref.Section},
 		}
@@ -118,7 +118,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 			io.Clusters[ref.KRI()] = InspectedCluster{
 				Ref:       ref,
 				Port:      p,
-				Conf:      c.OutboundConf,
+				Conf:      c.OutboundConfig,
 				Endpoints: q.assemble(r, q.endpointsFor(ref, c, caller, shown)).Endpoints,
 				TLS:       out.MTLS != "" && !q.plaintext.Get(r, ref.Key),
 			}

@@ -53,7 +53,7 @@ func (q *queries) computeOutboundConfig(r *graph.Reader, k inSet) (outboundConfi
 	if !ok {
 		return outboundConfig{}, nil
 	}
-	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf),
+	conf, why := compile.NewOutboundConfig(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConfig),
 		policy.Destination{Key: d.Key, Labels: d.Labels, Section: k.ref.Section}, p)
 	return outboundConfig{conf, internKeys(why.Cluster), internKeys(why.Endpoints), internKeys(why.Route),
 		internKeys(why.Listener)}, nil
@@ -100,7 +100,7 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 		Rules:  rules,
 		Policy: k.conf,
 		ForRoute: func(route mesh.Key) ir.RoutePolicy {
-			conf, why := q.routeConf(r, k, route, p)
+			conf, why := q.routePolicy(r, k, route, p)
 			from = append(from, why...)
 			return conf
 		},
@@ -120,8 +120,8 @@ func (q *queries) routing(r *graph.Reader, k routesKey, d *compile.Destination,
 	return config, extra, slices.Compact(from)
 }
 
-// routeConf is what policies say about a MeshHTTPRoute to the destination of k.
-func (q *queries) routeConf(r *graph.Reader, k routesKey, route mesh.Key,
+// routePolicy is what policies say about a MeshHTTPRoute to the destination of k.
+func (q *queries) routePolicy(r *graph.Reader, k routesKey, route mesh.Key,
 	p compile.Port) (ir.RoutePolicy, []mesh.Key) {
 	if !q.policySummary.Get(r, k.set).Attached {
 		return k.conf, nil
@@ -130,7 +130,7 @@ func (q *queries) routeConf(r *graph.Reader, k routesKey, route mesh.Key,
 	if res == nil {
 		return k.conf, nil
 	}
-	return compile.RouteConf(q.policies(r, k.set, compile.IsOutboundConf), res, p, k.conf)
+	return compile.RoutePolicy(q.policies(r, k.set, compile.IsOutboundConfig), res, p, k.conf)
 }
 
 // resolve finds the backend of a reference for requests. Ports that do not speak HTTP cannot take them.

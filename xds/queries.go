@@ -17,7 +17,7 @@ import (
 // outboundConfig is what policies say about a port of a destination, and which of them said it of each part.
 // Comparable.
 type outboundConfig struct {
-	compile.OutboundConf
+	compile.OutboundConfig
 	cluster, endpoints, route, listener keyList
 }
 
@@ -72,7 +72,7 @@ type queries struct {
 	ingressEndpoints *graph.Query[portKey, *delta.Resource]
 	membership       *graph.Query[mesh.Key, *membership]
 	match            *graph.Query[mesh.Key, *match]
-	policySummary    *graph.Query[keyList, compile.Survey]
+	policySummary    *graph.Query[keyList, compile.PolicySummary]
 	callerTags       *graph.Query[mesh.Key, callerTags]
 	outboundConfig   *graph.Query[inSet, outboundConfig]
 	connections      *graph.Query[inSet, *connectionsOf]
@@ -84,7 +84,7 @@ type queries struct {
 	listed           *graph.Query[listedKey, scope]
 	scope            *graph.Query[mesh.Key, scope]
 	group            *graph.Query[groupKey, *segment]
-	inboundPolicy    *graph.Query[inboundKey, *compile.InboundConf]
+	inboundPolicy    *graph.Query[inboundKey, *compile.InboundConfig]
 	inbound          *graph.Query[mesh.Key, *segment]
 	ca               *graph.Query[meshName, *delta.Resource]
 	secrets          *graph.Query[mesh.Key, *segment]
@@ -127,7 +127,7 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	}), q.computeMembership)
 	q.match = graph.NewQuery(g, "match", graph.SameBy((*match).equal), q.computeMatch)
 	q.endpoints = graph.NewQuery(g, "endpoints", graph.SameBy(sameResource), q.computeEndpoints)
-	q.policySummary = graph.NewQuery(g, "policy_summary", graph.SameBy(compile.Survey.Equal),
+	q.policySummary = graph.NewQuery(g, "policy_summary", graph.SameBy(compile.PolicySummary.Equal),
 		q.computePolicySummary)
 	q.callerTags = graph.NewQuery(g, "caller_tags", graph.Same[callerTags], q.computeCallerTags)
 	q.outboundConfig = graph.NewQuery(g, "outbound_config", graph.Same[outboundConfig],
@@ -142,7 +142,7 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	q.listed = graph.NewQuery(g, "listed", graph.Same[scope], q.computeListed)
 	q.scope = graph.NewQuery(g, "scope", graph.Same[scope], q.computeScope)
 	q.group = graph.NewQuery(g, "group", keepSegment, q.computeGroup)
-	q.inboundPolicy = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConf).Equal),
+	q.inboundPolicy = graph.NewQuery(g, "inbound_policy", graph.SameBy((*compile.InboundConfig).Equal),
 		q.computeInboundPolicy)
 	q.inbound = graph.NewQuery(g, "inbound", keepSegment, q.computeInbound)
 	q.ca = graph.NewQuery(g, "ca", graph.SameBy(sameResource), q.computeCA)
@@ -415,7 +415,7 @@ func (q *queries) computeMatch(r *graph.Reader, k mesh.Key) (*match, error) {
 		section := selector.Section(in)
 		var in []mesh.Key
 		for _, s := range all {
-			if s.sel.Has(section) && compile.IsInboundConf(s.head.Key.Kind) {
+			if s.sel.Has(section) && compile.IsInboundConfig(s.head.Key.Kind) {
 				in = append(in, s.head.Key)
 			}
 		}

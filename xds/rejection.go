@@ -154,7 +154,7 @@ func causes(n *graph.Node) []mesh.Key {
 		if k, ok := d.Key().(mesh.Key); ok && d.IsInput() && isPolicy(k) {
 			out = append(out, k)
 		}
-		if conf, ok := d.Value().(*compile.InboundConf); ok && conf != nil {
+		if conf, ok := d.Value().(*compile.InboundConfig); ok && conf != nil {
 			out = append(out, conf.Causes...)
 		}
 	}

@@ -60,7 +60,8 @@ func (q *queries) computeConnections(r *graph.Reader, k inSet) (*connectionsOf, 
 	if p.Protocol.IsHTTP() {
 		p.Protocol = ir.TCP
 	}
-	conf, why := compile.NewOutboundConf(q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConf), dest, p)
+	about := q.policiesAbout(r, k.set, d.Key, compile.IsOutboundConfig)
+	conf, why := compile.NewOutboundConfig(about, dest, p)
 	keys := append(why.Listener, rule.Policy.Key)
 	slices.SortFunc(keys, mesh.Key.Compare)
 	return &connectionsOf{

@@ -9,10 +9,10 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// OutboundConf is what all policies together say about a port of a destination, by the part of the
+// OutboundConfig is what all policies together say about a port of a destination, by the part of the
 // output that they change. It is comparable: proxies to which different policies say the same share
 // the result.
-type OutboundConf struct {
+type OutboundConfig struct {
 	Cluster   ir.ClusterPolicy
 	Endpoints ir.EndpointPolicy
 	Route     ir.RoutePolicy
@@ -24,8 +24,8 @@ type Causes struct {
 	Cluster, Endpoints, Route, Listener []mesh.Key
 }
 
-// IsOutboundConf says that policies of the kind have a part in an [OutboundConf].
-func IsOutboundConf(k mesh.Kind) bool {
+// IsOutboundConfig says that policies of the kind have a part in an [OutboundConfig].
+func IsOutboundConfig(k mesh.Kind) bool {
 	return slices.ContainsFunc(kinds, func(h hooks) bool { return h.kind == k && h.to != nil })
 }
 
@@ -33,11 +33,11 @@ func IsOutboundConf(k mesh.Kind) bool {
 // sends. Some have "to" for builtin gateways alone.
 func ConcernsCalls(k mesh.Kind) bool {
 	info, ok := mesh.Lookup(k)
-	return ok && info.Policy != nil && info.Policy.HasTo() && (IsOutboundConf(k) || !IsInboundConf(k))
+	return ok && info.Policy != nil && info.Policy.HasTo() && (IsOutboundConfig(k) || !IsInboundConfig(k))
 }
 
-// IsInboundConf says that policies of the kind have a part in an [InboundConf].
-func IsInboundConf(k mesh.Kind) bool {
+// IsInboundConfig says that policies of the kind have a part in an [InboundConfig].
+func IsInboundConfig(k mesh.Kind) bool {
 	return slices.ContainsFunc(kinds, func(h hooks) bool {
 		return h.kind == k && (h.inbound != nil || h.everyInbound != nil)
 	})
@@ -51,10 +51,10 @@ func addCauses(keys []mesh.Key, origins []policy.Origin) []mesh.Key {
 	return slices.Compact(keys)
 }
 
-// NewOutboundConf merges the policies that select a proxy, ascending and of any kinds, for a port
+// NewOutboundConfig merges the policies that select a proxy, ascending and of any kinds, for a port
 // of a destination.
-func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (OutboundConf, Causes) {
-	var out OutboundConf
+func NewOutboundConfig(policies []*mesh.Resource, d policy.Destination, p Port) (OutboundConfig, Causes) {
+	var out OutboundConfig
 	var why Causes
 	for i := range kinds {
 		if to := kinds[i].to; to != nil {
@@ -92,8 +92,8 @@ func NewOutboundConf(policies []*mesh.Resource, d policy.Destination, p Port) (O
 	return out, why
 }
 
-// Survey is what a set of policies says beyond one destination.
-type Survey struct {
+// PolicySummary is what a set of policies says beyond one destination.
+type PolicySummary struct {
 	// Attached says that some are about MeshHTTPRoutes. Mostly none is, and then routes need not
 	// look at other policies.
 	Attached bool
@@ -102,9 +102,9 @@ type Survey struct {
 	CallerTags, ShownTags []string
 }
 
-// NewSurvey reads the policies of a proxy.
-func NewSurvey(policies []*mesh.Resource) Survey {
-	s := Survey{Attached: slices.ContainsFunc(policies, attached)}
+// NewPolicySummary reads the policies of a proxy.
+func NewPolicySummary(policies []*mesh.Resource) PolicySummary {
+	s := PolicySummary{Attached: slices.ContainsFunc(policies, attached)}
 	for i := range kinds {
 		k := &kinds[i]
 		if k.callerTags == nil && k.shownTags == nil {
@@ -128,24 +128,23 @@ func NewSurvey(policies []*mesh.Resource) Survey {
 }
 
 // Equal says that nothing differs.
-func (s Survey) Equal(o Survey) bool {
+func (s PolicySummary) Equal(o PolicySummary) bool {
 	return s.Attached == o.Attached && slices.Equal(s.CallerTags, o.CallerTags) &&
 		slices.Equal(s.ShownTags, o.ShownTags)
 }
 
 func attached(p *mesh.Resource) bool {
-	return IsOutboundConf(p.Key.Kind) && slices.ContainsFunc(policy.ToEntries(p), func(e policy.Entry) bool {
-		return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute)
-	})
+	toRoute := func(e policy.Entry) bool { return e.Target.GetKind() == string(mesh.KindMeshHTTPRoute) }
+	return IsOutboundConfig(p.Key.Kind) && slices.ContainsFunc(policy.ToEntries(p), toRoute)
 }
 
-// RouteConf is base, the route part of the destination, with what policies say about a
+// RoutePolicy is base, the route part of the destination, with what policies say about a
 // MeshHTTPRoute itself. If a kind has an entry about the route, only that entry applies to the
 // route: what the kind says of the destination does not.
-func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
+func RoutePolicy(policies []*mesh.Resource, route *mesh.Resource, p Port,
 	base ir.RoutePolicy) (ir.RoutePolicy, []mesh.Key) {
 	dest := policy.Destination{Key: route.Key, Labels: route.Labels}
-	out := OutboundConf{Route: base}
+	out := OutboundConfig{Route: base}
 	var why []mesh.Key
 	for i := range kinds {
 		k := &kinds[i]
@@ -160,9 +159,9 @@ func RouteConf(policies []*mesh.Resource, route *mesh.Resource, p Port,
 	return out.Route, why
 }
 
-// InboundConf is what policies say about an inbound; the same for all inbounds that the same
-// policies select. Compare two with [InboundConf.Equal].
-type InboundConf struct {
+// InboundConfig is what policies say about an inbound; the same for all inbounds that the same
+// policies select. Compare two with [InboundConfig.Equal].
+type InboundConfig struct {
 	// Cluster is the local workload's.
 	Cluster  ir.ClusterPolicy
 	Listener ir.ListenerPolicy
@@ -176,9 +175,9 @@ type InboundConf struct {
 	Causes []mesh.Key
 }
 
-// NewInboundConf merges the policies that select an inbound, ascending and of any kinds.
-func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
-	out := &InboundConf{}
+// NewInboundConfig merges the policies that select an inbound, ascending and of any kinds.
+func NewInboundConfig(meshName string, policies []*mesh.Resource) *InboundConfig {
+	out := &InboundConfig{}
 	var speaking []*mesh.Resource
 	for _, p := range policies {
 		if len(policy.RuleEntries(p)) > 0 || len(policy.FromEntries(p)) > 0 {
@@ -218,4 +217,4 @@ func NewInboundConf(meshName string, policies []*mesh.Resource) *InboundConf {
 }
 
 // Equal says that nothing differs.
-func (i *InboundConf) Equal(o *InboundConf) bool { return reflect.DeepEqual(i, o) }
+func (i *InboundConfig) Equal(o *InboundConfig) bool { return reflect.DeepEqual(i, o) }

@@ -14,10 +14,10 @@ func TestEveryKindContributes(t *testing.T) {
 		}
 		routes := info.Kind == mesh.KindMeshHTTPRoute ||
 			info.Kind == mesh.KindMeshTCPRoute // they make routes: the engine reads them
-		if inbound := info.Policy.HasFrom() || info.Policy.HasRules; inbound != IsInboundConf(info.Kind) {
+		if inbound := info.Policy.HasFrom() || info.Policy.HasRules; inbound != IsInboundConfig(info.Kind) {
 			t.Errorf("%s has from or rules: %t, an inbound row: %t", info.Kind, inbound, !inbound)
 		}
-		if !routes && !IsOutboundConf(info.Kind) && !IsInboundConf(info.Kind) {
+		if !routes && !IsOutboundConfig(info.Kind) && !IsInboundConfig(info.Kind) {
 			t.Errorf("%s has no row: it says nothing to proxies", info.Kind)
 		}
 	}

@@ -17,7 +17,7 @@
 // kind say together (a policy.Effective) into fields of the ir; the engine has no query for a kind,
 // and a new one adds none. The table of hooks is generated.
 //
-//   - What is said of a destination ("to") is an [OutboundConf] of four parts: cluster, endpoints,
+//   - What is said of a destination ("to") is an [OutboundConfig] of four parts: cluster, endpoints,
 //     route, listener. A kind writes its own fields, in any of the parts, and all of them each time:
 //     the kind decides the defaults without a policy and the values of unset fields. Later rows win.
 //
@@ -29,12 +29,12 @@
 //   - Causes are found by comparison, part by part: a policy is a cause of a cluster if the
 //     cluster's part differs from what it would be without the kind's policies.
 //
-//   - What a set of policies says beyond one destination, such as tags to look at, is its [Survey].
+//   - What a set of policies says beyond one destination, such as tags to look at, is its [PolicySummary].
 //
 //   - An entry for a MeshHTTPRoute is applied over the route part of the destination
-//     ([RouteConf]), by the same function.
+//     ([RoutePolicy]), by the same function.
 //
-//   - What is said of inbounds ("from", "rules") is an [InboundConf], with two hooks: one
+//   - What is said of inbounds ("from", "rules") is an [InboundConfig], with two hooks: one
 //     for all callers, and one for the callers that rules with matches tell apart. A request
 //     takes one route, so the conditions of the kinds are crossed (callers.go): a caller meets, of
 //     each kind, the first condition that it fits. A kind of which every rule counts,

@@ -88,7 +88,7 @@ func ClusterEffects(c *ir.ClusterPolicy) []Effect {
 }
 
 // InboundEffects are those of an inbound for callers that may call it.
-func InboundEffects(c *InboundConf, q InboundRequest) []Effect {
+func InboundEffects(c *InboundConfig, q InboundRequest) []Effect {
 	return effects(func(h *hooks) []Effect {
 		if h.inboundEffects == nil {
 			return nil

@@ -25,7 +25,7 @@ func InboundProtocol(in *meshv1.Dataplane_Inbound) ir.Protocol {
 // Inbounds are the listeners and local clusters of a proxy's own workload. policies gives those of
 // a section name.
 func Inbounds(dp *mesh.Resource, m MeshInfo,
-	policies func(section string) *InboundConf) ([]ir.Listener, []ir.Cluster) {
+	policies func(section string) *InboundConfig) ([]ir.Listener, []ir.Cluster) {
 	n := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking()
 	redirected := n.GetTransparentProxying().GetRedirectPortInbound() != 0
 	var listeners []ir.Listener
@@ -101,7 +101,11 @@ func Inbounds(dp *mesh.Resource, m MeshInfo,
 // secure gives a listener its chains: who may connect, and whether in clear.
 func secure(l *ir.Listener, tls ir.Chain, meshName string, m MeshInfo) {
 	plain := tls
-	plain.RBAC = nil // permissions need an identity
+	for i := range kinds {
+		if inClear := kinds[i].inClear; inClear != nil {
+			inClear(&plain.InboundPolicy)
+		}
+	}
 	if m.MTLS == "" {
 		l.Chains = []ir.Chain{plain}
 		return

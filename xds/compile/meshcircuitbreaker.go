@@ -44,7 +44,7 @@ const (
 	outlierLongestTimes = 6
 )
 
-func meshCircuitBreakerTo(e policy.Effective, _ Port, out *OutboundConf) {
+func meshCircuitBreakerTo(e policy.Effective, _ Port, out *OutboundConfig) {
 	conf, _ := e.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), defaultLimits)
 	out.Cluster.Outlier = defaultOutlier
@@ -56,7 +56,7 @@ func meshCircuitBreakerTo(e policy.Effective, _ Port, out *OutboundConf) {
 
 // meshCircuitBreakerInbound is about the local workload alone: an ejection acts only with a panic
 // threshold of 0, for one endpoint out of one is always more than half.
-func meshCircuitBreakerInbound(in policy.Inbound, out *InboundConf) {
+func meshCircuitBreakerInbound(in policy.Inbound, out *InboundConfig) {
 	conf, _ := in.CatchAll.Conf.(*meshv1.MeshCircuitBreaker_Conf)
 	out.Cluster.Limits = limits(conf.GetConnectionLimits(), ir.Limits{})
 	if o := conf.GetOutlierDetection(); o != nil {

@@ -18,7 +18,7 @@ import (
 //
 // Callers of the older form are recognised by their certificate, not by a header that any client
 // can write; a caller without one has no tags.
-func meshFaultInjectionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConf) {
+func meshFaultInjectionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConfig) {
 	set := policy.Faults(list)
 	var seen []policy.Origin
 	for _, r := range set.Rules {
@@ -65,7 +65,7 @@ func faults(common ir.Fault, conf *meshv1.MeshFaultInjection_Conf) []ir.Fault {
 	return out
 }
 
-func meshFaultInjectionInboundEffects(c *InboundConf, q InboundRequest) []Effect {
+func meshFaultInjectionInboundEffects(c *InboundConfig, q InboundRequest) []Effect {
 	if !q.HTTP {
 		return nil
 	}

@@ -18,7 +18,7 @@ const (
 )
 
 // meshHealthCheckTo writes the one check that the port's protocol calls for.
-func meshHealthCheckTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshHealthCheckTo(e policy.Effective, p Port, out *OutboundConfig) {
 	conf, _ := e.Conf.(*meshv1.MeshHealthCheck_Conf)
 	out.Cluster.HealthCheck, out.Cluster.Panic = ir.Shared[ir.HealthCheck]{}, defaultPanic
 	out.Cluster.FailOnPanic = conf.GetFailTrafficOnPanic()

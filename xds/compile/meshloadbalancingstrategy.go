@@ -13,7 +13,7 @@ import (
 
 // meshLoadBalancingStrategyTo writes how a cluster chooses, how its endpoints are ranked, and what of
 // requests is hashed.
-func meshLoadBalancingStrategyTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshLoadBalancingStrategyTo(e policy.Effective, p Port, out *OutboundConfig) {
 	conf, _ := e.Conf.(*meshv1.MeshLoadBalancingStrategy_Conf)
 	a := awareness(conf.GetLocalityAwareness())
 	out.Cluster.Balancer, out.Cluster.LocalityWeighted = balancer(conf.GetLoadBalancer()), len(a.Affinity) > 0

@@ -8,7 +8,7 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-func meshRateLimitInbound(in policy.Inbound, out *InboundConf) {
+func meshRateLimitInbound(in policy.Inbound, out *InboundConfig) {
 	local := rateLimit(in.CatchAll)
 	if t := local.GetTcp(); !t.GetDisabled() && t.GetConnectionRate() != nil {
 		r := rate(t.GetConnectionRate())
@@ -50,7 +50,7 @@ func requestLimit(h *meshv1.MeshRateLimit_Http) ir.RequestLimit {
 	return out
 }
 
-func meshRateLimitInboundEffects(c *InboundConf, q InboundRequest) []Effect {
+func meshRateLimitInboundEffects(c *InboundConfig, q InboundRequest) []Effect {
 	one := func(field, format string, args ...any) []Effect {
 		return []Effect{{Subject: "rate limit", Fields: []string{field}, Text: fmt.Sprintf(format, args...)}}
 	}

@@ -62,7 +62,7 @@ var grpcRetryOn = map[string]string{"Canceled": "cancelled", "DeadlineExceeded":
 
 // meshRetryTo reads the section of the port's protocol: http also for http2. A port whose
 // section is absent keeps the default.
-func meshRetryTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshRetryTo(e policy.Effective, p Port, out *OutboundConfig) {
 	conf, _ := e.Conf.(*meshv1.MeshRetry_Conf)
 	switch {
 	case p.Protocol == ir.GRPC:

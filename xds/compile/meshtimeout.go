@@ -34,7 +34,7 @@ func timeoutRoute(conf *meshv1.MeshTimeout_Conf) ir.RouteTimeouts {
 
 // meshTimeoutTo fills in the defaults, field by field. Callers' connections of HTTP never end for being
 // idle: those to the destination do.
-func meshTimeoutTo(e policy.Effective, p Port, out *OutboundConf) {
+func meshTimeoutTo(e policy.Effective, p Port, out *OutboundConfig) {
 	conf, _ := e.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts = timeoutCluster(conf)
 	if p.Protocol.IsHTTP() {
@@ -45,7 +45,7 @@ func meshTimeoutTo(e policy.Effective, p Port, out *OutboundConf) {
 	}
 }
 
-func meshTimeoutInbound(in policy.Inbound, out *InboundConf) {
+func meshTimeoutInbound(in policy.Inbound, out *InboundConfig) {
 	conf, _ := in.CatchAll.Conf.(*meshv1.MeshTimeout_Conf)
 	out.Cluster.Timeouts, out.Route.Timeouts = timeoutCluster(conf), timeoutRoute(conf)
 	out.Listener.RequestHeaders, out.Listener.Idle = or(conf.GetHttp().GetRequestHeadersTimeout(), 0),
@@ -94,7 +94,7 @@ func meshTimeoutClusterEffects(c *ir.ClusterPolicy) []Effect {
 		limitText(c.Timeouts.Connect)+" to connect to an instance")}
 }
 
-func meshTimeoutInboundEffects(_ *InboundConf, q InboundRequest) []Effect {
+func meshTimeoutInboundEffects(_ *InboundConfig, q InboundRequest) []Effect {
 	if !q.HTTP {
 		return nil
 	}

@@ -6,9 +6,11 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-func meshTrafficPermissionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConf) {
+func meshTrafficPermissionEveryInbound(meshName string, list []*mesh.Resource, out *InboundConfig) {
 	out.Inbound.RBAC = Permission(meshName, policy.Permissions(list))
 }
+
+func meshTrafficPermissionInClear(out *ir.InboundPolicy) { out.RBAC = nil }
 
 // Permission turns what MeshTrafficPermissions say about one inbound into a table of callers.
 // Nothing said denies all.

@@ -37,6 +37,7 @@ var kinds = []hooks{
 	{
 		kind:         mesh.KindMeshTrafficPermission,
 		everyInbound: meshTrafficPermissionEveryInbound,
+		inClear:      meshTrafficPermissionInClear,
 	},
 	{
 		kind:           mesh.KindMeshHealthCheck,

@@ -6,6 +6,9 @@ import "time"
 // recomputes only what it is about. All four groups are comparable: equal ones share one cluster, one
 // listener or one set of routes. A kind of policy that says more than scalars puts it in a
 // [Shared].
+//
+// The parts and what kinds say in them stand in one file: a kind of policy adds its fields and their
+// types here, and touches no other file of this package.
 
 // ClusterPolicy is what policies say about a cluster. Comparable.
 type ClusterPolicy struct {

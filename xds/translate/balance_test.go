@@ -78,7 +78,7 @@ func workload(t *testing.T, name string, enter func()) (ir.Endpoint, *http.Serve
 // cluster adds a cluster; http adds a listener that sends to it.
 func (s *site) cluster(c ir.Cluster, e ir.Endpoints) {
 	s.t.Helper()
-	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: c.Port})
+	conf, _ := compile.NewOutboundConfig(nil, policy.Destination{}, compile.Port{Protocol: c.Port})
 	conf.Cluster.Balancer, conf.Cluster.LocalityWeighted = c.Balancer, c.LocalityWeighted
 	c.ClusterPolicy = conf.Cluster
 	s.add(c, e)
@@ -101,7 +101,7 @@ func (s *site) add(c ir.Cluster, e ir.Endpoints) {
 func (s *site) http(p ir.ClusterPolicy, e ir.Endpoints, name string, hash ...ir.HashPolicy) {
 	s.t.Helper()
 	s.cluster(ir.Cluster{Name: name, Upstream: ir.HTTP2, Port: ir.HTTP1, ClusterPolicy: p}, e)
-	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
+	conf, _ := compile.NewOutboundConfig(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
 	route := ir.Route{
 		Match:       ir.Match{Path: "/"},
 		Backends:    []ir.Backend{{Cluster: name, Weight: 1}},

@@ -14,7 +14,7 @@ import (
 // BenchmarkTranslate is what a changed policy costs for one destination: its cluster, its routes, and a
 // listener of a workload, encoded.
 func BenchmarkTranslate(b *testing.B) {
-	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
+	conf, _ := compile.NewOutboundConfig(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
 	backend := []ir.Backend{{Cluster: "kri_msvc_default_east__backend_http", Weight: 1}}
 	routes := ir.RouteConfig{Name: "routes", Common: conf.Route}
 	for range 5 {

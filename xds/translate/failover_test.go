@@ -196,7 +196,7 @@ func until(ctx context.Context, t *testing.T, ok func() bool) {
 // startEnvoy serves the endpoints on port through our cluster and routes, and gives the URL.
 func startEnvoy(t *testing.T, envoy string, e ir.Endpoints, port int) string {
 	t.Helper()
-	conf, _ := compile.NewOutboundConf(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
+	conf, _ := compile.NewOutboundConfig(nil, policy.Destination{}, compile.Port{Protocol: ir.HTTP1})
 	c, err := Cluster(ir.Cluster{
 		Name:          e.Cluster,
 		Type:          ir.ClusterEDS,

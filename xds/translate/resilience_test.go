@@ -78,7 +78,7 @@ func newMoody(t *testing.T, name string) *moody {
 }
 
 // says is what policies, as people write them, come to for a port.
-func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.OutboundConf {
+func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.OutboundConfig {
 	t.Helper()
 	var rs []*mesh.Resource
 	for _, p := range policies {
@@ -93,7 +93,7 @@ func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.Outbou
 		}
 		rs = append(rs, docs[0].Resource)
 	}
-	conf, _ := compile.NewOutboundConf(rs, policy.Destination{Key: mesh.Key{
+	conf, _ := compile.NewOutboundConfig(rs, policy.Destination{Key: mesh.Key{
 		Kind: mesh.KindMeshService,
 		Mesh: "default",
 		Name: "x",
@@ -102,7 +102,7 @@ func says(t *testing.T, protocol ir.Protocol, policies ...string) compile.Outbou
 }
 
 // serve adds a listener for instances, under policies.
-func (s *site) serve(name string, conf compile.OutboundConf, protocol ir.Protocol, instances ...*moody) {
+func (s *site) serve(name string, conf compile.OutboundConfig, protocol ir.Protocol, instances ...*moody) {
 	s.t.Helper()
 	var e ir.Endpoints
 	for _, m := range instances {
