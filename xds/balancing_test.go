@@ -307,8 +307,8 @@ func TestExtremes(t *testing.T) {
 	}
 	for _, tc := range []struct{ name, policies string }{
 		{"choices and bias", strategy("a",
-			"{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: "+most+
-				", activeRequestBias: 1000000}}}")},
+			"{loadBalancer: {type: LeastRequest, leastRequest: {choiceCount: 100, "+
+				"activeRequestBias: 100}}}")},
 		{"a ring of one", strategy("a", "{loadBalancer: {type: RingHash, ringHash: {maxRingSize: 1}}}")},
 		{"the largest ring", strategy("a",
 			"{loadBalancer: {type: RingHash, ringHash: {minRingSize: 8000000, maxRingSize: 8000000}}}")},

@@ -80,6 +80,14 @@ func (c *check) positive(path string, d *durationpb.Duration) {
 	}
 }
 
+// period is a positive duration after which a proxy does something again.
+func (c *check) period(path string, d *durationpb.Duration) {
+	c.positive(path, d)
+	if d != nil && d.AsDuration() < minPeriod {
+		c.add(path, "must be at least %s", minPeriod)
+	}
+}
+
 func (c *check) notNegative(path string, d *durationpb.Duration) {
 	if d != nil && d.AsDuration() < 0 {
 		c.add(path, "must not be negative; 0 turns it off")
@@ -98,14 +106,6 @@ func (c *check) headerMatch(path string, h *meshv1.MeshHTTPRoute_HeaderMatch) {
 	}
 }
 
-// expression must be one that Envoy's engine, RE2, takes; Go's is the same language.
-func (c *check) expression(path, expr string) {
-	if _, err := regexp.Compile(expr); err != nil {
-		c.add(path, "is not a regular expression in RE2 syntax: %s",
-			strings.TrimPrefix(err.Error(), "error parsing regexp: "))
-	}
-}
-
 var headerToken = regexp.MustCompile("^[a-z0-9!#$%&'*+\\-.^_|~`]+$")
 
 func (c *check) headerName(path, name string) {
@@ -114,11 +114,24 @@ func (c *check) headerName(path, name string) {
 	}
 }
 
+// connectionHeaders belong to one connection or frame the body (RFC 9110, sections 7.6.1 and 8.6):
+// with one of another's choice messages are cut or refused.
+var connectionHeaders = []string{"connection", "content-length", "keep-alive", "proxy-connection", "te",
+	"transfer-encoding", "upgrade"}
+
 // changedHeader is the name of a header that a policy adds, sets or removes. Envoy keeps the host to itself.
 func (c *check) changedHeader(path, name string) {
 	c.headerName(path, name)
-	if name == "host" {
+	switch {
+	case name == "host":
 		c.add(path, "must not be host, which Envoy sets itself; filters of type URLRewrite have hostname")
+	case slices.Contains(connectionHeaders, name):
+		c.add(
+			path,
+			"must not be %s: it is about one connection or about the length of the body, which Envoy "+
+				"sees to",
+			name,
+		)
 	}
 }
 
@@ -138,15 +151,6 @@ func (c *check) number(path string, p *meshv1.IntOrString) (float64, bool) {
 func (c *check) percentage(path string, p *meshv1.IntOrString) {
 	if v, ok := c.number(path, p); ok && (v < 0 || v > 100) {
 		c.add(path, "must be from 0 to 100")
-	}
-}
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }
-
-// printable is text that goes into a header: proxies refuse line ends and zero bytes there.
-func (c *check) printable(path, s string) {
-	if strings.ContainsFunc(s, func(r rune) bool { return isControl(r) && r != '\t' }) {
-		c.add(path, "must not contain line ends or other control characters")
 	}
 }
 

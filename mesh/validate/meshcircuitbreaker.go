@@ -36,7 +36,7 @@ func (c *check) breaker(path string, conf *meshv1.MeshCircuitBreaker_Conf) {
 		return
 	}
 	path += ".outlierDetection"
-	c.positive(path+".interval", o.GetInterval())
+	c.period(path+".interval", o.GetInterval())
 	c.positive(path+".baseEjectionTime", o.GetBaseEjectionTime())
 	c.percentage(path+".healthyPanicThreshold", o.GetHealthyPanicThreshold())
 	d := o.GetDetectors()

@@ -2,10 +2,27 @@ package validate
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
+
+// devFile is there on every host, whatever user the proxy runs as.
+var devFile = regexp.MustCompile(`^/dev/[a-zA-Z0-9_]+$`)
+
+// checkedPath is what a check requests: a path, and perhaps a query.
+func (c *check) checkedPath(path, value string) {
+	p, query, _ := strings.Cut(value, "?")
+	if value != "" && !strings.HasPrefix(value, "/") {
+		c.add(path, "must begin with a slash")
+	}
+	c.encodedPath(path, p)
+	c.printable(path, query)
+	if strings.ContainsAny(query, " #") {
+		c.add(path, "must not contain blanks or #")
+	}
+}
 
 func meshHealthCheckRules(c *check, s *meshv1.MeshHealthCheck) {
 	for i, to := range s.GetTo() {
@@ -13,21 +30,27 @@ func meshHealthCheckRules(c *check, s *meshv1.MeshHealthCheck) {
 		if conf.GetHttp() == nil && conf.GetTcp() == nil && conf.GetGrpc() == nil {
 			c.add(path, "needs at least one of http, tcp and grpc")
 		}
-		c.positive(path+".interval", conf.GetInterval())
+		c.period(path+".interval", conf.GetInterval())
 		c.positive(path+".timeout", conf.GetTimeout())
 		c.positive(path+".initialJitter", conf.GetInitialJitter())
 		c.positive(path+".intervalJitter", conf.GetIntervalJitter())
-		c.positive(path+".noTrafficInterval", conf.GetNoTrafficInterval())
+		c.period(path+".noTrafficInterval", conf.GetNoTrafficInterval())
 		if conf.GetHealthyPanicThreshold() != nil {
 			c.warn(path+".healthyPanicThreshold",
 				"is deprecated here: use outlierDetection.healthyPanicThreshold of MeshCircuitBreaker")
 		}
 		c.percentage(path+".healthyPanicThreshold", conf.GetHealthyPanicThreshold())
 		if p := conf.GetEventLogPath(); conf != nil && conf.EventLogPath != nil &&
-			(!strings.HasPrefix(p, "/") || strings.HasSuffix(p, "/") || strings.ContainsFunc(p, isControl)) {
-			c.add(path+".eventLogPath", "must be the path of a file, such as /dev/stdout")
+			!devFile.MatchString(p) {
+			c.add(
+				path+".eventLogPath",
+				"must be a file below /dev, such as /dev/stdout: a proxy that cannot open "+
+					"it refuses the whole destination",
+			)
 		}
-		c.printable(path+".http.path", conf.GetHttp().GetPath())
+		if http := conf.GetHttp(); http != nil && http.Path != nil {
+			c.checkedPath(path+".http.path", http.GetPath())
+		}
 		c.headerAdditions(path+".http.requestHeadersToAdd", conf.GetHttp().GetRequestHeadersToAdd())
 		c.printable(path+".grpc.authority", conf.GetGrpc().GetAuthority())
 	}

@@ -18,7 +18,7 @@ func TestValidateHealthCheck(t *testing.T) {
 			"initialJitter: 1s, " +
 			"intervalJitter: 1s, intervalJitterPercent: 0, healthyPanicThreshold: '0.5', " +
 			"failTrafficOnPanic: " +
-			"true, eventLogPath: /tmp/a, alwaysLogHealthCheckFailures: false, noTrafficInterval: 1s, " +
+			"true, eventLogPath: /dev/stdout, alwaysLogHealthCheckFailures: false, noTrafficInterval: 1s, " +
 			"reuseConnection: false, " +
 			"http: {disabled: false, path: /a, expectedStatuses: [100, 599], requestHeadersToAdd: {set: " +
 			"[{name: a, value: b}], add: [{name: c, value: d}]}}, tcp: {disabled: true, send: " +
@@ -37,7 +37,8 @@ func TestValidateHealthCheck(t *testing.T) {
 			d + ".initialJitter: must be longer than 0", d + ".intervalJitter: must be longer than 0",
 			d + ".intervalJitterPercent: must be at most 100",
 			d + ".healthyPanicThreshold: must be from 0 to 100",
-			d + ".eventLogPath: must be the path of a file, such as /dev/stdout",
+			d + ".eventLogPath: must be a file below /dev, such as /dev/stdout: a proxy " +
+				"that cannot open it refuses the whole destination",
 			d + ".noTrafficInterval: must be longer than 0"}},
 
 		{"http", to(`http: {path: '', expectedStatuses: [200, 99, 600], requestHeadersToAdd: {add: ` +
@@ -47,7 +48,7 @@ func TestValidateHealthCheck(t *testing.T) {
 			d + ".http.requestHeadersToAdd.add[0].name: must be a header name in lower case",
 			d + ".grpc.authority: must not contain line ends or other control characters"}},
 		{"path", to(`http: {path: "/a\nb"}`),
-			[]string{d + ".http.path: must not contain line ends or other control characters"}},
+			[]string{d + ".http.path: must not contain control characters"}},
 		{"no bytes", to("tcp: {send: '', receive: ['']}"),
 			[]string{d + ".tcp.send: must not be empty", d + ".tcp.receive[0]: must not be empty"}},
 	} {

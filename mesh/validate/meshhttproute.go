@@ -2,10 +2,15 @@ package validate
 
 import (
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
+
+// dotSegment is what a path no longer has when Envoy compares it.
+var dotSegment = regexp.MustCompile(`(?i)/(?:\.|%2e){1,2}(?:/|$)`)
 
 func meshHTTPRouteRules(c *check, s *meshv1.MeshHTTPRoute) {
 	gateway := s.GetTargetRef().GetKind() == "MeshGateway"
@@ -54,13 +59,15 @@ func (c *check) routeMatch(path string, m *meshv1.MeshHTTPRoute_RouteMatch) {
 			c.expression(path+".path.value", v)
 		case !strings.HasPrefix(v, "/"):
 			c.add(path+".path.value", "must begin with a slash")
+		case dotSegment.MatchString(v):
+			c.add(path+".path.value", "can never match: . and .. are resolved before a path is compared")
 		case p.GetType() == "PathPrefix" && v != "/" && strings.HasSuffix(v, "/"):
 			c.add(path+".path.value", "must not end with a slash: a prefix ends at a path segment anyway")
+		default:
+			c.encodedPath(path+".path.value", v)
 		}
 	}
-	for i, h := range m.GetHeaders() {
-		c.headerMatch(fmt.Sprintf("%s.headers[%d]", path, i), h)
-	}
+	c.headerMatches(path+".headers", m.GetHeaders())
 	names := map[string]bool{}
 	for i, q := range m.GetQueryParams() {
 		at := fmt.Sprintf("%s.queryParams[%d]", path, i)
@@ -71,10 +78,56 @@ func (c *check) routeMatch(path string, m *meshv1.MeshHTTPRoute_RouteMatch) {
 		if len(q.GetName()) > 1024 { // Envoy takes no more
 			c.add(at+".name", "must have at most 1024 bytes")
 		}
+		c.encodedQuery(at+".name", q.GetName())
 		if q.GetType() == "RegularExpression" {
 			c.expression(at+".value", q.GetValue())
+		} else {
+			c.encodedQuery(at+".value", q.GetValue())
 		}
 	}
+}
+
+// headerMatches are conditions that must hold together.
+func (c *check) headerMatches(path string, list []*meshv1.MeshHTTPRoute_HeaderMatch) {
+	first := map[string]int{}
+	for i, h := range list {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		c.headerMatch(at, h)
+		if name := h.GetName(); slices.Contains(ownHeaders, name) || strings.HasPrefix(name, "x-envoy-") {
+			c.warn(
+				at,
+				"%s is written by Envoy before it looks for a route: what the caller sent does not count",
+				name,
+			)
+		}
+		j, again := first[h.GetName()]
+		if !again {
+			first[h.GetName()] = i
+			continue
+		}
+		if o := list[j]; excludes(h, o) || excludes(o, h) {
+			c.add(at, "can never hold together with %s[%d]", path[strings.LastIndexByte(path, '.')+1:], j)
+		}
+	}
+}
+
+// ownHeaders are those that Envoy writes, or takes from outside, on each request of a sidecar.
+var ownHeaders = []string{"x-request-id", "x-forwarded-proto"}
+
+// excludes says that no header meets both a and b.
+func excludes(a, b *meshv1.MeshHTTPRoute_HeaderMatch) bool {
+	exact := func(h *meshv1.MeshHTTPRoute_HeaderMatch) bool {
+		return h.GetType() == "" || h.GetType() == "Exact"
+	}
+	switch {
+	case a.GetType() == "Absent":
+		return b.GetType() != "Absent"
+	case exact(a) && exact(b):
+		return a.GetValue() != b.GetValue()
+	case exact(a) && b.GetType() == "Prefix":
+		return !strings.HasPrefix(a.GetValue(), b.GetValue())
+	}
+	return false
 }
 
 func (c *check) filter(path string, f *meshv1.MeshHTTPRoute_Filter, prefixOnly, gateway bool) {
@@ -121,9 +174,23 @@ func (c *check) pathRewrite(path string, p *meshv1.MeshHTTPRoute_PathRewrite, pr
 	case p.GetType() == "ReplacePrefixMatch" && p.ReplacePrefixMatch == nil:
 		c.add(path+".replacePrefixMatch", "is required for type ReplacePrefixMatch")
 	}
+	if p != nil && p.ReplaceFullPath != nil {
+		c.replacement(path+".replaceFullPath", p.GetReplaceFullPath())
+	}
+	if p != nil && p.ReplacePrefixMatch != nil {
+		c.replacement(path+".replacePrefixMatch", p.GetReplacePrefixMatch())
+	}
 	if p.GetReplacePrefixMatch() != "" && !prefixOnly || p.GetType() == "ReplacePrefixMatch" && !prefixOnly {
 		c.add(path+".replacePrefixMatch", "needs a path of type PathPrefix in every match of the rule")
 	}
+}
+
+// replacement is a path that a request gets; the empty one is "/".
+func (c *check) replacement(path, value string) {
+	if value != "" && !strings.HasPrefix(value, "/") {
+		c.add(path, "must begin with a slash, or be empty for /")
+	}
+	c.encodedPath(path, value)
 }
 
 func (c *check) headerModifier(path string, m *meshv1.MeshHTTPRoute_HeaderModifier) {

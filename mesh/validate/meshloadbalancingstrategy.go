@@ -3,6 +3,7 @@ package validate
 import (
 	"fmt"
 	"math/big"
+	"regexp"
 	"strings"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -82,8 +83,8 @@ func (c *check) locality(path string, l *meshv1.MeshLoadBalancingStrategy_Locali
 func (c *check) loadBalancer(path string, conf *meshv1.MeshLoadBalancingStrategy_Conf) {
 	lb, at := conf.GetLoadBalancer(), path+".loadBalancer"
 	if v, ok := c.number(at+".leastRequest.activeRequestBias",
-		lb.GetLeastRequest().GetActiveRequestBias()); ok && v < 0 {
-		c.add(at+".leastRequest.activeRequestBias", "must not be negative")
+		lb.GetLeastRequest().GetActiveRequestBias()); ok && (v < 0 || v > 100) {
+		c.add(at+".leastRequest.activeRequestBias", "must be from 0 to 100")
 	}
 	ring, table := lb.GetRingHash(), lb.GetMaglev()
 	if ring.GetMaxRingSize() > 0 && ring.GetMinRingSize() > ring.GetMaxRingSize() {
@@ -108,6 +109,9 @@ func (c *check) loadBalancer(path string, conf *meshv1.MeshLoadBalancingStrategy
 	}
 }
 
+// cookieName is a token (RFC 6265, section 4.1.1).
+var cookieName = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+\\-.^_`|~]+$")
+
 func (c *check) hashPolicies(path string, list []*meshv1.MeshLoadBalancingStrategy_HashPolicy) {
 	for i, h := range list {
 		at := fmt.Sprintf("%s[%d]", path, i)
@@ -119,10 +123,12 @@ func (c *check) hashPolicies(path string, list []*meshv1.MeshLoadBalancingStrate
 		switch h.GetType() {
 		case "Header":
 			require(h.GetHeader() == nil, "header")
-			c.printable(at+".header.name", h.GetHeader().GetName())
+			c.headerName(at+".header.name", strings.ToLower(h.GetHeader().GetName()))
 		case "Cookie":
 			require(h.GetCookie() == nil, "cookie")
-			c.printable(at+".cookie.name", h.GetCookie().GetName())
+			if n := h.GetCookie().GetName(); n != "" && !cookieName.MatchString(n) {
+				c.add(at+".cookie.name", "must be the name of a cookie: letters, digits and !#$%%&'*+-.^_`|~")
+			}
 			c.notNegative(at+".cookie.ttl", h.GetCookie().GetTtl())
 			if h.GetCookie() != nil && h.GetCookie().Path != nil &&
 				!strings.HasPrefix(h.GetCookie().GetPath(), "/") {
@@ -136,6 +142,7 @@ func (c *check) hashPolicies(path string, list []*meshv1.MeshLoadBalancingStrate
 			c.warn(at+".type", "SourceIP is deprecated: use Connection with sourceIP true")
 		case "QueryParameter":
 			require(h.GetQueryParameter() == nil, "queryParameter")
+			c.encodedQuery(at+".queryParameter.name", h.GetQueryParameter().GetName())
 		case "FilterState":
 			require(h.GetFilterState() == nil, "filterState")
 		}

@@ -43,8 +43,8 @@ func TestValidateLoadBalancing(t *testing.T) {
 				"Random, Maglev"}},
 		{"choice count", lb("type: LeastRequest, leastRequest: {choiceCount: 1, activeRequestBias: -1}"),
 			[]string{
-				d + "loadBalancer.leastRequest.choiceCount: must be at least 2",
-				d + "loadBalancer.leastRequest.activeRequestBias: must not be negative"}},
+				d + "loadBalancer.leastRequest.choiceCount: must be a number from 2 to 100",
+				d + "loadBalancer.leastRequest.activeRequestBias: must be from 0 to 100"}},
 		{"bias as text", lb("type: LeastRequest, leastRequest: {activeRequestBias: high}"),
 			[]string{d + "loadBalancer.leastRequest.activeRequestBias: must be a number, such as " +
 				"5 or \"2.5\""}},
@@ -72,7 +72,7 @@ func TestValidateLoadBalancing(t *testing.T) {
 					"loadBalancer", d + "loadBalancer.maglev.hashPolicies[0].cookie.name: is required"}},
 		{"header", hash("{type: Header, header: {}}"), []string{h + "header.name: is required"}},
 		{"header line end", hash(`{type: Header, header: {name: "a\nb"}}`),
-			[]string{h + "header.name: must not contain line ends or other control characters"}},
+			[]string{h + "header.name: must be a header name in lower case"}},
 		{"no header", hash("{type: Header, cookie: {name: a}}"),
 			[]string{h + "header: is required for type Header"}},
 		{"no cookie", hash("{type: Cookie}"), []string{h + "cookie: is required for type Cookie"}},

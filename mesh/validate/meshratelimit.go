@@ -2,10 +2,56 @@ package validate
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
+
+// maxLimitHeaders is how many headers Envoy adds to the answer to a limited request.
+const maxLimitHeaders = 10
+
+// limitStatuses are those from 400 up that Envoy has a name for (envoy.type.v3.StatusCode); with any
+// other it answers 429.
+var limitStatuses = []uint32{
+	400,
+	401,
+	402,
+	403,
+	404,
+	405,
+	406,
+	407,
+	408,
+	409,
+	410,
+	411,
+	412,
+	413,
+	414,
+	415,
+	416,
+	417,
+	421,
+	422,
+	423,
+	424,
+	426,
+	428,
+	429,
+	431,
+	500,
+	501,
+	502,
+	503,
+	504,
+	505,
+	506,
+	507,
+	508,
+	510,
+	511,
+}
 
 func meshRateLimitRules(c *check, s *meshv1.MeshRateLimit) {
 	gateways := includesGateways(s.GetTargetRef())
@@ -51,13 +97,24 @@ func (c *check) limits(path string, l *meshv1.MeshRateLimit_Local) {
 	c.rate(path+".http.requestRate", h.GetRequestRate())
 	c.rate(path+".tcp.connectionRate", t.GetConnectionRate())
 	if on := h.GetOnRateLimit(); on != nil {
-		if on.Status != nil && on.GetStatus() < 400 {
-			c.warn(path+".http.onRateLimit.status", "is below 400: the answer will have status 429")
+		if on.Status != nil && !slices.Contains(limitStatuses, on.GetStatus()) {
+			c.add(
+				path+".http.onRateLimit.status",
+				"must be an error that Envoy can answer with, such as 403, "+
+					"429 or 503: it would answer 429 for %d",
+				on.GetStatus(),
+			)
 		}
-		if on.GetStatus() > 599 {
-			c.add(path+".http.onRateLimit.status", "must be at most 599")
+		headers := on.GetHeaders()
+		c.headerAdditions(path+".http.onRateLimit.headers", headers)
+		if n := len(headers.GetSet()) + len(headers.GetAdd()); n > maxLimitHeaders {
+			c.add(
+				path+".http.onRateLimit.headers",
+				"must have at most %d headers in set and add together, has %d",
+				maxLimitHeaders,
+				n,
+			)
 		}
-		c.headerAdditions(path+".http.onRateLimit.headers", on.GetHeaders())
 	}
 }
 

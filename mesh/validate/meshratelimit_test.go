@@ -51,10 +51,14 @@ func TestValidateRateLimit(t *testing.T) {
 			l + ".http.onRateLimit.headers.add[0].value: must not contain line ends or other " +
 				"control characters"}},
 		{"status above", limit("http: {onRateLimit: {status: 600}}"),
-			[]string{l + ".http.onRateLimit.status: must be at most 599"}},
+			[]string{l + ".http.onRateLimit.status: must be an error that Envoy can answer with, " +
+				"such as 403, " +
+				"429 or 503: it would answer 429 for 600"}},
 		{"headers", limit("http: {onRateLimit: {headers: {set: [" +
 			strings.Repeat("{name: a, value: b}, ", 17) + "]}}}"),
-			[]string{l + ".http.onRateLimit.headers.set: must have at most 16 items"}},
+			[]string{l + ".http.onRateLimit.headers: must have at most 10 headers in set and add " +
+				"together, has 17",
+				l + ".http.onRateLimit.headers.set: must have at most 16 items"}},
 		{"tcp by caller", rule(id, "tcp: {disabled: true}"),
 			[]string{l + ".tcp: must not be given in a rule with a spiffeID: it cannot depend " +
 				"on the caller"}},

@@ -61,9 +61,6 @@ func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
 				c.add(at+".predicate", "OmitPreviousPriorities is given twice")
 			}
 			priorities = true
-			if s.UpdateFrequency != nil && (s.GetUpdateFrequency() == 0 || s.GetUpdateFrequency() > 1<<31-1) {
-				c.add(at+".updateFrequency", "must be greater than 0 and at most 2147483647")
-			}
 		}
 	}
 }

@@ -48,7 +48,7 @@ func TestValidateRetry(t *testing.T) {
 				g + ": needs at least one of numRetries, perTryTimeout, backOff, rateLimitedBackOff " +
 					"and retryOn"}},
 		{"tcp", to("tcp: {maxConnectAttempt: 0}"),
-			[]string{d + ".tcp.maxConnectAttempt: must be greater than 0"}},
+			[]string{d + ".tcp.maxConnectAttempt: must be a number from 1 to 100"}},
 		{"back-off", to("http: {backOff: {}, rateLimitedBackOff: {}}, grpc: {backOff: {baseInterval: 2s, " +
 			"maxInterval: 1s}, rateLimitedBackOff: {resetHeaders: [], maxInterval: 0s}}"), []string{
 			h + ".backOff: needs at least one of baseInterval and maxInterval",
@@ -87,7 +87,7 @@ func TestValidateRetry(t *testing.T) {
 			"OmitPreviousPriorities, updateFrequency: 0}, {predicate: OmitPreviousPriorities}, " +
 			"{predicate: All}, {}]}"), []string{
 			h + ".hostSelection[0].tags: is required for OmitHostsWithTags",
-			h + ".hostSelection[1].updateFrequency: must be greater than 0 and at most 2147483647",
+			h + ".hostSelection[1].updateFrequency: must be a number from 1 to 100",
 			h + ".hostSelection[2].predicate: OmitPreviousPriorities is given twice",
 			h + ".hostSelection[3].predicate: must be one of OmitPreviousHosts, OmitHostsWithTags, " +
 				"OmitPreviousPriorities",

@@ -62,10 +62,9 @@ func TestPolicyWarnings(t *testing.T) {
 			"spec.to[0].default.healthyPanicThreshold: is deprecated here: use " +
 				"outlierDetection.healthyPanicThreshold of MeshCircuitBreaker"},
 		policyDoc(mesh.KindMeshRateLimit,
-			"to: [{targetRef: {kind: Mesh}, default: {local: {http: {onRateLimit: {status: 300}}}}}]"): {
-			"spec.to: " + noGateways,
-			"spec.to[0].default.local.http.onRateLimit.status: is below 400: the answer will " +
-				"have status 429"},
+			"to: [{targetRef: {kind: Mesh}, default: {local: {http: {requestRate: {num: 1, "+
+				"interval: 1s}}}}}]"): {
+			"spec.to: " + noGateways},
 		policyDoc(mesh.KindMeshFaultInjection,
 			"rules: [{default: {http: [{abort: {httpStatus: 100, percentage: 1}}]}}]"): {
 			"spec.rules[0].default.http[0].abort.httpStatus: has no effect: an answer below 200 " +

@@ -16,12 +16,22 @@ import (
 // what comes near the largest of its clock.
 const maxDuration = 87600 * time.Hour
 
-// values refuses durations that are too long and items that are not among the words of their list,
-// wherever they are below m.
+// Envoy counts many durations in milliseconds, so that a shorter one is none. minPeriod is the shortest
+// time between two checks or sweeps, which cost each proxy.
+const (
+	minDuration = time.Millisecond
+	minPeriod   = 100 * time.Millisecond
+)
+
+// values refuses durations that are too long or too short and items that are not among the words of
+// their list, wherever they are below m.
 func (c *check) values(path string, m protoreflect.Message) {
 	if d, ok := m.Interface().(*durationpb.Duration); ok {
-		if d.AsDuration() > maxDuration {
+		switch v := d.AsDuration(); {
+		case v > maxDuration:
 			c.add(path, "must be at most 87600h")
+		case v > 0 && v < minDuration:
+			c.add(path, "must be at least 1ms: Envoy counts in milliseconds")
 		}
 		return
 	}

@@ -1,12 +1,16 @@
 package compile
 
 import (
+	"math"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
@@ -188,4 +192,93 @@ func (m memory) Range(i Index) []mesh.Key {
 	}
 	slices.SortFunc(out, mesh.Key.Compare)
 	return out
+}
+
+// TestFiltersFoldInOrder: Envoy removes, then sets, then adds; a list of filters is applied in its order.
+func TestFiltersFoldInOrder(t *testing.T) {
+	t.Parallel()
+
+	type mod = meshv1.MeshHTTPRoute_HeaderModifier
+	header := func(name, value string) []*meshv1.MeshHTTPRoute_Header {
+		return []*meshv1.MeshHTTPRoute_Header{{Name: name, Value: value}}
+	}
+	for _, tc := range []struct {
+		name    string
+		filters []*mod
+		want    ir.HeaderEdit
+	}{
+		{"set, then add", []*mod{{Set: header("a", "1")}, {Add: header("a", "2")}},
+			ir.HeaderEdit{
+				Set: []ir.Header{{Name: "a", Value: "1"}},
+				Add: []ir.Header{{Name: "a", Value: "2"}},
+			}},
+		{"add, then set", []*mod{{Add: header("a", "1")}, {Set: header("a", "2")}},
+			ir.HeaderEdit{Set: []ir.Header{{Name: "a", Value: "2"}}}},
+		{"set, then remove", []*mod{{Set: header("a", "1")}, {Remove: []string{"a"}}},
+			ir.HeaderEdit{Remove: []string{"a"}}},
+		{"remove, then set", []*mod{{Remove: []string{"a"}}, {Set: header("a", "1")}},
+			ir.HeaderEdit{Set: []ir.Header{{Name: "a", Value: "1"}}}},
+		{"remove, then add", []*mod{{Remove: []string{"a"}}, {Add: header("a", "1")},
+			{Add: header("a", "2")}},
+			ir.HeaderEdit{
+				Set: []ir.Header{{Name: "a", Value: "1"}},
+				Add: []ir.Header{{Name: "a", Value: "2"}},
+			}},
+		{"add twice", []*mod{{Add: header("a", "1")}, {Add: header("a", "2")}},
+			ir.HeaderEdit{Add: []ir.Header{{Name: "a", Value: "1"}, {Name: "a", Value: "2"}}}},
+		{"set to nothing", []*mod{{Set: header("a", "")}},
+			ir.HeaderEdit{Set: []ir.Header{{Name: "a"}}}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			var f headerFold
+			for _, m := range tc.filters {
+				f.then(m)
+			}
+			if diff := cmp.Diff(tc.want, f.edit()); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestNumbersAreBoundedAgain: what merging, legacy kinds or an older store bring past validation does not
+// become a size, a loop or a period of a proxy.
+func TestNumbersAreBoundedAgain(t *testing.T) {
+	t.Parallel()
+
+	huge, short := uint32(math.MaxUint32), durationpb.New(time.Nanosecond)
+	retry, _ := httpRetry(&meshv1.MeshRetry_Http{
+		NumRetries:               &huge,
+		PerTryTimeout:            short,
+		HostSelectionMaxAttempts: &huge,
+		HostSelection: []*meshv1.MeshRetry_HostSelection{{
+			Predicate:       "OmitPreviousPriorities",
+			UpdateFrequency: &huge,
+		}},
+	}).Get()
+	if retry.Count != maxTries || retry.Selections != maxSelections || retry.OtherPriorities != maxTries ||
+		retry.PerTry != time.Millisecond {
+		t.Errorf("retries of HTTP: %+v", retry)
+	}
+	if calls, _ := grpcRetry(&meshv1.MeshRetry_Grpc{NumRetries: &huge}).Get(); calls.Count != maxTries {
+		t.Errorf("retries of gRPC: %d", calls.Count)
+	}
+	var out OutboundConfig
+	tcp := Port{Protocol: ir.TCP}
+	meshRetryTo(policy.Effective{Conf: &meshv1.MeshRetry_Conf{
+		Tcp: &meshv1.MeshRetry_Tcp{MaxConnectAttempt: &huge},
+	}}, tcp, &out)
+	if out.Listener.ConnectAttempts != maxTries {
+		t.Errorf("attempts to connect: %d", out.Listener.ConnectAttempts)
+	}
+	meshHealthCheckTo(policy.Effective{Conf: &meshv1.MeshHealthCheck_Conf{
+		Interval:          short,
+		NoTrafficInterval: short,
+		Tcp:               &meshv1.MeshHealthCheck_Tcp{},
+	}}, tcp, &out)
+	if check, _ := out.Cluster.HealthCheck.Get(); check.Interval != minPeriod ||
+		check.NoTraffic != minPeriod {
+		t.Errorf("periods of checks: %s, %s", check.Interval, check.NoTraffic)
+	}
 }

@@ -98,7 +98,7 @@ func outlier(o *meshv1.MeshCircuitBreaker_OutlierDetection) ir.Outlier {
 	d := o.GetDetectors()
 	out := ir.Outlier{
 		Enabled:         true,
-		Interval:        or(o.GetInterval(), outlierInterval),
+		Interval:        max(or(o.GetInterval(), outlierInterval), minPeriod),
 		BaseEjection:    or(o.GetBaseEjectionTime(), outlierBase),
 		MaxPercent:      outlierPercent,
 		Split:           o.GetSplitExternalAndLocalErrors(),

@@ -52,7 +52,7 @@ func faults(common ir.Fault, conf *meshv1.MeshFaultInjection_Conf) []ir.Fault {
 		if a := h.GetAbort(); a.GetHttpStatus() >= 200 && a.GetHttpStatus() < 600 {
 			f.AbortStatus, f.Abort = a.GetHttpStatus(), millionths(a.GetPercentage())
 		}
-		if d := h.GetDelay().GetValue().AsDuration(); d > 0 {
+		if d := or(h.GetDelay().GetValue(), 0); d > 0 {
 			f.DelayBy, f.Delay = d, millionths(h.GetDelay().GetPercentage())
 		}
 		if kib, ok := mesh.BandwidthKiB(h.GetResponseBandwidth().GetLimit()); ok {

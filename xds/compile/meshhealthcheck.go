@@ -31,7 +31,7 @@ func meshHealthCheckTo(e policy.Effective, p Port, out *OutboundConfig) {
 	}
 	c := ir.HealthCheck{
 		Protocol:              protocol,
-		Interval:              or(conf.GetInterval(), checkInterval),
+		Interval:              max(or(conf.GetInterval(), checkInterval), minPeriod),
 		Timeout:               or(conf.GetTimeout(), checkTimeout),
 		Unhealthy:             orUint(conf.UnhealthyThreshold, checkUnhealthy),
 		Healthy:               orUint(conf.HealthyThreshold, checkHealthy),
@@ -44,7 +44,7 @@ func meshHealthCheckTo(e policy.Effective, p Port, out *OutboundConfig) {
 	}
 	// Envoy's own default checks a cluster that has had no request yet once a minute: the first
 	// requests would meet dead instances although the policy says every five seconds.
-	c.NoTraffic = or(conf.GetNoTrafficInterval(), c.Interval)
+	c.NoTraffic = max(or(conf.GetNoTrafficInterval(), c.Interval), minPeriod)
 	switch protocol {
 	case ir.TCP:
 		c.Send, c.Receive = conf.GetTcp().GetSend(), conf.GetTcp().GetReceive()

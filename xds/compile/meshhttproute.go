@@ -1,6 +1,7 @@
 package compile
 
 import (
+	"cmp"
 	"math"
 	"strconv"
 	"strings"
@@ -67,12 +68,13 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 	}
 	b.backends(&r, rule)
 	var rewrite *meshv1.MeshHTTPRoute_PathRewrite
+	var request, response headerFold
 	for _, f := range rule.Conf.GetFilters() {
 		switch f.GetType() {
 		case "RequestHeaderModifier":
-			edit(&r.RequestHeaders, f.GetRequestHeaderModifier())
+			request.then(f.GetRequestHeaderModifier())
 		case "ResponseHeaderModifier":
-			edit(&r.ResponseHeaders, f.GetResponseHeaderModifier())
+			response.then(f.GetResponseHeaderModifier())
 		case "RequestRedirect":
 			rd := f.GetRequestRedirect()
 			status := rd.GetStatusCode()
@@ -87,8 +89,11 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 			}
 			rewrite = rd.GetPath()
 		case "URLRewrite":
-			r.HostRewrite = f.GetUrlRewrite().GetHostname()
-			rewrite = f.GetUrlRewrite().GetPath()
+			// A later filter changes only what it gives.
+			r.HostRewrite = cmp.Or(f.GetUrlRewrite().GetHostname(), r.HostRewrite)
+			if p := f.GetUrlRewrite().GetPath(); p != nil {
+				rewrite = p
+			}
 		case "RequestMirror":
 			owner := rule.Policy
 			if rule.Filters != nil {
@@ -103,6 +108,7 @@ func (b *routeBuilder) add(flat policy.FlatRoute) {
 			}
 		}
 	}
+	r.RequestHeaders, r.ResponseHeaders = request.edit(), response.edit()
 	if r.Redirect != nil {
 		r.Backends, r.Status, r.Mirrors, r.HostRewrite = nil, 0, nil, ""
 	}
@@ -204,7 +210,7 @@ func setRewrite(r *ir.Route, m *meshv1.MeshHTTPRoute_RouteMatch, p *meshv1.MeshH
 	switch p.GetType() {
 	case "ReplaceFullPath":
 		if p.ReplaceFullPath != nil {
-			full := p.GetReplaceFullPath()
+			full := cmp.Or(p.GetReplaceFullPath(), "/")
 			r.ReplacePath = &full
 		}
 	case "ReplacePrefixMatch":
@@ -224,14 +230,64 @@ func setRewrite(r *ir.Route, m *meshv1.MeshHTTPRoute_RouteMatch, p *meshv1.MeshH
 	}
 }
 
-func edit(e *ir.HeaderEdit, m *meshv1.MeshHTTPRoute_HeaderModifier) {
+// headerFold is what a list of filters does to headers, in the order of the list. Envoy removes first,
+// then sets, then adds, in whatever order the message has them.
+type headerFold struct {
+	names []string
+	edits map[string]*headerEdit
+}
+
+// headerEdit is what becomes of one header.
+type headerEdit struct {
+	// replaced says that nothing is left of what the caller, or the answer, had.
+	replaced bool
+	values   []string
+}
+
+func (f *headerFold) of(name string) *headerEdit {
+	if f.edits == nil {
+		f.edits = map[string]*headerEdit{}
+	}
+	e := f.edits[name]
+	if e == nil {
+		e = &headerEdit{}
+		f.edits[name] = e
+		f.names = append(f.names, name)
+	}
+	return e
+}
+
+// then applies one more filter. A filter names each header once.
+func (f *headerFold) then(m *meshv1.MeshHTTPRoute_HeaderModifier) {
 	for _, h := range m.GetSet() {
-		e.Set = append(e.Set, ir.Header{Name: h.GetName(), Value: h.GetValue()})
+		*f.of(h.GetName()) = headerEdit{replaced: true, values: []string{h.GetValue()}}
 	}
 	for _, h := range m.GetAdd() {
-		e.Add = append(e.Add, ir.Header{Name: h.GetName(), Value: h.GetValue()})
+		e := f.of(h.GetName())
+		e.values = append(e.values, h.GetValue())
 	}
-	e.Remove = append(e.Remove, m.GetRemove()...)
+	for _, name := range m.GetRemove() {
+		*f.of(name) = headerEdit{replaced: true}
+	}
+}
+
+func (f *headerFold) edit() ir.HeaderEdit {
+	var out ir.HeaderEdit
+	for _, name := range f.names {
+		e := f.edits[name]
+		values := e.values
+		switch {
+		case e.replaced && len(values) == 0:
+			out.Remove = append(out.Remove, name)
+		case e.replaced:
+			out.Set = append(out.Set, ir.Header{Name: name, Value: values[0]})
+			values = values[1:]
+		}
+		for _, v := range values {
+			out.Add = append(out.Add, ir.Header{Name: name, Value: v})
+		}
+	}
+	return out
 }
 
 // millionths reads a percentage; absent is all.

@@ -33,7 +33,9 @@ const (
 	maxRing        = 8_000_000
 	maxTable       = 5_000_011
 	// maxChoices is ours: a proxy draws that often for each request, and more draws find no other endpoint.
-	maxChoices = 1024
+	maxChoices = 100
+	// maxBias keeps the weight of a busy endpoint above 0.
+	maxBias = 100
 )
 
 // balancer reads the body that the type names; others are inert. Policies are merged field by
@@ -46,8 +48,8 @@ func balancer(c *meshv1.MeshLoadBalancingStrategy_LoadBalancer) ir.LoadBalancer 
 		if n := c.GetLeastRequest().GetChoiceCount(); n > 0 {
 			lb.Choices = min(max(n, 2), maxChoices)
 		}
-		if f := decimal(c.GetLeastRequest().GetActiveRequestBias(), -1); f >= 0 && !math.IsInf(f, 0) {
-			lb.Bias, lb.HasBias = f, true
+		if f := decimal(c.GetLeastRequest().GetActiveRequestBias(), -1); f >= 0 && !math.IsNaN(f) {
+			lb.Bias, lb.HasBias = min(f, maxBias), true
 		}
 		return lb
 	case "Random":

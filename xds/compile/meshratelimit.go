@@ -33,7 +33,7 @@ func rateLimit(e policy.Effective) *meshv1.MeshRateLimit_Local {
 }
 
 func rate(r *meshv1.MeshRateLimit_Rate) ir.Rate {
-	return ir.Rate{Num: r.GetNum(), Interval: r.GetInterval().AsDuration()}
+	return ir.Rate{Num: r.GetNum(), Interval: max(or(r.GetInterval(), 0), minFill)}
 }
 
 func requestLimit(h *meshv1.MeshRateLimit_Http) ir.RequestLimit {

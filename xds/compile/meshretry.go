@@ -78,13 +78,13 @@ func meshRetryTo(e policy.Effective, p Port, out *OutboundConfig) {
 	default:
 		out.Listener.ConnectAttempts = connectAttempts
 		if t := conf.GetTcp(); t != nil && t.MaxConnectAttempt != nil && p.Protocol == ir.TCP {
-			out.Listener.ConnectAttempts = t.GetMaxConnectAttempt()
+			out.Listener.ConnectAttempts = min(t.GetMaxConnectAttempt(), maxTries)
 		}
 	}
 }
 
 func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
-	r := ir.Retry{Count: orUint(c.NumRetries, retryCount), PerTry: or(c.GetPerTryTimeout(), 0)}
+	r := ir.Retry{Count: min(orUint(c.NumRetries, retryCount), maxTries), PerTry: or(c.GetPerTryTimeout(), 0)}
 	if r.Count == 0 {
 		return ir.Shared[ir.Retry]{}
 	}
@@ -122,13 +122,13 @@ func httpRetry(c *meshv1.MeshRetry_Http) ir.Shared[ir.Retry] {
 		case "OmitPreviousHosts":
 			r.OtherHosts = true
 		case "OmitPreviousPriorities":
-			r.OtherPriorities = cmp.Or(s.GetUpdateFrequency(), retryPriorities)
+			r.OtherPriorities = min(cmp.Or(s.GetUpdateFrequency(), retryPriorities), maxTries)
 		case "OmitHostsWithTags":
 			r.OmitTags = append(r.OmitTags, s.GetTags())
 		}
 	}
 	if c.HostSelectionMaxAttempts != nil {
-		r.Selections = int64(c.GetHostSelectionMaxAttempts())
+		r.Selections = int64(min(c.GetHostSelectionMaxAttempts(), maxSelections))
 	}
 	return ir.Share(r)
 }
@@ -144,7 +144,7 @@ func meshRetryShownTags(e policy.Entry) []string {
 }
 
 func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {
-	r := ir.Retry{Count: orUint(c.NumRetries, retryCount), PerTry: or(c.GetPerTryTimeout(), 0)}
+	r := ir.Retry{Count: min(orUint(c.NumRetries, retryCount), maxTries), PerTry: or(c.GetPerTryTimeout(), 0)}
 	if r.Count == 0 {
 		return ir.Shared[ir.Retry]{}
 	}

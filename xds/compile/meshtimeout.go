@@ -59,11 +59,28 @@ func meshTimeoutCaller(c policy.Conditioned, route *ir.RoutePolicy) {
 	route.Timeouts.StreamIdle = or(conf.GetHttp().GetStreamIdleTimeout(), route.Timeouts.StreamIdle)
 }
 
+// Validation bounds what becomes a size, a loop or a period in Envoy. What merging, legacy kinds or a
+// store of an older version bring past it is bounded here again: one number could stop a proxy.
+const (
+	// minPeriod is the shortest time between two checks or sweeps, minFill that of a token bucket.
+	minPeriod = 100 * time.Millisecond
+	minFill   = 50 * time.Millisecond
+	// maxTries bounds retries, connection attempts and updates of priorities, for each of which Envoy
+	// reserves memory for every request.
+	maxTries = 100
+	// maxSelections bounds how often a host is drawn again for one retry.
+	maxSelections = 1000
+)
+
+// or is d, or def if there is none. Envoy counts in milliseconds and would take less for none.
 func or(d *durationpb.Duration, def time.Duration) time.Duration {
 	if d == nil {
 		return def
 	}
-	return d.AsDuration()
+	if v := d.AsDuration(); v <= 0 || v >= time.Millisecond {
+		return v
+	}
+	return time.Millisecond
 }
 
 func timeoutEffect(stage Stage, field, text string) Effect {

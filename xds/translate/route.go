@@ -89,8 +89,12 @@ func redirect(r *ir.Route) *routev3.RedirectAction {
 	return out
 }
 
+// wholePath replaces the path. A backslash would begin a group of the expression.
 func wholePath(to string) *matcherv3.RegexMatchAndSubstitute {
-	return &matcherv3.RegexMatchAndSubstitute{Pattern: regex(".*"), Substitution: to}
+	return &matcherv3.RegexMatchAndSubstitute{
+		Pattern:      regex(".*"),
+		Substitution: strings.ReplaceAll(to, `\`, `\\`),
+	}
 }
 
 func action(r *ir.Route) *routev3.RouteAction {
@@ -211,6 +215,8 @@ func headers(e ir.HeaderEdit) []*corev3.HeaderValueOption {
 			out = append(out, &corev3.HeaderValueOption{
 				Header:       &corev3.HeaderValue{Key: h.Name, Value: strings.ReplaceAll(h.Value, "%", "%%")},
 				AppendAction: action,
+				// Without this, a header that is set to nothing keeps what it had.
+				KeepEmptyValue: h.Value == "",
 			})
 		}
 	}

@@ -762,7 +762,7 @@ func (*MeshLoadBalancingStrategy_Random) Descriptor() ([]byte, []int) {
 type MeshLoadBalancingStrategy_LeastRequest struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	ChoiceCount *uint32                `protobuf:"varint,1,opt,name=choice_count,json=choiceCount,proto3,oneof" json:"choice_count,omitempty"`
-	// 0 or more, an integer or a decimal as text.
+	// 0 to 100, an integer or a decimal as text.
 	ActiveRequestBias *IntOrString `protobuf:"bytes,2,opt,name=active_request_bias,json=activeRequestBias,proto3" json:"active_request_bias,omitempty"`
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
@@ -1274,7 +1274,7 @@ var File_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto protoreflect.Fil
 
 const file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc = "" +
 	"\n" +
-	"6meridian/mesh/v1alpha1/meshloadbalancingstrategy.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\x81\x1f\n" +
+	"6meridian/mesh/v1alpha1/meshloadbalancingstrategy.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\x83\x1f\n" +
 	"\x19MeshLoadBalancingStrategy\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x12D\n" +
@@ -1327,9 +1327,9 @@ const file_meridian_mesh_v1alpha1_meshloadbalancingstrategy_proto_rawDesc = "" +
 	"\x06maglev\x18\x06 \x01(\v28.meridian.mesh.v1alpha1.MeshLoadBalancingStrategy.MaglevR\x06maglev\x1a\f\n" +
 	"\n" +
 	"RoundRobin\x1a\b\n" +
-	"\x06Random\x1a\xa5\x01\n" +
-	"\fLeastRequest\x12/\n" +
-	"\fchoice_count\x18\x01 \x01(\rB\a\xbaH\x04*\x02(\x02H\x00R\vchoiceCount\x88\x01\x01\x12S\n" +
+	"\x06Random\x1a\xa7\x01\n" +
+	"\fLeastRequest\x121\n" +
+	"\fchoice_count\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18d(\x02H\x00R\vchoiceCount\x88\x01\x01\x12S\n" +
 	"\x13active_request_bias\x18\x02 \x01(\v2#.meridian.mesh.v1alpha1.IntOrStringR\x11activeRequestBiasB\x0f\n" +
 	"\r_choice_count\x1a\xc2\x02\n" +
 	"\bRingHash\x12A\n" +

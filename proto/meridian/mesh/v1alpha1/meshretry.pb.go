@@ -238,7 +238,7 @@ func (x *MeshRetry_Tcp) GetMaxConnectAttempt() uint32 {
 // Http retries requests.
 type MeshRetry_Http struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// 0 turns retries off.
+	// 0 turns retries off. Envoy reserves memory for every one of them with each request.
 	NumRetries         *uint32                       `protobuf:"varint,1,opt,name=num_retries,json=numRetries,proto3,oneof" json:"num_retries,omitempty"`
 	PerTryTimeout      *durationpb.Duration          `protobuf:"bytes,2,opt,name=per_try_timeout,json=perTryTimeout,proto3" json:"per_try_timeout,omitempty"`
 	BackOff            *MeshRetry_BackOff            `protobuf:"bytes,3,opt,name=back_off,json=backOff,proto3" json:"back_off,omitempty"`
@@ -650,7 +650,7 @@ var File_meridian_mesh_v1alpha1_meshretry_proto protoreflect.FileDescriptor
 
 const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\n" +
-	"&meridian/mesh/v1alpha1/meshretry.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a*meridian/mesh/v1alpha1/meshhttproute.proto\"\xb2\x15\n" +
+	"&meridian/mesh/v1alpha1/meshretry.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\x1a*meridian/mesh/v1alpha1/meshhttproute.proto\"\xce\x15\n" +
 	"\tMeshRetry\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x124\n" +
@@ -662,12 +662,12 @@ const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\x04Conf\x127\n" +
 	"\x03tcp\x18\x01 \x01(\v2%.meridian.mesh.v1alpha1.MeshRetry.TcpR\x03tcp\x12:\n" +
 	"\x04http\x18\x02 \x01(\v2&.meridian.mesh.v1alpha1.MeshRetry.HttpR\x04http\x12:\n" +
-	"\x04grpc\x18\x03 \x01(\v2&.meridian.mesh.v1alpha1.MeshRetry.GrpcR\x04grpc\x1a[\n" +
-	"\x03Tcp\x12<\n" +
-	"\x13max_connect_attempt\x18\x01 \x01(\rB\a\xbaH\x04*\x02 \x00H\x00R\x11maxConnectAttempt\x88\x01\x01B\x16\n" +
-	"\x14_max_connect_attempt\x1a\x87\b\n" +
-	"\x04Http\x12$\n" +
-	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
+	"\x04grpc\x18\x03 \x01(\v2&.meridian.mesh.v1alpha1.MeshRetry.GrpcR\x04grpc\x1a]\n" +
+	"\x03Tcp\x12>\n" +
+	"\x13max_connect_attempt\x18\x01 \x01(\rB\t\xbaH\x06*\x04\x18d(\x01H\x00R\x11maxConnectAttempt\x88\x01\x01B\x16\n" +
+	"\x14_max_connect_attempt\x1a\x8d\b\n" +
+	"\x04Http\x12-\n" +
+	"\vnum_retries\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12D\n" +
 	"\bback_off\x18\x03 \x01(\v2).meridian.mesh.v1alpha1.MeshRetry.BackOffR\abackOff\x12g\n" +
@@ -675,12 +675,12 @@ const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\bretry_on\x18\x05 \x03(\tB\x91\x02\xa2\xbb\x18\x8c\x02\"\x035xx\"\fGatewayError\"\x05Reset\"\fRetriable4xx\"\x0eConnectFailure\"\x10EnvoyRatelimited\"\rRefusedStream\"\x17Http3PostConnectFailure\"\x11HttpMethodConnect\"\x10HttpMethodDelete\"\rHttpMethodGet\"\x0eHttpMethodHead\"\x11HttpMethodOptions\"\x0fHttpMethodPatch\"\x0eHttpMethodPost\"\rHttpMethodPut\"\x0fHttpMethodTrace(\x01R\aretryOn\x12o\n" +
 	"\x1aretriable_response_headers\x18\x06 \x03(\v21.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatchR\x18retriableResponseHeaders\x12m\n" +
 	"\x19retriable_request_headers\x18\a \x03(\v21.meridian.mesh.v1alpha1.MeshHTTPRoute.HeaderMatchR\x17retriableRequestHeaders\x12V\n" +
-	"\x0ehost_selection\x18\b \x03(\v2/.meridian.mesh.v1alpha1.MeshRetry.HostSelectionR\rhostSelection\x12O\n" +
-	"\x1bhost_selection_max_attempts\x18\t \x01(\rB\v\xbaH\b*\x06\x18\xff\xff\xff\xff\aH\x01R\x18hostSelectionMaxAttempts\x88\x01\x01B\x0e\n" +
+	"\x0ehost_selection\x18\b \x03(\v2/.meridian.mesh.v1alpha1.MeshRetry.HostSelectionR\rhostSelection\x12L\n" +
+	"\x1bhost_selection_max_attempts\x18\t \x01(\rB\b\xbaH\x05*\x03\x18\xe8\aH\x01R\x18hostSelectionMaxAttempts\x88\x01\x01B\x0e\n" +
 	"\f_num_retriesB\x1e\n" +
-	"\x1c_host_selection_max_attempts\x1a\x95\x03\n" +
-	"\x04Grpc\x12$\n" +
-	"\vnum_retries\x18\x01 \x01(\rH\x00R\n" +
+	"\x1c_host_selection_max_attempts\x1a\x9e\x03\n" +
+	"\x04Grpc\x12-\n" +
+	"\vnum_retries\x18\x01 \x01(\rB\a\xbaH\x04*\x02\x18dH\x00R\n" +
 	"numRetries\x88\x01\x01\x12A\n" +
 	"\x0fper_try_timeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\rperTryTimeout\x12D\n" +
 	"\bback_off\x18\x03 \x01(\v2).meridian.mesh.v1alpha1.MeshRetry.BackOffR\abackOff\x12g\n" +
@@ -696,11 +696,11 @@ const file_meridian_mesh_v1alpha1_meshretry_proto_rawDesc = "" +
 	"\vResetHeader\x12\x1e\n" +
 	"\x04name\x18\x01 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\x80\x02R\x04name\x125\n" +
-	"\x06format\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18R\aSecondsR\rUnixTimestampR\x06format\x1a\xbf\x02\n" +
+	"\x06format\x18\x02 \x01(\tB\x1d\xbaH\x1ar\x18R\aSecondsR\rUnixTimestampR\x06format\x1a\xca\x02\n" +
 	"\rHostSelection\x12a\n" +
 	"\tpredicate\x18\x01 \x01(\tBC\xbaH@r>R\x11OmitPreviousHostsR\x11OmitHostsWithTagsR\x16OmitPreviousPrioritiesR\tpredicate\x12M\n" +
-	"\x04tags\x18\x02 \x03(\v29.meridian.mesh.v1alpha1.MeshRetry.HostSelection.TagsEntryR\x04tags\x12.\n" +
-	"\x10update_frequency\x18\x03 \x01(\rH\x00R\x0fupdateFrequency\x88\x01\x01\x1a7\n" +
+	"\x04tags\x18\x02 \x03(\v29.meridian.mesh.v1alpha1.MeshRetry.HostSelection.TagsEntryR\x04tags\x129\n" +
+	"\x10update_frequency\x18\x03 \x01(\rB\t\xbaH\x06*\x04\x18d(\x01H\x00R\x0fupdateFrequency\x88\x01\x01\x1a7\n" +
 	"\tTagsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\x13\n" +
