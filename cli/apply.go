@@ -247,6 +247,7 @@ func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
 func (o *applyOptions) read(cmd *cobra.Command) ([]codec.Document, error) {
 	var docs []codec.Document
 	var errs []error
+	first := map[mesh.Key]string{}
 	for _, name := range o.files {
 		inputs, err := readInput(cmd, name)
 		if err != nil {
@@ -263,6 +264,16 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]codec.Document, error) {
 				if !d.MeshGiven && o.mesh != "" && d.Resource.Key.Mesh != "" {
 					d.Resource.Key.Mesh = o.mesh
 				}
+				place := fmt.Sprintf("%s, document %d", in.name, d.Index+1)
+				if other, again := first[d.Resource.Key]; again {
+					errs = append(
+						errs,
+						fmt.Errorf("%s: %s is in %s already: which of the two is meant?", place,
+							title(d.Resource.Key), other),
+					)
+					continue
+				}
+				first[d.Resource.Key] = place
 				warnings, err := validate.Resource(d.Resource)
 				if err != nil {
 					errs = append(errs,
@@ -297,14 +308,29 @@ func (o *applyOptions) read(cmd *cobra.Command) ([]codec.Document, error) {
 
 // explain puts each violation on a line of its own.
 func explain(err error) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, e := range joined.Unwrap() {
+			out = append(out, explain(e))
+		}
+		return errors.Join(out...)
+	}
 	var v *mesh.ValidationError
 	if !errors.As(err, &v) {
 		return err
 	}
 	var b strings.Builder
 	b.WriteString("the document is not valid")
+	if doc := (*codec.DocumentError)(nil); errors.As(err, &doc) && doc.Index > 0 {
+		b.Reset()
+		fmt.Fprintf(&b, "document %d is not valid", doc.Index+1)
+	}
 	for _, violation := range v.Violations {
-		fmt.Fprintf(&b, "\n  * %s: %s", violation.Field, violation.Reason)
+		b.WriteString("\n  * ")
+		if violation.Field != "" {
+			b.WriteString(violation.Field + ": ")
+		}
+		b.WriteString(violation.Reason)
 	}
 	return errors.New(b.String())
 }

@@ -78,7 +78,7 @@ const maxMessage = 256 << 20
 func New(o Options) (*Client, error) {
 	u, err := url.Parse(o.URL)
 	if err != nil {
-		return nil, fmt.Errorf("control plane URL %q: %w", o.URL, err)
+		u = &url.URL{} // such as HOST:PORT alone
 	}
 	if u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
 		return nil, fmt.Errorf("control plane URL %q: must be http://HOST:PORT or https://HOST:PORT", o.URL)

@@ -300,6 +300,11 @@ func (d *decoder) integer(n *yaml.Node, path string, low, high int64) (int64, bo
 		d.add(n, path, "must be an integer, not %s", describe(n))
 		return 0, false
 	}
+	if digits := strings.TrimLeft(n.Value, "+-"); len(digits) > 1 && digits[0] == '0' {
+		// YAML 1.1 reads octal where YAML 1.2 reads decimal.
+		d.add(n, path, "must be a decimal integer without leading zeros, not %s", mesh.Clip(n.Value))
+		return 0, false
+	}
 	i, err := strconv.ParseInt(n.Value, 10, 64)
 	if err != nil || i < low || i > high {
 		d.add(n, path, "must be a decimal integer from %d to %d", low, high)

@@ -80,8 +80,19 @@ func Decode(data []byte) ([]Document, error) {
 	return docs, errors.Join(errs...)
 }
 
-// decodeAll reads one document, which is several resources if it is of an older kind.
+// decodeAll reads one document, which is several resources if it is of an older kind or a List.
 func decodeAll(n *yaml.Node) ([]Document, error) {
+	if items, ok, err := listItems(n); ok {
+		var out []Document
+		for _, item := range items {
+			docs, itemErr := decodeAll(item)
+			if itemErr != nil {
+				return nil, itemErr
+			}
+			out = append(out, docs...)
+		}
+		return out, err
+	}
 	nodes, warnings, err := expand(n)
 	if err != nil {
 		return nil, err
@@ -98,6 +109,39 @@ func decodeAll(n *yaml.Node) ([]Document, error) {
 		out = append(out, doc)
 	}
 	return out, nil
+}
+
+// listItems are the items of Kubernetes' List, as kubectl get -o yaml writes it; ok is false for any
+// other document. Lists in lists are not unfolded.
+func listItems(n *yaml.Node) (items []*yaml.Node, ok bool, err error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, false, nil
+	}
+	d := &decoder{budget: maxNodes}
+	top := d.pairs(n, "")
+	kind := lookup(top, "kind")
+	if kind == nil || d.resolve(kind).Value != "List" || lookup(top, "type") != nil {
+		return nil, false, nil
+	}
+	list := lookup(top, "items")
+	if list != nil {
+		list = d.resolve(list)
+	}
+	if list == nil || list.Kind != yaml.SequenceNode {
+		d.add(n, "items", "is required for a List")
+		return nil, true, d.err.Err()
+	}
+	for i, item := range list.Content {
+		item = d.resolve(item)
+		if kind, _ := peek(item); kind == "List" {
+			d.add(item, fmt.Sprintf("items[%d]", i), "must not be a List itself")
+		}
+		items = append(items, item)
+	}
+	if err := d.err.Err(); err != nil {
+		return nil, true, err
+	}
+	return items, true, nil
 }
 
 // DecodeJSON reads one document of a known kind, such as the body of a PUT, in JSON or in YAML. The

@@ -108,7 +108,8 @@ func (d *decoder) lift(pairs []pair, path, name string, lifts []string) []pair {
 }
 
 func plainSpelling(s string) string {
-	return strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	plain := strings.ToLower(strings.NewReplacer("_", "", "-", "").Replace(s))
+	return strings.ReplaceAll(plain, "cancelled", "canceled") // gRPC's spelling is American
 }
 
 // spell corrects the items of a list of words: upper and lower case, "-" and "_", and status codes
