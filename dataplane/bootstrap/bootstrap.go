@@ -133,8 +133,11 @@ func Build(c Config) ([]byte, error) {
 			"layers": []object{{
 				"name": "static",
 				"static_layer": object{
-					"re2.max_program_size.error_level": 4294967295,
-					"re2.max_program_size.warn_level":  1000,
+					// A call whose time is up is not one that the client may repeat at will, which
+					// UNAVAILABLE would say.
+					"envoy.reloadable_features.grpc_timeout_returns_deadline_exceeded": true,
+					"re2.max_program_size.error_level":                                 4294967295,
+					"re2.max_program_size.warn_level":                                  1000,
 				},
 			}},
 		},

@@ -32,6 +32,7 @@ func TestResilience(t *testing.T) {
 	t.Run("back-off", m.testBackOff)
 	t.Run("rate-limited back-off", m.testResetHeaders)
 	t.Run("grpc", m.testRetryGRPC)
+	t.Run("grpc timeouts", m.testTimeoutsGRPC)
 	t.Run("tcp", m.testRetryTCP)
 	t.Run("per-try timeout", m.testPerTry)
 	t.Run("request timeout", m.testRequestTimeout)
@@ -232,6 +233,33 @@ func (m *callerMesh) testRetryGRPC(t *testing.T) {
 			t.Errorf("%d failures with %s: %d attempts and %v, want %d and %s", c.failures, c.code,
 				attempts.Load(), err, c.attempts, c.want)
 		}
+	}
+}
+
+// testTimeoutsGRPC: a call whose time is up is DEADLINE_EXCEEDED, which clients do not repeat as they do
+// UNAVAILABLE; and a try whose time is up is tried again if the policy names that status.
+func (m *callerMesh) testTimeoutsGRPC(t *testing.T) {
+	m.Apply(t, to("MeshTimeout", "greeter", "default: {http: {requestTimeout: 300ms}}"))
+	m.Apply(t, to("MeshRetry", "greeter", "default: {grpc: {numRetries: 0}}"))
+	hang(t, m.greeter.App, 1000)
+	if err := m.greet(t); status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("the call ended with %v", err)
+	}
+	m.Apply(t, to("MeshTimeout", "greeter", "default: {http: {requestTimeout: 10s}}"))
+	m.Apply(t, to("MeshRetry", "greeter", "default: {grpc: {numRetries: 2, perTryTimeout: 200ms, "+
+		"retryOn: [DeadlineExceeded, Unavailable], backOff: {baseInterval: 1ms, maxInterval: 2ms}}}"))
+	var tries atomic.Int64
+	s := grpc.NewServer()
+	healthpb.RegisterHealthServer(s, health.NewServer())
+	m.greeter.Handle(t, func(w http.ResponseWriter, r *http.Request) {
+		if tries.Add(1) <= 2 {
+			<-r.Context().Done()
+			return
+		}
+		s.ServeHTTP(w, r)
+	})
+	if err := m.greet(t); err != nil || tries.Load() != 3 {
+		t.Errorf("two tries that hang: %d tries, %v", tries.Load(), err)
 	}
 }
 

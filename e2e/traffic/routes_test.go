@@ -69,6 +69,8 @@ func TestRoutes(t *testing.T) {
 	m := startCallerMesh(t)
 	t.Run("matches", m.testMatches)
 	t.Run("filters", m.testFilters)
+	t.Run("filters in order", m.testFiltersInOrder)
+	t.Run("split by hash", m.testSplitByHash)
 	t.Run("mirror", m.testMirror)
 	t.Run("weights", m.testWeights)
 	t.Run("missing backends", m.testMissing)
@@ -191,6 +193,88 @@ func (m *callerMesh) testFilters(t *testing.T) {
 	}
 	if r := m.web.Call("api", "GET", "/full"); r.Answer.Host != "inner.example" {
 		t.Errorf("the host became %q", r.Answer.Host)
+	}
+}
+
+// testFiltersInOrder: a list of filters acts in its order, and what is written is what is sent.
+func (m *callerMesh) testFiltersInOrder(t *testing.T) {
+	request := func(edits string) string {
+		return "{type: RequestHeaderModifier, requestHeaderModifier: {" + edits + "}}"
+	}
+	rewrite := func(parts string) string { return "{type: URLRewrite, urlRewrite: {" + parts + "}}" }
+	route := func(path string, filters ...string) string {
+		return fmt.Sprintf(
+			"{matches: [{path: {type: PathPrefix, value: %s}}], default: {filters: [%s]}}",
+			path,
+			strings.Join(filters, ", "),
+		)
+	}
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: ["+strings.Join([]string{
+		route("/headers",
+			request("set: [{name: x-a, value: one}, {name: x-user, value: ''}], remove: [x-b]"),
+			request("add: [{name: x-a, value: two}], set: [{name: x-b, value: kept}]"),
+			request("set: [{name: x-d, value: d}]"), request("remove: [x-d]"),
+			request("add: [{name: x-e, value: first}]"), request("set: [{name: x-e, value: last}]")),
+		route("/two", rewrite("path: {type: ReplacePrefixMatch, replacePrefixMatch: /one}"),
+			rewrite("hostname: a.example")),
+		route("/backslash", rewrite(`path: {type: ReplaceFullPath, replaceFullPath: '/a\1b'}`)),
+		route("/nothing", rewrite(`path: {type: ReplaceFullPath, replaceFullPath: ''}`)),
+	}, ", ")+"]"))
+	h := m.web.Call(
+		"api",
+		"GET",
+		"/headers",
+		"x-a",
+		"old",
+		"x-b",
+		"old",
+		"x-d",
+		"old",
+		"x-e",
+		"old",
+		"x-user",
+		"forged",
+	).Answer.Header
+	for name, want := range map[string]string{"x-a": "one,two", "x-b": "kept", "x-d": "", "x-e": "last",
+		"x-user": ""} {
+		if got := strings.Join(h.Values(name), ","); got != want {
+			t.Errorf("%s became %q, want %q", name, got, want)
+		}
+	}
+	if r := m.web.Call("api", "GET", "/two/x"); r.Answer.Path != "/one/x" || r.Answer.Host != "a.example" {
+		t.Errorf("two rewrites: %q at %q", r.Answer.Path, r.Answer.Host)
+	}
+	for path, want := range map[string]string{"/backslash/x": "/a%5C1b", "/nothing/x?k=v": "/?k=v"} {
+		if r := m.web.Call("api", "GET", path); r.Answer.Path != want {
+			t.Errorf("%s became %q, want %q", path, r.Answer.Path, want)
+		}
+	}
+}
+
+// testSplitByHash: with a consistent hash, one user stays on one side of a split.
+func (m *callerMesh) testSplitByHash(t *testing.T) {
+	m.Apply(t, toAPI("MeshLoadBalancingStrategy", "default: {loadBalancer: {type: RingHash}, hashPolicies: "+
+		"[{type: Header, header: {name: x-user}}]}"))
+	m.Apply(t, toAPI("MeshHTTPRoute", "rules: [{matches: [{path: {type: PathPrefix, value: /}}], default: "+
+		"{backendRefs: [{kind: MeshService, name: api, port: 8080, weight: 50}, "+
+		"{kind: MeshService, name: api-next, port: 8080, weight: 50}]}}]"))
+	sides := map[bool]int{}
+	for user := range 40 {
+		seen := map[bool]bool{}
+		for range 5 {
+			r := m.web.Call("api", "GET", "/", "x-user", fmt.Sprint("user-", user))
+			if r.Status != 200 {
+				t.Fatal(r)
+			}
+			seen[r.Answer.Instance == "next"] = true
+		}
+		if len(seen) != 1 {
+			t.Errorf("user %d met both sides", user)
+		}
+		sides[seen[true]]++
+	}
+	if sides[true] < 5 || sides[false] < 5 {
+		t.Errorf("users by side: %v", sides)
 	}
 }
 

@@ -2,7 +2,12 @@ package validate
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -27,6 +32,7 @@ func meshRetryRules(c *check, s *meshv1.MeshRetry) {
 			}
 			c.notNegative(at+".perTryTimeout", g.GetPerTryTimeout())
 			c.backOff(at, g.GetBackOff(), g.GetRateLimitedBackOff())
+			c.perTry(at, g.GetPerTryTimeout(), g.GetRetryOn(), "DeadlineExceeded")
 		}
 	}
 }
@@ -41,6 +47,9 @@ func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
 	}
 	c.notNegative(path+".perTryTimeout", h.GetPerTryTimeout())
 	c.backOff(path, h.GetBackOff(), h.GetRateLimitedBackOff())
+	if slices.ContainsFunc(h.GetRetryOn(), isHTTPCondition) { // otherwise the default conditions hold
+		c.perTry(path, h.GetPerTryTimeout(), h.GetRetryOn(), "5xx", "GatewayError", "Reset")
+	}
 	for i, m := range h.GetRetriableRequestHeaders() {
 		c.headerMatch(fmt.Sprintf("%s.retriableRequestHeaders[%d]", path, i), m)
 	}
@@ -62,6 +71,21 @@ func (c *check) httpRetry(path string, h *meshv1.MeshRetry_Http) {
 			}
 			priorities = true
 		}
+	}
+}
+
+// isHTTPCondition tells conditions from methods and status codes, which only narrow or widen them.
+func isHTTPCondition(item string) bool {
+	return !strings.HasPrefix(item, "HttpMethod") && !mesh.IsStatusCode(item)
+}
+
+// perTry warns if the end of a try is none of the conditions: the request then ends with that try.
+func (c *check) perTry(path string, d *durationpb.Duration, on []string, conditions ...string) {
+	retried := len(on) == 0 ||
+		slices.ContainsFunc(on, func(s string) bool { return slices.Contains(conditions, s) })
+	if d.AsDuration() > 0 && !retried {
+		c.warn(path+".perTryTimeout", "ends the request instead of trying again: retryOn has no %s",
+			strings.Join(conditions, ", "))
 	}
 }
 

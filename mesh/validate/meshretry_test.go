@@ -97,3 +97,30 @@ func TestValidateRetry(t *testing.T) {
 		tt.run(t)
 	}
 }
+
+// TestPerTryTimeoutThatEndsTheRequest: a try whose time is up is tried again only on some conditions.
+func TestPerTryTimeoutThatEndsTheRequest(t *testing.T) {
+	t.Parallel()
+
+	for conf, warns := range map[string]bool{
+		"http: {perTryTimeout: 1s, retryOn: [ConnectFailure, RefusedStream]}": true,
+		"http: {perTryTimeout: 1s, retryOn: [ConnectFailure, HttpMethodGet]}": true,
+		"http: {perTryTimeout: 1s, retryOn: [ConnectFailure, Reset]}":         false,
+		"http: {perTryTimeout: 1s, retryOn: [5xx]}":                           false,
+
+		"http: {perTryTimeout: 1s, retryOn: [HttpMethodGet, " +
+			"'503']}": false, // with the default conditions
+		"http: {perTryTimeout: 1s}":                                           false,
+		"http: {perTryTimeout: 0s, retryOn: [ConnectFailure]}":                false,
+		"http: {retryOn: [ConnectFailure]}":                                   false,
+		"grpc: {perTryTimeout: 1s, retryOn: [Unavailable]}":                   true,
+		"grpc: {perTryTimeout: 1s, retryOn: [Unavailable, DeadlineExceeded]}": false,
+		"grpc: {perTryTimeout: 1s}":                                           false,
+	} {
+		doc := policyDoc(mesh.KindMeshRetry, "to: [{targetRef: {kind: Mesh}, default: {"+conf+"}}]")
+		warnings, err := Resource(decodeOne(t, doc).Resource)
+		if err != nil || (len(warnings) == 1) != warns {
+			t.Errorf("%s: %q, %v", conf, warnings, err)
+		}
+	}
+}

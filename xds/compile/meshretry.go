@@ -155,6 +155,10 @@ func grpcRetry(c *meshv1.MeshRetry_Grpc) ir.Shared[ir.Retry] {
 	if len(r.On) == 0 {
 		r.On = grpcConditions
 	}
+	if r.PerTry > 0 && slices.Contains(r.On, "deadline-exceeded") {
+		// A try whose time is up is one that Envoy itself resets, before it has a status.
+		r.On = append(r.On, "reset")
+	}
 	elsewhere(&r)
 	return ir.Share(r)
 }

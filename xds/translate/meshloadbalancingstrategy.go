@@ -75,7 +75,14 @@ func meshLoadBalancingStrategyEndpoints(out *endpointv3.ClusterLoadAssignment, e
 
 func meshLoadBalancingStrategyRoute(out *routev3.Route, r *ir.Route, _ *ir.RouteConfig) error {
 	if list, ok := r.Hash.Get(); ok && out.GetRoute() != nil {
-		out.GetRoute().HashPolicy = hashPolicies(list)
+		a := out.GetRoute()
+		a.HashPolicy = hashPolicies(list)
+		if w := a.GetWeightedClusters(); w != nil {
+			// The same hash chooses the side of a split, or a user would change sides at each request.
+			w.RandomValueSpecifier = &routev3.WeightedCluster_UseHashPolicy{
+				UseHashPolicy: wrapperspb.Bool(true),
+			}
+		}
 	}
 	return nil
 }
