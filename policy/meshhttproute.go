@@ -2,8 +2,10 @@ package policy
 
 import (
 	"cmp"
+	"encoding/binary"
 	"slices"
 
+	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/mesh"
@@ -39,15 +41,16 @@ func HTTPRoutes(policies []*mesh.Resource, d Destination) []HTTPRule {
 			-compareName(a.head, b.head), cmp.Compare(a.Index, b.Index))
 	})
 	var out []HTTPRule
+	place := map[string]int{} // by the key of the matches
 	for _, e := range entries {
 		to, ok := e.message.Interface().(*meshv1.MeshHTTPRoute_To)
 		if !ok {
 			continue
 		}
 		for i, rule := range to.GetRules() {
-			at := slices.IndexFunc(out,
-				func(r HTTPRule) bool { return sameMatches(r.Matches, rule.GetMatches()) })
-			if at < 0 {
+			key := matchesKey(rule.GetMatches())
+			at, merged := place[key]
+			if !merged {
 				r := HTTPRule{
 					Matches: rule.GetMatches(),
 					Conf:    &meshv1.MeshHTTPRoute_Conf{},
@@ -56,6 +59,7 @@ func HTTPRoutes(policies []*mesh.Resource, d Destination) []HTTPRule {
 					Origin:  Origin{Key: e.policy.Key, Rule: e.Index},
 				}
 				at, out = len(out), append(out, r)
+				place[key] = at
 			}
 			r := &out[at]
 			if r.Conf.Filters == nil && len(rule.GetDefault().GetFilters()) > 0 {
@@ -69,11 +73,19 @@ func HTTPRoutes(policies []*mesh.Resource, d Destination) []HTTPRule {
 	return out
 }
 
-// sameMatches is deep equality after defaults are spelled out.
-func sameMatches(a, b []*meshv1.MeshHTTPRoute_RouteMatch) bool {
-	return slices.EqualFunc(a, b, func(a, b *meshv1.MeshHTTPRoute_RouteMatch) bool {
-		return proto.Equal(withDefaults(a), withDefaults(b))
-	})
+// matchesKey is equal for matches that are deeply equal after defaults are spelled out. It holds for
+// one process: the encoding of messages may change with the library.
+func matchesKey(list []*meshv1.MeshHTTPRoute_RouteMatch) string {
+	var key []byte
+	for _, m := range list {
+		body, err := proto.MarshalOptions{Deterministic: true}.Marshal(withDefaults(m))
+		if err != nil { // not valid UTF-8, which no document and no peer brings here
+			body = []byte(prototext.Format(m))
+		}
+		key = binary.AppendUvarint(key, uint64(len(body)))
+		key = append(key, body...)
+	}
+	return string(key)
 }
 
 func withDefaults(m *meshv1.MeshHTTPRoute_RouteMatch) *meshv1.MeshHTTPRoute_RouteMatch {
