@@ -114,6 +114,8 @@ func New(cfg Config) *Service {
 	r := &reader{base: b}
 	i := &inspector{base: b, reader: r}
 	w := newWriter(b, r, admission.NewTargets(i.matches))
+	d := &differ{base: b, writer: w}
+	w.guard = d.Guard
 	s := &Service{
 		base:      b,
 		reader:    r,
@@ -121,7 +123,7 @@ func New(cfg Config) *Service {
 		issuer:    &issuer{base: b, audit: w.audit},
 		delivery:  &delivery{base: b},
 		inspector: i,
-		differ:    &differ{base: b, writer: w},
+		differ:    d,
 		proxies:   &proxies{base: b, reader: r},
 		edge:      problem.NewEdge(cfg.Logger, cfg.Registerer),
 	}

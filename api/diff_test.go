@@ -239,3 +239,44 @@ func TestDiffAdmits(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// TestGuardHoldsForEveryWriter: what would leave a route or a destination without an instance is refused
+// over REST and gRPC, as a put and as a delete, unless it is forced; a dry run says the same.
+func TestGuardHoldsForEveryWriter(t *testing.T) {
+	t.Parallel()
+
+	p := withMesh(t, func(c *api.Config) { c.Zone = "east" })
+	p.seed(documents(t, "east", callers)...)
+	const route, service = "/meshes/default/meshhttproutes/nowhere", "/meshes/default/meshservices/backend"
+
+	p.want(p.do("PUT", route, nowhereText), 409, "needs to be forced (--force, ?force=true)", nowhereGuard)
+	p.want(p.do("GET", route, ""), 404)
+	p.want(
+		p.do("PUT", route+"?dryRun=true", nowhereText),
+		200,
+		"this would need force: zone east: "+nowhereGuard,
+	)
+	c := p.grpc("")
+	nowhere := documents(t, "east", nowhereText)[0]
+	_, err := c.Put(t.Context(), nowhere, client.PutOptions{})
+	wantError(t, err, codes.FailedPrecondition, nowhereGuard)
+
+	other := "type: MeshService\nmesh: default\nname: backend\nspec:\n  selector: {dataplaneTags: " +
+		"{kuma.io/service: nobody}}\n  ports: [{port: 80, targetPort: 8080, appProtocol: http}]\n"
+	p.want(p.do("PUT", service, other), 409, "kri_msvc_default_east__backend_80 would have no endpoint")
+	p.want(p.do("DELETE", service, ""), 409, "kri_msvc_default_east__backend_80 would no longer exist")
+	_, err = c.Delete(t.Context(), documents(t, "east", callers)[0].Key, client.DeleteOptions{})
+	wantError(t, err, codes.FailedPrecondition, "would no longer exist")
+	relabelled := "type: Dataplane\nmesh: default\nname: backend\nnetworking:\n  address: " +
+		"192.0.2.1\n  inbound: " +
+		"[{port: 8080, tags: {kuma.io/service: other, kuma.io/protocol: http}}]\n"
+	p.want(p.do("PUT", "/meshes/default/dataplanes/backend", relabelled), 409, "would have no endpoint")
+
+	p.want(p.do("PUT", route+"?force=true", nowhereText), 201)
+	// What leads nowhere already can be changed.
+	p.want(p.do("PUT", route, nowhereText+"      \n"), 200)
+	if _, err := c.Delete(t.Context(), nowhere.Key, client.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	p.want(p.do("DELETE", service+"?force=true", ""), 200)
+}

@@ -240,6 +240,7 @@ func (s *resourceService) PutResource(ctx context.Context,
 	got, err := s.core.Put(ctx, PutRequest{
 		Request: admission.Request{Resource: r, IfRevision: req.IfRevision},
 		DryRun:  req.GetDryRun(),
+		Force:   req.GetForce(),
 	})
 	if err != nil {
 		return nil, err
@@ -262,6 +263,7 @@ func (s *resourceService) DeleteResource(ctx context.Context,
 			IfRevision: req.IfRevision,
 		},
 		DryRun: req.GetDryRun(),
+		Force:  req.GetForce(),
 	})
 	return &adminv1.DeleteResourceResponse{Revision: rev}, err
 }

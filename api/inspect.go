@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meridian-mesh/meridian/api/admission"
 	"github.com/meridian-mesh/meridian/api/authz"
 	"github.com/meridian-mesh/meridian/api/fanout"
 	"github.com/meridian-mesh/meridian/api/problem"
@@ -154,7 +155,7 @@ func (i *inspector) InspectPolicy(ctx context.Context,
 		return nil, err
 	}
 	if i.global() {
-		return i.policyInZones(ctx, r.Key, req)
+		return i.policyInZones(ctx, r, req)
 	}
 	s, view, err := i.static(ctx, false)
 	if err != nil {
@@ -164,12 +165,16 @@ func (i *inspector) InspectPolicy(ctx context.Context,
 	if err != nil {
 		return nil, problem.New(http.StatusInternalServerError, problem.TitleInspect, "%v", err)
 	}
-	return &adminv1.InspectPolicyResponse{Zones: []*adminv1.ZoneEffect{effect}}, nil
+	return &adminv1.InspectPolicyResponse{
+		Zones: []*adminv1.ZoneEffect{effect},
+		Inert: admission.Inert(view, r),
+	}, nil
 }
 
 // policyInZones asks every zone that a policy can concern: a zone's own concerns that zone alone.
-func (i *inspector) policyInZones(ctx context.Context, key mesh.Key,
+func (i *inspector) policyInZones(ctx context.Context, r *mesh.Resource,
 	req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error) {
+	key := r.Key
 	view, err := i.view(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -178,7 +183,7 @@ func (i *inspector) policyInZones(ctx context.Context, key mesh.Key,
 	if key.Zone != "" {
 		zones = slices.DeleteFunc(zones, func(name string) bool { return name != key.Zone })
 	}
-	out := &adminv1.InspectPolicyResponse{}
+	out := &adminv1.InspectPolicyResponse{Inert: admission.Inert(view, r)}
 	for _, z := range fanout.All[adminv1.InspectPolicyResponse](ctx, i.zones, zones, forwardTimeout,
 		adminv1.InspectService_InspectPolicy_FullMethodName, &adminv1.InspectPolicyRequest{
 			Key:       key.Proto(),

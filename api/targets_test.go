@@ -59,8 +59,12 @@ func TestWriteCostsTheSameInALargeMesh(t *testing.T) {
 				t.Fatalf("status %d: %s", a.status, a.text)
 			}
 			warnings := fmt.Sprint(a.json["warnings"])
-			return warnings == "[targetRef: "+noMatch+"; stored, takes effect when a matching proxy joins]",
-				cost{calls.Load(), bytes.Load()}
+			return warnings == "[spec.targetRef: "+noMatch+
+					"; stored, takes effect when a matching proxy joins]",
+				cost{
+					calls.Load(),
+					bytes.Load(),
+				}
 		}
 		warned, known := put("web")
 		if warned {

@@ -3,8 +3,11 @@ package api
 import (
 	"context"
 	"errors"
+	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/codes"
 
 	"github.com/meridian-mesh/meridian/api/admission"
 	"github.com/meridian-mesh/meridian/api/authn"
@@ -14,6 +17,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
+	"github.com/meridian-mesh/meridian/xds/inspect"
 )
 
 // attempts of a write without condition. Of the writers that meet, one gets through each time, so
@@ -26,8 +30,10 @@ type writer struct {
 	reader    *reader
 	admission *admission.Admission
 	targets   *admission.Targets
-	audit     *audit
-	retries   prometheus.Counter
+	// guard gives the reasons to be sure before a change; see [differ.Guard].
+	guard   func(ctx context.Context, change inspect.Change) (guards, warnings []string)
+	audit   *audit
+	retries prometheus.Counter
 }
 
 func newWriter(b *base, r *reader, targets *admission.Targets) *writer {
@@ -58,6 +64,8 @@ type PutRequest struct {
 	admission.Request
 	// DryRun checks all and writes nothing.
 	DryRun bool
+	// Force writes what leaves a route or a destination without an instance.
+	Force bool
 }
 
 // PutResult of a write.
@@ -127,6 +135,7 @@ func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err err
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var warning func() string
+	var guarded []string
 	state, err := w.state(ctx, 0)
 	if err != nil {
 		return out, err
@@ -135,6 +144,10 @@ func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err err
 		admitted, err := draft.Admit(ctx, state)
 		if err == nil && warning == nil {
 			warning = w.targets.Check(ctx, admitted.Resource)
+			if admitted.Changed && !in.Force {
+				guarded, err = w.sure(ctx, problem.TitlePut, in.DryRun,
+					inspect.Change{Puts: []*mesh.Resource{admitted.Resource}})
+			}
 		}
 		if err == nil {
 			out, err = w.commitPut(ctx, caller, admitted, in.DryRun)
@@ -157,11 +170,31 @@ func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err err
 		}
 		state.Fresh = true
 	}
-	out.Warnings = draft.Warnings
+	out.Warnings = append(draft.Warnings, admission.Inert(state.View, out.Resource)...)
+	out.Warnings = append(out.Warnings, guarded...)
 	if text := warning(); text != "" {
 		out.Warnings = append(out.Warnings, text)
 	}
 	return out, nil
+}
+
+// sure refuses a change that needs force; of a dry run it warns. warnings are for people.
+func (w *writer) sure(ctx context.Context, title string, dryRun bool,
+	change inspect.Change) (warnings []string, err error) {
+	guards, warnings := w.guard(ctx, change)
+	if len(guards) == 0 {
+		return warnings, nil
+	}
+	if dryRun {
+		for _, g := range guards {
+			warnings = append(warnings, "this would need force: "+g)
+		}
+		return warnings, nil
+	}
+	p := problem.New(http.StatusConflict, title, "the change needs to be forced (--force, ?force=true): %s",
+		strings.Join(guards, "; "))
+	p.Code = codes.FailedPrecondition
+	return nil, p
 }
 
 func (w *writer) commitPut(ctx context.Context, caller authn.Caller, admitted *admission.Admitted,
@@ -215,24 +248,29 @@ func concerns(conflict *store.ConflictError, key mesh.Key) bool {
 	return ok && at.Key == key
 }
 
-// wouldAdmit is a write that writes nothing, neither a resource nor a line of the audit log.
-func (w *writer) wouldAdmit(ctx context.Context, r *mesh.Resource) (*admission.Admitted, error) {
+// wouldAdmit is a write that writes nothing, neither a resource nor a line of the audit log. warnings are
+// those that the write would have.
+func (w *writer) wouldAdmit(ctx context.Context, r *mesh.Resource) (admitted *admission.Admitted,
+	warnings []string, err error) {
 	info, ok := mesh.Lookup(r.Key.Kind)
 	if !ok {
-		return nil, problem.UnknownKind(r.Key.Kind)
+		return nil, nil, problem.UnknownKind(r.Key.Kind)
 	}
 	if _, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	draft, err := w.admission.Prepare(admission.Request{Resource: r})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	state, err := w.state(ctx, 0)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return draft.Admit(ctx, state)
+	if admitted, err = draft.Admit(ctx, state); err != nil {
+		return nil, nil, err
+	}
+	return admitted, append(draft.Warnings, admission.Inert(state.View, admitted.Resource)...), nil
 }
 
 // DeleteRequest is a delete as both protocols give it.
@@ -240,6 +278,8 @@ type DeleteRequest struct {
 	admission.Deletion
 	// DryRun checks all and deletes nothing.
 	DryRun bool
+	// Force deletes what a route or a destination cannot do without.
+	Force bool
 }
 
 // Delete removes a resource and what belongs to it. It returns the revision of the delete; of the
@@ -273,6 +313,16 @@ func (w *writer) Delete(ctx context.Context, in DeleteRequest) (revision uint64,
 	state, err := w.state(ctx, 0)
 	if err != nil {
 		return 0, err
+	}
+	if !in.Force {
+		if _, err := w.sure(
+			ctx,
+			problem.TitleDelete,
+			in.DryRun,
+			inspect.Change{Deletes: []mesh.Key{key}},
+		); err != nil {
+			return 0, err
+		}
 	}
 	for try := 0; ; try++ {
 		revision, err := w.deleteOnce(ctx, caller, state, key, in)

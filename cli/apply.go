@@ -18,6 +18,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/client"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/codec"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
@@ -80,8 +81,9 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 		return err
 	}
 	defer done()
-	if !o.force {
-		if err := o.guard(cmd, c, docs); err != nil {
+	force := o.force
+	if !force {
+		if force, err = o.guard(cmd, c, docs); err != nil {
 			return err
 		}
 	}
@@ -89,7 +91,7 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	var answered time.Time
 	for i, d := range docs {
 		ctx, cancel := o.call(cmd)
-		res, err := c.Put(ctx, d.Resource, client.PutOptions{DryRun: o.dryRun})
+		res, err := c.Put(ctx, d.Resource, client.PutOptions{DryRun: o.dryRun, Force: force})
 		cancel()
 		if err != nil {
 			if i > 0 && !o.dryRun {
@@ -125,14 +127,19 @@ func (o *applyOptions) run(cmd *cobra.Command) error {
 	return waitFor(cmd, c, revision, o.timeout, answered)
 }
 
-// guard asks whether the write needs --force. What is wrong with a document, the write itself reports; a
-// question without an answer is a warning and does not stop the write.
-func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.Document) error {
+// guard asks whether the documents together need --force; it says whether that is answered, so that the
+// single writes need not ask again. What is wrong with a document, the write itself reports; a question
+// without an answer is a warning and does not stop the write.
+func (o *applyOptions) guard(
+	cmd *cobra.Command,
+	c *client.Client,
+	docs []codec.Document,
+) (asked bool, err error) {
 	if !slices.ContainsFunc(docs, func(d codec.Document) bool {
 		info, ok := mesh.Lookup(d.Resource.Key.Kind)
-		return ok && info.Policy != nil
+		return ok && (info.Policy != nil || info.Kind == mesh.KindDataplane || destination.Is(info.Kind))
 	}) {
-		return nil
+		return false, nil
 	}
 	ctx, cancel := o.call(cmd)
 	defer cancel()
@@ -143,26 +150,28 @@ func (o *applyOptions) guard(cmd *cobra.Command, c *client.Client, docs []codec.
 		slices.Contains([]codes.Code{codes.Internal, codes.DeadlineExceeded}, failed.Code):
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
 			"Warning: the effect on proxies could not be computed: %v\n", err)
-		return nil
+		return true, nil
 	case err != nil:
-		return nil
+		return false, nil
 	}
 	for _, w := range resp.GetWarnings() {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(),
 			"Warning: the effect on proxies was not computed everywhere: %s\n", w)
 	}
 	if len(resp.GetGuards()) == 0 {
-		return nil
+		return true, nil
 	}
 	if o.dryRun {
 		for _, g := range resp.GetGuards() {
 			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: this would need --force: %s\n", g)
 		}
-		return nil
+		return true, nil
 	}
-	return fmt.Errorf("nothing was applied:\n  * %s\nIf this is intended, add --force; `meridian diff` "+
-		"with the same files shows everything that would change",
-		strings.Join(resp.GetGuards(), "\n  * "))
+	return false, fmt.Errorf(
+		"nothing was applied:\n  * %s\nIf this is intended, add --force; `meridian diff` "+
+			"with the same files shows everything that would change",
+		strings.Join(resp.GetGuards(), "\n  * "),
+	)
 }
 
 func resourcesOf(docs []codec.Document) []*mesh.Resource {

@@ -151,6 +151,12 @@ func describePolicy(cmd *cobra.Command, p *adminv1.InspectPolicyResponse) {
 	for _, w := range p.GetWarnings() {
 		say(cmd, "  %s\n", w)
 	}
+	if len(p.GetInert()) > 0 {
+		say(cmd, "\nWithout effect as things are:\n")
+	}
+	for _, w := range p.GetInert() {
+		say(cmd, "  %s\n", w)
+	}
 }
 
 // describePolicies prints the effective policies. What comes from the defaults of the mesh alone is

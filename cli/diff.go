@@ -87,6 +87,9 @@ a zone could not be asked.`,
 }
 
 func printDiff(cmd *cobra.Command, d *adminv1.DiffResponse) {
+	for _, w := range d.GetInert() {
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "Warning: %s\n", w)
+	}
 	if len(d.GetZones()) == 0 && len(d.GetWarnings()) == 0 {
 		say(cmd, "no zone would change\n")
 	}

@@ -245,6 +245,7 @@ func orDash(s string) string {
 
 func newDelete() *cobra.Command {
 	s := &selection{}
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME",
 		Short: "Delete one resource",
@@ -265,7 +266,7 @@ func newDelete() *cobra.Command {
 			ctx, cancel := s.call(cmd)
 			defer cancel()
 			key := s.key(info, args[1])
-			revision, err := c.Delete(ctx, key, client.DeleteOptions{})
+			revision, err := c.Delete(ctx, key, client.DeleteOptions{Force: force})
 			if err != nil {
 				return notFound(err, info, args[1], s)
 			}
@@ -274,5 +275,7 @@ func newDelete() *cobra.Command {
 		},
 	}
 	s.flags(cmd)
+	cmd.Flags().BoolVar(&force, "force", false,
+		"delete although a route or a destination would be left without an instance")
 	return cmd
 }

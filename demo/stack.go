@@ -426,7 +426,7 @@ func (s *Stack) put(ctx context.Context, cp *controlPlane, file string) (uint64,
 	}
 	var revision uint64
 	for _, d := range docs {
-		res, err := cp.client.Put(ctx, d.Resource, client.PutOptions{})
+		res, err := cp.client.Put(ctx, d.Resource, client.PutOptions{Force: true})
 		if err != nil {
 			return 0, fmt.Errorf("%s at %s: %w", file, cp.name, err)
 		}

@@ -53,7 +53,10 @@ func BenchmarkManyRules(b *testing.B) {
 	text := "type: MeshHTTPRoute\nmesh: default\nname: big\nspec:\n  to:\n" +
 		"  - targetRef: {kind: MeshService, name: backend}\n    rules:\n"
 	for i := range 2000 {
-		text += fmt.Sprintf("    - matches: [{path: {type: PathPrefix, value: /p%d}}]\n      default: {}\n", i)
+		text += fmt.Sprintf(
+			"    - matches: [{path: {type: PathPrefix, value: /p%d}}]\n      default: {}\n",
+			i,
+		)
 	}
 	policies := sorted(read(b, text))
 	b.ReportAllocs()

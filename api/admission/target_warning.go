@@ -22,7 +22,7 @@ const (
 )
 
 // targetWarning is for the author of a policy that no proxy matches.
-const targetWarning = "targetRef: matches no proxy yet; stored, takes effect when a matching proxy joins"
+const targetWarning = "spec.targetRef: matches no proxy yet; stored, takes effect when a matching proxy joins"
 
 // Count says whether a policy selects at least one proxy. known is false if a zone that could have
 // one did not answer before ctx ended; matches is false then.

@@ -169,6 +169,8 @@ type PutOptions struct {
 	IfRevision *uint64
 	// DryRun checks all and writes nothing.
 	DryRun bool
+	// Force writes what leaves a route or a destination without an instance.
+	Force bool
 }
 
 // PutResult of a write.
@@ -193,6 +195,7 @@ func (c *Client) Put(ctx context.Context, r *mesh.Resource, o PutOptions) (PutRe
 		Resource:   p,
 		IfRevision: o.IfRevision,
 		DryRun:     o.DryRun,
+		Force:      o.Force,
 	})
 	if err != nil {
 		return PutResult{}, c.fail(err)
@@ -303,6 +306,8 @@ type DeleteOptions struct {
 	IfRevision *uint64
 	// DryRun checks all and deletes nothing.
 	DryRun bool
+	// Force deletes what a route or a destination cannot do without.
+	Force bool
 }
 
 // Delete removes a resource and returns the store's revision after it.
@@ -311,6 +316,7 @@ func (c *Client) Delete(ctx context.Context, key mesh.Key, o DeleteOptions) (uin
 		Key:        key.Proto(),
 		IfRevision: o.IfRevision,
 		DryRun:     o.DryRun,
+		Force:      o.Force,
 	})
 	if err != nil {
 		return 0, c.fail(err)

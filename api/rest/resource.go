@@ -106,6 +106,10 @@ func (c collection) put(w http.ResponseWriter, r *http.Request, p params) error 
 		status = http.StatusCreated
 	}
 	out := writeAnswer{Warnings: got.Warnings}
+	for _, text := range got.Warnings {
+		// RFC 9111 section 5.5 and RFC 7234: 299 is a persistent warning, "-" an agent without a name.
+		w.Header().Add("Warning", "299 - "+strconv.Quote(text))
+	}
 	if in.DryRun {
 		out.DryRun = &dryRunAnswer{Created: got.Created, Changed: got.Changed}
 	} else {
@@ -123,6 +127,9 @@ func (c collection) readPut(r *http.Request, p params, zone string) (in api.PutR
 	err error) {
 	q := r.URL.Query()
 	if in.DryRun, err = boolQuery(q, "dryRun"); err != nil {
+		return in, 0, err
+	}
+	if in.Force, err = boolQuery(q, "force"); err != nil {
 		return in, 0, err
 	}
 	if wait, err = waitQuery(q); err != nil {
@@ -192,6 +199,10 @@ func (c collection) delete(w http.ResponseWriter, r *http.Request, p params) err
 	if err != nil {
 		return err
 	}
+	force, err := boolQuery(q, "force")
+	if err != nil {
+		return err
+	}
 	wait, err := waitQuery(q)
 	if err != nil {
 		return err
@@ -207,6 +218,7 @@ func (c collection) delete(w http.ResponseWriter, r *http.Request, p params) err
 			IfRevision: rev,
 		},
 		DryRun: dryRun,
+		Force:  force,
 	})
 	if err != nil {
 		return err

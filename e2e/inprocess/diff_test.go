@@ -96,7 +96,7 @@ func TestDiffNamesWhoHears(t *testing.T) {
 				names[z.GetZone()+"/"+k.GetName()] = true
 			}
 		}
-		put, err := c.Put(w.ctx, policy, client.PutOptions{})
+		put, err := c.Put(w.ctx, policy, client.PutOptions{Force: true})
 		if err != nil {
 			t.Fatal(err)
 		}

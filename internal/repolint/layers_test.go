@@ -93,7 +93,11 @@ var layers = []struct {
 	{"api/authz", []string{"mesh", "identity/tokens", "api/authn", "api/problem", "internal/hint"},
 		"below the service"},
 	{"api/fanout", []string{"api/problem"}, "below the service"},
-	{"api/admission", []string{"mesh", "policy", "store", "api/problem"}, "below the service"},
+	{
+		"api/admission",
+		[]string{"mesh", "policy", "store", "api/problem", "internal/suggest"},
+		"below the service",
+	},
 	{"api/rest", []string{"mesh", "identity/tokens", "api!", "api/admission", "api/authn", "api/problem",
 		"internal"}, "one face of the service"},
 	{"api/server", []string{"api", "internal"}, "the port of both faces"},

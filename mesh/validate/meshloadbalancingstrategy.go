@@ -36,6 +36,14 @@ func meshLoadBalancingStrategyRules(c *check, s *meshv1.MeshLoadBalancingStrateg
 		}
 		c.locality(at+".localityAwareness", conf.GetLocalityAwareness())
 		c.loadBalancer(at, conf)
+		if lb := conf.GetLoadBalancer().GetType(); len(conf.GetHashPolicies()) > 0 &&
+			lb != "RingHash" && lb != "Maglev" && t.GetKind() != "MeshHTTPRoute" {
+			c.warn(
+				at+".hashPolicies",
+				"has an effect only with a loadBalancer of type RingHash or Maglev, here or "+
+					"in another policy for the destination",
+			)
+		}
 		c.hashPolicies(at+".hashPolicies", conf.GetHashPolicies())
 	}
 }

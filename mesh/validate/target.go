@@ -171,6 +171,12 @@ func (c *check) target(path string, t *meshv1.TargetRef, at level) {
 }
 
 func (c *check) topWarnings(path string, t *meshv1.TargetRef) {
+	if types := t.GetProxyTypes(); len(types) > 0 && !slices.Contains(types, "Sidecar") {
+		c.warn(
+			path+".proxyTypes",
+			"selects builtin gateways alone, of which there are none: use Dataplane, or add Sidecar",
+		)
+	}
 	switch t.GetKind() {
 	case "MeshService", "MeshServiceSubset", "MeshSubset":
 		c.warn(path+".kind", "%s is deprecated here: use Dataplane with labels", t.GetKind())

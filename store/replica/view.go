@@ -2,6 +2,7 @@ package replica
 
 import (
 	"iter"
+	"sync"
 
 	"github.com/tidwall/btree"
 
@@ -25,6 +26,8 @@ func newTree() *btree.BTreeG[entry] {
 type View struct {
 	revision uint64
 	tree     *btree.BTreeG[entry]
+	// deriving guards the copying of tree, which marks it; nil if tree is.
+	deriving *sync.Mutex
 }
 
 // NewView makes a view of resources; of two with one key the last counts.
@@ -33,15 +36,16 @@ func NewView(revision uint64, resources ...*mesh.Resource) View {
 	for _, r := range resources {
 		tree.Set(entry{&r.Key, r})
 	}
-	return View{revision: revision, tree: tree}
+	return View{revision: revision, tree: tree, deriving: new(sync.Mutex)}
 }
 
-// With is the view after changes, at revision. v stays as it is. Only one goroutine may derive from
-// one view at a time.
+// With is the view after changes, at revision. v stays as it is.
 func (v View) With(revision uint64, changes []store.Change) View {
 	tree := newTree()
 	if v.tree != nil {
+		v.deriving.Lock()
 		tree = v.tree.Copy()
+		v.deriving.Unlock()
 	}
 	for _, ch := range changes {
 		if ch.Resource == nil {
@@ -50,7 +54,7 @@ func (v View) With(revision uint64, changes []store.Change) View {
 			tree.Set(entry{&ch.Resource.Key, ch.Resource})
 		}
 	}
-	return View{revision: revision, tree: tree}
+	return View{revision: revision, tree: tree, deriving: new(sync.Mutex)}
 }
 
 // Revision of the store that the view shows; 0 for an empty store and the zero View.

@@ -164,7 +164,7 @@ func (x *Workload) Remove(t *testing.T) {
 		Kind: mesh.KindDataplane,
 		Mesh: mesh.DefaultMesh,
 		Name: x.Name,
-	}, client.DeleteOptions{})
+	}, client.DeleteOptions{Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func (x *Workload) Join(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := x.world.zones[x.Zone].client
-	res, err := c.Put(ctx, docs[0].Resource, client.PutOptions{})
+	res, err := c.Put(ctx, docs[0].Resource, client.PutOptions{Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}

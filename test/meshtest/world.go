@@ -176,7 +176,7 @@ func (w *World) apply(t *testing.T, c *client.Client,
 		if err != nil && !notFound(err) {
 			t.Fatal(err)
 		}
-		res, err := c.Put(ctx, d.Resource, client.PutOptions{})
+		res, err := c.Put(ctx, d.Resource, client.PutOptions{Force: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -200,14 +200,14 @@ func (w *World) restore(t *testing.T, c *client.Client, key mesh.Key, before *me
 	var revision uint64
 	var err error
 	if before == nil {
-		revision, err = c.Delete(ctx, key, client.DeleteOptions{})
+		revision, err = c.Delete(ctx, key, client.DeleteOptions{Force: true})
 		if notFound(err) {
 			return
 		}
 	} else {
 		var res client.PutResult
 		before.Revision = 0
-		res, err = c.Put(ctx, before, client.PutOptions{})
+		res, err = c.Put(ctx, before, client.PutOptions{Force: true})
 		revision = res.Revision
 	}
 	if err != nil {
@@ -222,7 +222,7 @@ func (w *World) Delete(t *testing.T, key mesh.Key) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
-	revision, err := w.top.Delete(ctx, key, client.DeleteOptions{})
+	revision, err := w.top.Delete(ctx, key, client.DeleteOptions{Force: true})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -51,7 +51,13 @@ func BenchmarkDiff(b *testing.B) {
 		b.Run(to, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Diff(view, zone, []*mesh.Resource{docs[0].Resource}, 0, false); err != nil {
+				if _, err := Diff(
+					view,
+					zone,
+					Change{Puts: []*mesh.Resource{docs[0].Resource}},
+					0,
+					false,
+				); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/destination"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -21,18 +22,24 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// CanEmpty says that a policy of the kind can leave a route or a destination without an instance.
+// CanEmpty says that a change of a resource of the kind can leave a route or a destination without an
+// instance.
 func CanEmpty(kind mesh.Kind) bool {
 	return kind == mesh.KindMeshHTTPRoute || kind == mesh.KindMeshTCPRoute ||
-		kind == mesh.KindMeshLoadBalancingStrategy
+		kind == mesh.KindMeshLoadBalancingStrategy || kind == mesh.KindDataplane || destination.Is(kind)
 }
 
-// Diff is what would change at the proxies of a zone if the resources were written: every proxy's
-// table is computed over the view, the resources are laid over it, and what the engine computes
-// again is compared. The first size changed proxies are named (0: [DefaultSize]); verbose adds what
-// changes within each resource.
-func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
-	verbose bool) (*adminv1.ZoneDiff, error) {
+// Change is what would be written together.
+type Change struct {
+	// Puts are resources as they would be stored, Deletes the keys of those that would be removed.
+	Puts    []*mesh.Resource
+	Deletes []mesh.Key
+}
+
+// Diff is what would change at the proxies of a zone if c were written: every proxy's table is computed
+// over the view, c is laid over it, and what the engine computes again is compared. The first size changed
+// proxies are named (0: [DefaultSize]); verbose adds what changes within each resource.
+func Diff(view replica.View, zone string, c Change, size int, verbose bool) (*adminv1.ZoneDiff, error) {
 	d := &differ{
 		view:    view,
 		zone:    zone,
@@ -54,7 +61,8 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
 		}
 	}
 	d.out.Proxies = uint32(len(before))
-	after, changes := overlay(view, resources)
+	after, changes := overlay(view, c)
+	d.after = after
 	changed := s.Apply(after, changes)
 	slices.SortFunc(changed, mesh.Key.Compare)
 	d.failures(failed, s.Failures())
@@ -89,10 +97,15 @@ func Diff(view replica.View, zone string, resources []*mesh.Resource, size int,
 
 // overlay is the view as it would be after a write. A resource that replaces another keeps its
 // status; of two of one key the later one counts.
-func overlay(view replica.View, resources []*mesh.Resource) (replica.View, []store.Change) {
+func overlay(view replica.View, c Change) (replica.View, []store.Change) {
 	var changes []store.Change
-	for i, r := range resources {
-		if slices.ContainsFunc(resources[i+1:],
+	for _, k := range c.Deletes {
+		if old, there := view.Get(k); there {
+			changes = append(changes, store.Change{Type: store.ChangeDelete, Key: k, Old: old})
+		}
+	}
+	for i, r := range c.Puts {
+		if slices.ContainsFunc(c.Puts[i+1:],
 			func(later *mesh.Resource) bool { return later.Key == r.Key }) {
 			continue
 		}
@@ -123,6 +136,8 @@ type differ struct {
 	groups map[group]*adminv1.ResourceDiff
 	// emptied counts proxies by what would be empty.
 	emptied map[string]uint32
+	// after is the view as it would be.
+	after replica.View
 	// was is the engine over the view as it is; made when first asked.
 	was *xds.Static
 }
@@ -239,18 +254,14 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 		if err != nil {
 			return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
 		}
-		empty := deadEnds(in)
-		if len(empty) > 0 {
-			if d.was == nil {
-				d.was = xds.NewStatic(d.zone, d.view)
-			}
-			old, err := d.was.Inspect(k)
-			if err != nil {
-				return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
-			}
-			empty = newlyEmpty(old, in)
+		if d.was == nil {
+			d.was = xds.NewStatic(d.zone, d.view)
 		}
-		texts = sortedKeys(empty)
+		old, err := d.was.Inspect(k)
+		if err != nil {
+			return fmt.Errorf("the configuration of %s cannot be computed: %w", k.Name, err)
+		}
+		texts = sortedKeys(newlyEmpty(old, in, d.after))
 		seen[fingerprint] = texts
 	}
 	for _, text := range texts {
@@ -261,9 +272,17 @@ func (d *differ) guard(s *xds.Static, k mesh.Key, fingerprint string, seen map[s
 
 // newlyEmpty are the dead ends of a proxy that it did not have before. Where nothing sent to a
 // destination had an instance before either, a change removes nothing: routes may come before
-// the instances that they are for.
-func newlyEmpty(old, now *xds.Inspection) map[string]mesh.Key {
+// the instances that they are for. A destination that is not in the view after the change is a dead end
+// although the proxy no longer has an outbound for it.
+func newlyEmpty(old, now *xds.Inspection, after replica.View) map[string]mesh.Key {
 	had, out := deadEnds(old), deadEnds(now)
+	if old != nil {
+		for _, o := range old.Outbounds {
+			if _, there := after.Get(o.Ref.Key); !there {
+				out[o.Ref.KRI()+" would no longer exist"] = o.Ref.Key
+			}
+		}
+	}
 	alive := map[mesh.Key]bool{}
 	if old != nil {
 		for _, o := range old.Outbounds {

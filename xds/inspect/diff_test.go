@@ -115,7 +115,7 @@ func TestDiffIsWhatHappens(t *testing.T) {
 		for step := range 12 {
 			text := randomPolicy(r)
 			policy := decode(t, text)
-			got, err := Diff(view, zone, policy, 100, true)
+			got, err := Diff(view, zone, Change{Puts: policy}, 100, true)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,7 +132,7 @@ func TestDiffIsWhatHappens(t *testing.T) {
 				}
 				a, _ := was.Inspect(dp.Key)
 				b, _ := is.Inspect(dp.Key)
-				for text := range newlyEmpty(a, b) {
+				for text := range newlyEmpty(a, b, next) {
 					ends[text]++
 				}
 			}
@@ -175,7 +175,7 @@ func TestDiffWritesNothing(t *testing.T) {
 	view := world(t)
 	policy := decode(t, "type: MeshTimeout\nmesh: default\nname: x\nspec: {targetRef: {kind: Mesh}, to: "+
 		"[{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 1s}}}]}")
-	got, err := Diff(view, zone, policy, 1, false)
+	got, err := Diff(view, zone, Change{Puts: policy}, 1, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestWhatEmpties(t *testing.T) {
 		{"of a destination that had none, with weight 0", route("empty", "empty", 0), 0},
 		{"of a destination that had none, to one", route("empty", "web", 1), 0},
 	} {
-		got, err := Diff(view, zone, decode(t, tt.text), 0, false)
+		got, err := Diff(view, zone, Change{Puts: decode(t, tt.text)}, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}

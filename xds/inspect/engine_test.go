@@ -212,7 +212,7 @@ func TestDiffIsWhatProxiesGet(t *testing.T) {
 	}
 	concerned := map[mesh.Kind]int{}
 	nothing := 0
-	for seed := uint64(1); seed <= 12; seed++ {
+	for seed := uint64(1); seed <= 20; seed++ {
 		r := rand.New(rand.NewPCG(seed, 17))
 		a := xdstest.NewAuthor(r)
 		s := serve(t, randomWorld(t, r))
@@ -226,7 +226,7 @@ func TestDiffIsWhatProxiesGet(t *testing.T) {
 			if other := kinds[r.IntN(len(kinds))]; r.IntN(3) == 0 && other != info {
 				policies = append(policies, a.Policy(other, "y"))
 			}
-			said, err := Diff(s.replica.View(), zone, policies, 100, false)
+			said, err := Diff(s.replica.View(), zone, Change{Puts: policies}, 100, false)
 			if err != nil {
 				t.Fatal(err)
 			}

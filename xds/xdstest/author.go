@@ -55,10 +55,26 @@ var (
 	someNumbers = []uint64{0, 1, 2, 3, 5, 10, 50, 99, 100, 101, 199, 200, 204, 300, 301, 400, 418, 423, 429,
 		500, 503, 599, 600, 1000, 1021, 1024, 5000011, 8080,
 		8388608, 8388609, 65535, 65536, 1<<31 - 1, 1 << 31, 1<<32 - 1}
-	someDurations = []time.Duration{-time.Second, 0, 1, time.Microsecond, time.Millisecond,
-		10 * time.Millisecond, 51 * time.Millisecond, 100 * time.Millisecond, time.Second,
-		1500 * time.Millisecond, 15 * time.Second, time.Minute, time.Hour, 1000 * time.Hour,
-		87600 * time.Hour, 1<<63 - 1}
+	someDurations = []time.Duration{
+		-time.Second,
+		0,
+		1,
+		time.Microsecond,
+		time.Millisecond,
+		10 * time.Millisecond,
+		51 * time.Millisecond,
+		100 * time.Millisecond,
+		time.Second,
+		1500 * time.Millisecond,
+		2 * time.Second,
+		5 * time.Second,
+		15 * time.Second,
+		time.Minute,
+		time.Hour,
+		1000 * time.Hour,
+		87600 * time.Hour,
+		1<<63 - 1,
+	}
 	somePercents = []string{"0", "0.0001", "0.00001", "1.9", "12.5", "50", "99.9999", "100", "101", "1e1"}
 	someTargets  = []*meshv1.TargetRef{{Kind: "Mesh"}, {
 		Kind:       "Mesh",

@@ -529,8 +529,10 @@ type PutResourceRequest struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Resource *v1alpha1.Resource     `protobuf:"bytes,1,opt,name=resource,proto3" json:"resource,omitempty"`
 	// The resource's revision that must still stand; 0 for any.
-	IfRevision    *uint64 `protobuf:"varint,2,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
-	DryRun        bool    `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	IfRevision *uint64 `protobuf:"varint,2,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
+	DryRun     bool    `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Write although the change leaves a route or a destination without an instance.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -582,6 +584,13 @@ func (x *PutResourceRequest) GetIfRevision() uint64 {
 func (x *PutResourceRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *PutResourceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -666,10 +675,12 @@ func (x *PutResourceResponse) GetResource() *v1alpha1.Resource {
 
 // DeleteResourceRequest names a resource.
 type DeleteResourceRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Key           *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
-	IfRevision    *uint64                `protobuf:"varint,2,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	Key        *v1alpha1.Key          `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	IfRevision *uint64                `protobuf:"varint,2,opt,name=if_revision,json=ifRevision,proto3,oneof" json:"if_revision,omitempty"`
+	DryRun     bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	// Delete although that leaves a route or a destination without an instance.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -721,6 +732,13 @@ func (x *DeleteResourceRequest) GetIfRevision() uint64 {
 func (x *DeleteResourceRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *DeleteResourceRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
 	}
 	return false
 }
@@ -2068,24 +2086,26 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xa1\x01\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xb7\x01\n" +
 	"\x12PutResourceRequest\x12<\n" +
 	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\x12$\n" +
 	"\vif_revision\x18\x02 \x01(\x04H\x00R\n" +
 	"ifRevision\x88\x01\x01\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRunB\x0e\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\x0e\n" +
 	"\f_if_revision\"\xbf\x01\n" +
 	"\x13PutResourceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\x12\x18\n" +
 	"\acreated\x18\x02 \x01(\bR\acreated\x12\x18\n" +
 	"\achanged\x18\x03 \x01(\bR\achanged\x12\x1a\n" +
 	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12<\n" +
-	"\bresource\x18\x05 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\x95\x01\n" +
+	"\bresource\x18\x05 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\xab\x01\n" +
 	"\x15DeleteResourceRequest\x12-\n" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12$\n" +
 	"\vif_revision\x18\x02 \x01(\x04H\x00R\n" +
 	"ifRevision\x88\x01\x01\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRunB\x0e\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\x0e\n" +
 	"\f_if_revision\"4\n" +
 	"\x16DeleteResourceResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x04R\brevision\"A\n" +

@@ -86,7 +86,9 @@ type DiffRequest struct {
 	// Fill guards only, and only if a resource is of a kind that they apply to: cheap for all others.
 	Guard bool `protobuf:"varint,4,opt,name=guard,proto3" json:"guard,omitempty"`
 	// Global has admitted the resources. Only control planes set it.
-	Admitted      bool `protobuf:"varint,5,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	Admitted bool `protobuf:"varint,5,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	// Resources to delete together with that.
+	Deletes       []*v1alpha1.Key `protobuf:"bytes,6,rep,name=deletes,proto3" json:"deletes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,13 +158,22 @@ func (x *DiffRequest) GetAdmitted() bool {
 	return false
 }
 
+func (x *DiffRequest) GetDeletes() []*v1alpha1.Key {
+	if x != nil {
+		return x.Deletes
+	}
+	return nil
+}
+
 type DiffResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Zones []*ZoneDiff            `protobuf:"bytes,1,rep,name=zones,proto3" json:"zones,omitempty"`
 	// Zones that could not be asked.
 	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	// Why a write should not happen without being sure; empty if nothing speaks against it.
-	Guards        []string `protobuf:"bytes,3,rep,name=guards,proto3" json:"guards,omitempty"`
+	Guards []string `protobuf:"bytes,3,rep,name=guards,proto3" json:"guards,omitempty"`
+	// Warnings that a write of the resources would have, each with its resource and field.
+	Inert         []string `protobuf:"bytes,4,rep,name=inert,proto3" json:"inert,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -214,6 +225,13 @@ func (x *DiffResponse) GetWarnings() []string {
 func (x *DiffResponse) GetGuards() []string {
 	if x != nil {
 		return x.Guards
+	}
+	return nil
+}
+
+func (x *DiffResponse) GetInert() []string {
+	if x != nil {
+		return x.Inert
 	}
 	return nil
 }
@@ -406,17 +424,19 @@ var File_meridian_admin_v1_diff_proto protoreflect.FileDescriptor
 
 const file_meridian_admin_v1_diff_proto_rawDesc = "" +
 	"\n" +
-	"\x1cmeridian/admin/v1/diff.proto\x12\x11meridian.admin.v1\x1a\x1dmeridian/admin/v1/debug.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xad\x01\n" +
+	"\x1cmeridian/admin/v1/diff.proto\x12\x11meridian.admin.v1\x1a\x1dmeridian/admin/v1/debug.proto\x1a%meridian/mesh/v1alpha1/resource.proto\"\xe4\x01\n" +
 	"\vDiffRequest\x12>\n" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x18\n" +
 	"\averbose\x18\x03 \x01(\bR\averbose\x12\x14\n" +
 	"\x05guard\x18\x04 \x01(\bR\x05guard\x12\x1a\n" +
-	"\badmitted\x18\x05 \x01(\bR\badmitted\"u\n" +
+	"\badmitted\x18\x05 \x01(\bR\badmitted\x125\n" +
+	"\adeletes\x18\x06 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\adeletes\"\x8b\x01\n" +
 	"\fDiffResponse\x121\n" +
 	"\x05zones\x18\x01 \x03(\v2\x1b.meridian.admin.v1.ZoneDiffR\x05zones\x12\x1a\n" +
 	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x16\n" +
-	"\x06guards\x18\x03 \x03(\tR\x06guards\"\xfa\x01\n" +
+	"\x06guards\x18\x03 \x03(\tR\x06guards\x12\x14\n" +
+	"\x05inert\x18\x04 \x03(\tR\x05inert\"\xfa\x01\n" +
 	"\bZoneDiff\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x18\n" +
 	"\aproxies\x18\x02 \x01(\rR\aproxies\x12\x18\n" +
@@ -466,19 +486,20 @@ var file_meridian_admin_v1_diff_proto_goTypes = []any{
 }
 var file_meridian_admin_v1_diff_proto_depIdxs = []int32{
 	5, // 0: meridian.admin.v1.DiffRequest.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	3, // 1: meridian.admin.v1.DiffResponse.zones:type_name -> meridian.admin.v1.ZoneDiff
-	4, // 2: meridian.admin.v1.ZoneDiff.resources:type_name -> meridian.admin.v1.ResourceDiff
-	6, // 3: meridian.admin.v1.ZoneDiff.names:type_name -> meridian.mesh.v1alpha1.Key
-	7, // 4: meridian.admin.v1.ResourceDiff.type:type_name -> meridian.admin.v1.ResourceType
-	0, // 5: meridian.admin.v1.ResourceDiff.action:type_name -> meridian.admin.v1.ChangeAction
-	6, // 6: meridian.admin.v1.ResourceDiff.names:type_name -> meridian.mesh.v1alpha1.Key
-	1, // 7: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
-	2, // 8: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
-	8, // [8:9] is the sub-list for method output_type
-	7, // [7:8] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6, // 1: meridian.admin.v1.DiffRequest.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	3, // 2: meridian.admin.v1.DiffResponse.zones:type_name -> meridian.admin.v1.ZoneDiff
+	4, // 3: meridian.admin.v1.ZoneDiff.resources:type_name -> meridian.admin.v1.ResourceDiff
+	6, // 4: meridian.admin.v1.ZoneDiff.names:type_name -> meridian.mesh.v1alpha1.Key
+	7, // 5: meridian.admin.v1.ResourceDiff.type:type_name -> meridian.admin.v1.ResourceType
+	0, // 6: meridian.admin.v1.ResourceDiff.action:type_name -> meridian.admin.v1.ChangeAction
+	6, // 7: meridian.admin.v1.ResourceDiff.names:type_name -> meridian.mesh.v1alpha1.Key
+	1, // 8: meridian.admin.v1.DiffService.Diff:input_type -> meridian.admin.v1.DiffRequest
+	2, // 9: meridian.admin.v1.DiffService.Diff:output_type -> meridian.admin.v1.DiffResponse
+	9, // [9:10] is the sub-list for method output_type
+	8, // [8:9] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_diff_proto_init() }

@@ -869,7 +869,9 @@ type InspectPolicyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Zones []*ZoneEffect          `protobuf:"bytes,1,rep,name=zones,proto3" json:"zones,omitempty"`
 	// Zones that could not be asked.
-	Warnings      []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// What the policy names in vain as things are, each with its field.
+	Inert         []string `protobuf:"bytes,3,rep,name=inert,proto3" json:"inert,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -914,6 +916,13 @@ func (x *InspectPolicyResponse) GetZones() []*ZoneEffect {
 func (x *InspectPolicyResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *InspectPolicyResponse) GetInert() []string {
+	if x != nil {
+		return x.Inert
 	}
 	return nil
 }
@@ -1592,10 +1601,11 @@ const file_meridian_admin_v1_inspect_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x03key\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\rR\x04size\x12\x1d\n" +
 	"\n" +
-	"names_only\x18\x03 \x01(\bR\tnamesOnly\"h\n" +
+	"names_only\x18\x03 \x01(\bR\tnamesOnly\"~\n" +
 	"\x15InspectPolicyResponse\x123\n" +
 	"\x05zones\x18\x01 \x03(\v2\x1d.meridian.admin.v1.ZoneEffectR\x05zones\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"\x97\x01\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x12\x14\n" +
+	"\x05inert\x18\x03 \x03(\tR\x05inert\"\x97\x01\n" +
 	"\n" +
 	"ZoneEffect\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x1a\n" +
