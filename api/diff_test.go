@@ -262,7 +262,7 @@ func TestGuardHoldsForEveryWriter(t *testing.T) {
 	wantError(t, err, codes.FailedPrecondition, nowhereGuard)
 
 	other := "type: MeshService\nmesh: default\nname: backend\nspec:\n  selector: {dataplaneTags: " +
-		"{kuma.io/service: nobody}}\n  ports: [{port: 80, targetPort: 8080, appProtocol: http}]\n"
+		"{kuma.io/service: none}}\n  ports: [{port: 80, targetPort: 8080, appProtocol: http}]\n"
 	p.want(p.do("PUT", service, other), 409, "kri_msvc_default_east__backend_80 would have no endpoint")
 	p.want(p.do("DELETE", service, ""), 409, "kri_msvc_default_east__backend_80 would no longer exist")
 	_, err = c.Delete(t.Context(), documents(t, "east", callers)[0].Key, client.DeleteOptions{})
