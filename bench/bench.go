@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/backoff"
+	"github.com/meridian-mesh/meridian/internal/gcpace"
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
@@ -59,9 +60,7 @@ var perProxy = []string{"membership", "match", "scope", "inbound", "secrets", "t
 // Run measures.
 func Run(ctx context.Context, c Config) (*Report, error) {
 	// As the zone's process does.
-	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(delta.GCPercent))
-	}
+	defer gcpace.Start(delta.GCPercent).Stop()
 	out := &Report{Shape: c.Shape, Rounds: c.Rounds}
 	err := c.with(ctx, c.Shape, func(b *bench) error { return b.run(ctx, out) })
 	if err == nil && c.Untouched {

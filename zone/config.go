@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"regexp"
-	"runtime/debug"
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/config"
@@ -107,6 +106,9 @@ func Defaults() *Config {
 	return c
 }
 
+// GCPercent is what the process of a zone gives to gcpace.Start.
+const GCPercent = delta.GCPercent
+
 // Complete checks the settings, opens what they name and returns the server. [role.ControlPlane.Run]
 // closes what was opened, or Close for a server that is not run.
 func (c *Config) Complete(ctx context.Context) (*Zone, error) {
@@ -117,10 +119,6 @@ func (c *Config) Complete(ctx context.Context) (*Zone, error) {
 	closeAll, err := cfg.Open(ctx, "zone-"+cfg.Name)
 	if err != nil {
 		return nil, err
-	}
-	// A person's own GOGC counts; New does not set it, since it is the whole process's.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(delta.GCPercent)
 	}
 	z, err := New(cfg)
 	if err != nil {

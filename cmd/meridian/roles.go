@@ -7,6 +7,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/internal/config"
+	"github.com/meridian-mesh/meridian/internal/gcpace"
 	"github.com/meridian-mesh/meridian/zone"
 )
 
@@ -26,7 +27,7 @@ number of replicas may run on one database; they need the same encryption key.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Version = version
-			return run(cmd.Context(), cfg.Complete)
+			return run(cmd.Context(), 100, cfg.Complete)
 		},
 	}
 	bind(cmd, cfg.Fields())
@@ -49,7 +50,7 @@ loopback; proxies elsewhere need --xds-addr :5678.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg.Version = version
-			return run(cmd.Context(), cfg.Complete)
+			return run(cmd.Context(), zone.GCPercent, cfg.Complete)
 		},
 	}
 	bind(cmd, cfg.Fields())
@@ -62,9 +63,11 @@ func bind(cmd *cobra.Command, fields []config.Field) {
 	config.AddFlag(cmd.Flags())
 }
 
-// run completes a control plane and runs it until ctx ends.
-func run[T interface{ Run(context.Context) error }](ctx context.Context,
+// run completes a control plane and runs it until ctx ends, with the pace of garbage collection that starts
+// from gcPercent.
+func run[T interface{ Run(context.Context) error }](ctx context.Context, gcPercent int,
 	complete func(context.Context) (T, error)) error {
+	defer gcpace.Start(gcPercent).Stop()
 	server, err := complete(ctx)
 	if err != nil {
 		return err

@@ -16,6 +16,7 @@ var layers = []struct {
 	why string
 }{
 	{"internal/backoff", nil, "infrastructure"},
+	{"internal/gcpace", nil, "infrastructure"},
 	{"internal/hint", nil, "names of verbs and flags, for every package"},
 	{"internal/child", nil, "infrastructure"},
 	{"internal/config", []string{"internal/suggest"}, "infrastructure"},

@@ -132,7 +132,7 @@ func (s *Server) Wait() { s.running.Wait() }
 // that costs as much as the answer.
 const receiveWindow = 256 << 10
 
-// GCPercent is what a process that serves proxies by the thousand gives to debug.SetGCPercent: most of
+// GCPercent is what a process that serves proxies by the thousand gives to gcpace.Start: most of
 // what it holds lives long, and with Go's 100 garbage would take as much again. A change for every
 // proxy leaves little, so that few collections follow even so.
 const GCPercent = 40
