@@ -131,8 +131,6 @@ func TestRejectedRequests(t *testing.T) {
 		{"origin global at a standalone zone", "PUT", t1,
 			timeoutJSON("t1", `"labels":{"kuma.io/origin":"global"},`), nil, 400,
 			[]string{`labels["kuma.io/origin"]`}, ""},
-		{"policy role", "PUT", t1, timeoutJSON("t1", `"labels":{"kuma.io/policy-role":"producer"},`), nil,
-			400, []string{`labels["kuma.io/policy-role"]`}, ""},
 		{"read-only kind", "PUT", "/meshes/default/dataplane-insights/x", "{}", nil, 405, nil,
 			"control planes alone"},
 		{"size", "GET", "/meshtimeouts?size=1001", "", nil, 400, []string{"size"}, ""},

@@ -48,6 +48,29 @@ var plannedKinds = []string{
 // PlannedKind reports whether name is a kind of Kuma that is not supported yet.
 func PlannedKind(name string) bool { return slices.Contains(plannedKinds, name) }
 
+// foreignKinds are kinds of documents beside Kuma's, with what they are of.
+var foreignKinds = map[string]string{
+	"AccessAudit":         "Kong Mesh",
+	"AccessRole":          "Kong Mesh",
+	"AccessRoleBinding":   "Kong Mesh",
+	"MeshGlobalRateLimit": "Kong Mesh",
+	"MeshOPA":             "Kong Mesh",
+	"OPAPolicy":           "Kong Mesh",
+	"ContainerPatch":      "Kuma on Kubernetes",
+	"MeshGatewayConfig":   "Kuma on Kubernetes",
+	"MeshGatewayInstance": "Kuma on Kubernetes",
+	"Deployment":          "Kubernetes",
+	"Gateway":             "the Gateway API",
+	"GatewayClass":        "the Gateway API",
+	"GRPCRoute":           "the Gateway API",
+	"HTTPRoute":           "the Gateway API",
+	"Namespace":           "Kubernetes",
+	"Pod":                 "Kubernetes",
+	"Service":             "Kubernetes",
+	"ServiceAccount":      "Kubernetes",
+	"TCPRoute":            "the Gateway API",
+}
+
 // UnknownKind is the reason of a violation by a name that is not a kind: what replaced it, that it
 // is not supported yet, or the nearest name that is one.
 func UnknownKind(name string) string {
@@ -63,6 +86,9 @@ func UnknownKind(name string) string {
 	}
 	if PlannedKind(name) {
 		return name + " is not supported yet"
+	}
+	if of, ok := foreignKinds[name]; ok {
+		return fmt.Sprintf("%s is a kind of %s, not supported yet", name, of)
 	}
 	known := make([]string, len(Kinds))
 	for i, k := range Kinds {

@@ -32,6 +32,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -151,6 +152,7 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 	r.Key.Zone = zone
 	r.Status = nil
 
+	left := a.leaveOut(info, r)
 	warnings, err := validate.Resource(r)
 	var violations *mesh.ValidationError
 	switch {
@@ -161,7 +163,7 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 	}
 	return &Draft{
 		Key:        r.Key,
-		Warnings:   append(append([]string{}, in.Warnings...), warnings...),
+		Warnings:   slices.Concat(in.Warnings, left, warnings),
 		admission:  a,
 		info:       info,
 		resource:   r,

@@ -1,11 +1,13 @@
 package admission
 
 import (
+	"fmt"
 	"maps"
 	"net/http"
 
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/policy"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
@@ -57,12 +59,30 @@ func labelField(key string) string { return `labels["` + key + `"]` }
 func (a *Admission) labels(info *mesh.KindInfo, r, old *mesh.Resource,
 	bad *mesh.ValidationError) (labels map[string]string, immutable *mesh.ValidationError) {
 	a.checkOrigin(info, r, bad)
-	if role, ok := r.Labels[mesh.LabelPolicyRole]; ok && info.Policy != nil && role != "system" {
-		bad.Add(labelField(mesh.LabelPolicyRole), "is %q, must be %q: other roles exist on Kubernetes alone",
-			role, "system")
-	}
 	labels = a.computed(info, r)
 	return labels, checkImmutable(r, old, labels)
+}
+
+// leaveOut removes labels of a policy that only say in which cluster it was written, as documents that were
+// read from one carry them, with a warning for each.
+func (a *Admission) leaveOut(info *mesh.KindInfo, r *mesh.Resource) (warnings []string) {
+	if info.Policy == nil {
+		return nil
+	}
+	if zone, ok := r.Labels[mesh.LabelZone]; ok && a.cfg.Global {
+		delete(r.Labels, mesh.LabelZone)
+		warnings = append(warnings, fmt.Sprintf("%s: %q is left out: a policy of global belongs to no zone",
+			labelField(mesh.LabelZone), zone))
+	}
+	if role, ok := r.Labels[mesh.LabelPolicyRole]; ok && role != policy.RoleSystem {
+		delete(r.Labels, mesh.LabelPolicyRole)
+		warnings = append(
+			warnings,
+			fmt.Sprintf("%s: %q is left out: it is %s, as there are namespaces on Kubernetes "+
+				"alone", labelField(mesh.LabelPolicyRole), role, policy.RoleSystem),
+		)
+	}
+	return warnings
 }
 
 // checkOrigin compares the labels of origin and zone with where the resource belongs.

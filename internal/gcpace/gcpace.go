@@ -1,11 +1,12 @@
 // Package gcpace sets how often the garbage of a control plane is collected.
 //
-// A control plane holds a heap that lives long, and makes garbage in bursts: a join wave, a flood of writes, a
-// policy for every proxy. A low GOGC keeps the memory of a large heap within its budget, and makes a small
-// heap collect many times a second while a burst lasts, for a gain of few megabytes. So collections have two
-// paces. Those that follow each other slowly keep the percentage that they are given. As soon as they follow
-// each other within [Busy], the heap may grow by at least [Headroom] between two of them. The first slow
-// collection, at the latest the one that the runtime forces every two minutes, ends that.
+// A control plane holds a heap that lives long, and makes garbage in bursts: a join wave, a flood
+// of writes, a policy for every proxy. A low GOGC keeps the memory of a large heap within its
+// budget, and makes a small heap collect many times a second while a burst lasts, for a gain of few
+// megabytes. So collections have two paces. Those that follow each other slowly keep the percentage
+// that they are given. As soon as they follow each other within [Busy], the heap may grow by at
+// least [Headroom] between two of them. The first slow collection, at the latest the one that the
+// runtime forces every two minutes, ends that.
 //
 // It imports nothing of this module.
 package gcpace
@@ -20,7 +21,8 @@ import (
 )
 
 const (
-	// Headroom is what the heap may grow by between two collections while they follow each other quickly, in bytes.
+	// Headroom is what the heap may grow by between two collections while they follow each other
+	// quickly, in bytes.
 	Headroom = 40 << 20
 	// Busy is the time between two collections below which they follow each other quickly.
 	Busy = 500 * time.Millisecond
@@ -44,9 +46,9 @@ type Pace struct {
 	stopped bool
 }
 
-// Start gives the process the percentage of a slow pace, as GOGC means it, and adapts it from then on, until
-// Stop. Where GOGC is set in the environment, that counts and nothing is done. There is one garbage collector:
-// only one Pace of a process may run at a time.
+// Start gives the process the percentage of a slow pace, as GOGC means it, and adapts it from then
+// on, until Stop. Where GOGC is set in the environment, that counts and nothing is done. There is
+// one garbage collector: only one Pace of a process may run at a time.
 func Start(percent int) *Pace {
 	if os.Getenv("GOGC") != "" {
 		return &Pace{stopped: true}

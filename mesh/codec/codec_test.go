@@ -297,8 +297,6 @@ func TestDecodeRefuses(t *testing.T) {
 			[]string{"type: is required: the kind of the resource, such as MeshTimeout"}},
 		{"no name", "type: MeshTimeout\nspec: {}", []string{"name: is required"}},
 		{"no spec", "type: MeshTimeout\nname: a", []string{"spec: is required"}},
-		{"flat with spec", "type: Mesh\nname: a\nspec: {}",
-			[]string{"spec: Mesh has its fields at the top of the document, beside type and name"}},
 		{"field of Kuma", "type: Dataplane\nname: a\nnetworking: {address: b}\nmetrics: {}",
 			[]string{"metrics: is not a part of Dataplane here: remove it; MeshMetric, which " +
 				"replaces it, is " +
@@ -307,8 +305,6 @@ func TestDecodeRefuses(t *testing.T) {
 			[]string{"mtsl: unknown field: did you mean mtls?"}},
 		{"two forms", "type: MeshTimeout\nkind: MeshTimeout\nname: a\nspec: {}",
 			[]string{"kind: give type (Universal) or apiVersion and kind (Kubernetes), not both"}},
-		{"mesh of a global kind", "type: Zone\nname: a\nmesh: b",
-			[]string{"mesh: Zone belongs to no mesh: remove the field"}},
 		{"two meshes", "type: MeshTimeout\nname: a\nmesh: b\nlabels: {kuma.io/mesh: c}\nspec: {}",
 			[]string{`mesh: differs from the label kuma.io/mesh, which is "c"`}},
 		{"twice", "type: MeshTimeout\nname: a\nname: b\nspec: {}", []string{"name: is given twice"}},
@@ -338,7 +334,9 @@ func TestDecodeRefuses(t *testing.T) {
 			[]string{": a document must be a mapping with type (or apiVersion and kind), name and spec"}},
 		{"snake case", "type: MeshTimeout\nname: a\nspec: {target_ref: {kind: Mesh}}",
 			[]string{"spec.target_ref: unknown field: did you mean targetRef?"}},
-		{"few known", "type: Zone\nname: a\nspec: {}",
+		{"few known", "type: Zone\nname: a\nspec: {enable: true}",
+			[]string{"spec.enable: unknown field: did you mean enabled?"}},
+		{"flat with a list", "type: Zone\nname: a\nspec: []",
 			[]string{"spec: Zone has its fields at the top of the document, beside type and name"}},
 		{"secret type", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: Opaque\ndata: {}",
 			[]string{"type: must be system.kuma.io/secret or system.kuma.io/global-secret"}},

@@ -192,6 +192,13 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, dep
 	md := m.Descriptor()
 	for _, p := range d.normalise(md, d.pairs(n, path), path) {
 		fd := fieldByName(md, p.key)
+		if fd == nil && strings.HasPrefix(p.key, "_") {
+			d.warn(
+				mesh.JoinField(path, p.key),
+				"left out, it is a note of the page that the document is from",
+			)
+			continue
+		}
 		if fd == nil {
 			d.add(p.node, mesh.JoinField(path, p.key), "%s", unknownField(p.key, fieldNames(md)))
 			continue

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -241,7 +242,7 @@ var (
 	universalFields = []string{"type", "mesh", "name", "labels", "spec", "status", "creationTime",
 		"modificationTime", "kri", "snis"}
 	kubernetesFields  = []string{"apiVersion", "kind", "metadata", "mesh", "spec", "status"}
-	secretFields      = []string{"apiVersion", "kind", "metadata", "type", "data", "immutable"}
+	secretFields      = []string{"apiVersion", "kind", "metadata", "type", "data", "stringData", "immutable"}
 	metadataFields    = []string{"name", "namespace", "labels", "annotations"}
 	metadataOfCluster = []string{"uid", "resourceVersion", "generation", "creationTimestamp",
 		"deletionTimestamp",
@@ -356,7 +357,7 @@ func (h *header) finish(d *decoder, root *yaml.Node, top []pair, r *mesh.Resourc
 	if n := lookup(top, "mesh"); n != nil && !isNull(n) {
 		h.mesh = d.text(n, "mesh")
 		if h.info.Scope == mesh.ScopeGlobal && h.mesh != "" {
-			d.add(n, "mesh", "%s belongs to no mesh: remove the field", h.info.Kind)
+			d.warn("mesh", "left out, a %s belongs to no mesh", h.info.Kind)
 		}
 	}
 	if h.kubernetes {
@@ -445,8 +446,10 @@ func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) 
 	}
 	n := lookup(top, "spec")
 	if n == nil || isNull(n) {
-		d.add(root, "spec", "is required")
-		return
+		if h.info.Policy != nil {
+			d.add(root, "spec", "is required")
+		}
+		return // an empty one; the rules of the kind say what is missing
 	}
 	d.message(n, r.Spec.ProtoReflect(), "spec", 0)
 }
@@ -454,6 +457,16 @@ func (d *decoder) spec(root *yaml.Node, top []pair, h header, r *mesh.Resource) 
 // flat reads the fields of a kind that has them beside type and name.
 func (d *decoder) flat(top []pair, known []string, h header, r *mesh.Resource) {
 	m := r.Spec.ProtoReflect()
+	if n := lookup(top, "spec"); n != nil && d.resolve(n).Kind == yaml.MappingNode {
+		// As in the Kubernetes form.
+		d.warn(
+			"spec",
+			"read as the fields of %s, which stand at the top of the document beside type and name",
+			h.info.Kind,
+		)
+		d.message(n, m, "spec", 0)
+		top = slices.DeleteFunc(slices.Clone(top), func(p pair) bool { return p.key == "spec" })
+	}
 	for _, p := range top {
 		switch fd := fieldByName(m.Descriptor(), p.key); {
 		case slices.Contains(known, p.key):
@@ -470,28 +483,38 @@ func (d *decoder) flat(top []pair, known []string, h header, r *mesh.Resource) {
 	}
 }
 
-// secretData reads data.value of Kubernetes' own Secret.
+// secretData reads data.value of Kubernetes' own Secret, or stringData.value, which is the same without
+// Base64 and counts if both are there.
 func (d *decoder) secretData(root *yaml.Node, top []pair, r *mesh.Resource) {
 	for _, p := range top {
 		if !slices.Contains(secretFields, p.key) {
 			d.add(p.node, p.key, "%s", unknownField(p.key, secretFields))
 		}
 	}
-	n := lookup(top, "data")
-	if n == nil {
+	if lookup(top, "data") == nil && lookup(top, "stringData") == nil {
 		d.add(root, "data", "is required, with the key value")
 		return
 	}
-	if n = d.resolve(n); n.Kind != yaml.MappingNode {
-		d.add(n, "data", "must be a mapping with the key value")
-		return
-	}
 	m := r.Spec.ProtoReflect()
-	for _, p := range d.pairs(n, "data") {
-		if p.key != "value" {
-			d.add(p.node, "data."+p.key, "%s", unknownField(p.key, []string{"value"}))
+	fd := m.Descriptor().Fields().ByName("data")
+	for _, field := range []string{"data", "stringData"} {
+		n := lookup(top, field)
+		if n == nil {
 			continue
 		}
-		d.field(p, m, m.Descriptor().Fields().ByName("data"), "data.value", 0)
+		if n = d.resolve(n); n.Kind != yaml.MappingNode {
+			d.add(n, field, "must be a mapping with the key value")
+			continue
+		}
+		for _, p := range d.pairs(n, field) {
+			switch {
+			case p.key != "value":
+				d.add(p.node, field+"."+p.key, "%s", unknownField(p.key, []string{"value"}))
+			case field == "data":
+				d.field(p, m, fd, "data.value", 0)
+			default:
+				m.Set(fd, protoreflect.ValueOfBytes([]byte(d.text(p.value, "stringData.value"))))
+			}
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/meridian-mesh/meridian/mesh"
 )
 
@@ -55,6 +57,78 @@ func TestIntegersAreDecimal(t *testing.T) {
 		)
 		if _, err := Decode([]byte(doc)); (err == nil) != ok {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestLenientForms: what documents of guides and clusters write besides is read, with a warning where it is
+// not the form here.
+func TestLenientForms(t *testing.T) {
+	t.Parallel()
+
+	for _, tc := range []struct {
+		name, text string
+		// want is a part of the document as it is stored.
+		want     string
+		warnings []string
+	}{
+		{"Kubernetes without spec", "apiVersion: kuma.io/v1alpha1\nkind: Mesh\nmetadata: {name: a}",
+			`"name":"a"`, nil},
+		{"Universal with spec", "type: Mesh\nname: a\nspec: {networking: {outbound: {passthrough: false}}}",
+			`"passthrough":false`,
+			[]string{"spec: read as the fields of Mesh, which stand at the top of the document " +
+				"beside type and name"}},
+		{"mesh of a Mesh", "type: Mesh\nname: a\nmesh: a", `"name":"a"`,
+			[]string{"mesh: left out, a Mesh belongs to no mesh"}},
+		{"mesh of a HostnameGenerator",
+			"type: HostnameGenerator\nmesh: default\nname: a\nspec: {template: a, selector: " +
+				"{meshService: {}}}", `"name":"a"`,
+			[]string{"mesh: left out, a HostnameGenerator belongs to no mesh"}},
+		{"stringData", "apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: " +
+			"system.kuma.io/secret\nstringData: " +
+			"{value: text}", `"data":"dGV4dA=="`, nil},
+		{"stringData over data",
+			"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\ntype: system.kuma.io/secret\ndata: " +
+				"{value: b3RoZXI=}\nstringData: {value: text}", `"data":"dGV4dA=="`, nil},
+		{"a note", policyDoc(mesh.KindMeshTimeout,
+			"to: [{targetRef: {kind: MeshService, name: b, _port: 3001}, default: "+
+				"{idleTimeout: 1s}}]"), `"name":"b"`,
+			[]string{"spec.to[0].targetRef._port: left out, it is a note of the page that the " +
+				"document is from"}},
+		{"responseRateLimit",
+			policyDoc(mesh.KindMeshFaultInjection, "targetRef: {kind: Dataplane}, rules: [{default: "+
+				"{http: [{responseRateLimit: {limit: 1Mbps, percentage: 1}}]}}]"),
+			`"responseBandwidth":{"limit":"1Mbps"`,
+			[]string{"spec.rules[0].default.http[0].responseRateLimit: read as responseBandwidth, " +
+				"which is the " +
+				"field's name"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			docs, err := Decode([]byte(tc.text))
+			if err != nil || len(docs) != 1 {
+				t.Fatalf("%d documents, %v", len(docs), err)
+			}
+			body, err := EncodeJSON(docs[0].Resource)
+			if err != nil || !strings.Contains(string(body), tc.want) {
+				t.Errorf("%s, %v", body, err)
+			}
+			if diff := cmp.Diff(tc.warnings, docs[0].Warnings); diff != "" {
+				t.Errorf("(-want +got)\n%s", diff)
+			}
+		})
+	}
+	for kind, want := range map[string]string{
+		"MeshOPA":     "MeshOPA is a kind of Kong Mesh, not supported yet",
+		"AccessRole":  "AccessRole is a kind of Kong Mesh, not supported yet",
+		"HTTPRoute":   "HTTPRoute is a kind of the Gateway API, not supported yet",
+		"Deployment":  "Deployment is a kind of Kubernetes, not supported yet",
+		"MeshMetric":  "MeshMetric is not supported yet",
+		"MeshTimeuot": `unknown kind "MeshTimeuot": did you mean MeshTimeout?`,
+	} {
+		_, err := Decode([]byte("apiVersion: x/v1\nkind: " + kind + "\nmetadata: {name: a}\nspec: {}"))
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", kind, err)
 		}
 	}
 }

@@ -37,8 +37,13 @@ func TestValidateCore(t *testing.T) {
 		{"provided", mtls("{name: ca, type: provided, conf: {cert: {secret: a, inlineString: b}}}"), []string{
 			"mtls.backends[0].conf.cert: needs exactly one of secret, inline, inlineString and file",
 			"mtls.backends[0].conf.key: is required"}},
-		{"egress without mtls", mesh("routing: {zoneEgress: true}"),
-			[]string{"routing.zoneEgress: needs mtls.enabledBackend"}},
+		{"egress", mesh("routing: {zoneEgress: true, defaultForbidMeshExternalServiceAccess: true}"),
+			[]string{"routing.zoneEgress: is not supported yet: traffic would leave the mesh without " +
+				"an egress; " +
+				"remove it",
+				"routing.defaultForbidMeshExternalServiceAccess: is not supported yet: nothing would be " +
+					"forbidden; " +
+					"remove it"}},
 		{"constraints", mesh("constraints: {dataplaneProxy: {requirements: [{tags: {a: '*'}}, {tags: {}}]}}"),
 			[]string{"constraints.dataplaneProxy.requirements[1].tags: must have at least one pair"}},
 		{"mode", mesh("meshServices: {mode: exclusive}"),

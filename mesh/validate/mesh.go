@@ -23,8 +23,23 @@ func meshRules(c *check, s *meshv1.Mesh) {
 	if e := s.GetMtls().GetEnabledBackend(); e != "" && !names[e] {
 		c.add("mtls.enabledBackend", "names no backend of mtls.backends")
 	}
-	if s.GetRouting().GetZoneEgress() && s.GetMtls().GetEnabledBackend() == "" {
-		c.add("routing.zoneEgress", "needs mtls.enabledBackend")
+	// What promises security and cannot act is refused; what cannot act otherwise is warned of.
+	if s.GetRouting().GetZoneEgress() {
+		c.add(
+			"routing.zoneEgress",
+			"is not supported yet: traffic would leave the mesh without an egress; remove it",
+		)
+	}
+	if s.GetRouting().GetDefaultForbidMeshExternalServiceAccess() {
+		c.add("routing.defaultForbidMeshExternalServiceAccess",
+			"is not supported yet: nothing would be forbidden; remove it")
+	}
+	if s.GetRouting().GetLocalityAwareLoadBalancing() {
+		c.warn(
+			"routing.localityAwareLoadBalancing",
+			"has no effect: nearer instances are preferred in every mesh; "+
+				"MeshLoadBalancingStrategy changes that",
+		)
 	}
 	for _, l := range []struct {
 		name  string
@@ -53,6 +68,9 @@ func (c *check) caBackend(path string, b *meshv1.Mesh_Backend) {
 		c.notNegative(path+".dpCert.requestTimeout", b.GetDpCert().GetRequestTimeout())
 	}
 	c.notNegative(path+".rootChain.requestTimeout", b.GetRootChain().GetRequestTimeout())
+	if b.GetRootChain() != nil {
+		c.warn(path+".rootChain", "has no effect: no authority is asked over the network")
+	}
 	conf := b.GetConf()
 	switch b.GetType() {
 	case "builtin":

@@ -521,7 +521,7 @@ var File_meridian_mesh_v1alpha1_meshfaultinjection_proto protoreflect.FileDescri
 
 const file_meridian_mesh_v1alpha1_meshfaultinjection_proto_rawDesc = "" +
 	"\n" +
-	"/meridian/mesh/v1alpha1/meshfaultinjection.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\"\xf2\v\n" +
+	"/meridian/mesh/v1alpha1/meshfaultinjection.proto\x12\x16meridian.mesh.v1alpha1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a#meridian/mesh/v1alpha1/common.proto\x1a%meridian/mesh/v1alpha1/document.proto\"\x8c\f\n" +
 	"\x12MeshFaultInjection\x12@\n" +
 	"\n" +
 	"target_ref\x18\x01 \x01(\v2!.meridian.mesh.v1alpha1.TargetRefR\ttargetRef\x12=\n" +
@@ -540,11 +540,12 @@ const file_meridian_mesh_v1alpha1_meshfaultinjection_proto_rawDesc = "" +
 	"\amatches\x18\x01 \x03(\v2\x1d.meridian.mesh.v1alpha1.MatchR\amatches\x12Q\n" +
 	"\adefault\x18\x02 \x01(\v2/.meridian.mesh.v1alpha1.MeshFaultInjection.ConfB\x06\xbaH\x03\xc8\x01\x01R\adefault\x1aL\n" +
 	"\x04Conf\x12D\n" +
-	"\x04http\x18\x01 \x03(\v20.meridian.mesh.v1alpha1.MeshFaultInjection.FaultR\x04http\x1a\x84\x02\n" +
+	"\x04http\x18\x01 \x03(\v20.meridian.mesh.v1alpha1.MeshFaultInjection.FaultR\x04http\x1a\x9e\x02\n" +
 	"\x05Fault\x12F\n" +
 	"\x05abort\x18\x01 \x01(\v20.meridian.mesh.v1alpha1.MeshFaultInjection.AbortR\x05abort\x12F\n" +
-	"\x05delay\x18\x02 \x01(\v20.meridian.mesh.v1alpha1.MeshFaultInjection.DelayR\x05delay\x12k\n" +
-	"\x12response_bandwidth\x18\x03 \x01(\v2<.meridian.mesh.v1alpha1.MeshFaultInjection.ResponseBandwidthR\x11responseBandwidth\x1a\x99\x01\n" +
+	"\x05delay\x18\x02 \x01(\v20.meridian.mesh.v1alpha1.MeshFaultInjection.DelayR\x05delay\x12\x84\x01\n" +
+	"\x12response_bandwidth\x18\x03 \x01(\v2<.meridian.mesh.v1alpha1.MeshFaultInjection.ResponseBandwidthB\x17\xa2\xbb\x18\x13\n" +
+	"\x11responseRateLimitR\x11responseBandwidth\x1a\x99\x01\n" +
 	"\x05Abort\x123\n" +
 	"\vhttp_status\x18\x01 \x01(\rB\r\xbaH\n" +
 	"\xc8\x01\x01*\x05\x18\xd7\x04(dH\x00R\n" +
@@ -624,6 +625,7 @@ func file_meridian_mesh_v1alpha1_meshfaultinjection_proto_init() {
 		return
 	}
 	file_meridian_mesh_v1alpha1_common_proto_init()
+	file_meridian_mesh_v1alpha1_document_proto_init()
 	file_meridian_mesh_v1alpha1_meshfaultinjection_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
