@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/meridian-mesh/meridian/api/admission"
 	"github.com/meridian-mesh/meridian/api/authz"
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/internal/hint"
@@ -113,7 +114,8 @@ type NotFoundError struct{ Key mesh.Key }
 func (e *NotFoundError) Error() string { return "not found: " + e.Key.String() }
 
 // Get finds one resource. exact: key.Zone is meant as it is; otherwise an empty one means the only
-// resource of that name. The problem of one that is not there has a [*NotFoundError] as its cause.
+// resource of that name. An empty namespace means that of the only resource of that name, too. The
+// problem of one that is not there has a [*NotFoundError] as its cause.
 func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint64) (*mesh.Resource, error) {
 	info, ok := mesh.Lookup(key.Kind)
 	if !ok {
@@ -143,13 +145,13 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		if len(got.Warnings) > 0 {
 			remark = " (" + strings.Join(got.Warnings, "; ") + ")"
 		}
-	case exact:
-		if res, ok := view.Get(key); ok {
-			found = append(found, res)
-		}
 	default:
+		if res, ok := view.Get(key); ok && exact {
+			found = append(found, res)
+			break
+		}
 		for res := range view.List(key.Kind, key.Mesh) {
-			if res.Key.Name == key.Name && res.Key.Namespace == key.Namespace {
+			if admission.Named(key, res.Key) && (!exact || res.Key.Zone == key.Zone) {
 				found = append(found, res)
 			}
 		}
@@ -164,6 +166,19 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 	}
 	var zones []string
 	for _, res := range found {
+		if res.Key.Namespace != found[0].Key.Namespace {
+			return nil, problem.New(
+				http.StatusConflict,
+				problem.TitleGet,
+				"several namespaces have a %s of that "+
+					"name, such as %s/%s and %s/%s: name the namespace",
+				key.Kind,
+				found[0].Key.Namespace,
+				key.Name,
+				res.Key.Namespace,
+				key.Name,
+			)
+		}
 		if res.Key.Zone == "" {
 			zones = append(zones, "global (zone=)")
 		} else {

@@ -31,10 +31,14 @@ func (s *selection) flags(cmd *cobra.Command) {
 }
 
 func (s *selection) key(info *mesh.KindInfo, name string) mesh.Key {
+	namespace := s.namespace
+	if before, after, ok := strings.Cut(name, "/"); ok && namespace == "" { // as get shows it
+		namespace, name = before, after
+	}
 	k := mesh.Key{
 		Kind:      info.Kind,
 		Zone:      s.zone,
-		Namespace: s.namespace,
+		Namespace: namespace,
 		Name:      name,
 	}
 	if info.Scope == mesh.ScopeMesh {

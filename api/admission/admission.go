@@ -144,6 +144,10 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 	}
 
 	r := in.Resource.Clone()
+	if zone != "" && !a.cfg.Federated && info.Policy != nil &&
+		r.Labels[mesh.LabelOrigin] == mesh.OriginGlobal {
+		zone = "" // a zone without global owns its meshes and their defaults, which are of no zone
+	}
 	bad := &mesh.ValidationError{}
 	comparePath(info, in, bad)
 	if r.Key.Zone != "" && r.Key.Zone != zone {

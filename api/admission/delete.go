@@ -61,6 +61,14 @@ func (a *Admission) Delete(ctx context.Context, state State, key mesh.Key,
 		return nil, err
 	}
 	if old == nil {
+		if key, err = a.elsewhereHere(state.View, info, key); err != nil {
+			return nil, err
+		}
+		if old, err = state.find(ctx, key); err != nil {
+			return nil, err
+		}
+	}
+	if old == nil {
 		return nil, absent(state.View, info, key)
 	}
 	if ifRevision != nil && *ifRevision != old.Revision {
@@ -83,6 +91,30 @@ func (a *Admission) Delete(ctx context.Context, state State, key mesh.Key,
 		err = deleteSecret(state.View, key, out)
 	}
 	return out, err
+}
+
+// Named says that a resource of key k is meant by the name of ref: a name without a namespace means any.
+func Named(ref, k mesh.Key) bool {
+	return k.Name == ref.Name && (ref.Namespace == "" || k.Namespace == ref.Namespace)
+}
+
+// elsewhereHere is the only resource that is written here and has the name of key: in another namespace, or
+// at a zone without global, where it has its defaults, of no zone.
+func (a *Admission) elsewhereHere(view replica.View, info *mesh.KindInfo, key mesh.Key) (mesh.Key, error) {
+	found := key
+	n := 0
+	for r := range view.List(info.Kind, key.Mesh) {
+		alone := !a.cfg.Global && !a.cfg.Federated && r.Key.Zone == ""
+		if Named(key, r.Key) && (r.Key.Zone == key.Zone || alone) {
+			found = r.Key
+			n++
+		}
+	}
+	if n > 1 {
+		return key, problem.New(http.StatusConflict, problem.TitleDelete,
+			"several namespaces have a %s of that name: name the namespace", info.Kind)
+	}
+	return found, nil
 }
 
 // absent is the problem of a resource that is not there: another control plane may have one of that name.

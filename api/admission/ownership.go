@@ -59,15 +59,30 @@ func labelField(key string) string { return `labels["` + key + `"]` }
 func (a *Admission) labels(info *mesh.KindInfo, r, old *mesh.Resource,
 	bad *mesh.ValidationError) (labels map[string]string, immutable *mesh.ValidationError) {
 	a.checkOrigin(info, r, bad)
+	if info.Policy != nil && !a.cfg.Global && r.Key.Zone == "" && old == nil {
+		bad.Add(labelField(mesh.LabelOrigin),
+			"is %q, but zone %s does not write global's resources: leave the label out or set it to %q",
+			r.Labels[mesh.LabelOrigin], a.cfg.Zone, mesh.OriginZone)
+	}
 	labels = a.computed(info, r)
 	return labels, checkImmutable(r, old, labels)
 }
 
-// leaveOut removes labels of a policy that only say in which cluster it was written, as documents that were
-// read from one carry them, with a warning for each.
+// leaveOut removes what only says in which cluster a document was written, as documents that were read from
+// one carry it, with a warning for each.
 func (a *Admission) leaveOut(info *mesh.KindInfo, r *mesh.Resource) (warnings []string) {
+	if (info.Kind == mesh.KindDataplane || info.Kind == mesh.KindZoneIngress) && r.Key.Namespace != "" {
+		// As when the proxy brings the document itself: both are one resource.
+		warnings = append(
+			warnings,
+			fmt.Sprintf("metadata.namespace: %q is left out: on hosts, a proxy is known by "+
+				"its name", r.Key.Namespace),
+		)
+		r.Key.Namespace = ""
+		delete(r.Labels, mesh.LabelNamespace)
+	}
 	if info.Policy == nil {
-		return nil
+		return warnings
 	}
 	if zone, ok := r.Labels[mesh.LabelZone]; ok && a.cfg.Global {
 		delete(r.Labels, mesh.LabelZone)

@@ -18,7 +18,7 @@ var envoyPaths = map[string]adminv1.AdminQuestion{
 // zoned is the key of an item in the zone that the query names.
 func (c collection) zoned(r *http.Request, p params) mesh.Key {
 	k := c.key(p)
-	k.Zone = r.URL.Query().Get("zone")
+	k.Zone, k.Namespace = r.URL.Query().Get("zone"), r.URL.Query().Get("namespace")
 	return k
 }
 

@@ -112,19 +112,21 @@ func decodeAll(n *yaml.Node) ([]Document, error) {
 	return out, nil
 }
 
-// listItems are the items of Kubernetes' List, as kubectl get -o yaml writes it; ok is false for any
-// other document. Lists in lists are not unfolded.
+// listItems are the items of Kubernetes' List, as kubectl get -o yaml writes it, or of what the API answers
+// for a collection, as meridian get -o json does; ok is false for any other document. Lists in lists are not
+// unfolded.
 func listItems(n *yaml.Node) (items []*yaml.Node, ok bool, err error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, false, nil
 	}
 	d := &decoder{budget: maxNodes}
 	top := d.pairs(n, "")
-	kind := lookup(top, "kind")
-	if kind == nil || d.resolve(kind).Value != "List" || lookup(top, "type") != nil {
+	kind, list := lookup(top, "kind"), lookup(top, "items")
+	switch {
+	case lookup(top, "type") != nil, kind == nil && list == nil,
+		kind != nil && d.resolve(kind).Value != "List":
 		return nil, false, nil
 	}
-	list := lookup(top, "items")
 	if list != nil {
 		list = d.resolve(list)
 	}
