@@ -4,7 +4,8 @@
 //
 // # Pipeline
 //
-//	Prepare   is the kind written here, the document against the URL, the rules of the document
+//	Prepare   is the kind written here, the document against the URL, the rules of the document,
+//	          and Envoy's own of what a policy becomes
 //	Admit     label rules, kind rules, the mesh exists, conditions    → transaction
 //
 // Prepare does not depend on the state and is done once. Admit reads the state and is done again
@@ -41,6 +42,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
+	"github.com/meridian-mesh/meridian/xds/trial"
 )
 
 // Config of an [Admission].
@@ -164,6 +166,8 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 		bad.Violations = append(bad.Violations, violations.Violations...)
 	case err != nil:
 		return nil, err
+	default:
+		bad.Violations = append(bad.Violations, trial.Policy(r)...)
 	}
 	return &Draft{
 		Key:        r.Key,

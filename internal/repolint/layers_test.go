@@ -62,6 +62,7 @@ var layers = []struct {
 	{"xds/delta", []string{"mesh", "internal"}, "the protocol knows no resources"},
 	{"xds", []string{"mesh", "policy", "store!", "store/replica", "xds", "internal"}, "the engine"},
 	{"xds/inspect", []string{"mesh", "policy", "store!", "store/replica", "xds"}, "asks the engine"},
+	{"xds/trial", []string{"mesh", "policy", "xds/compile", "xds/ir", "xds/translate"}, "makes no views"},
 	{"xds/references", nil, "reads Envoy's messages alone"},
 	{"xds/xdstest", []string{"mesh", "xds/delta", "xds/references", "internal/wire"},
 		"a client of the protocol"},
@@ -96,7 +97,7 @@ var layers = []struct {
 	{"api/fanout", []string{"api/problem"}, "below the service"},
 	{
 		"api/admission",
-		[]string{"mesh", "policy", "store", "api/problem", "internal/suggest"},
+		[]string{"mesh", "policy", "store", "xds/trial", "api/problem", "internal/suggest"},
 		"below the service",
 	},
 	{"api/rest", []string{"mesh", "identity/tokens", "api!", "api/admission", "api/authn", "api/problem",
