@@ -108,7 +108,7 @@ given in MERIDIAN_TOKEN.`,
 	f.IntVar(&o.AdminPort, "admin-port", 0,
 		"loopback port of Envoy's admin interface; 0 is a socket in the work folder")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
+	f.StringVar(&o.logFormat, "log-format", "console", "console or json, of Envoy's lines too")
 	config.AddFlag(f)
 	return cmd
 }
@@ -119,6 +119,7 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	o.EnvoyLogJSON = o.logFormat == "json"
 	switch o.resourceFile {
 	case "":
 		return errors.New("--dataplane-file is missing; give the file with the Dataplane, or the " +

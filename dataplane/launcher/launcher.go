@@ -66,6 +66,8 @@ type Config struct {
 	Envoy string
 	// EnvoyLogLevel such as "warning"; empty means that.
 	EnvoyLogLevel string
+	// EnvoyLogJSON has Envoy write each line of its log as a JSON object.
+	EnvoyLogJSON bool
 	// Concurrency is the number of Envoy's worker threads; 0 lets Envoy choose.
 	Concurrency int
 	// WorkDir holds bootstrap and sockets; empty means a new private folder, removed at the end.
@@ -214,6 +216,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 			bootstrap:   bootstrap,
 			drainTime:   l.cfg.DrainTime,
 			logLevel:    l.cfg.EnvoyLogLevel,
+			logJSON:     l.cfg.EnvoyLogJSON,
 			concurrency: l.cfg.Concurrency,
 			admin:       l.admin,
 			stdout:      l.cfg.Stdout,
