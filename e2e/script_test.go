@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("ENVOY", path)
 			}
 			env.Setenv("NET", fmt.Sprintf("127.%d.%d", 20+networks.Add(1), base))
-			return nil
+			return pageDocuments("../docs/first-steps.md", filepath.Join(env.WorkDir, "pages"))
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "envoy" {
@@ -65,6 +65,26 @@ func TestScripts(t *testing.T) {
 			"garble":     garble,
 		},
 	})
+}
+
+// pageDocuments writes the documents of a page to files of a folder: those that begin with a comment which
+// is the file's name.
+func pageDocuments(page, dir string) error {
+	text, err := os.ReadFile(page)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, block := range strings.Split(string(text), "```yaml\n# ")[1:] {
+		body, _, _ := strings.Cut(block, "```")
+		name, document, _ := strings.Cut(body, "\n")
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(document), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ready ADDRESS waits until the control plane at the address says that it is ready.
