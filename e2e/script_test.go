@@ -49,7 +49,7 @@ func TestScripts(t *testing.T) {
 				env.Setenv("ENVOY", path)
 			}
 			env.Setenv("NET", fmt.Sprintf("127.%d.%d", 20+networks.Add(1), base))
-			return pageDocuments("../docs/first-steps.md", filepath.Join(env.WorkDir, "pages"))
+			return nil
 		},
 		Condition: func(cond string) (bool, error) {
 			if cond == "envoy" {
@@ -63,28 +63,9 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"truncate":   truncate,
 			"garble":     garble,
+			"page":       page,
 		},
 	})
-}
-
-// pageDocuments writes the documents of a page to files of a folder: those that begin with a comment which
-// is the file's name.
-func pageDocuments(page, dir string) error {
-	text, err := os.ReadFile(page)
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	for _, block := range strings.Split(string(text), "```yaml\n# ")[1:] {
-		body, _, _ := strings.Cut(block, "```")
-		name, document, _ := strings.Cut(body, "\n")
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(document), 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // ready ADDRESS waits until the control plane at the address says that it is ready.
@@ -144,6 +125,26 @@ func truncate(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	path := ts.MkAbs(args[0])
 	ts.Check(os.Truncate(path, 10_000))
+}
+
+// block is a fenced YAML document whose first line is a comment with the name of its file.
+var block = regexp.MustCompile("(?ms)^```yaml\n# (\\S+\\.yaml)\n(.*?)^```$")
+
+// page PAGE writes the documents of a page of docs into the folder, for the loopback network of the script.
+func page(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: page PAGE")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "docs", args[0]))
+	ts.Check(err)
+	found := block.FindAllSubmatch(text, -1)
+	if len(found) == 0 {
+		ts.Fatalf("%s has no document that begins with the name of its file", args[0])
+	}
+	for _, m := range found {
+		doc := strings.ReplaceAll(string(m[2]), "127.0.0.1", ts.Getenv("NET")+".1")
+		ts.Check(os.WriteFile(ts.MkAbs(string(m[1])), []byte(doc), 0o600))
+	}
 }
 
 // garble FILE overwrites the end of a token.
