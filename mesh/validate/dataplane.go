@@ -45,6 +45,10 @@ func dataplaneRules(c *check, s *meshv1.Dataplane) {
 			c.add("networking.admin.port", "is the port of %s too", path)
 		}
 	}
+	if len(n.GetListeners()) > 0 {
+		c.warn("networking.listeners", "has no effect: zone proxies of one mesh are not supported yet; "+
+			"a ZoneIngress serves every mesh")
+	}
 	taken := map[string]bool{}
 	for i, l := range n.GetListeners() {
 		path := fmt.Sprintf("networking.listeners[%d]", i)
