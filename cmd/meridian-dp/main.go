@@ -69,7 +69,7 @@ func run() *cobra.Command {
 The zone's certificate is trusted if it ends in a pin that the token carries, so the token is all that
 joining takes.
 SIGTERM or SIGINT drains: it tells the zone, callers use other instances, and the program ends as soon as
-nothing is in flight, at most after --drain-time. A second signal ends it at once.
+nothing is in flight, at most after --drain-time. A second signal, a second later or more, ends it at once.
 
 Every flag is also an environment variable, --token-file as MERIDIAN_TOKEN_FILE. The token's text may be
 given in MERIDIAN_TOKEN.`,

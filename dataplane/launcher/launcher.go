@@ -80,8 +80,8 @@ type Config struct {
 	AdminPort int
 	// Version of the launcher, for the zone.
 	Version string
-	// Stop is closed, or sent to once, to drain and end; a second value ends at once. It takes the
-	// place of signals.
+	// Stop is closed, or sent to once, to drain and end; a second value ends at once, unless it comes
+	// within a second of the first. It takes the place of signals.
 	Stop <-chan os.Signal
 	// Stdout and Stderr of Envoy; nil means the launcher's own.
 	Stdout, Stderr *os.File
@@ -161,14 +161,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 	drainAsked, endAsked := make(chan struct{}), make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		for _, asked := range []chan struct{}{drainAsked, endAsked} {
-			select {
-			case <-l.cfg.Stop:
-				close(asked)
-			case <-ctx.Done():
-				return nil
-			}
-		}
+		followStop(ctx, l.cfg.Stop, drainAsked, endAsked)
 		return nil
 	})
 
