@@ -155,6 +155,9 @@ func (c *check) outbound(path string, o *meshv1.Dataplane_Outbound) {
 		}
 	default:
 		path += ".backendRef"
+		if kind := ref.GetKind(); mesh.PlannedKind(kind) {
+			c.warn(path+".kind", "%s is not supported yet: calls to it fail", kind)
+		}
 		switch {
 		case ref.GetName() == "" && len(ref.GetLabels()) == 0:
 			c.add(path, "needs a name or labels")
