@@ -59,7 +59,8 @@ type Config struct {
 	// to be sure; 0 is any. A policy that changes fewer than GuardProxies never needs to.
 	GuardShare, GuardProxies int
 
-	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
+	// LocalhostIsAdmin makes direct calls from loopback the administrator's: those without TLS and
+	// without an Authorization header.
 	LocalhostIsAdmin bool
 
 	Logger     *zap.Logger

@@ -40,7 +40,7 @@ func TestIndexAndWho(t *testing.T) {
 	}{
 		{"loopback", nil, admin},
 		{"loopback by name", []string{"Host", "localhost:5681"}, admin},
-		{"a bad token on loopback is not looked at", []string{"Authorization", "Bearer x"}, admin},
+		{"another credential on loopback", []string{"Authorization", "Basic x"}, anonymous},
 		{"behind a proxy", anon, anonymous},
 		{"Forwarded", []string{"Forwarded", "for=1.2.3.4"}, anonymous},
 		{"X-Real-IP", []string{"X-Real-IP", "1.2.3.4"}, anonymous},
@@ -55,9 +55,11 @@ func TestIndexAndWho(t *testing.T) {
 			t.Errorf("%s: %s", c.name, diff)
 		}
 	}
-	g := p.want(p.do("GET", "/who-am-i", "", bearer("x")...), 401)
-	if g.json["title"] != "Invalid authentication data" {
-		t.Errorf("title: %s", g.text)
+	for _, headers := range [][]string{bearer("x"), {"Authorization", "Bearer x"}} {
+		g := p.want(p.do("GET", "/who-am-i", "", headers...), 401)
+		if g.json["title"] != "Invalid authentication data" {
+			t.Errorf("%s: title: %s", headers, g.text)
+		}
 	}
 }
 
@@ -153,6 +155,13 @@ func TestRejectedRequests(t *testing.T) {
 		{"token without mesh", "POST", "/tokens/dataplane", "{}", nil, 400, []string{"mesh"}, ""},
 		{"token of no mesh", "POST", "/tokens/dataplane", `{"mesh":"nope"}`, nil, 404, nil,
 			"Signing Key not found"},
+		{"token of a name that cannot be", "POST", "/tokens/dataplane", `{"mesh":"default","name":"A B"}`,
+			nil, 400,
+			[]string{"name"}, "cannot be a name"},
+		{"token of a zone that cannot be", "POST", "/tokens/zone",
+			`{"zone":"a/b","scope":["cp"],"validFor":"1h"}`, nil, 400, []string{"zone"}, "cannot be a name"},
+		{"token without a key", "POST", "/tokens/dataplane", `{"mesh":"default","name":"a"}`, nil, 404, nil,
+			"mesh default has no key to sign with: apply a Secret dataplane-token-signing-key-default-1"},
 		{"token of zero life", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"0s"}`, nil, 400,
 			[]string{"validFor"}, ""},
 		{"token of no duration", "POST", "/tokens/dataplane", `{"mesh":"default","validFor":"soon"}`, nil,

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/problem"
 	"github.com/meridian-mesh/meridian/identity/tokens"
 	"github.com/meridian-mesh/meridian/mesh"
+	"github.com/meridian-mesh/meridian/mesh/secrets"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
 )
 
@@ -46,7 +48,8 @@ func (i *issuer) MayIssue(ctx context.Context, what string) error {
 }
 
 // issue wraps one issuing: rights first, then the request, and a line of the audit log either way.
-func (i *issuer) issue(ctx context.Context, what string, fields []zap.Field,
+// meshName is that of the proxy, if it is for one.
+func (i *issuer) issue(ctx context.Context, what, meshName string, fields []zap.Field,
 	issue func() (string, error)) (token string, err error) {
 	caller, err := authz.Authorize(ctx, operations[what], nil)
 	defer func() { i.audit.issue(caller, what, fields, err) }()
@@ -66,14 +69,28 @@ func (i *issuer) issue(ctx context.Context, what string, fields []zap.Field,
 	case errors.As(err, &unreadable):
 		return "", problem.New(http.StatusNotFound, problem.TitleNoKey, "%s", unreadable)
 	case errors.Is(err, tokens.ErrNoKey):
-		return "", problem.New(http.StatusNotFound, problem.TitleNoKey, "%s", i.noKeyHint(what))
+		return "", problem.New(
+			http.StatusNotFound,
+			problem.TitleNoKey,
+			"%s",
+			i.noKeyHint(ctx, what, meshName),
+		)
 	}
 	return token, err
 }
 
 // noKeyHint says why there is no key to sign with.
-func (i *issuer) noKeyHint(what string) string {
+func (i *issuer) noKeyHint(ctx context.Context, what string, meshName string) string {
+	view, err := i.view(ctx, 0)
+	_, there := view.Get(mesh.Key{Kind: mesh.KindMesh, Name: meshName})
 	switch {
+	case what == tokenDataplane && err == nil && there:
+		return fmt.Sprintf(
+			"mesh %s has no key to sign with: apply a Secret %s1 of the mesh with an RSA key as data, such "+
+				"as `openssl genrsa 2048 | base64 -w0` makes",
+			meshName,
+			secrets.DataplaneSigningKey+meshName+"-",
+		)
 	case what == tokenZone && i.cfg.Federated:
 		return "zone tokens are issued at the global control plane"
 	case what != tokenDataplane:
@@ -97,7 +114,7 @@ func (i *issuer) IssueDataplane(ctx context.Context, c tokens.DataplaneClaims,
 		zap.String("name", c.Name),
 		zap.String("workload", c.Workload),
 	}
-	return i.issue(ctx, tokenDataplane, fields,
+	return i.issue(ctx, tokenDataplane, c.Mesh, fields,
 		func() (string, error) { return i.cfg.Tokens.IssueDataplane(ctx, c, orDefault(validFor)) })
 }
 
@@ -105,7 +122,7 @@ func (i *issuer) IssueDataplane(ctx context.Context, c tokens.DataplaneClaims,
 func (i *issuer) IssueZone(ctx context.Context, c tokens.ZoneClaims,
 	validFor *time.Duration) (string, error) {
 	fields := []zap.Field{zap.String("zone", c.Zone), zap.Strings("scope", c.Scope)}
-	return i.issue(ctx, tokenZone, fields,
+	return i.issue(ctx, tokenZone, "", fields,
 		func() (string, error) { return i.cfg.Tokens.IssueZone(ctx, c, orDefault(validFor)) })
 }
 
@@ -113,7 +130,7 @@ func (i *issuer) IssueZone(ctx context.Context, c tokens.ZoneClaims,
 func (i *issuer) IssueUser(ctx context.Context, c tokens.UserClaims,
 	validFor *time.Duration) (string, error) {
 	fields := []zap.Field{zap.String("name", c.Name), zap.Strings("forGroups", c.Groups)}
-	return i.issue(ctx, tokenUser, fields, func() (string, error) {
+	return i.issue(ctx, tokenUser, "", fields, func() (string, error) {
 		var d time.Duration
 		if validFor != nil {
 			d = *validFor

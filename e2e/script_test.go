@@ -63,6 +63,7 @@ func TestScripts(t *testing.T) {
 			"eventually": eventually,
 			"truncate":   truncate,
 			"garble":     garble,
+			"page":       page,
 		},
 	})
 }
@@ -124,6 +125,26 @@ func truncate(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	path := ts.MkAbs(args[0])
 	ts.Check(os.Truncate(path, 10_000))
+}
+
+// block is a fenced YAML document whose first line is a comment with the name of its file.
+var block = regexp.MustCompile("(?ms)^```yaml\n# (\\S+\\.yaml)\n(.*?)^```$")
+
+// page PAGE writes the documents of a page of docs into the folder, for the loopback network of the script.
+func page(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: page PAGE")
+	}
+	text, err := os.ReadFile(filepath.Join("..", "docs", args[0]))
+	ts.Check(err)
+	found := block.FindAllSubmatch(text, -1)
+	if len(found) == 0 {
+		ts.Fatalf("%s has no document that begins with the name of its file", args[0])
+	}
+	for _, m := range found {
+		doc := strings.ReplaceAll(string(m[2]), "127.0.0.1", ts.Getenv("NET")+".1")
+		ts.Check(os.WriteFile(ts.MkAbs(string(m[1])), []byte(doc), 0o600))
+	}
 }
 
 // garble FILE overwrites the end of a token.

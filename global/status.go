@@ -18,12 +18,17 @@ import (
 
 // zoneStates are the sessions, and an Offline entry for every Zone that has none.
 func (g *Global) zoneStates() []kdsrpc.ZoneState {
-	states := g.kds.Zones()
+	view := g.Replica().View()
+	// A zone that was deleted is not a zone because it was connected once.
+	states := slices.DeleteFunc(g.kds.Zones(), func(s kdsrpc.ZoneState) bool {
+		_, there := view.Get(mesh.Key{Kind: mesh.KindZone, Name: s.Name})
+		return !there && s.State != kdsrpc.Online && s.State != kdsrpc.Degraded
+	})
 	seen := map[string]bool{}
 	for _, s := range states {
 		seen[s.Name] = true
 	}
-	for r := range g.Replica().View().List(mesh.KindZone, "") {
+	for r := range view.List(mesh.KindZone, "") {
 		if seen[r.Key.Name] {
 			continue
 		}

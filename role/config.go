@@ -57,7 +57,8 @@ type Config struct {
 	TLSCertFile string
 	TLSKeyFile  string
 
-	// LocalhostIsAdmin gives direct calls from loopback the administrator's rights.
+	// LocalhostIsAdmin gives direct calls from loopback, without TLS and without an Authorization
+	// header, the administrator's rights.
 	LocalhostIsAdmin bool
 	// GuardShare is the percentage of proxies that a policy may change without being forced; 0 is any.
 	// A policy that changes fewer than GuardProxies never needs to be.
@@ -123,7 +124,7 @@ func (c *Config) Fields() []config.Field {
 			"server certificate with its chain, PEM (default: one signed by an own CA, created once)"),
 		config.Var(&c.TLSKeyFile, "tls-key-file", "", "private key of --tls-cert-file"),
 		config.Var(&c.LocalhostIsAdmin, "localhost-is-admin", true,
-			"callers on loopback need no token; turn it off where others use this host"),
+			"callers on loopback need no token without TLS; turn it off where others use this host"),
 		config.Var(&c.GuardShare, "guard-share", 0,
 			"percentage of all proxies that a policy may change without 'meridian apply --force'; 0 is any").
 			Must("be a percentage, 0 to 100", func() bool {

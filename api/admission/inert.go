@@ -104,6 +104,9 @@ func (c *inert) target(path string, ref *meshv1.TargetRef, of mesh.Kind) {
 	}
 	info, ok := destination.Lookup(kind)
 	if !ok {
+		if mesh.PlannedKind(string(kind)) {
+			c.warn(path+".kind", "%s is not supported yet, so that the entry has no effect", kind)
+		}
 		return
 	}
 	found := c.find(path, ref, effect)
@@ -137,6 +140,9 @@ func (c *inert) target(path string, ref *meshv1.TargetRef, of mesh.Kind) {
 func (c *inert) backend(path string, ref *meshv1.BackendRef) {
 	info, ok := destination.Lookup(mesh.Kind(ref.GetKind()))
 	if !ok {
+		if mesh.PlannedKind(ref.GetKind()) {
+			c.warn(path+".kind", "%s is not supported yet: its share of the traffic fails", ref.GetKind())
+		}
 		return
 	}
 	found := c.find(path, &meshv1.TargetRef{

@@ -97,6 +97,13 @@ spec: {selector: {dataplaneTags: {a: b}}, ports: [{port: 9000, appProtocol: tcp}
 		{"port of a backend",
 			route("kind: MeshService, name: backend", "{kind: MeshService, name: db, port: 1}"),
 			[]string{backend + ".port: there is no port 1: there is 9000"}},
+		{"kind that is not there yet", timeout("kind: MeshExternalService, name: partner"),
+			[]string{"spec.to[0].targetRef.kind: MeshExternalService is not supported yet, so that the " +
+				"entry has no effect"}},
+		{"backend of such a kind",
+			route("kind: MeshService, name: backend", "{kind: MeshExternalService, name: partner, port: 1}"),
+			[]string{backend + ".kind: MeshExternalService is not supported yet: its share of the traffic " +
+				"fails"}},
 		{"identity without mTLS", limit("default", "spiffe://default/web"),
 			[]string{"spec.rules[0].matches[0].spiffeID: no caller has an identity: mesh default " +
 				"has no mTLS"}},

@@ -146,7 +146,7 @@ func (a *Admission) computed(info *mesh.KindInfo, r *mesh.Resource) map[string]s
 		labels[mesh.LabelOrigin] = mesh.OriginZone
 		labels[mesh.LabelZone] = r.Key.Zone
 		labels[mesh.LabelEnv] = "universal"
-	case a.cfg.Global && info.Kind != mesh.KindMesh && info.Kind != mesh.KindZone:
+	case a.cfg.Global && info.Kind != mesh.KindMesh:
 		labels[mesh.LabelOrigin] = mesh.OriginGlobal
 	}
 	switch r.Key.Kind {

@@ -3,10 +3,11 @@
 //
 // # Rules
 //
-// A direct call from loopback is the administrator's, unless that is switched off: the remote
-// address and the Host header are loopback, no proxy header is there, and no page of another site
-// sent it. A Bearer token is its user's. All others are anonymous. A token that does not verify is
-// an [Identity] with an error, which REST ignores where anonymous callers may.
+// A call with an Authorization header is what its Bearer token says, wherever it comes from. A direct
+// call from loopback without one is the administrator's, unless that is switched off: it came without
+// TLS, the remote address and the Host header are loopback, no proxy header is there, and no page of
+// another site sent it. All others are anonymous. A token that does not verify is an [Identity] with
+// an error, which REST ignores where anonymous callers may.
 //
 // # Concurrency
 //
@@ -83,13 +84,16 @@ func From(ctx context.Context) (Caller, error) {
 type Authenticator struct {
 	// Tokens verifies; nil accepts no token.
 	Tokens *tokens.Tokens
-	// LocalhostIsAdmin makes direct calls from loopback the administrator's.
+	// LocalhostIsAdmin makes direct calls from loopback the administrator's: those without TLS and
+	// without an Authorization header.
 	LocalhostIsAdmin bool
 }
 
 // Identify says who sent r.
 func (a Authenticator) Identify(r *http.Request) Identity {
-	if a.LocalhostIsAdmin && direct(r) {
+	// A caller with a credential means to be its user: a bad one must not become the administrator.
+	shown := len(r.Header.Values("Authorization")) > 0
+	if a.LocalhostIsAdmin && !shown && direct(r) {
 		return Identity{Caller: admin}
 	}
 	token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -118,8 +122,12 @@ func bad(code tokens.Code, reason string) Identity {
 	return Identity{Caller: anonymous, Err: &tokens.TokenError{Code: code, Reason: reason}}
 }
 
-// direct says that r came from this machine, by no proxy and by no page of another site.
+// direct says that r came from this machine without TLS, by no proxy and by no page of another site.
+// The TLS port is what forwarders are pointed at, and one on this machine makes any client's call local.
 func direct(r *http.Request) bool {
+	if r.TLS != nil {
+		return false
+	}
 	remote, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil || !remote.Addr().Unmap().IsLoopback() || !loopbackHost(r.Host) {
 		return false

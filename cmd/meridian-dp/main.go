@@ -69,7 +69,7 @@ func run() *cobra.Command {
 The zone's certificate is trusted if it ends in a pin that the token carries, so the token is all that
 joining takes.
 SIGTERM or SIGINT drains: it tells the zone, callers use other instances, and the program ends as soon as
-nothing is in flight, at most after --drain-time. A second signal ends it at once.
+nothing is in flight, at most after --drain-time. A second signal, a second later or more, ends it at once.
 
 Every flag is also an environment variable, --token-file as MERIDIAN_TOKEN_FILE. The token's text may be
 given in MERIDIAN_TOKEN.`,
@@ -108,7 +108,7 @@ given in MERIDIAN_TOKEN.`,
 	f.IntVar(&o.AdminPort, "admin-port", 0,
 		"loopback port of Envoy's admin interface; 0 is a socket in the work folder")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
-	f.StringVar(&o.logFormat, "log-format", "console", "console or json")
+	f.StringVar(&o.logFormat, "log-format", "console", "console or json, of Envoy's lines too")
 	config.AddFlag(f)
 	return cmd
 }
@@ -119,6 +119,7 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 		return err
 	}
 	defer func() { _ = log.Sync() }()
+	o.EnvoyLogJSON = o.logFormat == "json"
 	switch o.resourceFile {
 	case "":
 		return errors.New("--dataplane-file is missing; give the file with the Dataplane, or the " +

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"context"
+	"os"
 	"time"
 
 	"go.uber.org/zap"
@@ -9,6 +10,10 @@ import (
 
 // Times of a drain.
 const (
+	// together is how long signals count as one: supervisors and terminals send them to a process and to
+	// its group, or from two places at once.
+	together = time.Second
+
 	// notTold is how long the drain waits for the zone to say that callers know; for an unavailable zone
 	// it waits no longer than callers need to notice "connection: close".
 	notTold = 5 * time.Second
@@ -17,6 +22,30 @@ const (
 	// look is how often Envoy's counters are read meanwhile.
 	look = 50 * time.Millisecond
 )
+
+// followStop closes drain with the first signal, and end with one that comes more than [together] after
+// it. A stop that is closed asks to drain and nothing else.
+func followStop(ctx context.Context, stop <-chan os.Signal, drain, end chan<- struct{}) {
+	var first time.Time
+	for {
+		select {
+		case _, open := <-stop:
+			switch {
+			case first.IsZero():
+				first = time.Now()
+				close(drain)
+			case open && time.Since(first) > together:
+				close(end)
+				return
+			}
+			if !open {
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
 
 // drain takes a running proxy out of service: it tells the zone, Envoy asks its clients to go
 // elsewhere, and it is over when callers no longer pick this proxy and nothing is in flight, or at

@@ -34,6 +34,7 @@ type envoy struct {
 	bootstrap      string
 	drainTime      time.Duration
 	logLevel       string
+	logJSON        bool
 	concurrency    int
 	admin          admin
 	stdout, stderr *os.File
@@ -78,8 +79,10 @@ func (e *envoy) run(ctx context.Context) error {
 	}
 }
 
-// once runs Envoy to its end and says whether it was live meanwhile.
-func (e *envoy) once(ctx context.Context) (live bool, err error) {
+// jsonLog is Envoy's format of a log line with the keys of the launcher's own. %j is the message, escaped.
+const jsonLog = `{"level":"%l","time":"%Y-%m-%dT%T.%e%z","logger":"envoy.%n","msg":"%j"}`
+
+func (e *envoy) args() []string {
 	level := e.logLevel
 	if level == "" {
 		level = "warning"
@@ -87,10 +90,18 @@ func (e *envoy) once(ctx context.Context) (live bool, err error) {
 	args := []string{"--config-path", e.bootstrap, "--drain-time-s",
 		strconv.Itoa(max(1, int(e.drainTime/time.Second))),
 		"--drain-strategy", "immediate", "--disable-hot-restart", "--log-level", level}
+	if e.logJSON {
+		args = append(args, "--log-format", jsonLog)
+	}
 	if e.concurrency > 0 {
 		args = append(args, "--concurrency", strconv.Itoa(e.concurrency))
 	}
-	cmd := exec.Command(e.binary, args...)
+	return args
+}
+
+// once runs Envoy to its end and says whether it was live meanwhile.
+func (e *envoy) once(ctx context.Context) (live bool, err error) {
+	cmd := exec.Command(e.binary, e.args()...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if e.stdout != nil {
 		cmd.Stdout = e.stdout

@@ -66,6 +66,8 @@ type Config struct {
 	Envoy string
 	// EnvoyLogLevel such as "warning"; empty means that.
 	EnvoyLogLevel string
+	// EnvoyLogJSON has Envoy write each line of its log as a JSON object.
+	EnvoyLogJSON bool
 	// Concurrency is the number of Envoy's worker threads; 0 lets Envoy choose.
 	Concurrency int
 	// WorkDir holds bootstrap and sockets; empty means a new private folder, removed at the end.
@@ -78,8 +80,8 @@ type Config struct {
 	AdminPort int
 	// Version of the launcher, for the zone.
 	Version string
-	// Stop is closed, or sent to once, to drain and end; a second value ends at once. It takes the
-	// place of signals.
+	// Stop is closed, or sent to once, to drain and end; a second value ends at once, unless it comes
+	// within a second of the first. It takes the place of signals.
 	Stop <-chan os.Signal
 	// Stdout and Stderr of Envoy; nil means the launcher's own.
 	Stdout, Stderr *os.File
@@ -159,14 +161,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 	drainAsked, endAsked := make(chan struct{}), make(chan struct{})
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		for _, asked := range []chan struct{}{drainAsked, endAsked} {
-			select {
-			case <-l.cfg.Stop:
-				close(asked)
-			case <-ctx.Done():
-				return nil
-			}
-		}
+		followStop(ctx, l.cfg.Stop, drainAsked, endAsked)
 		return nil
 	})
 
@@ -214,6 +209,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 			bootstrap:   bootstrap,
 			drainTime:   l.cfg.DrainTime,
 			logLevel:    l.cfg.EnvoyLogLevel,
+			logJSON:     l.cfg.EnvoyLogJSON,
 			concurrency: l.cfg.Concurrency,
 			admin:       l.admin,
 			stdout:      l.cfg.Stdout,

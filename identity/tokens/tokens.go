@@ -74,6 +74,8 @@ func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims,
 	if c.Mesh == "" {
 		bad.Add("mesh", "must be given")
 	}
+	checkName(&bad, "name", c.Name, 253)
+	checkName(&bad, "workload", c.Workload, 63)
 	switch c.Type {
 	case "", "dataplane", "ingress", "egress":
 	default:
@@ -95,10 +97,27 @@ func (t *Tokens) IssueDataplane(ctx context.Context, c DataplaneClaims,
 	}, validFor)
 }
 
+// checkName refuses a name that no resource can have: a token for it would let nothing in.
+func checkName(bad *mesh.ValidationError, field, name string, most int) {
+	switch {
+	case name == "":
+	case len(name) > most:
+		bad.Add(field, "must have at most %d characters, has %d", most, len(name))
+	case !mesh.IsDNSName(name):
+		bad.Add(
+			field,
+			"%q cannot be a name: lower-case letters, digits, \"-\" and \".\", beginning and ending with a "+
+				"letter or digit",
+			mesh.Clip(name),
+		)
+	}
+}
+
 // IssueZone makes a zone token; Scope must be given. Errors as IssueDataplane; [ErrNoKey] at a
 // zone that has a global, which holds the key.
 func (t *Tokens) IssueZone(ctx context.Context, c ZoneClaims, validFor time.Duration) (string, error) {
 	var bad mesh.ValidationError
+	checkName(&bad, "zone", c.Zone, 63)
 	if len(c.Scope) == 0 {
 		bad.Add("scope", "must be given: one or more of cp, ingress, egress")
 	}

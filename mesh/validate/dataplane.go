@@ -45,6 +45,10 @@ func dataplaneRules(c *check, s *meshv1.Dataplane) {
 			c.add("networking.admin.port", "is the port of %s too", path)
 		}
 	}
+	if len(n.GetListeners()) > 0 {
+		c.warn("networking.listeners", "has no effect: zone proxies of one mesh are not supported yet; "+
+			"a ZoneIngress serves every mesh")
+	}
 	taken := map[string]bool{}
 	for i, l := range n.GetListeners() {
 		path := fmt.Sprintf("networking.listeners[%d]", i)
@@ -151,6 +155,9 @@ func (c *check) outbound(path string, o *meshv1.Dataplane_Outbound) {
 		}
 	default:
 		path += ".backendRef"
+		if kind := ref.GetKind(); mesh.PlannedKind(kind) {
+			c.warn(path+".kind", "%s is not supported yet: calls to it fail", kind)
+		}
 		switch {
 		case ref.GetName() == "" && len(ref.GetLabels()) == 0:
 			c.add(path, "needs a name or labels")

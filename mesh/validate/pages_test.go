@@ -11,15 +11,20 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/validate"
 )
 
-// Every document on the policies' pages is one that a user can apply as it stands, and every
-// routing and resilience policy has a page.
-func TestPagesOfPoliciesHoldValidDocuments(t *testing.T) {
+// Every document on the pages is one that a user can apply as it stands, and every routing and
+// resilience policy has a page.
+func TestPagesHoldValidDocuments(t *testing.T) {
 	t.Parallel()
 
 	pages, err := filepath.Glob("../../docs/policies/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
+	others, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages = append(pages, others...)
 	seen := map[string]bool{}
 	for _, page := range pages {
 		text, err := os.ReadFile(page)

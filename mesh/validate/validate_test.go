@@ -217,6 +217,14 @@ func TestWarnings(t *testing.T) {
 			"spec.selector: is empty: the service has no instances",
 			"spec.ports[0].targetPort: is not given: the port has no instances"},
 		timeoutDoc("{rules: [{" + anyTimeout + "}]}"): nil,
+		"type: Dataplane\nname: a\nnetworking: {address: 192.0.2.1, listeners: [{type: ZoneIngress, " +
+			"port: 1}]}": {
+			"networking.listeners: has no effect: zone proxies of one mesh are not supported yet; a " +
+				"ZoneIngress serves every mesh"},
+		"type: Dataplane\nname: a\nnetworking: {address: 192.0.2.1, outbound: [{port: 1, backendRef: " +
+			"{kind: MeshExternalService, name: b}}]}": {
+			"networking.outbound[0].backendRef.kind: MeshExternalService is not supported yet: " +
+				"calls to it fail"},
 	} {
 		got, err := Resource(decodeOne(t, text).Resource)
 		if err != nil {

@@ -173,10 +173,12 @@ func (x *explanation) findOutbound(req *adminv1.ExplainRequest) (*xds.InspectedO
 			found = own
 		}
 	}
-	switch len(found) {
-	case 1:
+	one := func(o xds.InspectedOutbound) bool { return o.Ref == found[0].Ref }
+	switch {
+	case len(found) > 0 && !slices.ContainsFunc(found, func(o xds.InspectedOutbound) bool { return !one(o) }):
+		// The same port at several addresses is answered the same way at each.
 		return &found[0], nil
-	case 0:
+	case len(found) == 0:
 		x.noOutbound(to, port)
 		return nil, nil
 	}
