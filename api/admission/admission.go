@@ -68,10 +68,14 @@ type DataplanesOf struct {
 }
 
 // Admission applies the rules of writes; it has no state and is safe for concurrent use.
-type Admission struct{ cfg Config }
+type Admission struct {
+	cfg Config
+	// trial gives what Envoy would reject of a policy.
+	trial func(r *mesh.Resource) []mesh.Violation
+}
 
 // New makes an Admission.
-func New(cfg Config) *Admission { return &Admission{cfg: cfg} }
+func New(cfg Config) *Admission { return &Admission{cfg: cfg, trial: trial.Policy} }
 
 // State is what a write is checked against.
 type State struct {
@@ -167,7 +171,7 @@ func (a *Admission) Prepare(in Request) (*Draft, error) {
 	case err != nil:
 		return nil, err
 	default:
-		bad.Violations = append(bad.Violations, trial.Policy(r)...)
+		bad.Violations = append(bad.Violations, a.trial(r)...)
 	}
 	return &Draft{
 		Key:        r.Key,

@@ -1,6 +1,7 @@
 package admission
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -119,5 +120,28 @@ spec: {selector: {dataplaneTags: {a: b}}, ports: [{port: 9000, appProtocol: tcp}
 				t.Errorf("(-want +got)\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestWhatEnvoyWouldRejectIsRefused: what the trial of a policy finds is a violation of the write.
+func TestWhatEnvoyWouldRejectIsRefused(t *testing.T) {
+	t.Parallel()
+
+	a := New(Config{Zone: "here"})
+	r := read(t, "type: MeshTimeout\nmesh: default\nname: p\nspec: {to: [{targetRef: {kind: Mesh}, default: "+
+		"{idleTimeout: 1s}}]}")[0]
+	tried := 0
+	a.trial = func(*mesh.Resource) []mesh.Violation {
+		tried++
+		return []mesh.Violation{{Field: "spec.to[0]", Reason: "Envoy would reject it: too odd"}}
+	}
+	draft, err := a.Prepare(Request{Resource: r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	view := replica.NewView(1, read(t, "type: Mesh\nname: default\n")...)
+	_, err = draft.Admit(t.Context(), State{View: view})
+	if err == nil || !strings.Contains(err.Error(), "too odd") || tried != 1 {
+		t.Errorf("tried %d times: %v", tried, err)
 	}
 }

@@ -134,8 +134,13 @@ func outbound(list []*mesh.Resource, protocol ir.Protocol) error {
 	ref := compile.Ref{Key: d.Key, Section: p.Name}
 	about := policy.Destination{Key: d.Key, Section: p.Name}
 	conf, _ := compile.NewOutboundConfig(list, about, p)
-	cluster := compile.Cluster(d, p, compile.MeshInfo{MTLS: "STRICT"}, conf.Cluster, false)
-	err := checked(translate.Cluster(cluster))
+	// What the policy leaves as it is without one need not be tried: a write waits for this.
+	plain, _ := compile.NewOutboundConfig(nil, about, p)
+	var err error
+	if conf.Cluster != plain.Cluster {
+		cluster := compile.Cluster(d, p, compile.MeshInfo{MTLS: "STRICT"}, conf.Cluster, false)
+		err = checked(translate.Cluster(cluster))
+	}
 
 	// A reference of a route finds a destination of its own, so that shares stay apart.
 	backends := 0
@@ -146,19 +151,23 @@ func outbound(list []*mesh.Resource, protocol ir.Protocol) error {
 		return compile.Ref{Key: key, Section: p.Name}, true
 	}
 	o := compile.Outbound{Name: "trial", Address: "127.0.0.1", Port: 80, Ref: ref}
-	l := compile.OutboundListener(o, p, conf.Listener)
-	if rule, ok := policy.TCPRoute(policy.OfKind(list, mesh.KindMeshTCPRoute), about); ok {
-		shares, _ := compile.TCPBackends(ref, rule, resolve)
-		l = compile.TCPListener(o, p, conf.Listener, shares)
+	rule, routed := policy.TCPRoute(policy.OfKind(list, mesh.KindMeshTCPRoute), about)
+	if routed || conf.Listener != plain.Listener {
+		l := compile.OutboundListener(o, p, conf.Listener)
+		if routed {
+			shares, _ := compile.TCPBackends(ref, rule, resolve)
+			l = compile.TCPListener(o, p, conf.Listener, shares)
+		}
+		err = errors.Join(err, checked(translate.Listener(l)))
 	}
-	err = errors.Join(err, checked(translate.Listener(l)))
-	if !protocol.IsHTTP() {
+	rules := policy.HTTPRoutes(policy.OfKind(list, mesh.KindMeshHTTPRoute), about)
+	if !protocol.IsHTTP() || len(rules) == 0 && conf.Route == plain.Route {
 		return err
 	}
 	routes, _ := compile.Routes(compile.RouteInput{
 		Ref:      ref,
 		Port:     p,
-		Rules:    policy.HTTPRoutes(policy.OfKind(list, mesh.KindMeshHTTPRoute), about),
+		Rules:    rules,
 		Policy:   conf.Route,
 		ForRoute: func(mesh.Key) ir.RoutePolicy { return conf.Route },
 		Resolve:  resolve,
