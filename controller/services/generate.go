@@ -67,7 +67,7 @@ func (s *state) generate(n serviceName) {
 	})
 	spec := next.Spec.(*meshv1.MeshService)
 	spec.Selector = &meshv1.MeshService_Selector{DataplaneTags: map[string]string{mesh.TagService: n.name}}
-	spec.Ports = s.agreedPorts(n.name, spec.GetPorts(), members)
+	spec.Ports = s.unitedPorts(n.name, spec.GetPorts(), members)
 	s.dirty.services.add(key)
 	s.putIfChanged(existing, next)
 }
@@ -106,30 +106,45 @@ func olderFirst(a, b *mesh.Resource) int {
 	return cmp.Or(a.Created.Compare(b.Created), a.Key.Compare(b.Key))
 }
 
-// agreedPorts are the ports of the service: those there are if one member agrees with them, else
-// the first member's.
-func (s *state) agreedPorts(name string, current []*meshv1.ServicePort,
+// unitedPorts are the ports of all members, by number: a rolling update that adds a port serves it from the
+// first new instance on, and one that ends loses none. Of a number that members name differently, what is
+// there stays as long as one of them agrees; else the oldest counts.
+func (s *state) unitedPorts(name string, current []*meshv1.ServicePort,
 	members []*mesh.Resource) []*meshv1.ServicePort {
-	var first []*meshv1.ServicePort
-	for i, dp := range members {
-		ports := portsOf(dp, name)
-		if equalPorts(ports, current) {
-			return current
-		}
-		if i == 0 {
-			first = ports
-		} else if !equalPorts(ports, first) {
-			s.log.Info("a Dataplane's ports differ from those of its service; it stays selected by tag, but "+
-				"only the ports of the "+
-				"oldest Dataplane are offered", zap.String("service", name),
-				zap.Stringer("dataplane", dp.Key))
+	offered := map[uint32][]*meshv1.ServicePort{}
+	for _, dp := range members {
+		for _, p := range portsOf(dp, name) {
+			offered[p.GetPort()] = append(offered[p.GetPort()], p)
 		}
 	}
-	return first
-}
-
-func equalPorts(a, b []*meshv1.ServicePort) bool {
-	return slices.EqualFunc(a, b, func(x, y *meshv1.ServicePort) bool { return proto.Equal(x, y) })
+	var out []*meshv1.ServicePort
+	for _, number := range slices.Sorted(maps.Keys(offered)) {
+		port := offered[number][0]
+		for _, p := range current {
+			if p.GetPort() == number && slices.ContainsFunc(offered[number],
+				func(o *meshv1.ServicePort) bool { return proto.Equal(o, p) }) {
+				port = p
+			}
+		}
+		for _, o := range offered[number] {
+			if !proto.Equal(o, port) {
+				s.log.Info(
+					"instances of a service disagree about the name or protocol of a port",
+					zap.String(
+						"service",
+						name,
+					),
+					zap.Uint32("port", number),
+					zap.String("used", port.GetName()+
+						" "+port.GetAppProtocol()),
+					zap.String("other", o.GetName()+" "+o.GetAppProtocol()),
+				)
+				break
+			}
+		}
+		out = append(out, port)
+	}
+	return out
 }
 
 // portsOf are the service ports that dp's inbounds of the name make.

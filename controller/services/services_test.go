@@ -524,3 +524,53 @@ func (w *world) unique() {
 		}
 	}
 }
+
+// TestPortsAreTheUnionOfTheInstances: a port that one instance alone serves is there while it is, comes back
+// with it, and does not make the others unhealthy; a condition says who lacks it.
+func TestPortsAreTheUnionOfTheInstances(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, nil)
+		older, newer := dataplane(
+			"older",
+			inbound("web", 80),
+		), dataplane(
+			"newer",
+			inbound("web", 80),
+			inbound("web", 81),
+		)
+		check := func(what string, ports []uint32, healthy uint32, condition string) {
+			t.Helper()
+			service := w.get(serviceKey("web"))
+			var got []uint32
+			for _, p := range mesh.Spec[*meshv1.MeshService](service).GetPorts() {
+				got = append(got, p.GetPort())
+			}
+			status := mesh.Status[*meshv1.MeshServiceStatus](service)
+			var said string
+			for _, c := range status.GetConditions() {
+				said += c.GetType() + "=" + c.GetStatus() + " " + c.GetMessage()
+			}
+			if !slices.Equal(got, ports) || status.GetDataplaneProxies().GetHealthy() != healthy ||
+				said != condition {
+				t.Errorf(
+					"%s: ports %v, %d healthy, %q",
+					what,
+					got,
+					status.GetDataplaneProxies().GetHealthy(),
+					said,
+				)
+			}
+		}
+		w.put(older, insight("older", "Online"))
+		check("one instance", []uint32{80}, 1, "")
+		w.put(newer, insight("newer", "Online"))
+		check("one adds a port", []uint32{80, 81}, 2, "PortsServed=False older lacks 81")
+		w.remove(newer.Key)
+		check("it restarts", []uint32{80}, 1, "")
+		w.put(newer)
+		check("it is back", []uint32{80, 81}, 2, "PortsServed=False older lacks 81")
+		w.remove(older.Key)
+		check("the last old one has gone", []uint32{80, 81}, 1, "")
+		w.settled()
+	})
+}

@@ -1,8 +1,11 @@
 package services
 
 import (
+	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -86,8 +89,8 @@ func identitiesOf(matched []*mesh.Resource) []*meshv1.MeshService_Identity {
 	return out
 }
 
-// counts of the proxies behind a service. Healthy is a proxy that callers would pick for every
-// port: each has a ready inbound whose workload answers, and the proxy is neither lost nor
+// counts of the proxies behind a service. Healthy is a proxy that callers would pick for each port
+// that it has: each has a ready inbound whose workload answers, and the proxy is neither lost nor
 // draining. A Dataplane that no proxy ever joined (written by hand) counts by its inbounds.
 func (s *state) counts(spec *meshv1.MeshService, matched []*mesh.Resource) *meshv1.ProxyCounts {
 	out := &meshv1.ProxyCounts{Total: uint32(len(matched))}
@@ -109,17 +112,61 @@ func (s *state) counts(spec *meshv1.MeshService, matched []*mesh.Resource) *mesh
 	return out
 }
 
+// everyPortReady says that a Dataplane serves a port of the service, and that each port that it has takes
+// requests. One that lacks a port is an instance of the others.
 func everyPortReady(spec *meshv1.MeshService, dp *mesh.Resource, insight *meshv1.ProxyInsight) bool {
 	inbounds := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound()
+	served := false
 	for _, port := range spec.GetPorts() {
-		if !slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
-			return portMatches(port, in) && ready(in) &&
-				!slices.Contains(insight.GetNotReady(), selector.Section(in))
-		}) {
+		has, takes := false, false
+		for _, in := range inbounds {
+			if portMatches(port, in) && in.GetState() != "Ignored" {
+				has = true
+				takes = takes || ready(in) && !slices.Contains(insight.GetNotReady(), selector.Section(in))
+			}
+		}
+		if has && !takes {
 			return false
 		}
+		served = served || takes
 	}
-	return true
+	return served
+}
+
+// maxLacking is how many instances a condition names.
+const maxLacking = 5
+
+// portsServed is the condition that says which instances lack which ports; none if no port is lacking.
+func portsServed(spec *meshv1.MeshService, matched []*mesh.Resource) []*meshv1.Condition {
+	var lacking []string
+	for _, dp := range matched {
+		inbounds := mesh.Spec[*meshv1.Dataplane](dp).GetNetworking().GetInbound()
+		var ports []string
+		for _, port := range spec.GetPorts() {
+			if !slices.ContainsFunc(inbounds, func(in *meshv1.Dataplane_Inbound) bool {
+				return portMatches(port, in)
+			}) {
+				ports = append(ports, strconv.FormatUint(uint64(port.GetPort()), 10))
+			}
+		}
+		if len(ports) > 0 {
+			lacking = append(lacking, fmt.Sprintf("%s lacks %s", dp.Key.Name, strings.Join(ports, ", ")))
+		}
+	}
+	if len(lacking) == 0 {
+		return nil
+	}
+	slices.Sort(lacking)
+	message := strings.Join(lacking[:min(len(lacking), maxLacking)], "; ")
+	if n := len(lacking) - maxLacking; n > 0 {
+		message += fmt.Sprintf("; and %d more", n)
+	}
+	return []*meshv1.Condition{{
+		Type:    "PortsServed",
+		Status:  "False",
+		Reason:  "PortsDiffer",
+		Message: message,
+	}}
 }
 
 func portMatches(port *meshv1.ServicePort, in *meshv1.Dataplane_Inbound) bool {
@@ -147,9 +194,10 @@ func (s *state) computeStatus(k mesh.Key) {
 	}
 	spec := mesh.Spec[*meshv1.MeshService](service)
 	old := mesh.Status[*meshv1.MeshServiceStatus](service)
-	counts := s.counts(spec, s.matched(service))
+	matched := s.matched(service)
+	counts := s.counts(spec, matched)
 	next := &meshv1.MeshServiceStatus{
-		DataplaneProxies: counts, Delivery: old.GetDelivery(),
+		DataplaneProxies: counts, Delivery: old.GetDelivery(), Conditions: portsServed(spec, matched),
 		Tls: &meshv1.MeshServiceStatus_TlsStatus{Status: s.tlsStatus(k.Mesh, old, counts)},
 	}
 	if va := s.get(mesh.VirtualAddressKey(s.cfg.Zone, k)); va != nil {

@@ -165,8 +165,10 @@ type MeshServiceStatus struct {
 	Tls                *MeshServiceStatus_TlsStatus `protobuf:"bytes,4,opt,name=tls,proto3" json:"tls,omitempty"`
 	DataplaneProxies   *ProxyCounts                 `protobuf:"bytes,5,opt,name=dataplane_proxies,json=dataplaneProxies,proto3" json:"dataplane_proxies,omitempty"`
 	Delivery           *DeliveryStatus              `protobuf:"bytes,6,opt,name=delivery,proto3" json:"delivery,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// "PortsServed" is False while some instances lack some ports; the message says which.
+	Conditions    []*Condition `protobuf:"bytes,7,rep,name=conditions,proto3" json:"conditions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeshServiceStatus) Reset() {
@@ -237,6 +239,13 @@ func (x *MeshServiceStatus) GetDataplaneProxies() *ProxyCounts {
 func (x *MeshServiceStatus) GetDelivery() *DeliveryStatus {
 	if x != nil {
 		return x.Delivery
+	}
+	return nil
+}
+
+func (x *MeshServiceStatus) GetConditions() []*Condition {
+	if x != nil {
+		return x.Conditions
 	}
 	return nil
 }
@@ -1006,14 +1015,17 @@ const file_meridian_mesh_v1alpha1_service_proto_rawDesc = "" +
 	"\vProxyCounts\x12\x1c\n" +
 	"\tconnected\x18\x01 \x01(\rR\tconnected\x12\x18\n" +
 	"\ahealthy\x18\x02 \x01(\rR\ahealthy\x12\x14\n" +
-	"\x05total\x18\x03 \x01(\rR\x05total\"\xef\x03\n" +
+	"\x05total\x18\x03 \x01(\rR\x05total\"\xb2\x04\n" +
 	"\x11MeshServiceStatus\x12/\n" +
 	"\x04vips\x18\x01 \x03(\v2\x1b.meridian.mesh.v1alpha1.VIPR\x04vips\x12E\n" +
 	"\taddresses\x18\x02 \x03(\v2'.meridian.mesh.v1alpha1.HostnameAddressR\taddresses\x12`\n" +
 	"\x13hostname_generators\x18\x03 \x03(\v2/.meridian.mesh.v1alpha1.HostnameGeneratorStatusR\x12hostnameGenerators\x12E\n" +
 	"\x03tls\x18\x04 \x01(\v23.meridian.mesh.v1alpha1.MeshServiceStatus.TlsStatusR\x03tls\x12P\n" +
 	"\x11dataplane_proxies\x18\x05 \x01(\v2#.meridian.mesh.v1alpha1.ProxyCountsR\x10dataplaneProxies\x12B\n" +
-	"\bdelivery\x18\x06 \x01(\v2&.meridian.mesh.v1alpha1.DeliveryStatusR\bdelivery\x1a#\n" +
+	"\bdelivery\x18\x06 \x01(\v2&.meridian.mesh.v1alpha1.DeliveryStatusR\bdelivery\x12A\n" +
+	"\n" +
+	"conditions\x18\a \x03(\v2!.meridian.mesh.v1alpha1.ConditionR\n" +
+	"conditions\x1a#\n" +
 	"\tTlsStatus\x12\x16\n" +
 	"\x06status\x18\x01 \x01(\tR\x06status\"\x98\x06\n" +
 	"\x14MeshMultiZoneService\x12Y\n" +
@@ -1111,29 +1123,30 @@ var file_meridian_mesh_v1alpha1_service_proto_depIdxs = []int32{
 	12, // 6: meridian.mesh.v1alpha1.MeshServiceStatus.tls:type_name -> meridian.mesh.v1alpha1.MeshServiceStatus.TlsStatus
 	1,  // 7: meridian.mesh.v1alpha1.MeshServiceStatus.dataplane_proxies:type_name -> meridian.mesh.v1alpha1.ProxyCounts
 	22, // 8: meridian.mesh.v1alpha1.MeshServiceStatus.delivery:type_name -> meridian.mesh.v1alpha1.DeliveryStatus
-	13, // 9: meridian.mesh.v1alpha1.MeshMultiZoneService.selector:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.Selector
-	15, // 10: meridian.mesh.v1alpha1.MeshMultiZoneService.ports:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.Port
-	17, // 11: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.mesh_services:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.Member
-	19, // 12: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.vips:type_name -> meridian.mesh.v1alpha1.VIP
-	20, // 13: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.addresses:type_name -> meridian.mesh.v1alpha1.HostnameAddress
-	21, // 14: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.hostname_generators:type_name -> meridian.mesh.v1alpha1.HostnameGeneratorStatus
-	23, // 15: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
-	22, // 16: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.delivery:type_name -> meridian.mesh.v1alpha1.DeliveryStatus
-	24, // 17: meridian.mesh.v1alpha1.VirtualAddress.destination:type_name -> meridian.mesh.v1alpha1.Key
-	25, // 18: meridian.mesh.v1alpha1.VirtualAddress.released:type_name -> google.protobuf.Timestamp
-	10, // 19: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_tags:type_name -> meridian.mesh.v1alpha1.MeshService.Selector.DataplaneTagsEntry
-	7,  // 20: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_ref:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneRef
-	8,  // 21: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_labels:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneLabels
-	11, // 22: meridian.mesh.v1alpha1.MeshService.DataplaneLabels.match_labels:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneLabels.MatchLabelsEntry
-	14, // 23: meridian.mesh.v1alpha1.MeshMultiZoneService.Selector.mesh_service:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector
-	16, // 24: meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector.match_labels:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector.MatchLabelsEntry
-	26, // 25: meridian.mesh.v1alpha1.MeshMultiZoneService.Port.target_port:type_name -> meridian.mesh.v1alpha1.IntOrString
-	9,  // 26: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.Member.identities:type_name -> meridian.mesh.v1alpha1.MeshService.Identity
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	23, // 9: meridian.mesh.v1alpha1.MeshServiceStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
+	13, // 10: meridian.mesh.v1alpha1.MeshMultiZoneService.selector:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.Selector
+	15, // 11: meridian.mesh.v1alpha1.MeshMultiZoneService.ports:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.Port
+	17, // 12: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.mesh_services:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.Member
+	19, // 13: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.vips:type_name -> meridian.mesh.v1alpha1.VIP
+	20, // 14: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.addresses:type_name -> meridian.mesh.v1alpha1.HostnameAddress
+	21, // 15: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.hostname_generators:type_name -> meridian.mesh.v1alpha1.HostnameGeneratorStatus
+	23, // 16: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
+	22, // 17: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.delivery:type_name -> meridian.mesh.v1alpha1.DeliveryStatus
+	24, // 18: meridian.mesh.v1alpha1.VirtualAddress.destination:type_name -> meridian.mesh.v1alpha1.Key
+	25, // 19: meridian.mesh.v1alpha1.VirtualAddress.released:type_name -> google.protobuf.Timestamp
+	10, // 20: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_tags:type_name -> meridian.mesh.v1alpha1.MeshService.Selector.DataplaneTagsEntry
+	7,  // 21: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_ref:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneRef
+	8,  // 22: meridian.mesh.v1alpha1.MeshService.Selector.dataplane_labels:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneLabels
+	11, // 23: meridian.mesh.v1alpha1.MeshService.DataplaneLabels.match_labels:type_name -> meridian.mesh.v1alpha1.MeshService.DataplaneLabels.MatchLabelsEntry
+	14, // 24: meridian.mesh.v1alpha1.MeshMultiZoneService.Selector.mesh_service:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector
+	16, // 25: meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector.match_labels:type_name -> meridian.mesh.v1alpha1.MeshMultiZoneService.MeshServiceSelector.MatchLabelsEntry
+	26, // 26: meridian.mesh.v1alpha1.MeshMultiZoneService.Port.target_port:type_name -> meridian.mesh.v1alpha1.IntOrString
+	9,  // 27: meridian.mesh.v1alpha1.MeshMultiZoneServiceStatus.Member.identities:type_name -> meridian.mesh.v1alpha1.MeshService.Identity
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_meridian_mesh_v1alpha1_service_proto_init() }
