@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/meridian-mesh/meridian/api"
@@ -87,4 +89,37 @@ func TestDataplanesOfAClusterAreKnownByName(t *testing.T) {
 	if _, ok := p.replica.View().Get(key); !ok {
 		t.Errorf("there is no %s", key)
 	}
+}
+
+// TestPagesLeaveNothingOut: while others delete what was read, a reader that follows next meets the rest.
+func TestPagesLeaveNothingOut(t *testing.T) {
+	t.Parallel()
+
+	p := withMesh(t, func(c *api.Config) { c.Zone = "here" })
+	for i := range 9 {
+		name := fmt.Sprintf("t%d", i)
+		p.want(p.do("PUT", "/meshes/default/meshtimeouts/"+name, timeoutJSON(name, "")), 201)
+	}
+	var met []string
+	url := "/meshes/default/meshtimeouts?size=2&name=t"
+	for range 9 {
+		a := p.want(p.do("GET", url, ""), 200)
+		items, _ := a.json["items"].([]any)
+		for _, item := range items {
+			fields, _ := item.(map[string]any)
+			name, _ := fields["name"].(string)
+			met = append(met, name)
+			p.want(p.do("DELETE", "/meshes/default/meshtimeouts/"+name, ""), 200)
+		}
+		next, more := a.json["next"].(string)
+		if !more {
+			break
+		}
+		_, query, _ := strings.Cut(next, "?")
+		url = "/meshes/default/meshtimeouts?" + query
+	}
+	if len(met) != 9 {
+		t.Errorf("met %v", met)
+	}
+	p.want(p.do("GET", "/meshes/default/meshtimeouts?after=x", ""), 400, "must be as next has it")
 }

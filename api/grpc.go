@@ -197,7 +197,13 @@ func (s *resourceService) ListResources(ctx context.Context,
 		return nil, problem.Invalid(problem.TitleList,
 			mesh.Violation{Field: "size", Reason: "must be at most 1000"})
 	}
+	var after *mesh.Key
+	if req.GetAfter() != nil {
+		k := mesh.KeyFromProto(req.GetAfter())
+		k.Kind, after = info.Kind, &k
+	}
 	got, err := s.core.List(ctx, Selection{
+		After:   after,
 		Kind:    info,
 		Mesh:    req.GetMesh(),
 		Zone:    req.Zone,
@@ -214,6 +220,9 @@ func (s *resourceService) ListResources(ctx context.Context,
 		Total:    uint32(got.Total),
 		Revision: got.Revision,
 		Warnings: got.Warnings,
+	}
+	if got.Next != nil {
+		resp.Next = got.Next.Proto()
 	}
 	resp.Resources, err = protos(got.Resources)
 	return resp, err

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -30,8 +31,11 @@ type Selection struct {
 	Name string
 	// Keep is a further filter, which zones do not know; nil: none.
 	Keep func(*mesh.Resource) bool
-	// Size and Offset are the page, in resources.
+	// Size and Offset are the page, in resources. After, if it is set, takes the place of Offset: the page
+	// begins after that key, which need no longer be there, so that nothing is left out while others
+	// delete. Lists of what zones are asked for know only offsets.
 	Size, Offset int
+	After        *mesh.Key
 	// AtLeast is the revision of the store that the answer must show; 0 is any.
 	AtLeast uint64
 }
@@ -57,6 +61,8 @@ type Page struct {
 	Resources []*mesh.Resource
 	// Total counts what is selected, on all pages.
 	Total int
+	// Next is the After of the next page; nil if there is none, or it is known by its offset alone.
+	Next *mesh.Key
 	// Revision of the store that the answer shows.
 	Revision uint64
 	// Warnings name the zones that could not be asked.
@@ -81,6 +87,15 @@ func (r *reader) List(ctx context.Context, s Selection) (Page, error) {
 		}
 	}
 	if r.remote(s.Kind) {
+		if s.After != nil {
+			return Page{}, problem.Invalid(problem.TitleList, mesh.Violation{
+				Field: "after",
+				Reason: fmt.Sprintf(
+					"must not be given for %s, for which zones are asked: use offset",
+					s.Kind.Plural,
+				),
+			})
+		}
 		return r.listRemote(ctx, view, s)
 	}
 	out := Page{Revision: view.Revision()}
@@ -88,8 +103,16 @@ func (r *reader) List(ctx context.Context, s Selection) (Page, error) {
 		if !s.Matches(res) {
 			continue
 		}
-		if out.Total >= s.Offset && len(out.Resources) < s.Size {
+		begun := out.Total >= s.Offset
+		if s.After != nil {
+			begun = res.Key.Compare(*s.After) > 0
+		}
+		switch {
+		case !begun:
+		case len(out.Resources) < s.Size:
 			out.Resources = append(out.Resources, res)
+		case out.Next == nil && len(out.Resources) > 0:
+			out.Next = &out.Resources[len(out.Resources)-1].Key
 		}
 		out.Total++
 	}

@@ -276,7 +276,7 @@ func TestLists(t *testing.T) {
 		names string
 		next  string
 	}{
-		{"/meshtimeouts?size=1", 2, "t1", "/meshtimeouts?offset=1&size=1"},
+		{"/meshtimeouts?size=1", 2, "t1", "/meshtimeouts?after=default%2Ft1%2Feast%2F&offset=1&size=1"},
 		{"/meshes/default/meshtimeouts?size=1&offset=1&name=t", 2, "t2", ""},
 		{"/meshtimeouts?offset=100", 2, "", ""},
 		{"/meshtimeouts?name=2", 1, "t2", ""},

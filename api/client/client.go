@@ -293,8 +293,17 @@ func (c *Client) List(ctx context.Context, o ListOptions) (Page, error) {
 		}
 		page.Total, page.Revision, page.Warnings = int(resp.GetTotal()), resp.GetRevision(),
 			resp.GetWarnings()
+		switch {
+		case o.Size != 0:
+			return page, nil
+		case resp.GetNext() != nil:
+			req.Offset, req.After = 0, resp.GetNext()
+			continue
+		case req.GetAfter() != nil:
+			return page, nil
+		}
 		req.Offset += uint32(len(resp.GetResources()))
-		if o.Size != 0 || len(resp.GetResources()) == 0 || req.Offset >= resp.GetTotal() {
+		if len(resp.GetResources()) == 0 || req.Offset >= resp.GetTotal() {
 			return page, nil
 		}
 	}

@@ -87,7 +87,7 @@ func (c collection) answerMetas(w http.ResponseWriter, r *http.Request, p params
 	end := min(s.Offset+s.Size, len(all))
 	page := metaPage{Total: len(all), Items: all[min(s.Offset, len(all)):end], Warnings: warnings}
 	if end < len(all) {
-		page.Next = nextURL(r, end)
+		page.Next = nextURL(r, end, "")
 	}
 	if page.Items == nil {
 		page.Items = []metaItem{}

@@ -75,6 +75,16 @@ func (c collection) query(r *http.Request, p params) (api.Selection, error) {
 		}
 		s.Offset = int(n)
 	}
+	if q.Has("after") {
+		after, ok := parseAfter(c.info.Kind, q.Get("after"))
+		if !ok {
+			return s, problem.Invalid(problem.TitleList, mesh.Violation{
+				Field:  "after",
+				Reason: "must be as next has it",
+			})
+		}
+		s.After = after
+	}
 	if c.info.Kind == mesh.KindDataplane {
 		s.Keep, err = dataplaneFilter(q)
 	}
@@ -165,8 +175,11 @@ func (c collection) list(w http.ResponseWriter, r *http.Request, p params) error
 	out.Set("total", got.Total)
 	out.Set("items", items)
 	out.Set("next", nil)
-	if end := s.Offset + len(got.Resources); len(got.Resources) > 0 && end < got.Total {
-		out.Set("next", nextURL(r, end))
+	switch end := s.Offset + len(got.Resources); {
+	case got.Next != nil:
+		out.Set("next", nextURL(r, end, afterText(*got.Next)))
+	case s.After == nil && len(got.Resources) > 0 && end < got.Total:
+		out.Set("next", nextURL(r, end, ""))
 	}
 	if len(got.Warnings) > 0 {
 		out.Set("warnings", got.Warnings)
@@ -195,8 +208,28 @@ func (c collection) items(ctx context.Context, rs []*mesh.Resource) ([]any, erro
 	return items, nil
 }
 
-// nextURL is absolute: the connection's scheme, the request's host, all query keys kept.
-func nextURL(r *http.Request, offset int) string {
+// afterText is a key within its kind, as the query has it; parseAfter reads it.
+func afterText(k mesh.Key) string {
+	return strings.Join([]string{k.Mesh, k.Name, k.Zone, k.Namespace}, "/")
+}
+
+func parseAfter(kind mesh.Kind, text string) (*mesh.Key, bool) {
+	parts := strings.Split(text, "/")
+	if len(parts) != 4 {
+		return nil, false
+	}
+	return &mesh.Key{
+		Kind:      kind,
+		Mesh:      parts[0],
+		Name:      parts[1],
+		Zone:      parts[2],
+		Namespace: parts[3],
+	}, true
+}
+
+// nextURL is absolute: the connection's scheme, the request's host, all query keys kept but those of the
+// page. An after counts before the offset, which stands for clients that read it.
+func nextURL(r *http.Request, offset int, after string) string {
 	u := url.URL{
 		Scheme:  "http",
 		Host:    r.Host,
@@ -208,6 +241,9 @@ func nextURL(r *http.Request, offset int) string {
 	}
 	q := r.URL.Query()
 	q.Set("offset", strconv.Itoa(offset))
+	if q.Del("after"); after != "" {
+		q.Set("after", after)
+	}
 	u.RawQuery = q.Encode()
 	return u.String()
 }

@@ -363,7 +363,9 @@ type ListResourcesRequest struct {
 	Offset  uint32 `protobuf:"varint,6,opt,name=offset,proto3" json:"offset,omitempty"`
 	AtLeast uint64 `protobuf:"varint,7,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	// Only resources of this origin zone; present and empty: of global.
-	Zone          *string `protobuf:"bytes,8,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
+	Zone *string `protobuf:"bytes,8,opt,name=zone,proto3,oneof" json:"zone,omitempty"`
+	// The page begins after this key, as next of the page before has it; offset does not count then.
+	After         *v1alpha1.Key `protobuf:"bytes,9,opt,name=after,proto3" json:"after,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -454,6 +456,13 @@ func (x *ListResourcesRequest) GetZone() string {
 	return ""
 }
 
+func (x *ListResourcesRequest) GetAfter() *v1alpha1.Key {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
 // ListResourcesResponse is one page, sorted by mesh, name, zone.
 type ListResourcesResponse struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -461,7 +470,9 @@ type ListResourcesResponse struct {
 	Total     uint32                 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
 	Revision  uint64                 `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
 	// What is missing from the answer and why: zones that global could not ask for their Dataplanes.
-	Warnings      []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Warnings []string `protobuf:"bytes,4,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	// The after of the next page; unset if there is none, or offsets alone lead to it.
+	Next          *v1alpha1.Key `protobuf:"bytes,5,opt,name=next,proto3" json:"next,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -520,6 +531,13 @@ func (x *ListResourcesResponse) GetRevision() uint64 {
 func (x *ListResourcesResponse) GetWarnings() []string {
 	if x != nil {
 		return x.Warnings
+	}
+	return nil
+}
+
+func (x *ListResourcesResponse) GetNext() *v1alpha1.Key {
+	if x != nil {
+		return x.Next
 	}
 	return nil
 }
@@ -2068,7 +2086,7 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\bat_least\x18\x02 \x01(\x04R\aatLeast\x12\x14\n" +
 	"\x05exact\x18\x03 \x01(\bR\x05exact\"S\n" +
 	"\x13GetResourceResponse\x12<\n" +
-	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\xc3\x02\n" +
+	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\"\xf6\x02\n" +
 	"\x14ListResourcesRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04mesh\x18\x02 \x01(\tR\x04mesh\x12K\n" +
@@ -2077,16 +2095,18 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\x04size\x18\x05 \x01(\rR\x04size\x12\x16\n" +
 	"\x06offset\x18\x06 \x01(\rR\x06offset\x12\x19\n" +
 	"\bat_least\x18\a \x01(\x04R\aatLeast\x12\x17\n" +
-	"\x04zone\x18\b \x01(\tH\x00R\x04zone\x88\x01\x01\x1a9\n" +
+	"\x04zone\x18\b \x01(\tH\x00R\x04zone\x88\x01\x01\x121\n" +
+	"\x05after\x18\t \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05after\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B\a\n" +
-	"\x05_zone\"\xa5\x01\n" +
+	"\x05_zone\"\xd6\x01\n" +
 	"\x15ListResourcesResponse\x12>\n" +
 	"\tresources\x18\x01 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\tresources\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\rR\x05total\x12\x1a\n" +
 	"\brevision\x18\x03 \x01(\x04R\brevision\x12\x1a\n" +
-	"\bwarnings\x18\x04 \x03(\tR\bwarnings\"\xb7\x01\n" +
+	"\bwarnings\x18\x04 \x03(\tR\bwarnings\x12/\n" +
+	"\x04next\x18\x05 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x04next\"\xb7\x01\n" +
 	"\x12PutResourceRequest\x12<\n" +
 	"\bresource\x18\x01 \x01(\v2 .meridian.mesh.v1alpha1.ResourceR\bresource\x12$\n" +
 	"\vif_revision\x18\x02 \x01(\x04H\x00R\n" +
@@ -2300,58 +2320,60 @@ var file_meridian_admin_v1_admin_proto_depIdxs = []int32{
 	33, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
 	34, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
 	31, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	34, // 3: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	34, // 4: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	34, // 5: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	33, // 6: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	34, // 7: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
-	33, // 8: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
-	17, // 9: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
-	18, // 10: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
-	20, // 11: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	35, // 12: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	16, // 13: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
-	0,  // 14: meridian.admin.v1.StoreStatus.type:type_name -> meridian.admin.v1.StoreType
-	1,  // 15: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
-	36, // 16: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
-	2,  // 17: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
-	19, // 18: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
-	20, // 19: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	37, // 20: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
-	23, // 21: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
-	37, // 22: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
-	35, // 23: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	32, // 24: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	3,  // 25: meridian.admin.v1.IssueDataplaneTokenRequest.type:type_name -> meridian.admin.v1.TokenProxyType
-	37, // 26: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	37, // 27: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	37, // 28: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	25, // 29: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
-	4,  // 30: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
-	6,  // 31: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
-	8,  // 32: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
-	10, // 33: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
-	12, // 34: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
-	14, // 35: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
-	21, // 36: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
-	24, // 37: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
-	27, // 38: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
-	29, // 39: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
-	5,  // 40: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
-	7,  // 41: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
-	9,  // 42: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
-	11, // 43: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
-	13, // 44: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
-	15, // 45: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
-	22, // 46: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
-	26, // 47: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
-	28, // 48: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
-	30, // 49: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
-	40, // [40:50] is the sub-list for method output_type
-	30, // [30:40] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	33, // 3: meridian.admin.v1.ListResourcesRequest.after:type_name -> meridian.mesh.v1alpha1.Key
+	34, // 4: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
+	33, // 5: meridian.admin.v1.ListResourcesResponse.next:type_name -> meridian.mesh.v1alpha1.Key
+	34, // 6: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 7: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	33, // 8: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	34, // 9: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
+	33, // 10: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	17, // 11: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
+	18, // 12: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
+	20, // 13: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	35, // 14: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	16, // 15: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
+	0,  // 16: meridian.admin.v1.StoreStatus.type:type_name -> meridian.admin.v1.StoreType
+	1,  // 17: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
+	36, // 18: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
+	2,  // 19: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
+	19, // 20: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
+	20, // 21: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	37, // 22: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	23, // 23: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
+	37, // 24: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
+	35, // 25: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	32, // 26: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	3,  // 27: meridian.admin.v1.IssueDataplaneTokenRequest.type:type_name -> meridian.admin.v1.TokenProxyType
+	37, // 28: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	37, // 29: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	37, // 30: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	25, // 31: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
+	4,  // 32: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
+	6,  // 33: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
+	8,  // 34: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
+	10, // 35: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
+	12, // 36: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
+	14, // 37: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
+	21, // 38: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
+	24, // 39: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
+	27, // 40: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
+	29, // 41: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
+	5,  // 42: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
+	7,  // 43: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
+	9,  // 44: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
+	11, // 45: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
+	13, // 46: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
+	15, // 47: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
+	22, // 48: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
+	26, // 49: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
+	28, // 50: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
+	30, // 51: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
+	42, // [42:52] is the sub-list for method output_type
+	32, // [32:42] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_admin_proto_init() }
