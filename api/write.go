@@ -13,6 +13,7 @@ import (
 	"github.com/meridian-mesh/meridian/api/authn"
 	"github.com/meridian-mesh/meridian/api/authz"
 	"github.com/meridian-mesh/meridian/api/problem"
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/internal/obs"
 	"github.com/meridian-mesh/meridian/mesh"
 	adminv1 "github.com/meridian-mesh/meridian/proto/meridian/admin/v1"
@@ -191,7 +192,7 @@ func (w *writer) sure(ctx context.Context, title string, dryRun bool,
 		}
 		return warnings, nil
 	}
-	p := problem.New(http.StatusConflict, title, "the change needs to be forced (--force, ?force=true): %s",
+	p := problem.New(http.StatusConflict, title, "the change needs to be forced, %s: %s", hint.Force,
 		strings.Join(guards, "; "))
 	p.Code = codes.FailedPrecondition
 	return nil, p

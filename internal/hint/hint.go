@@ -55,6 +55,9 @@ func ZoneName(claimed, of string) string {
 // OneZone is how to choose, of several zones that have what is named, the one that is meant.
 const OneZone = "name one with --zone ZONE, over REST with ?zone=ZONE"
 
+// Force is how to make a change that would leave something without an instance.
+const Force = "with --force, over REST with ?force=true"
+
 // Authenticate is how a caller without rights gets them.
 const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the " +
 	"control plane's own machine (an administrator issues tokens with 'meridian token user')"
