@@ -249,7 +249,12 @@ func TestGuardHoldsForEveryWriter(t *testing.T) {
 	p.seed(documents(t, "east", callers)...)
 	const route, service = "/meshes/default/meshhttproutes/nowhere", "/meshes/default/meshservices/backend"
 
-	p.want(p.do("PUT", route, nowhereText), 409, "needs to be forced, with --force, over REST with ?force=true", nowhereGuard)
+	p.want(
+		p.do("PUT", route, nowhereText),
+		409,
+		"needs to be forced, with --force, over REST with ?force=true",
+		nowhereGuard,
+	)
 	p.want(p.do("GET", route, ""), 404)
 	p.want(
 		p.do("PUT", route+"?dryRun=true", nowhereText),
