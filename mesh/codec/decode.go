@@ -29,7 +29,8 @@ type decoder struct {
 	err mesh.ValidationError
 	// warnings name what was read although it is written otherwise.
 	warnings []string
-	budget   int
+	// budget is how many more nodes may be read, shared by all documents of a call.
+	budget *int
 }
 
 // pair is one entry of a mapping. node is the key's, for its line.
@@ -53,7 +54,7 @@ func (d *decoder) resolve(n *yaml.Node) *yaml.Node {
 	for i := 0; n.Kind == yaml.AliasNode && n.Alias != nil && i < maxDepth; i++ {
 		n = n.Alias
 	}
-	d.budget--
+	*d.budget--
 	return n
 }
 
@@ -102,7 +103,7 @@ func (d *decoder) collect(n *yaml.Node, path string, seen map[string]bool, depth
 			from = m.Content
 		}
 		for _, f := range from {
-			if f = d.resolve(f); f.Kind != yaml.MappingNode || depth > maxDepth || d.budget < 0 {
+			if f = d.resolve(f); f.Kind != yaml.MappingNode || depth > maxDepth || *d.budget < 0 {
 				d.add(m, mesh.JoinField(path, "<<"), "must be an alias of a mapping, or a list of them")
 				continue
 			}
@@ -185,7 +186,7 @@ func (d *decoder) message(n *yaml.Node, m protoreflect.Message, path string, dep
 		d.add(n, path, "must be a mapping, not %s", describe(n))
 		return
 	}
-	if depth > maxDepth || d.budget < 0 {
+	if depth > maxDepth || *d.budget < 0 {
 		d.add(n, path, "is nested too deep, or the document is too large")
 		return
 	}
@@ -221,7 +222,7 @@ func (d *decoder) field(p pair, m protoreflect.Message, fd protoreflect.FieldDes
 		}
 		list := m.Mutable(fd).List()
 		for i, item := range n.Content {
-			if d.budget < 0 {
+			if *d.budget < 0 {
 				d.add(item, path, "the document is too large")
 				return
 			}

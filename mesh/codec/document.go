@@ -51,15 +51,22 @@ func (e *DocumentError) Error() string {
 
 func (e *DocumentError) Unwrap() error { return e.Err }
 
+// budgetOf is how many nodes may be read of an input: each of its own, and a million that aliases repeat.
+func budgetOf(data []byte) *int {
+	n := maxNodes + len(data)
+	return &n
+}
+
 // Decode reads a stream of documents: YAML, or JSON values one after the other. Documents are in
 // Universal or in Kubernetes form; empty ones are skipped. It returns the good documents and,
 // joined, a [*DocumentError] for each of the others. It checks form, not meaning: see [Validate].
 func Decode(data []byte) ([]Document, error) {
 	nodes, err := parse(data)
+	budget := budgetOf(data)
 	var docs []Document
 	var errs []error
 	for i, n := range nodes {
-		whole, docErr := decodeAll(n)
+		whole, docErr := decodeAll(n, budget, false)
 		if docErr != nil {
 			kind, name := peek(n)
 			errs = append(errs, &DocumentError{
@@ -82,11 +89,11 @@ func Decode(data []byte) ([]Document, error) {
 }
 
 // decodeAll reads one document, which is several resources if it is of an older kind or a List.
-func decodeAll(n *yaml.Node) ([]Document, error) {
-	if items, ok, err := listItems(n); ok {
+func decodeAll(n *yaml.Node, budget *int, item bool) ([]Document, error) {
+	if items, ok, err := listItems(n, budget, item); ok {
 		var out []Document
 		for _, item := range items {
-			docs, itemErr := decodeAll(item)
+			docs, itemErr := decodeAll(item, budget, true)
 			if itemErr != nil {
 				return nil, itemErr
 			}
@@ -94,13 +101,13 @@ func decodeAll(n *yaml.Node) ([]Document, error) {
 		}
 		return out, err
 	}
-	nodes, warnings, err := expand(n)
+	nodes, warnings, err := expand(n, budget)
 	if err != nil {
 		return nil, err
 	}
 	var out []Document
 	for i, n := range nodes {
-		doc, err := decodeDocument(n, nil)
+		doc, err := decodeDocument(n, nil, budget)
 		if err != nil {
 			return nil, err
 		}
@@ -115,11 +122,11 @@ func decodeAll(n *yaml.Node) ([]Document, error) {
 // listItems are the items of Kubernetes' List, as kubectl get -o yaml writes it, or of what the API answers
 // for a collection, as meridian get -o json does; ok is false for any other document. Lists in lists are not
 // unfolded.
-func listItems(n *yaml.Node) (items []*yaml.Node, ok bool, err error) {
+func listItems(n *yaml.Node, budget *int, nested bool) (items []*yaml.Node, ok bool, err error) {
 	if n.Kind != yaml.MappingNode {
 		return nil, false, nil
 	}
-	d := &decoder{budget: maxNodes}
+	d := &decoder{budget: budget}
 	top := d.pairs(n, "")
 	kind, list := lookup(top, "kind"), lookup(top, "items")
 	switch {
@@ -134,12 +141,16 @@ func listItems(n *yaml.Node) (items []*yaml.Node, ok bool, err error) {
 		d.add(n, "items", "is required for a List")
 		return nil, true, d.err.Err()
 	}
-	for i, item := range list.Content {
-		item = d.resolve(item)
-		if kind, _ := peek(item); kind == "List" {
-			d.add(item, fmt.Sprintf("items[%d]", i), "must not be a List itself")
+	if nested { // an item can hold itself, by an alias
+		d.add(n, "items", "must not be within another List")
+		return nil, true, d.err.Err()
+	}
+	for _, item := range list.Content {
+		items = append(items, d.resolve(item))
+		if *d.budget < 0 {
+			d.add(n, "items", "the input is too large")
+			break
 		}
-		items = append(items, item)
 	}
 	if err := d.err.Err(); err != nil {
 		return nil, true, err
@@ -159,7 +170,7 @@ func DecodeJSON(info *mesh.KindInfo, body []byte) (Document, error) {
 		v.Add("", "must be one document, not %d", len(nodes))
 		return Document{}, v.Err()
 	}
-	return decodeDocument(nodes[0], info)
+	return decodeDocument(nodes[0], info, budgetOf(body))
 }
 
 // parse splits a stream into the root nodes of its documents. What was read before a syntax error
@@ -253,8 +264,8 @@ var (
 )
 
 // decodeDocument reads one document; want is nil if its kind is its own to say.
-func decodeDocument(root *yaml.Node, want *mesh.KindInfo) (Document, error) {
-	d := &decoder{budget: maxNodes}
+func decodeDocument(root *yaml.Node, want *mesh.KindInfo, budget *int) (Document, error) {
+	d := &decoder{budget: budget}
 	doc := Document{}
 	if root = d.resolve(root); root.Kind != yaml.MappingNode {
 		d.add(root, "", "a document must be a mapping with type (or apiVersion and kind), name and spec")

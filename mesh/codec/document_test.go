@@ -26,12 +26,15 @@ func TestDecodeLists(t *testing.T) {
 	if docs, err = Decode([]byte("apiVersion: v1\nkind: List\nitems: []\n")); len(docs) != 0 || err != nil {
 		t.Errorf("empty: %+v, %v", docs, err)
 	}
+	const nested = "items: must not be within another List"
 	for text, want := range map[string]string{
 		"kind: List\napiVersion: v1\n": "items: is required for a List",
 
-		"kind: List\napiVersion: v1\nitems: {}\n": "items: is required for a List",
-		"kind: List\napiVersion: v1\nitems: [{kind: List, items: []}]\n": "items[0]: must not be a " +
-			"List itself",
+		"kind: List\napiVersion: v1\nitems: {}\n": "items: is required " +
+			"for a List",
+		"kind: List\napiVersion: v1\nitems: [{kind: List, items: []}]\n":        nested,
+		"items: [&a {items: [*a]}]\n":                                           nested,
+		"items: [{items: [{items: []}]}]\n":                                     nested,
 		"kind: List\napiVersion: v1\nitems: [" + east + ", {kind: Zone, a: 1}]": "a: unknown field",
 		"kind: List\napiVersion: v1\nitems: [5]\n": "a document must " +
 			"be a mapping",

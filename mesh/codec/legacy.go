@@ -35,13 +35,13 @@ type selector []pair
 
 // expand gives the documents that a root node stands for: itself, or the translation of an older
 // kind with a warning for the user. The error is a [*ValidationError].
-func expand(root *yaml.Node) (out []*yaml.Node, warnings []string, err error) {
+func expand(root *yaml.Node, budget *int) (out []*yaml.Node, warnings []string, err error) {
 	kind, name := peek(root)
 	translate := legacyKinds[kind]
 	if translate == nil || root.Kind != yaml.MappingNode {
 		return []*yaml.Node{root}, nil, nil
 	}
-	l := &legacy{decoder: &decoder{budget: maxNodes}, root: root}
+	l := &legacy{decoder: &decoder{budget: budget}, root: root}
 	out = l.read().translated(translate)
 	if err := l.err.Err(); err != nil {
 		return nil, nil, err
