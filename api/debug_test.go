@@ -85,9 +85,7 @@ func TestDebugAtAZone(t *testing.T) {
 	p.want(p.do("GET", dps+"alone/xds", ""), 409, "Dataplane alone: no launcher of this proxy is connected")
 	p.want(p.do("GET", dps+"broken/xds", ""), 500)
 	// Every authenticated user may see how far a proxy is; what runs in it is for administrators.
-	if err := p.tokens.EnsureUserKey(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p.keys()
 	token, err := p.tokens.IssueUser(t.Context(), tokens.UserClaims{
 		Name:   "reader",
 		Groups: []string{"team"},

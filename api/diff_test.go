@@ -227,9 +227,7 @@ func TestDiffAdmits(t *testing.T) {
 	if n := z.logs.FilterMessage("audit").Len(); n != 0 {
 		t.Errorf("%d writes in the audit log", n)
 	}
-	if err := z.tokens.EnsureKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	z.keys()
 	token, err := c.IssueUserToken(t.Context(), "reader", []string{"readers"}, wait)
 	if err != nil {
 		t.Fatal(err)

@@ -148,6 +148,28 @@ func withMesh(t *testing.T, edit func(*api.Config)) *plane {
 	return p
 }
 
+// keys makes the signing keys, as a control plane does at its start, and waits until its replica has them:
+// a token is checked against the replica.
+func (p *plane) keys() {
+	p.t.Helper()
+	if err := p.tokens.EnsureKeys(p.t.Context()); err != nil {
+		p.t.Fatal(err)
+	}
+	p.caughtUp()
+}
+
+// caughtUp waits until the replica has what the store has.
+func (p *plane) caughtUp() {
+	p.t.Helper()
+	rev, err := p.store.Revision(p.t.Context())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := p.replica.Wait(p.t.Context(), rev); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
 // seed writes past the API, as KDS and the control plane itself do.
 func (p *plane) seed(rs ...*mesh.Resource) uint64 {
 	p.t.Helper()

@@ -418,9 +418,7 @@ func TestZoneDelete(t *testing.T) {
 func TestRights(t *testing.T) {
 	t.Parallel()
 	p := withMesh(t, func(c *api.Config) { c.LocalhostIsAdmin = false })
-	if err := p.tokens.EnsureKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p.keys()
 	admin, err := p.tokens.AdminToken(t.Context())
 	if err != nil {
 		t.Fatal(err)

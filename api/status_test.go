@@ -234,9 +234,7 @@ func TestTLSWithPinnedToken(t *testing.T) {
 		Zone:  "east",
 		Pins:  func() []string { return []string{server.Pin} },
 	})
-	if err := tokens.EnsureKeys(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	p.keys()
 	token, err := tokens.AdminToken(t.Context())
 	if err != nil {
 		t.Fatal(err)
