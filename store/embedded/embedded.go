@@ -136,6 +136,9 @@ func Open(c Config) (*Store, error) {
 // ID implements [store.Store].
 func (s *Store) ID() string { return s.id }
 
+// Epoch implements [store.Store].
+func (s *Store) Epoch() string { return s.id }
+
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
 	if err := s.queue.Check(ctx); err != nil {
@@ -170,6 +173,7 @@ func (s *Store) Snapshot(ctx context.Context) (store.Snapshot, error) {
 	}
 	st := s.state.Load()
 	snapshot := store.Snapshot{
+		Epoch:     s.Epoch(),
 		Revision:  st.revision,
 		Resources: make([]*mesh.Resource, 0, st.resources.Len()),
 	}
