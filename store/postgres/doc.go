@@ -39,7 +39,7 @@
 // commit, poll and reconnect compares the commit at the head that was read last (its revision, time
 // and author) with the log, in the one function that does so. If it is not there, this process forgets
 // all it has read, the epoch in meridian.store changes, and watches end with [store.ErrReset]. Compaction
-// leaves the commit at the head, so that the comparison is possible.
+// leaves the last commits in the table, so that the comparison is possible.
 //
 // # Schema
 //
@@ -51,8 +51,8 @@
 // Each process uses at most MaxConns connections and one to listen. The database user needs CREATE
 // on the database at the first start. LISTEN and advisory locks need session pooling if a pooler
 // stands between. Do not set synchronous_commit to off: a database that forgets commits after a crash
-// has lost what was answered, and everything starts over. Every commit waits for the counter row: its rate is bounded by the database's flush time, divided by the size
-// of groups.
+// has lost what was answered, and everything starts over. Every commit waits for the counter row: its
+// rate is bounded by the database's flush time, divided by the size of groups.
 //
 // No example: a Store needs a running PostgreSQL.
 package postgres

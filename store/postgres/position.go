@@ -30,6 +30,10 @@ func (m mark) equal(o mark) bool {
 // markOf is the mark of a commit that was written or read.
 func markOf(c store.Commit) mark { return mark{revision: c.Revision, at: c.Time, author: c.Author} }
 
+// provingRows is how many revisions stay in the log's table though readers no longer see them, so that
+// another process that is that far behind can tell that the database did not go back.
+const provingRows = 1024
+
 // position is how far this process has read, and in which history. Everything that it keeps of the
 // database is of this history and not after head.
 type position struct {

@@ -526,8 +526,8 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 				// The entries are out of reach already. A bounded number at a time keeps locks and WAL small.
 				tag, err := tx.Exec(ctx,
 					`DELETE FROM meridian.log WHERE revision <= (SELECT compacted FROM meridian.store)
-					AND revision < (SELECT revision FROM meridian.store) -- the head shows the history
-					AND revision < (SELECT min(revision) + 2000 FROM meridian.log)`)
+					AND revision <= (SELECT revision FROM meridian.store) - $1
+					AND revision < (SELECT min(revision) + 2000 FROM meridian.log)`, int64(provingRows))
 				more = tag.RowsAffected() > 0
 				return err
 			})

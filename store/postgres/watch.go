@@ -257,8 +257,9 @@ func (w *watch) fill(ctx context.Context) error {
 	err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
 		// The commit at the place of the watch comes with it, to show that what follows does follow.
 		found, err := w.store.pool.Query(ctx, "SELECT "+logColumns+` FROM meridian.log
-			WHERE revision >= $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
-			int64(w.after+fetchRevisions))
+			WHERE revision >= $1 AND revision <= $2
+			AND revision >= (SELECT compacted FROM meridian.store)
+			ORDER BY revision, position`, int64(w.after), int64(w.after+fetchRevisions))
 		if err != nil {
 			return err
 		}
