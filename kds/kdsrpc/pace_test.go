@@ -50,7 +50,10 @@ func TestIntervalFollowsLoad(t *testing.T) {
 		10:   40 * time.Millisecond,
 		1000: maxDeltaInterval,
 	} {
-		d := &kdsv1.Delta{Upserts: make([]*kdsv1.Item, changes/2), Deletes: make([]*meshv1.Key, changes-changes/2)}
+		d := &kdsv1.Delta{
+			Upserts: make([]*kdsv1.Item, changes/2),
+			Deletes: make([]*meshv1.Key, changes-changes/2),
+		}
 		if got := deltaInterval(d); got != want {
 			t.Errorf("after %d changes: %v, want %v", changes, got, want)
 		}

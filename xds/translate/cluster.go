@@ -19,7 +19,8 @@ import (
 var deterministic = proto.MarshalOptions{Deterministic: true}
 
 // Encode marshals a message so that equal messages are equal bytes. One that breaks the rules of Envoy's
-// protos is an error: Envoy would reject it. Messages that it carries as Any were checked when they were made.
+// protos is an error: Envoy would reject it. Messages that it carries as Any were checked when they were
+// made.
 func Encode(m proto.Message) ([]byte, error) {
 	if err := Check(m); err != nil {
 		return nil, err
