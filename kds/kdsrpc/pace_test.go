@@ -39,7 +39,7 @@ func TestBurstIsPaced(t *testing.T) {
 	}
 }
 
-// TestIntervalFollowsLoad: a single change is not followed by a longer pause than the shortest, steady writers
+// TestIntervalFollowsLoad: after a single change the pause is the shortest, and steady writers
 // get the longest.
 func TestIntervalFollowsLoad(t *testing.T) {
 	t.Parallel()
