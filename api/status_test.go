@@ -234,7 +234,10 @@ func TestTLSWithPinnedToken(t *testing.T) {
 		Zone:  "east",
 		Pins:  func() []string { return []string{server.Pin} },
 	})
-	p.keys()
+	if err := tokens.EnsureKeys(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.caughtUp()
 	token, err := tokens.AdminToken(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -49,7 +49,9 @@ func TestRevisionsWithNothingForAZoneCountAsAnswered(t *testing.T) {
 			run(t, g.client("east", east, func(c *ClientConfig) {
 				c.Progress, c.ProgressChanged = p.get, p.watch
 			}).Run)
-			rev := g.commit(t, store.Put{Resource: timeout("default", "", "a", 1)})
+			policy := timeout("default", "", "a", 1)
+			rev := g.commit(t, store.Put{Resource: policy})
+			east.awaitKey(t, policy.Key) // its replica may be behind its store
 			g.awaitZone(t, "east", "the policy", func(z ZoneState) bool { return z.Applied >= rev })
 
 			// The proxies have not answered the policy: what comes after it is applied, not answered.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/mesh"
+	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/replica"
@@ -32,8 +33,29 @@ func TestBurstIsPaced(t *testing.T) {
 		r, ok := v.Get(first.Key)
 		return ok && mesh.Spec[*meshv1.MeshTimeout](r).String() == want
 	})
-	most := 2 + uint64(time.Since(began)/deltaInterval)
+	most := 2 + uint64(time.Since(began)/minDeltaInterval)
 	if got := east.replica.View().Revision() - before; got > most {
 		t.Errorf("%d transactions for %d writes, at most %d in %v", got, writes, most, time.Since(began))
+	}
+}
+
+// TestIntervalFollowsLoad: after a single change the pause is the shortest, and steady writers
+// get the longest.
+func TestIntervalFollowsLoad(t *testing.T) {
+	t.Parallel()
+	for changes, want := range map[int]time.Duration{
+		0:    minDeltaInterval,
+		1:    minDeltaInterval,
+		5:    minDeltaInterval,
+		10:   40 * time.Millisecond,
+		1000: maxDeltaInterval,
+	} {
+		d := &kdsv1.Delta{
+			Upserts: make([]*kdsv1.Item, changes/2),
+			Deletes: make([]*meshv1.Key, changes-changes/2),
+		}
+		if got := deltaInterval(d); got != want {
+			t.Errorf("after %d changes: %v, want %v", changes, got, want)
+		}
 	}
 }

@@ -18,15 +18,31 @@ import (
 
 var deterministic = proto.MarshalOptions{Deterministic: true}
 
-// Encode marshals a message so that equal messages are equal bytes.
-func Encode(m proto.Message) ([]byte, error) { return deterministic.Marshal(m) }
+// Encode marshals a message so that equal messages are equal bytes. One that breaks the rules of Envoy's
+// protos is an error: Envoy would reject it. Messages that it carries as Any were checked when they were
+// made.
+func Encode(m proto.Message) ([]byte, error) {
+	if err := Check(m); err != nil {
+		return nil, err
+	}
+	return deterministic.Marshal(m)
+}
+
+// Check applies the rules that Envoy's protos carry to a message of this package.
+func Check(m proto.Message) error {
+	if v, ok := m.(interface{ Validate() error }); ok {
+		return v.Validate()
+	}
+	return nil
+}
 
 func pack(m proto.Message) (*anypb.Any, error) {
-	a := &anypb.Any{}
-	if err := anypb.MarshalFrom(a, m, deterministic); err != nil {
+	body, err := Encode(m)
+	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err)
 	}
-	return a, nil
+	typeURL := "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName())
+	return &anypb.Any{TypeUrl: typeURL, Value: body}, nil
 }
 
 // statName is a name as it may stand in a statistic.

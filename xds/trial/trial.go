@@ -15,7 +15,6 @@ import (
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy"
@@ -27,6 +26,15 @@ import (
 
 // protocols of ports, as far as they have parts of policies of their own: HTTP/2 has those of HTTP.
 var protocols = []ir.Protocol{ir.TCP, ir.HTTP1, ir.GRPC}
+
+// plainConfigs are how a port of each protocol is called without a policy.
+var plainConfigs = func() map[ir.Protocol]compile.OutboundConfig {
+	out := map[ir.Protocol]compile.OutboundConfig{}
+	for _, p := range protocols {
+		out[p], _ = compile.NewOutboundConfig(nil, policy.Destination{}, compile.Port{Protocol: p})
+	}
+	return out
+}()
 
 // routed are the protocols of kinds that are about ports of one protocol alone.
 var routed = map[mesh.Kind][]ir.Protocol{
@@ -135,10 +143,14 @@ func outbound(list []*mesh.Resource, protocol ir.Protocol) error {
 	about := policy.Destination{Key: d.Key, Section: p.Name}
 	conf, _ := compile.NewOutboundConfig(list, about, p)
 	// What the policy leaves as it is without one need not be tried: a write waits for this.
-	plain, _ := compile.NewOutboundConfig(nil, about, p)
+	plain := plainConfigs[protocol]
 	var err error
 	if conf.Cluster != plain.Cluster {
-		cluster := compile.Cluster(d, p, compile.MeshInfo{MTLS: "STRICT"}, conf.Cluster, false)
+		var info compile.MeshInfo
+		if protocol == ir.TCP {
+			info.MTLS = "STRICT" // TLS is the same for all protocols
+		}
+		cluster := compile.Cluster(d, p, info, conf.Cluster, false)
 		err = checked(translate.Cluster(cluster))
 	}
 
@@ -203,46 +215,7 @@ func checked[M proto.Message](m M, err error) error {
 	if err != nil {
 		return err
 	}
-	return check(m)
-}
-
-// check applies the rules of a message, and those of messages within that it carries encoded.
-func check(m proto.Message) error {
-	if v, ok := m.(interface{ Validate() error }); ok {
-		if err := v.Validate(); err != nil {
-			return err
-		}
-	}
-	return packed(m.ProtoReflect())
-}
-
-// packed checks the messages that a message carries encoded, wherever they are.
-func packed(m protoreflect.Message) (err error) {
-	if a, ok := m.Interface().(*anypb.Any); ok {
-		inner, err := a.UnmarshalNew()
-		if err != nil {
-			return fmt.Errorf("%s cannot be read: %w", a.GetTypeUrl(), err)
-		}
-		return check(inner)
-	}
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.IsMap() && fd.MapValue().Message() != nil:
-			v.Map().Range(func(_ protoreflect.MapKey, v protoreflect.Value) bool {
-				err = packed(v.Message())
-				return err == nil
-			})
-		case fd.IsMap() || fd.Message() == nil:
-		case fd.IsList():
-			for i := 0; i < v.List().Len() && err == nil; i++ {
-				err = packed(v.List().Get(i).Message())
-			}
-		default:
-			err = packed(v.Message())
-		}
-		return err == nil
-	})
-	return err
+	return translate.Check(m)
 }
 
 // reason is the innermost cause: which field of which message of Envoy breaks which rule.
