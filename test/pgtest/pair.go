@@ -66,7 +66,7 @@ func (p *Pair) Promoted() string { return p.standby.URL("postgres") }
 func (p *Pair) Cut(t testing.TB) {
 	t.Helper()
 	var at string
-	query(t, p.primary, "SELECT pg_current_wal_lsn()::text", &at)
+	query(t, p.primary, "SELECT pg_current_wal_insert_lsn()::text", &at)
 	await(t, p.standby, "SELECT coalesce(pg_last_wal_replay_lsn() >= '"+at+"'::pg_lsn, false)")
 	exec(t, p.standby, "ALTER SYSTEM SET primary_conninfo = ''")
 	exec(t, p.standby, "SELECT pg_reload_conf()")
