@@ -18,8 +18,8 @@ import (
 // failovers are a database that is behind what was read of it, and one that was written past it since.
 var failovers = map[string]int{"behind": 0, "overtaken": 40}
 
-// TestDatabaseOfGlobalWentBack: global's database fails over to a standby that lagged. What was lost is gone in
-// the zone too, and no revision is called delivered that the zone does not have.
+// TestDatabaseOfGlobalWentBack: global's database fails over to a standby that lagged. What was lost is gone
+// in the zone too, and no revision is called delivered that the zone does not have.
 func TestDatabaseOfGlobalWentBack(t *testing.T) {
 	for name, overtake := range failovers {
 		t.Run(name, func(t *testing.T) {
@@ -112,7 +112,8 @@ func failOver(t *testing.T, pair *pgtest.Pair, overtake int) {
 	pair.Promote(t)
 	other := openPostgres(t, pair.Promoted())
 	for range overtake {
-		for _, op := range []store.Op{store.Put{Resource: named("other")}, store.Delete{Key: named("other").Key}} {
+		r := named("other")
+		for _, op := range []store.Op{store.Put{Resource: r}, store.Delete{Key: r.Key}} {
 			if _, err := other.Commit(t.Context(), store.Txn{Ops: []store.Op{op}}); err != nil {
 				t.Fatal(err)
 			}

@@ -41,6 +41,8 @@ type Config struct {
 	URL string
 	// Sealer encrypts secrets. Required.
 	Sealer store.Sealer
+	// Owner of the store; the zero Owner opens that of any.
+	Owner store.Owner
 	// MaxConns bounds the connections of this process, the one that listens aside; 0 is 8.
 	MaxConns int
 	// Logger may be nil.
@@ -89,7 +91,7 @@ type metrics struct {
 }
 
 // Open connects, migrates and starts to listen. Errors: [store.ErrUnavailable] if the database
-// cannot be reached, [*store.WrongKeyError], [*NewerError].
+// cannot be reached, [*store.WrongKeyError], [*store.OwnerError], [*NewerError].
 func Open(ctx context.Context, c Config) (*Store, error) {
 	switch {
 	case c.URL == "":
@@ -126,7 +128,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, classify(ctx, "connect to Postgres", err)
 	}
-	s.id, err = migrate(ctx, conn, all, c.Sealer.Fingerprint())
+	s.id, err = migrate(ctx, conn, all, c.Sealer.Fingerprint(), c.Owner)
 	_ = conn.Close(ctx)
 	if err != nil {
 		return nil, classify(ctx, "open the database", err)
@@ -225,12 +227,13 @@ func classify(ctx context.Context, what string, err error) error {
 	}
 	var (
 		wrongKey *store.WrongKeyError
+		owner    *store.OwnerError
 		newer    *NewerError
 		corrupt  *store.CorruptError
 		pg       *pgconn.PgError
 	)
 	switch {
-	case errors.As(err, &wrongKey), errors.As(err, &newer), errors.As(err, &corrupt),
+	case errors.As(err, &wrongKey), errors.As(err, &owner), errors.As(err, &newer), errors.As(err, &corrupt),
 		errors.Is(err, store.ErrUnavailable),
 		errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCompacted):
 		return err
