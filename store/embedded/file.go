@@ -226,7 +226,7 @@ func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, claim
 		}
 		f.id, f.epoch = string(b.Get(fieldID)), string(b.Get(fieldEpoch))
 		of := store.Owner{Role: string(b.Get(fieldRole)), Zone: string(b.Get(fieldZone))}
-		// Before the key: the key of another control plane is no help in opening its store.
+		// Before the key: the key of another control plane does not open its store.
 		if *claim, err = owner.Check(of); err != nil {
 			return err
 		}

@@ -111,7 +111,7 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint s
 			&want, &of.Role, &of.Zone); err != nil {
 			return err
 		}
-		// Before the key: the key of another control plane is no help in opening its store.
+		// Before the key: the key of another control plane does not open its store.
 		claim, err := owner.Check(of)
 		if err != nil {
 			return err
