@@ -34,6 +34,10 @@ type SinkConfig struct {
 	Epoch string
 	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
 	Validate func(*mesh.Resource) error
+	// Kept is the meta value of what is kept of a former store of the zone, and Proxies says how many
+	// proxies the zone had with the store of an id, 0 if unknown; up alone, and both may be nil.
+	Kept    []byte
+	Proxies func(storeID string) int
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
 	// protocol; 0 means 65536.
 	MaxQueue int
@@ -67,6 +71,7 @@ type Sink struct {
 
 	have     *versionVector
 	rejected map[mesh.Key]rejectedItem
+	kept     kept
 	cursor   *kdsv1.Cursor // applied and, but for bookmarks, durable
 	durable  uint64        // revision of the cursor as stored
 
@@ -107,8 +112,11 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 		equal:    true,
 		asked:    map[mesh.Kind]bool{},
 	}
+	if err := s.loadKept(cfg.Kept); err != nil {
+		return nil, err
+	}
 	for r := range resources {
-		if Exchanged(cfg.Direction, cfg.Zone, r.Key) {
+		if !s.kept.keys[r.Key] && Exchanged(cfg.Direction, cfg.Zone, r.Key) {
 			s.have.set(r.Key, s.fingerprint(r, r.OriginRevision))
 		}
 	}
@@ -299,6 +307,7 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	status := r.Status
 	r.Status, r.OriginRevision = nil, item.GetVersion()
 	s.forgetRejected(key)
+	s.unkeep(key)
 	t.ops = append(t.ops, store.Put{Resource: r})
 	info, _ := mesh.Lookup(key.Kind)
 	if !carriesStatus(s.cfg.Direction, info, key) {
@@ -326,8 +335,12 @@ func (s *Sink) replace(revision uint64) {
 		s.upsert(t, item)
 	}
 	gone := s.absent(sent, func(k mesh.Key) bool { return s.withheld == nil || !s.withheld(k.Kind) })
-	for _, key := range gone {
-		t.ops = append(t.ops, store.Delete{Key: key})
+	if s.keep(reset.GetStoreId()) {
+		s.keepAll(gone)
+	} else {
+		for _, key := range gone {
+			t.ops = append(t.ops, store.Delete{Key: key})
+		}
 	}
 	for key, item := range old {
 		if _, ok := s.rejected[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
@@ -408,6 +421,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 	}
 	for _, key := range gone {
 		s.forgetRejected(key)
+		s.unkeep(key)
 		if Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
@@ -424,7 +438,8 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 // begin makes t the transaction in progress; what it changes here happens when it is applied.
 func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 	a.Rejected = t.rejected
-	a.Txn = store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: append(t.ops, s.meta(cursor))}
+	ops := append(append(t.ops, s.meta(cursor)), s.keptMeta()...)
+	a.Txn = store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: ops}
 	s.busy, s.taken = &a, false
 	s.afterwards = func() {
 		for _, key := range gone {

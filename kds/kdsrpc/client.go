@@ -193,6 +193,7 @@ func (c *Client) hello(cursor *kdsv1.Cursor) *kdsv1.Hello {
 		Cursor:     cursor,
 		CaPins:     c.cfg.CAPins,
 		Version:    c.cfg.Version,
+		StoreId:    c.cfg.Store.Epoch(),
 	}
 }
 
