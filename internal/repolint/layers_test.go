@@ -27,6 +27,7 @@ var layers = []struct {
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
 	{"internal/suggest", nil, "infrastructure"},
+	{"internal/seal", nil, "stores seal secrets with it, and launchers what they keep"},
 	{"internal/wire", nil, "infrastructure"},
 
 	{"mesh", []string{"internal/suggest"}, "the vocabulary of all others"},
@@ -48,7 +49,6 @@ var layers = []struct {
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
 	{"store/retention", []string{"store!", "internal"}, "works on any implementation"},
-	{"store/seal", []string{"store!"}, "works on any implementation"},
 	{"store/storetest", []string{"mesh", "store!", "store/replica"}, "tests any implementation"},
 
 	{"kds", []string{"mesh", "store!", "internal/hint"}, "the core of the protocol has no transport"},
