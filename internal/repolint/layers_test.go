@@ -85,6 +85,7 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
+	{"dataplane/relay", []string{"internal"}, "carries messages and does not know what is in them"},
 	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane",
 		"identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},
