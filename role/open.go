@@ -18,10 +18,10 @@ import (
 
 	"github.com/meridian-mesh/meridian/identity/servercert"
 	"github.com/meridian-mesh/meridian/internal/obs"
+	"github.com/meridian-mesh/meridian/internal/seal"
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/postgres"
-	"github.com/meridian-mesh/meridian/store/seal"
 )
 
 // Open opens what is nil in c: the logger, the registry, the certificate and the store, below the data

@@ -55,8 +55,8 @@ func root() *cobra.Command {
 
 type options struct {
 	launcher.Config
-	resourceFile, tokenFile string
-	logFormat, logLevel     string
+	resourceFile        string
+	logFormat, logLevel string
 }
 
 func run() *cobra.Command {
@@ -93,7 +93,7 @@ given in MERIDIAN_TOKEN.`,
 	f.StringVar(&o.CP, "cp", "https://localhost:5678", "the zone's xDS address")
 	f.StringVarP(&o.resourceFile, "dataplane-file", "d", "",
 		"file with the Dataplane or ZoneIngress, YAML or JSON; - is standard input")
-	f.StringVar(&o.tokenFile, "token-file", "", "file with the proxy's token")
+	f.StringVar(&o.TokenFile, "token-file", "", "file with the proxy's token; it may be replaced")
 	f.StringVar(&o.ProxyType, "proxy-type", "dataplane", "dataplane or ingress")
 	f.StringVar(&o.CAFile, "ca-file", "",
 		"PEM file to trust the zone by, instead of the token's pins; \"system\" is the system's roots")
@@ -102,7 +102,11 @@ given in MERIDIAN_TOKEN.`,
 	f.StringVar(&o.EnvoyLogLevel, "envoy-log-level", "warning", "log level of Envoy")
 	f.IntVar(&o.Concurrency, "concurrency", 0, "worker threads of Envoy; 0 lets Envoy choose")
 	f.StringVar(&o.WorkDir, "work-dir", "",
-		"folder for bootstrap and sockets (default: a new private folder, removed at the end)")
+		"folder for bootstrap, sockets and what Envoy acknowledged, from which the next launcher there "+
+			"starts if the zone cannot be reached (default: a new private folder, removed at the end)")
+	f.StringVar(&o.CacheKeyFile, "cache-key-file", "",
+		"file with the key of what Envoy acknowledged, made if it is not there (default: cache.key in the "+
+			"work folder)")
 	f.DurationVar(&o.DrainTime, "drain-time", 30*time.Second, "longest time that a stop may take")
 	f.IntVar(&o.ReadinessPort, "readiness-port", 0, "loopback port that serves /ready; 0 is off")
 	f.IntVar(&o.AdminPort, "admin-port", 0,
@@ -134,8 +138,8 @@ func (o *options) run(ctx context.Context, stdin io.Reader) error {
 		return fmt.Errorf("--dataplane-file: %w", err)
 	}
 	o.Token = os.Getenv("MERIDIAN_TOKEN")
-	if o.tokenFile != "" {
-		data, err := os.ReadFile(o.tokenFile)
+	if o.TokenFile != "" {
+		data, err := os.ReadFile(o.TokenFile)
 		if err != nil {
 			return fmt.Errorf("--token-file: %w", err)
 		}

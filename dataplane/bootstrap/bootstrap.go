@@ -1,13 +1,14 @@
 // Package bootstrap writes the document that Envoy starts with: who it is, where its control plane
 // is, and nothing else. The rest comes over ADS. [Build] is a pure function.
 //
-// The control plane is the cluster system_ads, spoken to with incremental ADS over TLS. The
-// connection notices a dead control plane by HTTP/2 pings and TCP keepalive, and comes back fast: retries
-// start at 0.2 s and never wait longer than 1 s, so that a control plane that returns is used at
-// once.
+// The control plane is the cluster system_ads, spoken to with incremental ADS. A launcher gives a UNIX
+// socket for it, behind which its relay is, and nothing of the zone is in the document. Without one Envoy
+// speaks TLS to the zone itself. That connection notices a dead control plane by HTTP/2 pings and TCP
+// keepalive. Either way it comes back fast: retries start at 0.2 s and never wait longer than 1 s, so that
+// a control plane that returns is used at once.
 //
-// The dataplane token is not in the document, in an argument or in a log. Envoy reads it from a
-// file, as a static secret, and an upstream filter of system_ads adds it to each stream as the
+// Without a socket Envoy reads the dataplane token, which is not in the document, in an argument or in a
+// log, from a file, as a static secret, and an upstream filter of system_ads adds it to each stream as the
 // header authorization; Envoy's own config dump shows secrets as redacted. The file must hold the
 // token and nothing else, not even a newline.
 //
@@ -48,6 +49,9 @@ type Config struct {
 	// Metadata are further string fields of the node's metadata, such as "version".
 	Metadata map[string]string
 
+	// Socket is the path of a UNIX socket whose owner speaks to the zone for Envoy. With it, the fields
+	// from Host to TokenFile are not used.
+	Socket string
 	// Host and Port of the zone's xDS server; Host is a name or an address.
 	Host string
 	Port uint32
@@ -85,6 +89,9 @@ func (c Config) validate() error {
 	need(c.NodeID != "", "bootstrap: NodeID is empty, must be <mesh>.<dataplane name>")
 	need(slices.Contains([]string{"dataplane", "ingress", "egress"}, c.ProxyType),
 		fmt.Sprintf("bootstrap: proxy type %q is unknown, use dataplane, ingress or egress", c.ProxyType))
+	if c.Socket != "" {
+		return errors.Join(errs...)
+	}
 	need(c.Host != "", "bootstrap: Host of the control plane is empty")
 	need(c.Port > 0 && c.Port < 1<<16,
 		fmt.Sprintf("bootstrap: port %d of the control plane is not between 1 and 65535", c.Port))
@@ -192,7 +199,11 @@ func (c Config) node() object {
 	return n
 }
 
+// serverName is the authority of ADS, too.
 func (c Config) serverName() string {
+	if c.Socket != "" {
+		return "zone"
+	}
 	if c.ServerName != "" {
 		return c.ServerName
 	}
@@ -201,6 +212,9 @@ func (c Config) serverName() string {
 
 // cluster is the control plane.
 func (c Config) cluster() object {
+	if c.Socket != "" {
+		return c.relay()
+	}
 	host := c.Host
 	kind := "STRICT_DNS"
 	if address, err := netip.ParseAddr(host); err == nil {
@@ -221,7 +235,7 @@ func (c Config) cluster() object {
 			},
 		},
 		"typed_extension_protocol_options": object{
-			"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": c.protocol(),
+			protocolOptions: c.protocol(),
 		},
 		"transport_socket": object{
 			"name":         "envoy.transport_sockets.tls",
@@ -237,6 +251,30 @@ func (c Config) cluster() object {
 		},
 	}
 }
+
+// relay is the control plane behind a socket. Its end is noticed at once, without pings.
+func (c Config) relay() object {
+	http2 := object{"explicit_http_config": object{"http2_protocol_options": object{}}}
+	return object{
+		"name":            ClusterADS,
+		"type":            "STATIC",
+		"connect_timeout": "1s",
+		"typed_extension_protocol_options": object{
+			protocolOptions: typed(protocolOptions, http2),
+		},
+		"load_assignment": object{
+			"cluster_name": ClusterADS,
+			"endpoints": []object{{
+				"lb_endpoints": []object{{
+					"endpoint": object{"address": object{"pipe": object{"path": c.Socket}}},
+				}},
+			}},
+		},
+	}
+}
+
+// protocolOptions is the name and the type of a cluster's options of HTTP.
+const protocolOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 func (c Config) tls() object {
 	common := object{
@@ -257,7 +295,7 @@ func (c Config) tls() object {
 
 // protocol is HTTP/2 with pings, and the filter that adds the token.
 func (c Config) protocol() object {
-	out := typed("envoy.extensions.upstreams.http.v3.HttpProtocolOptions", object{
+	out := typed(protocolOptions, object{
 		"explicit_http_config": object{
 			"http2_protocol_options": object{
 				"connection_keepalive": object{
@@ -301,6 +339,9 @@ func socketAddress(host string, port uint32) object {
 }
 
 func (c Config) secrets() []object {
+	if c.Socket != "" {
+		return nil
+	}
 	var out []object
 	if !c.Insecure {
 		validation := object{"trusted_ca": object{"filename": c.CAFile}}

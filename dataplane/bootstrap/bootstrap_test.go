@@ -111,6 +111,9 @@ func TestEnvoyAccepts(t *testing.T) {
 		"ca file": func(dir string, c *bootstrap.Config) {
 			c.CA, c.CAFile = nil, write(t, dir, "ca.pem", ca)
 		},
+		"relay": func(dir string, c *bootstrap.Config) {
+			c.Host, c.CA, c.Socket = "", nil, filepath.Join(dir, "ads.sock")
+		},
 		"admin socket": func(dir string, c *bootstrap.Config) {
 			c.AdminSocket = filepath.Join(dir, "admin.sock")
 		},

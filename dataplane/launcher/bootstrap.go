@@ -1,34 +1,18 @@
 package launcher
 
 import (
-	"fmt"
-	"net"
+	"crypto/rand"
 	"os"
 	"path/filepath"
-	"strconv"
+	"strings"
 
 	"github.com/meridian-mesh/meridian/dataplane/bootstrap"
+	"github.com/meridian-mesh/meridian/dataplane/relay"
+	"github.com/meridian-mesh/meridian/internal/seal"
 )
 
-// bootstrap writes Envoy's bootstrap and the token that it reads, both mode 0600, and returns the
-// bootstrap's path.
-func (l *Launcher) bootstrap(t *trust) (string, error) {
-	host, portText, err := net.SplitHostPort(l.address)
-	if err != nil {
-		return "", fmt.Errorf("--cp: %w", err)
-	}
-	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil {
-		return "", fmt.Errorf("--cp: port %q: %w", portText, err)
-	}
-	ca, err := t.envoyCA()
-	if err != nil {
-		return "", err
-	}
-	token := filepath.Join(l.dir, "token")
-	if err := writePrivate(token, []byte(l.cfg.Token)); err != nil {
-		return "", err
-	}
+// bootstrap writes Envoy's bootstrap, mode 0600, and returns its path.
+func (l *Launcher) bootstrap() (string, error) {
 	conf := bootstrap.Config{
 		NodeID:    l.proxy.nodeID,
 		Cluster:   l.proxy.cluster,
@@ -36,12 +20,7 @@ func (l *Launcher) bootstrap(t *trust) (string, error) {
 		Resource:  l.proxy.document,
 		Inbounds:  l.proxy.sections,
 		Metadata:  map[string]string{"version": l.cfg.Version},
-		Host:      host,
-		Port:      uint32(port),
-		CA:        ca,
-		AnyName:   len(t.pins) > 0,
-		Insecure:  t.skip,
-		TokenFile: token,
+		Socket:    l.socket(),
 		AdminPort: uint32(l.cfg.AdminPort),
 	}
 	if l.cfg.AdminPort == 0 {
@@ -51,8 +30,42 @@ func (l *Launcher) bootstrap(t *trust) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// An earlier version wrote the token beside it.
+	_ = os.Remove(filepath.Join(l.dir, "token"))
 	path := filepath.Join(l.dir, "bootstrap.json")
 	return path, writePrivate(path, data)
+}
+
+// socket is where Envoy gets its configuration, in a folder of its own.
+func (l *Launcher) socket() string { return filepath.Join(l.dir, "ads", "sock") }
+
+// openCache opens what the Envoy of an earlier launcher acknowledged, if the work folder stays.
+func (l *Launcher) openCache() (*relay.Cache, error) {
+	sealer, err := l.cacheKey()
+	if err != nil {
+		return nil, err
+	}
+	return relay.OpenCache(relay.CacheConfig{
+		Path:     filepath.Join(l.dir, "cache"),
+		Sealer:   sealer,
+		Identity: strings.Join([]string{l.proxy.nodeID, l.proxy.proxyType, l.proxy.document}, "\n"),
+		Logger:   l.log,
+	})
+}
+
+// cacheKey is the key of a file; if the work folder ends with the launcher it is never written.
+func (l *Launcher) cacheKey() (*seal.Sealer, error) {
+	switch {
+	case l.cfg.CacheKeyFile != "":
+		return seal.LoadOrCreate(l.cfg.CacheKeyFile, true)
+	case !l.ownDir:
+		return seal.LoadOrCreate(filepath.Join(l.dir, "cache.key"), true)
+	}
+	key := make([]byte, seal.KeySize)
+	if _, err := rand.Read(key); err != nil {
+		return nil, err
+	}
+	return seal.New(key)
 }
 
 // writePrivate replaces a file with one that only its owner may read, whatever mode a former one had.

@@ -4,9 +4,11 @@
 // # Order
 //
 //	local checks      resource file, token, Envoy's binary: all before the first request, each fails at once
+//	relay             a socket for Envoy's configuration, and what an earlier Envoy acknowledged
 //	trust             the zone is dialled; its certificate must end in a pin of the token (or in --ca-file)
 //	session           DataplaneService.Session: the zone takes the resource, or refuses it with a reason
-//	Envoy             bootstrap in a private folder, child process, restarted in place if it crashes
+//	Envoy             bootstrap in a private folder, child process, restarted in place if it crashes;
+//	                  its configuration comes through the relay (package relay)
 //	watch             application ports; a change is reported on the session at once
 //	stop              SIGTERM: tell the zone, let Envoy drain, end as soon as nothing is in flight
 //
@@ -19,16 +21,20 @@
 // # Failure
 //
 // An unavailable zone never disturbs a running Envoy: Envoy keeps its configuration, and its own
-// stream and the session are retried without limit. A permanent rejection (token, resource, mesh) ends the
-// launcher with its reason, for then the zone itself says that this proxy is not wanted; once a
-// proxy was accepted, a mesh that is not found is retried too, for the zone may have come back
-// without its state. Envoy that crashes is restarted with backoff; Envoy that never comes up,
-// several times in a row, ends the launcher. Envoy dies with the launcher (parent-death signal).
+// stream and the session are retried without limit. An Envoy that crashes meanwhile is served what it
+// last acknowledged; so is the Envoy of a launcher that starts again in the same work folder. A permanent
+// rejection (token, resource, mesh) ends the launcher with its reason, for then the zone itself says that
+// this proxy is not wanted; once a proxy was accepted it is retried too, while Envoy goes on: a token
+// expires and its file is replaced, a zone comes back without its state. Envoy that crashes is restarted
+// with backoff; Envoy that never comes up, several times in a row, ends the launcher. Envoy dies with the
+// launcher (parent-death signal).
 //
 // # Secrets
 //
-// The token comes from a file or the environment, goes to the zone in a header and into the
-// bootstrap file (mode 0600, in a folder of mode 0700). It is never an argument and never logged.
+// The token comes from a file, which is read for each attempt, or the environment, and goes to the zone in
+// a header: Envoy does not have it. It is never an argument and never logged. What Envoy acknowledged, with
+// the keys of workloads, is sealed in the work folder; the key is in memory if that folder ends with the
+// launcher, else in a file.
 //
 // No example: it needs an Envoy and a zone.
 package launcher
@@ -45,6 +51,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/meridian-mesh/meridian/dataplane/relay"
 	"github.com/meridian-mesh/meridian/identity/servercert"
 )
 
@@ -56,8 +63,9 @@ type Config struct {
 	Resource []byte
 	// ProxyType is "dataplane", "ingress" or "egress".
 	ProxyType string
-	// Token of the proxy.
-	Token string
+	// Token of the proxy. TokenFile is read for each attempt to reach the zone, so that the file may be
+	// replaced; while it cannot be read, or is empty, the last token counts.
+	Token, TokenFile string
 	// CAFile and TLSSkipVerify override the token's pins.
 	CAFile        string
 	TLSSkipVerify bool
@@ -70,8 +78,12 @@ type Config struct {
 	EnvoyLogJSON bool
 	// Concurrency is the number of Envoy's worker threads; 0 lets Envoy choose.
 	Concurrency int
-	// WorkDir holds bootstrap and sockets; empty means a new private folder, removed at the end.
+	// WorkDir holds bootstrap, sockets, and what Envoy acknowledged; empty means a new private folder,
+	// removed at the end.
 	WorkDir string
+	// CacheKeyFile has the key of what Envoy acknowledged, as seal.LoadOrCreate has it; empty means
+	// cache.key in WorkDir, and memory if there is no WorkDir.
+	CacheKeyFile string
 	// DrainTime is the longest that a stop may take; it ends earlier when nothing is in flight.
 	DrainTime time.Duration
 	// ReadinessPort serves /ready on loopback; 0 means off.
@@ -101,6 +113,7 @@ type Launcher struct {
 	dir      string
 	ownDir   bool
 	state    *state
+	token    tokenSource
 }
 
 // New makes the local checks. Every error says what to change.
@@ -132,7 +145,8 @@ func New(cfg Config) (*Launcher, error) {
 	l.proxy, err = readProxy(cfg.Resource, cfg.ProxyType)
 	note(err)
 	l.state = newState(l.proxy.sections...)
-	note(checkToken(cfg.Token, time.Now()))
+	l.token = tokenSource{file: cfg.TokenFile, last: cfg.Token}
+	note(checkToken(l.token.get(), time.Now()))
 	l.envoyBin, l.envoyVer, err = findEnvoy(cfg.Envoy)
 	note(err)
 	if err := errors.Join(errs...); err != nil {
@@ -165,6 +179,27 @@ func (l *Launcher) Run(ctx context.Context) error {
 		return nil
 	})
 
+	conn, err := dial(l.address, trust, l.cfg.Version)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	cache, err := l.openCache()
+	if err != nil {
+		return err
+	}
+	ads, err := relay.New(relay.Config{
+		Socket: l.socket(),
+		Zone:   conn,
+		Token:  l.token.get,
+		Cache:  cache,
+		Logger: l.log,
+	})
+	if err != nil {
+		return err
+	}
+	g.Go(func() error { return ads.Run(ctx) })
+
 	watch := newAppWatch(l.proxy.targets, l.log, l.state.setNotReady)
 	watch.first(ctx)
 	g.Go(func() error { return watch.run(ctx) })
@@ -172,8 +207,9 @@ func (l *Launcher) Run(ctx context.Context) error {
 	s := &session{
 		log:     l.log,
 		address: l.address,
+		conn:    conn,
 		trust:   trust,
-		token:   l.cfg.Token,
+		token:   l.token.get,
 		state:   l.state,
 		hello:   l.hello(),
 		admin:   l.admin,
@@ -192,14 +228,10 @@ func (l *Launcher) Run(ctx context.Context) error {
 
 	g.Go(func() error {
 		defer cancel() // Envoy has ended: so does everything
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-drainAsked:
+		if !l.mayStart(ctx, s, cache.Len() > 0, drainAsked) {
 			return nil // nothing runs yet
-		case <-s.accepted():
 		}
-		bootstrap, err := l.bootstrap(trust)
+		bootstrap, err := l.bootstrap()
 		if err != nil {
 			return err
 		}
@@ -214,11 +246,45 @@ func (l *Launcher) Run(ctx context.Context) error {
 			admin:       l.admin,
 			stdout:      l.cfg.Stdout,
 			stderr:      l.cfg.Stderr,
-			onLive:      l.state.setLive,
+			onLive: func(live bool) {
+				l.state.setLive(live)
+				ads.SetLive(live)
+			},
 		}
 		return l.superviseUntilDrained(ctx, e, s, drainAsked, endAsked)
 	})
 	return g.Wait()
+}
+
+// unreached is how long a zone may leave a session without an answer before an Envoy starts with what is
+// cached.
+const unreached = 2 * time.Second
+
+// mayStart waits until Envoy may start: the zone accepted this proxy, or cannot be reached and what an
+// earlier Envoy of it acknowledged is cached. It is false if the launcher is to end before.
+func (l *Launcher) mayStart(ctx context.Context, s *session, cached bool, drainAsked <-chan struct{}) bool {
+	var failed <-chan struct{}
+	var silent <-chan time.Time
+	if cached {
+		failed = s.failed()
+		timer := time.NewTimer(unreached)
+		defer timer.Stop()
+		silent = timer.C
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-drainAsked:
+		return false
+	case <-s.accepted():
+		return true
+	case <-failed:
+	case <-silent:
+	}
+	l.log.Warn("the zone cannot be reached; Envoy starts with what it had",
+		zap.String("zone_address", l.address))
+	s.wasKnown()
+	return true
 }
 
 // superviseUntilDrained runs Envoy until the context ends or a drain that was asked for is over.
@@ -299,32 +365,13 @@ func (l *Launcher) makeWorkDir() error {
 }
 
 func (l *Launcher) newTrust() (*trust, error) {
-	t := &trust{caFile: l.cfg.CAFile, skip: l.cfg.TLSSkipVerify}
-	var pins []string
-	if l.cfg.CAFile == "" && !l.cfg.TLSSkipVerify {
-		var err error
-		if pins, err = servercert.TokenPins(l.cfg.Token); err != nil {
-			return nil, fmt.Errorf("token: %w", err)
-		}
-		if len(pins) == 0 {
-			return nil, errors.New("the token carries no pin of a control plane's certificate; give its CA " +
-				"with --ca-file")
-		}
-		t.setPins(pins)
-	}
 	if l.cfg.TLSSkipVerify {
 		l.log.Warn("the zone's certificate is not verified (--tls-skip-verify); any host on the way can " +
 			"read the token")
 	}
-	conf, err := servercert.ClientTLS(servercert.ClientOptions{
+	return newTrust(servercert.ClientOptions{
 		CAFile:     l.cfg.CAFile,
 		SkipVerify: l.cfg.TLSSkipVerify,
-		Pins:       pins,
 		ServerName: l.host,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("--ca-file: %w", err)
-	}
-	t.wrap(conf)
-	return t, nil
+	}, l.token.get)
 }

@@ -174,16 +174,31 @@ func TestTargets(t *testing.T) {
 // newSession is a session of a fake zone that trusts it by the pin alone.
 func newSession(t *testing.T, z *fakeZone) *session {
 	t.Helper()
-	pins := []string{z.server.Pin}
-	conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins, ServerName: "127.0.0.1"})
+	return sessionTo(t, z, token(t, z.server.Pin, time.Now().Add(time.Hour)))
+}
+
+// sessionTo is a session with a token.
+func sessionTo(t *testing.T, z *fakeZone, tok string) *session {
+	t.Helper()
+	source := &tokenSource{last: tok}
+	tr, err := newTrust(servercert.ClientOptions{ServerName: "127.0.0.1"}, source.get)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := &trust{}
-	tr.setPins(pins)
-	tr.wrap(conf)
-	return &session{log: zap.NewNop(), address: z.address, trust: tr, token: "secret", state: newState(),
-		hello: &dataplanev1.SessionHello{NodeId: "default.web-1"}}
+	conn, err := dial(z.address, tr, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &session{
+		log:     zap.NewNop(),
+		address: z.address,
+		conn:    conn,
+		trust:   tr,
+		token:   source.get,
+		state:   newState(),
+		hello:   &dataplanev1.SessionHello{NodeId: "default.web-1"},
+	}
 }
 
 func TestNoInboundIsReadyBeforeEnvoyIs(t *testing.T) {
@@ -219,7 +234,7 @@ func TestSessionSaysTheWholeStateAgain(t *testing.T) {
 	if id := receive(t, "hello", z.hellos).GetNodeId(); id != "default.web-1" {
 		t.Error(id)
 	}
-	if tok := receive(t, "token", z.tokens); tok != "secret" {
+	if tok := receive(t, "token", z.tokens); tok != s.token() {
 		t.Error(tok)
 	}
 	if r := receive(t, "first report", z.reports); !slices.Equal(r.GetNotReady(), []string{"8080"}) {
@@ -236,9 +251,6 @@ func TestSessionSaysTheWholeStateAgain(t *testing.T) {
 	receive(t, "hello after the cut", z.hellos)
 	if r := receive(t, "report after the cut", z.reports); !slices.Equal(r.GetNotReady(), []string{"8081"}) {
 		t.Errorf("after the cut the state is %v", r)
-	}
-	if ca, err := s.trust.envoyCA(); err != nil || len(ca) == 0 {
-		t.Errorf("no CA was found for Envoy: %v", err)
 	}
 	cancel()
 	if err := receive(t, "the end", done); err != nil {
@@ -298,14 +310,7 @@ func TestSessionRefusals(t *testing.T) {
 	})
 	t.Run("a server with another certificate gets no token", func(t *testing.T) {
 		z := startZone(t, &fakeZone{})
-		s := newSession(t, z)
-		pins := []string{strings.Repeat("00", 32)}
-		conf, err := servercert.ClientTLS(servercert.ClientOptions{Pins: pins})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.trust = &trust{}
-		s.trust.wrap(conf)
+		s := sessionTo(t, z, token(t, strings.Repeat("00", 32), time.Now().Add(time.Hour)))
 		if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "--ca-file") {
 			t.Errorf("got %v", err)
 		}

@@ -8,14 +8,12 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
@@ -38,11 +36,6 @@ var permanent = map[codes.Code]bool{
 	codes.FailedPrecondition: true,
 }
 
-// mayMend are refusals that are final for a newcomer, but not for a proxy that the zone had
-// accepted: a control plane that came back without its state learns the mesh again from global.
-// Traffic that flows is not cut for that.
-var mayMend = map[codes.Code]bool{codes.NotFound: true, codes.FailedPrecondition: true}
-
 // The first and the longest pause between attempts.
 const (
 	firstPause = 100 * time.Millisecond
@@ -53,8 +46,9 @@ const (
 type session struct {
 	log     *zap.Logger
 	address string
+	conn    *grpc.ClientConn
 	trust   *trust
-	token   string
+	token   func() string
 	state   *state
 	hello   *dataplanev1.SessionHello
 
@@ -65,12 +59,17 @@ type session struct {
 	once      sync.Once
 	acceptedC chan struct{}
 	drainedC  chan struct{}
+	failedC   chan struct{}
 	isDrained sync.Once
 	isReady   sync.Once
+	isFailed  sync.Once
+	known     atomic.Bool
 }
 
 func (s *session) init() {
-	s.once.Do(func() { s.acceptedC, s.drainedC = make(chan struct{}), make(chan struct{}) })
+	s.once.Do(func() {
+		s.acceptedC, s.drainedC, s.failedC = make(chan struct{}), make(chan struct{}), make(chan struct{})
+	})
 }
 
 // accepted is closed when the zone took the resource for the first time.
@@ -79,40 +78,24 @@ func (s *session) accepted() <-chan struct{} { s.init(); return s.acceptedC }
 // drained is closed when the zone says that callers no longer pick this proxy.
 func (s *session) drained() <-chan struct{} { s.init(); return s.drainedC }
 
-func (s *session) wasAccepted() bool {
-	select {
-	case <-s.accepted():
-		return true
-	default:
-		return false
-	}
+// failed is closed when an attempt failed for the first time and may be repeated.
+func (s *session) failed() <-chan struct{} { s.init(); return s.failedC }
+
+// wasKnown notes that the zone accepted this proxy before this launcher was there.
+func (s *session) wasKnown() {
+	s.known.Store(true)
+	s.state.setAccepted()
 }
+
+// wasAccepted says that Envoy may be serving. Traffic that flows is not cut for a refusal: a token may
+// have expired whose file is being replaced, a control plane that came back without its state learns the
+// mesh again from global.
+func (s *session) wasAccepted() bool { return s.known.Load() }
 
 // run holds the session until ctx ends (nil) or the zone refuses for good.
 func (s *session) run(ctx context.Context) error {
 	s.init()
-	conn, err := grpc.NewClient("passthrough:///"+s.address,
-		grpc.WithTransportCredentials(credentials.NewTLS(s.trust.conf)),
-		grpc.WithConnectParams(grpc.ConnectParams{
-			MinConnectTimeout: 5 * time.Second,
-			Backoff: grpcbackoff.Config{
-				BaseDelay:  firstPause,
-				Multiplier: 1.6,
-				Jitter:     0.3,
-				MaxDelay:   2 * time.Second,
-			},
-		}),
-		// A zone that died without a word, or a broken network, is noticed within this time.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time:    10 * time.Second,
-			Timeout: 5 * time.Second,
-		}),
-		grpc.WithUserAgent("meridian-dp/"+s.hello.GetLauncherVersion()))
-	if err != nil {
-		return fmt.Errorf("--cp: %w", err)
-	}
-	defer func() { _ = conn.Close() }()
-	client := dataplanev1.NewDataplaneServiceClient(conn)
+	client := dataplanev1.NewDataplaneServiceClient(s.conn)
 	delays := backoff.Backoff{Min: firstPause, Max: lastPause}
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -121,12 +104,13 @@ func (s *session) run(ctx context.Context) error {
 			break
 		}
 		code := status.Code(err)
-		if permanent[code] && !(s.wasAccepted() && mayMend[code]) {
+		if permanent[code] && !s.wasAccepted() {
 			return &RefusedError{Code: code, Reason: status.Convert(err).Message()}
 		}
 		if foreign := s.trust.foreign(); foreign != nil && !s.wasAccepted() {
 			return fmt.Errorf("the zone at %s: %w", s.address, foreign)
 		}
+		s.isFailed.Do(func() { close(s.failedC) })
 		if time.Since(began) > lastPause {
 			delays.Reset() // it held for a while
 		}
@@ -141,7 +125,7 @@ func (s *session) run(ctx context.Context) error {
 
 // stream is one attempt: hello, the whole report, then each change of it.
 func (s *session) stream(ctx context.Context, client dataplanev1.DataplaneServiceClient) error {
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", s.token))
+	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "authorization", s.token()))
 	defer cancel()
 	stream, err := client.Session(ctx)
 	if err != nil {
@@ -196,7 +180,7 @@ func (s *session) receive(ctx context.Context,
 			return err
 		}
 		if resp.GetAccepted() {
-			s.state.setAccepted()
+			s.wasKnown()
 			s.isReady.Do(func() { close(s.acceptedC) })
 			s.log.Info("the zone accepted this proxy", zap.String("zone", resp.GetZone()))
 		}

@@ -27,6 +27,7 @@ var layers = []struct {
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
 	{"internal/suggest", nil, "infrastructure"},
+	{"internal/seal", nil, "stores seal secrets with it, and launchers what they keep"},
 	{"internal/wire", nil, "infrastructure"},
 
 	{"mesh", []string{"internal/suggest"}, "the vocabulary of all others"},
@@ -48,7 +49,6 @@ var layers = []struct {
 	{"store/reconcile", []string{"mesh", "store!", "store/replica", "internal"},
 		"runs on any implementation"},
 	{"store/retention", []string{"store!", "internal"}, "works on any implementation"},
-	{"store/seal", []string{"store!"}, "works on any implementation"},
 	{"store/storetest", []string{"mesh", "store!", "store/replica"}, "tests any implementation"},
 
 	{"kds", []string{"mesh", "store!", "internal/hint"}, "the core of the protocol has no transport"},
@@ -85,6 +85,7 @@ var layers = []struct {
 		"what global records of a zone's connection"},
 
 	{"dataplane/bootstrap", nil, "renders a file"},
+	{"dataplane/relay", []string{"internal"}, "carries messages and does not know what is in them"},
 	{"dataplane/launcher", []string{"mesh!", "mesh/codec", "mesh/selector", "dataplane",
 		"identity/servercert", "internal"},
 		"runs beside every workload: what it imports, each of them pays for"},

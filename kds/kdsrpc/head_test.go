@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
 
+	"github.com/meridian-mesh/meridian/internal/seal"
 	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
@@ -19,7 +20,6 @@ import (
 	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/embedded"
 	"github.com/meridian-mesh/meridian/store/replica"
-	"github.com/meridian-mesh/meridian/store/seal"
 )
 
 // nothing is what a commit without changes consists of: it has a revision all the same.

@@ -28,8 +28,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/meridian-mesh/meridian/store"
 )
 
 // KeySize in bytes.
@@ -38,13 +36,11 @@ const KeySize = 32
 // version of the format of sealed values.
 const version = 1
 
-// Sealer implements [store.Sealer].
+// Sealer seals and opens with one key. Stores take it as their store.Sealer.
 type Sealer struct {
 	aead        cipher.AEAD
 	fingerprint string
 }
-
-var _ store.Sealer = (*Sealer)(nil)
 
 // New makes a Sealer of a key of KeySize bytes.
 func New(key []byte) (*Sealer, error) {
@@ -127,7 +123,7 @@ func makeKey(path string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// Seal implements [store.Sealer].
+// Seal encrypts plain and authenticates context with it; it fails if the system gives no randomness.
 func (s *Sealer) Seal(plain, context []byte) ([]byte, error) {
 	out := make([]byte, 1+s.aead.NonceSize(), 1+s.aead.NonceSize()+len(plain)+s.aead.Overhead())
 	out[0] = version
@@ -137,7 +133,7 @@ func (s *Sealer) Seal(plain, context []byte) ([]byte, error) {
 	return s.aead.Seal(out, out[1:], plain, context), nil
 }
 
-// Open implements [store.Sealer].
+// Open gives what was sealed with the same context; it fails if it was altered or sealed otherwise.
 func (s *Sealer) Open(sealed, context []byte) ([]byte, error) {
 	n := 1 + s.aead.NonceSize()
 	if len(sealed) < n+s.aead.Overhead() || sealed[0] != version {
@@ -150,5 +146,5 @@ func (s *Sealer) Open(sealed, context []byte) ([]byte, error) {
 	return plain, nil
 }
 
-// Fingerprint implements [store.Sealer].
+// Fingerprint names the key without saying it: 16 hex digits.
 func (s *Sealer) Fingerprint() string { return s.fingerprint }

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"log"
 
-	"github.com/meridian-mesh/meridian/store/seal"
+	"github.com/meridian-mesh/meridian/internal/seal"
 )
 
 // A sealed value opens only with the context, here the resource's key, that it was sealed with.
