@@ -38,6 +38,9 @@ type SinkConfig struct {
 	// proxies the zone had with the store of an id, 0 if unknown; up alone, and both may be nil.
 	Kept    []byte
 	Proxies func(storeID string) int
+	// Orphans lists what the receiving zone owns in a mesh, which goes with the mesh; down alone, and may
+	// be nil.
+	Orphans func(meshName string) []mesh.Key
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
 	// protocol; 0 means 65536.
 	MaxQueue int
@@ -342,6 +345,10 @@ func (s *Sink) replace(revision uint64) {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
 	}
+	// A global that lost its store lacks meshes that no user deleted.
+	if StoreOf(reset.GetStoreId()) == StoreOf(s.cursor.GetStoreId()) {
+		s.removeOrphans(t, gone)
+	}
 	for key, item := range old {
 		if _, ok := s.rejected[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
 			s.keepRejected(key, item)
@@ -426,6 +433,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
 	}
+	s.removeOrphans(t, gone)
 	cursor := &kdsv1.Cursor{StoreId: s.cursor.GetStoreId(), Revision: d.GetRevision(), Schema: s.schema}
 	a := Apply{Revision: d.GetRevision(), Items: len(sent)}
 	if d.GetCommitted() != nil {
@@ -433,6 +441,22 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 	}
 	s.begin(t, cursor, gone, a)
 	return nil
+}
+
+// removeOrphans removes what the zone itself owns in meshes that are gone: nothing else could, and it would
+// be in force again when a mesh of the name is created.
+func (s *Sink) removeOrphans(t *txn, gone []mesh.Key) {
+	if s.cfg.Orphans == nil {
+		return
+	}
+	for _, key := range gone {
+		if key.Kind != mesh.KindMesh {
+			continue
+		}
+		for _, orphan := range s.cfg.Orphans(key.Name) {
+			t.ops = append(t.ops, store.Delete{Key: orphan})
+		}
+	}
 }
 
 // begin makes t the transaction in progress; what it changes here happens when it is applied.

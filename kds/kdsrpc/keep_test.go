@@ -71,7 +71,7 @@ func TestZoneWithAnEmptyStoreWithdrawsNothing(t *testing.T) {
 	e := newEmptied(t)
 	stop := run(t, e.client.Run)
 	kept := func(n int) func(ZoneState) bool {
-		return func(z ZoneState) bool { return z.Kept == n && z.Instance == "east-2" && z.State != Stale }
+		return func(z ZoneState) bool { return z.Kept == n && z.Instance == "east-2" && z.State == Degraded }
 	}
 	z := e.g.awaitZone(t, "east", "three kept", kept(3))
 	if z.State != Degraded || !strings.Contains(z.Reason, "its 3 proxies are back") ||
