@@ -19,9 +19,9 @@ func newZoneAccept() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "accept NAME",
 		Short: "Let go of what a zone had in a store that it lost",
-		Long: `Accept the store that a zone has now. When a zone's control plane starts with another store than
-before, global keeps what the zone had until its proxies are back, since they go on serving. If they are
-not going to come back, this withdraws what they served.`,
+		Long: `Accept the store that a zone has now. When a zone's control plane starts with another store
+than before, global keeps what the zone had until its proxies are back, since they go on serving. If they
+are not going to come back, this withdraws what they served.`,
 		Example: "  meridian zone accept east",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -75,8 +75,10 @@ type Sink struct {
 	have     *versionVector
 	rejected map[mesh.Key]rejectedItem
 	kept     kept
-	cursor   *kdsv1.Cursor // applied and, but for bookmarks, durable
-	durable  uint64        // revision of the cursor as stored
+	// alone is what a zone owned while it had no global; empty once there is a cursor.
+	alone   map[mesh.Key]*mesh.Resource
+	cursor  *kdsv1.Cursor // applied and, but for bookmarks, durable
+	durable uint64        // revision of the cursor as stored
 
 	queue      []*kdsv1.Frame
 	busy       *Apply
@@ -112,6 +114,7 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 		cfg:      cfg,
 		have:     newVersionVector(),
 		rejected: map[mesh.Key]rejectedItem{},
+		alone:    map[mesh.Key]*mesh.Resource{},
 		equal:    true,
 		asked:    map[mesh.Kind]bool{},
 	}
@@ -121,6 +124,9 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 	for r := range resources {
 		if !s.kept.keys[r.Key] && Exchanged(cfg.Direction, cfg.Zone, r.Key) {
 			s.have.set(r.Key, s.fingerprint(r, r.OriginRevision))
+			if len(cursor) == 0 && s.ownedAlone(r) {
+				s.alone[r.Key] = r
+			}
 		}
 	}
 	if len(cursor) == 0 {
@@ -213,6 +219,9 @@ func (s *Sink) take(f *kdsv1.Frame) error {
 		s.collectedBytes += proto.Size(f)
 	case *kdsv1.Frame_Bookmark:
 		if s.collecting != nil {
+			if err := s.unfederated(s.collected); err != nil {
+				return err
+			}
 			s.replace(m.Bookmark.GetRevision())
 			return nil
 		}

@@ -2,6 +2,7 @@ package kdsrpc
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -374,7 +375,7 @@ func (h *hostSink) committed(r applied) error {
 		return nil
 	}
 	if err := h.sink.Applied(); err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return sinkStatus(err)
 	}
 	h.applied(h.todo, r.result)
 	return nil
@@ -386,10 +387,19 @@ func (h *hostSink) recv(f *kdsv1.Frame) error {
 		return err
 	}
 	if err := h.sink.Recv(f); err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return sinkStatus(err)
 	}
 	h.taken(f)
 	return nil
+}
+
+// sinkStatus is the error of a stream whose Sink refused a frame.
+func sinkStatus(err error) error {
+	var refused *kds.CloseError
+	if errors.As(err, &refused) {
+		return err
+	}
+	return status.Error(codes.InvalidArgument, err.Error())
 }
 
 // beatInterval is the time between heartbeats. They are most of what an idle connection carries.
