@@ -14,7 +14,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/codec"
 )
 
-// computed are labels that the control plane that a document is applied to gives anew.
+// computed are labels that the control plane that a document is applied to gives itself.
 var computed = []string{
 	mesh.LabelOrigin,
 	mesh.LabelZone,
@@ -29,9 +29,9 @@ func newExport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export",
 		Short: "Print what another control plane can take over, as documents for apply",
-		Long: `Print meshes, policies, and all else that a global control plane owns, as documents that apply takes
-at another one. A zone that had no global is carried over by it before it joins one. Left out are secrets,
-which each control plane makes for itself, what describes the proxies of a zone, and defaults.`,
+		Long: `Print meshes, policies, and all else that a global control plane owns, as documents that
+apply takes at another one. A zone that had no global is carried over by it before it joins one. Left out
+are secrets, which each control plane makes for itself, what describes the proxies of a zone, and defaults.`,
 		Example: `  meridian export > all.yaml
   meridian export --address http://zone:5681 | meridian apply --address http://global:5681 -f -`,
 		Args: cobra.NoArgs,

@@ -59,7 +59,7 @@ func (s *Sink) unfederated(items []*kdsv1.Item) error {
 		Code:         kdsv1.Close_CODE_PROTOCOL,
 		RetryAfterMs: federateRetryMs,
 		Reason: fmt.Sprintf("this zone owned resources while it had no global, and they would be lost: %s. "+
-			"Carry them over with 'meridian export --address ZONE | meridian apply --address GLOBAL -f -', or "+
-			"write global's into the zone while it has no --global; it joins by itself then", named),
+			"Carry them over with 'meridian export --address ZONE | meridian apply --address GLOBAL -f -', "+
+			"or write global's into the zone while it has no --global; it joins by itself then", named),
 	}}
 }
