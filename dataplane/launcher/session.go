@@ -220,6 +220,8 @@ func (l *Launcher) hello() *dataplanev1.SessionHello {
 		LauncherVersion: l.cfg.Version,
 		EnvoyVersion:    l.envoyVer,
 		AnswersAdmin:    true,
+
+		LauncherInstance: l.instance,
 	}
 }
 
