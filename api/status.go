@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -46,12 +47,26 @@ func (d *delivery) Wait(ctx context.Context, revision uint64,
 	start := time.Now()
 	wait, cancel := context.WithTimeout(ctx, min(max(timeout, 0), MaxWait))
 	defer cancel()
-	resp := d.cfg.Wait(wait, revision)
+	epoch := d.cfg.Replica.View().Epoch()
+	head, err := d.cfg.Store.Revision(wait)
+	if err != nil {
+		return nil, err
+	}
+	resp := &adminv1.WaitRevisionResponse{}
+	if revision <= head {
+		if got := d.cfg.Wait(wait, revision); got != nil {
+			resp = got
+		}
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	if resp == nil {
-		resp = &adminv1.WaitRevisionResponse{}
+	// A number is the revision that was written only in the epoch in which it was.
+	if revision > head || d.cfg.Replica.View().Epoch() != epoch {
+		resp.Complete = false
+		resp.Zones = append(resp.Zones, &adminv1.ZoneDelivery{Reason: fmt.Sprintf(
+			"there is no revision %d: the store went back to an earlier state, or the number is of another "+
+				"store; see whether what was written is there, and write it again if not", revision)})
 	}
 	// Measured around the deadline, so that a timeout of a second never reads as a little less.
 	resp.Took = durationpb.New(time.Since(start))

@@ -228,6 +228,7 @@ func (w *writer) commit(ctx context.Context, caller authn.Caller,
 	admitted *admission.Admitted) (store.Result, error) {
 	result, err := w.cfg.Store.Commit(ctx, store.Txn{
 		Author: "user:" + caller.Name,
+		Epoch:  admitted.Epoch,
 		Checks: admitted.Checks,
 		Ops:    admitted.Ops,
 	})

@@ -228,7 +228,7 @@ func printDelivery(cmd *cobra.Command, resp *adminv1.WaitRevisionResponse) {
 	for _, z := range resp.GetZones() {
 		name := z.GetZone()
 		if name == "" {
-			name = "this zone"
+			name = "this control plane"
 		}
 		switch {
 		case z.GetComplete() && len(z.GetRejections()) == 0:

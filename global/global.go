@@ -40,6 +40,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/store"
 )
 
 // Config of a Global; see [role.Config].
@@ -76,7 +77,7 @@ func (c *Config) Complete(ctx context.Context) (*Global, error) {
 	if err := config.Check(cfg.Fields()); err != nil {
 		return nil, err
 	}
-	closeAll, err := cfg.Open(ctx, "global")
+	closeAll, err := cfg.Open(ctx, store.Owner{Role: store.RoleGlobal})
 	if err != nil {
 		return nil, err
 	}

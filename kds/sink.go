@@ -30,6 +30,8 @@ type SinkConfig struct {
 	Zone string
 	// Author of transactions, such as "kds:global" or "zone:east".
 	Author string
+	// Epoch of the local store that the transactions are for; see [store.Txn].
+	Epoch string
 	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
 	Validate func(*mesh.Resource) error
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
@@ -422,7 +424,7 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 // begin makes t the transaction in progress; what it changes here happens when it is applied.
 func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 	a.Rejected = t.rejected
-	a.Txn = store.Txn{Author: s.cfg.Author, Ops: append(t.ops, s.meta(cursor))}
+	a.Txn = store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: append(t.ops, s.meta(cursor))}
 	s.busy, s.taken = &a, false
 	s.afterwards = func() {
 		for _, key := range gone {
@@ -499,7 +501,7 @@ func (s *Sink) Flush() (store.Txn, bool) {
 		return store.Txn{}, false
 	}
 	s.durable = s.cursor.GetRevision()
-	return store.Txn{Author: s.cfg.Author, Ops: []store.Op{s.meta(s.cursor)}}, true
+	return store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: []store.Op{s.meta(s.cursor)}}, true
 }
 
 func (s *Sink) compare(theirs *kdsv1.Digest) {
@@ -532,6 +534,9 @@ func (s *Sink) compare(theirs *kdsv1.Digest) {
 			&kdsv1.Frame{Message: &kdsv1.Frame_ResetKind{ResetKind: &kdsv1.ResetKind{Kind: string(kind)}}})
 	}
 }
+
+// Epoch of the local store that the Sink was made from.
+func (s *Sink) Epoch() string { return s.cfg.Epoch }
 
 // Revision of the sender up to which everything is applied.
 func (s *Sink) Revision() uint64 { return s.cursor.GetRevision() }

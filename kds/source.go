@@ -530,6 +530,9 @@ func (s *Source) Settled() (revision uint64, ok bool) {
 	return s.sent, s.comparable() && len(s.pending) == 0 && len(s.complete) == 0
 }
 
+// StoreID is the epoch of the Source's store.
+func (s *Source) StoreID() string { return s.cfg.StoreID }
+
 // Sent and Acked are revisions of the Source's store.
 func (s *Source) Sent() uint64 { return s.sent }
 

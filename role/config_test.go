@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/meridian-mesh/meridian/internal/config"
+	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/retention"
 )
 
@@ -71,7 +72,7 @@ func TestOpen(t *testing.T) {
 	c := defaultConfig()
 	c.DataDir = t.TempDir()
 	c.LogLevel = "error"
-	closeAll, err := c.Open(t.Context(), "global")
+	closeAll, err := c.Open(t.Context(), store.Owner{Role: store.RoleGlobal})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func TestOpen(t *testing.T) {
 	again := defaultConfig()
 	again.DataDir, again.Server, again.Instance = c.DataDir, c.Server, "mine"
 	again.LogLevel = "error"
-	if closeAll, err = again.Open(t.Context(), "global"); err != nil {
+	if closeAll, err = again.Open(t.Context(), store.Owner{Role: store.RoleGlobal}); err != nil {
 		t.Fatal(err)
 	}
 	defer closeAll()
@@ -116,7 +117,7 @@ func TestOpenExplains(t *testing.T) {
 			c := defaultConfig()
 			c.DataDir, c.LogLevel = t.TempDir(), "error"
 			tc.edit(c)
-			_, err := c.Open(t.Context(), "global")
+			_, err := c.Open(t.Context(), store.Owner{Role: store.RoleGlobal})
 			if err == nil || !strings.Contains(err.Error(), tc.err) {
 				t.Fatalf("Open = %v, want an error with %q", err, tc.err)
 			}

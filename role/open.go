@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,9 +25,10 @@ import (
 )
 
 // Open opens what is nil in c: the logger, the registry, the certificate and the store, below the data
-// directory, which is created if it does not exist; name is that of its default below ~/.meridian. The
-// function it returns closes what was opened here. If it fails nothing stays open.
-func (c *Config) Open(ctx context.Context, name string) (closeAll func(), err error) {
+// directory, which is created if it does not exist; its default below ~/.meridian has the owner's name.
+// The store must be the owner's. The function it returns closes what was opened here. If it fails nothing
+// stays open.
+func (c *Config) Open(ctx context.Context, owner store.Owner) (closeAll func(), err error) {
 	if c.Registry == nil {
 		c.Registry = obs.NewRegistry()
 	}
@@ -50,7 +52,7 @@ func (c *Config) Open(ctx context.Context, name string) (closeAll func(), err er
 		if err != nil {
 			return nil, fmt.Errorf("no home directory (%w); set --data-dir", err)
 		}
-		c.DataDir = filepath.Join(home, ".meridian", name)
+		c.DataDir = filepath.Join(home, ".meridian", strings.ReplaceAll(owner.String(), " ", "-"))
 	}
 	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("--data-dir: %w", err)
@@ -65,7 +67,7 @@ func (c *Config) Open(ctx context.Context, name string) (closeAll func(), err er
 	if c.Store != nil {
 		return flush, nil
 	}
-	if c.Store, err = c.openStore(ctx); err != nil {
+	if c.Store, err = c.openStore(ctx, owner); err != nil {
 		return nil, err
 	}
 	c.Logger.Info("store opened",
@@ -111,7 +113,7 @@ func (c *Config) loadServer() (*servercert.Server, error) {
 // postgresOpenTimeout bounds the wait for PostgreSQL at the start.
 const postgresOpenTimeout = 30 * time.Second
 
-func (c *Config) openStore(ctx context.Context) (st store.Store, err error) {
+func (c *Config) openStore(ctx context.Context, owner store.Owner) (st store.Store, err error) {
 	switch {
 	case c.StoreType == StoreEmbedded && c.PostgresURL != "":
 		return nil, errors.New("--postgres-url needs --store postgres")
@@ -139,17 +141,24 @@ func (c *Config) openStore(ctx context.Context) (st store.Store, err error) {
 	}()
 
 	if c.StoreType == StorePostgres {
-		st, err = c.openPostgres(ctx, sealer)
+		st, err = c.openPostgres(ctx, sealer, owner)
 	} else {
 		st, err = embedded.Open(embedded.Config{
 			Dir:        c.DataDir,
 			Sealer:     sealer,
+			Owner:      owner,
 			Logger:     c.Logger,
 			Registerer: c.Registry,
 		})
 	}
 	var wrongKey *store.WrongKeyError
+	var foreign *store.OwnerError
 	switch {
+	case errors.As(err, &foreign) && c.StoreType == StorePostgres:
+		return nil, fmt.Errorf("%w\nGive this process a database of its own (--postgres-url)", err)
+	case errors.As(err, &foreign):
+		return nil, fmt.Errorf("%w\nGive this process a directory of its own (--data-dir; %s is taken)", err,
+			c.DataDir)
 	case errors.As(err, &wrongKey):
 		return nil, fmt.Errorf("%w\nThe key was read from %s; copy the key of the control plane that "+
 			"created this store there, or set --encryption-key-file", err, keyFile)
@@ -159,12 +168,14 @@ func (c *Config) openStore(ctx context.Context) (st store.Store, err error) {
 	return st, nil
 }
 
-func (c *Config) openPostgres(ctx context.Context, sealer *seal.Sealer) (store.Store, error) {
+func (c *Config) openPostgres(ctx context.Context, sealer *seal.Sealer,
+	owner store.Owner) (store.Store, error) {
 	ctx, cancel := context.WithTimeout(ctx, postgresOpenTimeout)
 	defer cancel()
 	st, err := postgres.Open(ctx, postgres.Config{
 		URL:        c.PostgresURL,
 		Sealer:     sealer,
+		Owner:      owner,
 		MaxConns:   c.PostgresMaxConns,
 		Logger:     c.Logger,
 		Registerer: c.Registry,

@@ -7,8 +7,7 @@
 //
 // Every committed transaction that changes something gets the next revision of the store: 1, 2, 3,
 // without holes. All changes of one transaction carry that one revision and are seen together or
-// not at all. Revisions of two stores do not compare; [Store.ID] tells stores apart and changes
-// when a store is recreated or restored.
+// not at all. Revisions compare only within one [Store.Epoch].
 //
 // # Transactions
 //
@@ -35,6 +34,10 @@
 // Commit has happened exactly when it returned nil. After [ErrUnavailable] it may or may not have:
 // the store became unavailable before the answer was known; read before trying again. Damage to a store's
 // files is reported as [*CorruptError] with the file's name, and nothing is recreated in its place.
+//
+// A store that went back under a running process (a failover to a standby that lagged, a restored
+// database) gets another epoch: watches, and transactions that name the former, fail with [ErrReset],
+// and everything that was read of it is read again.
 //
 // # Secrets
 //

@@ -17,9 +17,14 @@ type Store interface {
 	// ID is the store's identity, 16 random bytes as hex, made when the store is created.
 	ID() string
 
+	// Epoch names the history that revisions count in: revisions of two epochs do not compare. It is
+	// the ID, and from the first time on that the store was restored or found to have gone back, the
+	// ID with a random suffix.
+	Epoch() string
+
 	// Commit applies txn. Errors: [*ConflictError] (a check failed), [*InvalidError] (the txn makes
 	// no sense: unknown kind, empty name, two ops on a key other than one Put and one PutStatus),
-	// [ErrUnavailable].
+	// [ErrUnavailable], [ErrReset].
 	Commit(ctx context.Context, txn Txn) (Result, error)
 
 	// Get reads one resource at the latest revision; [ErrNotFound] if there is none.
@@ -36,7 +41,7 @@ type Store interface {
 
 	// Watch follows commits after revision after. It fails with [ErrCompacted] if the log does not
 	// reach back that far, and with [*InvalidError] if after is beyond the latest revision (the
-	// cursor is of another store).
+	// cursor is of another store). The watch ends with [ErrReset] when the epoch changes.
 	Watch(ctx context.Context, after uint64) (Watch, error)
 
 	// History reads the log of one key, newest first, at most limit commits (0: all that are left);
@@ -52,8 +57,8 @@ type Store interface {
 
 // Watch delivers commits. One goroutine uses it.
 type Watch interface {
-	// Next blocks until the next commit is there. Errors: [ErrCompacted], [ErrUnavailable] (try
-	// Next again; nothing is lost), [ErrClosed], ctx's.
+	// Next blocks until the next commit is there. Errors: [ErrCompacted], [ErrReset], [ErrUnavailable]
+	// (try Next again; nothing is lost), [ErrClosed], ctx's.
 	Next(ctx context.Context) (Commit, error)
 	// Close releases the watch; it is idempotent.
 	Close()
@@ -61,6 +66,8 @@ type Watch interface {
 
 // Snapshot is everything at one revision.
 type Snapshot struct {
+	// Epoch that Revision counts in; see [Store.Epoch].
+	Epoch     string
 	Revision  uint64
 	Resources []*mesh.Resource
 }
@@ -69,6 +76,9 @@ type Snapshot struct {
 type Txn struct {
 	// Author says who writes, for the history: "user:alice", "zone:us-east", "system:aggregate".
 	Author string
+	// Epoch of what the transaction was made from; if it is not empty and no longer the store's, Commit
+	// fails with [ErrReset].
+	Epoch  string
 	Checks []Check
 	Ops    []Op
 }
@@ -172,6 +182,10 @@ var (
 	ErrCompacted = errors.New("revision was compacted")
 	// ErrUnavailable wraps the cause when the store cannot be reached; retry later.
 	ErrUnavailable = errors.New("store is unavailable")
+	// ErrReset: the store went back to an earlier state, so that what was read of it may never have
+	// been, and its revisions count from there again. Take a Snapshot and start over. It is an
+	// ErrUnavailable for callers that start over anyway.
+	ErrReset = fmt.Errorf("%w: it went back to an earlier state; read it again", ErrUnavailable)
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("store is closed")
 )

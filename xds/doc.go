@@ -56,6 +56,21 @@
 // resources it lacks, and each proxy's table keeps them as it had them. A proxy whose resource is
 // gone keeps what it had until its stream ends.
 //
+// # Last known good
+//
+// What a proxy rejected and no other accepted is not offered to any (lastgood.go), so that a proxy that
+// starts is not left with nothing. The answers of those that were offered the same content are waited for,
+// a fifth of a second at most. Then the policy that was changed last, of those that the resource came
+// from, is held: for that destination and all its callers, or for that proxy's inbounds, it is in force as it
+// was before; if that is rejected too, as if it were not there; then the policy before it is held. What
+// other policies say of the same destination goes on top. Where no policy can be blamed, the content is
+// replaced by the one that the proxy had before. A hold costs nothing where there is none: reading a policy
+// looks into a map that is empty. It ends with the next change of what it holds, and proxies try that
+// again. Progress lists the rejections of a hold until then, with the number of proxies concerned.
+//
+// A held policy is in force with its former entries for the proxies that it selects now. Those that it no
+// longer selects are not held.
+//
 // # Progress
 //
 // A watch that a batch does not wake has thereby answered it. The others owe an answer;

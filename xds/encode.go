@@ -17,6 +17,8 @@ import (
 // all of them. It holds them weakly.
 type pool struct {
 	resources intern.Pool[resourceKey, delta.Resource]
+	// replaced are contents that proxies rejected, and what they get instead; see lastgood.go.
+	replaced map[contentKey]*delta.Resource
 }
 
 type resourceKey struct {
@@ -35,6 +37,9 @@ func (p *pool) encode(t delta.Type, name string, m proto.Message, err error,
 		return nil, err
 	}
 	r := delta.NewResource(t, name, body, cause...)
+	if by := p.replaced[contentKey{t, name, r.Version}]; by != nil {
+		return by, nil
+	}
 	return p.resources.Get(resourceKey{t, name, r.Version, internKeys(cause)}, r), nil
 }
 
@@ -67,7 +72,7 @@ func sameResource(a, b *delta.Resource) bool {
 		return a == b
 	}
 	return a == b || a.Version == b.Version && a.Name == b.Name && a.Type == b.Type &&
-		slices.Equal(a.Cause, b.Cause)
+		a.Former == b.Former && slices.Equal(a.Cause, b.Cause)
 }
 
 // segment is a set of resources as a list, to compare by pointer, and as the server subscriptions it.

@@ -61,6 +61,7 @@ type Engine struct {
 	resolving []*watch
 	// computeFailures are of values that cannot be computed at the moment; nil if there are none.
 	computeFailures map[*graph.Node]*computeFailure
+	good            lastGood
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -161,6 +162,8 @@ func (e *Engine) Run(ctx context.Context) error {
 				ask = want
 			case <-e.wake:
 				e.processEvents()
+			case <-e.good.judge:
+				e.send(e.judge)
 			}
 		}
 	})
@@ -170,12 +173,16 @@ func (e *Engine) Run(ctx context.Context) error {
 // send queues an event for Run's goroutine.
 func (e *Engine) send(f func()) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.queue(f)
+}
+
+// queue is send for who holds mu.
+func (e *Engine) queue(f func()) {
 	if e.ended {
-		e.mu.Unlock()
 		return
 	}
 	e.events = append(e.events, f)
-	e.mu.Unlock()
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -198,6 +205,7 @@ func (e *Engine) process(b replica.Batch) {
 		changes = difference(e.s.view, b.View)
 	}
 	e.g.Begin()
+	e.follow(changes)
 	e.s.apply(b.View, changes)
 	for _, f := range e.takeEvents() {
 		f()
@@ -236,6 +244,7 @@ func (e *Engine) processEvents() {
 // of the store it is about certificates, or what clients ask for.
 func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
 	e.offer(revision, committed, changes)
+	e.recount()
 	urgent := len(e.notified) <= few
 	for _, f := range e.notified {
 		f.wake(urgent)

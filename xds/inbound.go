@@ -14,7 +14,7 @@ import (
 
 // computeInboundPolicy is what policies say about every inbound that they select.
 func (q *queries) computeInboundPolicy(r *graph.Reader, k inboundKey) (*compile.InboundConfig, error) {
-	return compile.NewInboundConfig(k.mesh, q.policies(r, k.set, compile.IsInboundConfig)), nil
+	return compile.NewInboundConfig(k.mesh, q.policies(r, k.set, mesh.Key{}, compile.IsInboundConfig)), nil
 }
 
 // computeInbound is what only this proxy has: its inbounds, and the listeners that catch redirected traffic.
@@ -36,6 +36,9 @@ func (q *queries) computeInbound(r *graph.Reader, k mesh.Key) (*segment, error) 
 			}
 		}
 		conf := q.inboundPolicy.Get(r, inboundKey{k.Mesh, set})
+		if q.s.holds(set, k) {
+			conf = compile.NewInboundConfig(k.Mesh, q.policies(r, set, k, compile.IsInboundConfig))
+		}
 		causes["self_inbound_dp_"+section] = conf.Causes
 		return conf
 	})

@@ -89,7 +89,7 @@ func (s *Static) ask(about mesh.Key, fn func(r *graph.Reader)) error {
 func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 	out.MTLS = q.mesh.Get(r, meshName(k.Mesh)).MTLS
 	m := q.match.Get(r, k)
-	out.To = q.policies(r, m.to, func(mesh.Kind) bool { return true })
+	out.To = q.policies(r, m.to, mesh.Key{}, func(mesh.Kind) bool { return true })
 	tags := q.callerTags.Get(r, k)
 	caller, _ := tags.Get()
 	shown := q.policySummary.Get(r, m.to).ShownTags
@@ -134,7 +134,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 		case p.Protocol.IsHTTP():
 			config, extra, _ := q.routing(r, routesKey{in, conf.Route, conf.route}, d, p)
 			io.Routes = config.Routes
-			io.Rules = policy.HTTPRoutes(q.policies(r, m.to,
+			io.Rules = policy.HTTPRoutes(q.policies(r, m.to, mesh.Key{},
 				func(k mesh.Kind) bool { return k == mesh.KindMeshHTTPRoute }), io.About)
 			for _, e := range extra {
 				cluster(e)
@@ -153,7 +153,7 @@ func (q *queries) inspect(r *graph.Reader, k mesh.Key, out *Inspection) {
 			Section:  section,
 			Inbound:  in,
 			Protocol: compile.InboundProtocol(in),
-			Policies: q.policies(r, set, func(mesh.Kind) bool { return true }),
+			Policies: q.policies(r, set, mesh.Key{}, func(mesh.Kind) bool { return true }),
 			Conf:     q.inboundPolicy.Get(r, inboundKey{k.Mesh, set}),
 		})
 	}
@@ -170,9 +170,9 @@ func (s *Static) Policies(proxy mesh.Key) ([]*mesh.Resource, error) {
 	all := func(mesh.Kind) bool { return true }
 	err := s.ask(proxy, func(r *graph.Reader) {
 		m := q.match.Get(r, proxy)
-		out = q.policies(r, m.to, all)
+		out = q.policies(r, m.to, mesh.Key{}, all)
 		for _, section := range m.sections {
-			for _, p := range q.policies(r, section.set, all) {
+			for _, p := range q.policies(r, section.set, mesh.Key{}, all) {
 				if !slices.Contains(out, p) {
 					out = append(out, p)
 				}

@@ -17,7 +17,7 @@ type callerTags = ir.Shared[map[string]string]
 
 // computePolicySummary is what a list of policies says beyond one destination.
 func (q *queries) computePolicySummary(r *graph.Reader, l keyList) (compile.PolicySummary, error) {
-	return compile.NewPolicySummary(q.policies(r, l, compile.IsOutboundConfig)), nil
+	return compile.NewPolicySummary(q.policies(r, l, mesh.Key{}, compile.IsOutboundConfig)), nil
 }
 
 func (q *queries) computeCallerTags(r *graph.Reader, k mesh.Key) (callerTags, error) {

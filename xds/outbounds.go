@@ -13,15 +13,17 @@ import (
 	"github.com/meridian-mesh/meridian/xds/ir"
 )
 
-// policies are the resources in an interned list whose kind fits, in the order of the list.
-func (q *queries) policies(r *graph.Reader, l keyList, want func(mesh.Kind) bool) []*mesh.Resource {
+// policies are the resources in an interned list whose kind fits, in the order of the list, as they are in
+// force for a destination or for a proxy's inbounds; as they are stored if about is the zero Key.
+func (q *queries) policies(r *graph.Reader, l keyList, about mesh.Key,
+	want func(mesh.Kind) bool) []*mesh.Resource {
 	rd := q.reads(r)
 	var out []*mesh.Resource
 	for _, k := range l.Slice() {
 		if !want(k.Kind) {
 			continue
 		}
-		if res := rd.Spec(k); res != nil {
+		if res := rd.policy(k, about); res != nil {
 			out = append(out, res)
 		}
 	}
@@ -38,7 +40,7 @@ func (q *queries) policiesAbout(r *graph.Reader, l keyList, dest mesh.Key,
 		if !want(k.Kind) {
 			continue
 		}
-		if res := rd.policyFor(k); res != nil {
+		if res := rd.policyFor(k, dest); res != nil {
 			out = append(out, res)
 		}
 	}
@@ -126,11 +128,11 @@ func (q *queries) routePolicy(r *graph.Reader, k routesKey, route mesh.Key,
 	if !q.policySummary.Get(r, k.set).Attached {
 		return k.conf, nil
 	}
-	res := q.reads(r).Spec(route)
+	res := q.reads(r).policy(route, k.ref.Key)
 	if res == nil {
 		return k.conf, nil
 	}
-	return compile.RoutePolicy(q.policies(r, k.set, compile.IsOutboundConfig), res, p, k.conf)
+	return compile.RoutePolicy(q.policies(r, k.set, k.ref.Key, compile.IsOutboundConfig), res, p, k.conf)
 }
 
 // resolve finds the backend of a reference for requests. Ports that do not speak HTTP cannot take them.

@@ -40,11 +40,7 @@ func (e *Engine) Progress() Progress {
 	}
 	slices.SortFunc(p.Pending, mesh.Key.Compare)
 	p.Pending = p.Pending[:min(len(p.Pending), maxPending)]
-	list := slices.Clone(e.failures)
-	for f := range e.rejecting {
-		list = append(list, f.rejections()...)
-	}
-	p.Rejections = e.rejections(list)
+	p.Rejections = e.rejections(e.standing())
 	return p
 }
 

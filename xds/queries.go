@@ -155,6 +155,29 @@ func newQueries(g *graph.Graph, s *state, zone string) *queries {
 	return q
 }
 
+// renew has everything computed again that gave a resource.
+func (q *queries) renew(res *delta.Resource) {
+	if res == nil {
+		return
+	}
+	same := func(r *delta.Resource) bool { return sameResource(r, res) }
+	for _, query := range []*graph.Query[mesh.Key, *segment]{q.inbound, q.secrets, q.ingress} {
+		query.Renew(func(s *segment) bool { return s != nil && slices.ContainsFunc(s.list, same) })
+	}
+	for _, query := range []*graph.Query[routesKey, *routesOf]{q.routes, q.callRoutes} {
+		query.Renew(func(r *routesOf) bool { return r != nil && same(r.resource) })
+	}
+	for _, query := range []*graph.Query[portKey, *delta.Resource]{q.ingressEndpoints, q.callEnds} {
+		query.Renew(same)
+	}
+	q.endpoints.Renew(same)
+	q.cluster.Renew(same)
+	q.listener.Renew(same)
+	q.ca.Renew(same)
+	q.callListener.Renew(same)
+	q.callCluster.Renew(same)
+}
+
 func (q *queries) reads(r *graph.Reader) reads { return reads{Reader: r, s: q.s} }
 
 func equalLabels(a, b map[mesh.Key]map[string]string) bool {

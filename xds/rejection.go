@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"go.uber.org/zap"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/meridian-mesh/meridian/mesh"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -21,6 +22,8 @@ type rejection struct {
 	// Resource names the computation at STAGE_TRANSLATION, and Type says nothing. Revision is then the
 	// one that first led to it with this reason.
 	delta.Rejection
+	// hold is what the rejection led to, if proxies have a former content because of it.
+	hold *hold
 }
 
 // maxReason is what a Rejection may say, in bytes.
@@ -45,6 +48,12 @@ func (e *Engine) rejections(list []rejection) []*meshv1.Rejection {
 			p.TypeUrl = r.Type.URL()
 		}
 		cause := e.likeliest(r.Cause)
+		if r.hold != nil {
+			if r.hold.by == nil {
+				cause = r.hold.key.policy
+			}
+			p.FormerSince, p.FormerProxies = timestamppb.New(r.hold.since), uint32(r.hold.proxies)
+		}
 		if cause != (mesh.Key{}) {
 			p.Cause = cause.Proto()
 		}
@@ -109,7 +118,11 @@ func (e *Engine) failed() []rejection {
 		for u := range n.Dependents() {
 			// Tables alone are pinned.
 			if c, ok := u.Key().(caller); ok && u.Pinned() {
-				out = append(out, rejection{meshv1.Rejection_STAGE_TRANSLATION, c.proxy, r})
+				out = append(out, rejection{
+					stage:     meshv1.Rejection_STAGE_TRANSLATION,
+					proxy:     c.proxy,
+					Rejection: r,
+				})
 			}
 		}
 	}

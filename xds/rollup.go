@@ -133,11 +133,7 @@ func (e *Engine) describe(r *rollup) Change {
 		out.Pending = slices.Compact(out.Pending)
 		out.Pending = out.Pending[:min(len(out.Pending), maxNamed)]
 	}
-	list := slices.Clone(e.failures)
-	for f := range e.rejecting {
-		list = append(list, f.rejections()...)
-	}
-	list = slices.DeleteFunc(list,
+	list := slices.DeleteFunc(e.standing(),
 		func(x rejection) bool { return x.Revision < r.First || x.Revision > r.Last })
 	out.Rejections = e.rejections(list)
 	return out
@@ -178,8 +174,7 @@ func (e *Engine) StreamState(of delta.Watch) (StreamState, bool) {
 		c := e.describe(f.lastChange)
 		s.LastChange = &c
 	}
-	list := slices.Clone(e.failures)
-	list = slices.DeleteFunc(list, func(x rejection) bool { return x.proxy != f.key })
-	s.Rejections = e.rejections(append(f.rejections(), list...))
+	s.Rejections = e.rejections(slices.DeleteFunc(e.standing(),
+		func(x rejection) bool { return x.proxy != f.key }))
 	return s, true
 }

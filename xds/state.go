@@ -20,6 +20,8 @@ type state struct {
 	view       replica.View
 	ranges     map[compile.Index]*keySet
 	identities map[mesh.Key]*ir.Identity
+	// held are the policies that are not in force as they are; see lastgood.go.
+	held map[holdKey]*hold
 	// subscriptions are the names that gRPC clients ask for, interned.
 	subscriptions map[caller]nameList
 
@@ -166,10 +168,15 @@ func (r reads) Range(i compile.Index) []mesh.Key {
 }
 
 // policyFor is a policy for a query that needs what it says of one destination alone.
-func (r reads) policyFor(key mesh.Key) *mesh.Resource {
+func (r reads) policyFor(key, destination mesh.Key) *mesh.Resource {
 	r.s.general.Note(r.Reader, key)
-	res, _ := r.s.view.Get(key)
-	return res
+	return r.s.inForce(key, destination)
+}
+
+// policy is a policy as it is in force for a destination, or for a proxy's inbounds.
+func (r reads) policy(key, about mesh.Key) *mesh.Resource {
+	r.s.specs.Note(r.Reader, key)
+	return r.s.inForce(key, about)
 }
 
 func (r reads) status(key mesh.Key) *mesh.Resource {

@@ -244,6 +244,7 @@ func (f *watch) Ack(revision uint64, rejections []delta.Rejection) {
 	f.rejected = rejections
 	if len(rejections) > 0 {
 		f.e.rejecting[f] = struct{}{}
+		f.e.queue(func() { f.e.rejectedBy(f) })
 	} else {
 		delete(f.e.rejecting, f)
 	}
@@ -302,7 +303,7 @@ func (f *watch) Close() {
 func (f *watch) rejections() []rejection {
 	var out []rejection
 	for _, r := range f.rejected {
-		out = append(out, rejection{meshv1.Rejection_STAGE_PROXY, f.key, r})
+		out = append(out, rejection{stage: meshv1.Rejection_STAGE_PROXY, proxy: f.key, Rejection: r})
 	}
 	return out
 }

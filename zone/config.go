@@ -11,6 +11,7 @@ import (
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/xds/delta"
 )
 
@@ -116,7 +117,7 @@ func (c *Config) Complete(ctx context.Context) (*Zone, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	closeAll, err := cfg.Open(ctx, "zone-"+cfg.Name)
+	closeAll, err := cfg.Open(ctx, store.Owner{Role: store.RoleZone, Zone: cfg.Name})
 	if err != nil {
 		return nil, err
 	}

@@ -207,6 +207,8 @@ func comparePath(info *mesh.KindInfo, in Request, bad *mesh.ValidationError) {
 
 // Admitted is a write that may happen.
 type Admitted struct {
+	// Epoch of the store that it was admitted against.
+	Epoch string
 	// Resource as it would be stored.
 	Resource *mesh.Resource
 	// Revision of the resource that it replaces; 0 if there is none.
@@ -230,6 +232,7 @@ func (d *Draft) Admit(ctx context.Context, state State) (*Admitted, error) {
 	}
 
 	out := &Admitted{
+		Epoch:    state.View.Epoch(),
 		Resource: r,
 		Revision: revisionOf(old),
 		Created:  old == nil,

@@ -76,6 +76,7 @@ func (a *Admission) Delete(ctx context.Context, state State, key mesh.Key,
 	}
 
 	out := &Admitted{
+		Epoch:    state.View.Epoch(),
 		Resource: old,
 		Revision: old.Revision,
 		Changed:  true,

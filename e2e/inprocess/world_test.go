@@ -44,6 +44,12 @@ type world struct {
 
 func newWorld(t *testing.T, zones ...string) *world {
 	t.Helper()
+	return newWorldOn(t, nil, zones...)
+}
+
+// newWorldOn is a world whose global has a store, or one in memory if that is nil.
+func newWorldOn(t *testing.T, st store.Store, zones ...string) *world {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	t.Cleanup(cancel)
 	w := &world{
@@ -52,6 +58,9 @@ func newWorld(t *testing.T, zones ...string) *world {
 		g:       roletest.New(t),
 		zones:   map[string]*roletest.Part{},
 		running: map[string]*zone.Zone{},
+	}
+	if st != nil {
+		w.g.Store = st
 	}
 	w.startGlobal()
 	w.g.Ready(t, deadline)

@@ -37,6 +37,9 @@ type Client struct {
 	tracker *tracker
 	synced  chan struct{}
 	once    sync.Once
+	// local is the epoch of the zone's store that the tracker's local revisions count in. Only start and
+	// then runConfig use it.
+	local string
 
 	mu          sync.Mutex
 	state       GlobalState
@@ -148,16 +151,27 @@ func (c *Client) start(ctx context.Context) error {
 			return err
 		}
 	}
-	sink, revision, err := openSink(ctx, c.cfg.Store, c.cfg.Replica, c.sinkConfig())
+	sink, revision, _, err := openSink(ctx, c.cfg.Store, c.cfg.Replica, c.sinkConfig())
 	if err != nil {
 		return fmt.Errorf("read the place in global's log: %w", err)
 	}
-	if cursor := sink.Cursor(); cursor != nil {
-		c.tracker.apply(cursor.GetRevision(), revision, true)
-		c.tracker.remember(cursor.GetRevision(), 0)
+	c.begin(sink, revision)
+	if sink.Cursor() != nil {
 		c.once.Do(func() { close(c.synced) })
 	}
 	return nil
+}
+
+// begin starts the tracker over at what the zone's store holds, unless it is of that epoch already.
+func (c *Client) begin(sink *kds.Sink, revision uint64) {
+	if c.local == sink.Epoch() {
+		return
+	}
+	c.local = sink.Epoch()
+	cursor := sink.Cursor()
+	c.tracker.of(cursor.GetStoreId())
+	c.tracker.apply(cursor.GetRevision(), revision, true)
+	c.tracker.remember(cursor.GetRevision(), 0)
 }
 
 func (c *Client) sinkConfig() kds.SinkConfig {

@@ -67,10 +67,11 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 	if err != nil {
 		return err
 	}
-	sink, local, err := openSink(ctx, c.cfg.Store, c.cfg.Replica, c.sinkConfig())
+	sink, local, reset, err := openSink(ctx, c.cfg.Store, c.cfg.Replica, c.sinkConfig())
 	if err != nil {
 		return err
 	}
+	c.begin(sink, local)
 	l, _, agreed, err := c.open(ctx, st, sink.Cursor())
 	if err != nil {
 		return err
@@ -85,6 +86,7 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 		sink:  sink,
 		store: c.cfg.Store,
 		l:     l,
+		reset: reset,
 		beat:  beatInterval(c.lease()),
 	}
 	h.received = func(f *kdsv1.Frame) (bool, error) {
@@ -177,6 +179,7 @@ func (c *Client) advance(sink *kds.Sink, local uint64, reset, brought bool) {
 		return
 	}
 	if reset || sink.Revision() != c.tracker.revision() {
+		c.tracker.of(sink.Cursor().GetStoreId())
 		c.tracker.apply(sink.Revision(), local, reset)
 		if !brought {
 			local = 0
@@ -201,7 +204,7 @@ func (c *Client) runState(ctx context.Context, client kdsv1.KdsServiceClient, up
 	}
 	view := &kds.View{Direction: kds.Up, Zone: c.cfg.Zone, Withheld: agreed.Withheld}
 	cfg := kds.SourceConfig{
-		StoreID: c.cfg.Store.ID(),
+		StoreID: c.cfg.Store.Epoch(),
 		Schema:  agreed.Schema,
 		View:    view,
 		Window:  c.cfg.Window,

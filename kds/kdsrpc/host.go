@@ -102,6 +102,9 @@ func (h *hostSource) run(ctx context.Context) error {
 		case slots <- struct{}{}:
 			h.holds = true
 		case b := <-batches:
+			if b.Reset {
+				return errStartOver
+			}
 			// A commit without changes, such as that of a cursor, is not announced: the other side
 			// would store a cursor in turn, and so on.
 			if len(b.Changes) > 0 {
@@ -233,6 +236,8 @@ type hostSink struct {
 	sink  *kds.Sink
 	store store.Store
 	l     *link[kdsv1.Frame]
+	// reset is closed when the local store goes back: then the Sink is of what may never have been.
+	reset <-chan struct{}
 	// first is sent before everything else, if it is not nil.
 	first *kdsv1.Frame
 	// beat is the time between heartbeats; 0 sends none.
@@ -312,6 +317,8 @@ func (h *hostSink) run(ctx context.Context) error {
 		case <-flush:
 			flush = nil
 			h.flush()
+		case <-h.reset:
+			return errStartOver
 		case err := <-h.l.errs:
 			return err
 		case <-ctx.Done():

@@ -8,6 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/kds"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
@@ -112,6 +115,8 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 			reason = kds.ResetCompacted
 		case errors.As(err, &invalid):
 			reason = kds.ResetStore
+		case errors.Is(err, store.ErrReset):
+			return nil, 0, errStartOver
 		case err != nil:
 			return nil, 0, fmt.Errorf("watch the store after revision %d: %w", cursor.GetRevision(), err)
 		default:
@@ -129,6 +134,10 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 		sub.Close()
 		return nil, 0, err
 	}
+	if batch.View.Epoch() != cfg.StoreID {
+		sub.Close()
+		return nil, 0, errStartOver
+	}
 	if watch != nil {
 		changes, committed, err := since(ctx, watch, cursor.GetRevision(), batch.View.Revision())
 		switch {
@@ -136,6 +145,9 @@ func openSource(ctx context.Context, st store.Store, rep *replica.Replica, src *
 			reason = kds.ResetCompacted
 		case err != nil:
 			sub.Close()
+			if errors.Is(err, store.ErrReset) {
+				err = errStartOver
+			}
 			return nil, 0, err
 		default:
 			src.Resume(batch.View, cursor.GetRevision(), changes, committed)
@@ -153,7 +165,7 @@ func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.C
 	delays := backoff.Backoff{Min: minStoreRetry, Max: maxStoreRetry}
 	for after < through {
 		c, err := w.Next(ctx)
-		if errors.Is(err, store.ErrUnavailable) {
+		if errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrReset) {
 			if err := backoff.Wait(ctx, delays.Next()); err != nil {
 				return nil, oldest, err
 			}
@@ -172,28 +184,38 @@ func since(ctx context.Context, w store.Watch, after, through uint64) ([]store.C
 	return changes, oldest, nil
 }
 
-// openSink readies a Sink with what the local store holds.
+// openSink readies a Sink with what the local store holds at a revision, until reset is closed.
 func openSink(ctx context.Context, st store.Store, rep *replica.Replica,
-	cfg kds.SinkConfig) (*kds.Sink, uint64, error) {
+	cfg kds.SinkConfig) (sink *kds.Sink, revision uint64, reset <-chan struct{}, err error) {
 	name := kds.ConfigCursor
 	if cfg.Direction == kds.Up {
 		name = kds.StateCursor(cfg.Zone)
 	}
+	cfg.Epoch = st.Epoch()
 	cursor, err := st.Meta(ctx, name)
 	if err != nil {
-		return nil, 0, fmt.Errorf("read %s: %w", name, err)
+		return nil, 0, nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	revision, err := st.Revision(ctx)
+	revision, err = st.Revision(ctx)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, nil, err
 	}
+	reset = rep.Reset()
 	view, err := rep.Wait(ctx, revision)
-	if err != nil {
-		return nil, 0, err
+	switch {
+	case err != nil:
+		return nil, 0, nil, err
+	case view.Epoch() != cfg.Epoch: // the cursor may be of before, and the view of after
+		return nil, 0, nil, errStartOver
 	}
-	sink, err := kds.NewSink(cfg, cursor, view.All())
-	return sink, revision, err
+	sink, err = kds.NewSink(cfg, cursor, view.All())
+	return sink, revision, reset, err
 }
+
+// errStartOver ends a stream whose own store went back to an earlier state: what the stream knows of
+// both sides may never have been.
+var errStartOver = status.Error(codes.Aborted,
+	"the store went back to an earlier state; the stream starts over")
 
 // follow hands a subscription's batches to the owner, one at a time, until ctx ends.
 func follow(ctx context.Context, sub *replica.Subscription) (<-chan replica.Batch, <-chan error) {
@@ -235,7 +257,7 @@ func commit(ctx context.Context, st store.Store, txn store.Txn) applied {
 	delays := backoff.Backoff{Min: 50 * time.Millisecond, Max: maxStoreRetry}
 	for {
 		result, err := st.Commit(under, txn)
-		if err == nil || !errors.Is(err, store.ErrUnavailable) {
+		if err == nil || !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrReset) {
 			return applied{result, err}
 		}
 		if err := backoff.Wait(ctx, delays.Next()); err != nil {

@@ -37,7 +37,9 @@ type Server struct {
 
 // zone is what the server keeps of one zone; guarded by Server.mu.
 type zone struct {
-	state   ZoneState
+	state ZoneState
+	// store is the epoch of global's store that the revisions of state count in.
+	store   string
 	oldest  time.Time // commit time of the oldest change that the zone has not acked
 	streams map[string]*slot
 	admin   *tunnel
@@ -138,10 +140,9 @@ func (s *Server) stop() {
 // judge brings the states of all zones up to date, and ends the streams of those that were silent
 // for a lease; s.mu is held.
 func (s *Server) judge(now time.Time) {
-	latest := s.cfg.Replica.View().Revision()
 	changed := false
 	for _, z := range s.zones {
-		changed = s.judgeZone(z, latest, now) || changed
+		changed = s.judgeZone(z, now) || changed
 	}
 	if changed {
 		s.signal()
@@ -149,7 +150,8 @@ func (s *Server) judge(now time.Time) {
 }
 
 // judgeZone brings the state of one zone up to date and says whether it differs; s.mu is held.
-func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
+func (s *Server) judgeZone(z *zone, now time.Time) bool {
+	latest := s.renew(z)
 	st := &z.state
 	before, reason, lag := st.State, st.Reason, st.LagRevisions
 	silent := now.Sub(st.LastSeen)
@@ -199,6 +201,18 @@ func (s *Server) judgeZone(z *zone, latest uint64, now time.Time) bool {
 	return st.State != before || st.Reason != reason || st.LagRevisions != lag
 }
 
+// renew forgets how far a zone is when global's store went back: its revisions count something else
+// since. It returns the store's revision; s.mu is held.
+func (s *Server) renew(z *zone) (latest uint64) {
+	view := s.cfg.Replica.View()
+	if z.store != view.Epoch() {
+		z.store = view.Epoch()
+		z.state.Revision, z.state.Applied, z.state.Answered, z.state.Progress = view.Revision(), 0, 0, nil
+		z.head, z.needed, z.oldest = 0, 0, time.Time{}
+	}
+	return view.Revision()
+}
+
 // lift counts revisions without anything for the zone as applied and answered, once all before them
 // is. It says whether that made a difference.
 func (z *zone) lift() bool {
@@ -230,6 +244,7 @@ func (s *Server) Zones() []ZoneState {
 	defer s.mu.Unlock()
 	out := make([]ZoneState, 0, len(s.zones))
 	for _, z := range s.zones {
+		s.renew(z)
 		out = append(out, z.state)
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
@@ -259,7 +274,7 @@ func (s *Server) update(hello *kdsv1.Hello, heard time.Time, change func(*zone))
 	}
 	if change != nil {
 		change(z)
-		s.judgeZone(z, s.cfg.Replica.View().Revision(), time.Now())
+		s.judgeZone(z, time.Now())
 		s.signal()
 	}
 }
@@ -318,7 +333,11 @@ func (s *Server) attach(ctx context.Context, sort string,
 	}
 	fresh := superseded || !held || z == nil
 	if z == nil {
-		z = &zone{streams: map[string]*slot{}, state: ZoneState{Name: name, DigestsEqual: true}}
+		z = &zone{
+			store:   s.cfg.Replica.View().Epoch(),
+			streams: map[string]*slot{},
+			state:   ZoneState{Name: name, DigestsEqual: true},
+		}
 		s.zones[name] = z
 	}
 	if superseded {
@@ -381,7 +400,7 @@ func (s *Server) endSilent(z *zone) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
-	if s.judgeZone(z, s.cfg.Replica.View().Revision(), now) {
+	if s.judgeZone(z, now) {
 		s.signal()
 	}
 	if len(z.streams) == 0 {

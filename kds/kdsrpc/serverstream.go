@@ -100,7 +100,7 @@ func (s *Server) config(ctx context.Context, se *session) error {
 		view.Hold = func(r *mesh.Resource) *mesh.Resource { return s.cfg.Hold(name, r) }
 	}
 	cfg := kds.SourceConfig{
-		StoreID: s.cfg.Store.ID(),
+		StoreID: s.cfg.Store.Epoch(),
 		Schema:  se.agreed.Schema,
 		View:    view,
 		Window:  s.cfg.Window,
@@ -116,6 +116,11 @@ func (s *Server) config(ctx context.Context, se *session) error {
 		z.state.Resumed, z.state.ResetReason, z.state.ConfigBytes = reset == kds.NoReset, reset, 0
 		z.state.Degraded, z.state.DigestsEqual, z.state.Rejections = se.agreed.Degraded, true, nil
 		z.state.Revision = src.Revision()
+		if reset != kds.NoReset {
+			z.state.Applied = 0
+		} else {
+			z.state.Applied = min(z.state.Applied, se.hello.GetCursor().GetRevision())
+		}
 		z.head, z.needed = src.Revision(), src.Revision()
 	})
 	var bytes uint64
@@ -166,6 +171,9 @@ func (s *Server) answered(se *session, src *kds.Source, at time.Time, answer kds
 		se.log.Error("what the zone has differs from what was sent", zap.Any("kinds", answer.Mismatch))
 	}
 	s.update(se.hello, at, func(z *zone) {
+		if s.renew(z); z.store != src.StoreID() {
+			return
+		}
 		z.state.Applied = max(z.state.Applied, src.Acked())
 		z.state.DigestsEqual, z.state.Rejections = src.Equal(), src.Rejections()
 		z.oldest = src.Oldest()
@@ -178,7 +186,7 @@ func (s *Server) note(hello *kdsv1.Hello, src *kds.Source, bytes uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	z := s.current(hello)
-	if z == nil {
+	if z == nil || z.store != src.StoreID() {
 		return
 	}
 	z.state.Revision, z.state.ConfigBytes, z.oldest = max(z.head, src.Revision()), bytes, src.Oldest()
@@ -192,6 +200,9 @@ func (s *Server) noteHead(hello *kdsv1.Hello, src *kds.Source, needed, head uint
 	if z == nil {
 		return
 	}
+	if s.renew(z); z.store != src.StoreID() {
+		return
+	}
 	z.needed, z.head = needed, head
 	z.state.Revision, z.oldest = head, src.Oldest()
 	if z.lift() {
@@ -202,7 +213,7 @@ func (s *Server) noteHead(hello *kdsv1.Hello, src *kds.Source, needed, head uint
 // state runs a State stream.
 func (s *Server) state(ctx context.Context, se *session) error {
 	name := se.hello.GetZone()
-	sink, _, err := openSink(ctx, s.cfg.Store, s.cfg.Replica, kds.SinkConfig{
+	sink, _, reset, err := openSink(ctx, s.cfg.Store, s.cfg.Replica, kds.SinkConfig{
 		Direction: kds.Up,
 		Zone:      name,
 		Author:    "zone:" + name,
@@ -217,6 +228,7 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		sink:  sink,
 		store: s.cfg.Store,
 		l:     se.link,
+		reset: reset,
 		first: s.welcome(se.agreed, sink.Cursor()),
 		taken: func(*kdsv1.Frame) {},
 	}
@@ -229,6 +241,9 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		}
 		kds.CutProgress(p)
 		s.update(se.hello, now, func(z *zone) {
+			if s.renew(z); p.GetStoreId() != "" && p.GetStoreId() != z.store {
+				return // in revisions that no longer count
+			}
 			z.state.Progress = p
 			z.state.Applied = max(z.state.Applied, p.GetApplied())
 			z.state.Answered = p.GetAnswered()

@@ -15,6 +15,7 @@ import (
 // State stream's owner turns local progress into global's terms.
 type tracker struct {
 	mu       sync.Mutex
+	store    string // epoch of global's store
 	applied  uint64
 	answered uint64
 	pairs    []pair // ascending in both; those that are not answered yet
@@ -59,6 +60,13 @@ func (t *tracker) apply(global, local uint64, reset bool) {
 	}
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// of says which epoch of global's store the revisions count in.
+func (t *tracker) of(store string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.store = store
 }
 
 // remember notes for [Client.Local] that what global's revisions up to this one changed here is in
@@ -109,7 +117,7 @@ func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 	defer t.mu.Unlock()
 	if local == nil {
 		t.answered, t.pairs = t.applied, nil
-		return &kdsv1.Progress{Applied: t.applied, Answered: t.answered}
+		return &kdsv1.Progress{Applied: t.applied, Answered: t.answered, StoreId: t.store}
 	}
 	for len(t.pairs) > 0 && t.pairs[0].local <= local.Answered {
 		t.answered = t.pairs[0].global
@@ -122,6 +130,7 @@ func (t *tracker) progress(local *LocalProgress) *kdsv1.Progress {
 		ProxiesOnline: uint32(local.Online),
 		Pending:       local.Pending,
 		PendingCount:  uint32(local.PendingCount),
+		StoreId:       t.store,
 	}
 	for _, r := range local.Rejections {
 		r = proto.Clone(r).(*meshv1.Rejection)

@@ -42,6 +42,9 @@ func (s *Store) write(take func() []*txn.Request) {
 	g := &group{revision: st.revision, overlay: txn.NewOverlay(st), meta: map[string][]byte{}}
 	at := now()
 	for _, r := range requests {
+		if r.Err = txn.CheckEpoch(r.Txn, s.Epoch()); r.Err != nil {
+			continue
+		}
 		changes, metas, err := txn.Evaluate(g.overlay, r.Txn, g.revision+1, at)
 		if err != nil {
 			r.Err = err

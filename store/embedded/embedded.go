@@ -28,6 +28,8 @@ type Config struct {
 	Dir string
 	// Sealer encrypts secrets. Required unless InMemory.
 	Sealer store.Sealer
+	// Owner of the store; the zero Owner opens that of any.
+	Owner store.Owner
 	// Logger may be nil.
 	Logger *zap.Logger
 	// Registerer may be nil. One store per registerer.
@@ -39,6 +41,7 @@ type Config struct {
 // Store implements [store.Store]; see the package comment.
 type Store struct {
 	id      string
+	epoch   string
 	file    *file // nil if in memory
 	log     *zap.Logger
 	metrics metrics
@@ -69,8 +72,8 @@ type metrics struct {
 	write   prometheus.Histogram
 }
 
-// Open opens or creates a store. Errors: [*store.CorruptError], [*store.WrongKeyError], and that
-// another process has it.
+// Open opens or creates a store. Errors: [*store.CorruptError], [*store.WrongKeyError],
+// [*store.OwnerError], and that another process has it.
 func Open(c Config) (*Store, error) {
 	s := &Store{log: c.Logger}
 	s.queue = txn.NewQueue(maxGroup, s.write)
@@ -109,6 +112,7 @@ func Open(c Config) (*Store, error) {
 			return nil, err
 		}
 		s.id = hex.EncodeToString(id)
+		s.epoch = s.id
 	} else {
 		switch {
 		case c.Dir == "":
@@ -116,11 +120,14 @@ func Open(c Config) (*Store, error) {
 		case c.Sealer == nil:
 			return nil, errors.New("the embedded store needs an encryption key")
 		}
-		f, err := openFile(c.Dir, c.Sealer, first)
+		f, err := openFile(c.Dir, c.Sealer, c.Owner, first)
 		if err != nil {
 			return nil, err
 		}
-		s.file, s.id = f, f.id
+		s.file, s.id, s.epoch = f, f.id, f.id
+		if f.epoch != "" {
+			s.epoch += "-" + f.epoch
+		}
 	}
 	s.state.Store(first)
 	if c.Registerer != nil {
@@ -135,6 +142,9 @@ func Open(c Config) (*Store, error) {
 
 // ID implements [store.Store].
 func (s *Store) ID() string { return s.id }
+
+// Epoch implements [store.Store].
+func (s *Store) Epoch() string { return s.epoch }
 
 // Get implements [store.Store].
 func (s *Store) Get(ctx context.Context, key mesh.Key) (*mesh.Resource, error) {
@@ -170,6 +180,7 @@ func (s *Store) Snapshot(ctx context.Context) (store.Snapshot, error) {
 	}
 	st := s.state.Load()
 	snapshot := store.Snapshot{
+		Epoch:     s.Epoch(),
 		Revision:  st.revision,
 		Resources: make([]*mesh.Resource, 0, st.resources.Len()),
 	}

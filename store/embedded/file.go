@@ -41,6 +41,9 @@ var (
 	fieldFingerprint = []byte("fingerprint")
 	fieldRevision    = []byte("revision")
 	fieldCompacted   = []byte("compacted")
+	fieldRole        = []byte("role")  // of the owner
+	fieldZone        = []byte("zone")  // of the owner
+	fieldEpoch       = []byte("epoch") // suffix of the epoch; none until a restore
 	// fieldDigest is the XOR of the hashes of all other rows of all buckets: a row that is lost
 	// without a trace shows.
 	fieldDigest = []byte("digest")
@@ -52,6 +55,7 @@ var (
 type file struct {
 	path  string
 	id    string
+	epoch string
 	db    *bolt.DB
 	lock  *os.File
 	codec txn.Codec
@@ -64,7 +68,7 @@ type commitRows struct {
 }
 
 // openFile opens or creates the file of dir and loads its current state into st.
-func openFile(dir string, sealer store.Sealer, st *state) (f *file, err error) {
+func openFile(dir string, sealer store.Sealer, owner store.Owner, st *state) (f *file, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory: %w", err)
 	}
@@ -98,7 +102,7 @@ func openFile(dir string, sealer store.Sealer, st *state) (f *file, err error) {
 	if f.db, err = bolt.Open(f.path, 0o600, options()); err != nil {
 		return f, f.corrupt(err)
 	}
-	return f, f.load(sealer, st)
+	return f, f.load(sealer, owner, st)
 }
 
 func options() *bolt.Options {
@@ -169,8 +173,25 @@ func (f *file) create(dir, fingerprint string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// load checks every row and fills st.
-func (f *file) load(sealer store.Sealer, st *state) error {
+// load checks every row, fills st and claims a file without an owner.
+func (f *file) load(sealer store.Sealer, owner store.Owner, st *state) error {
+	claim := false
+	if err := f.loadRows(sealer, owner, st, &claim); err != nil || !claim {
+		return err
+	}
+	return f.update(func(tx *bolt.Tx) error {
+		w, err := newWriter(tx)
+		if err != nil {
+			return err
+		}
+		w.put(bucketStore, fieldRole, []byte(owner.Role))
+		w.put(bucketStore, fieldZone, []byte(owner.Zone))
+		return w.end()
+	})
+}
+
+// loadRows is load without the claim.
+func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, claim *bool) error {
 	return f.view(func(tx *bolt.Tx) error {
 		var digest uint64
 		for _, name := range buckets {
@@ -203,7 +224,12 @@ func (f *file) load(sealer store.Sealer, st *state) error {
 			return f.corrupt(errors.New("the rows are not those that were last written (digest " +
 				"does not match)"))
 		}
-		f.id = string(b.Get(fieldID))
+		f.id, f.epoch = string(b.Get(fieldID)), string(b.Get(fieldEpoch))
+		of := store.Owner{Role: string(b.Get(fieldRole)), Zone: string(b.Get(fieldZone))}
+		// Before the key: the key of another control plane does not open its store.
+		if *claim, err = owner.Check(of); err != nil {
+			return err
+		}
 		if want := string(b.Get(fieldFingerprint)); want != sealer.Fingerprint() {
 			return &store.WrongKeyError{Want: want, Got: sealer.Fingerprint()}
 		}

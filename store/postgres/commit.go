@@ -76,6 +76,15 @@ func (s *Store) write(take func() []*txn.Request) {
 		if err == nil {
 			break
 		}
+		if errors.Is(err, errWentBack) {
+			// What the group was made from may never have been.
+			s.known = known{}
+			if _, _, err = s.observe(ctx, s.pool); err == nil {
+				err = store.ErrReset
+			}
+			err = classify(context.Background(), "start over", err)
+			break
+		}
 		s.known = known{} // what was read for the group may be only in part there
 		s.forget(err)
 		// The group's own deadline passes because the database is slow, not because a caller gave up.
@@ -108,7 +117,8 @@ func (s *Store) writeGroup(ctx context.Context,
 	}
 	defer conn.Release() // a connection within a transaction is closed, which rolls it back
 
-	revision, err := s.begin(ctx, conn)
+	at := s.place.get()
+	revision, err := s.begin(ctx, conn, at)
 	if err != nil {
 		return 0, false, err
 	}
@@ -117,7 +127,7 @@ func (s *Store) writeGroup(ctx context.Context,
 	if err := s.learn(ctx, conn, requests); err != nil {
 		return 0, false, err
 	}
-	cols, err := s.evaluate(requests, revision)
+	cols, err := s.evaluate(requests, epochName(s.id, at.suffix), revision)
 	if err != nil {
 		return 0, false, err
 	}
@@ -133,7 +143,8 @@ func (s *Store) writeGroup(ctx context.Context,
 			s.known.apply(e.commit)
 		}
 		s.known.revision, s.known.head = cols.revision, cols.first()
-		s.recent.add(cols.commits)
+		s.recent.add(at.history, cols.commits)
+		s.place.extend(at, markOf(cols.commits[len(cols.commits)-1].commit))
 		s.advance(cols.revision)
 	}
 	return len(cols.commits), false, nil
@@ -141,12 +152,14 @@ func (s *Store) writeGroup(ctx context.Context,
 
 // begin locks the counter and reads what others added to the log, in one round trip. Each statement
 // sees what was committed when the lock was had.
-func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64, err error) {
-	var id string
+func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn,
+	at position) (revision uint64, err error) {
+	var o observed
 	batch := &pgx.Batch{}
 	batch.Queue("BEGIN ISOLATION LEVEL READ COMMITTED")
-	batch.Queue("SELECT id, revision FROM meridian.store FOR UPDATE").QueryRow(func(row pgx.Row) error {
-		return row.Scan(&id, &revision)
+	batch.Queue("SELECT FROM meridian.store FOR UPDATE")
+	batch.Queue(observation, int64(at.head.revision)).QueryRow(func(row pgx.Row) error {
+		return o.scan(row, at)
 	})
 	// Watches of this process do not have to ask for what is read here.
 	from := s.known.revision
@@ -167,20 +180,19 @@ func (s *Store) begin(ctx context.Context, conn *pgxpool.Conn) (revision uint64,
 	if err := conn.SendBatch(ctx, batch).Close(); err != nil {
 		return 0, err
 	}
-	if id != s.id {
-		return 0, fmt.Errorf("%w: the database has become another store (id %s, was %s); restart "+
-			"this process", store.ErrUnavailable, id, s.id)
+	if o.id == s.id && at.judge(o) != goesOn {
+		return 0, errWentBack
 	}
+	if _, err := s.take(ctx, at, o); err != nil {
+		return 0, err
+	}
+	revision = o.revision
 
 	others, err := s.entries(s.known.news(rows))
 	if err != nil {
 		return 0, err
 	}
-	if revision < from {
-		s.recent.reset()
-	} else {
-		s.recent.add(others)
-	}
+	s.recent.add(at.history, others)
 	s.known.follow(revision, rows, others)
 	return revision, nil
 }
@@ -231,13 +243,16 @@ func (s *Store) learn(ctx context.Context, conn *pgxpool.Conn, requests []*txn.R
 }
 
 // evaluate runs every transaction in turn; nil columns mean that there is nothing to write.
-func (s *Store) evaluate(requests []*txn.Request, revision uint64) (*columns, error) {
+func (s *Store) evaluate(requests []*txn.Request, epoch string, revision uint64) (*columns, error) {
 	cols := &columns{revision: revision}
 	overlay := txn.NewOverlay(&s.known)
 	meta := map[string][]byte{}
 	at := time.Now().UTC().Truncate(time.Microsecond)
 	for _, r := range requests {
 		r.Result, r.Err = store.Result{}, nil // of a try before
+		if r.Err = txn.CheckEpoch(r.Txn, epoch); r.Err != nil {
+			continue
+		}
 		changes, metas, err := txn.Evaluate(overlay, r.Txn, cols.revision+1, at)
 		if err != nil {
 			r.Err = err

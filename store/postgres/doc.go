@@ -33,6 +33,14 @@
 // tried again twice before they fail. A replica that hangs in a transaction loses its locks after
 // idle_in_transaction_session_timeout (5 s).
 //
+// # A database that goes back
+//
+// A failover to a standby that lagged, or a restore, takes the database back to an earlier state. Each
+// commit, poll and reconnect compares the commit at the head that was read last (its revision, time
+// and author) with the log, in the one function that does so. If it is not there, this process forgets
+// all it has read, the epoch in meridian.store changes, and watches end with [store.ErrReset]. Compaction
+// leaves the last commits in the table, so that the comparison is possible.
+//
 // # Schema
 //
 // Migrations are numbered files, forward only, applied by Open under an advisory lock in one
@@ -42,11 +50,9 @@
 //
 // Each process uses at most MaxConns connections and one to listen. The database user needs CREATE
 // on the database at the first start. LISTEN and advisory locks need session pooling if a pooler
-// stands between. Do not set synchronous_commit to off: zones remember revisions, and a database
-// that forgets some after a crash gives them out twice. After a restore from a backup, change the
-// id in meridian.store and restart all replicas, so that zones take a new snapshot. Every commit
-// waits for the counter row: its rate is bounded by the database's flush time, divided by the size
-// of groups.
+// stands between. Do not set synchronous_commit to off: a database that forgets commits after a crash
+// has lost what was answered, and everything starts over. Every commit waits for the counter row: its
+// rate is bounded by the database's flush time, divided by the size of groups.
 //
 // No example: a Store needs a running PostgreSQL.
 package postgres

@@ -88,6 +88,14 @@ func TestKnownOfAnotherPast(t *testing.T) {
 		Checks: []store.Check{store.KeyAt{Key: keyOf("x"), Revision: 2}},
 		Ops:    []store.Op{put("x", 3)},
 	})
+	// Not a conflict: that a check holds says nothing if what it is about may never have been.
+	if !errors.Is(err, store.ErrReset) {
+		t.Errorf("Commit = %v, want ErrReset", err)
+	}
+	_, err = s.Commit(t.Context(), store.Txn{
+		Checks: []store.Check{store.KeyAt{Key: keyOf("x"), Revision: 2}},
+		Ops:    []store.Op{put("x", 3)},
+	})
 	var conflict *store.ConflictError
 	if !errors.As(err, &conflict) || conflict.Revision != 1 {
 		t.Errorf("Commit = %v, must conflict with revision 1", err)

@@ -52,9 +52,9 @@ func migrations(files fs.FS) ([]migration, error) {
 	return all, nil
 }
 
-// migrate brings the schema up to date and returns the store's id.
-func migrate(ctx context.Context, conn *pgx.Conn, all []migration,
-	fingerprint string) (id string, err error) {
+// migrate brings the schema up to date, claims a store without an owner, and returns the store's id.
+func migrate(ctx context.Context, conn *pgx.Conn, all []migration, fingerprint string,
+	owner store.Owner) (id string, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		// Only migrations may take longer than the timeouts of ordinary statements.
 		if _, err := tx.Exec(ctx,
@@ -106,14 +106,23 @@ func migrate(ctx context.Context, conn *pgx.Conn, all []migration,
 			return err
 		}
 		var want string
-		if err := tx.QueryRow(ctx, "SELECT id, fingerprint FROM meridian.store").Scan(&id,
-			&want); err != nil {
+		var of store.Owner
+		if err := tx.QueryRow(ctx, "SELECT id, fingerprint, role, zone FROM meridian.store").Scan(&id,
+			&want, &of.Role, &of.Zone); err != nil {
+			return err
+		}
+		// Before the key: the key of another control plane does not open its store.
+		claim, err := owner.Check(of)
+		if err != nil {
 			return err
 		}
 		if want != fingerprint {
 			return &store.WrongKeyError{Want: want, Got: fingerprint}
 		}
-		return nil
+		if claim {
+			_, err = tx.Exec(ctx, "UPDATE meridian.store SET role = $1, zone = $2", owner.Role, owner.Zone)
+		}
+		return err
 	})
 	return id, err
 }

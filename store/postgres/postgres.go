@@ -41,6 +41,8 @@ type Config struct {
 	URL string
 	// Sealer encrypts secrets. Required.
 	Sealer store.Sealer
+	// Owner of the store; the zero Owner opens that of any.
+	Owner store.Owner
 	// MaxConns bounds the connections of this process, the one that listens aside; 0 is 8.
 	MaxConns int
 	// Logger may be nil.
@@ -60,6 +62,7 @@ type Store struct {
 	head    atomic.Pointer[head]
 	recent  recent
 	wakeups wakeups
+	place   place
 	known   known
 
 	// ctx ends at Close, and with it the listener and every read.
@@ -71,8 +74,10 @@ type Store struct {
 var _ store.Store = (*Store)(nil)
 
 // head is the latest revision this process knows of; next is closed when it learns of a later one.
+// history is that of the position.
 type head struct {
 	revision uint64
+	history  uint64
 	next     chan struct{}
 }
 
@@ -82,10 +87,11 @@ type metrics struct {
 	write       prometheus.Histogram
 	unavailable prometheus.Counter
 	listening   prometheus.Gauge
+	resets      prometheus.Counter
 }
 
 // Open connects, migrates and starts to listen. Errors: [store.ErrUnavailable] if the database
-// cannot be reached, [*store.WrongKeyError], [*NewerError].
+// cannot be reached, [*store.WrongKeyError], [*store.OwnerError], [*NewerError].
 func Open(ctx context.Context, c Config) (*Store, error) {
 	switch {
 	case c.URL == "":
@@ -122,7 +128,7 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, classify(ctx, "connect to Postgres", err)
 	}
-	s.id, err = migrate(ctx, conn, all, c.Sealer.Fingerprint())
+	s.id, err = migrate(ctx, conn, all, c.Sealer.Fingerprint(), c.Owner)
 	_ = conn.Close(ctx)
 	if err != nil {
 		return nil, classify(ctx, "open the database", err)
@@ -138,7 +144,18 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 			}
 		}
 	}
-	if _, err := s.Revision(ctx); err != nil {
+	err = s.read(ctx, "read the epoch", readTimeout, func(ctx context.Context) error {
+		var suffix string
+		err := s.pool.QueryRow(ctx, "SELECT epoch FROM meridian.store").Scan(&suffix)
+		history := s.place.set(position{suffix: suffix})
+		s.recent.restart(history)
+		s.restart(0, history)
+		return err
+	})
+	if err == nil {
+		_, err = s.Revision(ctx)
+	}
+	if err != nil {
 		s.cancel()
 		s.pool.Close()
 		return nil, err
@@ -179,6 +196,11 @@ func newMetrics() metrics {
 			Help: "Calls that failed because the database was unreachable or overloaded. Writes fail " +
 				"while it grows.",
 		}),
+		resets: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "meridian_store_resets_total",
+			Help: "Times that the database went back to an earlier state. Commits that were answered " +
+				"before may be lost.",
+		}),
 		listening: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "meridian_store_listening_bool",
 			Help: "1 while the connection for wake-ups is up. At 0 this process does not learn of other " +
@@ -188,7 +210,7 @@ func newMetrics() metrics {
 }
 
 func (m metrics) all(pool *pgxpool.Pool) []prometheus.Collector {
-	return []prometheus.Collector{m.commits, m.group, m.write, m.unavailable, m.listening,
+	return []prometheus.Collector{m.commits, m.group, m.write, m.unavailable, m.listening, m.resets,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "meridian_store_busy_connections_count",
 			Help: "Connections in use. At the bound (MaxConns), calls wait for each other."},
 			func() float64 { return float64(pool.Stat().AcquiredConns()) }),
@@ -205,12 +227,13 @@ func classify(ctx context.Context, what string, err error) error {
 	}
 	var (
 		wrongKey *store.WrongKeyError
+		owner    *store.OwnerError
 		newer    *NewerError
 		corrupt  *store.CorruptError
 		pg       *pgconn.PgError
 	)
 	switch {
-	case errors.As(err, &wrongKey), errors.As(err, &newer), errors.As(err, &corrupt),
+	case errors.As(err, &wrongKey), errors.As(err, &owner), errors.As(err, &newer), errors.As(err, &corrupt),
 		errors.Is(err, store.ErrUnavailable),
 		errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCompacted):
 		return err
@@ -340,20 +363,17 @@ func (s *Store) Meta(ctx context.Context, name string) (value []byte, err error)
 
 // Revision implements [store.Store].
 func (s *Store) Revision(ctx context.Context) (uint64, error) {
-	revision, _, err := s.counters(ctx)
-	return revision, err
+	o, err := s.counters(ctx)
+	return o.revision, err
 }
 
-// counters are the latest revision and how far the log was compacted.
-func (s *Store) counters(ctx context.Context) (revision, compacted uint64, err error) {
+// counters are where the database is.
+func (s *Store) counters(ctx context.Context) (o observed, err error) {
 	err = s.read(ctx, "read the revision", readTimeout, func(ctx context.Context) error {
-		return s.pool.QueryRow(ctx, "SELECT revision, compacted FROM meridian.store").Scan(&revision,
-			&compacted)
+		o, _, err = s.observe(ctx, s.pool)
+		return err
 	})
-	if err == nil {
-		s.advance(revision)
-	}
-	return revision, compacted, err
+	return o, err
 }
 
 // Snapshot implements [store.Store].
@@ -364,10 +384,15 @@ func (s *Store) Snapshot(ctx context.Context) (snapshot store.Snapshot, err erro
 			IsoLevel:   pgx.RepeatableRead,
 			AccessMode: pgx.ReadOnly,
 		}, func(tx pgx.Tx) error {
-			if err := tx.QueryRow(ctx,
-				"SELECT revision FROM meridian.store").Scan(&snapshot.Revision); err != nil {
+			o, back, err := s.observe(ctx, tx)
+			if err != nil {
 				return err
 			}
+			if back {
+				// The epoch of what this transaction sees is no longer the database's.
+				return fmt.Errorf("%w: the database went back", store.ErrUnavailable)
+			}
+			snapshot.Epoch, snapshot.Revision = epochName(o.id, o.suffix), o.revision
 			rows, err := tx.Query(ctx, "SELECT key, body FROM meridian.resources")
 			if err != nil {
 				return err
@@ -504,7 +529,8 @@ func (s *Store) Compact(ctx context.Context, through uint64) error {
 				// The entries are out of reach already. A bounded number at a time keeps locks and WAL small.
 				tag, err := tx.Exec(ctx,
 					`DELETE FROM meridian.log WHERE revision <= (SELECT compacted FROM meridian.store)
-					AND revision < (SELECT min(revision) + 2000 FROM meridian.log)`)
+					AND revision <= (SELECT revision FROM meridian.store) - $1
+					AND revision < (SELECT min(revision) + 2000 FROM meridian.log)`, int64(provingRows))
 				more = tag.RowsAffected() > 0
 				return err
 			})

@@ -23,16 +23,28 @@ type entry struct {
 // share its commits. It has no holes; its zero value is empty.
 type recent struct {
 	mu      sync.Mutex
+	history uint64 // of the position that the entries belong to
 	entries []entry
 	bytes   int
 }
 
-// add appends commits, in order and without holes; those that are there already are skipped. If they
-// begin behind a hole, only they are kept.
-func (r *recent) add(entries []entry) {
+// restart forgets everything, because the database went back; what was read before is not added.
+func (r *recent) restart(history uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history, r.entries, r.bytes = history, nil, 0
+}
+
+// add appends commits that were read at a position of a history, in order and without holes; those
+// that are there already are skipped. If they begin behind a hole, only they are kept; if the history
+// is a former one, none.
+func (r *recent) add(history uint64, entries []entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 
+	if history != r.history {
+		return
+	}
 	if n := len(r.entries); n > 0 && len(entries) > 0 {
 		next := r.entries[n-1].commit.Revision + 1
 		if first := entries[0].commit.Revision; first > next {
@@ -94,7 +106,7 @@ func (r *recent) last() uint64 {
 	return r.entries[len(r.entries)-1].commit.Revision
 }
 
-// reset forgets everything: the log was compacted, or may be that of a restored database.
+// reset forgets everything: the log was compacted.
 func (r *recent) reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -25,7 +25,7 @@ func TestRecent(t *testing.T) {
 				from = r.last() - min(r.last(), uint64(rnd.IntN(3)))
 			}
 			to := min(from+uint64(rnd.IntN(20)), 3000)
-			r.add(log[from:to])
+			r.add(0, log[from:to])
 
 			at := uint64(rnd.IntN(3000))
 			if rnd.IntN(2) == 0 {
@@ -59,7 +59,7 @@ func TestRecentIsBounded(t *testing.T) {
 
 	var r recent
 	for revision := uint64(1); revision <= 20; revision++ {
-		r.add([]entry{{commit: store.Commit{Revision: revision}, size: 1 << 20}})
+		r.add(0, []entry{{commit: store.Commit{Revision: revision}, size: 1 << 20}})
 	}
 	if r.bytes > maxRecentBytes || r.last() != 20 {
 		t.Errorf("%d bytes up to %d", r.bytes, r.last())

@@ -36,7 +36,11 @@ func (s *Store) advance(revision uint64) {
 		if revision <= old.revision {
 			return
 		}
-		if s.head.CompareAndSwap(old, &head{revision: revision, next: make(chan struct{})}) {
+		if s.head.CompareAndSwap(old, &head{
+			revision: revision,
+			history:  old.history,
+			next:     make(chan struct{}),
+		}) {
 			close(old.next)
 			return
 		}
@@ -109,18 +113,12 @@ func (s *Store) listenOnce(config *pgx.ConnConfig, working func()) error {
 	}); err != nil {
 		return err
 	}
-	// The database may be another than before, such as a restored one.
-	s.recent.reset()
 	for {
 		// Every pollInterval looks at the counter, and so does the first turn: what came before LISTEN,
-		// and what a lost notification was about, is found too.
+		// what a lost notification was about, and that the database went back, is found too.
 		if err := exec(func(ctx context.Context) error {
-			var revision uint64
-			if err := conn.QueryRow(ctx, "SELECT revision FROM meridian.store").Scan(&revision); err != nil {
-				return err
-			}
-			s.advance(revision)
-			return nil
+			_, _, err := s.observe(ctx, conn)
+			return err
 		}); err != nil {
 			return err
 		}
@@ -183,6 +181,8 @@ func (s *Store) notification(conn *pgx.Conn, until time.Time) (*pgconn.Notificat
 type watch struct {
 	store  *Store
 	after  uint64
+	at     mark   // of after, as it was read; zero if nothing was yet
+	past   uint64 // the history of the head that it is of
 	buffer []store.Commit
 	once   sync.Once
 	closed chan struct{}
@@ -190,18 +190,25 @@ type watch struct {
 
 // Watch implements [store.Store].
 func (s *Store) Watch(ctx context.Context, after uint64) (store.Watch, error) {
-	revision, compacted, err := s.counters(ctx)
+	history := s.head.Load().history
+	o, err := s.counters(ctx)
 	switch {
 	case err != nil:
 		return nil, err
-	case after > revision:
+	case s.head.Load().history != history:
+		return nil, store.ErrReset
+	case after > o.revision:
 		return nil, &store.InvalidError{Reason: fmt.Sprintf("cannot watch after revision %d: the "+
 			"store is at "+
-			"%d, so the cursor is of another store", after, revision)}
-	case after < compacted:
+			"%d, so the cursor is of another store", after, o.revision)}
+	case after < o.compacted:
 		return nil, store.ErrCompacted
 	}
-	return &watch{store: s, after: after, closed: make(chan struct{})}, nil
+	w := &watch{store: s, after: after, past: history, closed: make(chan struct{})}
+	if o.last != nil && o.last.revision == after {
+		w.at = *o.last
+	}
+	return w, nil
 }
 
 // Next implements [store.Watch].
@@ -215,13 +222,16 @@ func (w *watch) Next(ctx context.Context) (store.Commit, error) {
 			return store.Commit{}, store.ErrClosed
 		default:
 		}
+		head := w.store.head.Load()
+		if head.history != w.past {
+			return store.Commit{}, store.ErrReset
+		}
 		if len(w.buffer) > 0 {
 			c := w.buffer[0]
 			w.buffer = w.buffer[1:]
-			w.after = c.Revision
+			w.after, w.at = c.Revision, markOf(c)
 			return c, nil
 		}
-		head := w.store.head.Load()
 		if w.after < head.revision {
 			if err := w.fill(ctx); err != nil {
 				return store.Commit{}, err
@@ -242,11 +252,14 @@ func (w *watch) fill(ctx context.Context) error {
 	if w.buffer = w.store.recent.after(w.after, fetchRevisions); len(w.buffer) > 0 {
 		return nil
 	}
+	at := w.store.place.get()
 	var rows []logRow
 	err := w.store.read(ctx, "read the log", readTimeout, func(ctx context.Context) error {
+		// The commit at the place of the watch comes with it, to show that what follows does follow.
 		found, err := w.store.pool.Query(ctx, "SELECT "+logColumns+` FROM meridian.log
-			WHERE revision > $1 AND revision <= $2 ORDER BY revision, position`, int64(w.after),
-			int64(w.after+fetchRevisions))
+			WHERE revision >= $1 AND revision <= $2
+			AND revision >= (SELECT compacted FROM meridian.store)
+			ORDER BY revision, position`, int64(w.after), int64(w.after+fetchRevisions))
 		if err != nil {
 			return err
 		}
@@ -255,6 +268,9 @@ func (w *watch) fill(ctx context.Context) error {
 	})
 	if err != nil {
 		return err
+	}
+	if ours, ok := takeOurs(&rows, w.after); ok && w.at.revision == w.after && !ours.equal(w.at) {
+		return w.lost(ctx, at)
 	}
 	entries, err := w.store.entries(rows)
 	if err != nil {
@@ -267,21 +283,53 @@ func (w *watch) fill(ctx context.Context) error {
 		}
 		w.buffer = append(w.buffer, e.commit)
 	}
-	if len(entries) > 0 {
-		w.store.recent.add(entries)
+	if n := len(entries); n > 0 {
+		w.store.recent.add(w.past, entries)
+		w.store.place.extend(at, markOf(entries[n-1].commit))
 		return nil
 	}
-	_, compacted, err := w.store.counters(ctx)
-	if err != nil {
+	o, err := w.store.counters(ctx)
+	switch {
+	case err != nil:
 		return err
-	}
-	if compacted > w.after {
+	case w.store.head.Load().history != w.past:
+		return store.ErrReset
+	case o.compacted > w.after:
 		return store.ErrCompacted
 	}
 	return &store.CorruptError{
 		Where: "table meridian.log",
 		Err:   errors.New("there is no revision " + fmt.Sprint(w.after+1)),
 	}
+}
+
+// takeOurs takes the rows of a revision off the beginning of rows, and gives its mark.
+func takeOurs(rows *[]logRow, revision uint64) (ours mark, ok bool) {
+	for len(*rows) > 0 && (*rows)[0].revision == revision {
+		row := (*rows)[0]
+		ours, ok = mark{revision: row.revision, at: row.at, author: row.author}, true
+		*rows = (*rows)[1:]
+	}
+	return ours, ok
+}
+
+// lost starts the store over after the watch found another commit at its place than it has read.
+func (w *watch) lost(ctx context.Context, at position) error {
+	err := w.store.read(ctx, "read the log again", readTimeout, func(ctx context.Context) error {
+		_, back, err := w.store.observe(ctx, w.store.pool)
+		if err != nil || back || w.store.head.Load().history != w.past {
+			return err
+		}
+		var o observed
+		if err := o.scan(w.store.pool.QueryRow(ctx, observation, int64(0)), position{}); err != nil {
+			return err
+		}
+		return w.store.startOver(ctx, at, o, wentBack)
+	})
+	if err != nil {
+		return err
+	}
+	return store.ErrReset
 }
 
 // Close implements [store.Watch].

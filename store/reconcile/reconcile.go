@@ -221,7 +221,7 @@ func (l *Loop) run(ctx context.Context) error {
 func (l *Loop) reconcile(ctx context.Context, in Input) (time.Time, error) {
 	start := l.cfg.Now()
 	plan := l.cfg.Controller.Plan(ctx, in)
-	result, err := l.commit(ctx, plan)
+	result, err := l.commit(ctx, in.View.Epoch(), plan)
 	l.seconds.Observe(l.cfg.Now().Sub(start).Seconds())
 
 	if ctx.Err() != nil {
@@ -252,13 +252,14 @@ func (l *Loop) reconcile(ctx context.Context, in Input) (time.Time, error) {
 }
 
 // commit writes the plan, and waits until the replica shows what it wrote or what was in its way.
-func (l *Loop) commit(ctx context.Context, plan Plan) (result string, err error) {
+func (l *Loop) commit(ctx context.Context, epoch string, plan Plan) (result string, err error) {
 	if len(plan.Ops) == 0 {
 		l.cfg.Controller.Done(nil)
 		return "unchanged", nil
 	}
 	res, err := l.cfg.Store.Commit(ctx, store.Txn{
 		Author: l.cfg.Author,
+		Epoch:  epoch,
 		Checks: plan.Checks,
 		Ops:    plan.Ops,
 	})

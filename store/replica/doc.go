@@ -20,8 +20,9 @@
 //
 // While the store is unavailable the replica keeps serving what it has and tries again with growing pauses
 // (0.1 s to 5 s with jitter). When the log was compacted past its place it takes a new snapshot and
-// turns the difference into changes. When the store went back (restored from a backup under a
-// running process), subscribers get a Reset instead. Any other error, such as damage, ends
+// turns the difference into changes. When the store went back ([store.ErrReset]), subscribers get a
+// Reset instead, and [Replica.Reset] notifies those that work on the former view. Any other error,
+// such as damage, ends
 // [Replica.Run].
 //
 // # For operators

@@ -39,6 +39,7 @@ type Replica struct {
 	metrics metrics
 	ready   chan struct{}
 	state   atomic.Pointer[state]
+	reset   atomic.Pointer[chan struct{}]
 
 	mu   sync.Mutex // guards what follows, and the order of state and subscriptions
 	subs map[*Subscription]struct{}
@@ -99,6 +100,8 @@ func New(c Config) *Replica {
 	obs.Register(c.Registerer, r.metrics.revision, r.metrics.resources, r.metrics.snapshots,
 		r.metrics.failures, r.metrics.delay)
 	r.state.Store(&state{next: make(chan struct{})})
+	reset := make(chan struct{})
+	r.reset.Store(&reset)
 	return r
 }
 
@@ -112,6 +115,9 @@ func (r *Replica) Run(ctx context.Context) error {
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, store.ErrReset):
+			r.log.Info("the store went back; taking a new snapshot",
+				zap.Uint64("revision", r.View().Revision()))
 		case errors.Is(err, store.ErrCompacted):
 			r.log.Info("the log was compacted past our place; taking a new snapshot",
 				zap.Uint64("revision", r.View().Revision()))
@@ -152,6 +158,9 @@ func (r *Replica) follow(ctx context.Context, delays *backoff.Backoff) error {
 		return err
 	}
 	defer watch.Close()
+	if r.store.Epoch() != snapshot.Epoch {
+		return store.ErrReset // between the two calls
+	}
 	for {
 		commit, err := watch.Next(ctx)
 		switch {
@@ -160,6 +169,8 @@ func (r *Replica) follow(ctx context.Context, delays *backoff.Backoff) error {
 			r.apply(commit)
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case errors.Is(err, store.ErrReset):
+			return err
 		case errors.Is(err, store.ErrUnavailable):
 			if err := r.wait(ctx, delays, err); err != nil {
 				return err
@@ -175,14 +186,16 @@ func (r *Replica) load(snapshot store.Snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.View()
-	next := NewView(snapshot.Revision, snapshot.Resources...)
-	if isClosed(r.ready) && next.Revision() < old.Revision() {
+	next := NewView(snapshot.Revision, snapshot.Resources...).In(snapshot.Epoch)
+	if isClosed(r.ready) && (next.Epoch() != old.Epoch() || next.Revision() < old.Revision()) {
 		r.log.Warn("the store went back, as after a restored backup; readers start over",
 			zap.Uint64("from", old.Revision()), zap.Uint64("to", next.Revision()))
 		r.publish(next)
 		for s := range r.subs {
 			s.reset()
 		}
+		again := make(chan struct{})
+		close(*r.reset.Swap(&again))
 		return
 	}
 	now := time.Now()
@@ -268,8 +281,11 @@ func (r *Replica) Ready() <-chan struct{} { return r.ready }
 // View is the latest state.
 func (r *Replica) View() View { return r.state.Load().view }
 
-// Wait blocks until the first snapshot is loaded and the view's revision is at least revision. It
-// fails only with ctx's error.
+// Reset is closed when the store goes back and the view starts over; take it before the view.
+func (r *Replica) Reset() <-chan struct{} { return *r.reset.Load() }
+
+// Wait blocks until the first snapshot is loaded and the view is of the store's present epoch and at
+// least at revision. It fails only with ctx's error.
 func (r *Replica) Wait(ctx context.Context, revision uint64) (View, error) {
 	select {
 	case <-r.ready:
@@ -278,7 +294,7 @@ func (r *Replica) Wait(ctx context.Context, revision uint64) (View, error) {
 	}
 	for {
 		s := r.state.Load()
-		if s.view.Revision() >= revision {
+		if s.view.Revision() >= revision && s.view.Epoch() == r.store.Epoch() {
 			return s.view, nil
 		}
 		select {

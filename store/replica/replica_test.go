@@ -479,6 +479,8 @@ func (s *switching) now() store.Store {
 	return s.Store
 }
 
+func (s *switching) Epoch() string { return s.now().Epoch() }
+
 func (s *switching) Snapshot(ctx context.Context) (store.Snapshot, error) {
 	return s.now().Snapshot(ctx)
 }

@@ -24,6 +24,7 @@ func newTree() *btree.BTreeG[entry] {
 // View is the state of a store at one revision: immutable, safe for concurrent use, a value. The
 // zero View is empty.
 type View struct {
+	epoch    string
 	revision uint64
 	tree     *btree.BTreeG[entry]
 	// deriving guards the copying of tree, which marks it; nil if tree is.
@@ -37,6 +38,12 @@ func NewView(revision uint64, resources ...*mesh.Resource) View {
 		tree.Set(entry{&r.Key, r})
 	}
 	return View{revision: revision, tree: tree, deriving: new(sync.Mutex)}
+}
+
+// In is the view as one of an epoch.
+func (v View) In(epoch string) View {
+	v.epoch = epoch
+	return v
 }
 
 // With is the view after changes, at revision. v stays as it is.
@@ -54,8 +61,11 @@ func (v View) With(revision uint64, changes []store.Change) View {
 			tree.Set(entry{&ch.Resource.Key, ch.Resource})
 		}
 	}
-	return View{revision: revision, tree: tree, deriving: new(sync.Mutex)}
+	return View{epoch: v.epoch, revision: revision, tree: tree, deriving: new(sync.Mutex)}
 }
+
+// Epoch of the store that the revision counts in; see [store.Store].
+func (v View) Epoch() string { return v.epoch }
 
 // Revision of the store that the view shows; 0 for an empty store and the zero View.
 func (v View) Revision() uint64 { return v.revision }

@@ -175,6 +175,14 @@ func Needs(t store.Txn) (keys []mesh.Key, kinds []KindRef) {
 	return keys, kinds
 }
 
+// CheckEpoch refuses a transaction that was made from another epoch of the store.
+func CheckEpoch(t store.Txn, epoch string) error {
+	if t.Epoch != "" && t.Epoch != epoch {
+		return store.ErrReset
+	}
+	return nil
+}
+
 // Evaluate runs a valid transaction against state: a failed check is [*store.ConflictError].
 // Otherwise it returns the changes of a commit at revision and time now, none if nothing changes,
 // and the meta values to write.

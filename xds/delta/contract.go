@@ -82,6 +82,9 @@ type Rejection struct {
 	Reason string
 	// Revision of the update that brought it.
 	Revision uint64
+	// Content is what was rejected; Held is what the proxy goes on with, nil if it has nothing of it or
+	// what it has is not known.
+	Content, Held *Resource
 }
 
 // Admission is the zone: it authenticates and registers proxies, and hears when they leave.

@@ -74,6 +74,8 @@ type Resource struct {
 	Body []byte
 	// Cause names the policies and destinations that it came from: whose status a rejection is written to.
 	Cause []mesh.Key
+	// Former says that it is an earlier content, instead of one that proxies rejected.
+	Former bool
 
 	entry atomic.Pointer[entry]
 	// endpoints is the name of the ClusterLoadAssignment that a cluster waits for; empty for others.

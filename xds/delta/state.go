@@ -227,6 +227,8 @@ func (s *state) suppress(ts *typeState, r *Resource) {
 			Resource: r.Name,
 			Cause:    r.Cause,
 			Revision: s.revision,
+			Content:  r,
+			Held:     ts.known(r.Name),
 			Reason: fmt.Sprintf("not sent: the %s has %d bytes, and a message to this proxy may "+
 				"have %d; the "+
 				"proxy keeps what it had", r.Type, len(r.bytes()), s.limits.message),
@@ -234,6 +236,15 @@ func (s *state) suppress(ts *typeState, r *Resource) {
 	})
 	s.rejectionChanges++
 	s.suppressed++
+}
+
+// known is what the client holds of a name; nil if that is nothing, or was sent by another server.
+func (ts *typeState) known(name string) *Resource {
+	it, _ := ts.items.get(name)
+	if it.held == nil || it.held == absent || len(it.held.Body) == 0 {
+		return nil
+	}
+	return it.held
 }
 
 func (ts *typeState) reject(name string, r rejected) {
@@ -483,6 +494,8 @@ func (s *state) reject(ts *typeState, r *response, reason string) {
 					Cause:    res.Cause,
 					Reason:   reason,
 					Revision: r.revision,
+					Content:  res,
+					Held:     ts.known(res.Name),
 				},
 			})
 			s.rejectionChanges++

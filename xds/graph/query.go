@@ -158,6 +158,16 @@ func (q *Query[K, V]) Last(k K) (v V) {
 	return v
 }
 
+// Renew marks the remembered values that match as dirty, as if something that they read had changed. It
+// walks all of them.
+func (q *Query[K, V]) Renew(match func(V) bool) {
+	for _, m := range q.nodes {
+		if match(m.v) {
+			q.table.g.invalidate(&m.Node)
+		}
+	}
+}
+
 // Pin keeps the value for k, computed, until [Cell.Unpin].
 func (q *Query[K, V]) Pin(k K) *Cell[V] {
 	m := q.fresh(k)

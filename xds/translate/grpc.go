@@ -38,6 +38,7 @@ func CallListener(name, routes string) (*listenerv3.Listener, error) {
 		return nil, err
 	}
 	hcm, err := pack(&hcmv3.HttpConnectionManager{
+		StatPrefix: statName(name), // Envoy's rules want one; gRPC ignores it
 		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{
 			ConfigSource:    ads(),
 			RouteConfigName: routes,

@@ -787,7 +787,7 @@ func (x *DegradedKind) GetReason() string {
 // Cursor is a place in the change log of one store.
 type Cursor struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of the store; another id means that revisions do not compare.
+	// Epoch of the store, which begins with its id; in another epoch revisions do not compare.
 	StoreId  string `protobuf:"bytes,1,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Fingerprint of the kinds and schemas that both sides agreed on when this cursor was written; a cursor of another
@@ -1452,7 +1452,10 @@ type Progress struct {
 	Pending      []string `protobuf:"bytes,5,rep,name=pending,proto3" json:"pending,omitempty"`
 	PendingCount uint32   `protobuf:"varint,6,opt,name=pending_count,json=pendingCount,proto3" json:"pending_count,omitempty"`
 	// Rejections that stand, of stages TRANSLATION and PROXY; the revision of each is global's, 0 if unknown.
-	Rejections    []*v1alpha1.Rejection `protobuf:"bytes,7,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	Rejections []*v1alpha1.Rejection `protobuf:"bytes,7,rep,name=rejections,proto3" json:"rejections,omitempty"`
+	// Epoch of global's store that the revisions count in, as Reset.store_id had it; empty is that of a former version,
+	// which does not say.
+	StoreId       string `protobuf:"bytes,8,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1534,6 +1537,13 @@ func (x *Progress) GetRejections() []*v1alpha1.Rejection {
 		return x.Rejections
 	}
 	return nil
+}
+
+func (x *Progress) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
 }
 
 // AdminFrame is a call or its answer on the Admin stream.
@@ -2002,7 +2012,7 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\x05count\x18\x03 \x01(\rR\x05count\"\x1f\n" +
 	"\tResetKind\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\"\v\n" +
-	"\tHeartbeat\"\x8e\x02\n" +
+	"\tHeartbeat\"\xa9\x02\n" +
 	"\bProgress\x12\x18\n" +
 	"\aapplied\x18\x01 \x01(\x04R\aapplied\x12\x1a\n" +
 	"\banswered\x18\x02 \x01(\x04R\banswered\x12#\n" +
@@ -2012,7 +2022,8 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\rpending_count\x18\x06 \x01(\rR\fpendingCount\x12A\n" +
 	"\n" +
 	"rejections\x18\a \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
-	"rejections\"\xfd\x01\n" +
+	"rejections\x12\x19\n" +
+	"\bstore_id\x18\b \x01(\tR\astoreId\"\xfd\x01\n" +
 	"\n" +
 	"AdminFrame\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x120\n" +

@@ -383,7 +383,11 @@ type Rejection struct {
 	// Type URL of that resource.
 	TypeUrl string `protobuf:"bytes,9,opt,name=type_url,json=typeUrl,proto3" json:"type_url,omitempty"`
 	// Revision of the store of the sender at which it was first seen; 0 if unknown.
-	Revision      uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	Revision uint64 `protobuf:"varint,10,opt,name=revision,proto3" json:"revision,omitempty"`
+	// Set if all proxies that should have the resource have a former content because of the rejection, also those that
+	// started since: from when on, and how many proxies of the zone that is.
+	FormerSince   *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=former_since,json=formerSince,proto3" json:"former_since,omitempty"`
+	FormerProxies uint32                 `protobuf:"varint,12,opt,name=former_proxies,json=formerProxies,proto3" json:"former_proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,12 +492,26 @@ func (x *Rejection) GetRevision() uint64 {
 	return 0
 }
 
+func (x *Rejection) GetFormerSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FormerSince
+	}
+	return nil
+}
+
+func (x *Rejection) GetFormerProxies() uint32 {
+	if x != nil {
+		return x.FormerProxies
+	}
+	return 0
+}
+
 // DeliveryStatus is the status of kinds that have no other: policies, Mesh, HostnameGenerator.
 type DeliveryStatus struct {
 	state      protoimpl.MessageState `protogen:"open.v1"`
 	Conditions []*Condition           `protobuf:"bytes,1,rep,name=conditions,proto3" json:"conditions,omitempty"`
 	// What zones and their proxies rejected because of the resource, by zone, stage, reason and proxy; at most ten proxies
-	// of one zone for one reason. Only stage, field, reason, zone and proxy are set.
+	// of one zone for one reason. Only stage, field, reason, zone, proxy, former_since and former_proxies are set.
 	Rejections    []*Rejection `protobuf:"bytes,2,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -575,7 +593,7 @@ const file_meridian_mesh_v1alpha1_resource_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xde\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xc4\x04\n" +
 	"\tRejection\x12=\n" +
 	"\x05stage\x18\x01 \x01(\x0e2'.meridian.mesh.v1alpha1.Rejection.StageR\x05stage\x121\n" +
 	"\x05cause\x18\x02 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05cause\x12>\n" +
@@ -587,7 +605,9 @@ const file_meridian_mesh_v1alpha1_resource_proto_rawDesc = "" +
 	"\bresource\x18\b \x01(\tR\bresource\x12\x19\n" +
 	"\btype_url\x18\t \x01(\tR\atypeUrl\x12\x1a\n" +
 	"\brevision\x18\n" +
-	" \x01(\x04R\brevision\"W\n" +
+	" \x01(\x04R\brevision\x12=\n" +
+	"\fformer_since\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\vformerSince\x12%\n" +
+	"\x0eformer_proxies\x18\f \x01(\rR\rformerProxies\"W\n" +
 	"\x05Stage\x12\x15\n" +
 	"\x11STAGE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTAGE_STORE\x10\x01\x12\x15\n" +
@@ -637,13 +657,14 @@ var file_meridian_mesh_v1alpha1_resource_proto_depIdxs = []int32{
 	1,  // 7: meridian.mesh.v1alpha1.Rejection.cause:type_name -> meridian.mesh.v1alpha1.Key
 	1,  // 8: meridian.mesh.v1alpha1.Rejection.other_causes:type_name -> meridian.mesh.v1alpha1.Key
 	1,  // 9: meridian.mesh.v1alpha1.Rejection.proxy:type_name -> meridian.mesh.v1alpha1.Key
-	3,  // 10: meridian.mesh.v1alpha1.DeliveryStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
-	4,  // 11: meridian.mesh.v1alpha1.DeliveryStatus.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 10: meridian.mesh.v1alpha1.Rejection.former_since:type_name -> google.protobuf.Timestamp
+	3,  // 11: meridian.mesh.v1alpha1.DeliveryStatus.conditions:type_name -> meridian.mesh.v1alpha1.Condition
+	4,  // 12: meridian.mesh.v1alpha1.DeliveryStatus.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_meridian_mesh_v1alpha1_resource_proto_init() }
