@@ -318,6 +318,28 @@ func TestSessionRefusals(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("a zone that lost its state does not end a launcher with a cache", func(t *testing.T) {
+		z := startZone(t, &fakeZone{answer: func(attempt int, _ *dataplanev1.SessionHello) error {
+			if attempt == 1 {
+				return status.Error(codes.NotFound, "no mesh")
+			}
+			return nil
+		}})
+		s := newSession(t, z)
+		s.cached = true
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.run(ctx) }()
+		l := &Launcher{log: zap.NewNop()}
+		if !l.mayStart(ctx, s, nil) {
+			t.Error("Envoy does not start")
+		}
+		receive(t, "acceptance", s.accepted())
+		cancel()
+		if err := receive(t, "the end", done); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a token that expired does not end an accepted proxy", func(t *testing.T) {
 		z := startZone(t, &fakeZone{answer: func(attempt int, _ *dataplanev1.SessionHello) error {
 			if attempt == 2 {

@@ -21,7 +21,7 @@ const (
 	secrets   = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
 
-func sealer(t *testing.T, key byte) *seal.Sealer {
+func sealer(t testing.TB, key byte) *seal.Sealer {
 	t.Helper()
 	s, err := seal.New(bytes.Repeat([]byte{key}, seal.KeySize))
 	if err != nil {
@@ -30,7 +30,7 @@ func sealer(t *testing.T, key byte) *seal.Sealer {
 	return s
 }
 
-func open(t *testing.T, path string, change ...func(*CacheConfig)) *Cache {
+func open(t testing.TB, path string, change ...func(*CacheConfig)) *Cache {
 	t.Helper()
 	cfg := CacheConfig{Path: path, Sealer: sealer(t, 7), Identity: "default.web-1"}
 	for _, f := range change {
@@ -44,7 +44,7 @@ func open(t *testing.T, path string, change ...func(*CacheConfig)) *Cache {
 }
 
 // shut writes what is left, as the end of Run does.
-func shut(t *testing.T, c *Cache) {
+func shut(t testing.TB, c *Cache) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -32,7 +32,7 @@ type conversation struct {
 	ended chan error // what the test sends ends the stream
 }
 
-func (c *conversation) receive(t *testing.T) *discoveryv3.DeltaDiscoveryRequest {
+func (c *conversation) receive(t testing.TB) *discoveryv3.DeltaDiscoveryRequest {
 	t.Helper()
 	var m message
 	if err := c.RecvMsg(&m); err != nil {
@@ -41,7 +41,7 @@ func (c *conversation) receive(t *testing.T) *discoveryv3.DeltaDiscoveryRequest 
 	return decode[discoveryv3.DeltaDiscoveryRequest](t, m.data)
 }
 
-func (c *conversation) send(t *testing.T, r *discoveryv3.DeltaDiscoveryResponse) {
+func (c *conversation) send(t testing.TB, r *discoveryv3.DeltaDiscoveryResponse) {
 	t.Helper()
 	if err := c.SendMsg(&message{data: encode(t, r)}); err != nil {
 		t.Fatal(err)
@@ -56,7 +56,7 @@ type zone struct {
 	done    chan struct{}
 }
 
-func startZone(t *testing.T, address string) *zone {
+func startZone(t testing.TB, address string) *zone {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -85,7 +85,7 @@ func (z *zone) stop() {
 	<-z.done
 }
 
-func receive[T any](t *testing.T, what string, c <-chan T) T {
+func receive[T any](t testing.TB, what string, c <-chan T) T {
 	t.Helper()
 	select {
 	case v := <-c:
@@ -99,7 +99,7 @@ func receive[T any](t *testing.T, what string, c <-chan T) T {
 func decode[M any, P interface {
 	*M
 	proto.Message
-}](t *testing.T, b []byte) P {
+}](t testing.TB, b []byte) P {
 	t.Helper()
 	m := P(new(M))
 	if err := proto.Unmarshal(b, m); err != nil {
@@ -108,7 +108,7 @@ func decode[M any, P interface {
 	return m
 }
 
-func encode(t *testing.T, m proto.Message) []byte {
+func encode(t testing.TB, m proto.Message) []byte {
 	t.Helper()
 	b, err := proto.Marshal(m)
 	if err != nil {
@@ -123,7 +123,7 @@ type setting struct {
 	socket string
 }
 
-func startRelay(t *testing.T, address, dir string, change ...func(*Config)) *setting {
+func startRelay(t testing.TB, address, dir string, change ...func(*Config)) *setting {
 	t.Helper()
 	zone, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -173,7 +173,7 @@ type envoy struct {
 	end func()
 }
 
-func connect(t *testing.T, socket string) *envoy {
+func connect(t testing.TB, socket string) *envoy {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -190,14 +190,14 @@ func connect(t *testing.T, socket string) *envoy {
 	return e
 }
 
-func (e *envoy) send(t *testing.T, r *discoveryv3.DeltaDiscoveryRequest) {
+func (e *envoy) send(t testing.TB, r *discoveryv3.DeltaDiscoveryRequest) {
 	t.Helper()
 	if err := e.SendMsg(&message{data: encode(t, r)}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (e *envoy) receive(t *testing.T) *discoveryv3.DeltaDiscoveryResponse {
+func (e *envoy) receive(t testing.TB) *discoveryv3.DeltaDiscoveryResponse {
 	t.Helper()
 	var m message
 	if err := e.RecvMsg(&m); err != nil {
@@ -253,7 +253,7 @@ func names(r *discoveryv3.DeltaDiscoveryResponse) string {
 }
 
 // fill has an Envoy acknowledge clusters a and b and the endpoints of a, and reject the next a.
-func fill(t *testing.T, z *zone, s *setting) *envoy {
+func fill(t testing.TB, z *zone, s *setting) *envoy {
 	t.Helper()
 	e := connect(t, s.socket)
 	e.send(t, asks(clusters))
