@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -184,8 +186,8 @@ func (p *plugs) killEnvoy(name string) {
 	}
 }
 
-// counter of an Envoy.
-func (p *plugs) counter(name, counter string) int {
+// ask asks the admin interface of an Envoy.
+func (p *plugs) ask(name, path string) []byte {
 	p.t.Helper()
 	socket := filepath.Join(p.work(name), "admin.sock")
 	c := &http.Client{Transport: &http.Transport{
@@ -194,7 +196,7 @@ func (p *plugs) counter(name, counter string) int {
 			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
 		},
 	}}
-	resp, err := c.Get("http://envoy/stats?filter=^" + counter + "$")
+	resp, err := c.Get("http://envoy" + path)
 	if err != nil {
 		p.t.Fatal(err)
 	}
@@ -203,6 +205,55 @@ func (p *plugs) counter(name, counter string) int {
 	if err != nil {
 		p.t.Fatal(err)
 	}
+	return body
+}
+
+// versions are those of all that an Envoy has, by kind and name, but for endpoints, whose dump has none.
+func (p *plugs) versions(name string) map[string]string {
+	p.t.Helper()
+	var dump struct{ Configs []map[string]any }
+	if err := json.Unmarshal(p.ask(name, "/config_dump"), &dump); err != nil {
+		p.t.Fatal(err)
+	}
+	out := map[string]string{}
+	var walk func(kind string, v any)
+	walk = func(kind string, v any) {
+		switch v := v.(type) {
+		case []any:
+			for _, e := range v {
+				walk(kind, e)
+			}
+		case map[string]any:
+			version, _ := v["version_info"].(string)
+			if version == "" {
+				for k, e := range v {
+					walk(kind+"/"+k, e)
+				}
+				return
+			}
+			resource := v["name"] // of a secret
+			for _, k := range []string{"cluster", "listener", "route_config"} {
+				if m, ok := v[k].(map[string]any); ok {
+					resource = m["name"]
+				}
+			}
+			out[fmt.Sprint(kind, " ", resource)] = version
+		}
+	}
+	for _, c := range dump.Configs {
+		for k, v := range c {
+			if strings.HasPrefix(k, "dynamic_") {
+				walk(k, v)
+			}
+		}
+	}
+	return out
+}
+
+// counter of an Envoy.
+func (p *plugs) counter(name, counter string) int {
+	p.t.Helper()
+	body := p.ask(name, "/stats?filter=^"+counter+"$")
 	_, value, _ := strings.Cut(strings.TrimSpace(string(body)), ": ")
 	n, err := strconv.Atoi(value)
 	if err != nil {
@@ -329,6 +380,14 @@ spec:
 	defer func() { requests.cancel(); <-requests.done }()
 	requests.since()
 
+	had := map[string]map[string]string{}
+	for name := range p.launchers {
+		had[name] = p.versions(name)
+	}
+	if len(had["web"]) < 5 {
+		t.Fatalf("web has only %v", had["web"])
+	}
+
 	// Every plug.
 	p.global.Kill()
 	p.zone.Kill()
@@ -360,6 +419,12 @@ spec:
 	for range 20 {
 		if err := get(url); err != nil {
 			t.Error(err)
+		}
+	}
+
+	for name := range p.launchers {
+		if has := p.versions(name); !maps.Equal(has, had[name]) {
+			t.Errorf("%s has\n%v\nand had\n%v", name, has, had[name])
 		}
 	}
 
@@ -400,5 +465,8 @@ spec:
   targetRef: {kind: Mesh}
   to: [{targetRef: {kind: Mesh}, default: {http: {requestTimeout: 7s}}}]
 `))
+	if maps.Equal(p.versions("web"), had["web"]) {
+		t.Error("web does not have the change")
+	}
 	requests.clean(t, "a change")
 }
