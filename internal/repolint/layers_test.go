@@ -122,7 +122,7 @@ var layers = []struct {
 	{"bench", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
 
-	{"bench/envoybench", []string{"mesh", "api/client", "dataplane/bootstrap", "bench/controlplane",
+	{"bench/envoybench", []string{"mesh", "api/client", "dataplane", "bench/controlplane",
 		"internal"}, "measures Envoy's start"},
 	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity",
 		"bench/controlplane", "internal"}, "measures the API"},
