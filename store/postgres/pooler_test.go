@@ -90,7 +90,8 @@ func startPooler(t *testing.T, direct string) string {
 		clients.Wait()
 	})
 	port := l.Addr().(*net.TCPAddr).Port
-	return "postgres://" + u.User.Username() + "@127.0.0.1:" + strconv.Itoa(port) + u.Path + "?sslmode=disable"
+	return "postgres://" + u.User.Username() + "@127.0.0.1:" + strconv.Itoa(port) + u.Path +
+		"?sslmode=disable"
 }
 
 func (p *pooler) serve(conn net.Conn) error {
