@@ -10,7 +10,7 @@ import (
 // history, and never leave the store by themselves. The JSON form is that of the audit file, too.
 type AuditEntry struct {
 	// ID ascends in the order of commits; the store gives it.
-	ID uint64 `json:"id"`
+	ID uint64 `json:"id,omitempty"`
 	// Time of the commit, in UTC with microseconds; the store gives it.
 	Time time.Time `json:"time"`
 	// Who is the caller's name; Groups are its groups.

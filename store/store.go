@@ -95,6 +95,8 @@ type Result struct {
 	// Revision of the commit, or the latest revision if nothing changed.
 	Revision uint64
 	Changed  bool
+	// Audit is the first row that the transaction added to the audit, without its ID; nil if none.
+	Audit *AuditEntry
 }
 
 // Check must hold for a Txn to commit. It is one of [KeyAt], [KindUnchanged].

@@ -83,7 +83,7 @@ func (s *Store) write(take func() []*txn.Request) {
 			g.meta[m.Name] = slices.Clone(m.Value)
 		}
 		g.audit = append(g.audit, effects.Audit...)
-		r.Result = store.Result{Revision: g.revision, Changed: len(changes) > 0}
+		r.Result = effects.Result(g.revision)
 	}
 	if len(g.commits) == 0 && len(g.meta) == 0 && len(g.audit) == 0 {
 		return

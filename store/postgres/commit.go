@@ -281,7 +281,8 @@ func (s *Store) evaluate(requests []*txn.Request, epoch string, revision uint64)
 			if err != nil {
 				return nil, err
 			}
-			cols.auditTimes, cols.auditBodies = append(cols.auditTimes, e.Time), append(cols.auditBodies, body)
+			cols.auditTimes = append(cols.auditTimes, e.Time)
+			cols.auditBodies = append(cols.auditBodies, body)
 		}
 		for _, m := range effects.Metas {
 			if m.Value == nil {
@@ -289,7 +290,7 @@ func (s *Store) evaluate(requests []*txn.Request, epoch string, revision uint64)
 			}
 			meta[m.Name] = m.Value
 		}
-		r.Result = store.Result{Revision: cols.revision, Changed: len(changes) > 0}
+		r.Result = effects.Result(cols.revision)
 	}
 	if len(cols.commits) == 0 && len(meta) == 0 && len(cols.auditTimes) == 0 {
 		return nil, nil

@@ -201,6 +201,15 @@ type Effects struct {
 	Audit []store.AuditEntry
 }
 
+// Result is the answer to a transaction that was evaluated to f, at the revision reached.
+func (f Effects) Result(revision uint64) store.Result {
+	r := store.Result{Revision: revision, Changed: len(f.Changes) > 0}
+	if len(f.Audit) > 0 {
+		r.Audit = &f.Audit[0]
+	}
+	return r
+}
+
 // Evaluate runs a valid transaction against state: a failed check is [*store.ConflictError].
 // Otherwise it returns what a commit at revision and time now writes.
 func Evaluate(state State, t store.Txn, revision uint64, now time.Time) (Effects, error) {
