@@ -60,7 +60,8 @@ const Force = "with --force, over REST with ?force=true"
 
 // CarryOver is how what a zone owned while it was alone comes to the global that it joins.
 const CarryOver = "Carry them over with " +
-	"'meridian export --address ZONE | meridian apply --address GLOBAL -f -', or write global's into the zone while it has no --global; it joins by itself then"
+	"'meridian export --address ZONE | meridian apply --address GLOBAL -f -', or write global's into the " +
+	"zone while it has no --global; it joins by itself then"
 
 // AcceptZone is how to say that a zone is right to have another store.
 func AcceptZone(zone string) string {
