@@ -24,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/authn"
 	"github.com/meridian-mesh/meridian/api/rest"
+	"github.com/meridian-mesh/meridian/internal/localapi"
 )
 
 // Times of connections.
@@ -86,6 +87,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t *tls.Config) error
 		ErrorLog:          zap.NewStdLog(s.log.Named("http")),
 		BaseContext: func(net.Listener) context.Context {
 			return api.Draining(context.WithoutCancel(ctx), ctx)
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if uid, ok := localapi.Peer(c); ok {
+				return authn.WithPeer(ctx, uid)
+			}
+			return ctx
 		},
 	}
 	ended := make(chan error, 1)

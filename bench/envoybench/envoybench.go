@@ -307,7 +307,8 @@ func startZone(ctx context.Context, program, dir string, services int) (*zone, e
 		Name: "zone",
 		Args: []string{program, "zone", "--name", "bench", "--data-dir", filepath.Join(dir, "zone"),
 			"--api-addr", at(apiPort), "--api-tls-addr", at("5682"), "--diagnostics-addr", at("5680"),
-			"--xds-addr", at(strconv.Itoa(xdsPort)), "--log-level", "warn"},
+			"--xds-addr", at(strconv.Itoa(xdsPort)), "--log-level", "warn",
+			"--localhost-is-admin"},
 		Log: filepath.Join(dir, "zone.log"),
 	}
 	if err := z.process.Start(); err != nil {

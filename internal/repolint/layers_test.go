@@ -23,6 +23,7 @@ var layers = []struct {
 	{"internal/intern", nil, "infrastructure"},
 	{"internal/kindgen", []string{"mesh!"}, "writes the tables of kinds; no program has it"},
 	{"internal/listen", nil, "infrastructure"},
+	{"internal/localapi", nil, "shared with every client on the machine"},
 	{"internal/obs", nil, "infrastructure"},
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
