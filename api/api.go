@@ -63,6 +63,9 @@ type Config struct {
 	// without an Authorization header.
 	LocalhostIsAdmin bool
 
+	// AuditSink takes the rows of the audit too; nil: none.
+	AuditSink AuditSink
+
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
 }
@@ -92,6 +95,7 @@ type Service struct {
 	*inspector
 	*differ
 	*proxies
+	*auditor
 
 	edge    *problem.Edge
 	grpc    *grpc.Server
@@ -103,6 +107,7 @@ type base struct {
 	cfg   Config
 	log   *zap.Logger
 	zones *fanout.Zones
+	audit *audit
 }
 
 // New makes a Service. It panics if the registerer has metrics of these names already.
@@ -110,7 +115,7 @@ func New(cfg Config) *Service {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	b := &base{cfg: cfg, log: cfg.Logger}
+	b := &base{cfg: cfg, log: cfg.Logger, audit: newAudit(cfg)}
 	b.zones = &fanout.Zones{Call: cfg.Forward, Offline: b.offline}
 	r := &reader{base: b}
 	i := &inspector{base: b, reader: r}
@@ -121,11 +126,12 @@ func New(cfg Config) *Service {
 		base:      b,
 		reader:    r,
 		writer:    w,
-		issuer:    &issuer{base: b, audit: w.audit},
+		issuer:    &issuer{base: b},
 		delivery:  &delivery{base: b},
 		inspector: i,
 		differ:    d,
 		proxies:   &proxies{base: b, reader: r},
+		auditor:   &auditor{base: b},
 		edge:      problem.NewEdge(cfg.Logger, cfg.Registerer),
 	}
 	s.serveGRPC()

@@ -196,6 +196,9 @@ func (p *proxies) ProxyAdmin(ctx context.Context,
 	if err != nil {
 		return nil, err
 	}
+	row := about(ctx, actionDump, key)
+	row.What = words(named("Envoy's", question), named("filter", req.GetFilter()))
+	p.audit.try(ctx, row)
 	if p.global() {
 		resp := &adminv1.ProxyAdminResponse{}
 		return resp, p.askZone(ctx, key.Zone, adminTimeout, method, &adminv1.ProxyAdminRequest{

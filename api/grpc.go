@@ -45,6 +45,7 @@ func (s *Service) serveGRPC() {
 	serve(&adminv1.InspectService_ServiceDesc, s.inspector, true)
 	serve(&adminv1.DiffService_ServiceDesc, s.differ, true)
 	serve(&adminv1.DebugService_ServiceDesc, s.proxies, true)
+	serve(&adminv1.AuditService_ServiceDesc, s.auditor, false)
 	reflection.Register(s.grpc)
 }
 
@@ -96,6 +97,7 @@ func (s *Service) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 			return nil, err
 		}
 		p := s.edge.Problem(err, titleOf(info.FullMethod))
+		s.Refused(ctx, info.FullMethod, p)
 		s.edge.Observe(verb, p.Status, start)
 		return nil, p.GRPC()
 	}
@@ -114,16 +116,18 @@ func (s *Service) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 		return handle(srv, ss)
 	}()
 	if err != nil && !problem.HasStatus(err) && ss.Context().Err() == nil {
-		return s.edge.Problem(err, titleOf(info.FullMethod)).GRPC()
+		p := s.edge.Problem(err, titleOf(info.FullMethod))
+		s.Refused(ss.Context(), info.FullMethod, p)
+		return p.GRPC()
 	}
 	return err
 }
 
 // gate keeps a call from its handler that is in no row of the table of rights, or whose caller may
 // not do such a thing to any resource; the handler decides about the resource itself. A denied write
-// is in the audit log.
+// is a row of the audit under its key.
 func (s *Service) gate(ctx context.Context, method string, req any) error {
-	caller, err := authz.Authorize(ctx, method, nil)
+	_, err := authz.Authorize(ctx, method, nil)
 	if err == nil {
 		return nil
 	}
@@ -131,18 +135,31 @@ func (s *Service) gate(ctx context.Context, method string, req any) error {
 	if !known || verb == authz.Read {
 		return err
 	}
-	e := entry{caller: caller, verb: string(verb)}
+	var key mesh.Key
 	switch req := req.(type) {
 	case interface{ GetKey() *meshv1.Key }:
-		e.key = mesh.KeyFromProto(req.GetKey())
+		key = mesh.KeyFromProto(req.GetKey())
 	case interface{ GetResource() *meshv1.Resource }:
-		e.key = mesh.KeyFromProto(req.GetResource().GetKey())
+		key = mesh.KeyFromProto(req.GetResource().GetKey())
 	}
-	s.audit().write(e, err)
+	e := about(ctx, actionOf(method, verb), key)
+	e.What = method
+	s.audit.refuse(ctx, e, err)
 	return err
 }
 
-func (s *Service) audit() *audit { return s.writer.audit }
+// actionOf is a call as rows of the audit name it.
+func actionOf(method string, verb authz.Verb) string {
+	switch {
+	case method == adminv1.ResourceService_PutResource_FullMethodName:
+		return actionPut
+	case verb == authz.Delete:
+		return actionDelete
+	case verb == authz.Issue:
+		return actionIssue
+	}
+	return actionCall
+}
 
 // titleOf is the title of what fails in a method.
 func titleOf(method string) string {

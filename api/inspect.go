@@ -116,6 +116,11 @@ func (i *inspector) InspectView(ctx context.Context,
 	if err != nil {
 		return nil, err
 	}
+	if slices.Contains(req.GetPath(), "_config") {
+		row := about(ctx, actionDump, key)
+		row.What = "the configuration of the proxy"
+		i.audit.try(ctx, row)
+	}
 	if i.global() {
 		resp := &adminv1.InspectViewResponse{}
 		return resp, i.askZone(ctx, key.Zone, forwardTimeout, method, &adminv1.InspectViewRequest{

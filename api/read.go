@@ -116,7 +116,8 @@ func (r *reader) List(ctx context.Context, s Selection) (Page, error) {
 		}
 		out.Total++
 	}
-	return out, nil
+	return out, r.secretRead(ctx, s.Kind, mesh.Key{Mesh: s.Mesh}, fmt.Sprintf("%d of a list",
+		len(out.Resources)))
 }
 
 // checkMesh is a problem if resources of the kind belong to a mesh and it does not exist.
@@ -185,6 +186,9 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		return nil, problem.New(http.StatusNotFound, problem.TitleGet, "Not found%s", remark).
 			Because(&NotFoundError{Key: key})
 	case 1:
+		if err := r.secretRead(ctx, info, found[0].Key, ""); err != nil {
+			return nil, err
+		}
 		return found[0], nil
 	}
 	var zones []string

@@ -82,6 +82,9 @@ func (d *delivery) ProcessConfig(ctx context.Context) ([]byte, error) {
 		return nil, problem.New(http.StatusNotFound, problem.TitleAnswer,
 			"this process was started without a configuration to show")
 	}
+	e := entry(ctx, actionDump)
+	e.What = "the configuration of the process"
+	d.audit.try(ctx, e)
 	return d.cfg.ProcessConfig()
 }
 

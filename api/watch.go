@@ -115,7 +115,7 @@ func (r *reader) watchable(ctx context.Context, kinds []mesh.Kind) (map[mesh.Kin
 		out[k] = true
 	}
 	if len(kinds) > 0 {
-		return out, nil
+		return out, r.secretsWatched(ctx, out)
 	}
 	for _, info := range mesh.Kinds {
 		switch _, err := authz.Authorize(ctx, method, info); {
@@ -125,7 +125,19 @@ func (r *reader) watchable(ctx context.Context, kinds []mesh.Kind) (map[mesh.Kin
 			return nil, err
 		}
 	}
-	return out, nil
+	return out, r.secretsWatched(ctx, out)
+}
+
+// secretsWatched records a watch that shows secrets, at its start.
+func (r *reader) secretsWatched(ctx context.Context, kinds map[mesh.Kind]bool) error {
+	for _, info := range mesh.Kinds {
+		if kinds[info.Kind] {
+			if err := r.secretRead(ctx, info, mesh.Key{}, "a watch"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // WatchSince is Watch for a reader that has the state of a revision: each commit after it is one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,7 +34,6 @@ type writer struct {
 	targets   *admission.Targets
 	// guard gives the reasons to be sure before a change; see [differ.Guard].
 	guard   func(ctx context.Context, change inspect.Change) (guards, warnings []string)
-	audit   *audit
 	retries prometheus.Counter
 }
 
@@ -49,7 +49,6 @@ func newWriter(b *base, r *reader, targets *admission.Targets) *writer {
 			Dataplanes: b.dataplanesOf,
 		}),
 		targets: targets,
-		audit:   &audit{log: b.log},
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_api_write_retries_total",
 			Help: "Writes repeated because another writer changed the same in between. A steady rise means " +
@@ -85,20 +84,19 @@ type PutResult struct {
 // here: as which zone's. It is for what should not be read from a caller who may not. A denial is
 // a line of the audit log under the key that was to be written.
 func (w *writer) MayWrite(ctx context.Context, info *mesh.KindInfo, key mesh.Key) (zone string, err error) {
-	caller, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info)
+	_, err = authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info)
 	if err == nil {
 		zone, err = w.admission.Owner(info)
 	}
 	if err != nil {
-		w.audit.write(entry{caller: caller, verb: "put", key: key}, err)
+		w.audit.refuse(ctx, about(ctx, actionPut, key), err)
 	}
 	return zone, err
 }
 
 // RejectedWrite notes a write in the audit log that failed before it came to Put.
 func (w *writer) RejectedWrite(ctx context.Context, key mesh.Key, err error) {
-	caller, _ := authn.From(ctx)
-	w.audit.write(entry{caller: caller, verb: "put", key: key}, err)
+	w.audit.refuse(ctx, about(ctx, actionPut, key), err)
 }
 
 // Writable says that resources of the kind are written at this control plane.
@@ -116,14 +114,15 @@ func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err err
 	}
 	caller, err := authz.Authorize(ctx, adminv1.ResourceService_PutResource_FullMethodName, info)
 	defer func() {
-		w.audit.write(entry{
-			caller:   caller,
-			verb:     "put",
-			key:      in.Resource.Key,
-			dryRun:   in.DryRun,
-			revision: out.Revision,
-			changed:  out.Changed,
-		}, err)
+		e := about(ctx, actionPut, in.Resource.Key)
+		if in.DryRun {
+			e.What = dryRun
+		}
+		if err != nil {
+			w.audit.refuse(ctx, e, err)
+		} else {
+			w.audit.line(e, out.Revision, nil) // its row was of the transaction
+		}
 	}()
 	if err != nil {
 		return out, err
@@ -209,7 +208,7 @@ func (w *writer) commitPut(ctx context.Context, caller authn.Caller, admitted *a
 	if dryRun {
 		return out, nil
 	}
-	result, err := w.commit(ctx, caller, admitted)
+	result, err := w.commit(ctx, caller, admitted, about(ctx, actionPut, admitted.Resource.Key))
 	if err != nil {
 		return PutResult{}, err
 	}
@@ -223,16 +222,20 @@ func (w *writer) commitPut(ctx context.Context, caller authn.Caller, admitted *a
 	return out, nil
 }
 
-// commit writes what was admitted and waits until this process reads it.
-func (w *writer) commit(ctx context.Context, caller authn.Caller,
-	admitted *admission.Admitted) (store.Result, error) {
+// dryRun marks a row of what was asked and not done.
+const dryRun = "dry run"
+
+// commit writes what was admitted with a row of the audit, and waits until this process reads it.
+func (w *writer) commit(ctx context.Context, caller authn.Caller, admitted *admission.Admitted,
+	row store.AuditEntry) (store.Result, error) {
 	result, err := w.cfg.Store.Commit(ctx, store.Txn{
 		Author: "user:" + caller.Name,
 		Epoch:  admitted.Epoch,
 		Checks: admitted.Checks,
-		Ops:    admitted.Ops,
+		Ops:    append(slices.Clip(admitted.Ops), store.Audit{Entry: row}),
 	})
 	if err == nil {
+		w.audit.written(result)
 		w.visible(ctx, result.Revision)
 	}
 	return result, err
@@ -294,14 +297,15 @@ func (w *writer) Delete(ctx context.Context, in DeleteRequest) (revision uint64,
 	key := in.Key
 	caller, err := authz.Authorize(ctx, adminv1.ResourceService_DeleteResource_FullMethodName, info)
 	defer func() {
-		w.audit.write(entry{
-			caller:   caller,
-			verb:     "delete",
-			key:      key,
-			dryRun:   in.DryRun,
-			revision: revision,
-			changed:  !in.DryRun,
-		}, err)
+		e := about(ctx, actionDelete, key)
+		if in.DryRun {
+			e.What = dryRun
+		}
+		if err != nil {
+			w.audit.refuse(ctx, e, err)
+		} else {
+			w.audit.line(e, revision, nil)
+		}
 	}()
 	if err != nil {
 		return 0, err
@@ -359,6 +363,6 @@ func (w *writer) deleteOnce(ctx context.Context, caller authn.Caller, state admi
 	if in.DryRun {
 		return admitted.Revision, nil
 	}
-	result, err := w.commit(ctx, caller, admitted)
+	result, err := w.commit(ctx, caller, admitted, about(ctx, actionDelete, key))
 	return result.Revision, err
 }

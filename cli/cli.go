@@ -1,5 +1,5 @@
 // Package cli holds the client verbs of the meridian program (apply, get, describe, delete, diff,
-// explain, status, token, config, debug) as cobra commands that any program, and any test, can run
+// explain, status, audit, token, config, debug) as cobra commands that any program, and any test, can run
 // in its own process.
 //
 // A command writes its result to the command's output, and warnings to its error output. Errors are
@@ -42,7 +42,7 @@ func Report(w io.Writer, err error) int {
 // Verbs are the client verbs, in the order of help.
 func Verbs() []*cobra.Command {
 	return []*cobra.Command{newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(),
-		newDelete(), newExport(), newStatus(), newToken(), newConfig()}
+		newDelete(), newExport(), newStatus(), newAudit(), newToken(), newConfig()}
 }
 
 // Version is the command that prints the version of this program and of the control plane.

@@ -272,6 +272,10 @@ var variable = []struct {
 }{
 	{regexp.MustCompile(`eyJ[\w.-]+`), "TOKEN"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`), "TIME"},
+	{regexp.MustCompile(`127\.0\.0\.1:\d{4,5}  `), "ADDRESS  "},
+	{regexp.MustCompile(`new, \d+ *`), "new, N "},
+	{regexp.MustCompile(`\b\d+ to \d+ *`), "N to N "},
 	{regexp.MustCompile(`((?i:revision),?:? )\d+`), "${1}N"},
 	{regexp.MustCompile(`("revision": )\d+`), "${1}N"},
 	{regexp.MustCompile(`\(status \d+\)`), "(status N)"},

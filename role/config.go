@@ -48,6 +48,12 @@ type Config struct {
 	HistoryAge       time.Duration
 	HistoryRevisions uint64
 
+	// AuditAge and AuditRows bound the audit by age and by number of rows; 0 is unbounded. AuditFile
+	// takes its rows as lines of JSON, too; empty is none.
+	AuditAge  time.Duration
+	AuditRows uint64
+	AuditFile string
+
 	// APIAddr serves the API over HTTP, APITLSAddr over TLS, DiagnosticsAddr health and metrics. An
 	// empty address turns that port off.
 	APIAddr         string
@@ -115,6 +121,16 @@ func (c *Config) Fields() []config.Field {
 			Must(fmt.Sprintf("be at least %d, or 0 for unbounded", retention.MinRevisions), func() bool {
 				return c.HistoryRevisions == 0 || c.HistoryRevisions >= retention.MinRevisions
 			}),
+		config.Var(&c.AuditAge, "audit-age", retention.DefaultAuditAge,
+			"how long rows of the audit are kept; 0 is unbounded").
+			Must("be at least 1h, or 0 for unbounded", func() bool {
+				return c.AuditAge == 0 || c.AuditAge >= time.Hour
+			}),
+		config.Var(&c.AuditRows, "audit-rows", uint64(retention.DefaultAuditRows),
+			"maximum number of rows of the audit; 0 is unbounded"),
+		config.Var(&c.AuditFile, "audit-file", "",
+			"file to append the audit to as lines of JSON; it is opened again on SIGHUP and when it "+
+				"was moved"),
 		config.Address(&c.APIAddr, "api-addr", "127.0.0.1:5681",
 			"address of the API without TLS"),
 		config.Address(&c.APITLSAddr, "api-tls-addr", "127.0.0.1:5682", "address of the API with TLS"),

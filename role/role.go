@@ -143,6 +143,8 @@ func New(cfg Config, opts Options) (*ControlPlane, error) {
 		Head:       func() uint64 { return p.replica.View().Revision() },
 		Age:        cfg.HistoryAge,
 		Revisions:  cfg.HistoryRevisions,
+		AuditAge:   cfg.AuditAge,
+		AuditRows:  cfg.AuditRows,
 		Logger:     p.log.Named("history"),
 		Registerer: cfg.Registry,
 	})
@@ -181,6 +183,14 @@ func (p *ControlPlane) ServeAPI(c api.Config) error {
 	c.LocalhostIsAdmin = p.cfg.LocalhostIsAdmin
 	c.Logger = p.log.Named("api")
 	c.Registerer = p.cfg.Registry
+	if p.cfg.AuditFile != "" {
+		file, err := openAuditFile(p.cfg.AuditFile)
+		if err != nil {
+			return fmt.Errorf("--audit-file: %w", err)
+		}
+		c.AuditSink = file
+		p.AddCore(file.run)
+	}
 	if p.opts.OwnsMeshes {
 		c.OnMesh = onMesh(p.tokens, p.log)
 	}

@@ -51,6 +51,13 @@ type Store interface {
 	// Compact drops log entries of revisions up to and including through. Current state is never touched.
 	Compact(ctx context.Context, through uint64) error
 
+	// Audit reads rows of the audit, newest first.
+	Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error)
+
+	// PruneAudit drops rows that are older than before, and the oldest beyond the newest keep; the zero
+	// Time and 0 bound nothing.
+	PruneAudit(ctx context.Context, before time.Time, keep uint64) error
+
 	// Close ends the store; it is idempotent. Watches end with ErrClosed.
 	Close() error
 }
@@ -88,6 +95,8 @@ type Result struct {
 	// Revision of the commit, or the latest revision if nothing changed.
 	Revision uint64
 	Changed  bool
+	// Audit is the first row that the transaction added to the audit, without its ID; nil if none.
+	Audit *AuditEntry
 }
 
 // Check must hold for a Txn to commit. It is one of [KeyAt], [KindUnchanged].
@@ -111,7 +120,7 @@ type KindUnchanged struct {
 func (KeyAt) check()         {}
 func (KindUnchanged) check() {}
 
-// Op is one write. It is one of [Put], [PutStatus], [Delete], [SetMeta].
+// Op is one write. It is one of [Put], [PutStatus], [Delete], [SetMeta], [Audit].
 type Op interface{ op() }
 
 // Put creates or replaces spec and labels. The store fills Revision, Generation, Created and

@@ -61,6 +61,8 @@ func ControlPlane() Caller {
 // Identity is what authentication found.
 type Identity struct {
 	Caller Caller
+	// Address that the request came from; empty if it came from within.
+	Address string
 	// Err is a [*tokens.TokenError] for a bad token; the caller is anonymous then.
 	Err error
 }
@@ -88,6 +90,12 @@ func From(ctx context.Context) (Caller, error) {
 		return anonymous, nil
 	}
 	return id.Caller, id.Err
+}
+
+// Address is where ctx's request came from; empty if it came from within.
+func Address(ctx context.Context) string {
+	id, _ := ctx.Value(identityKey{}).(Identity)
+	return id.Address
 }
 
 // Authenticator identifies callers.

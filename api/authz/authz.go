@@ -37,6 +37,7 @@ const (
 	Write  Verb = "write"
 	Delete Verb = "delete"
 	Issue  Verb = "issue"
+	Review Verb = "review"
 )
 
 // Operations that REST has and gRPC has not.
@@ -76,6 +77,8 @@ var table = map[string]Verb{
 	// What runs in a proxy names addresses, and headers that people set.
 	adminv1.DebugService_ProxyAdmin_FullMethodName: Write,
 
+	adminv1.AuditService_ListAudit_FullMethodName: Review,
+
 	grpc_reflection_v1.ServerReflection_ServerReflectionInfo_FullMethodName:      Read,
 	grpc_reflection_v1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: Read,
 
@@ -108,6 +111,8 @@ func Authorize(ctx context.Context, operation string, kind *mesh.KindInfo) (auth
 		what = string(kind.Kind)
 	case verb == Issue:
 		what = "tokens"
+	case verb == Review:
+		what = "the audit"
 	}
 	switch {
 	case c.Admin():

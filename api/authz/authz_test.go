@@ -21,6 +21,7 @@ var services = []grpc.ServiceDesc{
 	adminv1.InspectService_ServiceDesc,
 	adminv1.DiffService_ServiceDesc,
 	adminv1.DebugService_ServiceDesc,
+	adminv1.AuditService_ServiceDesc,
 }
 
 // TestTableIsComplete: every RPC has a row, and every row of meridian.admin.v1 is an RPC.

@@ -72,6 +72,7 @@ type Client struct {
 	inspect    adminv1.InspectServiceClient
 	diff       adminv1.DiffServiceClient
 	debug      adminv1.DebugServiceClient
+	audit      adminv1.AuditServiceClient
 }
 
 // maxMessage bounds an answer, bytes: a page of 1000 large resources.
@@ -125,6 +126,7 @@ func New(o Options) (*Client, error) {
 		inspect:    adminv1.NewInspectServiceClient(conn),
 		diff:       adminv1.NewDiffServiceClient(conn),
 		debug:      adminv1.NewDebugServiceClient(conn),
+		audit:      adminv1.NewAuditServiceClient(conn),
 	}, nil
 }
 

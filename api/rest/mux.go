@@ -122,6 +122,7 @@ func (h *Handler) routes() *node {
 	get("policies", problem.TitleAnswer, h.policies)
 	get("_resources", problem.TitleAnswer, h.resources)
 	get("-resources", problem.TitleAnswer, h.resources)
+	get("audit", problem.TitleList, h.audit)
 	get("changes/"+varLast, problem.TitleDebug, h.change)
 	for what, issue := range h.issuers() {
 		root.add("tokens/"+what, &route{

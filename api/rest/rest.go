@@ -71,6 +71,8 @@ type Core interface {
 		req *adminv1.InspectPolicyRequest) (*adminv1.InspectPolicyResponse, error)
 	DebugProxy(ctx context.Context, req *adminv1.DebugProxyRequest) (*adminv1.DebugProxyResponse, error)
 	DebugChange(ctx context.Context, req *adminv1.DebugChangeRequest) (*adminv1.DebugChangeResponse, error)
+	ListAudit(ctx context.Context, req *adminv1.ListAuditRequest) (*adminv1.ListAuditResponse, error)
+	Refused(ctx context.Context, what string, p *problem.Problem)
 	ProxyAdmin(ctx context.Context, req *adminv1.ProxyAdminRequest) (*adminv1.ProxyAdminResponse, error)
 }
 
@@ -103,6 +105,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}()
 	if err != nil {
 		p := h.edge.Problem(err, title)
+		h.core.Refused(r.Context(), r.Method+" "+r.URL.Path, p)
 		if rec.status != 0 { // too late for an answer: break the connection
 			h.log.Debug("answer broken off", zap.Error(p))
 			panic(http.ErrAbortHandler)

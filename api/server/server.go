@@ -62,7 +62,9 @@ func New(cfg api.Config) *Server {
 // ServeHTTP implements [http.Handler]. Its server must speak HTTP/2, cleartext (prior knowledge) or
 // TLS, for gRPC; [Server.Serve] sets that up.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r = r.WithContext(authn.With(r.Context(), s.authn.Identify(r)))
+	id := s.authn.Identify(r)
+	id.Address = r.RemoteAddr
+	r = r.WithContext(api.Track(authn.With(r.Context(), id)))
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		s.GRPC().ServeHTTP(w, r)
 		return

@@ -21,6 +21,9 @@ type group struct {
 	commits  []store.Commit
 	rows     []commitRows // of commits, if there is a file
 	meta     map[string][]byte
+	audit    []store.AuditEntry
+	// inMemory says that there is no file, which would hold the audit.
+	inMemory bool
 }
 
 // Commit implements [store.Store].
@@ -39,17 +42,23 @@ func (s *Store) write(take func() []*txn.Request) {
 	}
 	start := time.Now()
 	st := s.state.Load()
-	g := &group{revision: st.revision, overlay: txn.NewOverlay(st), meta: map[string][]byte{}}
+	g := &group{
+		revision: st.revision,
+		overlay:  txn.NewOverlay(st),
+		meta:     map[string][]byte{},
+		inMemory: s.file == nil,
+	}
 	at := now()
 	for _, r := range requests {
 		if r.Err = txn.CheckEpoch(r.Txn, s.Epoch()); r.Err != nil {
 			continue
 		}
-		changes, metas, err := txn.Evaluate(g.overlay, r.Txn, g.revision+1, at)
+		effects, err := txn.Evaluate(g.overlay, r.Txn, g.revision+1, at)
 		if err != nil {
 			r.Err = err
 			continue
 		}
+		changes := effects.Changes
 		if len(changes) > 0 {
 			commit := store.Commit{
 				Revision: g.revision + 1,
@@ -70,12 +79,13 @@ func (s *Store) write(take func() []*txn.Request) {
 			g.overlay.Apply(changes, g.revision)
 			g.commits = append(g.commits, commit)
 		}
-		for _, m := range metas {
+		for _, m := range effects.Metas {
 			g.meta[m.Name] = slices.Clone(m.Value)
 		}
-		r.Result = store.Result{Revision: g.revision, Changed: len(changes) > 0}
+		g.audit = append(g.audit, effects.Audit...)
+		r.Result = effects.Result(g.revision)
 	}
-	if len(g.commits) == 0 && len(g.meta) == 0 {
+	if len(g.commits) == 0 && len(g.meta) == 0 && len(g.audit) == 0 {
 		return
 	}
 	if s.file != nil {

@@ -62,6 +62,9 @@ type state struct {
 	meta      map[string][]byte
 	// tail is the last commits, without holes, the newest last.
 	tail []store.Commit
+	// audit is that of a store in memory, ascending; a file holds its own. auditID is the last ID.
+	audit   []store.AuditEntry
+	auditID uint64
 	// next is closed when this state is replaced.
 	next chan struct{}
 }
@@ -288,6 +291,8 @@ func (st *state) with(g *group) *state {
 		kinds:     st.kinds,
 		meta:      st.meta,
 		tail:      st.tail,
+		audit:     st.audit,
+		auditID:   st.auditID,
 	}
 	if len(g.commits) > 0 {
 		next.resources, next.kinds = st.resources.Copy(), st.kinds.Copy()
@@ -305,6 +310,13 @@ func (st *state) with(g *group) *state {
 	if len(g.meta) > 0 {
 		next.meta = maps.Clone(st.meta)
 		maps.Copy(next.meta, g.meta)
+	}
+	if g.inMemory {
+		for _, e := range g.audit {
+			next.auditID++
+			e.ID = next.auditID
+			next.audit = append(next.audit, e)
+		}
 	}
 	// Appending never touches what older states see of the array.
 	next.tail = append(st.tail, g.commits...)

@@ -25,7 +25,10 @@ import (
 )
 
 // formatVersion of the file; a newer one is refused.
-const formatVersion = 1
+const formatVersion = 2
+
+// formatAudit is the first format with the bucket of the audit.
+const formatAudit = 2
 
 // Buckets.
 var (
@@ -34,6 +37,7 @@ var (
 	bucketHistory   = []byte("history")   // key text, zero byte, revision → nothing
 	bucketKinds     = []byte("kinds")     // kind/mesh → revision of the last change
 	bucketMeta      = []byte("meta")      // name → value
+	bucketAudit     = []byte("audit")     // ID → row of the audit
 	bucketStore     = []byte("store")     // what follows
 
 	fieldFormat      = []byte("format")
@@ -48,7 +52,8 @@ var (
 	// without a trace shows.
 	fieldDigest = []byte("digest")
 
-	buckets = [][]byte{bucketResources, bucketLog, bucketHistory, bucketKinds, bucketMeta, bucketStore}
+	buckets = [][]byte{bucketResources, bucketLog, bucketHistory, bucketKinds, bucketMeta, bucketAudit,
+		bucketStore}
 )
 
 // file is the durable half of a Store.
@@ -175,8 +180,8 @@ func (f *file) create(dir, fingerprint string) error {
 
 // load checks every row, fills st and claims a file without an owner.
 func (f *file) load(sealer store.Sealer, owner store.Owner, st *state) error {
-	claim := false
-	if err := f.loadRows(sealer, owner, st, &claim); err != nil || !claim {
+	var todo upgrade
+	if err := f.loadRows(sealer, owner, st, &todo); err != nil || todo == (upgrade{}) {
 		return err
 	}
 	return f.update(func(tx *bolt.Tx) error {
@@ -184,18 +189,33 @@ func (f *file) load(sealer store.Sealer, owner store.Owner, st *state) error {
 		if err != nil {
 			return err
 		}
-		w.put(bucketStore, fieldRole, []byte(owner.Role))
-		w.put(bucketStore, fieldZone, []byte(owner.Zone))
+		if todo.claim {
+			w.put(bucketStore, fieldRole, []byte(owner.Role))
+			w.put(bucketStore, fieldZone, []byte(owner.Zone))
+		}
+		if todo.audit {
+			if _, err := tx.CreateBucket(bucketAudit); err != nil {
+				return err
+			}
+			w.put(bucketStore, fieldFormat, formatRow(formatVersion))
+		}
 		return w.end()
 	})
 }
 
-// loadRows is load without the claim.
-func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, claim *bool) error {
+// upgrade is what a file lacks: an owner, the audit.
+type upgrade struct{ claim, audit bool }
+
+// loadRows is load without the upgrade.
+func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, todo *upgrade) error {
 	return f.view(func(tx *bolt.Tx) error {
 		var digest uint64
 		for _, name := range buckets {
 			b := tx.Bucket(name)
+			if b == nil && bytes.Equal(name, bucketAudit) {
+				todo.audit = true
+				continue
+			}
 			if b == nil {
 				return f.corrupt(fmt.Errorf("bucket %s is missing", name))
 			}
@@ -220,6 +240,9 @@ func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, claim
 			return fmt.Errorf("%s was written by a newer program (format %d, this one knows %d): start that "+
 				"version or a later one", f.path, format, formatVersion)
 		}
+		if todo.audit && toNumber(format) >= formatAudit {
+			return f.corrupt(fmt.Errorf("bucket %s is missing", bucketAudit))
+		}
 		if toNumber(b.Get(fieldDigest)) != digest {
 			return f.corrupt(errors.New("the rows are not those that were last written (digest " +
 				"does not match)"))
@@ -227,7 +250,7 @@ func (f *file) loadRows(sealer store.Sealer, owner store.Owner, st *state, claim
 		f.id, f.epoch = string(b.Get(fieldID)), string(b.Get(fieldEpoch))
 		of := store.Owner{Role: string(b.Get(fieldRole)), Zone: string(b.Get(fieldZone))}
 		// Before the key: the key of another control plane does not open its store.
-		if *claim, err = owner.Check(of); err != nil {
+		if todo.claim, err = owner.Check(of); err != nil {
 			return err
 		}
 		if want := string(b.Get(fieldFingerprint)); want != sealer.Fingerprint() {
@@ -336,6 +359,9 @@ func (f *file) write(g *group) error {
 		}
 		for name, value := range g.meta {
 			w.put(bucketMeta, []byte(name), value)
+		}
+		if err := w.audit(g.audit); err != nil {
+			return err
 		}
 		w.put(bucketStore, fieldRevision, number(g.revision))
 		return w.end()

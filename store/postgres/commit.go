@@ -46,6 +46,9 @@ type columns struct {
 
 	metaNames  []string
 	metaValues [][]byte
+
+	auditTimes  []time.Time
+	auditBodies [][]byte
 }
 
 // first is the first row of the last commit.
@@ -253,11 +256,12 @@ func (s *Store) evaluate(requests []*txn.Request, epoch string, revision uint64)
 		if r.Err = txn.CheckEpoch(r.Txn, epoch); r.Err != nil {
 			continue
 		}
-		changes, metas, err := txn.Evaluate(overlay, r.Txn, cols.revision+1, at)
+		effects, err := txn.Evaluate(overlay, r.Txn, cols.revision+1, at)
 		if err != nil {
 			r.Err = err
 			continue
 		}
+		changes := effects.Changes
 		if len(changes) > 0 {
 			commit := store.Commit{
 				Revision: cols.revision + 1,
@@ -272,15 +276,23 @@ func (s *Store) evaluate(requests []*txn.Request, epoch string, revision uint64)
 			}
 			overlay.Apply(changes, cols.revision)
 		}
-		for _, m := range metas {
+		for _, e := range effects.Audit {
+			body, err := txn.EncodeAudit(e)
+			if err != nil {
+				return nil, err
+			}
+			cols.auditTimes = append(cols.auditTimes, e.Time)
+			cols.auditBodies = append(cols.auditBodies, body)
+		}
+		for _, m := range effects.Metas {
 			if m.Value == nil {
 				m.Value = []byte{}
 			}
 			meta[m.Name] = m.Value
 		}
-		r.Result = store.Result{Revision: cols.revision, Changed: len(changes) > 0}
+		r.Result = effects.Result(cols.revision)
 	}
-	if len(cols.commits) == 0 && len(meta) == 0 {
+	if len(cols.commits) == 0 && len(meta) == 0 && len(cols.auditTimes) == 0 {
 		return nil, nil
 	}
 	for key, r := range overlay.Written() {
@@ -361,6 +373,10 @@ func (s *Store) finish(ctx context.Context, conn *pgxpool.Conn, c *columns) erro
 	if len(c.metaNames) > 0 {
 		batch.Queue(`INSERT INTO meridian.meta (name, value) SELECT * FROM unnest($1::text[], $2::bytea[])
 			ON CONFLICT (name) DO UPDATE SET value = excluded.value`, c.metaNames, c.metaValues)
+	}
+	if len(c.auditTimes) > 0 {
+		batch.Queue(`INSERT INTO meridian.audit (time, body) SELECT * FROM
+			unnest($1::timestamptz[], $2::bytea[])`, c.auditTimes, c.auditBodies)
 	}
 	if len(c.logKeys) > 0 {
 		batch.Queue("UPDATE meridian.store SET revision = $1", int64(c.revision))

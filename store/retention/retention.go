@@ -1,4 +1,5 @@
-// Package retention compacts a store's change log, which is also the history, by age and by count.
+// Package retention compacts a store's change log, which is also the history, by age and by count, and
+// prunes its audit.
 //
 // The log does not say when a revision was made without being read, so the [Keeper] notes the head
 // with its time now and then. These marks are in the store's meta: ages survive restarts, and
@@ -28,6 +29,9 @@ import (
 const (
 	DefaultAge       = 7 * 24 * time.Hour
 	DefaultRevisions = 100_000
+
+	DefaultAuditAge  = 90 * 24 * time.Hour
+	DefaultAuditRows = 100_000
 )
 
 // MinRevisions is the least that may be kept by count: those who follow the log a little behind must find it.
@@ -41,6 +45,9 @@ type Config struct {
 	// Age and Revisions are how long, and how many, log entries are kept at most; 0 is without bound.
 	Age       time.Duration
 	Revisions uint64
+	// AuditAge and AuditRows bound the audit in the same way.
+	AuditAge  time.Duration
+	AuditRows uint64
 	// Logger and Registerer may be nil.
 	Logger     *zap.Logger
 	Registerer prometheus.Registerer
@@ -120,6 +127,9 @@ func (k *Keeper) Run(ctx context.Context) error {
 }
 
 func (k *Keeper) look(ctx context.Context, now time.Time) error {
+	if err := k.prune(ctx, now); err != nil {
+		return err
+	}
 	head := k.cfg.Head()
 	if head == 0 {
 		return nil
@@ -144,6 +154,18 @@ func (k *Keeper) look(ctx context.Context, now time.Time) error {
 	}
 	k.kept.Set(float64(head - min(head, k.through)))
 	return nil
+}
+
+// prune drops what the audit need not keep.
+func (k *Keeper) prune(ctx context.Context, now time.Time) error {
+	if k.cfg.AuditAge == 0 && k.cfg.AuditRows == 0 {
+		return nil
+	}
+	var before time.Time
+	if k.cfg.AuditAge > 0 {
+		before = now.Add(-k.cfg.AuditAge)
+	}
+	return k.cfg.Store.PruneAudit(ctx, before, k.cfg.AuditRows)
 }
 
 // aged is the last revision that is known to be older than Age; 0 is none. It notes the head if it

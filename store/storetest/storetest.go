@@ -46,6 +46,7 @@ func Run(t *testing.T, factory Factory) {
 		{"Atomic", testAtomic},
 		{"Invalid", testInvalid},
 		{"Meta", testMeta},
+		{"Audit", testAudit},
 		{"Secrets", testSecrets},
 		{"WatchOrder", testWatchOrder},
 		{"WatchBlocks", testWatchBlocks},

@@ -2,6 +2,7 @@ package txn
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -167,6 +168,28 @@ func (c Codec) fromProto(p *meshv1.Resource) (*mesh.Resource, error) {
 	}
 	return r, err
 }
+
+// EncodeAudit makes a row of an audit entry; it does not hold the ID.
+func EncodeAudit(e store.AuditEntry) ([]byte, error) {
+	e.ID = 0
+	body, err := json.Marshal(e)
+	if err != nil {
+		return nil, err
+	}
+	return SealBytes(auditName, body), nil
+}
+
+// DecodeAudit is the inverse of [EncodeAudit].
+func DecodeAudit(id uint64, row []byte) (e store.AuditEntry, err error) {
+	body, err := OpenBytes(auditName, row)
+	if err == nil {
+		err = json.Unmarshal(body, &e)
+	}
+	e.ID = id
+	return e, err
+}
+
+const auditName = "audit"
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 

@@ -31,13 +31,13 @@ func Example() {
 
 	state := txn.NewOverlay(empty{})
 	for range 2 {
-		changes, _, err := txn.Evaluate(state, create, 1, time.Unix(0, 0))
+		effects, err := txn.Evaluate(state, create, 1, time.Unix(0, 0))
 		if err != nil {
 			fmt.Println("conflict")
 			continue
 		}
-		state.Apply(changes, 1)
-		fmt.Println("changes:", len(changes))
+		state.Apply(effects.Changes, 1)
+		fmt.Println("changes:", len(effects.Changes))
 	}
 
 	// Output:

@@ -27,6 +27,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -111,6 +112,10 @@ func Validate(t store.Txn) error {
 				return invalid("meta %q is set twice in one transaction", op.Name)
 			}
 			names[op.Name] = true
+		case store.Audit:
+			if op.Entry.Who == "" || op.Entry.Action == "" {
+				return invalid("op %d is an audit entry without who or action", i)
+			}
 		default:
 			return invalid("op %d is a %T, not an operation of package store", i, op)
 		}
@@ -170,6 +175,10 @@ func Needs(t store.Txn) (keys []mesh.Key, kinds []KindRef) {
 			keys = append(keys, op.Key)
 		case store.Delete:
 			keys = append(keys, op.Key)
+		case store.Audit:
+			if key, ok := op.Entry.Key(); ok {
+				keys = append(keys, key)
+			}
 		}
 	}
 	return keys, kinds
@@ -183,11 +192,27 @@ func CheckEpoch(t store.Txn, epoch string) error {
 	return nil
 }
 
+// Effects is what a transaction writes.
+type Effects struct {
+	// Changes of the commit; none if nothing changes.
+	Changes []store.Change
+	Metas   []store.SetMeta
+	// Audit is complete but for the IDs.
+	Audit []store.AuditEntry
+}
+
+// Result is the answer to a transaction that was evaluated to f, at the revision reached.
+func (f Effects) Result(revision uint64) store.Result {
+	r := store.Result{Revision: revision, Changed: len(f.Changes) > 0}
+	if len(f.Audit) > 0 {
+		r.Audit = &f.Audit[0]
+	}
+	return r
+}
+
 // Evaluate runs a valid transaction against state: a failed check is [*store.ConflictError].
-// Otherwise it returns the changes of a commit at revision and time now, none if nothing changes,
-// and the meta values to write.
-func Evaluate(state State, t store.Txn, revision uint64,
-	now time.Time) ([]store.Change, []store.SetMeta, error) {
+// Otherwise it returns what a commit at revision and time now writes.
+func Evaluate(state State, t store.Txn, revision uint64, now time.Time) (Effects, error) {
 	for _, c := range t.Checks {
 		switch c := c.(type) {
 		case store.KeyAt:
@@ -196,16 +221,15 @@ func Evaluate(state State, t store.Txn, revision uint64,
 				at = r.Revision
 			}
 			if at != c.Revision {
-				return nil, nil, &store.ConflictError{Check: c, Revision: at}
+				return Effects{}, &store.ConflictError{Check: c, Revision: at}
 			}
 		case store.KindUnchanged:
 			if at := state.KindRevision(c.Kind, c.Mesh); at > c.Since {
-				return nil, nil, &store.ConflictError{Check: c, Revision: at}
+				return Effects{}, &store.ConflictError{Check: c, Revision: at}
 			}
 		}
 	}
-	var changes []store.Change
-	var metas []store.SetMeta
+	var out Effects
 	// A key has at most one change: a Put and a PutStatus of one key are one.
 	type pair struct {
 		put    *store.Put
@@ -229,7 +253,10 @@ func Evaluate(state State, t store.Txn, revision uint64,
 		var changed bool
 		switch op := op.(type) {
 		case store.SetMeta:
-			metas = append(metas, op)
+			out.Metas = append(out.Metas, op)
+			continue
+		case store.Audit:
+			out.Audit = append(out.Audit, op.Entry)
 			continue
 		case store.Delete:
 			if old := state.Resource(op.Key); old != nil {
@@ -257,10 +284,30 @@ func Evaluate(state State, t store.Txn, revision uint64,
 			change, changed = write(state, op.Key, p.put, p.status, revision, now)
 		}
 		if changed {
-			changes = append(changes, change)
+			out.Changes = append(out.Changes, change)
 		}
 	}
-	return changes, metas, nil
+	for i := range out.Audit {
+		out.complete(&out.Audit[i], state, revision, now)
+	}
+	return out, nil
+}
+
+// complete fills in what the store knows of an entry.
+func (f *Effects) complete(e *store.AuditEntry, state State, revision uint64, now time.Time) {
+	e.Time = now
+	key, ok := e.Key()
+	if !ok {
+		return
+	}
+	if r := state.Resource(key); r != nil {
+		e.Before, e.After = r.Revision, r.Revision
+	}
+	if slices.ContainsFunc(f.Changes, func(c store.Change) bool {
+		return c.Key == key && c.Type != store.ChangeStatus
+	}) {
+		e.After = revision
+	}
 }
 
 func entry[K comparable, V any](m map[K]*V, k K) *V {
