@@ -260,8 +260,8 @@ func (l *Launcher) Run(ctx context.Context) error {
 }
 
 // unreached is how long a zone may leave a session without an answer before an Envoy starts with what is
-// cached.
-const unreached = 2 * time.Second
+// cached. That Envoy's stream waits for the zone once more, so both together are less than 5 s.
+const unreached = time.Second
 
 // mayStart waits until Envoy may start: the zone accepted this proxy, or cannot be reached and what an
 // earlier Envoy of it acknowledged is cached. It is false if the launcher is to end before.
