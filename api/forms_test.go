@@ -123,3 +123,13 @@ func TestPagesLeaveNothingOut(t *testing.T) {
 	}
 	p.want(p.do("GET", "/meshes/default/meshtimeouts?after=x", ""), 400, "must be as next has it")
 }
+
+// TestDeleteInAMeshThatIsGone: what is left of a mesh can be deleted without the mesh.
+func TestDeleteInAMeshThatIsGone(t *testing.T) {
+	t.Parallel()
+
+	p := newPlane(t, func(c *api.Config) { c.Zone = "east" })
+	p.seed(timeoutResource("left", "east"))
+	p.want(p.do("DELETE", "/meshes/default/meshtimeouts/left", ""), 200)
+	p.want(p.do("DELETE", "/meshes/default/meshtimeouts/left", ""), 404, "default")
+}

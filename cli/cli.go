@@ -42,7 +42,7 @@ func Report(w io.Writer, err error) int {
 // Verbs are the client verbs, in the order of help.
 func Verbs() []*cobra.Command {
 	return []*cobra.Command{newApply(), newDiff(), newGet(), newDescribe(), newExplain(), newDebug(),
-		newDelete(), newStatus(), newAudit(), newToken(), newConfig()}
+		newDelete(), newExport(), newStatus(), newAudit(), newToken(), newConfig()}
 }
 
 // Version is the command that prints the version of this program and of the control plane.

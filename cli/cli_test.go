@@ -20,6 +20,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/cli"
 	"github.com/meridian-mesh/meridian/global"
+	"github.com/meridian-mesh/meridian/internal/localapi"
 	"github.com/meridian-mesh/meridian/role"
 	"github.com/meridian-mesh/meridian/zone"
 )
@@ -120,13 +121,18 @@ func newSession(t *testing.T, archive *txtar.Archive) *session {
 		cfg := zone.Defaults()
 		cfg.Name = "here"
 		cfg.XDSAddr = "127.0.0.1:0"
-		cfg.LocalhostIsAdmin = kind == "zone"
 		shared(t, &cfg.Config)
 		z, err := cfg.Complete(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.url = start(t, z.ControlPlane)
+		if kind == "locked" {
+			// Callers have nothing that proves who they are.
+			if err := os.Remove(filepath.Join(cfg.DataDir, localapi.SocketFile)); err != nil {
+				t.Fatal(err)
+			}
+		}
 	case "global":
 		cfg := global.Defaults()
 		cfg.KDSAddr = "127.0.0.1:0"
@@ -267,7 +273,9 @@ var variable = []struct {
 	{regexp.MustCompile(`eyJ[\w.-]+`), "TOKEN"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[\d:.]+(Z|[+-]\d\d:\d\d)`), "TIME"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\d \d\d:\d\d:\d\d`), "TIME"},
-	{regexp.MustCompile(`127\.0\.0\.1:\d{4,5}  `), "ADDRESS  "},
+	{regexp.MustCompile(`the socket, user \d+ *`), "SOCKET "},
+	{regexp.MustCompile(`(SOCKET|-) +(put|issue|delete) +`), "${1} ${2} "},
+	{regexp.MustCompile(`FROM +ACTION +`), "FROM ACTION "},
 	{regexp.MustCompile(`new, \d+ *`), "new, N "},
 	{regexp.MustCompile(`\b\d+ to \d+ *`), "N to N "},
 	{regexp.MustCompile(`((?i:revision),?:? )\d+`), "${1}N"},

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/meridian-mesh/meridian/api/client"
+	"github.com/meridian-mesh/meridian/internal/localapi"
 	"github.com/meridian-mesh/meridian/internal/suggest"
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -23,6 +24,7 @@ import (
 // clientOptions say which control plane a verb calls.
 type clientOptions struct {
 	address, tokenFile, caFile string
+	dataDir                    string
 	skipVerify                 bool
 	controlPlane, file         string
 	callTimeout                time.Duration
@@ -36,7 +38,10 @@ func (o *clientOptions) flags(cmd *cobra.Command) {
 		"URL of the control plane's API (default: the current one of \"meridian config\", else "+
 			defaultAddress+")")
 	f.StringVar(&o.tokenFile, "token-file", "",
-		"file with a user token; not needed on the control plane's own host")
+		"file with a user token; not needed for a control plane that runs on this machine as this user")
+	f.StringVar(&o.dataDir, "data-dir", "",
+		"data directory of a control plane on this machine, to call it as administrator (default: those "+
+			"of ~/.meridian and /var/lib/meridian)")
 	f.StringVar(&o.caFile, "ca-file", "",
 		"PEM file to verify the control plane by, instead of the token's pins; \"system\" is the "+
 			"system's roots")
@@ -74,7 +79,8 @@ func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), err
 			opts.SkipVerify = opts.SkipVerify || cp.SkipVerify
 		}
 	}
-	if opts.URL == "" {
+	named := opts.URL != ""
+	if !named {
 		opts.URL = defaultAddress
 	}
 	if o.tokenFile != "" {
@@ -86,6 +92,9 @@ func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), err
 	} else if t := strings.TrimSpace(os.Getenv("MERIDIAN_TOKEN")); t != "" {
 		opts.Token = t
 	}
+	if err := o.local(&opts, named); err != nil {
+		return nil, nil, err
+	}
 	if opts.SkipVerify {
 		_, _ = fmt.Fprintln(cmd.ErrOrStderr(),
 			"Warning: the control plane's certificate is not verified (--tls-skip-verify)")
@@ -95,6 +104,46 @@ func (o *clientOptions) connect(cmd *cobra.Command) (*client.Client, func(), err
 		return nil, nil, err
 	}
 	return c, func() { _ = c.Close() }, nil
+}
+
+// local lets a call go through the socket of a control plane on this machine, if that is the one that is
+// meant: by its data directory, or by its address where no token says who calls. named says that the user
+// named an address.
+func (o *clientOptions) local(opts *client.Options, named bool) error {
+	if opts.Token != "" && o.dataDir == "" {
+		return nil
+	}
+	dir := o.dataDir
+	if dir == "" {
+		dir = os.Getenv("MERIDIAN_DATA_DIR")
+	}
+	found, denied := localapi.Find(dir)
+	if dir != "" && len(found) == 0 {
+		if len(denied) > 0 {
+			return fmt.Errorf("data directory %s: this user may not read it; run the command as the user of "+
+				"the control plane or as root, or specify --token-file", dir)
+		}
+		return fmt.Errorf("no control plane runs with the data directory %s", dir)
+	}
+	if dir != "" && !named || len(found) == 1 && !named {
+		opts.DataDir = found[0].Dir
+		return nil
+	}
+	for _, cp := range found {
+		if cp.Serves(opts.URL) {
+			opts.DataDir = cp.Dir
+			return nil
+		}
+	}
+	if !named && len(found) > 1 {
+		var list []string
+		for _, cp := range found {
+			list = append(list, fmt.Sprintf("--data-dir %s (API at %s)", cp.Dir, cp.Address))
+		}
+		return fmt.Errorf("several control planes run here, none of them at %s; choose one with %s",
+			defaultAddress, strings.Join(list, ", or "))
+	}
+	return nil
 }
 
 // call bounds one call's time.

@@ -50,12 +50,16 @@ func newConfigAdd() *cobra.Command {
 				item.Token = strings.TrimSpace(string(data))
 			}
 			// Reject what no call could use.
-			c, err := client.New(client.Options{
+			opts := client.Options{
 				URL:        item.Address,
 				Token:      item.Token,
 				CAFile:     item.CAFile,
 				SkipVerify: item.SkipVerify,
-			})
+			}
+			if err := o.local(&opts, true); err != nil {
+				return err
+			}
+			c, err := client.New(opts)
 			if err != nil {
 				return err
 			}

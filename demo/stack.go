@@ -250,6 +250,8 @@ func (s *Stack) keepToken(name, token string) error {
 	return os.WriteFile(path, []byte(token), 0o600)
 }
 
+func (s *Stack) dataDir(controlPlane string) string { return filepath.Join(s.dir, "data", controlPlane) }
+
 func (s *Stack) newControlPlane(name, address string) *controlPlane {
 	cp := &controlPlane{name: name, address: address}
 	at := func(port int) string { return net.JoinHostPort(address, fmt.Sprint(port)) }
@@ -259,7 +261,7 @@ func (s *Stack) newControlPlane(name, address string) *controlPlane {
 			"grpcs://" + net.JoinHostPort(s.global.address, "5685"),
 			"--token-file", s.tokens["zone-"+name], "--xds-addr", at(5678), "--test-hooks"}
 	}
-	args = append(args, "--data-dir", filepath.Join(s.dir, "data", name), "--api-addr", at(5681),
+	args = append(args, "--data-dir", s.dataDir(name), "--api-addr", at(5681),
 		"--api-tls-addr", at(5682),
 		"--diagnostics-addr", at(5680), "--store", s.cfg.Store)
 	cp.process = s.newProcess(name, nil, args...)
@@ -288,7 +290,10 @@ func (s *Stack) startControlPlane(ctx context.Context, cp *controlPlane) error {
 		cp.process.Env = []string{"MERIDIAN_POSTGRES_URL=" + server.URL("postgres")}
 	}
 	if cp.client == nil {
-		c, err := client.New(client.Options{URL: "http://" + net.JoinHostPort(cp.address, "5681")})
+		c, err := client.New(client.Options{
+			URL:     "http://" + net.JoinHostPort(cp.address, "5681"),
+			DataDir: s.dataDir(cp.name),
+		})
 		if err != nil {
 			return err
 		}
@@ -306,7 +311,7 @@ func (s *Stack) controlPlaneReady(ctx context.Context, cp *controlPlane) error {
 		if dead = cp.process.Err(); dead != nil {
 			return true, ""
 		}
-		code, body, err := s.fetch(ctx, "http://"+net.JoinHostPort(cp.address, "5680")+"/ready")
+		code, body, err := s.fetch(ctx, "http://"+net.JoinHostPort(cp.address, "5680")+"/ready", "")
 		if err != nil {
 			return false, err.Error()
 		}
@@ -321,10 +326,14 @@ func (s *Stack) controlPlaneReady(ctx context.Context, cp *controlPlane) error {
 	return nil
 }
 
-func (s *Stack) fetch(ctx context.Context, url string) (int, string, error) {
+// fetch gets a URL, with a token unless that is empty.
+func (s *Stack) fetch(ctx context.Context, url, token string) (int, string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return 0, "", err
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := s.http.Do(req)
 	if err != nil {

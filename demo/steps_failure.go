@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -195,12 +197,17 @@ func (s *Stack) globalReturns(ctx context.Context, r *Report) error {
 	if err := s.global.process.Start(); err != nil {
 		return err
 	}
+	token, err := os.ReadFile(filepath.Join(s.dataDir("global"), "admin.token"))
+	if err != nil {
+		return err
+	}
 	// The very first answer, as a user's client would see it.
 	answered, seen, _ := eventually(ctx, 20*time.Second, func(ctx context.Context) (bool, string) {
 		if err := s.global.process.Err(); err != nil {
 			return false, err.Error()
 		}
-		code, _, err := s.fetch(ctx, "http://"+net.JoinHostPort(s.global.address, "5681")+"/status")
+		code, _, err := s.fetch(ctx, "http://"+net.JoinHostPort(s.global.address, "5681")+"/status",
+			strings.TrimSpace(string(token)))
 		return err == nil && code == 200, errText(err)
 	})
 	if !answered {

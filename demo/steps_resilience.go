@@ -27,7 +27,7 @@ var resilience = []step{
 
 // behave tells an instance's application how to answer from now on; see [App].
 func (s *Stack) behave(ctx context.Context, w *workload, query string) error {
-	code, body, err := s.fetch(ctx, w.url(appPort, "/behave?"+query))
+	code, body, err := s.fetch(ctx, w.url(appPort, "/behave?"+query), "")
 	if err == nil && code != http.StatusOK {
 		err = fmt.Errorf("%d %s", code, body)
 	}

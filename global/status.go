@@ -77,6 +77,8 @@ func (g *Global) Status(ctx context.Context) *adminv1.GetStatusResponse {
 			ConfigBytes:  s.ConfigBytes,
 			Resumed:      s.Resumed,
 			Version:      s.Version,
+			StoreId:      s.StoreID,
+			Kept:         uint32(s.Kept),
 			Lag:          &adminv1.Lag{Revisions: s.LagRevisions, Seconds: s.LagSeconds},
 			Proxies:      &adminv1.ProxyRollup{Total: p.GetProxiesTotal(), Online: p.GetProxiesOnline()},
 		}

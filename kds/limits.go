@@ -62,7 +62,7 @@ func CutProgress(p *kdsv1.Progress) {
 
 // CutHello shortens what a zone says about itself to what global keeps of it.
 func CutHello(h *kdsv1.Hello) {
-	h.Instance, h.Version = cut(h.GetInstance()), cut(h.GetVersion())
+	h.Instance, h.Version, h.StoreId = cut(h.GetInstance()), cut(h.GetVersion()), cut(h.GetStoreId())
 	h.CaPins = h.GetCaPins()[:min(MaxPins, len(h.GetCaPins()))]
 	for i, pin := range h.GetCaPins() {
 		h.CaPins[i] = cut(pin)

@@ -68,6 +68,8 @@ type Fence struct{ holders map[string]Holder }
 type Holder struct {
 	Instance string
 	Epoch    uint64
+	// Store is the id of its store; empty if it does not say.
+	Store string
 	// Since is when it was first admitted.
 	Since time.Time
 }
@@ -79,21 +81,24 @@ func (f *Fence) Holder(zone string) (Holder, bool) {
 }
 
 // Admit decides on a process that says it is zone. gone says that the present holder's lease has
-// run out, so that an older process may come back. superseded says that the former holder must be
-// ended, with the Close of [Fenced].
-func (f *Fence) Admit(zone, instance string, epoch uint64, gone bool,
+// run out, so that an older process may come back, and one with another store. superseded says that the
+// former holder must be ended, with the Close of [Fenced].
+func (f *Fence) Admit(zone, instance string, epoch uint64, storeEpoch string, gone bool,
 	now time.Time) (superseded bool, rejected *CloseError) {
 	h, taken := f.holders[zone]
+	id := StoreOf(storeEpoch)
 	switch {
 	case taken && h.Epoch == epoch && h.Instance == instance:
 		return false, nil
 	case taken && h.Epoch >= epoch && !gone:
 		return false, Fenced(zone, h)
+	case taken && !gone && id != "" && h.Store != "" && h.Store != id:
+		return false, otherStore(zone, id, h)
 	}
 	if f.holders == nil {
 		f.holders = map[string]Holder{}
 	}
-	f.holders[zone] = Holder{Instance: instance, Epoch: epoch, Since: now}
+	f.holders[zone] = Holder{Instance: instance, Epoch: epoch, Store: id, Since: now}
 	return taken, nil
 }
 
@@ -107,5 +112,18 @@ func Fenced(zone string, by Holder) *CloseError {
 				"two, or give "+
 				"this one another name and token",
 			zone, by.Instance, by.Epoch),
+	}}
+}
+
+// otherStore refuses a process that says it is a zone and has another store than its holder. It is not
+// permanent: a zone that lost its store is admitted once the lease of its former process is over.
+func otherStore(zone, id string, h Holder) *CloseError {
+	return &CloseError{&kdsv1.Close{
+		Code: kdsv1.Close_CODE_FENCED,
+		Reason: fmt.Sprintf("zone name %q is held by instance %s with the store %s, and this process has "+
+			"another store, %s: if it is a second one by mistake, stop it or give it another name and "+
+			"token; if it replaces one that lost its store, it is admitted when the lease of that one is "+
+			"over",
+			zone, h.Instance, h.Store, id),
 	}}
 }

@@ -29,7 +29,7 @@ func TestFenceLetsTheNewestEpochHoldAName(t *testing.T) {
 		{"a", 10, true, true, ""},    // the newer is gone for good
 		{"b", 11, false, true, ""},   // and back
 	} {
-		superseded, refused := f.Admit("east", step.instance, step.epoch, step.gone, now)
+		superseded, refused := f.Admit("east", step.instance, step.epoch, "", step.gone, now)
 		if superseded != step.superseded || (refused != nil) != (step.refusedBy != "") {
 			t.Fatalf("step %d: superseded %v, refused %v", i, superseded, refused)
 		}
@@ -41,8 +41,41 @@ func TestFenceLetsTheNewestEpochHoldAName(t *testing.T) {
 			}
 		}
 	}
-	if _, refused := f.Admit("west", "c", 1, true, now); refused != nil {
+	if _, refused := f.Admit("west", "c", 1, "", true, now); refused != nil {
 		t.Errorf("another name: %v", refused)
+	}
+}
+
+// A second process with another store is refused while the holder's lease runs, however new it is.
+func TestFenceKeepsTheHolderOfAStore(t *testing.T) {
+	now := time.Unix(0, 0)
+	var f kds.Fence
+	for i, step := range []struct {
+		instance string
+		epoch    uint64
+		store    string
+		gone     bool
+		refused  bool
+	}{
+		{"a", 10, "one", true, false},
+		{"b", 11, "two", false, true},
+		{"a", 12, "one", false, false},    // restarted
+		{"c", 13, "one-9f", false, false}, // a replica, after the store went back
+		{"b", 14, "two", false, true},     // still
+		{"d", 15, "", false, false},       // a former version, which does not say
+		{"b", 16, "two", false, false},    // nothing to compare with
+		{"c", 17, "one", true, false},     // after the lease
+		{"c", 17, "one", false, false},    // another stream
+		{"b", 18, "two-11", false, true},  // as an epoch of another store
+	} {
+		_, refused := f.Admit("east", step.instance, step.epoch, step.store, step.gone, now)
+		if (refused != nil) != step.refused {
+			t.Fatalf("step %d: refused %v", i, refused)
+		}
+		if refused != nil && (refused.Close.GetPermanent() ||
+			!strings.Contains(refused.Error(), "another store")) {
+			t.Errorf("step %d: %v", i, refused)
+		}
 	}
 }
 

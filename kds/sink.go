@@ -34,6 +34,13 @@ type SinkConfig struct {
 	Epoch string
 	// Validate refuses a resource, best with *mesh.ValidationError; nil accepts all.
 	Validate func(*mesh.Resource) error
+	// Kept is the meta value of what is kept of a former store of the zone, and Proxies says how many
+	// proxies the zone had with the store of an id, 0 if unknown; up alone, and both may be nil.
+	Kept    []byte
+	Proxies func(storeID string) int
+	// Orphans lists what the receiving zone owns in a mesh, which goes with the mesh; down alone, and may
+	// be nil.
+	Orphans func(meshName string) []mesh.Key
 	// MaxQueue is how many frames may wait for a commit before the sender is in breach of the
 	// protocol; 0 means 65536.
 	MaxQueue int
@@ -67,8 +74,11 @@ type Sink struct {
 
 	have     *versionVector
 	rejected map[mesh.Key]rejectedItem
-	cursor   *kdsv1.Cursor // applied and, but for bookmarks, durable
-	durable  uint64        // revision of the cursor as stored
+	kept     kept
+	// alone is what a zone owned while it had no global; empty once there is a cursor.
+	alone   map[mesh.Key]*mesh.Resource
+	cursor  *kdsv1.Cursor // applied and, but for bookmarks, durable
+	durable uint64        // revision of the cursor as stored
 
 	queue      []*kdsv1.Frame
 	busy       *Apply
@@ -104,12 +114,19 @@ func NewSink(cfg SinkConfig, cursor []byte, resources iter.Seq[*mesh.Resource]) 
 		cfg:      cfg,
 		have:     newVersionVector(),
 		rejected: map[mesh.Key]rejectedItem{},
+		alone:    map[mesh.Key]*mesh.Resource{},
 		equal:    true,
 		asked:    map[mesh.Kind]bool{},
 	}
+	if err := s.loadKept(cfg.Kept); err != nil {
+		return nil, err
+	}
 	for r := range resources {
-		if Exchanged(cfg.Direction, cfg.Zone, r.Key) {
+		if !s.kept.keys[r.Key] && Exchanged(cfg.Direction, cfg.Zone, r.Key) {
 			s.have.set(r.Key, s.fingerprint(r, r.OriginRevision))
+			if len(cursor) == 0 && s.ownedAlone(r) {
+				s.alone[r.Key] = r
+			}
 		}
 	}
 	if len(cursor) == 0 {
@@ -202,6 +219,9 @@ func (s *Sink) take(f *kdsv1.Frame) error {
 		s.collectedBytes += proto.Size(f)
 	case *kdsv1.Frame_Bookmark:
 		if s.collecting != nil {
+			if err := s.unfederated(s.collected); err != nil {
+				return err
+			}
 			s.replace(m.Bookmark.GetRevision())
 			return nil
 		}
@@ -299,6 +319,7 @@ func (s *Sink) upsert(t *txn, item *kdsv1.Item) {
 	status := r.Status
 	r.Status, r.OriginRevision = nil, item.GetVersion()
 	s.forgetRejected(key)
+	s.unkeep(key)
 	t.ops = append(t.ops, store.Put{Resource: r})
 	info, _ := mesh.Lookup(key.Kind)
 	if !carriesStatus(s.cfg.Direction, info, key) {
@@ -326,8 +347,16 @@ func (s *Sink) replace(revision uint64) {
 		s.upsert(t, item)
 	}
 	gone := s.absent(sent, func(k mesh.Key) bool { return s.withheld == nil || !s.withheld(k.Kind) })
-	for _, key := range gone {
-		t.ops = append(t.ops, store.Delete{Key: key})
+	if s.keep(reset.GetStoreId()) {
+		s.keepAll(gone)
+	} else {
+		for _, key := range gone {
+			t.ops = append(t.ops, store.Delete{Key: key})
+		}
+	}
+	// A global that lost its store lacks meshes that no user deleted.
+	if StoreOf(reset.GetStoreId()) == StoreOf(s.cursor.GetStoreId()) {
+		s.removeOrphans(t, gone)
 	}
 	for key, item := range old {
 		if _, ok := s.rejected[key]; !ok && s.withheld != nil && s.withheld(key.Kind) {
@@ -408,10 +437,12 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 	}
 	for _, key := range gone {
 		s.forgetRejected(key)
+		s.unkeep(key)
 		if Exchanged(s.cfg.Direction, s.cfg.Zone, key) {
 			t.ops = append(t.ops, store.Delete{Key: key})
 		}
 	}
+	s.removeOrphans(t, gone)
 	cursor := &kdsv1.Cursor{StoreId: s.cursor.GetStoreId(), Revision: d.GetRevision(), Schema: s.schema}
 	a := Apply{Revision: d.GetRevision(), Items: len(sent)}
 	if d.GetCommitted() != nil {
@@ -421,10 +452,27 @@ func (s *Sink) delta(d *kdsv1.Delta) error {
 	return nil
 }
 
+// removeOrphans removes what the zone itself owns in meshes that are gone: nothing else could, and it would
+// be in force again when a mesh of the name is created.
+func (s *Sink) removeOrphans(t *txn, gone []mesh.Key) {
+	if s.cfg.Orphans == nil {
+		return
+	}
+	for _, key := range gone {
+		if key.Kind != mesh.KindMesh {
+			continue
+		}
+		for _, orphan := range s.cfg.Orphans(key.Name) {
+			t.ops = append(t.ops, store.Delete{Key: orphan})
+		}
+	}
+}
+
 // begin makes t the transaction in progress; what it changes here happens when it is applied.
 func (s *Sink) begin(t *txn, cursor *kdsv1.Cursor, gone []mesh.Key, a Apply) {
 	a.Rejected = t.rejected
-	a.Txn = store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: append(t.ops, s.meta(cursor))}
+	ops := append(append(t.ops, s.meta(cursor)), s.keptMeta()...)
+	a.Txn = store.Txn{Author: s.cfg.Author, Epoch: s.cfg.Epoch, Ops: ops}
 	s.busy, s.taken = &a, false
 	s.afterwards = func() {
 		for _, key := range gone {

@@ -2,8 +2,10 @@ package mesh
 
 // Labels that the control plane computes or reads.
 const (
-	LabelMesh        = "kuma.io/mesh"
-	LabelOrigin      = "kuma.io/origin"
+	LabelMesh   = "kuma.io/mesh"
+	LabelOrigin = "kuma.io/origin"
+	// LabelAcceptStore of a Zone names a store of the zone, whose lack of what former stores had is meant.
+	LabelAcceptStore = "meridian.io/accept-store"
 	LabelZone        = "kuma.io/zone"
 	LabelEnv         = "kuma.io/env"
 	LabelNamespace   = "k8s.kuma.io/namespace"

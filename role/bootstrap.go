@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/meridian-mesh/meridian/internal/localapi"
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/policy/defaults"
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
@@ -29,10 +30,28 @@ func (p *ControlPlane) bootstrap(ctx context.Context) error {
 		}
 	}
 	err := reconcile.Retry(ctx, p.log, "create the first keys", func() error { return ensure(ctx) })
-	if err == nil {
-		close(p.keys)
+	if err != nil {
+		return err
 	}
-	return err
+	close(p.keys)
+	return p.keepAdminToken(ctx)
+}
+
+// keepAdminToken writes the first administrator's token into the data directory. Who took it out of the
+// store wants none.
+func (p *ControlPlane) keepAdminToken(ctx context.Context) error {
+	if p.cfg.DataDir == "" {
+		return nil
+	}
+	token, err := p.tokens.AdminToken(ctx)
+	if err == nil {
+		err = localapi.WriteToken(p.cfg.DataDir, token)
+	}
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		p.log.Warn("the administrator's token could not be written to the data directory; the socket there "+
+			"works without it", zap.Error(err))
+	}
+	return nil
 }
 
 // keys makes the signing keys of tokens; [tokens.Tokens] is one.

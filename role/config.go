@@ -132,15 +132,15 @@ func (c *Config) Fields() []config.Field {
 			"file to append the audit to as lines of JSON; it is opened again on SIGHUP and when it "+
 				"was moved"),
 		config.Address(&c.APIAddr, "api-addr", "127.0.0.1:5681",
-			"address of the API without TLS; callers on this host are administrators"),
+			"address of the API without TLS"),
 		config.Address(&c.APITLSAddr, "api-tls-addr", "127.0.0.1:5682", "address of the API with TLS"),
 		config.Address(&c.DiagnosticsAddr, "diagnostics-addr", "127.0.0.1:5680",
 			"address of /healthy, /ready, /metrics, /logging and pprof"),
 		config.Var(&c.TLSCertFile, "tls-cert-file", "",
 			"server certificate with its chain, PEM (default: one signed by an own CA, created once)"),
 		config.Var(&c.TLSKeyFile, "tls-key-file", "", "private key of --tls-cert-file"),
-		config.Var(&c.LocalhostIsAdmin, "localhost-is-admin", true,
-			"callers on loopback need no token without TLS; turn it off where others use this host"),
+		config.Var(&c.LocalhostIsAdmin, "localhost-is-admin", false,
+			"callers on loopback need no token without TLS: whatever runs on this host is administrator"),
 		config.Var(&c.GuardShare, "guard-share", 0,
 			"percentage of all proxies that a policy may change without 'meridian apply --force'; 0 is any").
 			Must("be a percentage, 0 to 100", func() bool {

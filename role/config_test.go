@@ -22,7 +22,7 @@ func TestDefaultsPassTheCheck(t *testing.T) {
 	if err := config.Check(c.Fields()); err != nil {
 		t.Error(err)
 	}
-	if !c.LocalhostIsAdmin || c.HistoryAge != retention.DefaultAge || c.APIAddr != "127.0.0.1:5681" {
+	if c.LocalhostIsAdmin || c.HistoryAge != retention.DefaultAge || c.APIAddr != "127.0.0.1:5681" {
 		t.Errorf("defaults are not set: %+v", c)
 	}
 }

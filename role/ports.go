@@ -9,6 +9,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/meridian-mesh/meridian/internal/listen"
+	"github.com/meridian-mesh/meridian/internal/localapi"
 )
 
 // Names of ports in [ControlPlane.Addresses]. The flag of each is its name and "-addr".
@@ -19,6 +20,9 @@ const (
 	PortXDS         = "xds"
 	PortDiagnostics = "diagnostics"
 )
+
+// portSocket is the UNIX socket of the API, in the data directory.
+const portSocket = "api-socket"
 
 // port is an address and what is served there.
 type port struct {
@@ -46,7 +50,7 @@ func (p *ControlPlane) Listen(ctx context.Context) error {
 		return nil
 	}
 	for _, o := range p.ports {
-		l, err := listen.Open(ctx, o.address)
+		l, err := p.open(ctx, o)
 		if err != nil {
 			p.closePorts()
 			for _, o := range p.ports {
@@ -61,7 +65,23 @@ func (p *ControlPlane) Listen(ctx context.Context) error {
 	return nil
 }
 
+func (p *ControlPlane) open(ctx context.Context, o *port) (net.Listener, error) {
+	if o.name != portSocket {
+		return listen.Open(ctx, o.address)
+	}
+	address := ""
+	for _, other := range p.ports {
+		if other.name == PortAPI && other.listener != nil {
+			address = other.listener.Addr().String()
+		}
+	}
+	return localapi.Open(o.address, address)
+}
+
 func explainListen(o *port, err error) error {
+	if o.name == portSocket {
+		return fmt.Errorf("--data-dir: listen on %s in %s: %w", localapi.SocketFile, o.address, err)
+	}
 	flag := "--" + o.name + "-addr"
 	var inUse *listen.InUseError
 	if errors.As(err, &inUse) {
@@ -86,7 +106,7 @@ func (p *ControlPlane) Addresses() map[string]string {
 	defer p.mu.Unlock()
 	out := map[string]string{}
 	for _, o := range p.ports {
-		if o.listener != nil {
+		if o.listener != nil && o.name != portSocket {
 			out[o.name] = o.listener.Addr().String()
 		}
 	}

@@ -199,6 +199,9 @@ func (p *ControlPlane) ServeAPI(c api.Config) error {
 	p.AddPort(PortAPI, p.cfg.APIAddr, func(ctx context.Context, l net.Listener) error {
 		return p.api.Serve(ctx, l, nil)
 	})
+	p.AddPort(portSocket, p.cfg.DataDir, func(ctx context.Context, l net.Listener) error {
+		return p.api.Serve(ctx, l, nil)
+	})
 	p.AddPort(PortAPITLS, p.cfg.APITLSAddr, func(ctx context.Context, l net.Listener) error {
 		return p.api.Serve(ctx, l, p.TLS())
 	})

@@ -45,6 +45,7 @@ import (
 	"github.com/meridian-mesh/meridian/mesh"
 	"github.com/meridian-mesh/meridian/mesh/validate"
 	"github.com/meridian-mesh/meridian/role"
+	"github.com/meridian-mesh/meridian/store"
 	"github.com/meridian-mesh/meridian/store/reconcile"
 	"github.com/meridian-mesh/meridian/xds"
 	"github.com/meridian-mesh/meridian/xds/delta"
@@ -164,8 +165,29 @@ func (z *Zone) serveProxies() {
 		Logger:     log.Named("ads"),
 		Registerer: cfg.Registry,
 	})
-	z.AddFront(z.registry.Run)
+	z.AddFront(z.registry.Run, z.endDeadMeshes)
 	z.AddPort(role.PortXDS, cfg.XDSAddr, z.serveXDS)
+}
+
+// endDeadMeshes ends the proxies of a mesh that is gone, once what this zone owned in it is too. A mesh that
+// is merely absent does not do: a global that lost its store has none.
+func (z *Zone) endDeadMeshes(ctx context.Context) error {
+	sub := z.Replica().Subscribe()
+	defer sub.Close()
+	for {
+		batch, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range batch.Changes {
+			if c.Type != store.ChangeDelete || c.Key.Kind != mesh.KindDataplane || c.Key.Zone != z.cfg.Name {
+				continue
+			}
+			if _, ok := batch.View.Get(mesh.Key{Kind: mesh.KindMesh, Name: c.Key.Mesh}); !ok {
+				z.registry.EndMesh(c.Key.Mesh)
+			}
+		}
+	}
 }
 
 // maxMessage bounds a message on the xDS port, in bytes.

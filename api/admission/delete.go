@@ -51,11 +51,6 @@ func (a *Admission) Delete(ctx context.Context, state State, key mesh.Key,
 	if !ok {
 		return nil, problem.UnknownKind(key.Kind)
 	}
-	if info.Scope == mesh.ScopeMesh {
-		if _, err := a.mesh(ctx, state, problem.TitleDelete, key.Mesh); err != nil {
-			return nil, err
-		}
-	}
 	old, err := state.find(ctx, key)
 	if err != nil {
 		return nil, err
@@ -69,6 +64,12 @@ func (a *Admission) Delete(ctx context.Context, state State, key mesh.Key,
 		}
 	}
 	if old == nil {
+		// What is left of a mesh that is gone can be deleted; that the mesh is gone explains the rest.
+		if info.Scope == mesh.ScopeMesh {
+			if _, err := a.mesh(ctx, state, problem.TitleDelete, key.Mesh); err != nil {
+				return nil, err
+			}
+		}
 		return nil, absent(state.View, info, key)
 	}
 	if ifRevision != nil && *ifRevision != old.Revision {

@@ -3,11 +3,12 @@
 //
 // # Rules
 //
-// A call with an Authorization header is what its Bearer token says, wherever it comes from. A direct
-// call from loopback without one is the administrator's, unless that is switched off: it came without
-// TLS, the remote address and the Host header are loopback, no proxy header is there, and no page of
-// another site sent it. All others are anonymous. A token that does not verify is an [Identity] with
-// an error, which REST ignores where anonymous callers may.
+// A call with an Authorization header is what its Bearer token says, wherever it comes from. Without one,
+// a call over the UNIX socket by root or by the process's own user is the administrator's. A direct call
+// from loopback is that only if it is switched on: it came without TLS, the remote address and the Host
+// header are loopback, no proxy header is there, and no page of another site sent it. All others are
+// anonymous. A token that does not verify is an [Identity] with an error, which REST ignores where
+// anonymous callers may.
 //
 // # Concurrency
 //
@@ -16,10 +17,12 @@ package authn
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 
@@ -72,6 +75,14 @@ func With(ctx context.Context, id Identity) context.Context {
 	return context.WithValue(ctx, identityKey{}, id)
 }
 
+type peerKey struct{}
+
+// WithPeer is for connections over a UNIX socket: it returns a context that carries the user at the other
+// end, as the system says.
+func WithPeer(ctx context.Context, uid uint32) context.Context {
+	return context.WithValue(ctx, peerKey{}, uid)
+}
+
 // From is the caller of ctx's request, and why its token is bad if it is. Without an identity the
 // caller is anonymous.
 func From(ctx context.Context) (Caller, error) {
@@ -88,6 +99,14 @@ func Address(ctx context.Context) string {
 	return id.Address
 }
 
+// Origin is the address that r came from; of the socket, the user at its other end.
+func Origin(r *http.Request) string {
+	if uid, ok := r.Context().Value(peerKey{}).(uint32); ok {
+		return fmt.Sprintf("the socket, user %d", uid)
+	}
+	return r.RemoteAddr
+}
+
 // Authenticator identifies callers.
 type Authenticator struct {
 	// Tokens verifies; nil accepts no token.
@@ -101,6 +120,12 @@ type Authenticator struct {
 func (a Authenticator) Identify(r *http.Request) Identity {
 	// A caller with a credential means to be its user: a bad one must not become the administrator.
 	shown := len(r.Header.Values("Authorization")) > 0
+	if uid, ok := r.Context().Value(peerKey{}).(uint32); ok && !shown {
+		if uid == 0 || uid == uint32(os.Getuid()) {
+			return Identity{Caller: admin}
+		}
+		return Identity{Caller: anonymous}
+	}
 	if a.LocalhostIsAdmin && !shown && direct(r) {
 		return Identity{Caller: admin}
 	}

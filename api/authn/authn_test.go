@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
 
 	"github.com/meridian-mesh/meridian/api/authn"
@@ -54,6 +55,46 @@ func TestLocationGivesWayToCredentials(t *testing.T) {
 			if id.Caller.Admin() != c.admin || (id.Err != nil) != c.err {
 				t.Errorf("caller %s, error %v; want administrator %t, error %t",
 					id.Caller, id.Err, c.admin, c.err)
+			}
+		})
+	}
+}
+
+// TestSocketIsForOwnerAndRoot: over the UNIX socket the system says who calls; a credential counts there
+// too.
+func TestSocketIsForOwnerAndRoot(t *testing.T) {
+	t.Parallel()
+
+	own := uint32(os.Getuid())
+	for _, c := range []struct {
+		name       string
+		uid        uint32
+		credential string
+		admin      bool
+	}{
+		{
+			name:  "the process's own user",
+			uid:   own,
+			admin: true,
+		},
+		{name: "root", admin: true},
+		{name: "another user", uid: own + 1},
+		{
+			name:       "a bad token",
+			uid:        own,
+			credential: "Bearer nonsense",
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := httptest.NewRequest(http.MethodGet, "http://localhost/meshes", nil)
+			r = r.WithContext(authn.WithPeer(r.Context(), c.uid))
+			r.RemoteAddr = "@"
+			if c.credential != "" {
+				r.Header.Set("Authorization", c.credential)
+			}
+			if id := (authn.Authenticator{}).Identify(r); id.Caller.Admin() != c.admin {
+				t.Errorf("caller %s", id.Caller)
 			}
 		})
 	}

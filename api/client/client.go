@@ -51,8 +51,11 @@ import (
 type Options struct {
 	// URL such as http://localhost:5681 or https://cp.example:5682; a missing port is 5681 or 5682.
 	URL string
-	// Token of a user; empty on loopback, where the caller is the administrator.
+	// Token of a user; empty if the connection itself says who calls.
 	Token string
+	// DataDir is the data directory of a control plane on this machine, whose socket is called instead of
+	// the URL's address; empty: none.
+	DataDir string
 	// CAFile holds PEM certificates to trust instead of the token's pins; "system" means the system's roots.
 	CAFile string
 	// SkipVerify accepts any server; for trying out.
@@ -102,7 +105,7 @@ func New(o Options) (*Client, error) {
 		port = "5681"
 	}
 	address := net.JoinHostPort(u.Hostname(), port)
-	to := &connection{address: address, cleartext: u.Scheme == "http"}
+	to := &connection{address: address, dataDir: o.DataDir, cleartext: u.Scheme == "http"}
 	opts := append(to.options(creds),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithUserAgent("meridian-adminclient"))

@@ -14,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+
+	"github.com/meridian-mesh/meridian/internal/localapi"
 )
 
 // Errors of a connection that reached something other than the API.
@@ -33,6 +35,7 @@ const ports = "the API of a control plane is on port 5681 (http) and 5682 (https
 // in words that speak of its own parts.
 type connection struct {
 	address string
+	dataDir string
 	// cleartext says that no TLS is expected.
 	cleartext bool
 	failure   atomic.Pointer[error]
@@ -53,7 +56,13 @@ func (c *connection) options(creds credentials.TransportCredentials) []grpc.Dial
 
 func (c *connection) dial(ctx context.Context, address string) (net.Conn, error) {
 	c.failure.Store(nil)
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+	var conn net.Conn
+	var err error
+	if c.dataDir != "" {
+		conn, err = localapi.Dial(c.dataDir)
+	} else {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", address)
+	}
 	if err != nil {
 		return nil, c.fail(err)
 	}

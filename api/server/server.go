@@ -24,6 +24,7 @@ import (
 	"github.com/meridian-mesh/meridian/api"
 	"github.com/meridian-mesh/meridian/api/authn"
 	"github.com/meridian-mesh/meridian/api/rest"
+	"github.com/meridian-mesh/meridian/internal/localapi"
 )
 
 // Times of connections.
@@ -62,7 +63,7 @@ func New(cfg api.Config) *Server {
 // TLS, for gRPC; [Server.Serve] sets that up.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := s.authn.Identify(r)
-	id.Address = r.RemoteAddr
+	id.Address = authn.Origin(r)
 	r = r.WithContext(api.Track(authn.With(r.Context(), id)))
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		s.GRPC().ServeHTTP(w, r)
@@ -88,6 +89,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t *tls.Config) error
 		ErrorLog:          zap.NewStdLog(s.log.Named("http")),
 		BaseContext: func(net.Listener) context.Context {
 			return api.Draining(context.WithoutCancel(ctx), ctx)
+		},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if uid, ok := localapi.Peer(c); ok {
+				return authn.WithPeer(ctx, uid)
+			}
+			return ctx
 		},
 	}
 	ended := make(chan error, 1)

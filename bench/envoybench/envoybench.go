@@ -3,7 +3,9 @@
 // listeners from a static file.
 //
 // For each size a standalone zone runs as a process of its own, with one instance for each service. An
-// Envoy joins it as a sidecar that calls all of them. Once it is ready its own config dump is turned into
+// Envoy joins it as a sidecar that calls all of them, through a relay as a launcher has one, and in turn
+// without, which shows what the relay costs; so do changes of a policy, each from its write until the zone
+// has Envoy's acknowledgement. Once it is ready its own config dump is turned into
 // a static file, which a second Envoy starts from, without statistics tags of ours, without discovery and
 // without TLS to a control plane. The difference is what the mesh costs an Envoy.
 //
@@ -16,6 +18,7 @@ package envoybench
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -69,11 +72,14 @@ type Report struct {
 	Missed []string
 }
 
-// Row is one size. Times are medians, from Envoy's start until it is ready.
+// Row is one size. Times are medians, from Envoy's start until it is ready; of Change from the write of a
+// policy until Envoy has acknowledged it. Those of Direct are without a relay.
 type Row struct {
 	Services              int
 	CPU, Wall             time.Duration
+	DirectCPU, DirectWall time.Duration
 	StaticCPU, StaticWall time.Duration
+	Change, DirectChange  time.Duration
 }
 
 // CPURatio is the CPU time over that of the static file.
@@ -85,11 +91,13 @@ func (r Row) WallRatio() float64 { return float64(r.Wall) / float64(r.StaticWall
 // Table writes the report for people.
 func (r *Report) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	_, _ = fmt.Fprintln(t, "services\tcpu ms\tstatic cpu ms\tratio\twall ms\tstatic wall ms\tratio\t")
+	_, _ = fmt.Fprintln(t, "services\tcpu ms\twithout relay\tstatic file\tratio\t"+
+		"wall ms\twithout relay\tstatic file\tratio\tchange ms\twithout relay\t")
 	for _, row := range r.Rows {
-		_, _ = fmt.Fprintf(t, "%d\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f\t%.2f\t\n",
-			row.Services, ms(row.CPU), ms(row.StaticCPU), row.CPURatio(),
-			ms(row.Wall), ms(row.StaticWall), row.WallRatio())
+		_, _ = fmt.Fprintf(t, "%d\t%.0f\t%.0f\t%.0f\t%.2f\t%.0f\t%.0f\t%.0f\t%.2f\t%.2f\t%.2f\t\n",
+			row.Services, ms(row.CPU), ms(row.DirectCPU), ms(row.StaticCPU), row.CPURatio(),
+			ms(row.Wall), ms(row.DirectWall), ms(row.StaticWall), row.WallRatio(),
+			ms(row.Change), ms(row.DirectChange))
 	}
 	for _, m := range r.Missed {
 		_, _ = fmt.Fprintln(t, "MISSED: "+m)
@@ -153,37 +161,71 @@ func (cfg Config) size(ctx context.Context, services int) (row Row, err error) {
 	if err := os.WriteFile(tokenFile, []byte(token), 0o600); err != nil {
 		return row, err
 	}
-	document, err := z.bootstrap(services, tokenFile)
+	stopRelay, err := z.startRelay(ctx, dir, token)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, stopRelay()) }()
+	document, err := z.bootstrap(services, dir, socket(dir), "")
+	if err != nil {
+		return row, err
+	}
+	direct, err := z.bootstrap(services, dir, "", tokenFile)
 	if err != nil {
 		return row, err
 	}
 
 	row.Services = services
 	static := ""
-	var cpu, wall, staticCPU, staticWall []time.Duration
-	for range cfg.Rounds {
+	var m measured
+	for i := range cfg.Rounds {
 		e := envoy{binary: cfg.Envoy, dir: dir, admin: z.admin()}
-		c, w, err := e.run(ctx, document, func() error {
-			if static != "" {
-				return nil
-			}
-			static, err = staticFile(ctx, dir, e.admin)
-			return err
-		})
-		if err != nil {
+		turns := []func() error{
+			func() error {
+				return m.start(ctx, e, document, &m.cpu, &m.wall, func() error {
+					return z.changes(ctx, &m.change)
+				})
+			},
+			func() error {
+				return m.start(ctx, e, direct, &m.directCPU, &m.directWall, func() error {
+					return z.changes(ctx, &m.directChange)
+				})
+			},
+		}
+		// What comes second finds more that the zone has computed.
+		if err := errors.Join(turns[i%2](), turns[1-i%2]()); err != nil {
 			return row, err
 		}
-		cpu, wall = append(cpu, c), append(wall, w)
-
-		c, w, err = e.run(ctx, static, nil)
-		if err != nil {
+		if static == "" {
+			if err := m.start(ctx, e, document, new([]time.Duration), new([]time.Duration), func() error {
+				static, err = staticFile(ctx, dir, e.admin)
+				return err
+			}); err != nil {
+				return row, err
+			}
+		}
+		if err := m.start(ctx, e, static, &m.staticCPU, &m.staticWall, nil); err != nil {
 			return row, fmt.Errorf("static file: %w", err)
 		}
-		staticCPU, staticWall = append(staticCPU, c), append(staticWall, w)
 	}
-	row.CPU, row.Wall = median(cpu), median(wall)
-	row.StaticCPU, row.StaticWall = median(staticCPU), median(staticWall)
+	row.CPU, row.Wall = median(m.cpu), median(m.wall)
+	row.DirectCPU, row.DirectWall = median(m.directCPU), median(m.directWall)
+	row.StaticCPU, row.StaticWall = median(m.staticCPU), median(m.staticWall)
+	row.Change, row.DirectChange = median(m.change), median(m.directChange)
 	return row, nil
+}
+
+// measured are the times of all rounds.
+type measured struct {
+	cpu, wall, directCPU, directWall, staticCPU, staticWall, change, directChange []time.Duration
+}
+
+// start measures one Envoy from its start until it is ready, and calls f before it ends.
+func (m *measured) start(ctx context.Context, e envoy, document string, cpu, wall *[]time.Duration,
+	f func() error) error {
+	c, w, err := e.run(ctx, document, f)
+	*cpu, *wall = append(*cpu, c), append(*wall, w)
+	return err
 }
 
 func median(ds []time.Duration) time.Duration {
@@ -238,6 +280,8 @@ type zone struct {
 	process *child.Process
 	client  *client.Client
 	address string
+	// timeout counts changes.
+	timeout int
 }
 
 // Ports on the zone's address.
@@ -263,7 +307,8 @@ func startZone(ctx context.Context, program, dir string, services int) (*zone, e
 		Name: "zone",
 		Args: []string{program, "zone", "--name", "bench", "--data-dir", filepath.Join(dir, "zone"),
 			"--api-addr", at(apiPort), "--api-tls-addr", at("5682"), "--diagnostics-addr", at("5680"),
-			"--xds-addr", at(strconv.Itoa(xdsPort)), "--log-level", "warn"},
+			"--xds-addr", at(strconv.Itoa(xdsPort)), "--log-level", "warn",
+			"--localhost-is-admin"},
 		Log: filepath.Join(dir, "zone.log"),
 	}
 	if err := z.process.Start(); err != nil {
@@ -330,8 +375,9 @@ func (z *zone) instance(i int) *mesh.Resource {
 // firstOutbound is the port of the first service.
 const firstOutbound = 20000
 
-// bootstrap writes the document of a sidecar that calls every service.
-func (z *zone) bootstrap(services int, tokenFile string) (string, error) {
+// bootstrap writes the document of a sidecar that calls every service, with a relay's socket or the file of
+// a token.
+func (z *zone) bootstrap(services int, dir, socket, tokenFile string) (string, error) {
 	dataplane := fmt.Sprintf("type: Dataplane\nmesh: %s\nname: caller\nnetworking:\n  address: %s\n"+
 		"  inbound:\n    - {port: 8080, tags: {kuma.io/service: caller, kuma.io/protocol: http}}\n"+
 		"  outbound:\n", mesh.DefaultMesh, z.address)
@@ -346,6 +392,7 @@ func (z *zone) bootstrap(services int, tokenFile string) (string, error) {
 		Resource:  dataplane,
 		Host:      z.address,
 		Port:      xdsPort,
+		Socket:    socket,
 		Insecure:  true, // the zone of this process; its certificate is not what is measured
 		TokenFile: tokenFile,
 		AdminPort: adminPort,
@@ -356,7 +403,10 @@ func (z *zone) bootstrap(services int, tokenFile string) (string, error) {
 	if document, err = z.moveAdmin(document); err != nil {
 		return "", err
 	}
-	path := filepath.Join(filepath.Dir(tokenFile), "bootstrap.json")
+	path := filepath.Join(dir, "direct.json")
+	if socket != "" {
+		path = filepath.Join(dir, "bootstrap.json")
+	}
 	return path, os.WriteFile(path, document, 0o600)
 }
 

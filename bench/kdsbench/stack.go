@@ -156,6 +156,7 @@ func (s *stack) controlPlane(name string, i int, args ...string) *child.Process 
 		"--api-tls-addr", address(i, 5682),
 		"--diagnostics-addr", address(i, 5680),
 		"--log-level", "warn",
+		"--localhost-is-admin",
 	)
 	return &child.Process{
 		Name: name,

@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/meridian-mesh/meridian/cli"
 	"github.com/meridian-mesh/meridian/global"
 	"github.com/meridian-mesh/meridian/internal/config"
 	"github.com/meridian-mesh/meridian/internal/gcpace"
@@ -54,6 +55,7 @@ loopback; proxies elsewhere need --xds-addr :5678.`,
 		},
 	}
 	bind(cmd, cfg.Fields())
+	cmd.AddCommand(cli.ZoneVerbs()...)
 	return cmd
 }
 

@@ -212,6 +212,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 		token:   l.token.get,
 		state:   l.state,
 		hello:   l.hello(),
+		cached:  cache.Len() > 0,
 		admin:   l.admin,
 	}
 	g.Go(func() error { return s.run(ctx) })
@@ -228,7 +229,7 @@ func (l *Launcher) Run(ctx context.Context) error {
 
 	g.Go(func() error {
 		defer cancel() // Envoy has ended: so does everything
-		if !l.mayStart(ctx, s, cache.Len() > 0, drainAsked) {
+		if !l.mayStart(ctx, s, drainAsked) {
 			return nil // nothing runs yet
 		}
 		bootstrap, err := l.bootstrap()
@@ -262,10 +263,10 @@ const unreached = 2 * time.Second
 
 // mayStart waits until Envoy may start: the zone accepted this proxy, or cannot be reached and what an
 // earlier Envoy of it acknowledged is cached. It is false if the launcher is to end before.
-func (l *Launcher) mayStart(ctx context.Context, s *session, cached bool, drainAsked <-chan struct{}) bool {
+func (l *Launcher) mayStart(ctx context.Context, s *session, drainAsked <-chan struct{}) bool {
 	var failed <-chan struct{}
 	var silent <-chan time.Time
-	if cached {
+	if s.cached {
 		failed = s.failed()
 		timer := time.NewTimer(unreached)
 		defer timer.Stop()

@@ -174,13 +174,23 @@ func TestTargets(t *testing.T) {
 // newSession is a session of a fake zone that trusts it by the pin alone.
 func newSession(t *testing.T, z *fakeZone) *session {
 	t.Helper()
-	return sessionTo(t, z, token(t, z.server.Pin, time.Now().Add(time.Hour)))
+	return sessionTo(t, z, &tokenSource{last: token(t, z.server.Pin, time.Now().Add(time.Hour))})
+}
+
+// replace puts a file in the place of another, as those do who write tokens.
+func replace(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // sessionTo is a session with a token.
-func sessionTo(t *testing.T, z *fakeZone, tok string) *session {
+func sessionTo(t *testing.T, z *fakeZone, source *tokenSource) *session {
 	t.Helper()
-	source := &tokenSource{last: tok}
 	tr, err := newTrust(servercert.ClientOptions{ServerName: "127.0.0.1"}, source.get)
 	if err != nil {
 		t.Fatal(err)
@@ -308,9 +318,86 @@ func TestSessionRefusals(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("a zone that lost its state does not end a launcher with a cache", func(t *testing.T) {
+		z := startZone(t, &fakeZone{answer: func(attempt int, _ *dataplanev1.SessionHello) error {
+			if attempt == 1 {
+				return status.Error(codes.NotFound, "no mesh")
+			}
+			return nil
+		}})
+		s := newSession(t, z)
+		s.cached = true
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.run(ctx) }()
+		l := &Launcher{log: zap.NewNop()}
+		if !l.mayStart(ctx, s, nil) {
+			t.Error("Envoy does not start")
+		}
+		receive(t, "acceptance", s.accepted())
+		cancel()
+		if err := receive(t, "the end", done); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a token that expired does not end an accepted proxy", func(t *testing.T) {
+		z := startZone(t, &fakeZone{answer: func(attempt int, _ *dataplanev1.SessionHello) error {
+			if attempt == 2 {
+				return status.Error(codes.Unauthenticated, "the token expired")
+			}
+			return nil
+		}})
+		file := filepath.Join(t.TempDir(), "token")
+		first := token(t, z.server.Pin, time.Now().Add(time.Hour))
+		second := token(t, z.server.Pin, time.Now().Add(2*time.Hour))
+		replace(t, file, first)
+		s := newSession(t, z)
+		s.token = (&tokenSource{file: file}).get
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.run(ctx) }()
+		if got := receive(t, "token", z.tokens); got != first {
+			t.Errorf("the first token is %q", got)
+		}
+		receive(t, "acceptance", s.accepted())
+		z.cut <- struct{}{}
+		receive(t, "token after the cut", z.tokens)
+		replace(t, file, second+"\n")
+		for receive(t, "the new token", z.tokens) != second {
+		}
+		// A file that is gone, or that someone is writing, does not take the token away.
+		replace(t, file, "")
+		z.cut <- struct{}{}
+		if got := receive(t, "token after the next cut", z.tokens); got != second {
+			t.Errorf("without a file the token is %q", got)
+		}
+		cancel()
+		if err := receive(t, "the end", done); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a token that is replaced may pin another certificate", func(t *testing.T) {
+		z := startZone(t, &fakeZone{})
+		file := filepath.Join(t.TempDir(), "token")
+		replace(t, file, token(t, strings.Repeat("00", 32), time.Now().Add(time.Hour)))
+		source := &tokenSource{file: file}
+		s := sessionTo(t, z, source)
+		s.wasKnown()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.run(ctx) }()
+		receive(t, "the failure", s.failed())
+		replace(t, file, token(t, z.server.Pin, time.Now().Add(time.Hour)))
+		receive(t, "acceptance", s.accepted())
+		cancel()
+		if err := receive(t, "the end", done); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("a server with another certificate gets no token", func(t *testing.T) {
 		z := startZone(t, &fakeZone{})
-		s := sessionTo(t, z, token(t, strings.Repeat("00", 32), time.Now().Add(time.Hour)))
+		foreign := token(t, strings.Repeat("00", 32), time.Now().Add(time.Hour))
+		s := sessionTo(t, z, &tokenSource{last: foreign})
 		if err := s.run(t.Context()); err == nil || !strings.Contains(err.Error(), "--ca-file") {
 			t.Errorf("got %v", err)
 		}

@@ -36,6 +36,10 @@ var permanent = map[codes.Code]bool{
 	codes.FailedPrecondition: true,
 }
 
+// mayMend are refusals that are final for a newcomer, but not for a proxy whose Envoy was configured
+// before: a control plane that came back without its state learns the mesh again from global.
+var mayMend = map[codes.Code]bool{codes.NotFound: true, codes.FailedPrecondition: true}
+
 // The first and the longest pause between attempts.
 const (
 	firstPause = 100 * time.Millisecond
@@ -51,6 +55,8 @@ type session struct {
 	token   func() string
 	state   *state
 	hello   *dataplanev1.SessionHello
+	// cached says that what an earlier Envoy of this proxy acknowledged is there.
+	cached bool
 
 	admin admin
 	// asking holds who asks Envoy for the zone: one answer is in memory at a time.
@@ -104,7 +110,7 @@ func (s *session) run(ctx context.Context) error {
 			break
 		}
 		code := status.Code(err)
-		if permanent[code] && !s.wasAccepted() {
+		if permanent[code] && !s.wasAccepted() && !(s.cached && mayMend[code]) {
 			return &RefusedError{Code: code, Reason: status.Convert(err).Message()}
 		}
 		if foreign := s.trust.foreign(); foreign != nil && !s.wasAccepted() {

@@ -13,8 +13,12 @@ import (
 	"google.golang.org/grpc/keepalive"
 )
 
-// window is what the zone may send before it is read, in bytes, for a stream and for the connection.
-const window = 1 << 20
+// window is what the zone may send before it is read, in bytes of a stream. The connection has room for
+// several streams, so that an Envoy that does not read does not stop the session.
+const (
+	window           = 1 << 20
+	connectionWindow = 4 * window
+)
 
 // dial makes the connection to the zone that the session and Envoy's configuration share. It is
 // established when it is used, and again within a second while the zone can be reached.
@@ -31,7 +35,7 @@ func dial(address string, t *trust, version string) (*grpc.ClientConn, error) {
 			},
 		}),
 		grpc.WithStaticStreamWindowSize(window),
-		grpc.WithStaticConnWindowSize(window),
+		grpc.WithStaticConnWindowSize(connectionWindow),
 		// A zone that died without a word, or a broken network, is noticed within this time.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    10 * time.Second,

@@ -389,7 +389,7 @@ func (c *Cache) flush() {
 		err = c.compact()
 	} else {
 		var places []place
-		if places, err = c.file.append(batch); err == nil {
+		if places, err = c.file.append(batch, false); err == nil {
 			c.mu.Lock()
 			for i, e := range entries {
 				if e != nil {
@@ -426,8 +426,8 @@ func (c *Cache) compact() error {
 	var written, waiting []stored
 	var places []place
 	bytes := 0
-	write := func() error {
-		at, err := next.append(batch)
+	write := func(more bool) error {
+		at, err := next.append(batch, more)
 		places, written = append(places, at...), append(written, waiting...)
 		batch, waiting, bytes = nil, nil, 0
 		return err
@@ -437,9 +437,9 @@ func (c *Cache) compact() error {
 		if bytes += len(body); bytes < frameBytes {
 			return nil
 		}
-		return write()
+		return write(true)
 	})
-	err = errors.Join(err, write())
+	err = errors.Join(err, write(false))
 	if err == nil {
 		err = c.file.replace(next)
 	}

@@ -164,11 +164,13 @@ func (f *file) frame(at int64) ([]byte, error) {
 	return plain, err
 }
 
-// append writes a batch and gives the place of each body. After an error the file is as it was, or unfit.
-func (f *file) append(batch []record) ([]place, error) {
+// append writes a batch, or with more a part of one, and gives the place of each body. After an error the
+// file is as it was, or unfit.
+func (f *file) append(batch []record, more bool) ([]place, error) {
 	places := make([]place, len(batch))
 	at := f.size
-	for i := 0; i < len(batch); {
+	// A batch always has a last frame, though it may be empty.
+	for i, last := 0, false; !last; {
 		var plain []byte
 		url := ""
 		for ; i < len(batch) && (len(plain) == 0 || len(plain)+len(batch[i].body) < frameBytes); i++ {
@@ -184,7 +186,7 @@ func (f *file) append(batch []record) ([]place, error) {
 			plain = appendField(plain, frameBody, rec.body)
 			places[i] = place{frame: at, start: len(plain) - len(rec.body)}
 		}
-		if i < len(batch) {
+		if last = i == len(batch); more || !last {
 			plain = appendField(plain, frameMore, nil)
 		}
 		sealed, err := f.sealer.Seal(plain, f.context(at))

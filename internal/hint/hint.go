@@ -59,5 +59,6 @@ const OneZone = "name one with --zone ZONE, over REST with ?zone=ZONE"
 const Force = "with --force, over REST with ?force=true"
 
 // Authenticate is how a caller without rights gets them.
-const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN', or call from the " +
-	"control plane's own machine (an administrator issues tokens with 'meridian token user')"
+const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN' (an administrator " +
+	"issues one with 'meridian token user'), or call on the control plane's machine as root or as its " +
+	"user, by the socket api.sock in its data directory, which the command line finds by itself"

@@ -23,6 +23,7 @@ var layers = []struct {
 	{"internal/intern", nil, "infrastructure"},
 	{"internal/kindgen", []string{"mesh!"}, "writes the tables of kinds; no program has it"},
 	{"internal/listen", nil, "infrastructure"},
+	{"internal/localapi", nil, "shared with every client on the machine"},
 	{"internal/obs", nil, "infrastructure"},
 	{"internal/pgserver", nil, "infrastructure"},
 	{"internal/repolint", nil, "infrastructure"},
@@ -121,7 +122,7 @@ var layers = []struct {
 	{"bench", []string{"mesh", "policy", "store", "kds", "xds", "identity", "controller", "api", "role",
 		"zone", "global", "dataplane", "bench", "internal"}, "measures all of them"},
 
-	{"bench/envoybench", []string{"mesh", "api/client", "dataplane/bootstrap", "bench/controlplane",
+	{"bench/envoybench", []string{"mesh", "api/client", "dataplane", "bench/controlplane",
 		"internal"}, "measures Envoy's start"},
 	{"bench/apibench", []string{"mesh", "store", "role", "zone", "global", "api", "identity",
 		"bench/controlplane", "internal"}, "measures the API"},

@@ -21,6 +21,7 @@ import (
 
 	"github.com/meridian-mesh/meridian/internal/backoff"
 	"github.com/meridian-mesh/meridian/kds"
+	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 	"github.com/meridian-mesh/meridian/store"
 )
@@ -180,7 +181,18 @@ func (c *Client) sinkConfig() kds.SinkConfig {
 		Zone:      c.cfg.Zone,
 		Author:    "kds:global",
 		Validate:  c.cfg.Validate,
+		Orphans:   c.orphans,
 	}
+}
+
+// orphans lists what the zone owns in a mesh.
+func (c *Client) orphans(meshName string) (keys []mesh.Key) {
+	for r := range c.cfg.Replica.View().All() {
+		if r.Key.Mesh == meshName && r.Key.Zone == c.cfg.Zone {
+			keys = append(keys, r.Key)
+		}
+	}
+	return keys
 }
 
 func (c *Client) hello(cursor *kdsv1.Cursor) *kdsv1.Hello {
@@ -193,6 +205,7 @@ func (c *Client) hello(cursor *kdsv1.Cursor) *kdsv1.Hello {
 		Cursor:     cursor,
 		CaPins:     c.cfg.CAPins,
 		Version:    c.cfg.Version,
+		StoreId:    c.cfg.Store.Epoch(),
 	}
 }
 

@@ -87,7 +87,9 @@ func (c *Client) runConfig(ctx context.Context, client kdsv1.KdsServiceClient, u
 		store: c.cfg.Store,
 		l:     l,
 		reset: reset,
-		beat:  beatInterval(c.lease()),
+
+		flushed: func() {},
+		beat:    beatInterval(c.lease()),
 	}
 	h.received = func(f *kdsv1.Frame) (bool, error) {
 		if f.GetHeartbeat() != nil {

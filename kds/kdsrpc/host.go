@@ -2,6 +2,7 @@ package kdsrpc
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -238,6 +239,8 @@ type hostSink struct {
 	l     *link[kdsv1.Frame]
 	// reset is closed when the local store goes back: then the Sink is of what may never have been.
 	reset <-chan struct{}
+	// release receives when what is kept of a former store of the other side is to go; nil never does.
+	release <-chan struct{}
 	// first is sent before everything else, if it is not nil.
 	first *kdsv1.Frame
 	// beat is the time between heartbeats; 0 sends none.
@@ -249,13 +252,16 @@ type hostSink struct {
 	taken func(f *kdsv1.Frame)
 	// applied is called after a transaction is durable.
 	applied func(a kds.Apply, result store.Result)
+	// flushed is called after a transaction of the host itself.
+	flushed func()
 	// mismatched is called with the number of kinds that were found to differ.
 	mismatched func(kinds uint64)
 
 	outbox     []*kdsv1.Frame
 	txn        *store.Txn // to hand to the committer
 	busy       bool       // the committer has a transaction
-	flushing   bool       // the transaction only stores the cursor
+	flushing   bool       // the transaction is none of the other side's
+	releasing  bool
 	todo       kds.Apply
 	mismatches uint64
 }
@@ -317,6 +323,8 @@ func (h *hostSink) run(ctx context.Context) error {
 		case <-flush:
 			flush = nil
 			h.flush()
+		case <-h.release:
+			h.releasing = true
 		case <-h.reset:
 			return errStartOver
 		case err := <-h.l.errs:
@@ -332,6 +340,11 @@ func (h *hostSink) step() {
 	if !h.busy {
 		if a, ok := h.sink.Next(); ok {
 			h.todo, h.txn, h.busy = a, &a.Txn, true
+		} else if h.releasing {
+			h.releasing = false
+			if t, ok := h.sink.Release(); ok {
+				h.txn, h.busy, h.flushing = &t, true, true
+			}
 		}
 	}
 	h.outbox = append(h.outbox, h.sink.Frames()...)
@@ -358,10 +371,11 @@ func (h *hostSink) committed(r applied) error {
 	}
 	if h.flushing {
 		h.flushing = false
+		h.flushed()
 		return nil
 	}
 	if err := h.sink.Applied(); err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return sinkStatus(err)
 	}
 	h.applied(h.todo, r.result)
 	return nil
@@ -373,10 +387,19 @@ func (h *hostSink) recv(f *kdsv1.Frame) error {
 		return err
 	}
 	if err := h.sink.Recv(f); err != nil {
-		return status.Error(codes.InvalidArgument, err.Error())
+		return sinkStatus(err)
 	}
 	h.taken(f)
 	return nil
+}
+
+// sinkStatus is the error of a stream whose Sink refused a frame.
+func sinkStatus(err error) error {
+	var refused *kds.CloseError
+	if errors.As(err, &refused) {
+		return err
+	}
+	return status.Error(codes.InvalidArgument, err.Error())
 }
 
 // beatInterval is the time between heartbeats. They are most of what an idle connection carries.

@@ -196,6 +196,11 @@ func openSink(ctx context.Context, st store.Store, rep *replica.Replica,
 	if err != nil {
 		return nil, 0, nil, fmt.Errorf("read %s: %w", name, err)
 	}
+	if cfg.Direction == kds.Up {
+		if cfg.Kept, err = st.Meta(ctx, kds.StateKept(cfg.Zone)); err != nil {
+			return nil, 0, nil, fmt.Errorf("read %s: %w", kds.StateKept(cfg.Zone), err)
+		}
+	}
 	revision, err = st.Revision(ctx)
 	if err != nil {
 		return nil, 0, nil, err

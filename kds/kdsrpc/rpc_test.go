@@ -128,11 +128,12 @@ func TestWrongZoneNameIsDeniedAndNamesBoth(t *testing.T) {
 
 func TestNewerEpochFencesTheOlder(t *testing.T) {
 	g := startGlobal(t, globalOptions{})
-	first := g.client("east", newNode(t), func(c *ClientConfig) { c.Instance = "old" })
+	node := newNode(t) // both are of one store, as replicas of a zone are
+	first := g.client("east", node, func(c *ClientConfig) { c.Instance = "old" })
 	run(t, first.Run)
 	g.awaitZone(t, "east", "old online",
 		func(z ZoneState) bool { return z.Instance == "old" && z.State == Online })
-	second := g.client("east", newNode(t), func(c *ClientConfig) { c.Instance = "new" })
+	second := g.client("east", node, func(c *ClientConfig) { c.Instance = "new" })
 	run(t, second.Run)
 	g.awaitZone(t, "east", "new online",
 		func(z ZoneState) bool { return z.Instance == "new" && z.State == Online })

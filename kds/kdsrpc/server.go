@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meridian-mesh/meridian/kds"
+	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
 
@@ -43,6 +44,14 @@ type zone struct {
 	oldest  time.Time // commit time of the oldest change that the zone has not acked
 	streams map[string]*slot
 	admin   *tunnel
+
+	// totals are how many proxies the zone had, as it last said with the store of an id; expected is how
+	// many of a former store are to come back.
+	totals   map[string]int
+	refused  string // the last process of its name that was
+	expected int
+	// release holds a token when what is kept of a former store is to go.
+	release chan struct{}
 
 	// head is global's revision as the Config stream has read it; a zone that has applied needed, the
 	// last revision with something for it, has all up to head.
@@ -187,6 +196,14 @@ func (s *Server) judgeZone(z *zone, now time.Time) bool {
 	case !st.DigestsEqual:
 		st.State, st.Reason = Degraded,
 			"what the zone has differs from what was sent; it is being sent again"
+	case st.Kept > 0:
+		st.State = Degraded
+		st.Reason = fmt.Sprintf("the zone has another store than before (%s): %d resources that it had are "+
+			"kept until %s or 'meridian zone accept %s'", st.StoreID, st.Kept, z.until(), st.Name)
+		if r, ok := s.cfg.Replica.View().Get(mesh.Key{Kind: mesh.KindZone, Name: st.Name}); ok &&
+			st.StoreID != "" && r.Labels[mesh.LabelAcceptStore] == st.StoreID {
+			z.letGo()
+		}
 	case len(st.Degraded) > 0:
 		st.State = Degraded
 		st.Reason = fmt.Sprintf("kind %s does not flow: %s", st.Degraded[0].GetKind(),
@@ -211,6 +228,22 @@ func (s *Server) renew(z *zone) (latest uint64) {
 		z.head, z.needed, z.oldest = 0, 0, time.Time{}
 	}
 	return view.Revision()
+}
+
+// until says for whom what is kept waits.
+func (z *zone) until() string {
+	if z.expected == 0 {
+		return "they are back one by one"
+	}
+	return fmt.Sprintf("its %d proxies are back", z.expected)
+}
+
+// letGo has what is kept of a former store removed.
+func (z *zone) letGo() {
+	select {
+	case z.release <- struct{}{}:
+	default:
+	}
 }
 
 // lift counts revisions without anything for the zone as applied and answered, once all before them
@@ -324,17 +357,29 @@ func (s *Server) attach(ctx context.Context, sort string,
 	z := s.zones[name]
 	gone := z == nil || now.Sub(z.state.LastSeen) >= s.cfg.Lease
 	former, held := s.fence.Holder(name)
-	superseded, refused := s.fence.Admit(name, hello.GetInstance(), hello.GetEpoch(), gone, now)
+	superseded, refused := s.fence.Admit(name, hello.GetInstance(), hello.GetEpoch(),
+		hello.GetStoreId(), gone, now)
 	if refused != nil {
+		// It tries again and again; once says it.
+		again := z != nil && z.refused == hello.GetInstance()
+		if z != nil {
+			z.refused = hello.GetInstance()
+		}
 		s.mu.Unlock()
+		if again {
+			return nil, nil, refused
+		}
 		s.cfg.Logger.Warn("refuse a second control plane of one zone name", zap.String("zone", name),
-			zap.String("instance", hello.GetInstance()), zap.String("held_by", former.Instance))
+			zap.String("instance", hello.GetInstance()), zap.String("held_by", former.Instance),
+			zap.String("reason", refused.Close.GetReason()))
 		return nil, nil, refused
 	}
 	fresh := superseded || !held || z == nil
 	if z == nil {
 		z = &zone{
 			store:   s.cfg.Replica.View().Epoch(),
+			totals:  map[string]int{},
+			release: make(chan struct{}, 1),
 			streams: map[string]*slot{},
 			state:   ZoneState{Name: name, DigestsEqual: true},
 		}
@@ -350,6 +395,7 @@ func (s *Server) attach(ctx context.Context, sort string,
 		z.state.Instance, z.state.Epoch, z.state.Version = hello.GetInstance(), hello.GetEpoch(),
 			hello.GetVersion()
 		z.state.CAPins, z.state.Connected = hello.GetCaPins(), now
+		z.state.StoreID = kds.StoreOf(hello.GetStoreId())
 		z.state.Progress, z.state.Applied, z.state.Answered = nil, 0, 0
 		z.head, z.needed = 0, 0
 	}

@@ -219,18 +219,25 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		Author:    "zone:" + name,
 		Validate:  s.cfg.Validate,
 		MaxBytes:  s.cfg.MaxZoneBytes,
+		Proxies:   func(storeID string) int { return s.proxiesOf(name, storeID) },
 	})
 	if err != nil {
 		return err
 	}
 	sink.Agreed(se.agreed)
+	count := func() {
+		s.update(se.hello, time.Time{}, func(z *zone) { z.state.Kept, z.expected = sink.Kept() })
+	}
+	count()
 	h := &hostSink{
-		sink:  sink,
-		store: s.cfg.Store,
-		l:     se.link,
-		reset: reset,
-		first: s.welcome(se.agreed, sink.Cursor()),
-		taken: func(*kdsv1.Frame) {},
+		sink:    sink,
+		store:   s.cfg.Store,
+		l:       se.link,
+		reset:   reset,
+		release: s.releaseOf(name),
+		flushed: count,
+		first:   s.welcome(se.agreed, sink.Cursor()),
+		taken:   func(*kdsv1.Frame) {},
 	}
 	h.received = func(f *kdsv1.Frame) (bool, error) {
 		now := time.Now()
@@ -245,6 +252,10 @@ func (s *Server) state(ctx context.Context, se *session) error {
 				return // in revisions that no longer count
 			}
 			z.state.Progress = p
+			z.note(int(p.GetProxiesTotal()))
+			if z.expected > 0 && int(p.GetProxiesOnline()) >= z.expected {
+				z.letGo()
+			}
 			z.state.Applied = max(z.state.Applied, p.GetApplied())
 			z.state.Answered = p.GetAnswered()
 		})
@@ -256,12 +267,42 @@ func (s *Server) state(ctx context.Context, se *session) error {
 		}
 		s.metrics.rejections.WithLabelValues("up").Add(float64(len(a.Rejected)))
 		s.update(se.hello, time.Time{}, func(z *zone) { z.state.StateRevision = sink.Revision() })
+		count()
+		if kept, _ := sink.Kept(); a.Snapshot && kept > 0 {
+			se.log.Warn("the zone has another store than before; what it had is kept until its proxies "+
+				"are back",
+				zap.Int("resources", kept))
+		}
 	}
 	h.mismatched = func(kinds uint64) {
 		s.metrics.mismatches.WithLabelValues("up").Add(float64(kinds))
 		se.log.Error("what global has of the zone differs from what was sent; asking for all of the kind")
 	}
 	return h.run(ctx)
+}
+
+// proxiesOf is how many proxies a zone had with a store when it last said; 0 if it has not.
+func (s *Server) proxiesOf(name, storeID string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zones[name].totals[storeID]
+}
+
+// maxTotals bounds the stores of a zone that are remembered.
+const maxTotals = 8
+
+// note remembers how many proxies the zone has with its store.
+func (z *zone) note(total int) {
+	if _, ok := z.totals[z.state.StoreID]; !ok && len(z.totals) >= maxTotals {
+		clear(z.totals)
+	}
+	z.totals[z.state.StoreID] = total
+}
+
+func (s *Server) releaseOf(name string) <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zones[name].release
 }
 
 func storeStatus(err error) error {

@@ -47,6 +47,10 @@ type ZoneState struct {
 	// has not acked.
 	LagRevisions uint64
 	LagSeconds   float64
+	// Kept counts resources that the zone owned in a store that it no longer has; see [kds.Sink.Kept].
+	Kept int
+	// StoreID is the id of the zone's store; empty if it does not say.
+	StoreID string
 	// StateRevision is the zone's own store revision that global has applied.
 	StateRevision uint64
 	// DigestsEqual is the outcome of the last comparison; true before the first.

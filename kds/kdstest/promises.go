@@ -102,6 +102,9 @@ func (w *World) Difference(x *Wire, state replica.View) string {
 		if !kds.Exchanged(x.Direction, x.Zone, r.Key) || view.Withheld(r.Key.Kind) {
 			continue
 		}
+		if x.sink.Keeps(r.Key) {
+			continue // of a store that the zone had before
+		}
 		seen := want[r.Key]
 		delete(want, r.Key)
 		switch {

@@ -278,11 +278,16 @@ func (w *World) Connect(x *Wire) error {
 	if err != nil {
 		return err
 	}
+	kept, err := x.to.Store.Meta(context.Background(), kds.StateKept(x.Zone))
+	if err != nil {
+		return err
+	}
 	sink, err := kds.NewSink(kds.SinkConfig{
 		Direction: x.Direction,
 		Zone:      x.Zone,
 		Author:    x.String(),
 		Validate:  x.to.validate,
+		Kept:      kept,
 	}, stored, x.to.View().All())
 	if err != nil {
 		return err

@@ -30,12 +30,21 @@ type member struct {
 	proxy      *proxy
 	revision   uint64
 	superseded chan struct{}
+	ended      bool // superseded is closed; Registry.mu guards it
 	// shared streams leave room for others of the kind.
 	shared bool
 }
 
 // Proxy implements delta.Member.
 func (m *member) Proxy() (mesh.Key, uint64) { return m.proxy.key, m.revision }
+
+// end closes superseded; Registry.mu is held.
+func (m *member) end() {
+	if !m.ended {
+		m.ended = true
+		close(m.superseded)
+	}
+}
 
 // Superseded implements delta.Member.
 func (m *member) Superseded() <-chan struct{} { return m.superseded }
@@ -81,10 +90,10 @@ func (p *proxy) enter(m *member) {
 		p.others[p.member] = struct{}{}
 	} else {
 		if p.member != nil {
-			close(p.member.superseded)
+			p.member.end()
 		}
 		for o := range p.others {
-			close(o.superseded)
+			o.end()
 		}
 		p.others = nil
 	}
@@ -289,6 +298,26 @@ func (r *Registry) keyOf(kind mesh.Kind, nodeID string) (mesh.Key, error) {
 	}
 	key.Name = name
 	return key, nil
+}
+
+// EndMesh ends the streams of the proxies of a mesh that is gone, and forgets the proxies.
+func (r *Registry) EndMesh(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, p := range r.proxies {
+		if key.Mesh != name {
+			continue
+		}
+		// As after a goodbye, so that no lease keeps what no client can call.
+		p.goodbye = time.Now()
+		if p.member != nil {
+			p.member.end()
+		}
+		for m := range p.others {
+			m.end()
+		}
+		r.log.Info("ends a proxy, for its mesh is gone", zap.Stringer("proxy", key))
+	}
 }
 
 // mesh finds a proxy's mesh.

@@ -1246,17 +1246,22 @@ func (x *GlobalPeer) GetResumed() bool {
 
 // ZonePeer is a zone as global sees it.
 type ZonePeer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	State         ZoneState              `protobuf:"varint,2,opt,name=state,proto3,enum=meridian.admin.v1.ZoneState" json:"state,omitempty"`
-	Instance      string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
-	Lag           *Lag                   `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
-	DigestsEqual  bool                   `protobuf:"varint,5,opt,name=digests_equal,json=digestsEqual,proto3" json:"digests_equal,omitempty"`
-	Proxies       *ProxyRollup           `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
-	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
-	ConfigBytes   uint64                 `protobuf:"varint,8,opt,name=config_bytes,json=configBytes,proto3" json:"config_bytes,omitempty"`
-	Resumed       bool                   `protobuf:"varint,9,opt,name=resumed,proto3" json:"resumed,omitempty"`
-	Version       string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Name         string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State        ZoneState              `protobuf:"varint,2,opt,name=state,proto3,enum=meridian.admin.v1.ZoneState" json:"state,omitempty"`
+	Instance     string                 `protobuf:"bytes,3,opt,name=instance,proto3" json:"instance,omitempty"`
+	Lag          *Lag                   `protobuf:"bytes,4,opt,name=lag,proto3" json:"lag,omitempty"`
+	DigestsEqual bool                   `protobuf:"varint,5,opt,name=digests_equal,json=digestsEqual,proto3" json:"digests_equal,omitempty"`
+	Proxies      *ProxyRollup           `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	Reason       string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	ConfigBytes  uint64                 `protobuf:"varint,8,opt,name=config_bytes,json=configBytes,proto3" json:"config_bytes,omitempty"`
+	Resumed      bool                   `protobuf:"varint,9,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	Version      string                 `protobuf:"bytes,10,opt,name=version,proto3" json:"version,omitempty"`
+	// Id of the zone's store, as it last said.
+	StoreId string `protobuf:"bytes,11,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
+	// Resources that the zone had in a store that it no longer has, which are kept until its proxies are back or an
+	// operator accepts the store.
+	Kept          uint32 `protobuf:"varint,12,opt,name=kept,proto3" json:"kept,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1359,6 +1364,20 @@ func (x *ZonePeer) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *ZonePeer) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
+	}
+	return ""
+}
+
+func (x *ZonePeer) GetKept() uint32 {
+	if x != nil {
+		return x.Kept
+	}
+	return 0
 }
 
 // Lag of a zone behind global.
@@ -2164,7 +2183,7 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x120\n" +
 	"\x05since\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12!\n" +
 	"\fconfig_bytes\x18\x05 \x01(\x04R\vconfigBytes\x12\x18\n" +
-	"\aresumed\x18\x06 \x01(\bR\aresumed\"\xe6\x02\n" +
+	"\aresumed\x18\x06 \x01(\bR\aresumed\"\x95\x03\n" +
 	"\bZonePeer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x122\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x1c.meridian.admin.v1.ZoneStateR\x05state\x12\x1a\n" +
@@ -2176,7 +2195,9 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\fconfig_bytes\x18\b \x01(\x04R\vconfigBytes\x12\x18\n" +
 	"\aresumed\x18\t \x01(\bR\aresumed\x12\x18\n" +
 	"\aversion\x18\n" +
-	" \x01(\tR\aversion\"=\n" +
+	" \x01(\tR\aversion\x12\x19\n" +
+	"\bstore_id\x18\v \x01(\tR\astoreId\x12\x12\n" +
+	"\x04kept\x18\f \x01(\rR\x04kept\"=\n" +
 	"\x03Lag\x12\x1c\n" +
 	"\trevisions\x18\x01 \x01(\x04R\trevisions\x12\x18\n" +
 	"\aseconds\x18\x02 \x01(\x01R\aseconds\"x\n" +

@@ -426,8 +426,10 @@ type Hello struct {
 	// On Config: where the zone's Sink resumes. On State: unset.
 	Cursor *Cursor `protobuf:"bytes,6,opt,name=cursor,proto3" json:"cursor,omitempty"`
 	// SHA-256 pins (hex) of the zone's own certificate authorities.
-	CaPins        []string `protobuf:"bytes,7,rep,name=ca_pins,json=caPins,proto3" json:"ca_pins,omitempty"`
-	Version       string   `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	CaPins  []string `protobuf:"bytes,7,rep,name=ca_pins,json=caPins,proto3" json:"ca_pins,omitempty"`
+	Version string   `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	// Epoch of the zone's own store, which begins with its id; empty is that of a former version, which does not say.
+	StoreId       string `protobuf:"bytes,9,opt,name=store_id,json=storeId,proto3" json:"store_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -514,6 +516,13 @@ func (x *Hello) GetCaPins() []string {
 func (x *Hello) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *Hello) GetStoreId() string {
+	if x != nil {
+		return x.StoreId
 	}
 	return ""
 }
@@ -1924,7 +1933,7 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\bprogress\x18\f \x01(\v2\x19.meridian.kds.v1.ProgressH\x00R\bprogress\x12;\n" +
 	"\n" +
 	"reset_kind\x18\r \x01(\v2\x1a.meridian.kds.v1.ResetKindH\x00R\tresetKindB\t\n" +
-	"\amessage\"\x88\x02\n" +
+	"\amessage\"\xa3\x02\n" +
 	"\x05Hello\x12\x12\n" +
 	"\x04zone\x18\x01 \x01(\tR\x04zone\x12\x1a\n" +
 	"\binstance\x18\x02 \x01(\tR\binstance\x12\x14\n" +
@@ -1935,7 +1944,8 @@ const file_meridian_kds_v1_kds_proto_rawDesc = "" +
 	"\aschemas\x18\x05 \x03(\v2\x1b.meridian.kds.v1.KindSchemaR\aschemas\x12/\n" +
 	"\x06cursor\x18\x06 \x01(\v2\x17.meridian.kds.v1.CursorR\x06cursor\x12\x17\n" +
 	"\aca_pins\x18\a \x03(\tR\x06caPins\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\"\x83\x02\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x19\n" +
+	"\bstore_id\x18\t \x01(\tR\astoreId\"\x83\x02\n" +
 	"\aWelcome\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\tR\binstance\x12\x1e\n" +
 	"\n" +
