@@ -41,6 +41,7 @@ package launcher
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -104,6 +105,7 @@ type Config struct {
 type Launcher struct {
 	cfg      Config
 	log      *zap.Logger
+	instance string // random, for the zone
 	proxy    proxy
 	address  string // host:port of the zone
 	host     string
@@ -121,7 +123,7 @@ func New(cfg Config) (*Launcher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	l := &Launcher{cfg: cfg, log: cfg.Logger}
+	l := &Launcher{cfg: cfg, log: cfg.Logger, instance: rand.Text()}
 	var errs []error
 	note := func(err error) {
 		if err != nil {
