@@ -92,7 +92,7 @@ func (f *file) readAudit(below uint64, take func(store.AuditEntry) bool) error {
 		c := tx.Bucket(bucketAudit).Cursor()
 		k, v := c.Last()
 		if below > 0 {
-			if k, v = c.Seek(number(below)); k == nil {
+			if k, _ = c.Seek(number(below)); k == nil {
 				k, v = c.Last()
 			} else {
 				k, v = c.Prev()
