@@ -26,7 +26,7 @@ type stream struct {
 	down       grpc.ServerStream
 	cancel     context.CancelCauseFunc
 	generation uint64
-	starting   bool // Envoy held nothing when it opened the stream
+	starting   bool // Envoy was not live when it opened the stream
 
 	mu sync.Mutex // guards what follows
 	// pending are responses that Envoy has not answered, by nonce.
