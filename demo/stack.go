@@ -250,7 +250,9 @@ func (s *Stack) keepToken(name, token string) error {
 	return os.WriteFile(path, []byte(token), 0o600)
 }
 
-func (s *Stack) dataDir(controlPlane string) string { return filepath.Join(s.dir, "data", controlPlane) }
+func (s *Stack) dataDir(controlPlane string) string {
+	return filepath.Join(s.dir, "data", controlPlane)
+}
 
 func (s *Stack) newControlPlane(name, address string) *controlPlane {
 	cp := &controlPlane{name: name, address: address}
