@@ -79,7 +79,7 @@ func newAudit(cfg Config) *audit {
 		}),
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "meridian_audit_failures_total",
-			Help: "Rows of the audit that the file (--audit-file) or, for refusals and dumps, the store " +
+			Help: "Rows of the audit that the file or, for refusals and dumps, the store " +
 				"did not take. Any increase is a gap; the log says why.",
 		}),
 	}

@@ -110,7 +110,7 @@ func (r *reader) List(ctx context.Context, s Selection) (Page, error) {
 		switch {
 		case !begun:
 		case len(out.Resources) < s.Size:
-			out.Resources = append(out.Resources, res)
+			out.Resources = append(out.Resources, r.asHere(view, res))
 		case out.Next == nil && len(out.Resources) > 0:
 			out.Next = &out.Resources[len(out.Resources)-1].Key
 		}
@@ -189,7 +189,7 @@ func (r *reader) Get(ctx context.Context, key mesh.Key, exact bool, atLeast uint
 		if err := r.secretRead(ctx, info, found[0].Key, ""); err != nil {
 			return nil, err
 		}
-		return found[0], nil
+		return r.asHere(view, found[0]), nil
 	}
 	var zones []string
 	for _, res := range found {

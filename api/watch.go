@@ -75,7 +75,7 @@ func (r *reader) Watch(ctx context.Context, kinds []mesh.Kind, matches func(*mes
 				if !watched[res.Key.Kind] || !matches(res) {
 					continue
 				}
-				e.Upserts = append(e.Upserts, res)
+				e.Upserts = append(e.Upserts, r.asHere(batch.View, res))
 				if len(e.Upserts) == watchChunk {
 					if err := send(e); err != nil {
 						return err

@@ -75,6 +75,10 @@ func printStatus(cmd *cobra.Command, s *adminv1.GetStatusResponse) {
 				"control plane cut off?\n", p.GetWithheld())
 		}
 	}
+	for _, d := range s.GetDuplicates() {
+		say(cmd, "two proxies have the name %s: the one at %s is connected, the one at %s is refused\n",
+			mesh.KeyFromProto(d.GetProxy()), d.GetConnected(), d.GetRefused())
+	}
 	if what == "global" {
 		printZones(cmd, s.GetZones())
 	}

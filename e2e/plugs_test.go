@@ -469,4 +469,18 @@ spec:
 		t.Error("web does not have the change")
 	}
 	requests.clean(t, "a change")
+
+	// A zone that is there and says nothing, as one whose host vanished.
+	p.zone.Signal(syscall.SIGSTOP)
+	p.killEnvoy("web")
+	t.Logf("beside a silent zone an Envoy serves after %v", p.until("an Envoy serves beside a silent zone",
+		within, func() error { return get(url) }))
+	p.launchers["web"].Kill()
+	p.start(p.launchers["web"])
+	t.Logf("another launcher's Envoy after %v", p.until("another launcher's Envoy serves", within,
+		func() error { return get(url) }))
+	requests.since()
+	p.zone.Signal(syscall.SIGCONT)
+	p.until("all are online after the silence", plugTime, online)
+	requests.clean(t, "the zone speaks again")
 }

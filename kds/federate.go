@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
 )
@@ -59,7 +60,6 @@ func (s *Sink) unfederated(items []*kdsv1.Item) error {
 		Code:         kdsv1.Close_CODE_PROTOCOL,
 		RetryAfterMs: federateRetryMs,
 		Reason: fmt.Sprintf("this zone owned resources while it had no global, and they would be lost: %s. "+
-			"Carry them over with 'meridian export --address ZONE | meridian apply --address GLOBAL -f -', "+
-			"or write global's into the zone while it has no --global; it joins by itself then", named),
+			"%s", named, hint.CarryOver),
 	}}
 }

@@ -2,6 +2,7 @@ package zone_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,5 +131,59 @@ func TestLauncherRefusals(t *testing.T) {
 		if _, err := w.session(c.token, c.hello); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
+	}
+}
+
+// TestTwoLaunchersOfOneName: the second is refused with both addresses, in the log and in the status, while
+// the first is there; the first may reconnect, and a third follows when it has gone.
+func TestTwoLaunchersOfOneName(t *testing.T) {
+	w := newWorld(t)
+	w.join("web-1", "web", "127.0.0.1")
+	token, err := w.zone.Tokens().IssueDataplane(w.ctx, tokens.DataplaneClaims{
+		Mesh: "default",
+		Name: "web-1",
+	}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := func(instance, address string) *dataplanev1.SessionHello {
+		return &dataplanev1.SessionHello{
+			NodeId: "default.web-1",
+			Resource: "type: Dataplane\nmesh: default\nname: web-1\nnetworking:\n  address: " + address +
+				"\n  inbound:\n  - {port: 9001, tags: {kuma.io/service: web, kuma.io/protocol: http}}\n",
+			LauncherInstance: instance,
+		}
+	}
+	first, err := w.session(token, hello("a", "127.0.0.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		_, err = w.session(token, hello("b", "127.0.0.2"))
+		if status.Code(err) != codes.AlreadyExists || strings.Count(err.Error(), "from 127.0.0.1:") != 2 {
+			t.Fatalf("the second: %v", err)
+		}
+	}
+	duplicates := w.zone.Status(w.ctx).GetDuplicates()
+	if len(duplicates) != 1 || duplicates[0].GetProxy().GetName() != "web-1" ||
+		duplicates[0].GetConnected() == "" || duplicates[0].GetConnected() == duplicates[0].GetRefused() {
+		t.Errorf("status shows %v", duplicates)
+	}
+	again, err := w.session(token, hello("a", "127.0.0.1"))
+	if err != nil {
+		t.Fatalf("the first reconnects: %v", err)
+	}
+
+	for _, s := range []dataplanev1.DataplaneService_SessionClient{first, again} {
+		if err := s.CloseSend(); err != nil {
+			t.Fatal(err)
+		}
+		for err == nil {
+			_, err = s.Recv()
+		}
+		err = nil
+	}
+	if _, err := w.session(token, hello("b", "127.0.0.2")); err != nil {
+		t.Errorf("after the first has gone: %v", err)
 	}
 }

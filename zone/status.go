@@ -163,6 +163,13 @@ func (z *Zone) Status(ctx context.Context) *adminv1.GetStatusResponse {
 		},
 		Rejections: z.rejections(p),
 	}
+	for _, d := range z.registry.Duplicates() {
+		out.Duplicates = append(out.Duplicates, &adminv1.DuplicateProxy{
+			Proxy:     d.Proxy.Proto(),
+			Connected: d.Connected,
+			Refused:   d.Refused,
+		})
+	}
 	if p.Acked >= revision {
 		out.Proxies.AtRevision = out.Proxies.Online
 	} else if p.Revision >= revision {

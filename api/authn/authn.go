@@ -17,6 +17,7 @@ package authn
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
@@ -96,6 +97,14 @@ func From(ctx context.Context) (Caller, error) {
 func Address(ctx context.Context) string {
 	id, _ := ctx.Value(identityKey{}).(Identity)
 	return id.Address
+}
+
+// Origin is the address that r came from; of the socket, the user at its other end.
+func Origin(r *http.Request) string {
+	if uid, ok := r.Context().Value(peerKey{}).(uint32); ok {
+		return fmt.Sprintf("the socket, user %d", uid)
+	}
+	return r.RemoteAddr
 }
 
 // Authenticator identifies callers.

@@ -63,7 +63,7 @@ func New(cfg api.Config) *Server {
 // TLS, for gRPC; [Server.Serve] sets that up.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	id := s.authn.Identify(r)
-	id.Address = r.RemoteAddr
+	id.Address = authn.Origin(r)
 	r = r.WithContext(api.Track(authn.With(r.Context(), id)))
 	if r.ProtoMajor == 2 && strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
 		s.GRPC().ServeHTTP(w, r)

@@ -2,6 +2,7 @@ package launcher
 
 import (
 	"crypto/rand"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,11 +56,16 @@ func (l *Launcher) openCache() (*relay.Cache, error) {
 
 // cacheKey is the key of a file; if the work folder ends with the launcher it is never written.
 func (l *Launcher) cacheKey() (*seal.Sealer, error) {
-	switch {
-	case l.cfg.CacheKeyFile != "":
-		return seal.LoadOrCreate(l.cfg.CacheKeyFile, true)
-	case !l.ownDir:
-		return seal.LoadOrCreate(filepath.Join(l.dir, "cache.key"), true)
+	file := l.cfg.CacheKeyFile
+	if file == "" && !l.ownDir {
+		file = filepath.Join(l.dir, "cache.key")
+	}
+	if file != "" {
+		s, err := seal.LoadOrCreate(file, true)
+		if err != nil {
+			err = fmt.Errorf("--cache-key-file: %w", err)
+		}
+		return s, err
 	}
 	key := make([]byte, seal.KeySize)
 	if _, err := rand.Read(key); err != nil {

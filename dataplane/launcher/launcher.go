@@ -41,6 +41,7 @@ package launcher
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -104,6 +105,7 @@ type Config struct {
 type Launcher struct {
 	cfg      Config
 	log      *zap.Logger
+	instance string // random, for the zone
 	proxy    proxy
 	address  string // host:port of the zone
 	host     string
@@ -121,7 +123,7 @@ func New(cfg Config) (*Launcher, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = zap.NewNop()
 	}
-	l := &Launcher{cfg: cfg, log: cfg.Logger}
+	l := &Launcher{cfg: cfg, log: cfg.Logger, instance: rand.Text()}
 	var errs []error
 	note := func(err error) {
 		if err != nil {
@@ -258,8 +260,8 @@ func (l *Launcher) Run(ctx context.Context) error {
 }
 
 // unreached is how long a zone may leave a session without an answer before an Envoy starts with what is
-// cached.
-const unreached = 2 * time.Second
+// cached. That Envoy's stream waits for the zone once more, so both together are less than 5 s.
+const unreached = time.Second
 
 // mayStart waits until Envoy may start: the zone accepted this proxy, or cannot be reached and what an
 // earlier Envoy of it acknowledged is cached. It is false if the launcher is to end before.

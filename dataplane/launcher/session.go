@@ -226,6 +226,8 @@ func (l *Launcher) hello() *dataplanev1.SessionHello {
 		LauncherVersion: l.cfg.Version,
 		EnvoyVersion:    l.envoyVer,
 		AnswersAdmin:    true,
+
+		LauncherInstance: l.instance,
 	}
 }
 

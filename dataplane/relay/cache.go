@@ -158,7 +158,7 @@ func (c *Cache) changed() {
 }
 
 // begin notes that Envoy opened a stream, and gives its generation. What older streams still have to say
-// counts no longer. starting says that Envoy has nothing.
+// counts no longer. starting says that Envoy is not live.
 func (c *Cache) begin(starting bool) uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -22,12 +22,12 @@
 //
 // # Serving
 //
-// If the zone cannot be reached, or ended the last stream before it answered, or leaves an Envoy without
-// configuration for longer than [silence], Envoy's next stream is answered from the cache: with what it
-// subscribes to and does not hold yet, in the versions that the zone gave. What it subscribes to and the
-// cache has not is said not to exist to an Envoy that is not live yet, so that no start waits for it. When
-// the zone is there again this stream ends, Envoy opens the next one with the versions that it holds, and
-// the zone sends only what differs. A zone that refuses this proxy by its token
+// If the zone cannot be reached, or ended the last stream before it answered, or leaves an Envoy that is not
+// live without a first answer for longer than [silence], Envoy's next stream is answered from the cache:
+// with what it subscribes to and does not hold yet, in the versions that the zone gave. What it subscribes
+// to and the cache has not is said not to exist to an Envoy that is not live, so that no start waits for it.
+// When Envoy is live and the zone is there again this stream ends, Envoy opens the next one with the
+// versions that it holds, and the zone sends only what differs. A zone that refuses this proxy by its token
 // or its document is obeyed: no cache overrules it.
 //
 // # On disk

@@ -37,7 +37,7 @@ const headerSize = int64(len(header) + 16)
 // frameBytes is the size, in bytes, from which a frame is full; maxFrame is what a frame may have: one
 // message of ADS and its seal.
 const (
-	frameBytes = 1 << 20
+	frameBytes = 128 << 10
 	maxFrame   = maxMessage + 1<<20
 )
 

@@ -36,20 +36,15 @@ func empty() map[string]map[string]resource {
 
 // connect opens a stream with what Envoy holds.
 func (w *walk) connect() {
-	starting := true
-	for _, url := range urls {
-		starting = starting && len(w.holds[url]) == 0
-	}
 	w.unanswered = nil
 	w.stream = &stream{
 		relay:     &Relay{cfg: Config{Cache: w.cache}},
 		cancel:    func(error) {},
-		starting:  starting,
 		pending:   map[string][]byte{},
 		room:      make(chan struct{}, 1),
 		requested: map[string]bool{},
 	}
-	w.stream.generation = w.cache.begin(starting)
+	w.stream.generation = w.cache.begin(true)
 	for _, url := range urls {
 		initial := map[string]string{}
 		for name, r := range w.holds[url] {

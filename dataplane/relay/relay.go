@@ -27,9 +27,15 @@ const (
 	// window is what may be on its way before it is read, in bytes, of a stream and of a connection. It is
 	// fixed: with windows of its own choice gRPC sends a ping for each message.
 	window = 1 << 20
-	// silence is how long a zone may leave an Envoy that starts without a first answer before the
+	// silence is how long a zone may leave an Envoy that is not live without a first answer before the
 	// cache serves it.
 	silence = 2 * time.Second
+	// startTime is how long an Envoy that is served from the cache may take until it is live, before the
+	// zone is tried even so.
+	startTime = 5 * time.Second
+	// startPause is how long the zone is not tried after it failed an Envoy that is not live: longer than
+	// Envoy waits before its next stream.
+	startPause = 2 * time.Second
 	// soon is within which a stream that ends without an answer counts as refused.
 	soon = 5 * time.Second
 	// The first and the longest pause before the zone is tried again after it failed to answer.
@@ -67,6 +73,8 @@ type Relay struct {
 	// newest is Envoy's present stream, if the zone has it.
 	newest *stream
 	live   bool
+	// lives is closed when Envoy becomes live.
+	lives chan struct{}
 	// zoneAt is when the zone may be tried again; delays counts its failures.
 	zoneAt time.Time
 	delays backoff.Backoff
@@ -98,6 +106,7 @@ func New(cfg Config) (*Relay, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		listener: l,
+		lives:    make(chan struct{}),
 		delays:   backoff.Backoff{Min: firstPause, Max: lastPause},
 	}, nil
 }
@@ -135,6 +144,12 @@ func (r *Relay) Run(ctx context.Context) error {
 // not give it is no longer kept.
 func (r *Relay) SetLive(live bool) {
 	r.mu.Lock()
+	if live && !r.live {
+		close(r.lives)
+	}
+	if !live && r.live {
+		r.lives = make(chan struct{})
+	}
 	r.live = live
 	s := r.newest
 	r.mu.Unlock()
@@ -168,7 +183,7 @@ func (r *Relay) serve(down grpc.ServerStream) error {
 		relay:     r,
 		down:      down,
 		cancel:    cancel,
-		starting:  len(req.initial) == 0,
+		starting:  !r.isLive(),
 		pending:   map[string][]byte{},
 		room:      make(chan struct{}, 1),
 		requested: map[string]bool{},
@@ -199,7 +214,11 @@ var errSilent = status.Error(codes.Unavailable, "the zone does not answer")
 func (r *Relay) failed() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.zoneAt = time.Now().Add(r.delays.Next())
+	pause := r.delays.Next()
+	if !r.live {
+		pause = max(pause, startPause)
+	}
+	r.zoneAt = time.Now().Add(pause)
 }
 
 // answered notes that it did.
@@ -217,12 +236,20 @@ func (r *Relay) open(ctx context.Context) (grpc.ClientStream, error) {
 		grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage))
 }
 
-// awaitZone returns when the zone may be tried again: a connection is there, and the pause after its last
-// failure is over. It returns ctx's error if that ends first.
+// awaitZone returns when the zone may be tried again: Envoy is live, a connection is there, and the pause
+// after its last failure is over. It returns ctx's error if that ends first.
 func (r *Relay) awaitZone(ctx context.Context) error {
 	r.mu.Lock()
-	at := r.zoneAt
+	at, lives := r.zoneAt, r.lives
 	r.mu.Unlock()
+	timer := time.NewTimer(startTime)
+	defer timer.Stop()
+	select {
+	case <-lives:
+	case <-timer.C:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	if err := backoff.Wait(ctx, time.Until(at)); err != nil {
 		return err
 	}

@@ -306,6 +306,8 @@ func TestCarriesAndRemembers(t *testing.T) {
 	}
 	e.send(t, answer(r))
 
+	s.SetLive(true)
+
 	// It comes back: the stream ends, and the next one says to the zone what Envoy holds.
 	z = startZone(t, z.address)
 	if err := e.fails(t); status.Code(err) != codes.Unavailable {
@@ -412,7 +414,27 @@ func TestZoneThatDoesNotAnswer(t *testing.T) {
 		if got := names(e.receive(t)); got != "a=1 b=1" {
 			t.Errorf("clusters: %s", got)
 		}
+		s.SetLive(true)
 		_ = e.fails(t) // the zone is tried again
+		s.SetLive(false)
+	})
+	t.Run("silent to an Envoy that has a part", func(t *testing.T) {
+		e := connect(t, s.socket)
+		e.send(t, holding(clusters, map[string]string{"a": "1"}))
+		for len(z.streams) > 0 {
+			<-z.streams
+		}
+		if err := e.fails(t); status.Code(err) != codes.Unavailable {
+			t.Fatal(err)
+		}
+		e = connect(t, s.socket)
+		e.send(t, holding(clusters, map[string]string{"a": "1"}))
+		if got := names(e.receive(t)); got != "b=1" {
+			t.Errorf("clusters: %s", got)
+		}
+		s.SetLive(true)
+		_ = e.fails(t)
+		s.SetLive(false)
 	})
 	t.Run("not ready", func(t *testing.T) {
 		for tries := 0; ; tries++ {

@@ -20,13 +20,16 @@ import (
 // received when Envoy has answered one.
 const maxPending = 32 << 20
 
+// responseBytes is the size, in bytes, from which a response from the cache is full.
+const responseBytes = 1 << 20
+
 // stream is one of Envoy's.
 type stream struct {
 	relay      *Relay
 	down       grpc.ServerStream
 	cancel     context.CancelCauseFunc
 	generation uint64
-	starting   bool // Envoy held nothing when it opened the stream
+	starting   bool // Envoy was not live when it opened the stream
 
 	mu sync.Mutex // guards what follows
 	// pending are responses that Envoy has not answered, by nonce.
@@ -283,7 +286,7 @@ func (s *stream) answers(req request, first bool) []response {
 	var out []response
 	r, size := response{url: req.url}, 0
 	for _, res := range resources {
-		if size > 0 && size+len(res.body) > frameBytes {
+		if size > 0 && size+len(res.body) > responseBytes {
 			out = append(out, r)
 			r, size = response{url: req.url}, 0
 		}

@@ -181,8 +181,17 @@ func (t *Tokens) EnsureUserKey(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return t.create(ctx, secret(key, []byte(token)))
+	return t.create(ctx, secret(key, []byte(token)), store.Audit{Entry: store.AuditEntry{
+		Who:    author,
+		Action: "issue",
+		Kind:   "UserToken",
+		Name:   AdminUser,
+		What:   "the first administrator's",
+	}})
 }
+
+// author is this package as a writer.
+const author = "system:auth"
 
 // AdminToken is the first administrator's token, or [store.ErrNotFound].
 func (t *Tokens) AdminToken(ctx context.Context) (string, error) {
@@ -252,11 +261,14 @@ func (t *Tokens) newKey(kind mesh.Kind, meshName, prefix string) (*mesh.Resource
 	}, data), nil
 }
 
-// create stores r unless there is one; another replica may have been faster.
-func (t *Tokens) create(ctx context.Context, r *mesh.Resource) error {
+// create stores r, and more with it, unless there is one; another replica may have been faster.
+func (t *Tokens) create(ctx context.Context, r *mesh.Resource, more ...store.Op) error {
 	r.Labels = t.labels(r.Key)
-	_, err := t.conf.Store.Commit(ctx, store.Txn{Author: "system:auth",
-		Checks: []store.Check{store.KeyAt{Key: r.Key}}, Ops: []store.Op{store.Put{Resource: r}}})
+	_, err := t.conf.Store.Commit(ctx, store.Txn{
+		Author: author,
+		Checks: []store.Check{store.KeyAt{Key: r.Key}},
+		Ops:    append([]store.Op{store.Put{Resource: r}}, more...),
+	})
 	var conflict *store.ConflictError
 	if err != nil && !errors.As(err, &conflict) {
 		return fmt.Errorf("store %s: %w", r.Key, err)

@@ -58,6 +58,19 @@ const OneZone = "name one with --zone ZONE, over REST with ?zone=ZONE"
 // Force is how to make a change that would leave something without an instance.
 const Force = "with --force, over REST with ?force=true"
 
+// CarryOver is how what a zone owned while it was alone comes to the global that it joins.
+const CarryOver = "Carry them over with " +
+	"'meridian export --address ZONE | meridian apply --address GLOBAL -f -', or write global's into the " +
+	"zone while it has no --global; it joins by itself then"
+
+// AcceptZone is how to say that a zone is right to have another store.
+func AcceptZone(zone string) string {
+	if arg("name", zone) == "" {
+		zone = "NAME"
+	}
+	return "'meridian zone accept " + zone + "'"
+}
+
 // Authenticate is how a caller without rights gets them.
 const Authenticate = "send a user token in the header 'Authorization: Bearer TOKEN' (an administrator " +
 	"issues one with 'meridian token user'), or call on the control plane's machine as root or as its " +

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/meridian-mesh/meridian/internal/hint"
 	"github.com/meridian-mesh/meridian/kds"
 	"github.com/meridian-mesh/meridian/mesh"
 	kdsv1 "github.com/meridian-mesh/meridian/proto/meridian/kds/v1"
@@ -199,7 +200,7 @@ func (s *Server) judgeZone(z *zone, now time.Time) bool {
 	case st.Kept > 0:
 		st.State = Degraded
 		st.Reason = fmt.Sprintf("the zone has another store than before (%s): %d resources that it had are "+
-			"kept until %s or 'meridian zone accept %s'", st.StoreID, st.Kept, z.until(), st.Name)
+			"kept until %s or %s", st.StoreID, st.Kept, z.until(), hint.AcceptZone(st.Name))
 		if r, ok := s.cfg.Replica.View().Get(mesh.Key{Kind: mesh.KindZone, Name: st.Name}); ok &&
 			st.StoreID != "" && r.Labels[mesh.LabelAcceptStore] == st.StoreID {
 			z.letGo()

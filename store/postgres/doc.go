@@ -50,9 +50,11 @@
 //
 // Each process uses at most MaxConns connections and one to listen. The database user needs CREATE
 // on the database at the first start. LISTEN and advisory locks need session pooling if a pooler
-// stands between. Do not set synchronous_commit to off: a database that forgets commits after a crash
-// has lost what was answered, and everything starts over. Every commit waits for the counter row: its
-// rate is bounded by the database's flush time, divided by the size of groups.
+// stands between; Open refuses another ([ErrPooled]). Do not set synchronous_commit to off: a database
+// that forgets commits after a crash has lost what was answered, and everything starts over. A database
+// that is restored while no process runs needs another epoch in meridian.store, at random. Every commit
+// waits for the counter row: its rate is bounded by the database's flush time, divided by the size of
+// groups.
 //
 // No example: a Store needs a running PostgreSQL.
 package postgres

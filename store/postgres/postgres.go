@@ -91,7 +91,7 @@ type metrics struct {
 }
 
 // Open connects, migrates and starts to listen. Errors: [store.ErrUnavailable] if the database
-// cannot be reached, [*store.WrongKeyError], [*store.OwnerError], [*NewerError].
+// cannot be reached, [*store.WrongKeyError], [*store.OwnerError], [*NewerError], [ErrPooled].
 func Open(ctx context.Context, c Config) (*Store, error) {
 	switch {
 	case c.URL == "":
@@ -126,6 +126,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	}
 	conn, err := pgx.ConnectConfig(ctx, config.ConnConfig)
 	if err != nil {
+		return nil, classify(ctx, "connect to Postgres", err)
+	}
+	if err := checkSessions(ctx, conn, config.ConnConfig); err != nil {
+		_ = conn.Close(ctx)
 		return nil, classify(ctx, "connect to Postgres", err)
 	}
 	s.id, err = migrate(ctx, conn, all, c.Sealer.Fingerprint(), c.Owner)
@@ -234,7 +238,7 @@ func classify(ctx context.Context, what string, err error) error {
 	)
 	switch {
 	case errors.As(err, &wrongKey), errors.As(err, &owner), errors.As(err, &newer), errors.As(err, &corrupt),
-		errors.Is(err, store.ErrUnavailable),
+		errors.Is(err, store.ErrUnavailable), errors.Is(err, ErrPooled),
 		errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCompacted):
 		return err
 	case errors.As(err, &pg) && !temporary(pg.Code):

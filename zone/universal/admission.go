@@ -30,7 +30,9 @@ type member struct {
 	proxy      *proxy
 	revision   uint64
 	superseded chan struct{}
-	ended      bool // superseded is closed; Registry.mu guards it
+	// peer is where the stream comes from, and address that of the document it brought, if it did.
+	peer, address string
+	ended         bool // superseded is closed; Registry.mu guards it
 	// shared streams leave room for others of the kind.
 	shared bool
 }
@@ -151,7 +153,16 @@ func (r *Registry) join(ctx context.Context, j delta.Join) (*member, error) {
 		registry:   r,
 		proxy:      p,
 		superseded: make(chan struct{}),
+		peer:       j.Peer,
 		shared:     j.Client.Kind == delta.ClientGRPC,
+	}
+	if who.given && who.resource.Key.Kind == mesh.KindDataplane {
+		m.address = mesh.Spec[*meshv1.Dataplane](who.resource).GetNetworking().GetAddress()
+	}
+	if p.member != nil && p.member.another(m) {
+		err := r.refuseDuplicate(p.key, p.member.peer, m.peer)
+		r.mu.Unlock()
+		return nil, err
 	}
 	if !p.joined || p.lost || p.draining {
 		// A proxy that starts: it is not to be called before it has its configuration. One that

@@ -9,7 +9,8 @@
 // the token is good and allows this Dataplane, the Mesh's constraints let it in. Rejections are gRPC
 // status errors: InvalidArgument (document), NotFound (mesh or Dataplane), Unauthenticated and
 // PermissionDenied (token), FailedPrecondition (constraints), Unavailable (try again: the
-// store is unavailable, or this zone has never heard from global). A stream that is let in puts the
+// store is unavailable, or this zone has never heard from global), AlreadyExists (another proxy of the
+// name is connected). A stream that is let in puts the
 // Dataplane and its insight in one transaction, which writes nothing if nothing changed.
 //
 // # Liveness

@@ -79,6 +79,8 @@ type Registry struct {
 
 	mu      sync.Mutex
 	proxies map[mesh.Key]*proxy
+	// duplicates were refused of late.
+	duplicates []Duplicate
 	// mass is how many are withheld in a mass loss, 0 if there is none.
 	mass int
 }

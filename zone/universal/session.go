@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	dataplanev1 "github.com/meridian-mesh/meridian/proto/meridian/dataplane/v1"
@@ -23,6 +24,8 @@ const uncleanGoodbye = time.Second
 // session is a launcher's.
 type session struct {
 	stream *stream
+	// instance is the launcher's process, and address where it comes from.
+	instance, address string
 	// version of the launcher; answers says that it can be asked for what Envoy's admin interface says.
 	version string
 	answers bool
@@ -105,9 +108,18 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 		version: hello.GetLauncherVersion(),
 		answers: hello.GetAnswersAdmin(),
 		asked:   map[uint64]*ask{},
+
+		instance: hello.GetLauncherInstance(),
+		address:  peerOf(raw.Context()),
 	}
 	r.mu.Lock()
 	p := r.entry(who.resource.Key)
+	if other := p.session; other != nil && other.instance != mine.instance && other.instance != "" &&
+		mine.instance != "" {
+		err := r.refuseDuplicate(p.key, other.address, mine.address)
+		r.mu.Unlock()
+		return err
+	}
 	p.session = mine
 	p.draining, p.goodbye = false, time.Time{}
 	p.launcherVersion, p.envoyVersion = hello.GetLauncherVersion(), hello.GetEnvoyVersion()
@@ -124,6 +136,13 @@ func (s sessions) Session(raw dataplanev1.DataplaneService_SessionServer) error 
 		return nil
 	}
 	return err
+}
+
+func peerOf(ctx context.Context) string {
+	if p, ok := peer.FromContext(ctx); ok {
+		return p.Addr.String()
+	}
+	return ""
 }
 
 func tokenOf(ctx context.Context) string {

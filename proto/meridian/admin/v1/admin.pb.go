@@ -985,7 +985,9 @@ type GetStatusResponse struct {
 	// Rejections that still stand: at a zone its own, at global those of all zones.
 	Rejections []*v1alpha1.Rejection `protobuf:"bytes,10,rep,name=rejections,proto3" json:"rejections,omitempty"`
 	// Store of this control plane, and whether it answers.
-	Store         *StoreStatus `protobuf:"bytes,11,opt,name=store,proto3" json:"store,omitempty"`
+	Store *StoreStatus `protobuf:"bytes,11,opt,name=store,proto3" json:"store,omitempty"`
+	// At a zone: proxies that were refused in the last minute, because another of the name is connected.
+	Duplicates    []*DuplicateProxy `protobuf:"bytes,12,rep,name=duplicates,proto3" json:"duplicates,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1097,6 +1099,75 @@ func (x *GetStatusResponse) GetStore() *StoreStatus {
 	return nil
 }
 
+func (x *GetStatusResponse) GetDuplicates() []*DuplicateProxy {
+	if x != nil {
+		return x.Duplicates
+	}
+	return nil
+}
+
+// DuplicateProxy is a proxy whose name another one has.
+type DuplicateProxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Proxy *v1alpha1.Key          `protobuf:"bytes,1,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	// Addresses that the one that is connected and the one that was refused come from.
+	Connected     string `protobuf:"bytes,2,opt,name=connected,proto3" json:"connected,omitempty"`
+	Refused       string `protobuf:"bytes,3,opt,name=refused,proto3" json:"refused,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DuplicateProxy) Reset() {
+	*x = DuplicateProxy{}
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DuplicateProxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DuplicateProxy) ProtoMessage() {}
+
+func (x *DuplicateProxy) ProtoReflect() protoreflect.Message {
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DuplicateProxy.ProtoReflect.Descriptor instead.
+func (*DuplicateProxy) Descriptor() ([]byte, []int) {
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *DuplicateProxy) GetProxy() *v1alpha1.Key {
+	if x != nil {
+		return x.Proxy
+	}
+	return nil
+}
+
+func (x *DuplicateProxy) GetConnected() string {
+	if x != nil {
+		return x.Connected
+	}
+	return ""
+}
+
+func (x *DuplicateProxy) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
 // StoreStatus of a control plane.
 type StoreStatus struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1109,7 +1180,7 @@ type StoreStatus struct {
 
 func (x *StoreStatus) Reset() {
 	*x = StoreStatus{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1121,7 +1192,7 @@ func (x *StoreStatus) String() string {
 func (*StoreStatus) ProtoMessage() {}
 
 func (x *StoreStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[12]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1134,7 +1205,7 @@ func (x *StoreStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreStatus.ProtoReflect.Descriptor instead.
 func (*StoreStatus) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *StoreStatus) GetType() StoreType {
@@ -1174,7 +1245,7 @@ type GlobalPeer struct {
 
 func (x *GlobalPeer) Reset() {
 	*x = GlobalPeer{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1257,7 @@ func (x *GlobalPeer) String() string {
 func (*GlobalPeer) ProtoMessage() {}
 
 func (x *GlobalPeer) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[13]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1270,7 @@ func (x *GlobalPeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GlobalPeer.ProtoReflect.Descriptor instead.
 func (*GlobalPeer) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GlobalPeer) GetState() ConnectionState {
@@ -1268,7 +1339,7 @@ type ZonePeer struct {
 
 func (x *ZonePeer) Reset() {
 	*x = ZonePeer{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1351,7 @@ func (x *ZonePeer) String() string {
 func (*ZonePeer) ProtoMessage() {}
 
 func (x *ZonePeer) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[14]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1364,7 @@ func (x *ZonePeer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZonePeer.ProtoReflect.Descriptor instead.
 func (*ZonePeer) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ZonePeer) GetName() string {
@@ -1391,7 +1462,7 @@ type Lag struct {
 
 func (x *Lag) Reset() {
 	*x = Lag{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1474,7 @@ func (x *Lag) String() string {
 func (*Lag) ProtoMessage() {}
 
 func (x *Lag) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[15]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1487,7 @@ func (x *Lag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lag.ProtoReflect.Descriptor instead.
 func (*Lag) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Lag) GetRevisions() uint64 {
@@ -1449,7 +1520,7 @@ type ProxyRollup struct {
 
 func (x *ProxyRollup) Reset() {
 	*x = ProxyRollup{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1461,7 +1532,7 @@ func (x *ProxyRollup) String() string {
 func (*ProxyRollup) ProtoMessage() {}
 
 func (x *ProxyRollup) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[16]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1474,7 +1545,7 @@ func (x *ProxyRollup) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyRollup.ProtoReflect.Descriptor instead.
 func (*ProxyRollup) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ProxyRollup) GetTotal() uint32 {
@@ -1516,7 +1587,7 @@ type WaitRevisionRequest struct {
 
 func (x *WaitRevisionRequest) Reset() {
 	*x = WaitRevisionRequest{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1528,7 +1599,7 @@ func (x *WaitRevisionRequest) String() string {
 func (*WaitRevisionRequest) ProtoMessage() {}
 
 func (x *WaitRevisionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[17]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1541,7 +1612,7 @@ func (x *WaitRevisionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRevisionRequest.ProtoReflect.Descriptor instead.
 func (*WaitRevisionRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *WaitRevisionRequest) GetRevision() uint64 {
@@ -1571,7 +1642,7 @@ type WaitRevisionResponse struct {
 
 func (x *WaitRevisionResponse) Reset() {
 	*x = WaitRevisionResponse{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1654,7 @@ func (x *WaitRevisionResponse) String() string {
 func (*WaitRevisionResponse) ProtoMessage() {}
 
 func (x *WaitRevisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[18]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1667,7 @@ func (x *WaitRevisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaitRevisionResponse.ProtoReflect.Descriptor instead.
 func (*WaitRevisionResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WaitRevisionResponse) GetComplete() bool {
@@ -1636,7 +1707,7 @@ type ZoneDelivery struct {
 
 func (x *ZoneDelivery) Reset() {
 	*x = ZoneDelivery{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1648,7 +1719,7 @@ func (x *ZoneDelivery) String() string {
 func (*ZoneDelivery) ProtoMessage() {}
 
 func (x *ZoneDelivery) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[19]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1661,7 +1732,7 @@ func (x *ZoneDelivery) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ZoneDelivery.ProtoReflect.Descriptor instead.
 func (*ZoneDelivery) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ZoneDelivery) GetZone() string {
@@ -1723,7 +1794,7 @@ type IssueDataplaneTokenRequest struct {
 
 func (x *IssueDataplaneTokenRequest) Reset() {
 	*x = IssueDataplaneTokenRequest{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1735,7 +1806,7 @@ func (x *IssueDataplaneTokenRequest) String() string {
 func (*IssueDataplaneTokenRequest) ProtoMessage() {}
 
 func (x *IssueDataplaneTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[20]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1748,7 +1819,7 @@ func (x *IssueDataplaneTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueDataplaneTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueDataplaneTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *IssueDataplaneTokenRequest) GetMesh() string {
@@ -1803,7 +1874,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1886,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[21]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1899,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Values) GetValues() []string {
@@ -1848,7 +1919,7 @@ type IssueDataplaneTokenResponse struct {
 
 func (x *IssueDataplaneTokenResponse) Reset() {
 	*x = IssueDataplaneTokenResponse{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1860,7 +1931,7 @@ func (x *IssueDataplaneTokenResponse) String() string {
 func (*IssueDataplaneTokenResponse) ProtoMessage() {}
 
 func (x *IssueDataplaneTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[22]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1873,7 +1944,7 @@ func (x *IssueDataplaneTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueDataplaneTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueDataplaneTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *IssueDataplaneTokenResponse) GetToken() string {
@@ -1895,7 +1966,7 @@ type IssueZoneTokenRequest struct {
 
 func (x *IssueZoneTokenRequest) Reset() {
 	*x = IssueZoneTokenRequest{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +1978,7 @@ func (x *IssueZoneTokenRequest) String() string {
 func (*IssueZoneTokenRequest) ProtoMessage() {}
 
 func (x *IssueZoneTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[23]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +1991,7 @@ func (x *IssueZoneTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueZoneTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueZoneTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *IssueZoneTokenRequest) GetZone() string {
@@ -1954,7 +2025,7 @@ type IssueZoneTokenResponse struct {
 
 func (x *IssueZoneTokenResponse) Reset() {
 	*x = IssueZoneTokenResponse{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2037,7 @@ func (x *IssueZoneTokenResponse) String() string {
 func (*IssueZoneTokenResponse) ProtoMessage() {}
 
 func (x *IssueZoneTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[24]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2050,7 @@ func (x *IssueZoneTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueZoneTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueZoneTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *IssueZoneTokenResponse) GetToken() string {
@@ -2001,7 +2072,7 @@ type IssueUserTokenRequest struct {
 
 func (x *IssueUserTokenRequest) Reset() {
 	*x = IssueUserTokenRequest{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2013,7 +2084,7 @@ func (x *IssueUserTokenRequest) String() string {
 func (*IssueUserTokenRequest) ProtoMessage() {}
 
 func (x *IssueUserTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[25]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2026,7 +2097,7 @@ func (x *IssueUserTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueUserTokenRequest.ProtoReflect.Descriptor instead.
 func (*IssueUserTokenRequest) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *IssueUserTokenRequest) GetName() string {
@@ -2060,7 +2131,7 @@ type IssueUserTokenResponse struct {
 
 func (x *IssueUserTokenResponse) Reset() {
 	*x = IssueUserTokenResponse{}
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2072,7 +2143,7 @@ func (x *IssueUserTokenResponse) String() string {
 func (*IssueUserTokenResponse) ProtoMessage() {}
 
 func (x *IssueUserTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_meridian_admin_v1_admin_proto_msgTypes[26]
+	mi := &file_meridian_admin_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2085,7 +2156,7 @@ func (x *IssueUserTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IssueUserTokenResponse.ProtoReflect.Descriptor instead.
 func (*IssueUserTokenResponse) Descriptor() ([]byte, []int) {
-	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_meridian_admin_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *IssueUserTokenResponse) GetToken() string {
@@ -2156,7 +2227,7 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"\aupserts\x18\x02 \x03(\v2 .meridian.mesh.v1alpha1.ResourceR\aupserts\x125\n" +
 	"\adeletes\x18\x03 \x03(\v2\x1b.meridian.mesh.v1alpha1.KeyR\adeletes\x12\x1a\n" +
 	"\bbookmark\x18\x04 \x01(\bR\bbookmark\"\x12\n" +
-	"\x10GetStatusRequest\"\xd3\x03\n" +
+	"\x10GetStatusRequest\"\x96\x04\n" +
 	"\x11GetStatusResponse\x12\x12\n" +
 	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
 	"\x04zone\x18\x02 \x01(\tR\x04zone\x12\x1a\n" +
@@ -2171,7 +2242,14 @@ const file_meridian_admin_v1_admin_proto_rawDesc = "" +
 	"rejections\x18\n" +
 	" \x03(\v2!.meridian.mesh.v1alpha1.RejectionR\n" +
 	"rejections\x124\n" +
-	"\x05store\x18\v \x01(\v2\x1e.meridian.admin.v1.StoreStatusR\x05store\"u\n" +
+	"\x05store\x18\v \x01(\v2\x1e.meridian.admin.v1.StoreStatusR\x05store\x12A\n" +
+	"\n" +
+	"duplicates\x18\f \x03(\v2!.meridian.admin.v1.DuplicateProxyR\n" +
+	"duplicates\"{\n" +
+	"\x0eDuplicateProxy\x121\n" +
+	"\x05proxy\x18\x01 \x01(\v2\x1b.meridian.mesh.v1alpha1.KeyR\x05proxy\x12\x1c\n" +
+	"\tconnected\x18\x02 \x01(\tR\tconnected\x12\x18\n" +
+	"\arefused\x18\x03 \x01(\tR\arefused\"u\n" +
 	"\vStoreStatus\x120\n" +
 	"\x04type\x18\x01 \x01(\x0e2\x1c.meridian.admin.v1.StoreTypeR\x04type\x12\x1c\n" +
 	"\tavailable\x18\x02 \x01(\bR\tavailable\x12\x16\n" +
@@ -2296,7 +2374,7 @@ func file_meridian_admin_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_meridian_admin_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_meridian_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_meridian_admin_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_meridian_admin_v1_admin_proto_goTypes = []any{
 	(StoreType)(0),                      // 0: meridian.admin.v1.StoreType
 	(ConnectionState)(0),                // 1: meridian.admin.v1.ConnectionState
@@ -2314,87 +2392,90 @@ var file_meridian_admin_v1_admin_proto_goTypes = []any{
 	(*WatchResourcesResponse)(nil),      // 13: meridian.admin.v1.WatchResourcesResponse
 	(*GetStatusRequest)(nil),            // 14: meridian.admin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),           // 15: meridian.admin.v1.GetStatusResponse
-	(*StoreStatus)(nil),                 // 16: meridian.admin.v1.StoreStatus
-	(*GlobalPeer)(nil),                  // 17: meridian.admin.v1.GlobalPeer
-	(*ZonePeer)(nil),                    // 18: meridian.admin.v1.ZonePeer
-	(*Lag)(nil),                         // 19: meridian.admin.v1.Lag
-	(*ProxyRollup)(nil),                 // 20: meridian.admin.v1.ProxyRollup
-	(*WaitRevisionRequest)(nil),         // 21: meridian.admin.v1.WaitRevisionRequest
-	(*WaitRevisionResponse)(nil),        // 22: meridian.admin.v1.WaitRevisionResponse
-	(*ZoneDelivery)(nil),                // 23: meridian.admin.v1.ZoneDelivery
-	(*IssueDataplaneTokenRequest)(nil),  // 24: meridian.admin.v1.IssueDataplaneTokenRequest
-	(*Values)(nil),                      // 25: meridian.admin.v1.Values
-	(*IssueDataplaneTokenResponse)(nil), // 26: meridian.admin.v1.IssueDataplaneTokenResponse
-	(*IssueZoneTokenRequest)(nil),       // 27: meridian.admin.v1.IssueZoneTokenRequest
-	(*IssueZoneTokenResponse)(nil),      // 28: meridian.admin.v1.IssueZoneTokenResponse
-	(*IssueUserTokenRequest)(nil),       // 29: meridian.admin.v1.IssueUserTokenRequest
-	(*IssueUserTokenResponse)(nil),      // 30: meridian.admin.v1.IssueUserTokenResponse
-	nil,                                 // 31: meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	nil,                                 // 32: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	(*v1alpha1.Key)(nil),                // 33: meridian.mesh.v1alpha1.Key
-	(*v1alpha1.Resource)(nil),           // 34: meridian.mesh.v1alpha1.Resource
-	(*v1alpha1.Rejection)(nil),          // 35: meridian.mesh.v1alpha1.Rejection
-	(*timestamppb.Timestamp)(nil),       // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),         // 37: google.protobuf.Duration
+	(*DuplicateProxy)(nil),              // 16: meridian.admin.v1.DuplicateProxy
+	(*StoreStatus)(nil),                 // 17: meridian.admin.v1.StoreStatus
+	(*GlobalPeer)(nil),                  // 18: meridian.admin.v1.GlobalPeer
+	(*ZonePeer)(nil),                    // 19: meridian.admin.v1.ZonePeer
+	(*Lag)(nil),                         // 20: meridian.admin.v1.Lag
+	(*ProxyRollup)(nil),                 // 21: meridian.admin.v1.ProxyRollup
+	(*WaitRevisionRequest)(nil),         // 22: meridian.admin.v1.WaitRevisionRequest
+	(*WaitRevisionResponse)(nil),        // 23: meridian.admin.v1.WaitRevisionResponse
+	(*ZoneDelivery)(nil),                // 24: meridian.admin.v1.ZoneDelivery
+	(*IssueDataplaneTokenRequest)(nil),  // 25: meridian.admin.v1.IssueDataplaneTokenRequest
+	(*Values)(nil),                      // 26: meridian.admin.v1.Values
+	(*IssueDataplaneTokenResponse)(nil), // 27: meridian.admin.v1.IssueDataplaneTokenResponse
+	(*IssueZoneTokenRequest)(nil),       // 28: meridian.admin.v1.IssueZoneTokenRequest
+	(*IssueZoneTokenResponse)(nil),      // 29: meridian.admin.v1.IssueZoneTokenResponse
+	(*IssueUserTokenRequest)(nil),       // 30: meridian.admin.v1.IssueUserTokenRequest
+	(*IssueUserTokenResponse)(nil),      // 31: meridian.admin.v1.IssueUserTokenResponse
+	nil,                                 // 32: meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	nil,                                 // 33: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	(*v1alpha1.Key)(nil),                // 34: meridian.mesh.v1alpha1.Key
+	(*v1alpha1.Resource)(nil),           // 35: meridian.mesh.v1alpha1.Resource
+	(*v1alpha1.Rejection)(nil),          // 36: meridian.mesh.v1alpha1.Rejection
+	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),         // 38: google.protobuf.Duration
 }
 var file_meridian_admin_v1_admin_proto_depIdxs = []int32{
-	33, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	34, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	31, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
-	33, // 3: meridian.admin.v1.ListResourcesRequest.after:type_name -> meridian.mesh.v1alpha1.Key
-	34, // 4: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
-	33, // 5: meridian.admin.v1.ListResourcesResponse.next:type_name -> meridian.mesh.v1alpha1.Key
-	34, // 6: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	34, // 7: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
-	33, // 8: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
-	34, // 9: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
-	33, // 10: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
-	17, // 11: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
-	18, // 12: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
-	20, // 13: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	35, // 14: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	16, // 15: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
-	0,  // 16: meridian.admin.v1.StoreStatus.type:type_name -> meridian.admin.v1.StoreType
-	1,  // 17: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
-	36, // 18: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
-	2,  // 19: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
-	19, // 20: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
-	20, // 21: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
-	37, // 22: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
-	23, // 23: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
-	37, // 24: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
-	35, // 25: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
-	32, // 26: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
-	3,  // 27: meridian.admin.v1.IssueDataplaneTokenRequest.type:type_name -> meridian.admin.v1.TokenProxyType
-	37, // 28: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	37, // 29: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	37, // 30: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
-	25, // 31: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
-	4,  // 32: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
-	6,  // 33: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
-	8,  // 34: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
-	10, // 35: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
-	12, // 36: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
-	14, // 37: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
-	21, // 38: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
-	24, // 39: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
-	27, // 40: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
-	29, // 41: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
-	5,  // 42: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
-	7,  // 43: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
-	9,  // 44: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
-	11, // 45: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
-	13, // 46: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
-	15, // 47: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
-	22, // 48: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
-	26, // 49: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
-	28, // 50: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
-	30, // 51: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
-	42, // [42:52] is the sub-list for method output_type
-	32, // [32:42] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	34, // 0: meridian.admin.v1.GetResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	35, // 1: meridian.admin.v1.GetResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	32, // 2: meridian.admin.v1.ListResourcesRequest.labels:type_name -> meridian.admin.v1.ListResourcesRequest.LabelsEntry
+	34, // 3: meridian.admin.v1.ListResourcesRequest.after:type_name -> meridian.mesh.v1alpha1.Key
+	35, // 4: meridian.admin.v1.ListResourcesResponse.resources:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 5: meridian.admin.v1.ListResourcesResponse.next:type_name -> meridian.mesh.v1alpha1.Key
+	35, // 6: meridian.admin.v1.PutResourceRequest.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	35, // 7: meridian.admin.v1.PutResourceResponse.resource:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 8: meridian.admin.v1.DeleteResourceRequest.key:type_name -> meridian.mesh.v1alpha1.Key
+	35, // 9: meridian.admin.v1.WatchResourcesResponse.upserts:type_name -> meridian.mesh.v1alpha1.Resource
+	34, // 10: meridian.admin.v1.WatchResourcesResponse.deletes:type_name -> meridian.mesh.v1alpha1.Key
+	18, // 11: meridian.admin.v1.GetStatusResponse.global:type_name -> meridian.admin.v1.GlobalPeer
+	19, // 12: meridian.admin.v1.GetStatusResponse.zones:type_name -> meridian.admin.v1.ZonePeer
+	21, // 13: meridian.admin.v1.GetStatusResponse.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	36, // 14: meridian.admin.v1.GetStatusResponse.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	17, // 15: meridian.admin.v1.GetStatusResponse.store:type_name -> meridian.admin.v1.StoreStatus
+	16, // 16: meridian.admin.v1.GetStatusResponse.duplicates:type_name -> meridian.admin.v1.DuplicateProxy
+	34, // 17: meridian.admin.v1.DuplicateProxy.proxy:type_name -> meridian.mesh.v1alpha1.Key
+	0,  // 18: meridian.admin.v1.StoreStatus.type:type_name -> meridian.admin.v1.StoreType
+	1,  // 19: meridian.admin.v1.GlobalPeer.state:type_name -> meridian.admin.v1.ConnectionState
+	37, // 20: meridian.admin.v1.GlobalPeer.since:type_name -> google.protobuf.Timestamp
+	2,  // 21: meridian.admin.v1.ZonePeer.state:type_name -> meridian.admin.v1.ZoneState
+	20, // 22: meridian.admin.v1.ZonePeer.lag:type_name -> meridian.admin.v1.Lag
+	21, // 23: meridian.admin.v1.ZonePeer.proxies:type_name -> meridian.admin.v1.ProxyRollup
+	38, // 24: meridian.admin.v1.WaitRevisionRequest.timeout:type_name -> google.protobuf.Duration
+	24, // 25: meridian.admin.v1.WaitRevisionResponse.zones:type_name -> meridian.admin.v1.ZoneDelivery
+	38, // 26: meridian.admin.v1.WaitRevisionResponse.took:type_name -> google.protobuf.Duration
+	36, // 27: meridian.admin.v1.ZoneDelivery.rejections:type_name -> meridian.mesh.v1alpha1.Rejection
+	33, // 28: meridian.admin.v1.IssueDataplaneTokenRequest.tags:type_name -> meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry
+	3,  // 29: meridian.admin.v1.IssueDataplaneTokenRequest.type:type_name -> meridian.admin.v1.TokenProxyType
+	38, // 30: meridian.admin.v1.IssueDataplaneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	38, // 31: meridian.admin.v1.IssueZoneTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	38, // 32: meridian.admin.v1.IssueUserTokenRequest.valid_for:type_name -> google.protobuf.Duration
+	26, // 33: meridian.admin.v1.IssueDataplaneTokenRequest.TagsEntry.value:type_name -> meridian.admin.v1.Values
+	4,  // 34: meridian.admin.v1.ResourceService.GetResource:input_type -> meridian.admin.v1.GetResourceRequest
+	6,  // 35: meridian.admin.v1.ResourceService.ListResources:input_type -> meridian.admin.v1.ListResourcesRequest
+	8,  // 36: meridian.admin.v1.ResourceService.PutResource:input_type -> meridian.admin.v1.PutResourceRequest
+	10, // 37: meridian.admin.v1.ResourceService.DeleteResource:input_type -> meridian.admin.v1.DeleteResourceRequest
+	12, // 38: meridian.admin.v1.ResourceService.WatchResources:input_type -> meridian.admin.v1.WatchResourcesRequest
+	14, // 39: meridian.admin.v1.StatusService.GetStatus:input_type -> meridian.admin.v1.GetStatusRequest
+	22, // 40: meridian.admin.v1.StatusService.WaitRevision:input_type -> meridian.admin.v1.WaitRevisionRequest
+	25, // 41: meridian.admin.v1.TokenService.IssueDataplaneToken:input_type -> meridian.admin.v1.IssueDataplaneTokenRequest
+	28, // 42: meridian.admin.v1.TokenService.IssueZoneToken:input_type -> meridian.admin.v1.IssueZoneTokenRequest
+	30, // 43: meridian.admin.v1.TokenService.IssueUserToken:input_type -> meridian.admin.v1.IssueUserTokenRequest
+	5,  // 44: meridian.admin.v1.ResourceService.GetResource:output_type -> meridian.admin.v1.GetResourceResponse
+	7,  // 45: meridian.admin.v1.ResourceService.ListResources:output_type -> meridian.admin.v1.ListResourcesResponse
+	9,  // 46: meridian.admin.v1.ResourceService.PutResource:output_type -> meridian.admin.v1.PutResourceResponse
+	11, // 47: meridian.admin.v1.ResourceService.DeleteResource:output_type -> meridian.admin.v1.DeleteResourceResponse
+	13, // 48: meridian.admin.v1.ResourceService.WatchResources:output_type -> meridian.admin.v1.WatchResourcesResponse
+	15, // 49: meridian.admin.v1.StatusService.GetStatus:output_type -> meridian.admin.v1.GetStatusResponse
+	23, // 50: meridian.admin.v1.StatusService.WaitRevision:output_type -> meridian.admin.v1.WaitRevisionResponse
+	27, // 51: meridian.admin.v1.TokenService.IssueDataplaneToken:output_type -> meridian.admin.v1.IssueDataplaneTokenResponse
+	29, // 52: meridian.admin.v1.TokenService.IssueZoneToken:output_type -> meridian.admin.v1.IssueZoneTokenResponse
+	31, // 53: meridian.admin.v1.TokenService.IssueUserToken:output_type -> meridian.admin.v1.IssueUserTokenResponse
+	44, // [44:54] is the sub-list for method output_type
+	34, // [34:44] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_meridian_admin_v1_admin_proto_init() }
@@ -2411,7 +2492,7 @@ func file_meridian_admin_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_meridian_admin_v1_admin_proto_rawDesc), len(file_meridian_admin_v1_admin_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   29,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

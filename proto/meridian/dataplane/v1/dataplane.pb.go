@@ -247,9 +247,12 @@ type SessionHello struct {
 	LauncherVersion string `protobuf:"bytes,4,opt,name=launcher_version,json=launcherVersion,proto3" json:"launcher_version,omitempty"`
 	EnvoyVersion    string `protobuf:"bytes,5,opt,name=envoy_version,json=envoyVersion,proto3" json:"envoy_version,omitempty"`
 	// The launcher answers admin questions.
-	AnswersAdmin  bool `protobuf:"varint,6,opt,name=answers_admin,json=answersAdmin,proto3" json:"answers_admin,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AnswersAdmin bool `protobuf:"varint,6,opt,name=answers_admin,json=answersAdmin,proto3" json:"answers_admin,omitempty"`
+	// Random name of the launcher's process, which tells two launchers of one proxy apart; empty is that of a former
+	// version.
+	LauncherInstance string `protobuf:"bytes,7,opt,name=launcher_instance,json=launcherInstance,proto3" json:"launcher_instance,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *SessionHello) Reset() {
@@ -322,6 +325,13 @@ func (x *SessionHello) GetAnswersAdmin() bool {
 		return x.AnswersAdmin
 	}
 	return false
+}
+
+func (x *SessionHello) GetLauncherInstance() string {
+	if x != nil {
+		return x.LauncherInstance
+	}
+	return ""
 }
 
 // AdminQuestion asks for something of Envoy's admin interface. Nothing that changes Envoy can be asked.
@@ -594,7 +604,7 @@ const file_meridian_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\x05hello\x18\x01 \x01(\v2#.meridian.dataplane.v1.SessionHelloH\x00R\x05hello\x127\n" +
 	"\x06report\x18\x02 \x01(\v2\x1d.meridian.dataplane.v1.ReportH\x00R\x06report\x12G\n" +
 	"\fadmin_answer\x18\x03 \x01(\v2\".meridian.dataplane.v1.AdminAnswerH\x00R\vadminAnswerB\t\n" +
-	"\amessage\"\xf9\x01\n" +
+	"\amessage\"\xa6\x02\n" +
 	"\fSessionHello\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12?\n" +
 	"\n" +
@@ -602,7 +612,8 @@ const file_meridian_dataplane_v1_dataplane_proto_rawDesc = "" +
 	"\bresource\x18\x03 \x01(\tR\bresource\x12)\n" +
 	"\x10launcher_version\x18\x04 \x01(\tR\x0flauncherVersion\x12#\n" +
 	"\renvoy_version\x18\x05 \x01(\tR\fenvoyVersion\x12#\n" +
-	"\ranswers_admin\x18\x06 \x01(\bR\fanswersAdmin\"p\n" +
+	"\ranswers_admin\x18\x06 \x01(\bR\fanswersAdmin\x12+\n" +
+	"\x11launcher_instance\x18\a \x01(\tR\x10launcherInstance\"p\n" +
 	"\rAdminQuestion\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x127\n" +
 	"\x05topic\x18\x02 \x01(\x0e2!.meridian.dataplane.v1.AdminTopicR\x05topic\x12\x16\n" +
