@@ -27,6 +27,7 @@ type Answer struct {
 type App struct {
 	name, address string
 	tcp           bool
+	place         Place
 	// MaxStreams of each HTTP/2 connection; 0 is many. It counts from the next Start.
 	MaxStreams int
 
@@ -48,7 +49,9 @@ func (a *App) Start(t *testing.T) {
 	if a.l != nil {
 		return
 	}
-	l, err := net.Listen("tcp", a.address)
+	var l net.Listener
+	var err error
+	at(a.place, func() { l, err = net.Listen("tcp", a.address) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -48,6 +48,29 @@ type Spec struct {
 	Outbounds []string
 	// Bare workloads have no sidecar.
 	Bare bool
+	// Place is the machine that it is on, such as a [Host]; nil is the test's own.
+	Place Place
+}
+
+// Place is a machine of a world.
+type Place interface {
+	// Address is one of the machine's that nothing listens on.
+	Address() string
+	// in runs f so that sockets and processes that it makes are on the machine.
+	in(f func())
+	// forward makes an address of the test's machine reachable, and says as what.
+	forward(t *testing.T, target string) string
+	// started notes a process that was started on the machine.
+	started(p *os.Process)
+}
+
+// at runs f on a machine; nil is the test's own.
+func at(p Place, f func()) {
+	if p == nil {
+		f()
+		return
+	}
+	p.in(f)
 }
 
 // Workload is an application, with or without a sidecar.
@@ -70,7 +93,7 @@ func (w *World) Add(s Spec) *Workload {
 	}
 	x := &Workload{
 		Spec:      s,
-		Address:   w.Address(),
+		Address:   w.addressAt(s.Place),
 		world:     w,
 		transport: &http.Transport{MaxIdleConnsPerHost: 64},
 	}
@@ -87,6 +110,7 @@ func (w *World) Add(s Spec) *Workload {
 		name:    s.Name,
 		address: net.JoinHostPort(x.Address, strconv.Itoa(port)),
 		tcp:     s.Protocol == "tcp",
+		place:   s.Place,
 	}
 	x.Start(w.t)
 	w.t.Cleanup(x.Stop)
@@ -98,7 +122,7 @@ func (w *World) Add(s Spec) *Workload {
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		x.stop = w.envoy(s.Zone, mesh.DefaultMesh+"."+s.Name, "dataplane", x.document(), token)
+		x.stop = w.envoy(s.Place, s.Zone, mesh.DefaultMesh+"."+s.Name, "dataplane", x.document(), token)
 	}
 	return x
 }
@@ -112,13 +136,16 @@ func (w *World) dataplaneToken(name string) (string, error) {
 }
 
 // Ingress starts a zone's ingress.
-func (w *World) Ingress(zoneName string) {
+func (w *World) Ingress(zoneName string) { w.IngressAt(zoneName, "ingress", nil) }
+
+// IngressAt starts an ingress of a zone on a machine.
+func (w *World) IngressAt(zoneName, name string, place Place) {
 	w.t.Helper()
-	address := w.Address()
-	document := fmt.Sprintf(`{"type":"ZoneIngress","name":"ingress","networking":
+	address := w.addressAt(place)
+	document := fmt.Sprintf(`{"type":"ZoneIngress","name":%q,"networking":
 		{"address":%q,"port":%d,"advertisedAddress":%q,"advertisedPort":%d}}`,
-		address, ingressPort, address, ingressPort)
-	w.envoy(zoneName, ".ingress", "ingress", document, w.zoneToken(zoneName))
+		name, address, ingressPort, address, ingressPort)
+	w.envoy(place, zoneName, "."+name, "ingress", document, w.zoneToken(zoneName))
 }
 
 // document is the Dataplane.
@@ -291,10 +318,18 @@ func (x *Workload) Await(t *testing.T, destinations ...string) {
 }
 
 // envoy starts a proxy that ends with the world, and gives a way to end it before.
-func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func()) {
+func (w *World) envoy(place Place, zoneName, nodeID, kind, document, token string) (stop func()) {
 	w.t.Helper()
 	p := w.zones[zoneName]
-	host, service, err := net.SplitHostPort(p.Address(role.PortXDS))
+	xds := p.Address(role.PortXDS)
+	name, _, err := net.SplitHostPort(xds)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if place != nil {
+		xds = place.forward(w.t, xds)
+	}
+	host, service, err := net.SplitHostPort(xds)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -313,6 +348,7 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		Resource:    document,
 		Host:        host,
 		Port:        uint32(port),
+		ServerName:  name,
 		CA:          p.Server.CAPEM,
 		TokenFile:   roletest.File(w.t, "token", []byte(token)),
 		AdminSocket: filepath.Join(dir, "admin.sock"),
@@ -326,8 +362,12 @@ func (w *World) envoy(zoneName, nodeID, kind, document, token string) (stop func
 		"--concurrency", "1", "--log-level", "error",
 		"--drain-time-s", "1", "--drain-strategy", "immediate")
 	cmd.Stderr = &logWriter{t: w.t, name: nodeID}
-	if err := cmd.Start(); err != nil {
+	at(place, func() { err = cmd.Start() })
+	if err != nil {
 		w.t.Fatal(err)
+	}
+	if place != nil {
+		place.started(cmd.Process)
 	}
 	var once sync.Once
 	stop = func() {

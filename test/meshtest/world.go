@@ -135,6 +135,13 @@ func (w *World) zoneToken(name string) string {
 	return roletest.ZoneToken(w.t, w.tokens, name)
 }
 
+func (w *World) addressAt(p Place) string {
+	if p == nil {
+		return w.Address()
+	}
+	return p.Address()
+}
+
 // Address is an address of the world's network that nothing listens on.
 func (w *World) Address() string {
 	w.next++

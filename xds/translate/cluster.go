@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -10,6 +11,7 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -117,7 +119,7 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 			}
 		}
 	}
-	if err := addHTTP(out, c.Upstream); err != nil {
+	if err := addHTTP(out, &c); err != nil {
 		return nil, err
 	}
 	if c.TLS != nil {
@@ -130,17 +132,32 @@ func Cluster(c ir.Cluster) (*clusterv3.Cluster, error) {
 	return &out.Cluster, nil
 }
 
-func addHTTP(out *clusterMessage, upstream ir.Protocol) error {
-	if !upstream.IsHTTP() {
+// pingInterval and pingTimeout find an instance whose machine or process stopped without a word, at the
+// latest in their sum: the connection is closed then, and its requests are retried elsewhere. TCP alone does
+// not tell a stopped process from a slow one. A round trip between distant zones takes up to 0.3 s.
+const (
+	pingInterval = 400 * time.Millisecond
+	pingTimeout  = 400 * time.Millisecond
+)
+
+func addHTTP(out *clusterMessage, c *ir.Cluster) error {
+	if !c.Upstream.IsHTTP() {
 		return nil
 	}
 	explicit := &httpv3.HttpProtocolOptions_ExplicitHttpConfig{}
-	if upstream == ir.HTTP1 {
+	if c.Upstream == ir.HTTP1 {
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_HttpProtocolOptions{
 			HttpProtocolOptions: &corev3.Http1ProtocolOptions{}}
 	} else {
+		http2 := &corev3.Http2ProtocolOptions{}
+		if c.Keepalive {
+			http2.ConnectionKeepalive = &corev3.KeepaliveSettings{
+				Interval: durationpb.New(pingInterval),
+				Timeout:  durationpb.New(pingTimeout),
+			}
+		}
 		explicit.ProtocolConfig = &httpv3.HttpProtocolOptions_ExplicitHttpConfig_Http2ProtocolOptions{
-			Http2ProtocolOptions: &corev3.Http2ProtocolOptions{}}
+			Http2ProtocolOptions: http2}
 	}
 	a, err := pack(&httpv3.HttpProtocolOptions{
 		CommonHttpProtocolOptions: out.http,

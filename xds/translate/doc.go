@@ -4,7 +4,7 @@
 // # Requests must not fail because a host did
 //
 // A sidecar, its workload or a whole zone may die at any moment, and a mesh without policies must
-// fail over all the same. Four settings together do that. They are what xds/compile sets where no
+// fail over all the same. Five settings together do that. They are what xds/compile sets where no
 // policy does (meshretry.go, meshcircuitbreaker.go, meshhealthcheck.go), and what the default
 // policies of a new Mesh spell out:
 //
@@ -18,6 +18,9 @@
 //   - Health of the control plane (endpoints): what lost its stream or does not answer its probe is
 //     marked and not removed. Panic mode stays on at one percent: hosts marked unhealthy are used
 //     again when there is nothing else.
+//   - Pings (clusters): HTTP/2 between sidecars asks each peer every 0.4 s, and closes the connection
+//     when it does not answer for 0.4 s. A link that is down or a process that is stopped closes
+//     nothing by itself, and its requests would wait for their timeouts. They are retried instead.
 //   - Bounds (clusters): as Kuma's, except retries. Kuma allows three retries at a time per cluster;
 //     under load the fourth concurrent request that meets a dead host would fail although others are
 //     alive. Ours allows as many retries as requests; the number per request bounds the
