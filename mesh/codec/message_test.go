@@ -36,7 +36,7 @@ func TestMarshalAnswer(t *testing.T) {
 			want: `{"role":"global","zone":"","instance":"","version":"","revision":18446744073709551615,` +
 				`"globalRevision":0,"zones":[{"name":"east <1>","state":"Online","instance":"",` +
 				`"lag":{"revisions":0,"seconds":0.5},"digestsEqual":false,"reason":"","configBytes":0,` +
-				`"resumed":false,"version":""}],"rejections":[]}`,
+				`"resumed":false,"version":"","storeId":"","kept":0}],"rejections":[],"duplicates":[]}`,
 		},
 		{
 			name: "a duration",
