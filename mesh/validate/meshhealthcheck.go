@@ -4,12 +4,26 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	meshv1 "github.com/meridian-mesh/meridian/proto/meridian/mesh/v1alpha1"
 )
 
 // devFile is there on every host, whatever user the proxy runs as.
 var devFile = regexp.MustCompile(`^/dev/[a-zA-Z0-9_]+$`)
+
+// slowStart is how long the first health checks may keep a starting proxy waiting without a warning: the
+// default of their timeout.
+const slowStart = 15 * time.Second
+
+func (c *check) slowStart(path string, d *durationpb.Duration) {
+	if d.AsDuration() > slowStart {
+		c.warn(path, "a proxy that starts uses the destination only after its first checks, up to %v later",
+			d.AsDuration())
+	}
+}
 
 // checkedPath is what a check requests: a path, and perhaps a query.
 func (c *check) checkedPath(path, value string) {
@@ -34,6 +48,9 @@ func meshHealthCheckRules(c *check, s *meshv1.MeshHealthCheck) {
 		c.positive(path+".timeout", conf.GetTimeout())
 		c.positive(path+".initialJitter", conf.GetInitialJitter())
 		c.positive(path+".intervalJitter", conf.GetIntervalJitter())
+		// Envoy uses a destination when the first checks of its instances are over.
+		c.slowStart(path+".timeout", conf.GetTimeout())
+		c.slowStart(path+".initialJitter", conf.GetInitialJitter())
 		c.period(path+".noTrafficInterval", conf.GetNoTrafficInterval())
 		if conf.GetHealthyPanicThreshold() != nil {
 			c.warn(path+".healthyPanicThreshold",

@@ -61,6 +61,10 @@ func TestPolicyWarnings(t *testing.T) {
 			"to: [{targetRef: {kind: Mesh}, default: {tcp: {}, healthyPanicThreshold: 5}}]"): {
 			"spec.to[0].default.healthyPanicThreshold: is deprecated here: use " +
 				"outlierDetection.healthyPanicThreshold of MeshCircuitBreaker"},
+		policyDoc(mesh.KindMeshHealthCheck, "to: [{targetRef: {kind: Mesh}, default: {tcp: {}, "+
+			"timeout: 15s, initialJitter: 1000h}}]"): {
+			"spec.to[0].default.initialJitter: a proxy that starts uses the destination only after its " +
+				"first checks, up to 1000h0m0s later"},
 		policyDoc(mesh.KindMeshRateLimit,
 			"to: [{targetRef: {kind: Mesh}, default: {local: {http: {requestRate: {num: 1, "+
 				"interval: 1s}}}}}]"): {
