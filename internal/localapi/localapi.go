@@ -211,16 +211,19 @@ func (c ControlPlane) Serves(rawURL string) bool {
 	if err != nil || at != port {
 		return false
 	}
-	want := net.ParseIP(u.Hostname())
+	want, own := net.ParseIP(u.Hostname()), net.ParseIP(host)
 	if u.Hostname() == "localhost" {
+		// Others of the loopback network are control planes of their own.
 		want = net.IPv4(127, 0, 0, 1)
+		if own.Equal(net.IPv6loopback) {
+			want = own
+		}
 	}
-	own := net.ParseIP(host)
 	switch {
 	case want == nil || own == nil:
 		return u.Hostname() == host
 	case own.IsUnspecified():
 		return want.IsLoopback()
 	}
-	return want.Equal(own) || u.Hostname() == "localhost" && own.IsLoopback()
+	return want.Equal(own)
 }

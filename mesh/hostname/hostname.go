@@ -6,8 +6,10 @@ package hostname
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"text/template"
+	"text/template/parse"
 
 	"github.com/meridian-mesh/meridian/mesh"
 )
@@ -29,13 +31,67 @@ func Parse(text string) (*Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not a template: %s", strings.TrimPrefix(err.Error(), "template: "))
 	}
+	if len(t.Templates()) > 1 {
+		return nil, errors.New("must not define templates")
+	}
+	if err := plain(t.Root); err != nil {
+		return nil, err
+	}
 	return &Template{parsed: t}, nil
 }
 
+// plain says what of a template is more than fields, labels and conditions. Loops, variables and functions
+// that make text can grow without limit in a template of a few bytes.
+func plain(n parse.Node) error {
+	switch n := n.(type) {
+	case *parse.ListNode:
+		if n == nil {
+			return nil
+		}
+		for _, c := range n.Nodes {
+			if err := plain(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	case *parse.ActionNode:
+		return plain(n.Pipe)
+	case *parse.IfNode:
+		return errors.Join(plain(n.Pipe), plain(n.List), plain(n.ElseList))
+	case *parse.PipeNode:
+		if len(n.Decl) > 0 {
+			return fmt.Errorf("%s: must not have variables", n)
+		}
+		for _, c := range n.Cmds {
+			for _, arg := range c.Args {
+				if err := plain(arg); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	case *parse.IdentifierNode:
+		if slices.Contains(allowed, n.Ident) {
+			return nil
+		}
+		return fmt.Errorf("must not call %s, only %s", n.Ident, strings.Join(allowed, ", "))
+	case *parse.TextNode, *parse.FieldNode, *parse.StringNode, *parse.BoolNode, *parse.NumberNode,
+		*parse.DotNode, *parse.CommentNode:
+		return nil
+	case *parse.VariableNode: // $ is the destination
+		if n.Ident[0] == "$" {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: must have only fields, labels and conditions", mesh.Clip(n.String()))
+}
+
+// allowed are the functions of a template: label, and those of conditions.
+var allowed = []string{"label", "and", "or", "not", "eq", "ne"}
+
 func functions(label func(string) (string, error)) template.FuncMap {
 	return template.FuncMap{
-		"label":  label,
-		"printf": func(...any) (string, error) { return "", errors.New("there is no function printf") },
+		"label": label,
 	}
 }
 
