@@ -31,7 +31,7 @@ func TestRender(t *testing.T) {
 		`{{ .Name | print | len }}`:   "must not call print",
 		// Text of 2^28 bytes from 70.
 		`{{$x := "a"}}{{range 28}}{{$x = print $x $x}}{{end}}`:  "must not have variables",
-		`{{range 1000000000}}{{end}}`:                           "must have only fields, labels and conditions",
+		`{{range 1000000000}}{{end}}`:                           "must have only fields, labels",
 		`{{define "x"}}{{template "x"}}{{end}}{{template "x"}}`: "must not define templates",
 		`{{with .Name}}{{.}}{{end}}`:                            "must have only fields",
 		`{{ .Name`:                                              "not a template",
