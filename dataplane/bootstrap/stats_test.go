@@ -214,20 +214,21 @@ func statistics(t *testing.T, stats map[string]any) []string {
 	return labels(text)
 }
 
-// complete says whether all workers have started: the last of them has its statistics.
+// complete says whether all workers have started and have their statistics, in whatever order.
 func complete(text string) bool {
-	for _, name := range []string{
-		"listener_manager.workers_started: 1",
-		"listener.named.worker_1.downstream_cx_total",
-		"server.worker_1.watchdog_miss",
-		"server.worker_1.watchdog_mega_miss",
-		"thread_local_cluster_manager.worker_1.clusters_inflated",
-	} {
-		if !strings.Contains(text, name) {
-			return false
+	for _, worker := range []string{"worker_0", "worker_1"} {
+		for _, name := range []string{
+			"listener.named." + worker + ".downstream_cx_total",
+			"server." + worker + ".watchdog_miss",
+			"server." + worker + ".watchdog_mega_miss",
+			"thread_local_cluster_manager." + worker + ".clusters_inflated",
+		} {
+			if !strings.Contains(text, name) {
+				return false
+			}
 		}
 	}
-	return true
+	return strings.Contains(text, "listener_manager.workers_started: 1")
 }
 
 func get(ctx context.Context, client *http.Client, path string) (string, error) {
