@@ -144,10 +144,11 @@ func (w *writer) Put(ctx context.Context, in PutRequest) (out PutResult, err err
 		admitted, err := draft.Admit(ctx, state)
 		if err == nil && warning == nil {
 			warning = w.targets.Check(ctx, admitted.Resource)
-			if admitted.Changed && !in.Force {
-				guarded, err = w.sure(ctx, problem.TitlePut, in.DryRun,
-					inspect.Change{Puts: []*mesh.Resource{admitted.Resource}})
-			}
+		}
+		// Asked at each try: what was no change, or did no harm, may be one that does after another write.
+		if err == nil && admitted.Changed && !in.Force {
+			guarded, err = w.sure(ctx, problem.TitlePut, in.DryRun,
+				inspect.Change{Puts: []*mesh.Resource{admitted.Resource}})
 		}
 		if err == nil {
 			out, err = w.commitPut(ctx, caller, admitted, in.DryRun)
@@ -320,17 +321,13 @@ func (w *writer) Delete(ctx context.Context, in DeleteRequest) (revision uint64,
 	if err != nil {
 		return 0, err
 	}
-	if !in.Force {
-		if _, err := w.sure(
-			ctx,
-			problem.TitleDelete,
-			in.DryRun,
-			inspect.Change{Deletes: []mesh.Key{key}},
-		); err != nil {
-			return 0, err
-		}
-	}
 	for try := 0; ; try++ {
+		if !in.Force {
+			if _, err := w.sure(ctx, problem.TitleDelete, in.DryRun,
+				inspect.Change{Deletes: []mesh.Key{key}}); err != nil {
+				return 0, err
+			}
+		}
 		revision, err := w.deleteOnce(ctx, caller, state, key, in)
 		var conflict *store.ConflictError
 		switch {

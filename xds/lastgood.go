@@ -2,6 +2,7 @@ package xds
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ const (
 	// what they have, and those that have nothing get what was rejected.
 	maxHolds       = 1000
 	maxHeldProxies = 100
+	// maxVerdicts is how many contents are remembered that one proxy rejected and another accepted.
+	maxVerdicts = 1000
 )
 
 // holdKey is a policy as far as it is about a destination, for all callers, or about a proxy's inbounds.
@@ -196,6 +199,10 @@ func (e *Engine) rejectedBy(f *watch) {
 		if v == nil {
 			if e.good.verdicts == nil {
 				e.good.verdicts = map[contentKey]*verdict{}
+			}
+			if len(e.good.verdicts) >= maxVerdicts {
+				// What was accepted elsewhere is found out again if it is rejected again.
+				maps.DeleteFunc(e.good.verdicts, func(_ contentKey, v *verdict) bool { return v.accepted })
 			}
 			v = &verdict{due: now.Add(judgeAfter)}
 			e.good.verdicts[key] = v
