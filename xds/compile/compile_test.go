@@ -161,18 +161,26 @@ func TestSelectorFindsItsOwn(t *testing.T) {
 		"name":  {DataplaneRef: &meshv1.MeshService_DataplaneRef{Name: "d"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			svc := &mesh.Resource{
-				Key:  mesh.Key{Kind: mesh.KindMeshService, Mesh: "m", Zone: "z", Name: "svc"},
-				Spec: &meshv1.MeshService{Selector: sel},
-			}
-			rd := memory{}
-			rd.add(dp)
-			rd.add(svc)
-			if got := Candidates(rd, svc.Key, sel); !slices.Contains(got, dp.Key) {
-				t.Errorf("the service does not find the proxy: %v", got)
-			}
-			if got := ServicesOf(rd, NewInstance(dp, nil)); len(got) != 1 {
-				t.Errorf("the proxy does not find the service: %v", got)
+			for _, namespace := range []string{"", "shop"} {
+				svc := &mesh.Resource{
+					Key: mesh.Key{
+						Kind:      mesh.KindMeshService,
+						Mesh:      "m",
+						Zone:      "z",
+						Namespace: namespace,
+						Name:      "svc",
+					},
+					Spec: &meshv1.MeshService{Selector: sel},
+				}
+				rd := memory{}
+				rd.add(dp)
+				rd.add(svc)
+				if got := Candidates(rd, svc.Key, sel); !slices.Contains(got, dp.Key) {
+					t.Errorf("the service of namespace %q does not find the proxy: %v", namespace, got)
+				}
+				if got := ServicesOf(rd, NewInstance(dp, nil)); len(got) != 1 {
+					t.Errorf("the proxy does not find the service of namespace %q: %v", namespace, got)
+				}
 			}
 		})
 	}

@@ -98,15 +98,6 @@ func Candidates(rd Reader, service mesh.Key, s *meshv1.MeshService_Selector) []m
 	if !ok {
 		return nil
 	}
-	if t.By == selector.ByName {
-		return []mesh.Key{{
-			Kind:      mesh.KindDataplane,
-			Mesh:      service.Mesh,
-			Zone:      service.Zone,
-			Namespace: service.Namespace,
-			Name:      t.Value,
-		}}
-	}
 	return rd.Range(termIndex(mesh.KindDataplane, service.Mesh, t))
 }
 

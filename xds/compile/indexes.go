@@ -35,7 +35,7 @@ const (
 	ByTag
 	// ByLabel, Dataplanes and destinations.
 	ByLabel
-	// ByName of the resource, in whatever zone and namespace; destinations.
+	// ByName of the resource, in whatever zone and namespace; destinations and Dataplanes.
 	ByName
 	// BySelector pair of a destination that selects proxies: one of what it asks of a Dataplane,
 	// "tag k=v", "label k=v", "name=n" or "all".
@@ -77,8 +77,7 @@ func Indexes(r *mesh.Resource) []Index {
 	switch spec := r.Spec.(type) {
 	case *meshv1.Dataplane:
 		for _, t := range selector.ProxyOf(r).Terms() {
-			// A selector by name reads the one Dataplane, so no range is kept for it.
-			if t.By == selector.ByLabel || t.By == selector.ByTag {
+			if t.By != selector.ByNothing {
 				out = append(out, termIndex(k.Kind, k.Mesh, t))
 			}
 		}
