@@ -244,7 +244,6 @@ func (e *Engine) processEvents() {
 // of the store it is about certificates, or what clients ask for.
 func (e *Engine) deliver(revision uint64, committed time.Time, changes []store.Change) {
 	e.offer(revision, committed, changes)
-	e.recount()
 	urgent := len(e.notified) <= few
 	for _, f := range e.notified {
 		f.wake(urgent)
@@ -295,6 +294,7 @@ func (e *Engine) offer(revision uint64, committed time.Time, changes []store.Cha
 		}
 	}
 	e.failures = e.failed()
+	e.recount()
 	e.changed()
 }
 

@@ -426,13 +426,11 @@ func (e *Engine) current(key contentKey) *delta.Resource {
 	return nil
 }
 
-// recount counts the proxies that holds concern, after the graph came to rest.
+// recount counts the proxies that holds concern, after the graph came to rest; mu is held.
 func (e *Engine) recount() {
 	if len(e.good.holds) == 0 {
 		return
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
 	for _, h := range e.good.holds {
 		h.proxies, h.over = 0, false
 	}
